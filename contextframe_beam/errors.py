@@ -1,0 +1,48 @@
+"""The exceptions that users of contextframe-beam can catch.
+
+Every message says what was wrong, where, and what to do next. All of them derive from
+`ContextFrameError`; those that a caller would also look for under a built-in name derive from
+that as well.
+"""
+
+from __future__ import annotations
+
+
+class ContextFrameError(Exception):
+    """Base class of everything this package raises on purpose."""
+
+
+class ConfigError(ContextFrameError, ValueError):
+    """A wrong argument, option or configuration file; nothing has been read or written."""
+
+
+class SecretError(ContextFrameError):
+    """A secret reference that cannot be resolved. The message never holds the secret."""
+
+
+class ConnectorError(ContextFrameError, ValueError):
+    """A source that cannot be reached, refuses the credentials, or answers with nonsense."""
+
+
+class RecordError(ContextFrameError, ValueError):
+    """A record that cannot be stored as a row of the dataset."""
+
+
+class SchemaError(ContextFrameError, ValueError):
+    """A dataset whose columns are not those of a dataset of frames."""
+
+
+class DatasetError(ContextFrameError):
+    """A dataset that is missing, exists already, or cannot be read or written."""
+
+
+class CommitError(ContextFrameError):
+    """A run that was not committed; the dataset is as it was before."""
+
+
+class ConcurrentRunError(CommitError):
+    """Another run changed what this run depended on; run it again."""
+
+
+class TooManyFailures(CommitError):
+    """More items failed than the run allows; nothing was committed."""

@@ -1,0 +1,322 @@
+"""Writing rows into Lance files that nobody sees until a transaction names them.
+
+A `FragmentWriter` encodes in a thread of its own: Lance compresses without the interpreter lock,
+so the caller goes on mapping documents meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import lance
+import pyarrow as pa
+from lance.file import LanceFileReader
+from lance.fragment import FragmentMetadata, write_fragments
+
+from contextframe_beam.errors import CommitError, DatasetError
+
+#: A fragment is closed at this many rows or bytes, whichever comes first.
+MAX_ROWS_PER_FRAGMENT = 1_000_000
+MAX_BYTES_PER_FRAGMENT = 2 << 30
+
+DEFAULT_STORAGE_VERSION = "2.1"
+
+# Rows that wait for the encoder; beyond it the caller waits, which bounds memory.
+_BUFFER_BYTES = 32 << 20
+
+StorageOptions = Mapping[str, str] | None
+
+
+@dataclass(frozen=True)
+class WrittenFragment:
+    """A data file that was written and is not yet part of the dataset.
+
+    Attributes:
+        metadata: Lance's description of the fragment as JSON, about 400 bytes; what workers send.
+        rows: Number of rows.
+        size: Bytes of its data files.
+    """
+
+    metadata: str
+    rows: int
+    size: int
+
+    @classmethod
+    def of(cls, fragment: FragmentMetadata) -> WrittenFragment:
+        """Describes a fragment that Lance wrote."""
+        return cls(
+            metadata=json.dumps(fragment.to_json()),
+            rows=fragment.physical_rows,
+            size=sum(file.file_size_bytes or 0 for file in fragment.files),
+        )
+
+    def to_lance(self) -> FragmentMetadata:
+        """Returns Lance's own object."""
+        return FragmentMetadata.from_json(self.metadata)
+
+    @property
+    def paths(self) -> list[str]:
+        """The data files, relative to the dataset's `data` folder."""
+        return [file["path"] for file in json.loads(self.metadata)["files"]]
+
+
+class FragmentWriter:
+    """Streams batches into new fragments of one dataset.
+
+    Args:
+        uri: The dataset; it need not exist.
+        schema: The schema of every batch, in the dataset's order.
+        storage_options: For object stores.
+        storage_version: The file format where the dataset does not exist; an existing dataset
+            goes on in its own.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        schema: pa.Schema,
+        *,
+        storage_options: StorageOptions = None,
+        storage_version: str = DEFAULT_STORAGE_VERSION,
+        max_rows: int = MAX_ROWS_PER_FRAGMENT,
+        max_bytes: int = MAX_BYTES_PER_FRAGMENT,
+    ) -> None:
+        self._uri = uri
+        self._schema = schema
+        self._options = dict(storage_options) if storage_options else None
+        self._storage_version = storage_version
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[pa.RecordBatch, int]] = deque()
+        self._waiting_bytes = 0
+        self._closed = False
+        self._aborted = False
+        self._error: BaseException | None = None
+        self._written: list[WrittenFragment] = []
+        self._thread: threading.Thread | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Hands over a batch; waits while the encoder is behind.
+
+        Raises:
+            DatasetError: the rows written so far could not be stored.
+        """
+        if not batch.num_rows:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lance-writer", daemon=True)
+            self._thread.start()
+        size = _size_of(batch)
+        with self._changed:
+            while self._waiting and self._waiting_bytes + size > _BUFFER_BYTES:
+                if self._error is not None:
+                    break
+                self._changed.wait()
+            if self._error is not None:
+                raise self._failure() from self._error
+            self._waiting.append((batch, size))
+            self._waiting_bytes += size
+            self._changed.notify_all()
+
+    def close(self) -> list[WrittenFragment]:
+        """Returns the fragments, in the order of their rows; empty when there were no rows.
+
+        Raises:
+            DatasetError: the rows could not be stored; nothing is left behind.
+        """
+        self._finish(aborted=False)
+        if self._error is not None:
+            raise self._failure() from self._error
+        return self._written
+
+    def abort(self) -> None:
+        """Stops writing; Lance removes the files it began."""
+        self._finish(aborted=True)
+
+    def _finish(self, *, aborted: bool) -> None:
+        with self._changed:
+            self._closed = True
+            self._aborted = self._aborted or aborted
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _failure(self) -> DatasetError:
+        return DatasetError(
+            f"cannot write to {self._uri}: {first_line(self._error)}; "
+            "nothing was committed, check space and permissions there"
+        )
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                if self._aborted:
+                    raise _AbortedError
+                if not self._waiting:
+                    return
+                batch, size = self._waiting.popleft()
+                self._waiting_bytes -= size
+                self._changed.notify_all()
+            yield batch
+
+    def _run(self) -> None:
+        try:
+            target: Any = open_dataset(self._uri, self._options)
+            mode = "append"
+            if target is None:
+                target, mode = self._uri, "create"
+            fragments = write_fragments(
+                pa.RecordBatchReader.from_batches(self._schema, self._batches()),
+                target,
+                schema=self._schema,
+                mode=mode,
+                max_rows_per_file=self._max_rows,
+                max_bytes_per_file=self._max_bytes,
+                data_storage_version=self._storage_version if mode == "create" else None,
+                storage_options=self._options,
+            )
+            self._written = [WrittenFragment.of(fragment) for fragment in fragments]
+        except BaseException as error:
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+
+class _AbortedError(Exception):
+    """Ends the stream of a writer that is no longer wanted."""
+
+
+def write_rows(
+    uri: str,
+    batches: Sequence[pa.RecordBatch],
+    *,
+    storage_options: StorageOptions = None,
+    storage_version: str = DEFAULT_STORAGE_VERSION,
+) -> list[WrittenFragment]:
+    """Writes batches of one schema into new fragments and returns them."""
+    writer = FragmentWriter(
+        uri, batches[0].schema, storage_options=storage_options, storage_version=storage_version
+    )
+    try:
+        for batch in batches:
+            writer.add(batch)
+    except BaseException:
+        writer.abort()
+        raise
+    return writer.close()
+
+
+def open_dataset(
+    uri: str, storage_options: StorageOptions = None, version: int | None = None
+) -> lance.LanceDataset | None:
+    """Returns the dataset at `uri`, or None where there is none.
+
+    Raises:
+        DatasetError: there is something, but it cannot be opened.
+    """
+    options = dict(storage_options) if storage_options else None
+    try:
+        return lance.dataset(uri, version=version, storage_options=options)
+    except (ValueError, FileNotFoundError) as error:
+        if version is None and "was not found" in str(error):
+            return None
+        raise DatasetError(f"cannot open {uri}: {first_line(error)}") from error
+    except OSError as error:
+        raise DatasetError(
+            f"cannot open {uri}: {first_line(error)}; check the path and the storage options"
+        ) from error
+
+
+def file_uri(uri: str, path: str) -> str:
+    """Returns the address of a data file of the dataset."""
+    return f"{uri.rstrip('/')}/data/{path}"
+
+
+def check_files(
+    uri: str, fragments: Iterable[WrittenFragment], storage_options: StorageOptions = None
+) -> None:
+    """Checks that each file is there and whole: Lance itself commits whatever it is told.
+
+    Raises:
+        CommitError: a file is missing or is not what its writer reported.
+    """
+    local = is_local(uri)
+    check = _local_fault if local else partial(_remote_fault, storage_options=storage_options)
+    files = [
+        (file_uri(uri, file["path"]), int(file["file_size_bytes"]), fragment.rows)
+        for fragment in fragments
+        for file in json.loads(fragment.metadata)["files"]
+    ]
+    with ThreadPoolExecutor(max_workers=1 if local else 16) as pool:
+        for (address, _, _), fault in zip(files, pool.map(lambda f: check(*f), files), strict=True):
+            if fault is not None:
+                raise CommitError(
+                    f"the data file {address} that a worker wrote {fault}; "
+                    "nothing was committed, run it again"
+                )
+
+
+def is_local(uri: str) -> bool:
+    """Tells whether a dataset's address is a path of this machine."""
+    return "://" not in uri or uri.startswith(("file://", "file-object-store://"))
+
+
+def _local_fault(address: str, size: int, rows: int) -> str | None:
+    try:
+        found = os.stat(address.split("://", 1)[-1]).st_size
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if found == size else f"has {found:,} bytes instead of {size:,}"
+
+
+def _remote_fault(
+    address: str, size: int, rows: int, storage_options: StorageOptions
+) -> str | None:
+    # Reading the footer finds a file that is missing or cut off; its row count tells the rest.
+    try:
+        found = _reader(address, None, storage_options).num_rows()
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({first_line(error)})"
+    return None if found == rows else f"holds {found:,} rows instead of {rows:,}"
+
+
+def read_columns(
+    uri: str,
+    fragment: WrittenFragment,
+    columns: list[str] | None,
+    storage_options: StorageOptions = None,
+    batch_size: int = 8192,
+) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a fragment that is not committed yet."""
+    for path in fragment.paths:
+        reader = _reader(file_uri(uri, path), columns, storage_options)
+        yield from reader.read_all(batch_size=batch_size).to_batches()
+
+
+def _reader(
+    address: str, columns: list[str] | None, storage_options: StorageOptions
+) -> LanceFileReader:
+    options = dict(storage_options) if storage_options else None
+    return LanceFileReader(address, storage_options=options, columns=columns)
+
+
+def _size_of(batch: pa.RecordBatch) -> int:
+    # All-null columns share their memory (see encoding.null_array).
+    return sum(column.nbytes for column in batch.columns if column.null_count < len(column))
+
+
+def first_line(error: BaseException | None) -> str:
+    """Returns what an error of Lance says, without the Rust source location behind it."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return text.split(", /")[0]

@@ -1,0 +1,174 @@
+"""What a dataset knows about its sources: one row a source, replaced by each of its runs.
+
+The row carries the sync state and the ids of the last runs, so it moves with the data in the same
+transaction. It is also the guard against doubled commits: every run of a source replaces this
+row, and Lance refuses a transaction that replaces what another one replaced meanwhile. A source's
+first run has no row of its own to replace; it replaces the dataset's anchor row instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from contextframe_beam.encoding import null_array
+from contextframe_beam.errors import DatasetError
+from contextframe_beam.record import uuid_of
+from contextframe_beam.schema import frame_schema
+
+_STATE_URI = "contextframe-beam:state:"
+ANCHOR_URI = "contextframe-beam:anchor"
+ANCHOR_KEY = uuid_of(ANCHOR_URI)
+
+#: Selects documents, not state rows.
+DOCUMENTS = "x_state IS NULL"
+STATES = "x_state IS NOT NULL"
+
+#: A source's row remembers this many runs; an older run id is no longer recognised.
+MAX_RUNS = 200
+
+#: Source id of what is written without a connector.
+NO_SOURCE = "records"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One committed run of one source.
+
+    Attributes:
+        run_id: What the run was called.
+        mode: create, append, overwrite, upsert or mirror.
+        at: When it was committed, ISO 8601 in UTC.
+        version: The dataset version that it made.
+        written: Documents written.
+        replaced: Documents replaced.
+        deleted: Documents deleted.
+        unchanged: Documents that were the same as stored and were not written.
+        failed: Items that went to the dead letters.
+    """
+
+    run_id: str
+    mode: str
+    at: str
+    version: int
+    written: int = 0
+    replaced: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """All that a dataset knows about one source.
+
+    Attributes:
+        source: The source's id.
+        name: The connector's name.
+        identity: What the id was made from: the connector and its telling arguments.
+        partitions: The sync state of each partition.
+        runs: The last runs, oldest first.
+    """
+
+    source: str
+    name: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    partitions: Mapping[str, Any] = field(default_factory=dict)
+    runs: tuple[RunSummary, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The uuid of the state row."""
+        return uuid_of(_STATE_URI + self.source)
+
+    def run(self, run_id: str) -> RunSummary | None:
+        """Returns the run of that id, if it was committed."""
+        return next((run for run in reversed(self.runs) if run.run_id == run_id), None)
+
+    def after(self, run: RunSummary, partitions: Mapping[str, Any]) -> SourceState:
+        """Returns the state with one more run and the partitions' new states."""
+        return replace(
+            self,
+            partitions={**self.partitions, **partitions},
+            runs=(*self.runs, run)[-MAX_RUNS:],
+        )
+
+    def to_json(self) -> str:
+        """Returns the state as it is stored."""
+        return json.dumps(
+            {
+                "source": self.source,
+                "name": self.name,
+                "identity": dict(self.identity),
+                "partitions": dict(self.partitions),
+                "runs": [vars(run) for run in self.runs],
+            },
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> SourceState:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            DatasetError: the text is something else.
+        """
+        try:
+            value = json.loads(text)
+            return cls(
+                source=value["source"],
+                name=value["name"],
+                identity=value["identity"],
+                partitions=value["partitions"],
+                runs=tuple(RunSummary(**run) for run in value["runs"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(
+                f"a state row of this dataset cannot be read ({error}); it was written by a newer "
+                "release or changed by hand"
+            ) from error
+
+
+def read_states(dataset: lance.LanceDataset) -> dict[str, SourceState]:
+    """Returns the state of every source that the dataset knows, by source id."""
+    if "x_state" not in dataset.schema.names:
+        return {}
+    table = dataset.to_table(columns=["x_state"], filter=f"{STATES} AND uuid != '{ANCHOR_KEY}'")
+    states = (SourceState.from_json(text) for text in table["x_state"].to_pylist())
+    return {state.source: state for state in states}
+
+
+def state_rows(states: Iterable[SourceState], *, anchor: bool, embed_dim: int) -> pa.RecordBatch:
+    """Returns the rows of `states`, and the anchor row when asked, in `frame_schema`'s order."""
+    rows = [
+        {
+            "uuid": state.key,
+            "title": f"State of {state.name or state.source}",
+            "uri": _STATE_URI + state.source,
+            "x_source": state.source,
+            "x_state": state.to_json(),
+        }
+        for state in states
+    ]
+    if anchor:
+        rows.append(
+            {"uuid": ANCHOR_KEY, "title": "contextframe-beam", "uri": ANCHOR_URI, "x_state": "{}"}
+        )
+    arrays = []
+    for column in frame_schema(embed_dim):
+        values: list[Any] = [row.get(column.name) for row in rows]
+        if column.name == "record_type":
+            values = ["dataset_header"] * len(rows)
+        elif column.name == "custom_metadata":
+            values = [[] for _ in rows]
+        if all(value is None for value in values):
+            arrays.append(null_array(column.type, len(rows)))
+        else:
+            arrays.append(pa.array(values, column.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=frame_schema(embed_dim))
