@@ -13,14 +13,15 @@ from datetime import datetime, timezone
 from itertools import islice
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
+from lance import LanceDataset
 
 from contextframe_beam.encoding import decode_rows, encode_records
 from contextframe_beam.errors import ConfigError, DatasetError, RecordError
 from contextframe_beam.fragments import (
     DEFAULT_STORAGE_VERSION,
+    Destination,
     StorageOptions,
     first_line,
     open_dataset,
@@ -43,6 +44,7 @@ from contextframe_beam.state import (
 )
 from contextframe_beam.transaction import (
     ConflictError,
+    Removal,
     commit_overwrite,
     commit_update,
     remove_keys,
@@ -84,7 +86,7 @@ class FrameDataset:
     """
 
     def __init__(
-        self, dataset: lance.LanceDataset, storage_options: StorageOptions, pinned: bool = False
+        self, dataset: LanceDataset, storage_options: StorageOptions, pinned: bool = False
     ) -> None:
         self._dataset = dataset
         self._options = storage_options
@@ -117,10 +119,8 @@ class FrameDataset:
         if open_dataset(path, storage_options) is not None:
             raise DatasetError(f"{path} exists already; use FrameDataset.open or another path")
         new = write_rows(
-            path,
+            Destination(path, storage_options, storage_version),
             [state_rows([], anchor=True, embed_dim=embed_dim)],
-            storage_options=storage_options,
-            storage_version=storage_version,
         )
         try:
             dataset = commit_overwrite(
@@ -168,7 +168,7 @@ class FrameDataset:
         return int(self._dataset.version)
 
     @property
-    def lance(self) -> lance.LanceDataset:
+    def lance(self) -> LanceDataset:
         """Lance's own dataset, for all that this class does not do."""
         return self._dataset
 
@@ -337,11 +337,11 @@ class FrameDataset:
     def _replace(self, keys: pa.Array, batches: list[pa.RecordBatch], mode: str) -> None:
         """Removes the rows of `keys` and adds `batches` in one transaction."""
         anchor = state_rows([], anchor=True, embed_dim=self.embed_dim)
-        new = write_rows(self.uri, [*batches, anchor], storage_options=self._options)
+        new = write_rows(Destination(self.uri, self._options), [*batches, anchor])
         removed = pa.concat_arrays([keys.cast(pa.string()), pa.array([ANCHOR_KEY])])
         rows = sum(batch.num_rows for batch in batches)
 
-        def attempt() -> lance.LanceDataset:
+        def attempt() -> LanceDataset:
             dataset = self._latest()
             removal = remove_keys(dataset, removed)
             counts = {"written": rows} if rows else {"deleted": len(keys)}
@@ -358,7 +358,7 @@ class FrameDataset:
 
         self._dataset = with_retries(self.uri, attempt)
 
-    def _latest(self) -> lance.LanceDataset:
+    def _latest(self) -> LanceDataset:
         dataset = open_dataset(self.uri, self._options)
         if dataset is None:
             raise DatasetError(f"there is no dataset at {self.uri} any more")
@@ -373,7 +373,7 @@ class FrameDataset:
 
     def _require_own_columns(self) -> None:
         if any(name not in self._dataset.schema.names for name in OWN_COLUMNS):
-            self._dataset = add_own_columns(self._latest())
+            self._dataset = adopt(self._latest(), self._options)
 
     def _index_text(self) -> None:
         indexed = any("text_content" in index.field_names for index in _indices(self._dataset))
@@ -384,7 +384,7 @@ class FrameDataset:
 
     def _find(self, id: str) -> str | None:
         table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
-        return table["uuid"][0].as_py() if table.num_rows else None
+        return str(table["uuid"][0].as_py()) if table.num_rows else None
 
     def _key_filter(self, id: str) -> str:
         keys = [uuid_of(id), *([id.lower()] if is_uuid(id) else [])]
@@ -423,10 +423,15 @@ class FrameDataset:
             yield from decode_rows(batch)
 
 
-def add_own_columns(dataset: lance.LanceDataset) -> lance.LanceDataset:
-    """Adds our own columns, all null, to a dataset that another program made.
+def adopt(
+    dataset: LanceDataset, storage_options: StorageOptions = None
+) -> LanceDataset:
+    """Adds what our commits need to a dataset that another program made.
 
-    Only metadata is written. Returns the new version.
+    That is our own columns, all null (only metadata is written), and the anchor row.
+
+    Returns:
+        The newest version, with both.
     """
     missing = [
         column
@@ -435,6 +440,16 @@ def add_own_columns(dataset: lance.LanceDataset) -> lance.LanceDataset:
     ]
     if missing:
         dataset.add_columns(pa.schema(missing))
+    if not dataset.count_rows(filter=f"uuid = '{ANCHOR_KEY}'"):
+        anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(dataset.schema))
+        new = write_rows(Destination(dataset.uri, storage_options), [anchor])
+        dataset = commit_update(
+            dataset,
+            Removal([], [], 0),
+            new,
+            properties={"contextframe.mode": "adopt"},
+            storage_options=storage_options,
+        )
     return dataset
 
 
@@ -455,14 +470,14 @@ def sql_literal(value: Any) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def _checked_embed_dim(dataset: lance.LanceDataset) -> int:
+def _checked_embed_dim(dataset: LanceDataset) -> int:
     try:
         return embed_dim_of(dataset.schema)
     except ValueError as error:
         raise type(error)(f"{dataset.uri}: {error}") from error
 
 
-def _indices(dataset: lance.LanceDataset) -> list[Any]:
+def _indices(dataset: LanceDataset) -> list[Any]:
     return list(dataset.describe_indices())
 
 

@@ -68,31 +68,44 @@ class WrittenFragment:
         return [file["path"] for file in json.loads(self.metadata)["files"]]
 
 
+@dataclass(frozen=True)
+class Destination:
+    """Where rows go.
+
+    Attributes:
+        uri: The dataset; it need not exist.
+        storage_options: For object stores.
+        storage_version: The file format of a dataset that is made or overwritten; a dataset that
+            is added to goes on in its own.
+        overwrites: Whether the rows are to be the dataset's only ones.
+    """
+
+    uri: str
+    storage_options: StorageOptions = None
+    storage_version: str = DEFAULT_STORAGE_VERSION
+    overwrites: bool = False
+
+
 class FragmentWriter:
     """Streams batches into new fragments of one dataset.
 
     Args:
-        uri: The dataset; it need not exist.
+        destination: The dataset.
         schema: The schema of every batch, in the dataset's order.
-        storage_options: For object stores.
-        storage_version: The file format where the dataset does not exist; an existing dataset
-            goes on in its own.
+        max_rows: A fragment is closed at so many rows.
+        max_bytes: A fragment is closed at about so many bytes.
     """
 
     def __init__(
         self,
-        uri: str,
+        destination: Destination,
         schema: pa.Schema,
         *,
-        storage_options: StorageOptions = None,
-        storage_version: str = DEFAULT_STORAGE_VERSION,
         max_rows: int = MAX_ROWS_PER_FRAGMENT,
         max_bytes: int = MAX_BYTES_PER_FRAGMENT,
     ) -> None:
-        self._uri = uri
+        self._destination = destination
         self._schema = schema
-        self._options = dict(storage_options) if storage_options else None
-        self._storage_version = storage_version
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._changed = threading.Condition()
@@ -152,7 +165,7 @@ class FragmentWriter:
 
     def _failure(self) -> DatasetError:
         return DatasetError(
-            f"cannot write to {self._uri}: {first_line(self._error)}; "
+            f"cannot write to {self._destination.uri}: {first_line(self._error)}; "
             "nothing was committed, check space and permissions there"
         )
 
@@ -172,10 +185,12 @@ class FragmentWriter:
 
     def _run(self) -> None:
         try:
-            target: Any = open_dataset(self._uri, self._options)
+            to = self._destination
+            target: Any = open_dataset(to.uri, to.storage_options)
             mode = "append"
-            if target is None:
-                target, mode = self._uri, "create"
+            if target is None or to.overwrites:
+                mode = "create" if target is None else "overwrite"
+                target = to.uri
             fragments = write_fragments(
                 pa.RecordBatchReader.from_batches(self._schema, self._batches()),
                 target,
@@ -183,8 +198,8 @@ class FragmentWriter:
                 mode=mode,
                 max_rows_per_file=self._max_rows,
                 max_bytes_per_file=self._max_bytes,
-                data_storage_version=self._storage_version if mode == "create" else None,
-                storage_options=self._options,
+                data_storage_version=None if mode == "append" else to.storage_version,
+                storage_options=_as_dict(to.storage_options),
             )
             self._written = [WrittenFragment.of(fragment) for fragment in fragments]
         except BaseException as error:
@@ -198,16 +213,10 @@ class _AbortedError(Exception):
 
 
 def write_rows(
-    uri: str,
-    batches: Sequence[pa.RecordBatch],
-    *,
-    storage_options: StorageOptions = None,
-    storage_version: str = DEFAULT_STORAGE_VERSION,
+    destination: Destination, batches: Sequence[pa.RecordBatch]
 ) -> list[WrittenFragment]:
     """Writes batches of one schema into new fragments and returns them."""
-    writer = FragmentWriter(
-        uri, batches[0].schema, storage_options=storage_options, storage_version=storage_version
-    )
+    writer = FragmentWriter(destination, batches[0].schema)
     try:
         for batch in batches:
             writer.add(batch)
@@ -225,9 +234,8 @@ def open_dataset(
     Raises:
         DatasetError: there is something, but it cannot be opened.
     """
-    options = dict(storage_options) if storage_options else None
     try:
-        return lance.dataset(uri, version=version, storage_options=options)
+        return lance.dataset(uri, version=version, storage_options=_as_dict(storage_options))
     except (ValueError, FileNotFoundError) as error:
         if version is None and "was not found" in str(error):
             return None
@@ -307,8 +315,11 @@ def read_columns(
 def _reader(
     address: str, columns: list[str] | None, storage_options: StorageOptions
 ) -> LanceFileReader:
-    options = dict(storage_options) if storage_options else None
-    return LanceFileReader(address, storage_options=options, columns=columns)
+    return LanceFileReader(address, storage_options=_as_dict(storage_options), columns=columns)
+
+
+def _as_dict(options: StorageOptions) -> dict[str, str] | None:
+    return dict(options) if options else None
 
 
 def _size_of(batch: pa.RecordBatch) -> int:

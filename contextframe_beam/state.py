@@ -49,7 +49,10 @@ class RunSummary:
         replaced: Documents replaced.
         deleted: Documents deleted.
         unchanged: Documents that were the same as stored and were not written.
+        dropped: Documents that another one of the same key and run outdated.
         failed: Items that went to the dead letters.
+        fragments: Data files added.
+        bytes: Their size.
     """
 
     run_id: str
@@ -60,7 +63,10 @@ class RunSummary:
     replaced: int = 0
     deleted: int = 0
     unchanged: int = 0
+    dropped: int = 0
     failed: int = 0
+    fragments: int = 0
+    bytes: int = 0
 
 
 @dataclass(frozen=True)

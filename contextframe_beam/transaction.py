@@ -61,7 +61,7 @@ def remove_keys(dataset: lance.LanceDataset, keys: pa.Array) -> Removal:
         .when_matched_delete()
         .execute_uncommitted(table)
     )
-    operation = transaction.operation
+    operation: Any = transaction.operation
     return Removal(
         operation.removed_fragment_ids,
         operation.updated_fragments,
@@ -150,7 +150,7 @@ def with_retries(uri: str, attempt: Callable[[], T]) -> T:
 
 
 @lru_cache(maxsize=16)
-def _lance_schema(schema: pa.Schema, storage_version: str) -> Any:
+def _lance_schema(schema: pa.Schema, storage_version: Any) -> Any:
     """Returns the schema with Lance's own field ids and types, as a file of that version has."""
     empty = pa.Table.from_batches([], schema)
     made = lance.write_dataset(

@@ -1,0 +1,92 @@
+# Every target sets itself up: `make demo` and `make test` create .venv when it is missing and install
+# again only when setup.py, pyproject.toml or constraints.txt changed.
+
+# The first of these that is Python 3.10 or later and has venv makes .venv; PYTHON=... names another.
+PYTHON ?= python3.12 python3.11 python3.10 python3
+DLT ?= dlt[lance]>=1.31,<1.32
+
+VENV := .venv
+VENV_DLT := .venv-dlt
+PY := $(VENV)/bin/python
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+
+# A caller's interpreter settings must not leak into ours.
+unexport PYTHONHOME PYTHONPATH
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types tests soak bench format clean
+
+help: ## Show the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.installed ## Run the main job on real input: ingest, search, and a second run that finds nothing changed.
+	@$(PY) -m contextframe_beam.pipelines.demo
+
+test: lint types tests ## Run every check: lint, types, tests.
+
+lint: $(VENV)/.installed ## Check style and formatting.
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+
+types: $(VENV)/.installed ## Check the types (mypy, strict).
+	@$(PY) -m mypy
+
+tests: $(VENV)/.installed ## Run the tests; TESTS='tests/test_x.py -k name' selects.
+	@$(PY) -m pytest $(TESTS)
+
+soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out.
+	@$(PY) -m pytest -m soak $(TESTS)
+
+bench: $(VENV)/.installed $(VENV_DLT)/.installed ## Measure speed against the limit and the peers; BENCH=... passes arguments.
+	@$(PY) benchmarks/run.py $(BENCH)
+
+format: $(VENV)/.installed ## Rewrite the code in the project's format.
+	@$(PY) -m ruff check --fix
+	@$(PY) -m ruff format
+
+clean: ## Remove environments, caches and builds.
+	rm -rf $(VENV) $(VENV_DLT) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt
+	$(call make_venv,$(VENV))
+	@echo "Installing the pinned dependencies into $(VENV) (once) ..."
+	@$(PY) $(PIP_INSTALL) --constraint constraints.txt --upgrade pip setuptools
+	@PYTHONWARNINGS='ignore:Editable installation' \
+		$(PY) $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# dlt pins another pylance, so it lives apart.
+$(VENV_DLT)/.installed: Makefile
+	$(call make_venv,$(VENV_DLT))
+	@echo "Installing dlt into $(VENV_DLT) (once) ..."
+	@$(VENV_DLT)/bin/python $(PIP_INSTALL) --upgrade pip
+	@$(VENV_DLT)/bin/python $(PIP_INSTALL) '$(DLT)'
+	@touch $@
+
+# Debian and Ubuntu ship Python without ensurepip, and then `python -m venv` fails half-way: look first.
+define make_venv
+@if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+	found=; usable=; \
+	for python in $(PYTHON); do \
+		$$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 || continue; \
+		found=$${found:-$$python}; \
+		if $$python -c 'import ensurepip, venv' >/dev/null 2>&1; then usable=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "No Python 3.10 or later found (looked for: $(PYTHON))." >&2; \
+		echo "Install one, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; \
+		exit 1; \
+	fi; \
+	if [ -z "$$usable" ]; then \
+		version=$$($$found -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "$$found (Python $$version) cannot create virtual environments: its venv or ensurepip module is missing." >&2; \
+		echo "On Debian or Ubuntu: apt install python$$version-venv" >&2; \
+		echo "Or name another Python 3.10 or later: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; \
+		exit 1; \
+	fi; \
+	echo "Creating $(1) with $$usable ..."; \
+	$$usable -m venv --clear $(1); \
+fi
+endef

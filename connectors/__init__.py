@@ -1,0 +1,96 @@
+"""Sources: what talks to other systems, and how a new one is written.
+
+Names are imported when they are first used, so that a plain loop over a connector does not load
+Apache Beam.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contextframe_beam.connectors.base import BaseConnector
+    from contextframe_beam.connectors.json_file import JSONFileConnector
+    from contextframe_beam.connectors.kinds import (
+        BatchConnector,
+        IncrementalConnector,
+        PaginatedConnector,
+        StreamingConnector,
+    )
+    from contextframe_beam.connectors.mapper import FieldMapper
+    from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
+    from contextframe_beam.connectors.read import ReadFromConnector
+    from contextframe_beam.connectors.registry import (
+        build_connector,
+        connector_parameters,
+        list_connectors,
+        load_connector_class,
+        sync_parameters,
+    )
+    from contextframe_beam.connectors.secrets import (
+        RedactingFilter,
+        SecretReference,
+        redact,
+        resolved,
+    )
+
+__all__ = [
+    "BaseConnector",
+    "BatchConnector",
+    "DeadLetter",
+    "FieldMapper",
+    "IncrementalConnector",
+    "JSONFileConnector",
+    "Page",
+    "PaginatedConnector",
+    "Partition",
+    "ReadFromConnector",
+    "RedactingFilter",
+    "SecretReference",
+    "SourceInfo",
+    "StreamingConnector",
+    "build_connector",
+    "connector_parameters",
+    "list_connectors",
+    "load_connector_class",
+    "redact",
+    "resolved",
+    "sync_parameters",
+]
+
+_HOMES = {
+    "base": ["BaseConnector"],
+    "json_file": ["JSONFileConnector"],
+    "kinds": [
+        "BatchConnector",
+        "IncrementalConnector",
+        "PaginatedConnector",
+        "StreamingConnector",
+    ],
+    "mapper": ["FieldMapper"],
+    "page": ["DeadLetter", "Page", "Partition", "SourceInfo"],
+    "read": ["ReadFromConnector"],
+    "registry": [
+        "build_connector",
+        "connector_parameters",
+        "list_connectors",
+        "load_connector_class",
+        "sync_parameters",
+    ],
+    "secrets": ["RedactingFilter", "SecretReference", "redact", "resolved"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

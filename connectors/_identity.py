@@ -1,0 +1,241 @@
+"""What makes a source itself: its class and the arguments that decide what is read.
+
+Also how a constructor's arguments get their names, which `repr`, redaction and the command line
+need as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+from contextframe_beam.connectors import secrets
+
+#: Arguments that change how a source is read but not which documents it has.
+TUNING = frozenset(
+    {
+        "batch_size",
+        "cache_ttl",
+        "chunk_size",
+        "enrichers",
+        "full_sync",
+        "log_level",
+        "max_in_flight",
+        "max_retries",
+        "max_workers",
+        "page_size",
+        "per_page",
+        "pool_size",
+        "rate_limit",
+        "redirect_uri",
+        "requests_per_second",
+        "retries",
+        "retry_delay",
+        "state_file",
+        "timeout",
+        "total_items",
+        "verbose",
+    }
+)
+_DEPTH_LIMIT = 20
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments a callable takes.
+
+    Attributes:
+        named: Each argument that can be given by name, in order.
+        is_open: Whether it also takes any other name.
+    """
+
+    named: Mapping[str, inspect.Parameter]
+    is_open: bool
+
+
+@lru_cache(maxsize=512)
+def constructor_arguments(cls: type) -> Arguments:
+    """Returns what the constructor takes, with what its `**kwargs` passes on to base classes."""
+    named: dict[str, inspect.Parameter] = {}
+    is_open = False
+    for owner in cls.__mro__:
+        if "__init__" in vars(owner):
+            found = arguments_of(vars(owner)["__init__"])
+            named = {**found.named, **named}
+            # A base class without arguments gets none: then the class keeps all names to itself.
+            if not found.is_open:
+                return Arguments(MappingProxyType(named), is_open and not found.named)
+            is_open = True
+    return Arguments(MappingProxyType(named), is_open)
+
+
+def reading_arguments(cls: type) -> Arguments:
+    """Returns what a connector class takes to read with, wherever its author wrote it.
+
+    That is `sync_documents`, or what does its work: `sync_documents_stream` or `partitions`.
+    """
+    takes = [arguments_of(method) for method in reading_methods(cls)]
+    named = {name: one for found in reversed(takes) for name, one in found.named.items()}
+    return Arguments(MappingProxyType(named), all(found.is_open for found in takes))
+
+
+def reading_methods(cls: type) -> list[Callable[..., Any]]:
+    """Returns the methods whose arguments a connector class is read with."""
+    names = ("sync_documents", "sync_documents_stream", "partitions")
+    methods = [getattr(cls, name) for name in names if hasattr(cls, name)]
+    inherited = [f"{__package__}.{name}" for name in ("base", "kinds")]
+    return [one for one in methods if one.__module__ not in inherited] or methods
+
+
+def arguments_of(function: Callable[..., Any]) -> Arguments:
+    """Returns what a function or an unbound method takes, without `self`."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if parameters and parameters[0].name in ("self", "cls"):
+        del parameters[0]
+    return Arguments(
+        MappingProxyType({one.name: one for one in parameters if one.kind in _NAMED}),
+        any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters),
+    )
+
+
+def named_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a constructor call by name; defaults are not added.
+
+    A call that does not fit the signature gives what can be named.
+    """
+    constructor: Callable[..., Any] = cls.__init__  # type: ignore[misc]
+    signature = inspect.signature(constructor)
+    try:
+        bound = signature.bind_partial(None, *args, **kwargs).arguments
+    except TypeError:
+        return dict(kwargs)
+    named: dict[str, Any] = {}
+    for name, value in list(bound.items())[1:]:
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            named.update(value)
+        else:
+            named[name] = value
+    return named
+
+
+def essential(values: Mapping[str, Any], known: Arguments) -> dict[str, Any]:
+    """Returns the arguments that say which documents there are.
+
+    Defaults are left out, so that a new argument of a later release changes no identity; so are
+    secrets and what `TUNING` lists.
+    """
+    kept = {}
+    for name, value in values.items():
+        if name in TUNING or secrets.looks_secret(name):
+            continue
+        parameter = known.named.get(name)
+        if parameter is not None and _same(value, parameter.default):
+            continue
+        kept[name] = value
+    return kept
+
+
+def jsonable(value: Any) -> Any:
+    """Returns a value as JSON values that are the same in every process, without secrets."""
+    return _jsonable(value, 0)
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Returns 16 hexadecimal characters for an identity."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def class_path(cls: type) -> str:
+    """Returns `module:Class`; for a class loaded from a file, `file.py:Class`."""
+    from contextframe_beam.connectors._file_module import source_file
+
+    file = source_file(cls)
+    module = cls.__module__ if file is None else PurePath(file[0]).name
+    return f"{module}:{cls.__qualname__}"
+
+
+def _same(value: Any, default: Any) -> bool:
+    try:
+        return bool(value == default)
+    except Exception:  # an array compares element by element
+        return False
+
+
+def _jsonable(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return _json_number(value)
+    if isinstance(value, secrets.SecretReference):
+        return None
+    if isinstance(value, str):
+        return secrets.without_url_password(str.__str__(value))
+    simple = _as_text(value)
+    if simple is not None:
+        return simple
+    if depth >= _DEPTH_LIMIT:
+        return class_path(type(value))
+    depth += 1
+    if isinstance(value, Mapping):
+        return {
+            str(key): _jsonable(element, depth)
+            for key, element in value.items()
+            if not _is_secret(str(key), element)
+        }
+    if isinstance(value, list | tuple):
+        return [_jsonable(element, depth) for element in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_jsonable(element, depth) for element in value), key=json.dumps)
+    if hasattr(value, "source_identity"):
+        return value.source_identity()
+    return {"class": class_path(type(value)), **_jsonable(_public_state(value), depth)}
+
+
+def _json_number(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value.value if isinstance(value, Enum) else value
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if isinstance(value, UUID | Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, re.Pattern):
+        return str(value.pattern)
+    if isinstance(value, type):
+        return class_path(value)
+    if inspect.isroutine(value):
+        return f"{value.__module__}:{value.__qualname__}"
+    return None
+
+
+def _public_state(value: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(value):
+        names = [one.name for one in dataclasses.fields(value)]
+    else:
+        names = sorted(getattr(value, "__dict__", ()))
+    return {name: getattr(value, name) for name in names if not name.startswith("_")}
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    return isinstance(value, secrets.SecretReference) or secrets.looks_secret(name)

@@ -1,0 +1,326 @@
+"""JSONFileConnector: JSON documents and JSON Lines in a directory, local or in an object store.
+
+A file of JSON is one document; a file of JSON Lines (`*.jsonl`, `*.ndjson`) has one on each line
+and is read in blocks, so that one large file keeps all workers busy. Both may be gzipped. What
+cannot be read becomes a dead letter and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
+
+from contextframe_beam.connectors._files import UNREADABLE, FileInfo, files_in, reason_of
+from contextframe_beam.connectors._jsonl import (
+    BLOCK_BYTES,
+    KEPT_WHOLE_BYTES,
+    BadDocument,
+    Lines,
+    free_names,
+    lines_of_block,
+    lines_of_stream,
+    parse_document,
+    parse_lines,
+    text_of,
+)
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition
+from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.record import FrameRecord
+
+_LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_FILES_IN_A_GROUP = 200
+_GROUP_BYTES = 32 << 20
+_ITEMS_IN_A_PAGE = 1000
+_FAILURES_LISTED = 100
+_REMOTE_BLOCKS_IN_FLIGHT = 8
+_TEXT_FIELDS = ("text", "body", "description", "message")
+
+
+class NotAuthenticatedError(ConnectorError, RuntimeError):
+    """`sync_documents` was called before `authenticate`."""
+
+
+class JSONFileConnector(BaseConnector):
+    """JSON files (one document each) and JSON Lines (one a line) in a directory.
+
+    Each item is the document with `_file_path`, `_file_name` and `_modified_at`, and for a line
+    its byte offset as `_line_offset`. A field of the document with one of these names is kept as
+    `document_file_path` and so on. Fields that begin with an underscore do not become metadata.
+
+    A record's unique_id is `json_file:<path>` for a file, and `json_file:<path>#<id>` for a line,
+    with the byte offset in place of an id that is missing or null.
+
+    Args:
+        directory: A path (`~` and relative ones work), or a URL such as `s3://bucket/folder`.
+        pattern: Which files, as in `*.json`, `**/*.jsonl` (all folders below) or `2024/*.json.gz`.
+        id_field: The field that identifies a line.
+        max_line_bytes: Longer lines become dead letters; memory is bounded by it.
+        max_document_bytes: Larger files of one document become dead letters.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+    """
+
+    identity_args: ClassVar[tuple[str, ...] | None] = ("directory", "pattern", "id_field")
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        pattern: str = "*.json",
+        id_field: str = "id",
+        max_line_bytes: int = 64 << 20,
+        max_document_bytes: int = 256 << 20,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("max_line_bytes", max_line_bytes),
+            ("max_document_bytes", max_document_bytes),
+        ):
+            if value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1")
+        if not pattern or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
+            raise ConfigError(
+                f"pattern {pattern!r} must name files below the directory, as in '**/*.json'"
+            )
+        self._files = files_in(directory)
+        self.directory = self._files.root
+        self.pattern = pattern
+        self.id_field = id_field
+        self.max_line_bytes = max_line_bytes
+        self.max_document_bytes = max_document_bytes
+        #: Reading an object store waits for a network; reading a disk only works.
+        self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
+        self._failed = 0
+        self._failures: list[dict[str, str]] = []
+
+    def authenticate(self) -> bool:
+        """Verifies that the directory can be listed.
+
+        Raises:
+            ConnectorError: it is missing, not a directory, or not readable. (It is a ValueError.)
+        """
+        self._files.check()
+        self.authenticated = True
+        return True
+
+    def sync_documents(self, pattern: str | None = None) -> list[dict[str, Any]]:
+        """Loads all documents; those that cannot be read are logged and counted (`get_stats`).
+
+        Args:
+            pattern: Which files, in place of the connector's own pattern.
+
+        Raises:
+            RuntimeError: `authenticate` was not called.
+            ConnectorError: a folder cannot be listed.
+        """
+        return list(self.sync_documents_stream(pattern))
+
+    def sync_documents_stream(self, pattern: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yields what `sync_documents` returns, one document after the other."""
+        if not self.authenticated:
+            raise NotAuthenticatedError("Not authenticated: call authenticate() first")
+        return self._documents(pattern)
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
+        """Turns a document into a record.
+
+        The text is `content`, else the first of `text`, `body`, `description` and `message` that
+        is there. All fields but `content`, `text` and those that begin with an underscore become
+        metadata.
+        """
+        text = item.get("content", "")
+        if not text:
+            for name in _TEXT_FIELDS:
+                if item.get(name) is not None:
+                    text = str(item[name])
+                    break
+        if text.__class__ is not str and text is not None:
+            # An empty list or object says nothing; a number does.
+            text = "" if text in ([], {}) else str(text)
+        path = item["_file_path"]
+        modified_at = item.get("_modified_at")
+        metadata = {
+            "source": "json_file",
+            "file_path": path,
+            "file_name": item.get("_file_name"),
+            "modified_at": modified_at,
+        }
+        for key, value in item.items():
+            if key[:1] != "_" and key != "content" and key != "text":
+                metadata[key] = value
+        unique_id = f"json_file:{path}"
+        if "_line_offset" in item:
+            name = item.get(self.id_field)
+            if name.__class__ is not str:
+                name = _id_text(name)
+            unique_id = f"{unique_id}#{name or item['_line_offset']}"
+        return FrameRecord(text, metadata, "document", unique_id, modified_at)
+
+    def get_stats(self) -> dict[str, Any]:
+        """Returns the base class's numbers, and `failed` and the first hundred `failures`."""
+        return {**super().get_stats(), "failed": self._failed, "failures": list(self._failures)}
+
+    def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the class, the absolute directory, the pattern and the id field."""
+        identity = super().source_identity()
+        identity["arguments"] = {
+            "directory": redact(str(self.directory)),
+            "pattern": (sync_kwargs or {}).get("pattern") or self.pattern,
+            "id_field": self.id_field,
+        }
+        return identity
+
+    def _plan(self, pattern: str | None = None) -> Iterator[tuple[Partition, int]]:
+        """Yields partitions and how many blocks each has: files of lines, and groups of others."""
+        pattern = pattern or self.pattern
+        found = self._files.list(pattern)
+        if not found:
+            self.logger.info("no file in %s matches %s", self.directory, pattern)
+        group: list[FileInfo] = []
+        size = 0
+        for info in found:
+            if info.path.endswith(_LINE_SUFFIXES):
+                blocks = -(-info.size // BLOCK_BYTES)
+                if info.path.endswith(".gz"):
+                    blocks = 1
+                params = {"file": _packed(info), "block_bytes": BLOCK_BYTES}
+                yield Partition(_shown(info.path), params), max(blocks, 1)
+                continue
+            if group and (len(group) == _FILES_IN_A_GROUP or size + info.size > _GROUP_BYTES):
+                yield _grouped(group), 1
+                group, size = [], 0
+            group.append(info)
+            size += info.size
+        if group:
+            yield _grouped(group), 1
+
+    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
+        """Yields the pages of one block, each with the number of bytes that were read for it."""
+        params = partition.params
+        if "files" in params:
+            yield self._read_group(partition, [FileInfo(*one) for one in params["files"]])
+            return
+        info = FileInfo(*params["file"])
+        path, name, modified_at = _shown(info.path), _name_of(info.path), info.modified_at
+        for lines in self._chunks(info, block, params["block_bytes"]):
+            items, bad = parse_lines(lines, path, name, modified_at, self.max_line_bytes)
+            failures = [self._failure(one, partition, info, one.offset) for one in bad]
+            size = lines.size
+            for first in range(0, max(len(items), 1), _ITEMS_IN_A_PAGE):
+                page = Page(items[first : first + _ITEMS_IN_A_PAGE], failures=failures)
+                at = page.items[0]["_line_offset"] if page.items else lines.offset
+                page.position = f"byte {at}"
+                yield page, size
+                failures, size = [], 0
+
+    def _chunks(self, info: FileInfo, block: int, block_bytes: int) -> Iterator[Lines]:
+        start = block * block_bytes
+        stop = min(start + block_bytes, info.size)
+        try:
+            if info.path.endswith(".gz"):
+                yield from self._unzipped(info)
+                return
+            with self._files.reader(info) as read:
+                lines = lines_of_block(read, start, stop, self.max_line_bytes)
+        except UNREADABLE as error:
+            reason = ConnectorError(f"it cannot be read: {reason_of(error)}")
+            lines = Lines(b"", start, [BadDocument(start, b"", reason)])
+        yield lines
+
+    def _unzipped(self, info: FileInfo) -> Iterator[Lines]:
+        with self._files.open(info.path) as raw, gzip.GzipFile(fileobj=raw) as file:
+            end = 0
+            try:
+                for lines in lines_of_stream(file, self.max_line_bytes):
+                    end = lines.offset + len(lines.data)
+                    yield lines
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                reason = ConnectorError(f"its gzip data is damaged or cut off: {error}")
+                yield Lines(b"", end, [BadDocument(end, b"", reason)])
+
+    def _read_group(self, partition: Partition, infos: list[FileInfo]) -> tuple[Page, int]:
+        page = Page([], position=_shown(infos[0].path))
+        size = 0
+        for info, content in self._files.contents(infos, self.max_document_bytes):
+            data = b""
+            try:
+                if isinstance(content, Exception):
+                    raise content
+                data = content
+                size += len(data)
+                item = parse_document(data)
+            except (*UNREADABLE, EOFError, zlib.error, gzip.BadGzipFile, ConnectorError) as error:
+                bad = BadDocument(0, data[:KEPT_WHOLE_BYTES], ConnectorError(reason_of(error)))
+                page.failures.append(self._failure(bad, partition, info))
+                continue
+            free_names(item)
+            item["_file_path"] = _shown(info.path)
+            item["_file_name"] = _name_of(info.path)
+            item["_modified_at"] = info.modified_at
+            page.items.append(item)
+        return page, size
+
+    def _failure(
+        self, bad: BadDocument, partition: Partition, info: FileInfo, offset: int | None = None
+    ) -> DeadLetter:
+        position = _shown(info.path)
+        item = {
+            "_file_path": position,
+            "_file_name": _name_of(info.path),
+            "_modified_at": info.modified_at,
+            "data": text_of(bad.data),
+        }
+        if offset is not None:
+            item["_line_offset"] = offset
+            position = f"{position}, byte {offset}"
+        error = ConnectorError(f"{position}: {bad.error}")
+        return DeadLetter.of("read", error, item, self.name, partition.id, position)
+
+    def _documents(self, pattern: str | None) -> Iterator[dict[str, Any]]:
+        for partition, blocks in self._plan(pattern):
+            for block in range(blocks):
+                for page, _ in self._read_block(partition, block):
+                    for letter in page.failures:
+                        self.logger.warning("skipped %s", letter.message)
+                        self._failed += 1
+                        if len(self._failures) < _FAILURES_LISTED:
+                            self._failures.append(
+                                {"position": letter.position, "message": letter.message}
+                            )
+                    yield from page.items
+
+
+def _id_text(value: Any) -> str:
+    """Returns the text of an id that is none; "" for null."""
+    if value is None:
+        return ""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _packed(info: FileInfo) -> list[Any]:
+    return [info.path, info.size, info.modified_at]
+
+
+def _grouped(infos: list[FileInfo]) -> Partition:
+    name = _shown(infos[0].path)
+    if len(infos) > 1:
+        name = f"{name} and {len(infos) - 1} more"
+    return Partition(name, {"files": [_packed(info) for info in infos]})
+
+
+def _shown(path: str) -> str:
+    """Returns a path as text that can be stored: Linux allows file names that are no Unicode."""
+    if path.isascii():
+        return path
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _name_of(path: str) -> str:
+    return _shown(path.rpartition("/")[2])

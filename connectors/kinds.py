@@ -1,0 +1,289 @@
+"""What a source can do beyond giving all its documents at once.
+
+What a connector defines decides how a pipeline reads it, the best way first: pages of several
+partitions, ranges of a known total, a stream, changes since the last run. Each of them also works
+in a plain loop through `sync_documents`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.page import Page, Partition
+from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.errors import ConfigError, ConnectorError
+
+
+class StreamingConnector(BaseConnector):
+    """A source that gives its items one after the other: write `sync_documents_stream`."""
+
+    def sync_documents_stream(self, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """Yields the items of the source; memory stays small whatever its size.
+
+        Raises:
+            ConnectorError: the class does not say how to read.
+        """
+        raise self._unwritten("sync_documents_stream(self, **kwargs)", "yield the items")
+
+
+class BatchConnector(BaseConnector):
+    """A source of a known number of items, any range of which can be fetched by itself.
+
+    Write `_fetch_batch(start, end)`, and `total_items()` where the source can tell its size;
+    otherwise `total_items` is an argument of `sync_documents`. A pipeline reads ranges in parallel
+    and gives them to whatever worker is free.
+
+    Args:
+        batch_size: Items a range.
+        max_workers: Ranges fetched at the same time by one process.
+    """
+
+    def __init__(self, batch_size: int = 100, max_workers: int = 4) -> None:
+        super().__init__()
+        if batch_size < 1 or max_workers < 1:
+            raise ConfigError(
+                f"batch_size and max_workers are at least 1, not {batch_size} and {max_workers}"
+            )
+        self.batch_size = batch_size
+        self.max_workers = max_workers
+
+    def total_items(self) -> int:
+        """Returns how many items the source has.
+
+        Raises:
+            ConnectorError: the class does not say.
+        """
+        raise ConnectorError(
+            f"{type(self).__name__} does not know how many items there are: give total_items=N, "
+            "or write total_items(self)"
+        )
+
+    def sync_documents(self, total_items: int | None = None) -> list[dict[str, Any]]:
+        """Fetches all ranges, several at once, and returns their items in order.
+
+        Args:
+            total_items: How many items there are; asked of the source when not given.
+
+        Raises:
+            ConnectorError: a range could not be fetched; the message says which.
+        """
+        total = self.total_items() if total_items is None else total_items
+        starts = range(0, total, self.batch_size)
+        documents: list[dict[str, Any]] = []
+        pool = ThreadPoolExecutor(max_workers=self.max_workers)
+        try:
+            for batch in pool.map(lambda start: self._checked_batch(start, total), starts):
+                documents.extend(batch)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return documents
+
+    def _fetch_batch(self, start: int, end: int) -> list[dict[str, Any]]:
+        """Returns the items `start <= index < end`."""
+        raise self._unwritten("_fetch_batch(self, start, end)", "return that range of items")
+
+    def _checked_batch(self, start: int, total: int) -> list[dict[str, Any]]:
+        end = min(start + self.batch_size, total)
+        try:
+            batch = self._fetch_batch(start, end)
+        except Exception as error:
+            reason = redact(f"{type(error).__name__}: {error}")
+            raise ConnectorError(f"{self.name}: items {start} to {end}: {reason}") from error
+        if batch is None:
+            raise ConnectorError(
+                f"{self.name}: items {start} to {end}: _fetch_batch returned None, not a list"
+            )
+        return batch
+
+
+class IncrementalConnector(BaseConnector):
+    """A source that can tell what changed: write `_full_sync` and `_incremental_sync`.
+
+    A pipeline keeps the time of the last run with the data, in the dataset. `state_file` is for
+    plain loops over `sync_documents`, which have no dataset to keep it in.
+
+    Args:
+        state_file: Where `sync_documents` keeps the time of the last run, as JSON.
+
+    Attributes:
+        last_sync: That time, ISO 8601; None before the first run.
+    """
+
+    def __init__(self, state_file: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        self.state_file = state_file
+        self.last_sync: str | None = None
+        self._load_state()
+
+    def sync_documents(self, full_sync: bool = False) -> list[dict[str, Any]]:
+        """Reads what changed since the last run; everything in the first run.
+
+        The new state is the time at which reading began, so that what changes meanwhile is read
+        again by the next run; it is kept only when reading went well.
+
+        Args:
+            full_sync: Read everything whatever the state.
+        """
+        began = datetime.now(timezone.utc).isoformat()
+        if full_sync or not self.last_sync:
+            found = self._full_sync()
+        else:
+            found = self._incremental_sync(self.last_sync)
+        if found is None:
+            raise ConnectorError(f"{self.name}: the sync returned None, not a list of items")
+        documents = list(found)
+        self.last_sync = began
+        self._save_state()
+        return documents
+
+    def _full_sync(self) -> list[dict[str, Any]]:
+        """Returns all items (any iterable will do in a pipeline)."""
+        raise self._unwritten("_full_sync(self)", "return all items")
+
+    def _incremental_sync(self, since: str) -> list[dict[str, Any]]:
+        """Returns the items changed at or after `since`, an ISO 8601 time."""
+        raise self._unwritten("_incremental_sync(self, since)", "return what changed since then")
+
+    def _load_state(self) -> None:
+        if not self.state_file or not Path(self.state_file).exists():
+            return
+        try:
+            state = json.loads(Path(self.state_file).read_bytes())
+            self.last_sync = state.get("last_sync")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConnectorError(
+                f"the state file {self.state_file} cannot be read ({error}); delete it to read "
+                "everything again"
+            ) from error
+
+    def _save_state(self) -> None:
+        if not self.state_file:
+            return
+        # What an author puts into the statistics (dates, paths) must not cost the state.
+        state = {"last_sync": self.last_sync, "stats": self.get_stats()}
+        text = json.dumps(state, indent=2, default=str, skipkeys=True)
+        target = Path(self.state_file)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _replace(target, redact(text))
+        except OSError as error:
+            raise ConnectorError(
+                f"the state cannot be written to {target} ({error.strerror}); the next run would "
+                "read everything again"
+            ) from error
+
+
+class PaginatedConnector(BaseConnector):
+    """A source that is asked page by page: write `fetch_page`, and `partitions` if it has parts.
+
+    Partitions (channels, folders, time slices) are read in parallel. Pages within one are read in
+    order, unless `count_pages` tells how many there are: then they are read in parallel as well.
+
+    Attributes:
+        max_in_flight: How many requests one process keeps open.
+    """
+
+    max_in_flight: int = 16
+
+    if TYPE_CHECKING:
+        # So typed, a subclass may take the arguments of sync_documents here.
+        def partitions(self, *args: Any, **kwargs: Any) -> Iterable[Partition | str]:
+            """Returns the parts of the source, each named by the same id in every run."""
+
+    else:
+
+        def partitions(self):
+            """Returns the parts of the source, each named by the same id in every run."""
+            return [Partition("all")]
+
+    def fetch_page(self, partition: Partition, cursor: Any) -> Page:
+        """Returns one page of a partition.
+
+        Args:
+            partition: One of `partitions()`.
+            cursor: None for the first page, then the `next_cursor` of the page before; where
+                `count_pages` gives a number, that of the page, from 0.
+
+        Returns:
+            Its items, and the cursor of the next page or None.
+        """
+        raise self._unwritten("fetch_page(self, partition, cursor)", "return a Page of items")
+
+    def count_pages(self, partition: Partition) -> int | None:
+        """Returns how many pages a partition has, or None if only its last page tells."""
+        return None
+
+    def sync_documents_stream(self, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """Yields the items of all partitions, page after page.
+
+        Raises:
+            ConnectorError: a page could not be fetched, or a cursor came twice.
+        """
+        for part in self.partitions(**kwargs):
+            partition = Partition(part) if isinstance(part, str) else part
+            for page in walk_pages(self, partition):
+                yield from page.items
+
+
+def walk_pages(connector: PaginatedConnector, partition: Partition) -> Iterator[Page]:
+    """Yields the pages of one partition in order.
+
+    Raises:
+        ConnectorError: the connector gives a cursor that it gave before, which would never end,
+            or something else than a page.
+    """
+    count = connector.count_pages(partition)
+    if count is not None:
+        for number in range(count):
+            yield _fetched(connector, partition, number)
+        return
+    cursor: Any = None
+    seen: set[str] = set()
+    while True:
+        page = _fetched(connector, partition, cursor)
+        yield page
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+        key = json.dumps(cursor, sort_keys=True, default=repr)
+        if key in seen:
+            raise ConnectorError(
+                f"{connector.name}: partition {partition.id}: the source gave the cursor "
+                f"{redact(key)} twice, so reading would never end"
+            )
+        seen.add(key)
+
+
+def _fetched(connector: PaginatedConnector, partition: Partition, cursor: Any) -> Page:
+    where = f"{connector.name}: partition {partition.id}, page {cursor!r}"
+    try:
+        page = connector.fetch_page(partition, cursor)
+    except Exception as error:
+        raise ConnectorError(redact(f"{where}: {type(error).__name__}: {error}")) from error
+    if not isinstance(page, Page):
+        raise ConnectorError(
+            redact(f"{where}: fetch_page returned {type(page).__name__}, not a Page")
+        )
+    return page
+
+
+def _replace(target: Path, text: str) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part of it."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

@@ -1,0 +1,322 @@
+"""FieldMapper: from a source's item to a record, by the names of its fields.
+
+Most sources differ only in what their fields are called. A mapper says that once; it is a plain
+value, so it can be an argument of a connector, be compared, and travel to a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from typing import Any
+
+from contextframe_beam.connectors.page import encode_item
+from contextframe_beam.errors import RecordError
+from contextframe_beam.record import FrameRecord
+
+_PLAIN_FIELDS = ("content", "text", "body", "description")
+_TEXT_FIELDS = frozenset((*_PLAIN_FIELDS, "blocks", "sections"))
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+_HEADING = re.compile(r"heading(?:_?([1-6]))?\Z")
+_EPOCH_TEXT = re.compile(r"\d{9,13}(?:\.\d*)?\Z", re.ASCII)
+_TAG_NAMES = ("name", "label", "title", "id")
+_TARGET_NAMES = ("id", "target_id", "uri", "url", "name")
+_NOTHING: Any = object()
+# Numbers beyond this are milliseconds: as seconds they would lie after the year 5000.
+_LARGEST_SECONDS = 100_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMapper:
+    r"""Maps items to records; every part is optional.
+
+    A path names a field: `title`, or `author.name` inside an object, `files.0.url` inside a list;
+    `authors.name` of a list of objects gives the list of their names. A field whose own name holds
+    the dots is found first. Where several paths are allowed, the first that gives something counts.
+
+    Attributes:
+        prefix: Put before the id, as in `api:4711`; "" for none.
+        id: Path(s) of what identifies the item.
+        title: Path(s) of the title.
+        text: Path of the text, or a template of several such as `"# {title}\n\n{body}"`; None
+            takes it from the usual fields, as `extract_text_content` says.
+        timestamp: Path(s) of the time of the last change: ISO 8601 text, or seconds or
+            milliseconds since 1970.
+        tags: Path of the tags: a list, a list of objects with names, or text with commas.
+        relationships: Whether parent, references and tags become relationships, as
+            `build_relationships` says.
+        metadata: Which fields become metadata: names with their paths, or paths alone; None takes
+            all but the texts and those that begin with `_`.
+        constants: Metadata that every record gets, such as `{"source": "api"}`.
+        record_type: The type of the records.
+    """
+
+    prefix: str = ""
+    id: str | tuple[str, ...] = ("id", "_id", "uuid")
+    title: str | tuple[str, ...] = ("title", "name", "subject")
+    text: str | None = None
+    timestamp: str | tuple[str, ...] = ("updated_at", "modified_at", "created_at")
+    tags: str = "tags"
+    relationships: bool = True
+    metadata: Mapping[str, str] | tuple[str, ...] | None = None
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    record_type: str = "document"
+
+    def map(self, item: Mapping[str, Any]) -> FrameRecord:
+        """Returns the record of an item.
+
+        Missing and null fields are left out; whatever else a field holds becomes text, or stays
+        as it is in the metadata.
+
+        Raises:
+            RecordError: `item` is not an object.
+        """
+        if not isinstance(item, Mapping):
+            raise RecordError(
+                f"an item is an object of fields, not {type(item).__name__}; unpack it first"
+            )
+        metadata = {**self._selected(item), **self.constants}
+        title = as_text(first(item, self.title)).strip()
+        if title:
+            metadata["title"] = title
+        tags = names(lookup(item, self.tags), separator=",")
+        if tags:
+            metadata["tags"] = tags
+        if self.relationships:
+            relationships = self.build_relationships(item, tags)
+            if relationships:
+                own = metadata.get("relationships")
+                metadata["relationships"] = [
+                    *(own if isinstance(own, list) else ()),
+                    *relationships,
+                ]
+        return FrameRecord(
+            text_content=self._text(item),
+            metadata=metadata,
+            record_type=self.record_type,
+            unique_id=self._unique_id(item),
+            timestamp=as_timestamp(first(item, self.timestamp)),
+        )
+
+    @staticmethod
+    def extract_text_content(item: Mapping[str, Any]) -> str:
+        """Returns the text of an item, its parts separated by empty lines.
+
+        Taken from `blocks` (objects with `type` and `content`: texts, paragraphs, headings, list
+        items, and code between fences), else from `sections` (objects with `title` and
+        `content`), else from those of content, text, body and description that are there.
+        """
+        blocks, sections = item.get("blocks"), item.get("sections")
+        if isinstance(blocks, list | tuple) and blocks:
+            parts = [_block_text(block) for block in blocks]
+        elif isinstance(sections, list | tuple) and sections:
+            parts = [part for section in sections for part in _section_texts(section)]
+        else:
+            parts = [as_text(item.get(name)) for name in _PLAIN_FIELDS if item.get(name)]
+        return "\n\n".join(part for part in parts if part)
+
+    @staticmethod
+    def build_relationships(
+        item: Mapping[str, Any], tags: list[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns the relationships of an item: its parent_id, its references, its tags.
+
+        Args:
+            item: The item.
+            tags: The names of its tags, where they are not in its field `tags`.
+        """
+        found = []
+        parent = item.get("parent_id")
+        if parent:
+            found.append(_relationship("parent", as_text(parent), {"source": "hierarchy"}))
+        for target in names(item.get("references"), _TARGET_NAMES):
+            found.append(_relationship("reference", target, {"source": "explicit_reference"}))
+        if tags is None:
+            tags = names(item.get("tags"), separator=",")
+        for tag in tags:
+            found.append(_relationship("tagged_with", f"tag:{tag}", {"tag_name": tag}))
+        return found
+
+    def _unique_id(self, item: Mapping[str, Any]) -> str | None:
+        identifier = as_text(first(item, self.id))
+        if not identifier:
+            return None
+        return f"{self.prefix}:{identifier}" if self.prefix else identifier
+
+    def _text(self, item: Mapping[str, Any]) -> str:
+        if self.text is None:
+            return self.extract_text_content(item)
+        if "{" in self.text:
+            return _PLACEHOLDER.sub(lambda match: _filled(match, item), self.text).strip()
+        return as_text(lookup(item, self.text))
+
+    def _selected(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        if self.metadata is None:
+            hidden = _TEXT_FIELDS if self.text is None else {self.text}
+            return {
+                str(name): value
+                for name, value in item.items()
+                if name not in hidden and not str(name).startswith("_")
+            }
+        if isinstance(self.metadata, Mapping):
+            wanted = self.metadata
+        else:
+            wanted = {path: path for path in self.metadata}
+        found = ((name, lookup(item, path, _NOTHING)) for name, path in wanted.items())
+        return {name: value for name, value in found if value is not _NOTHING}
+
+
+def lookup(item: Any, path: str, default: Any = None) -> Any:
+    """Returns what a dotted path leads to, or `default` when it leads nowhere."""
+    if isinstance(item, Mapping):
+        if path in item:
+            return item[path]
+        head, dot, rest = path.partition(".")
+        while dot:
+            if head in item:
+                return lookup(item[head], rest, default)
+            longer, dot, rest = rest.partition(".")
+            head = f"{head}.{longer}"
+        return default
+    if isinstance(item, list | tuple):
+        head, _, rest = path.partition(".")
+        if head.isdecimal():
+            if int(head) >= len(item):
+                return default
+            return lookup(item[int(head)], rest, default) if rest else item[int(head)]
+        found = [lookup(element, path, _NOTHING) for element in item]
+        return [value for value in found if value is not _NOTHING] or default
+    return default
+
+
+def first(item: Any, paths: str | tuple[str, ...]) -> Any:
+    """Returns what the first path gives that leads to neither null nor empty text, else None."""
+    for path in (paths,) if isinstance(paths, str) else paths:
+        value = lookup(item, path)
+        if value is not None and value != "":
+            return value
+    return None
+
+
+def as_text(value: Any) -> str:
+    """Returns a value as text: "" for null, JSON for objects and lists."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping | list | tuple):
+        try:
+            return json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+        except (TypeError, ValueError, RecursionError):
+            return json.dumps(encode_item(value), ensure_ascii=False)
+    try:
+        return str(value)
+    except ValueError:
+        return hex(value)  # an integer of more digits than Python prints
+
+
+def as_timestamp(value: Any) -> str | None:
+    """Returns a time as ISO 8601 text.
+
+    Numbers, and text that is one, are seconds or milliseconds since 1970, UTC; other text stays as
+    it is.
+    """
+    if isinstance(value, str):
+        if not _EPOCH_TEXT.match(value):
+            return value
+        value = float(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        seconds = value if abs(value) < _LARGEST_SECONDS else value / 1000
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def names(
+    value: Any, keys: tuple[str, ...] = _TAG_NAMES, separator: str | None = None
+) -> list[str]:
+    """Returns the names in a value, without repetitions.
+
+    Args:
+        value: A name, an object that has one, or a list of these.
+        keys: The fields in which an object may have its name.
+        separator: What separates several names in one text.
+    """
+    if isinstance(value, str) and separator:
+        value = value.split(separator)
+    elif isinstance(value, set | frozenset):
+        value = sorted(value, key=str)
+    elif not isinstance(value, list | tuple):
+        value = [value]
+    texts = (as_text(_name_of(element, keys)).strip() for element in value)
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+def _name_of(value: Any, keys: tuple[str, ...]) -> Any:
+    name = first(value, keys) if isinstance(value, Mapping) else None
+    return value if name is None else name
+
+
+def _relationship(kind: str, target: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    return {"relationship_type": kind, "target_id": target, "metadata": metadata}
+
+
+def _filled(match: re.Match[str], item: Mapping[str, Any]) -> str:
+    path = match[1]
+    if path is None:
+        return match[0][0]  # a doubled brace is a brace
+    return as_text(lookup(item, path.strip()))
+
+
+def _block_text(block: Any) -> str:
+    if isinstance(block, str):
+        return block
+    if not isinstance(block, Mapping):
+        return ""
+    kind, content = as_text(block.get("type")), _content(block.get("content"))
+    if not content:
+        return ""
+    if kind == "code":
+        fence = "```"
+        while fence in content:
+            fence += "`"
+        return f"{fence}\n{content}\n{fence}"
+    heading = _HEADING.match(kind)
+    if heading:
+        level = heading[1] or as_text(block.get("level"))
+        return f"{'#' * (int(level) if level in tuple('123456') else 1)} {content}"
+    if kind.endswith("list_item"):
+        return f"- {content}"
+    return content if kind in ("text", "paragraph", "quote", "") else ""
+
+
+def _section_texts(section: Any) -> Iterator[str]:
+    if isinstance(section, Mapping):
+        if section.get("title"):
+            yield f"# {as_text(section['title'])}"
+        yield _content(section.get("content"))
+    else:
+        yield as_text(section)
+
+
+def _content(value: Any) -> str:
+    """Returns the text of a block's content; a list holds the pieces of one paragraph."""
+    if isinstance(value, list | tuple):
+        return "".join(
+            as_text(first(piece, ("text", "content", "plain_text")))
+            if isinstance(piece, Mapping)
+            else as_text(piece)
+            for piece in value
+        )
+    return as_text(value)

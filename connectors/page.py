@@ -1,0 +1,298 @@
+"""What travels from a source to the mapping: partitions, pages and dead letters.
+
+A page is what one request or one slice of a file gave. The bookkeeping of a run (how many blocks
+were planned, how many are finished, the state that a partition has reached, the items that could
+not be read) travels inside the pages, so that no output can be forgotten on the way to the commit.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import traceback as _traceback
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from contextframe_beam.connectors.secrets import redact
+
+_FRAMES_KEPT = 20
+_TRACEBACK_LIMIT = 8 * 1024
+_MESSAGE_LIMIT = 4 * 1024
+_DEPTH_LIMIT = 150
+_DECIMAL_BITS = 14_000
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One independently readable part of a source: a channel, a folder, a file, a time slice.
+
+    Attributes:
+        id: Names the partition within its source, the same in every run; states are kept under it.
+        params: What the connector needs to read it; picklable, best plain JSON values.
+    """
+
+    id: str
+    params: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """Which source pages come from.
+
+    Attributes:
+        source_id: 16 hexadecimal characters, the same for the same source on every machine.
+        name: The connector's name, for people.
+        identity: What `source_id` was made of, as a JSON object without secrets.
+    """
+
+    source_id: str
+    name: str
+    identity: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class DeadLetter:
+    """One item that could not be read, mapped, enriched or encoded, complete enough to replay it.
+
+    Every field is free of the secrets that were in use in the process that made the letter.
+
+    Attributes:
+        stage: read, map, enrich or encode.
+        connector: The connector's name.
+        partition: The id of the partition that the item came from.
+        position: Where in the partition it stood (a page, an offset, a file).
+        item: The whole item as JSON values; `original_item` turns it back.
+        error_type: The qualified name of the exception's class.
+        message: What the exception said.
+        traceback: The innermost calls, as Python prints them.
+        run_id: The run in which it failed.
+        time: When it failed, UTC, ISO 8601.
+    """
+
+    stage: str
+    connector: str
+    partition: str
+    position: str
+    item: Any
+    error_type: str
+    message: str
+    traceback: str
+    run_id: str
+    time: str
+
+    @classmethod
+    def of(
+        cls,
+        stage: str,
+        error: BaseException,
+        item: Any,
+        connector: str,
+        partition: str,
+        position: str,
+        run_id: str = "",
+    ) -> DeadLetter:
+        """Makes the letter for `item`, which failed with `error` at `stage`.
+
+        Args:
+            stage: read, map, enrich or encode.
+            error: The exception; its traceback is cut to the innermost calls.
+            item: Anything. Values that JSON cannot hold are kept as `encode_item` says.
+            connector: The connector's name.
+            partition: The id of the partition.
+            position: Where in the partition the item stood.
+            run_id: The run, where it is known.
+        """
+        trace = "".join(_traceback.format_exception(error, limit=-_FRAMES_KEPT))
+        return cls(
+            stage=stage,
+            connector=redact(connector),
+            partition=redact(partition),
+            position=redact(position),
+            item=encode_item(item),
+            error_type=_type_name(error),
+            message=_shorten(redact(_text_of(error)), _MESSAGE_LIMIT),
+            traceback=_shorten(redact(trace), _TRACEBACK_LIMIT, keep_end=True),
+            run_id=run_id,
+            time=datetime.now(timezone.utc).isoformat(),
+        )
+
+    def to_json(self) -> str:
+        """Returns the letter as one line of JSON (ASCII, so that no reader splits it)."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> DeadLetter:
+        """Reads a letter that `to_json` wrote; fields of later releases are ignored.
+
+        Raises:
+            ValueError: `text` is not a dead letter.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"a dead letter is a JSON object, not {type(values).__name__}")
+        missing = [name for name in cls.__slots__ if name not in values]
+        if missing:
+            raise ValueError(f"not a dead letter: it has no {', '.join(missing)}")
+        return cls(**{name: values[name] for name in cls.__slots__})
+
+    def original_item(self) -> Any:
+        """Returns the item as the source gave it, to try it again.
+
+        Secrets in it are replaced for good; values of types that only had a `repr` stay encoded.
+        """
+        return decode_item(self.item)
+
+
+@dataclass(slots=True)
+class Page:
+    """A batch of source items with the bookkeeping of the run.
+
+    `fetch_page` of a paginated connector sets `items` and `next_cursor`; the reader sets the rest.
+
+    Attributes:
+        items: Some hundred items, in the source's own form.
+        next_cursor: What the next `fetch_page` is called with; None on the last page.
+        partition: The id of the partition.
+        position: Where in the partition the page stood.
+        source: Which source it came from.
+        failures: Items that could not be read.
+        state: The partition's new state, on its last page.
+        planned: How many blocks the whole run has; on one header page only.
+        finished: 1 on the last page of each block, else 0.
+    """
+
+    items: list[Any]
+    next_cursor: Any = None
+    partition: str = ""
+    position: str = ""
+    source: SourceInfo | None = None
+    failures: list[DeadLetter] = field(default_factory=list)
+    state: dict[str, Any] | None = None
+    planned: int = 0
+    finished: int = 0
+
+
+# Each of these types becomes an object of one key, `{"__bytes__": "aGk="}`.
+_ENCODERS: dict[type, tuple[str, Any]] = {
+    bytes: ("__bytes__", lambda value: base64.b64encode(value).decode("ascii")),
+    datetime: ("__datetime__", datetime.isoformat),
+    date: ("__date__", date.isoformat),
+    time: ("__time__", time.isoformat),
+    Decimal: ("__decimal__", str),
+    UUID: ("__uuid__", str),
+    float: ("__float__", str),
+}
+_DECODERS: dict[str, Any] = {
+    "__bytes__": base64.b64decode,
+    "__datetime__": datetime.fromisoformat,
+    "__date__": date.fromisoformat,
+    "__time__": time.fromisoformat,
+    "__decimal__": Decimal,
+    "__uuid__": UUID,
+    "__float__": float,
+    "__tuple__": lambda values: tuple(decode_item(value) for value in values),
+    "__set__": lambda values: {_decode_key(value) for value in values},
+    "__dict__": lambda pairs: {_decode_key(key): decode_item(value) for key, value in pairs},
+    "__int__": lambda digits: int(digits, 16),
+}
+_MARKS = frozenset(_DECODERS) | {"__repr__"}
+
+
+def encode_item(item: Any) -> Any:
+    """Returns `item` as JSON values without secrets, so that `decode_item` gives it back.
+
+    JSON values stay as they are. Bytes, dates, decimals, uuids, tuples, sets, NaN and objects with
+    other keys than text become an object of one key (`{"__bytes__": "aGk="}`). Anything else, and
+    what lies deeper than 150 levels, is kept as `{"__repr__": ...}`.
+    """
+    return _encode(item, 0)
+
+
+def decode_item(value: Any) -> Any:
+    """Returns what `encode_item` was given, except for secrets and `{"__repr__": ...}`."""
+    if isinstance(value, list):
+        return [decode_item(element) for element in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        ((mark, content),) = value.items()
+        if mark in _DECODERS:
+            return _DECODERS[mark](content)
+    return {key: decode_item(element) for key, element in value.items()}
+
+
+def _decode_key(value: Any) -> Any:
+    key = decode_item(value)
+    # What has only a repr stays a dict, which can be neither a key nor a member of a set.
+    return key["__repr__"] if isinstance(key, dict) else key
+
+
+def _encode(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if kind is int:
+        # Python refuses to print integers of more than 4300 digits.
+        return value if value.bit_length() < _DECIMAL_BITS else {"__int__": hex(value)}
+    if kind is str:
+        return redact(value)
+    if kind is float and math.isfinite(value):
+        return value
+    if depth >= _DEPTH_LIMIT:
+        return {"__repr__": redact(_safe_repr(value))}
+    depth += 1
+    if kind is list:
+        return [_encode(element, depth) for element in value]
+    if kind is dict:
+        plain = all(type(key) is str for key in value)
+        if plain and not (len(value) == 1 and next(iter(value)) in _MARKS):
+            return {redact(key): _encode(element, depth) for key, element in value.items()}
+        pairs = [[_encode(key, depth), _encode(element, depth)] for key, element in value.items()]
+        return {"__dict__": pairs}
+    if kind is tuple:
+        return {"__tuple__": [_encode(element, depth) for element in value]}
+    if kind is set:
+        return {"__set__": [_encode(element, depth) for element in value]}
+    if kind in _ENCODERS:
+        mark, encode = _ENCODERS[kind]
+        return {mark: encode(value)}
+    if isinstance(value, str):
+        return redact(str.__str__(value))
+    base: Any
+    for base in (dict, list, tuple, int, float, bytes):
+        if isinstance(value, base):
+            return _encode(base(value), depth)
+    return {"__repr__": redact(_safe_repr(value))}
+
+
+def _safe_repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{_type_name(value)} whose repr raises {type(error).__name__}>"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"<{_type_name(error)} whose message raises {type(failure).__name__}>"
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _shorten(text: str, limit: int, keep_end: bool = False) -> str:
+    if len(text) <= limit:
+        return text
+    if keep_end:
+        return "..." + text[-limit:]
+    return text[:limit] + f"... ({len(text)} characters)"

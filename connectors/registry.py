@@ -1,0 +1,351 @@
+"""Connectors by name: finding a class, telling what it takes, and making one from text.
+
+A connector is named by its entry point (group `contextframe.connectors`), by
+`package.module:Class`, or by `path/to/file.py:Class`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+from contextframe_beam.connectors import _convert, secrets
+from contextframe_beam.connectors._file_module import read_module
+from contextframe_beam.connectors._identity import (
+    Arguments,
+    constructor_arguments,
+    reading_arguments,
+    reading_methods,
+)
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.errors import ConfigError, ContextFrameError
+
+GROUP = "contextframe.connectors"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorInfo:
+    """A registered connector.
+
+    Attributes:
+        name: Its name.
+        class_path: `package.module:Class`.
+        distribution: The distribution that brings it, and its version.
+        version: The version of that distribution.
+        summary: The first line of its documentation.
+        error: Why it cannot be loaded; "" when it can.
+    """
+
+    name: str
+    class_path: str
+    distribution: str
+    version: str
+    summary: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An argument of a connector, as the command line shows it.
+
+    Attributes:
+        name: Its name.
+        annotation: Its type; `Any` when the author gave none.
+        default: Its default; None when it is required.
+        required: Whether it has to be given.
+        help: What the author's docstring says about it.
+        secret: Whether it usually holds a secret, and should be given as a reference.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    required: bool
+    help: str
+    secret: bool
+
+
+def load_connector_class(spec: str) -> type[BaseConnector]:
+    """Returns the connector class that `spec` names.
+
+    Args:
+        spec: A registered name, `package.module:Class`, or `path/to/file.py:Class`.
+
+    Raises:
+        ConfigError: there is none of that name, or it cannot be imported.
+    """
+    where, _, qualname = spec.rpartition(":")
+    if where.endswith(".py") or spec.endswith(".py"):
+        if not where.endswith(".py"):
+            where, qualname = spec, ""
+        return _class_in(read_module(where), qualname, where)
+    if where:
+        return _class_in(_import(where, spec), qualname, where)
+    return _load_entry_point(spec)
+
+
+def list_connectors() -> list[ConnectorInfo]:
+    """Returns all registered connectors by name; one that cannot be loaded says why."""
+    return [_info(entry) for entry in sorted(_entry_points(), key=lambda entry: entry.name)]
+
+
+def registered_name(cls: type) -> str | None:
+    """Returns the name a class is registered under, if it is."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    found = (entry.name for entry in _entry_points() if entry.value.replace(" ", "") == path)
+    return next(found, None)
+
+
+def connector_parameters(cls: type[BaseConnector]) -> list[Parameter]:
+    """Returns what the constructor takes, base classes that `**kwargs` reaches included."""
+    docs = [text for one in cls.__mro__ for text in _own_docs(one)]
+    hints: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__):
+        if "__init__" in vars(owner):
+            hints.update(_hints(vars(owner)["__init__"]))
+    return _parameters(constructor_arguments(cls), hints, docs)
+
+
+def sync_parameters(cls: type[BaseConnector]) -> list[Parameter]:
+    """Returns what reading takes: the arguments of `sync_documents`, or of what does its work.
+
+    Without `full_sync`, which every run has.
+    """
+    takes = reading_arguments(cls)
+    hints: dict[str, Any] = {}
+    docs = []
+    for method in reading_methods(cls):
+        hints = {**_hints(method), **hints}
+        docs.append(inspect.getdoc(method) or "")
+    return [one for one in _parameters(takes, hints, docs) if one.name != "full_sync"]
+
+
+def build_connector(cls: type[BaseConnector], arguments: Mapping[str, Any]) -> BaseConnector:
+    """Makes a connector from arguments that may be text, as a command line has them.
+
+    Args:
+        cls: The class.
+        arguments: Values by name. Text is converted to the annotated type; references to secrets
+            and values of other types are passed on as they are.
+
+    Raises:
+        ConfigError: an argument is unknown, missing, or not of its type; or the class refuses it.
+    """
+    takes = constructor_arguments(cls)
+    values = convert_arguments(
+        arguments, connector_parameters(cls), takes.is_open, f"the connector {cls.__name__}"
+    )
+    try:
+        return cls(**values)
+    except ContextFrameError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(secrets.redact(f"{cls.__name__}: {error}")) from error
+
+
+def convert_arguments(
+    arguments: Mapping[str, Any], parameters: Iterable[Parameter], is_open: bool, whose: str
+) -> dict[str, Any]:
+    """Returns arguments with text converted to the annotated types.
+
+    Args:
+        arguments: Values by name.
+        parameters: What is known to be taken.
+        is_open: Whether other names are taken as well; their text stays text.
+        whose: What takes them, for messages.
+
+    Raises:
+        ConfigError: an argument is unknown, missing, or not of its type.
+    """
+    known = {one.name: one for one in parameters}
+    values = {}
+    for name, value in arguments.items():
+        parameter = known.get(name)
+        if parameter is None:
+            if not is_open:
+                raise ConfigError(_unknown(f"{whose} takes no argument {name!r}", name, known))
+            values[name] = value
+        else:
+            values[name] = _converted(parameter, value, whose)
+    missing = [one.name for one in known.values() if one.required and one.name not in values]
+    if missing:
+        raise ConfigError(f"{whose} needs {' and '.join(missing)}")
+    return values
+
+
+def _converted(parameter: Parameter, value: Any, whose: str) -> Any:
+    try:
+        return _convert.from_text(value, parameter.annotation, parameter.default)
+    except ValueError as error:
+        shown = "the value given" if parameter.secret else repr(value)
+        raise ConfigError(f"{parameter.name} of {whose}: {shown} {error}") from None
+
+
+def _parameters(takes: Arguments, hints: dict[str, Any], docs: list[str]) -> list[Parameter]:
+    texts: dict[str, str] = {}
+    for text in docs:
+        for name, described in argument_help(text).items():
+            texts.setdefault(name, described)
+    return [
+        Parameter(
+            name=name,
+            annotation=_annotation(one, hints),
+            default=None if one.default is inspect.Parameter.empty else one.default,
+            required=one.default is inspect.Parameter.empty,
+            help=texts.get(name, ""),
+            secret=secrets.looks_secret(name),
+        )
+        for name, one in takes.named.items()
+    ]
+
+
+def _annotation(one: inspect.Parameter, hints: dict[str, Any]) -> Any:
+    if one.name in hints:
+        return hints[one.name]
+    if one.annotation is inspect.Parameter.empty or isinstance(one.annotation, str):
+        return Any
+    return one.annotation
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # a name imported for type checkers only; the annotation is then unknown
+        return {}
+
+
+def _own_docs(cls: type) -> list[str]:
+    constructor = vars(cls).get("__init__")
+    texts = [cls.__doc__, getattr(constructor, "__doc__", None)]
+    return [inspect.cleandoc(text) for text in texts if text]
+
+
+def argument_help(docstring: str) -> dict[str, str]:
+    """Returns what the `Args:` section of a Google-style docstring says, by argument."""
+    section = re.search(r"^Arg(?:ument)?s:[ \t]*\n((?:[ \t]+.*\n?|[ \t]*\n)*)", docstring, re.M)
+    if section is None:
+        return {}
+    lines = inspect.cleandoc("\n" + section[1]).splitlines()
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in lines:
+        start = re.match(r"\*{0,2}(\w+)(?:\s*\(.*?\))?\s*:\s*(.*)", line)
+        if start:
+            current = found.setdefault(start[1], [start[2]])
+        else:
+            current.append(line.strip())
+    return {name: " ".join(" ".join(parts).split()) for name, parts in found.items()}
+
+
+def _entry_points() -> list[EntryPoint]:
+    # An editable install and a copy beside it show the same entry point twice.
+    found = {(one.name, one.value): one for one in entry_points(group=GROUP)}
+    return list(found.values())
+
+
+def _load_entry_point(name: str) -> type[BaseConnector]:
+    registered = _entry_points()
+    matches = [entry for entry in registered if entry.name == name]
+    if not matches:
+        known = sorted({entry.name for entry in registered})
+        raise ConfigError(
+            _unknown(f"there is no connector {name!r}", name, known)
+            + "; one of your own is given as package.module:Class or path/to/file.py:Class"
+        )
+    if len(matches) > 1:
+        sources = ", ".join(f"{_distribution(one)[0]} ({one.value})" for one in matches)
+        raise ConfigError(
+            f"the connector {name!r} is registered more than once, by {sources}; uninstall one, "
+            "or give the class as package.module:Class"
+        )
+    return _load(matches[0])
+
+
+def _load(entry: EntryPoint) -> type[BaseConnector]:
+    distribution, version = _distribution(entry)
+    try:
+        module = import_module(entry.module)
+    except Exception as error:
+        raise ConfigError(
+            f"the connector {entry.name!r} of {distribution} {version} cannot be imported: "
+            f"{type(error).__name__}: {error}; reinstall or update that package"
+        ) from error
+    return _class_in(module, entry.attr, entry.module)
+
+
+def _info(entry: EntryPoint) -> ConnectorInfo:
+    distribution, version = _distribution(entry)
+    summary = error = ""
+    try:
+        doc = inspect.getdoc(_load(entry)) or ""
+        summary = doc.strip().split("\n", 1)[0]
+    except ConfigError as failure:
+        error = str(failure)
+    return ConnectorInfo(entry.name, entry.value, distribution, version, summary, error)
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    owner = entry.dist
+    return ("an unknown package", "") if owner is None else (owner.name, owner.version)
+
+
+def _import(module: str, spec: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise ConfigError(
+                f"{spec}: there is no module {error.name!r}; install its package, put its folder "
+                "on PYTHONPATH, or give path/to/file.py:Class"
+            ) from error
+        raise ConfigError(f"{spec}: importing {module} failed: {error}") from error
+    except Exception as error:
+        raise ConfigError(
+            f"{spec}: importing {module} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _class_in(module: ModuleType, qualname: str, where: str) -> type[BaseConnector]:
+    own = [
+        value.__qualname__
+        for value in vars(module).values()
+        if _is_connector(value) and value.__module__ == module.__name__
+    ]
+    if not qualname:
+        raise ConfigError(f"say which class of {where} is meant: {_choices(where, own)}")
+    try:
+        found = reduce(getattr, qualname.split("."), module)
+    except AttributeError:
+        raise ConfigError(_unknown(f"{where} has no class {qualname!r}", qualname, own)) from None
+    if not _is_connector(found):
+        raise ConfigError(
+            f"{where}:{qualname} is not a connector: derive it from BaseConnector "
+            "(contextframe_beam.connectors.base)"
+        )
+    return typing.cast("type[BaseConnector]", found)
+
+
+def _is_connector(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseConnector)
+
+
+def _choices(where: str, known: list[str]) -> str:
+    return ", ".join(f"{where}:{name}" for name in known) or "it defines no connector"
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Returns a message with the nearest known name and all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    there_are = f" (there are: {', '.join(names)})" if names else " (there are none)"
+    return f"{what}{hint}{there_are}"

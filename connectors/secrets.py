@@ -1,0 +1,360 @@
+"""References to secrets: what travels is `env:NAME`, never the value behind it.
+
+A reference is a text of one of three forms:
+
+* `env:NAME`: an environment variable of the process that uses it,
+* `file:PATH`: the content of a file on the machine that uses it (`file://...` is a URL, not this),
+* `gcp-secret:projects/P/secrets/S[/versions/V]`: Google Secret Manager.
+
+Given to a connector, it becomes a `SecretReference`, which turns into its value at the moment it is
+used as text. Every value that was resolved in a process is known to `redact`, which takes it out of
+messages, dead letters and logs again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, SupportsIndex
+from urllib.parse import quote, quote_plus
+
+from contextframe_beam.errors import SecretError
+
+if TYPE_CHECKING:
+    from apache_beam.utils.secret import Secret
+
+_REFERENCE = re.compile(r"(?:env:[^\s=]+|file:(?!//)\S[^\n]*|gcp-secret:\S+)\Z")
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:keys?|apikeys?|tokens?|secrets?|passwords?|passwd|pwd|passphrase|credentials?"
+    r"|authorization|cookies?)$"
+)
+_OTHER_KEYS = re.compile(
+    r"^keys$|(?:^|_)(?:primary|foreign|sort|partition|row|unique|merge|join|group|order|object"
+    r"|cache|public|max|min|num|page|next|continuation|sync|stop)_(?:keys?|tokens?)$"
+)
+_URL_PASSWORD = re.compile(r"(://[^/\s:@?#]*:)[^/\s@?#]+@")
+
+#: Seconds after which a secret in a file or in Secret Manager is read again, so that a rotated one
+#: is picked up by a worker that lives on.
+CACHE_SECONDS = 60.0
+#: Shorter values are too common as ordinary text to be taken out of it.
+SHORTEST_REDACTED = 4
+#: How many values are remembered; the oldest are forgotten first.
+MOST_REDACTED = 500
+
+_lock = threading.Lock()
+_cache: dict[str, tuple[float, str]] = {}
+_labels: dict[str, str] = {}
+_plain_forms: tuple[tuple[str, str], ...] = ()
+_base64_forms: tuple[tuple[str, str], ...] = ()
+
+
+def is_reference(text: object) -> bool:
+    """Tells whether `text` is a reference to a secret, as `env:API_KEY` is."""
+    return isinstance(text, str) and _REFERENCE.match(text) is not None
+
+
+def looks_secret(name: str) -> bool:
+    """Tells whether an argument of this name usually holds a secret: `api_key`, `authToken`."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
+    return bool(_SECRET_NAME.search(snake)) and not _OTHER_KEYS.search(snake)
+
+
+def resolve(reference: str) -> str:
+    """Returns the value behind a reference and remembers it for `redact`.
+
+    Values from files and from Secret Manager are read again after `CACHE_SECONDS`.
+
+    Raises:
+        SecretError: there is no such value, it cannot be read, or it is empty.
+    """
+    name = str.__str__(reference)
+    kind, _, where = name.partition(":")
+    if not is_reference(name):
+        raise SecretError(
+            f"{name!r} is not a reference to a secret; write env:NAME, file:PATH or "
+            "gcp-secret:projects/P/secrets/S"
+        )
+    if kind == "env":
+        value = _from_environment(where)
+    else:
+        cached = _cache.get(name)
+        if cached is not None and time.monotonic() < cached[0]:
+            return cached[1]
+        value = _from_file(where) if kind == "file" else _from_secret_manager(name, where)
+        _cache[name] = (time.monotonic() + CACHE_SECONDS, value)
+    if not value:
+        raise SecretError(f"the secret {name} is empty; give it a value")
+    register(value, name)
+    return value
+
+
+def to_beam(reference: str) -> Secret:
+    """Returns the reference as a secret of Apache Beam's, for transforms that want one.
+
+    Raises:
+        SecretError: `reference` is not a reference.
+    """
+    from contextframe_beam.connectors._beam_secrets import beam_secret
+
+    return beam_secret(str.__str__(reference))
+
+
+def register(value: str, label: str = "***") -> None:
+    """Makes `redact` replace `value` by `label` in this process from now on.
+
+    Args:
+        value: A secret in plain text; values shorter than 4 characters are not taken out.
+        label: What stands in its place; the reference, where there is one.
+    """
+    global _plain_forms, _base64_forms
+    if len(value) < SHORTEST_REDACTED or _labels.get(value) == label:
+        return
+    with _lock:
+        if label == "***" and value in _labels:
+            return
+        _labels[value] = label
+        while len(_labels) > MOST_REDACTED:
+            del _labels[next(iter(_labels))]
+        known = list(_labels.items())
+        plain = {form: name for secret, name in known for form in _written_forms(secret)}
+        _plain_forms = tuple(sorted(plain.items(), key=lambda pair: -len(pair[0])))
+        encoded = {form: name for secret, name in known for form in _base64_cores(secret)}
+        _base64_forms = tuple(encoded.items())
+
+
+def redact(text: str) -> str:
+    """Returns `text` with every secret that this process has used replaced by its reference.
+
+    A value is found as it is, URL-encoded, as a JSON or Python literal, and inside base64 (a
+    `Basic` authorization). Passwords in URLs (`https://user:password@host`) go as well.
+    """
+    text = without_url_password(text)
+    for form, label in _plain_forms:
+        if form in text:
+            text = text.replace(form, label)
+    for core, label in _base64_forms:
+        if core in text:
+            whole = rf"[A-Za-z0-9+/_\-]*{re.escape(core)}[A-Za-z0-9+/_\-]*={{0,2}}"
+            text = re.sub(whole, label.replace("\\", r"\\"), text)
+    return text
+
+
+def without_url_password(text: str) -> str:
+    """Returns `text` with `***` for the password in each `https://user:password@host` in it."""
+    if "://" in text and "@" in text:
+        return _URL_PASSWORD.sub(r"\1***@", text)
+    return text
+
+
+class RedactingFilter(logging.Filter):
+    """Takes secrets out of log records: message, arguments, traceback.
+
+    Add it to a handler, so that it sees the records of all loggers.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redacts the record in place and lets it pass."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            return True  # the arguments do not fit the message: the handler reports that
+        record.msg, record.args = redact(message), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = redact(record.exc_text)
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
+        return True
+
+
+class SecretReference(str):
+    """A text that holds a reference and is its value wherever it is used as text.
+
+    `repr`, pickling, comparison and hashing see the reference. Formatting, concatenation, encoding
+    and the methods of `str` see the value; C code that reads the characters without asking (such
+    as `json.dumps` or `str.join`) sees the reference, so that a mistake shows the reference and
+    not the secret. `resolved` turns references inside containers into plain values.
+    """
+
+    __slots__ = ()
+
+    @property
+    def reference(self) -> str:
+        """The reference itself, as plain text."""
+        return str.__str__(self)
+
+    def get(self) -> str:
+        """Returns the value.
+
+        Raises:
+            SecretError: it cannot be resolved.
+        """
+        return resolve(self)
+
+    def __repr__(self) -> str:
+        return str.__repr__(self.reference)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return SecretReference, (self.reference,)
+
+    def __str__(self) -> str:
+        return resolve(self)
+
+    def __radd__(self, other: str) -> str:
+        return other + resolve(self)
+
+
+def _of_the_value(name: str) -> Callable[..., Any]:
+    method = getattr(str, name)
+
+    def call(self: str, *args: Any, **kwargs: Any) -> Any:
+        return method(resolve(self), *args, **kwargs)
+
+    call.__name__ = name
+    call.__doc__ = method.__doc__
+    return call
+
+
+_OWN = {"__eq__", "__ne__", "__hash__", "__len__", "__sizeof__", "__new__", "__getnewargs__"}
+for _name, _attribute in vars(str).items():
+    if callable(_attribute) and _name not in _OWN and _name not in vars(SecretReference):
+        if _name in ("__getattribute__", "__lt__", "__le__", "__gt__", "__ge__", "maketrans"):
+            continue
+        setattr(SecretReference, _name, _of_the_value(_name))
+
+
+def referenced(value: Any) -> Any:
+    """Returns `value` with every reference in it made a `SecretReference`.
+
+    Dicts, lists and tuples are looked into and copied only where they hold a reference.
+    """
+    kind = type(value)
+    if kind is str:
+        return SecretReference(value) if is_reference(value) else value
+    return _map_container(value, kind, referenced)
+
+
+def resolved(value: Any) -> Any:
+    """Returns `value` with every `SecretReference` in it replaced by its plain value.
+
+    For arguments that hold references inside (`headers={"X-Key": "env:KEY"}`) and go to code that
+    serialises them itself.
+
+    Raises:
+        SecretError: one of them cannot be resolved.
+    """
+    kind = type(value)
+    if kind is SecretReference:
+        return resolve(value)
+    return _map_container(value, kind, resolved)
+
+
+def register_literals(value: Any, name: str = "") -> None:
+    """Registers plain-text secrets among arguments, found by the names that lead to them.
+
+    Args:
+        value: An argument; dicts, lists and tuples are looked into.
+        name: The argument's name.
+    """
+    kind = type(value)
+    if kind is str:
+        if looks_secret(name):
+            register(value)
+            scheme, _, credentials = value.partition(" ")
+            if scheme.lower() in ("basic", "bearer", "token"):
+                register(credentials.strip())
+    elif kind is dict:
+        for key, element in value.items():
+            register_literals(element, str(key) if not looks_secret(name) else name)
+    elif kind is list or kind is tuple:
+        for element in value:
+            register_literals(element, name)
+
+
+def _map_container(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
+    if kind is dict:
+        changed = {key: change(element) for key, element in value.items()}
+        same = all(changed[key] is value[key] for key in value)
+        return value if same else changed
+    if kind is list or kind is tuple:
+        elements = [change(element) for element in value]
+        if all(new is old for new, old in zip(elements, value, strict=True)):
+            return value
+        return kind(elements)
+    return value
+
+
+def _from_environment(name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise SecretError(
+            f"the environment variable {name} is not set where env:{name} is used; set it there "
+            "(on every worker, when the job runs on several machines)"
+        ) from None
+
+
+def _from_file(where: str) -> str:
+    path = os.path.expanduser(where)
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            value = file.read()
+    except OSError as error:
+        raise SecretError(
+            f"cannot read the secret file:{where} ({error.strerror}); it must exist and be "
+            "readable where it is used, on every worker"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SecretError(f"the secret file:{where} is not UTF-8 text") from error
+    return value.removesuffix("\n").removesuffix("\r")
+
+
+def _from_secret_manager(reference: str, where: str) -> str:
+    try:
+        return to_beam(reference).get_str()
+    except Exception as error:
+        if isinstance(error, ImportError) or isinstance(error.__context__, ImportError):
+            raise SecretError(
+                f"{reference} needs Google's client library; install contextframe-beam[secrets]"
+            ) from error
+        raise SecretError(
+            f"cannot read {where} from Secret Manager ({error}); check its name and that the "
+            "account of this machine may access it"
+        ) from error
+
+
+def _written_forms(value: str) -> set[str]:
+    """Returns the ways in which a value is found in URLs, JSON and Python literals."""
+    percent = {quote(value), quote(value, safe=""), quote_plus(value)}
+    lower = {re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in percent}
+    literals = {
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        repr(value)[1:-1],
+    }
+    return {value} | percent | lower | literals
+
+
+def _base64_cores(value: str) -> set[str]:
+    """Returns what base64 text holds wherever `value` is part of what was encoded.
+
+    Each of the three alignments gives other characters; those that also depend on the bytes before
+    or behind the value are left out. Short rests would be found in any text and are dropped too.
+    """
+    data = value.encode("utf-8", "surrogatepass")
+    cores = set()
+    for before in range(3):
+        encoded = base64.b64encode(b"\0" * before + data)
+        usable = (before + len(data)) * 8 // 6
+        core = encoded[(before * 8 + 5) // 6 : usable].decode("ascii")
+        if len(core) >= 6:
+            cores |= {core, core.replace("+", "-").replace("/", "_")}
+    return cores

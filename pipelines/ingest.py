@@ -1,0 +1,125 @@
+"""The main job: a connector's documents into a dataset, in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.read import ReadFromConnector
+from contextframe_beam.errors import CommitError
+from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
+from contextframe_beam.pipelines.runners import pipeline_options, runner_for
+from contextframe_beam.state import read_states
+from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
+from contextframe_beam.transforms._commit import committed_receipt
+from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
+from contextframe_beam.transforms.enrich import Enricher
+
+
+def ingest(
+    connector: BaseConnector,
+    to: str,
+    *,
+    mode: str = "upsert",
+    enrichers: Sequence[Enricher] = (),
+    workers: int = 1,
+    runner: str = "DirectRunner",
+    beam_args: Sequence[str] = (),
+    run_id: str | None = None,
+    full: bool = False,
+    dead_letters: str | None = None,
+    max_failures: int | str = DEFAULT_MAX_FAILURES,
+    embed_dim: int | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    storage_version: str = DEFAULT_STORAGE_VERSION,
+    sync_kwargs: Mapping[str, Any] | None = None,
+) -> CommitReceipt:
+    """Reads a source, maps and enriches its items, and commits the rows at once.
+
+    Args:
+        connector: What to read.
+        to: The dataset, a path or an address; made if there is none.
+        mode: upsert, append, overwrite or create, as in `WriteToLance`.
+        enrichers: What adds to the records, in order.
+        workers: Number of worker processes of a local run.
+        runner: DirectRunner (in this process), or the name of another of Beam's runners.
+        beam_args: Beam's own options, as on a command line.
+        run_id: Names the run; a run of that id that was committed is not done again.
+        full: Read everything, whatever an earlier run has read.
+        dead_letters: A JSON Lines file for items that fail; beside the dataset if not given.
+        max_failures: A number of items or a share such as `"5%"`; with more failures nothing is
+            committed.
+        embed_dim: Length of the vectors of a new dataset.
+        storage_options: Credentials and settings of the object store of the dataset.
+        storage_version: The file format of a new dataset.
+        sync_kwargs: Arguments of the connector's `sync_documents`.
+
+    Returns:
+        The receipt of the committed run.
+
+    Raises:
+        ContextFrameError: whatever went wrong; the dataset is as it was.
+    """
+    run_id = run_id or new_run_id()
+    done = committed_receipt(to, run_id, storage_options)
+    if done is not None:
+        return done
+    sync_kwargs = dict(sync_kwargs or {})
+    options = pipeline_options(runner, workers, beam_args)
+    sink = WriteToLance(
+        to,
+        mode=mode,
+        run_id=run_id,
+        embed_dim=embed_dim,
+        storage_options=storage_options,
+        storage_version=storage_version,
+        max_failures=max_failures,
+        dead_letters=dead_letters or default_dead_letters(to, run_id),
+    )
+    source = ReadFromConnector(
+        connector,
+        full_sync=full,
+        resume_from=_state_of(connector, to, sync_kwargs, storage_options),
+        **sync_kwargs,
+    )
+    pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
+    frames = pipeline | "Read" >> source | "Map" >> MapToFrames(connector)
+    if enrichers:
+        frames = frames | "Enrich" >> Enrich(enrichers)
+    frames | "WriteToLance" >> sink
+    pipeline.run().wait_until_finish()
+    receipt = committed_receipt(to, run_id, storage_options)
+    if receipt is None:
+        raise CommitError(
+            f"the pipeline ended, but {to} does not hold run {run_id}; run it again and look "
+            "into the runner's log"
+        )
+    return replace(receipt, already_committed=False)
+
+
+def new_run_id() -> str:
+    """Returns a run id that nobody has used."""
+    return uuid.uuid4().hex
+
+
+def default_dead_letters(to: str, run_id: str) -> str:
+    """Returns where a run's dead letters go when nothing else is said: beside the dataset."""
+    return f"{str(to).rstrip('/')}.dead-letters/{run_id}.jsonl"
+
+
+def _state_of(
+    connector: BaseConnector,
+    to: str,
+    sync_kwargs: Mapping[str, Any],
+    storage_options: Mapping[str, str] | None,
+) -> dict[str, Any] | None:
+    dataset = open_dataset(to, storage_options)
+    if dataset is None:
+        return None
+    state = read_states(dataset).get(connector.source_id(sync_kwargs))
+    return dict(state.partitions) if state else None

@@ -1,0 +1,151 @@
+"""Which engine runs a job, and with what options.
+
+`DirectRunner` means the in-process FnApiRunner here, always: Beam's own switch of that name may
+pick others. Every other name goes to Beam unchanged, with Beam's own options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    SetupOptions,
+    WorkerOptions,
+)
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from contextframe_beam.errors import ConfigError
+
+#: Names that mean the runner in this process.
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+
+
+def pipeline_options(
+    runner: str = "DirectRunner", workers: int = 1, beam_args: Sequence[str] = ()
+) -> PipelineOptions:
+    """Returns the options of a run.
+
+    Args:
+        runner: A runner's name.
+        workers: Number of worker processes of a local run.
+        beam_args: Beam's own options as on a command line.
+
+    Raises:
+        ConfigError: Beam knows no such option, or `workers` does not fit the runner.
+    """
+    unknown = _unknown_options(beam_args)
+    if unknown:
+        raise ConfigError(_unknown_message(unknown[0]))
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; give at least 1")
+    options = PipelineOptions(list(beam_args), runner=runner)
+    if is_local(runner):
+        direct = options.view_as(DirectOptions)
+        direct.direct_num_workers = workers
+        # No mode of Beam's: the worker processes are ours (see local_runner).
+        direct.direct_running_mode = "worker_processes" if workers > 1 else "in_memory"
+    elif workers > 1:
+        raise ConfigError(
+            f"--workers is for local runs; set the parallelism of {runner} with its own options, "
+            "as in --parallelism or --num_workers"
+        )
+    options.view_as(SetupOptions).save_main_session = False
+    levels = options.view_as(WorkerOptions)
+    if levels.default_sdk_harness_log_level is None:
+        levels.default_sdk_harness_log_level = "WARNING"
+    return options
+
+
+def is_local(runner: str) -> bool:
+    """Tells whether a runner's name means the runner in this process."""
+    return runner.rpartition(".")[2] in LOCAL_RUNNERS
+
+
+def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
+    """Returns the engine of that name.
+
+    Raises:
+        ConfigError: Beam knows no such runner.
+    """
+    if is_local(runner):
+        return local_runner(options)
+    try:
+        return create_runner(runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"there is no runner {runner}; choose DirectRunner, PrismRunner, FlinkRunner, "
+            "SparkRunner, PortableRunner or DataflowRunner"
+        ) from error
+
+
+def local_runner(options: PipelineOptions) -> PipelineRunner:
+    """Returns the FnApiRunner whose workers know the pipeline's options."""
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    provision = fn_runner.ExtendedProvisionInfo(
+        beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+    )
+    environment = None
+    if options.view_as(DirectOptions).direct_num_workers > 1:
+        command = f"exec {shlex.quote(sys.executable)} -m contextframe_beam.pipelines.worker"
+        environment = SubprocessSDKEnvironment.from_command_string(command)
+    return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
+
+
+def _unknown_options(beam_args: Sequence[str]) -> list[str]:
+    _, unknown = _parser().parse_known_args(list(beam_args))
+    return [text for text in unknown if text.startswith("-")] or list(unknown)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for cls in _subclasses(PipelineOptions):
+        cls._add_argparse_args(_Tolerant(parser))
+    return parser
+
+
+class _Tolerant:
+    """Lets several option classes declare one option, as Beam's own parsing does."""
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.pop("required", None)
+        try:
+            self._parser.add_argument(*args, **kwargs)
+        except argparse.ArgumentError:
+            return
+
+    add_value_provider_argument = add_argument
+
+    def add_argument_group(self, *args: Any, **kwargs: Any) -> _Tolerant:
+        return _Tolerant(self._parser.add_argument_group(*args, **kwargs))
+
+    def add_mutually_exclusive_group(self, *args: Any, **kwargs: Any) -> _Tolerant:
+        return self
+
+
+def _subclasses(cls: type) -> list[Any]:
+    found = []
+    for sub in cls.__subclasses__():
+        found += [sub, *_subclasses(sub)]
+    return [sub for sub in found if "_add_argparse_args" in vars(sub)]
+
+
+def _unknown_message(option: str) -> str:
+    name = option.split("=")[0]
+    known = [text for action in _parser()._actions for text in action.option_strings]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"no such option: {name}{hint}"

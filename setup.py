@@ -1,0 +1,75 @@
+"""Package definition: what is installed, what it needs, which command and connectors it registers.
+
+Tool settings live in pyproject.toml; exact versions for development live in constraints.txt.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="contextframe-beam",
+    version="0.1.0",
+    description="Bring documents from any system into a Lance dataset, one transaction a run",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["apache-beam", "lance", "connectors", "ingestion", "documents", "embeddings"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Database",
+        "Topic :: Text Processing",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.10",
+    # connectors, transforms, pipelines and templates are links inside contextframe_beam: they are
+    # found as its subpackages, and never as top-level packages of their own.
+    packages=find_packages(include=["contextframe_beam*"]),
+    package_data={
+        "contextframe_beam": ["py.typed"],
+        "contextframe_beam.templates": ["*", "**/*"],
+    },
+    exclude_package_data={"contextframe_beam.templates": ["*.pyc", "**/*.pyc", "**/__pycache__"]},
+    zip_safe=False,
+    install_requires=[
+        "apache-beam>=2.77,<3",
+        "click>=8.1,<9",
+        "fsspec>=2024.6",
+        "google-auth>=2.35,<3",
+        "orjson>=3.10,<4",
+        "pyarrow>=18,<26",
+        "pylance>=14.0,<15",
+        "requests>=2.32.4,<3",
+        "rich>=13.7,<16",
+    ],
+    extras_require={
+        "s3": ["s3fs>=2024.6"],
+        "gcs": ["gcsfs>=2024.6"],
+        "secrets": ["google-cloud-secret-manager>=2.20,<3"],
+        "dev": [
+            "hypothesis>=6.100,<7",
+            "mypy>=1.15,<3",
+            "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.15,<0.18",
+            "types-requests>=2.32",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["contextframe-beam = contextframe_beam.pipelines.cli:main"],
+        "contextframe.connectors": [
+            "json = contextframe_beam.connectors.json_file:JSONFileConnector",
+        ],
+    },
+)

@@ -1,0 +1,102 @@
+"""What the workers tell the commit: fragments and counts, never documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from contextframe_beam.connectors.page import DeadLetter, SourceInfo
+from contextframe_beam.fragments import WrittenFragment
+
+_SAMPLES = 3
+
+
+@dataclass
+class SourceTally:
+    """What one source gave.
+
+    Attributes:
+        info: Which source.
+        read: Items read, failed ones included.
+        planned: Blocks that its plan has.
+        finished: Blocks that were read to their end.
+        unchanged: Documents that are stored as they are already.
+        partitions: New states of partitions.
+    """
+
+    info: SourceInfo
+    read: int = 0
+    planned: int = 0
+    finished: int = 0
+    unchanged: int = 0
+    partitions: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, other: SourceTally) -> None:
+        """Adds what another worker counted."""
+        self.read += other.read
+        self.planned += other.planned
+        self.finished += other.finished
+        self.unchanged += other.unchanged
+        self.partitions.update(other.partitions)
+
+
+@dataclass
+class Written:
+    """What a bundle wrote, or several of them added up.
+
+    Attributes:
+        fragments: The data files.
+        sources: What each source gave, by its id.
+        failed: Number of dead letters.
+        samples: The first few of them, in words.
+    """
+
+    fragments: list[WrittenFragment] = field(default_factory=list)
+    sources: dict[str, SourceTally] = field(default_factory=dict)
+    failed: int = 0
+    samples: list[str] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        """Items read from all sources."""
+        return sum(tally.read for tally in self.sources.values())
+
+    @property
+    def unchanged(self) -> int:
+        """Documents of all sources that are stored as they are already."""
+        return sum(tally.unchanged for tally in self.sources.values())
+
+    @property
+    def rows(self) -> int:
+        """Rows in all fragments."""
+        return sum(fragment.rows for fragment in self.fragments)
+
+    def tally(self, info: SourceInfo) -> SourceTally:
+        """Returns the counts of a source, to be changed."""
+        found = self.sources.get(info.source_id)
+        if found is None:
+            found = self.sources[info.source_id] = SourceTally(info)
+        return found
+
+    def fail(self, letters: Iterable[DeadLetter]) -> None:
+        """Counts dead letters."""
+        for letter in letters:
+            self.failed += 1
+            if len(self.samples) < _SAMPLES:
+                where = " ".join(part for part in (letter.partition, letter.position) if part)
+                self.samples.append(f"{letter.stage} {where}: {letter.message}")
+
+    @classmethod
+    def sum(cls, parts: Iterable[Written]) -> Written:
+        """Adds up what all bundles wrote, in an order that does not depend on the workers."""
+        whole = cls()
+        for part in parts:
+            whole.fragments += part.fragments
+            whole.failed += part.failed
+            whole.samples += part.samples
+            for tally in part.sources.values():
+                whole.tally(tally.info).add(tally)
+        whole.fragments.sort(key=lambda fragment: fragment.metadata)
+        whole.samples = sorted(whole.samples)[:_SAMPLES]
+        return whole

@@ -1,0 +1,292 @@
+"""WriteToLance: batches of records become one transaction on a Lance dataset.
+
+Workers write data files that nobody sees; their descriptions meet in one step that commits them
+all, together with the rows they replace and the sync state.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from contextframe_beam.connectors import metrics, progress
+from contextframe_beam.connectors.page import SourceInfo
+from contextframe_beam.dataset import adopt, check_storage_version
+from contextframe_beam.errors import ConfigError, DatasetError, SchemaError
+from contextframe_beam.fragments import (
+    DEFAULT_STORAGE_VERSION,
+    FragmentWriter,
+    open_dataset,
+)
+from contextframe_beam.record import FrameRecord
+from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of
+from contextframe_beam.state import NO_SOURCE
+from contextframe_beam.transforms._commit import Run, commit_run, committed_receipt
+from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES, FailureLimit
+from contextframe_beam.transforms._unchanged import known_digests
+from contextframe_beam.transforms._written import Written
+from contextframe_beam.transforms.batches import (
+    FrameBatch,
+    RowBatch,
+    batch_of_records,
+    encode_batch,
+)
+from contextframe_beam.transforms.dead_letters import WriteDeadLetters
+from contextframe_beam.transforms.receipt import CommitReceipt
+
+MODES = ("create", "append", "overwrite", "upsert")
+
+_RECORDS_AT_ONCE = 1000
+
+
+class WriteToLance(
+    beam.PTransform[beam.PCollection[FrameBatch | FrameRecord], beam.PCollection[CommitReceipt]]
+):
+    """Writes records to a Lance dataset in parallel and commits them once.
+
+    Args:
+        uri: The dataset: a folder, or an address such as `s3://bucket/kb.lance`. It is made if
+            there is none.
+        mode: `upsert` replaces rows of the same key and leaves unchanged ones alone; `append`
+            adds rows whose keys the caller knows to be new; `overwrite` replaces everything;
+            `create` wants no dataset to be there.
+        run_id: Names the run. A run whose id was committed is not committed again, so a
+            scheduler that retries should pass its own. Made up when not given.
+        embed_dim: Length of the vectors of a new dataset, 1536 if not given.
+        storage_options: Credentials and settings of the object store.
+        storage_version: The file format of a new dataset: 2.0, 2.1 or 2.2.
+        max_failures: A number of items, or a share such as `"5%"`; when more of them fail, or all
+            do, nothing is committed.
+        dead_letters: A JSON Lines file for the items that failed.
+
+    Returns:
+        A PCollection of one `CommitReceipt`.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        SchemaError: the dataset is not one of frames, or its vectors have another length.
+        DatasetError: it exists and the mode is `create`, or it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        mode: str = "upsert",
+        run_id: str | None = None,
+        embed_dim: int | None = None,
+        storage_options: Mapping[str, str] | None = None,
+        storage_version: str = DEFAULT_STORAGE_VERSION,
+        max_failures: int | str = DEFAULT_MAX_FAILURES,
+        dead_letters: str | None = None,
+    ) -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise ConfigError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
+        check_storage_version(storage_version)
+        self._run = begin_run(
+            str(uri),
+            mode=mode,
+            run_id=run_id or uuid.uuid4().hex,
+            embed_dim=embed_dim,
+            storage_options=dict(storage_options) if storage_options else None,
+            storage_version=storage_version,
+            failures=FailureLimit.of(max_failures),
+            dead_letters=dead_letters,
+        )
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._run.run_id
+
+    def expand(
+        self, batches: beam.PCollection[FrameBatch | FrameRecord]
+    ) -> beam.PCollection[CommitReceipt]:
+        run = self._run
+        rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run.embed_dim))
+        written = rows | "WriteFragments" >> beam.ParDo(_WriteFragmentsDoFn(run))
+        # Makes a group of it even when there is nothing to write.
+        header = batches.pipeline | "RunHeader" >> beam.Create([(0, Written())])
+        parts = [written, header]
+        if run.dead_letters:
+            letters = rows | "DeadLetters" >> WriteDeadLetters(run.dead_letters, run.run_id)
+            parts.append(letters | "LettersWritten" >> beam.Map(_nothing_written))
+        receipts: beam.PCollection[CommitReceipt] = (
+            parts
+            | "Parts" >> beam.Flatten()
+            | "Together" >> beam.GroupByKey()
+            | "Commit" >> beam.ParDo(_CommitDoFn(run)).with_output_types(CommitReceipt)
+        )
+        return receipts
+
+
+def begin_run(
+    uri: str,
+    *,
+    mode: str,
+    run_id: str,
+    embed_dim: int | None,
+    storage_options: Mapping[str, str] | None,
+    storage_version: str,
+    failures: FailureLimit,
+    dead_letters: str | None,
+) -> Run:
+    """Looks at the dataset before anything is read, and refuses what could not be committed."""
+    dataset = open_dataset(uri, storage_options)
+    base_version = None
+    if dataset is None:
+        embed_dim = embed_dim or DEFAULT_EMBED_DIM
+    else:
+        if mode == "create" and committed_receipt(uri, run_id, storage_options) is None:
+            raise DatasetError(
+                f"{uri} exists already; choose the mode upsert, append or overwrite, "
+                "or another path"
+            )
+        try:
+            stored = embed_dim_of(dataset.schema)
+        except SchemaError as error:
+            raise SchemaError(f"{uri}: {error}") from error
+        if embed_dim is not None and embed_dim != stored and mode != "overwrite":
+            raise SchemaError(
+                f"{uri} holds vectors of {stored} values and the run asks for {embed_dim}; "
+                "leave embed_dim out, or write to another path"
+            )
+        embed_dim = embed_dim or stored if mode == "overwrite" else stored
+        if mode != "overwrite":
+            dataset = adopt(dataset, storage_options)
+            storage_version = dataset.data_storage_version
+        base_version = int(dataset.version)
+    return Run(
+        uri=uri,
+        mode=mode,
+        run_id=run_id,
+        embed_dim=embed_dim,
+        base_version=base_version,
+        storage_options=storage_options,
+        storage_version=storage_version,
+        failures=failures,
+        dead_letters=dead_letters,
+    )
+
+
+def _nothing_written(_: Any) -> tuple[int, Written]:
+    return 0, Written()
+
+
+class _EncodeDoFn(beam.DoFn):
+    """Makes rows of batches, and of single records collected to batches."""
+
+    def __init__(self, embed_dim: int) -> None:
+        self._embed_dim = embed_dim
+
+    def start_bundle(self) -> None:
+        self._records: list[FrameRecord] = []
+
+    def process(self, element: FrameBatch | FrameRecord) -> Iterator[RowBatch]:
+        if isinstance(element, FrameBatch):
+            yield encode_batch(element, self._embed_dim)
+            return
+        self._records.append(element)
+        if len(self._records) >= _RECORDS_AT_ONCE:
+            yield self._encoded()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._records:
+            yield _global(self._encoded())
+
+    def _encoded(self) -> RowBatch:
+        records, self._records = self._records, []
+        return encode_batch(batch_of_records(records), self._embed_dim)
+
+
+class _WriteFragmentsDoFn(beam.DoFn):
+    """Streams the rows of a bundle into fragments and tells the commit about them."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._writer: FragmentWriter | None = None
+        self._rows = Metrics.counter(metrics.NAMESPACE, metrics.ROWS)
+        self._unchanged = Metrics.counter(metrics.NAMESPACE, metrics.ROWS_UNCHANGED)
+        self._failures = Metrics.counter(metrics.NAMESPACE, metrics.FAILURES)
+        self._bytes = Metrics.counter(metrics.NAMESPACE, metrics.BYTES_WRITTEN)
+
+    def start_bundle(self) -> None:
+        self._abort()
+        self._written = Written()
+
+    def process(self, batch: RowBatch) -> Iterable[Any]:
+        info = batch.source or SourceInfo(NO_SOURCE, NO_SOURCE)
+        tally = self._written.tally(info)
+        tally.read += batch.read
+        tally.planned += batch.planned
+        tally.finished += batch.finished
+        if batch.state is not None:
+            tally.partitions[batch.partition] = batch.state
+        if batch.failures:
+            self._written.fail(batch.failures)
+            self._failures.inc(len(batch.failures))
+        rows = self._without_unchanged(batch, info)
+        unchanged = batch.rows.num_rows - rows.num_rows
+        tally.unchanged += unchanged
+        if rows.num_rows:
+            if self._writer is None:
+                self._writer = self._new_writer()
+            self._writer.add(rows)
+        self._rows.inc(rows.num_rows)
+        self._unchanged.inc(unchanged)
+        progress.count(
+            items=batch.read,
+            rows=rows.num_rows,
+            unchanged=unchanged,
+            failures=len(batch.failures),
+        )
+        return ()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            self._written.fragments = writer.close()
+            self._bytes.inc(sum(fragment.size for fragment in self._written.fragments))
+        yield _global((0, self._written))
+
+    def teardown(self) -> None:
+        self._abort()
+
+    def _abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+
+    def _new_writer(self) -> FragmentWriter:
+        return FragmentWriter(self._run.destination, self._run.schema)
+
+    def _without_unchanged(self, batch: RowBatch, info: SourceInfo) -> pa.RecordBatch:
+        run = self._run
+        if run.mode != "upsert" or run.base_version is None or not batch.rows.num_rows:
+            return batch.rows
+        options = tuple(sorted((run.storage_options or {}).items()))
+        known = known_digests(run.uri, run.base_version, info.source_id, options)
+        if not len(known):
+            return batch.rows
+        same = known.contains(batch.rows.column("x_digest"))
+        return batch.rows.filter(pc.invert(pa.array(same))) if same.any() else batch.rows
+
+
+class _CommitDoFn(beam.DoFn):
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def process(self, element: tuple[int, Iterable[Written]]) -> Iterator[CommitReceipt]:
+        yield commit_run(self._run, Written.sum(element[1]))
+
+
+def _global(value: Any) -> WindowedValue:
+    return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))

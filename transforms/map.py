@@ -1,0 +1,65 @@
+"""MapToFrames: pages of source items become batches of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.live import live_connector
+from contextframe_beam.connectors.page import Page
+from contextframe_beam.record import FrameRecord
+from contextframe_beam.transforms.batches import FrameBatch, map_page
+
+
+class MapToFrames(beam.PTransform[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
+    """Calls the connector's `map_to_frame_record` for each item of each page.
+
+    Args:
+        mapper: The connector that the pages are from, or any object with
+            `map_to_frame_record(item)` or `map(item)`, such as a `FieldMapper`.
+
+    Returns:
+        A PCollection of `FrameBatch`. Items that cannot be mapped travel in it as dead letters.
+    """
+
+    def __init__(self, mapper: Any) -> None:
+        super().__init__()
+        self._mapper = mapper
+
+    def expand(self, pages: beam.PCollection[Page]) -> beam.PCollection[FrameBatch]:
+        frames: beam.PCollection[FrameBatch] = pages | "Map" >> beam.ParDo(_MapDoFn(self._mapper))
+        return frames
+
+
+class _MapDoFn(beam.DoFn):
+    def __init__(self, mapper: Any) -> None:
+        self._mapper = mapper
+
+    def process(self, page: Page) -> Iterator[FrameBatch]:
+        mapper = self._mapper
+        if isinstance(mapper, BaseConnector):
+            mapper = live_connector(mapper)
+        call = getattr(mapper, "map_to_frame_record", None) or mapper.map
+        yield map_page(page, call)
+
+
+class ToRecords(
+    beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]
+):
+    """Turns batches into single `FrameRecord` elements, for people who want rows.
+
+    Dead letters and sync state stay behind: a sink that is given records does not know them.
+    """
+
+    def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[FrameRecord]:
+        records: beam.PCollection[FrameRecord] = batches | "Records" >> beam.FlatMap(
+            _records_of
+        ).with_output_types(FrameRecord)
+        return records
+
+
+def _records_of(batch: FrameBatch) -> list[FrameRecord]:
+    return batch.records

@@ -1,0 +1,38 @@
+"""What a run leaves in the hands of whoever started it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CommitReceipt:
+    """A committed run.
+
+    Attributes:
+        version: The dataset version that the run made.
+        run_id: The run.
+        mode: create, append, overwrite or upsert.
+        rows_written: Documents written.
+        rows_replaced: Documents that were stored before and were replaced.
+        rows_deleted: Documents deleted without a successor.
+        rows_unchanged: Documents that are stored as they are already, and were not written.
+        rows_dropped: Documents that another one of the same key and run outdated.
+        failed: Items that went to the dead letters.
+        fragments: Data files added.
+        bytes: Their size.
+        already_committed: The run had been committed before; nothing was done now.
+    """
+
+    version: int
+    run_id: str
+    mode: str
+    rows_written: int = 0
+    rows_replaced: int = 0
+    rows_deleted: int = 0
+    rows_unchanged: int = 0
+    rows_dropped: int = 0
+    failed: int = 0
+    fragments: int = 0
+    bytes: int = 0
+    already_committed: bool = False
