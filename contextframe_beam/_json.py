@@ -16,11 +16,17 @@ import orjson
 
 from contextframe_beam.errors import RecordError
 
+# A dataclass would be written with its NaN as null.
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
+# What orjson writes at most; deeper values would also fail to be read from a deep stack.
+_MAX_DEPTH = 250
+
 
 def dump_json(value: Any, where: str) -> str:
     """Returns compact JSON for `value`.
 
-    Dates, times and UUIDs become ISO text, decimals and paths text, tuples lists.
+    Dates, times and UUIDs become ISO text, decimals and paths text, enumerations their values,
+    tuples lists.
 
     Args:
         value: Any JSON value.
@@ -30,11 +36,11 @@ def dump_json(value: Any, where: str) -> str:
         RecordError: `value` holds something that JSON cannot express; the message says where.
     """
     try:
-        text = orjson.dumps(value, default=_text_of)
-    except (TypeError, orjson.JSONEncodeError):
+        text = orjson.dumps(value, default=_text_of, option=_OPTIONS)
+    except TypeError:
         return _dump_slowly(value, where)
     if b"null" in text:
-        _refuse_what_json_cannot_hold(value, where)
+        check_json(value, where)
     return text.decode()
 
 
@@ -49,46 +55,71 @@ def _text_of(value: Any) -> str:
     raise TypeError(type(value).__name__)
 
 
-def _dump_slowly(value: Any, where: str) -> str:
-    try:
-        _refuse_what_json_cannot_hold(value, where)
-        text = json.dumps(
-            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_slow_text_of
-        )
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RecordError(f"{where} holds text that is not Unicode: {error.reason}") from error
-    except RecursionError as error:
-        raise RecordError(f"{where} is nested too deeply for JSON") from error
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{where} cannot be stored as JSON: {error}") from error
-    return text
+def check_json(value: Any, where: str, depth: int = 0) -> None:
+    """Finds what JSON cannot express.
 
-
-def _slow_text_of(value: Any) -> Any:
-    # Only whole values come here that orjson knows and json does not (dates, UUIDs, ...).
-    return orjson.loads(orjson.dumps(value, default=_text_of))
-
-
-def _refuse_what_json_cannot_hold(value: Any, where: str) -> None:
-    if isinstance(value, dict):
+    Raises:
+        RecordError: the message says where in `value` it is, and what.
+    """
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_unicode(value, where)
+    elif isinstance(value, dict):
+        _check_depth(depth, where)
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise RecordError(
                     f"{where} has the key {key!r} ({type(key).__name__}); JSON keys are text"
                 )
-            _refuse_what_json_cannot_hold(inner, f"{where}[{key!r}]")
+            place = f"{where}[{key!r}]"
+            if not key.isascii():
+                _check_unicode(key, f"the key of {place}")
+            check_json(inner, place, depth + 1)
     elif isinstance(value, list | tuple):
+        _check_depth(depth, where)
         for index, inner in enumerate(value):
-            _refuse_what_json_cannot_hold(inner, f"{where}[{index}]")
+            check_json(inner, f"{where}[{index}]", depth + 1)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise RecordError(f"{where} is {value}; JSON has no such number, use None")
-    elif not isinstance(value, str | int | None):
+    elif not isinstance(value, int | None):
         try:
-            orjson.dumps(value, default=_text_of)
-        except (TypeError, orjson.JSONEncodeError) as error:
+            orjson.dumps(value, default=_text_of, option=_OPTIONS)
+        except TypeError as error:
             raise RecordError(
                 f"{where} is a {type(value).__name__}, which JSON cannot hold; "
                 "convert it to text, numbers, lists or dicts in map_to_frame_record"
             ) from error
+
+
+def _check_depth(depth: int, where: str) -> None:
+    if depth >= _MAX_DEPTH:
+        place = where[: where.index("[")]
+        raise RecordError(
+            f"{place} is nested more than {_MAX_DEPTH} levels deep, or holds itself; flatten it"
+        )
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(
+            f"{where} holds a lone surrogate at character {error.start}, which is not Unicode "
+            "text; decode the source with errors='replace' or remove it"
+        ) from error
+
+
+def _dump_slowly(value: Any, where: str) -> str:
+    check_json(value, where)
+    try:
+        return json.dumps(
+            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_slow_text_of
+        )
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"{where} cannot be stored as JSON: {error}") from error
+
+
+def _slow_text_of(value: Any) -> Any:
+    # Only whole values come here that orjson knows and json does not (dates, UUIDs, ...).
+    return orjson.loads(orjson.dumps(value, default=_text_of, option=_OPTIONS))

@@ -423,9 +423,7 @@ class FrameDataset:
             yield from decode_rows(batch)
 
 
-def adopt(
-    dataset: LanceDataset, storage_options: StorageOptions = None
-) -> LanceDataset:
+def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> LanceDataset:
     """Adds what our commits need to a dataset that another program made.
 
     That is our own columns, all null (only metadata is written), and the anchor row.

@@ -11,33 +11,34 @@ How metadata is laid out in a row:
   hold (the date of a time, the name of an author object).
 * `timestamp` is the entry of that name; its date fills `updated_at` where metadata has none.
 * `x_encoding` says in JSON what cannot be seen from the row: entries that are JSON (`json`),
-  names whose value is None (`null`), columns that were filled in and are not metadata (`made`),
+  names whose value is None (`null`), columns that were filled in and were not given (`made`),
   the form of the relationships (`targets`), a timestamp beside metadata of the same name
-  (`timestamp`). It is null where there is nothing to say, and in rows that others wrote.
+  (`timestamp`), an id that is empty text (`empty`). It is null where there is nothing to say, and
+  in rows that others wrote.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from functools import lru_cache
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from xxhash import xxh3_128, xxh3_128_digest
 
 from contextframe_beam._json import dump_json, load_json
 from contextframe_beam.errors import RecordError
 from contextframe_beam.record import FrameRecord, is_uuid, target_unique_id, uuid_of
 from contextframe_beam.schema import (
     COLLECTION_ID_TYPES,
-    DIGEST,
     KEY_VALUE,
     RECORD_TYPES,
-    RELATIONSHIP,
     frame_schema,
 )
 
@@ -48,6 +49,7 @@ _CANONICAL = ("type", "id", "uri", "path", "cid", "title", "description")
 # Separates what is hashed; fixed and random, so that no document holds it.
 _SEPARATOR = "\x1f8d1c5b0e\x1e"
 
+_LIST_SEPARATOR = "\x1f\x1d"
 _ABSENT = "\x1f\x1e"
 
 
@@ -55,16 +57,15 @@ def record_uuid(record: FrameRecord) -> str:
     """Returns the key of the record's row: its metadata's uuid, or one made from its id.
 
     Raises:
-        RecordError: the record has neither an id nor content.
+        RecordError: the record has neither an id nor content, or cannot be stored.
     """
     given = record.metadata.get("uuid")
     if given is not None and is_uuid(given):
         return str(given).lower()
-    if record.unique_id:
-        return uuid_of(record.unique_id)
-    columns = _Columns(1, None)
-    columns.add(record)
-    return columns.keys()[0]
+    encoder = _Encoder([record], None)
+    for error in encoder.errors.values():
+        raise error
+    return str(encoder.columns["uuid"][0])
 
 
 def encode_records(
@@ -80,14 +81,14 @@ def encode_records(
     Returns:
         The batch, and for each record that cannot be stored its index and why.
     """
-    columns = _Columns(len(records), embed_dim)
-    errors: list[tuple[int, RecordError]] = []
-    for index, record in enumerate(records):
-        try:
-            columns.add(record)
-        except RecordError as error:
-            errors.append((index, error))
-    return columns.batch(source), errors
+    errors: dict[int, RecordError] = {}
+    kept = list(range(len(records)))
+    encoder = _Encoder(records, embed_dim)
+    while encoder.errors:
+        errors.update((kept[index], error) for index, error in encoder.errors.items())
+        kept = [index for place, index in enumerate(kept) if place not in encoder.errors]
+        encoder = _Encoder([records[index] for index in kept], embed_dim)
+    return encoder.batch(source), sorted(errors.items())
 
 
 def decode_rows(batch: pa.RecordBatch) -> Iterator[FrameRecord]:
@@ -100,162 +101,292 @@ def decode_rows(batch: pa.RecordBatch) -> Iterator[FrameRecord]:
         yield _decode(row, vector)
 
 
-class _Columns:
-    """The columns of a batch, filled record by record; only columns that occur take memory."""
+class _Missing:
+    """Stands for metadata that a record does not have."""
 
-    def __init__(self, size: int, embed_dim: int | None) -> None:
-        self._size = size
+
+_MISSING = _Missing()
+_TEXT_ONLY = {str}
+_EVERY_ROW: None = None
+
+
+class _Encoder:
+    """Turns records into columns, a metadata name at a time.
+
+    Work goes by column, not by record, because most columns of a batch hold nothing but text and
+    are then handled by a few calls of C instead of a loop.
+
+    Attributes:
+        columns: The values of each column that has any.
+        errors: Why a record cannot be stored, by its index; then there are no columns.
+    """
+
+    def __init__(self, records: Sequence[FrameRecord], embed_dim: int | None) -> None:
+        self.columns: dict[str, list[Any]] = {}
+        self.errors: dict[int, RecordError] = {}
+        self._records = records
         self._embed_dim = embed_dim
-        self._count = 0
-        self._lists: dict[str, list[Any]] = {name: [None] * size for name in _ALWAYS}
-        self._keys: list[str] = []
-        self._values: list[str] = []
-        self._ends: list[int] = [0]
+        self._count = len(records)
+        self._entries: dict[str, Sequence[str | None]] = {}
+        # What x_encoding says, as (kind, name, rows); rows None means every row.
+        self._marks: list[tuple[str, str | None, list[int] | None]] = []
+        self._hashed: list[Sequence[str | None]] = []
+        steps = (self._check, self._metadata, self._attributes, self._identify)
+        for step in steps if records else ():
+            step()
+            if self.errors:
+                return
 
-    def add(self, record: FrameRecord) -> None:
-        """Adds one row; on RecordError nothing has been added."""
-        text, unique_id, timestamp = record.text_content, record.unique_id, record.timestamp
-        if text is not None and type(text) is not str:
-            raise RecordError(_wrong("text_content", "text or None", text))
-        if unique_id is not None and type(unique_id) is not str:
-            raise RecordError(_wrong("unique_id", "text or None", unique_id))
-        if record.record_type not in RECORD_TYPES:
-            raise RecordError(_wrong("record_type", " or ".join(RECORD_TYPES), record.record_type))
+    def batch(self, source: str | None) -> pa.RecordBatch:
+        """Returns the rows in the order of `frame_schema`."""
+        schema = _frame_schema(self._embed_dim or 1)
+        arrays = []
+        for field in schema:
+            name = field.name
+            if name == "custom_metadata":
+                arrays.append(self._custom_metadata())
+            elif name == "x_source" and source is not None:
+                arrays.append(pa.repeat(pa.scalar(source, pa.string()), self._count))
+            elif name not in self.columns:
+                arrays.append(null_array(field.type, self._count))
+            elif name == "vector":
+                arrays.append(_vector_array(self.columns[name], field.type))
+            else:
+                arrays.append(pa.array(self.columns[name], field.type))
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-        keys: list[Any] = []
-        values: list[str] = []
-        row: dict[str, Any] = {}
-        as_json: list[str] = []
-        nulls: list[str] = []
-        made: list[str] = []
-        targets = False
-        for name, value in record.metadata.items():
+    def _check(self) -> None:
+        """Refuses attributes of wrong types."""
+        records = self._records
+        for name, allowed, expected in _ATTRIBUTES:
+            if not allowed.issuperset(map(type, map(attrgetter(name), records))):
+                for index, record in enumerate(records):
+                    value = getattr(record, name)
+                    if type(value) not in allowed:
+                        self.errors[index] = RecordError(_wrong(name, expected, value))
+        if not _RECORD_TYPES.issuperset(
+            record.record_type for record in records if type(record.record_type) is str
+        ):
+            for index, record in enumerate(records):
+                if record.record_type not in _RECORD_TYPES:
+                    self.errors[index] = RecordError(
+                        _wrong("record_type", " or ".join(RECORD_TYPES), record.record_type)
+                    )
+
+    def _metadata(self) -> None:
+        """Lays the metadata out in columns and entries."""
+        self._all_metadata = all_metadata = [record.metadata for record in self._records]
+        self._names: list[str] = []
+        names: dict[Any, None] = dict.fromkeys(chain.from_iterable(all_metadata))
+        if not _TEXT_ONLY.issuperset(map(type, names)):
+            for index, metadata in enumerate(all_metadata):
+                odd = next((key for key in metadata if type(key) is not str), None)
+                if any(type(key) is not str for key in metadata):
+                    self.errors[index] = RecordError(
+                        f"metadata has the key {odd!r} ({type(odd).__name__}); keys are text"
+                    )
+            return
+        # Sorted, so that a row's digest depends neither on the order of its metadata nor on its
+        # neighbours'.
+        self._names = sorted(names)
+        for name in self._names:
+            values = [metadata.get(name, _MISSING) for metadata in all_metadata]
             fit = _FIT.get(name)
             if fit is None:
-                if type(value) is str:
-                    keys.append(name)
-                    values.append(value)
+                self._entry(name, values)
+            else:
+                self._column(name, values, fit)
+
+    def _entry(self, name: str, values: list[Any]) -> None:
+        """Makes a name an entry of custom_metadata."""
+        if name == "timestamp":
+            self._own_timestamp(values)
+        if set(map(type, values)) == _TEXT_ONLY:
+            self._entries[name] = values
+            self._hashed.append(values)
+            return
+        texts: list[str | None] = [None] * self._count
+        hashed: list[str | None] = [None] * self._count
+        self._texts(name, values, texts, hashed)
+        self._entries[name] = texts
+        self._hashed.append(hashed)
+
+    def _column(self, name: str, values: list[Any], fit: Callable[[Any], Any]) -> None:
+        """Makes a name a column, and an entry where the column cannot hold all of a value."""
+        if set(map(type, values)) == _TEXT_ONLY:
+            if fit is _fit_text or (fit is _fit_title and all(values)):
+                self.columns[name] = values
+                self._hashed.append(values)
+                return
+            if fit is _fit_date:
+                days = [value[:10] for value in values]
+                if all(map(_is_date, set(days))):
+                    self.columns[name] = days
+                    self._hashed.append(values)
+                    lengths = set(map(len, values))
+                    if 10 not in lengths:
+                        self._entries[name] = values
+                    elif len(lengths) > 1:
+                        self._entries[name] = [
+                            None if len(value) == 10 else value for value in values
+                        ]
+                    return
+        column: list[Any] = [None] * self._count
+        texts: list[str | None] = [None] * self._count
+        hashed: list[str | None] = [None] * self._count
+        rest: list[Any] = values
+        if name == "relationships":
+            rest = self._relationships(values, column, hashed)
+        else:
+            rest = [_MISSING] * self._count
+            for index, value in enumerate(values):
+                if value is None or value is _MISSING:
+                    rest[index] = value
                     continue
-            elif value is not None:
-                if name == "relationships":
-                    column, targets, exact = _fit_relationships(value, unique_id)
+                fitted = column[index] = fit(value)
+                if fitted is value:
+                    hashed[index] = value if type(value) is str else _hashable(value)
                 else:
-                    column = fit(value)
-                    exact = column is value
-                if column is not None:
-                    row[name] = column
+                    rest[index] = value
+        self._texts(name, rest, texts, hashed)
+        self.columns[name] = column
+        self._entries[name] = texts
+        self._hashed.append(hashed)
+
+    def _relationships(
+        self, values: list[Any], column: list[Any], hashed: list[str | None]
+    ) -> list[Any]:
+        """Fills the column of relationships; returns those values that it cannot hold wholly."""
+        rest: list[Any] = [_MISSING] * self._count
+        targets: list[int] = []
+        for index, value in enumerate(values):
+            if value is None or value is _MISSING:
+                rest[index] = value
+                continue
+            try:
+                rows, is_target, exact = _fit_relationships(value, self._records[index].unique_id)
+                column[index] = rows
                 if exact:
-                    continue
-            if value is None:
-                nulls.append(name)
-            else:
-                keys.append(name)
-                if type(value) is str:
-                    values.append(value)
+                    hashed[index] = dump_json(value, "metadata['relationships']")
+                    if is_target:
+                        targets.append(index)
                 else:
-                    values.append(dump_json(value, f"metadata[{name!r}]"))
-                    as_json.append(name)
+                    rest[index] = value
+            except (RecordError, UnicodeEncodeError) as error:
+                self.errors[index] = RecordError(f"metadata['relationships']: {error}")
+        if targets:
+            self._marks.append(("targets", None, targets))
+        return rest
 
-        later_timestamp = None
-        if timestamp is not None:
-            if type(timestamp) is not str:
-                raise RecordError(_wrong("timestamp", "ISO 8601 text or None", timestamp))
-            if "timestamp" in record.metadata:
-                later_timestamp = timestamp
-            else:
-                keys.append("timestamp")
-                values.append(timestamp)
-            if "updated_at" not in row:
-                day = _fit_date(timestamp)
-                if day is not None:
-                    row["updated_at"] = day
-                    if "updated_at" not in record.metadata:
-                        made.append("updated_at")
-        if "title" not in row:
-            row["title"] = _title_of(text, unique_id)
-            if "title" not in record.metadata:
-                made.append("title")
-        if record.context is not None:
-            if not isinstance(record.context, dict):
-                raise RecordError(_wrong("context", "a dict or None", record.context))
-            row["context"] = dump_json(record.context, "context")
-        if record.raw_data_type is not None:
-            if type(record.raw_data_type) is not str:
-                raise RecordError(_wrong("raw_data_type", "text or None", record.raw_data_type))
-            row["raw_data_type"] = record.raw_data_type
-        if unique_id is None:
-            made.append("uri")
-        if as_json or nulls or made or targets or later_timestamp is not None:
-            try:
-                row["x_encoding"] = _encoding_of(
-                    tuple(as_json), tuple(nulls), tuple(made), targets, later_timestamp
-                )
-            except TypeError as error:
-                raise RecordError(_not_text_key(record)) from error
+    def _texts(
+        self,
+        name: str,
+        values: list[Any],
+        texts: list[str | None],
+        hashed: list[str | None],
+    ) -> None:
+        """Fills in the text of each value that is there: text as it is, others as JSON."""
+        as_json: list[int] = []
+        nulls: list[int] = []
+        for index, value in enumerate(values):
+            if type(value) is str:
+                texts[index] = hashed[index] = value
+            elif value is None:
+                nulls.append(index)
+                hashed[index] = ""
+            elif value is not _MISSING:
+                try:
+                    texts[index] = hashed[index] = dump_json(value, f"metadata[{name!r}]")
+                    as_json.append(index)
+                except RecordError as error:
+                    self.errors[index] = error
+        for kind, rows in (("json", as_json), ("null", nulls)):
+            if rows:
+                every = len(rows) == self._count
+                self._marks.append((kind, name, _EVERY_ROW if every else rows))
 
-        parts = [
-            record.record_type,
-            _ABSENT if unique_id is None else unique_id,
-            _ABSENT if text is None else text,
-            *keys,
-            *values,
-        ]
-        for name, value in row.items():
-            parts.append(name)
-            parts.append(value if type(value) is str else repr(value))
-        try:
-            hashed = hashlib.sha1(_SEPARATOR.join(parts).encode(), usedforsecurity=False)
-        except UnicodeEncodeError as error:
-            raise RecordError(_not_unicode(record)) from error
-        except TypeError as error:
-            raise RecordError(_not_text_key(record)) from error
-        if record.vector is not None:
-            vector = self._fit_vector(record.vector)
-            hashed.update(vector.tobytes())
-            row["vector"] = vector
-        if record.raw_data is not None:
-            if not isinstance(record.raw_data, bytes | bytearray | memoryview):
-                raise RecordError(_wrong("raw_data", "bytes or None", record.raw_data))
-            hashed.update(record.raw_data)
-            row["raw_data"] = bytes(record.raw_data)
+    def _own_timestamp(self, values: list[Any]) -> None:
+        """Keeps the record's timestamp apart from metadata of the same name."""
+        for index, value in enumerate(values):
+            if value is not _MISSING:
+                self._marks.append(("timestamp", self._records[index].timestamp, [index]))
 
-        digest = hashed.digest()[:16]
-        if unique_id is None:
-            if not text and "uuid" not in row and record.vector is None and not record.raw_data:
-                raise RecordError(
-                    "the record has neither text_content nor unique_id, so there is nothing to "
-                    "store and nothing to know it by; set one of them in map_to_frame_record"
-                )
-            unique_id = f"content:{digest.hex()}"
-        if "uuid" not in row:
-            row["uuid"] = uuid_of(unique_id)
-        row["uri"] = unique_id
-        row["text_content"] = text
-        row["record_type"] = record.record_type
-        row["x_digest"] = digest
-        self._append(row, keys, values)
+    def _attributes(self) -> None:
+        """Lays out what is not metadata: text, title, timestamp, context, vector, raw data."""
+        records, columns = self._records, self.columns
+        columns["text_content"] = [record.text_content for record in records]
+        columns["record_type"] = [record.record_type for record in records]
+        self._timestamps()
+        self._titles()
+        if any(record.context is not None for record in records):
+            columns["context"] = self._each(
+                "context", lambda context: dump_json(context, "context")
+            )
+        if any(record.raw_data_type is not None for record in records):
+            columns["raw_data_type"] = [record.raw_data_type for record in records]
+        if any(record.vector is not None for record in records):
+            columns["vector"] = self._each("vector", self._fit_vector)
+        if any(record.raw_data is not None for record in records):
+            columns["raw_data"] = self._each("raw_data", bytes)
 
-    def _append(self, row: dict[str, Any], keys: list[str], values: list[str]) -> None:
-        lists, index = self._lists, self._count
-        for name, value in row.items():
-            try:
-                lists[name][index] = value
-            except KeyError:
-                lists[name] = [None] * self._size
-                lists[name][index] = value
-        self._keys += keys
-        self._values += values
-        self._ends.append(len(self._keys))
-        self._count = index + 1
+    def _each(self, name: str, convert: Callable[[Any], Any]) -> list[Any]:
+        converted: list[Any] = [None] * self._count
+        for index, record in enumerate(self._records):
+            value = getattr(record, name)
+            if value is not None:
+                try:
+                    converted[index] = convert(value)
+                except RecordError as error:
+                    self.errors[index] = error
+        return converted
 
-    def keys(self) -> list[str]:
-        """Returns the uuids of the rows."""
-        return self._lists["uuid"][: self._count]
+    def _timestamps(self) -> None:
+        timestamps = self._timestamp_column = [record.timestamp for record in self._records]
+        if not any(timestamps) and set(timestamps) == {None}:
+            return
+        if "timestamp" in self._entries:
+            merged: list[str | None] = list(self._entries["timestamp"])
+            for index, metadata in enumerate(self._all_metadata):
+                if "timestamp" not in metadata:
+                    merged[index] = timestamps[index]
+            self._entries["timestamp"] = merged
+        else:
+            self._entries["timestamp"] = timestamps
+        days = self.columns.get("updated_at")
+        if days is not None and None not in days:
+            return
+        days = self.columns["updated_at"] = list(days or [None] * self._count)
+        made = []
+        for index, timestamp in enumerate(timestamps):
+            if days[index] is None:
+                days[index] = _fit_date(timestamp)
+                if days[index] is not None and "updated_at" not in self._all_metadata[index]:
+                    made.append(index)
+        self._mark_made("updated_at", made)
+
+    def _titles(self) -> None:
+        titles = self.columns.get("title")
+        if titles is not None and None not in titles:
+            return
+        titles = self.columns["title"] = list(titles or [None] * self._count)
+        made = []
+        for index, record in enumerate(self._records):
+            if titles[index] is None:
+                titles[index] = _title_of(record.text_content, record.unique_id)
+                if "title" not in record.metadata:
+                    made.append(index)
+        self._mark_made("title", made)
+
+    def _mark_made(self, name: str, rows: list[int]) -> None:
+        if rows:
+            every = len(rows) == self._count
+            self._marks.append(("made", name, _EVERY_ROW if every else rows))
 
     def _fit_vector(self, value: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         try:
-            vector = np.asarray(value, dtype=np.float32)
-        except (TypeError, ValueError) as error:
+            with np.errstate(over="ignore"):
+                vector = np.asarray(value, dtype=np.float32)
+        except (TypeError, ValueError, OverflowError) as error:
             raise RecordError(
                 f"vector is a {type(value).__name__} that is no row of numbers: {error}"
             ) from error
@@ -270,38 +401,163 @@ class _Columns:
             raise RecordError("vector holds NaN or infinity (as float32), which no search can use")
         return vector
 
-    def batch(self, source: str | None) -> pa.RecordBatch:
-        """Returns the rows as one batch in the order of `frame_schema`."""
-        count = self._count
-        schema = frame_schema_cached(self._embed_dim or 1)
-        arrays = []
-        for field in schema:
-            name = field.name
-            if name == "custom_metadata":
-                entries = pa.StructArray.from_arrays(
-                    [pa.array(self._keys, pa.string()), pa.array(self._values, pa.string())],
-                    fields=list(KEY_VALUE),
+    def _identify(self) -> None:
+        """Gives each row its digest, id and key."""
+        unique_ids = [record.unique_id for record in self._records]
+        anonymous = [index for index, unique_id in enumerate(unique_ids) if not unique_id]
+        for index in anonymous:
+            kind = "made" if unique_ids[index] is None else "empty"
+            self._marks.append((kind, "uri", [index]))
+        encodings = self._encodings()
+        digests = self._digests(unique_ids, encodings)
+        if self.errors:
+            return
+        given = self.columns.get("uuid")
+        for index in anonymous:
+            record = self._records[index]
+            has_key = given is not None and given[index] is not None
+            if not (record.text_content or record.raw_data or has_key or record.vector is not None):
+                self.errors[index] = RecordError(
+                    "the record has neither text_content nor unique_id, so there is nothing to "
+                    "store and nothing to know it by; set one of them in map_to_frame_record"
                 )
-                arrays.append(
-                    pa.ListArray.from_arrays(pa.array(self._ends, pa.int32()), entries)
-                )
-            elif name == "x_source" and source is not None:
-                arrays.append(pa.repeat(pa.scalar(source, pa.string()), count))
-            elif name not in self._lists:
-                arrays.append(null_array(field.type, count))
-            elif name == "vector":
-                arrays.append(_vector_array(self._lists[name][:count], field.type))
-            else:
-                values = self._lists[name]
-                arrays.append(
-                    pa.array(values if count == self._size else values[:count], field.type)
-                )
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+            unique_ids[index] = f"content:{digests[index].hex()}"
+        uuids = [uuid_of(unique_id) for unique_id in unique_ids if unique_id]
+        if given is not None:
+            uuids = [made if own is None else own for own, made in zip(given, uuids, strict=True)]
+        self.columns["uuid"] = uuids
+        self.columns["uri"] = unique_ids
+        self.columns["x_digest"] = digests
+        if any(encodings):
+            self.columns["x_encoding"] = encodings
+
+    def _encodings(self) -> list[str | None]:
+        common = [(kind, name) for kind, name, rows in self._marks if rows is _EVERY_ROW]
+        encodings = [_encoding_of(tuple(common))] * self._count
+        special: dict[int, list[tuple[str, str | None]]] = {}
+        for kind, name, rows in self._marks:
+            for index in rows or ():
+                special.setdefault(index, list(common)).append((kind, name))
+        for index, marks in special.items():
+            encodings[index] = _encoding_of(tuple(marks))
+        return encodings
+
+    def _digests(self, unique_ids: list[str | None], encodings: list[str | None]) -> list[bytes]:
+        """Returns 16 bytes over the content of each row, whatever the rows beside it."""
+        columns = self.columns
+        signature = _SEPARATOR.join(self._names)
+        signatures = [signature] * self._count
+        whole = not any(None in hashed for hashed in self._hashed)
+        if not whole:
+            known: dict[tuple[str, ...], str] = {}
+            for index, metadata in enumerate(self._all_metadata):
+                names = tuple(metadata)
+                text = known.get(names)
+                if text is None:
+                    text = known[names] = _SEPARATOR.join(sorted(names))
+                signatures[index] = text
+        nothing: list[str | None] = [None] * self._count
+        leading = [
+            _without_none(column)
+            for column in (
+                columns["record_type"],
+                columns.get("context", nothing),
+                columns.get("raw_data_type", nothing),
+                encodings,
+                signatures,
+            )
+        ]
+        prefixes: Iterable[str]
+        if all(column.count(column[0]) == self._count for column in leading):
+            prefixes = [_SEPARATOR.join(column[0] for column in leading)] * self._count
+        else:
+            prefixes = map(_SEPARATOR.join, zip(*leading, strict=True))
+        rows: Iterable[Iterable[str]] = zip(
+            prefixes,
+            _without_none(self._timestamp_column),
+            _without_none(unique_ids),
+            _without_none(columns["text_content"]),
+            *self._hashed,
+            strict=True,
+        )
+        if not whole:
+            rows = ([part for part in row if part is not None] for row in rows)
+        join = _SEPARATOR.join
+        try:
+            contents = [join(row).encode() for row in rows]
+        except UnicodeEncodeError:
+            self._refuse_lone_surrogates()
+            return []
+        extra = [columns[name] for name in ("vector", "raw_data") if name in columns]
+        if not extra:
+            return list(map(xxh3_128_digest, contents))
+        digests = []
+        for content, *values in zip(contents, *extra, strict=True):
+            hashed = xxh3_128(content)
+            for value in values:
+                data = b"" if value is None else bytes(value)
+                hashed.update(b"%d:" % (-1 if value is None else len(data)))
+                hashed.update(data)
+            digests.append(hashed.digest())
+        return digests
+
+    def _refuse_lone_surrogates(self) -> None:
+        for index, record in enumerate(self._records):
+            where = _lone_surrogate(record)
+            if where:
+                self.errors[index] = RecordError(where)
+        if not self.errors:
+            raise AssertionError("text that cannot be encoded was not found in any record")
+
+    def _custom_metadata(self) -> pa.Array:
+        if not self._entries:
+            return pa.ListArray.from_arrays(
+                pa.array([0] * (self._count + 1), pa.int32()), pa.array([], KEY_VALUE)
+            )
+        names = list(self._entries)
+        count, width = self._count, len(names)
+        flat = chain.from_iterable(zip(*self._entries.values(), strict=True))
+        values = pa.array(list(flat), pa.string())
+        keys = pa.array(names, pa.string()).take(
+            pa.array(np.tile(np.arange(width, dtype=np.int32), count))
+        )
+        ends = np.arange(count + 1, dtype=np.int32) * width
+        if values.null_count:
+            there = values.is_valid()
+            values, keys = values.filter(there), keys.filter(there)
+            widths = there.to_numpy(zero_copy_only=False).reshape(count, width).sum(axis=1)
+            ends[1:] = np.cumsum(widths)
+        entries = pa.StructArray.from_arrays([keys, values], fields=list(KEY_VALUE))
+        return pa.ListArray.from_arrays(pa.array(ends), entries)
+
+
+def _hashable(value: Any) -> str:
+    return _LIST_SEPARATOR.join(value) if type(value) is list else str(value)
+
+
+def _without_none(values: list[Any]) -> list[str]:
+    if None not in values:
+        return values
+    return [_ABSENT if value is None else value for value in values]
+
+
+_RECORD_TYPES = frozenset(RECORD_TYPES)
+_NONE = type(None)
+# Attribute, types it may have, how an error says so.
+_ATTRIBUTES: tuple[tuple[str, frozenset[type], str], ...] = (
+    ("metadata", frozenset({dict}), "a dict"),
+    ("text_content", frozenset({str, _NONE}), "text or None"),
+    ("unique_id", frozenset({str, _NONE}), "text or None"),
+    ("record_type", frozenset({str}), " or ".join(RECORD_TYPES)),
+    ("timestamp", frozenset({str, _NONE}), "ISO 8601 text or None"),
+    ("context", frozenset({dict, _NONE}), "a dict or None"),
+    ("raw_data", frozenset({bytes, bytearray, memoryview, _NONE}), "bytes or None"),
+    ("raw_data_type", frozenset({str, _NONE}), "text or None"),
+)
 
 
 @lru_cache(maxsize=16)
-def frame_schema_cached(embed_dim: int) -> pa.Schema:
-    """Returns `frame_schema(embed_dim)`, made once."""
+def _frame_schema(embed_dim: int) -> pa.Schema:
     return frame_schema(embed_dim)
 
 
@@ -346,26 +602,17 @@ def _vectors_of(column: pa.Array) -> list[Any]:
 
 
 @lru_cache(maxsize=1024)
-def _encoding_of(
-    as_json: tuple[str, ...],
-    nulls: tuple[str, ...],
-    made: tuple[str, ...],
-    targets: bool,
-    timestamp: str | None,
-) -> str:
+def _encoding_of(marks: tuple[tuple[str, str | None], ...]) -> str | None:
+    if not marks:
+        return None
     parts: dict[str, Any] = {}
-    if as_json:
-        parts["json"] = as_json
-    if nulls:
-        parts["null"] = nulls
-    if made:
-        parts["made"] = made
-    if targets:
-        parts["targets"] = True
-    if timestamp is not None:
-        parts["timestamp"] = timestamp
-    if not all(type(name) is str for name in (*as_json, *nulls)):
-        raise TypeError("metadata keys are text")
+    for kind, name in sorted(marks, key=str):
+        if kind == "targets":
+            parts[kind] = True
+        elif kind == "timestamp":
+            parts[kind] = name
+        else:
+            parts.setdefault(kind, []).append(name)
     return dump_json(parts, "metadata")
 
 
@@ -505,9 +752,7 @@ def _canonical_relationship(item: dict[str, Any]) -> tuple[dict[str, Any] | None
     kind = item.get("type")
     if not isinstance(kind, str):
         return None, False
-    row = {
-        name: item[name] if isinstance(item.get(name), str) else None for name in _CANONICAL
-    }
+    row = {name: item[name] if isinstance(item.get(name), str) else None for name in _CANONICAL}
     if row["id"] is not None and not is_uuid(row["id"]):
         # The column holds uuids only; what the source calls an id is a name to the outside.
         row["uri"], row["id"] = row["uri"] or row["id"], None
@@ -532,23 +777,27 @@ def _wrong(name: str, expected: str, value: object) -> str:
     return f"{name} is {shown}; expected {expected}"
 
 
-def _not_text_key(record: FrameRecord) -> str:
-    odd = next((key for key in record.metadata if type(key) is not str), None)
-    return f"metadata has the key {odd!r} ({type(odd).__name__}); keys are text"
-
-
-def _not_unicode(record: FrameRecord) -> str:
-    places = [("text_content", record.text_content), ("unique_id", record.unique_id)]
-    places += [(f"metadata[{key!a}]", value) for key, value in record.metadata.items()]
+def _lone_surrogate(record: FrameRecord) -> str | None:
+    """Says where a record holds a lone surrogate, if it does."""
+    places: list[tuple[str, Any]] = [
+        (name, getattr(record, name))
+        for name in ("text_content", "unique_id", "timestamp", "raw_data_type", "context")
+    ]
+    for key, value in record.metadata.items():
+        places += [(f"the metadata key {key!a}", key), (f"metadata[{key!a}]", value)]
     for where, value in places:
         try:
-            (value if isinstance(value, str) else "").encode()
+            # JSON with every character as it is; str() of a container would escape surrogates.
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text.encode()
         except UnicodeEncodeError as error:
             return (
-                f"{where} holds a lone surrogate at character {error.start}, which is not Unicode "
-                "text; decode the source with errors='replace' or remove it"
+                f"{where} holds a lone surrogate (at character {error.start}), which is not "
+                "Unicode text; decode the source with errors='replace', or remove it"
             )
-    return "the record holds a lone surrogate, which is not Unicode text"
+        except (TypeError, ValueError):
+            continue
+    return None
 
 
 def _decode(row: dict[str, Any], vector: Any) -> FrameRecord:
@@ -557,10 +806,9 @@ def _decode(row: dict[str, Any], vector: Any) -> FrameRecord:
     as_json = set(encoding.get("json", ()))
     metadata: dict[str, Any] = {}
     timestamp = encoding.get("timestamp")
-    has_entry = timestamp is not None
     for entry in row.get("custom_metadata") or ():
         name, value = entry["key"], entry["value"]
-        if name == "timestamp" and not has_entry and name not in as_json:
+        if name == "timestamp" and "timestamp" not in encoding:
             timestamp = value
         else:
             metadata[name] = load_json(value) if name in as_json else value
@@ -578,6 +826,8 @@ def _decode(row: dict[str, Any], vector: Any) -> FrameRecord:
         metadata[name] = None
     context = row.get("context")
     unique_id = None if "uri" in made else row.get("uri")
+    if "uri" in encoding.get("empty", ()):
+        unique_id = ""
     return FrameRecord(
         text_content=row.get("text_content"),
         metadata=metadata,

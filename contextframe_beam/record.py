@@ -16,6 +16,9 @@ import numpy as np
 #: Documents of one `unique_id` have one uuid, on any machine and in any release.
 NAMESPACE = _uuid.uuid5(_uuid.NAMESPACE_URL, "https://contextframe.org/frames")
 
+#: Ids that begin so name the dataset's own rows, not documents.
+RESERVED = "contextframe-beam:"
+
 _NAMESPACE_BYTES = NAMESPACE.bytes
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
@@ -51,16 +54,14 @@ def target_unique_id(unique_id: str | None, target_id: str) -> str:
 
     A source names its documents `prefix:id` (or `prefix:container#id`), and its relationships
     point at bare ids. The prefix of the record is put before such an id, so that the target's
-    uuid is the one that the target's own row has.
+    uuid is the one that the target's own row has. An id that begins with the source's own
+    prefix is whole already.
     """
-    if not unique_id:
+    source, colon, _ = (unique_id or "").partition(":")
+    if not colon or target_id.startswith(source + colon):
         return target_id
-    prefix, mark, _ = unique_id.rpartition("#")
-    if not mark:
-        prefix, mark, _ = unique_id.partition(":")
-    if not mark or target_id.startswith(prefix + mark):
-        return target_id
-    return prefix + mark + target_id
+    container, mark, _ = (unique_id or "").rpartition("#")
+    return (container + mark if mark else source + colon) + target_id
 
 
 class FrameRecord:
@@ -126,32 +127,26 @@ class FrameRecord:
             return NotImplemented
         return all(
             getattr(self, name) == getattr(other, name)
-            for name in self.__slots__
+            for name in FrameRecord.__slots__
             if name not in ("score", "vector")
         ) and _same_vector(self.vector, other.vector)
 
     def __repr__(self) -> str:
-        text = self.text_content
-        if text is not None and len(text) > 60:
-            text = text[:57] + "..."
+        text = repr(self.text_content)
+        if len(text) > 62:
+            text = f"{text[:58]}...{text[-1]}"
+        names = self.metadata if isinstance(self.metadata, dict) else {}
         return (
             f"FrameRecord(unique_id={self.unique_id!r}, record_type={self.record_type!r}, "
-            f"text_content={text!r}, metadata={sorted(map(str, self.metadata))!r})"
+            f"text_content={text}, metadata={sorted(map(str, names))!r})"
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
 
     @property
     def uuid(self) -> str:
         """The key of the record's row.
 
         Raises:
-            RecordError: the record has neither an id nor content to make one from.
+            RecordError: the record cannot be stored, as one with neither an id nor content.
         """
         from contextframe_beam.encoding import record_uuid
 
