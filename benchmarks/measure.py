@@ -1,0 +1,112 @@
+"""Times whole processes, and how much memory the largest of each takes."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_SAMPLE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run of a command.
+
+    Attributes:
+        seconds: From its start to its end.
+        cpu_seconds: Of the process and those it waited for.
+        peak_mb: The largest resident size of any one of its processes.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+
+
+def run(command: Sequence[str], env: dict[str, str] | None = None) -> Measurement:
+    """Runs a command to its end.
+
+    Raises:
+        RuntimeError: it failed; the message holds what it printed.
+    """
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **(env or {})},
+        text=True,
+    ) as process:
+        sampler = _PeakMemory(process.pid)
+        sampler.start()
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = sampler.stop()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{printed[-4000:]}")
+    return Measurement(
+        seconds,
+        usage.ru_utime + usage.ru_stime,
+        max(peak, usage.ru_maxrss * 1024) / 1e6,
+    )
+
+
+def median(runs: Sequence[Measurement]) -> Measurement:
+    """Returns the median of each figure."""
+    return Measurement(
+        statistics.median(run.seconds for run in runs),
+        statistics.median(run.cpu_seconds for run in runs),
+        max(run.peak_mb for run in runs),
+    )
+
+
+class _PeakMemory(threading.Thread):
+    """Samples the peak resident size of a process and its descendants (Linux)."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._peak = 0.0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(_SAMPLE_SECONDS):
+            for pid in _family(self._pid):
+                self._peak = max(self._peak, _peak_bytes(pid))
+
+    def stop(self) -> float:
+        self._ended.set()
+        self.join()
+        return self._peak
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            pids = children.read_text().split()
+        except OSError:
+            continue
+        for child in pids:
+            found += _family(int(child))
+    return found
+
+
+def _peak_bytes(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return float(line.split()[1]) * 1024
+    return 0.0
