@@ -11,24 +11,7 @@ import random
 import sys
 from pathlib import Path
 
-_SYLLABLES = [
-    "ba",
-    "cor",
-    "den",
-    "gra",
-    "ka",
-    "lo",
-    "mi",
-    "ne",
-    "pi",
-    "ran",
-    "sor",
-    "sto",
-    "tis",
-    "ter",
-    "ul",
-    "vel",
-]
+_SYLLABLES = tuple("ba cor den gra ka lo mi ne pi ran sor sto tis ter ul vel".split(" "))
 _WORDS = 20_000
 _WORDS_A_DOCUMENT = 150
 

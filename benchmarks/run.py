@@ -119,22 +119,10 @@ def _dlt(documents: Path, target: Path) -> Measurement:
 
 
 def _ingest(documents: Path, target: Path, workers: int) -> Measurement:
-    return run(
-        [
-            sys.executable,
-            "-m",
-            "contextframe_beam.pipelines.ingest",
-            "json",
-            "--directory",
-            str(documents),
-            "--pattern",
-            "*.jsonl",
-            "--to",
-            str(target / "kb.lance"),
-            "--workers",
-            str(workers),
-        ]
-    )
+    command = [sys.executable, "-m", "contextframe_beam.pipelines.ingest", "json"]
+    command += ["--directory", str(documents), "--pattern", "*.jsonl"]
+    command += ["--to", str(target / "kb.lance"), "--workers", str(workers)]
+    return run(command)
 
 
 if __name__ == "__main__":
