@@ -21,7 +21,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.connectors.secrets import redact, without_url_password
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 #: What concerns one file only; other errors mean that the disk or the network is in trouble.
@@ -165,11 +165,12 @@ class _RemoteFiles:
         except ImportError as error:
             extra = _EXTRAS.get(url.partition(":")[0])
             install = f"contextframe-beam[{extra}]" if extra else "the package named above"
-            raise ConfigError(f"{redact(url)}: {error}; run: pip install '{install}'") from error
+            raise ConfigError(f"{_shown(url)}: {error}; run: pip install '{install}'") from error
         except ValueError as error:
-            raise ConfigError(f"{redact(url)}: {error}; use a path, s3:// or gs://") from error
+            raise ConfigError(f"{_shown(url)}: {error}; use a path, s3:// or gs://") from error
         self._path = self._path.rstrip("/")
         self.root: Path | str = url.rstrip("/")
+        self._shown = _shown(str(self.root))
 
     def check(self) -> None:
         try:
@@ -177,15 +178,14 @@ class _RemoteFiles:
             exists, is_folder = self._fs.exists(self._path), self._fs.isdir(self._path)
         except Exception as error:
             raise ConnectorError(
-                f"{redact(str(self.root))} cannot be listed: {reason_of(error)}; "
+                f"{self._shown} cannot be listed: {reason_of(error)}; "
                 "check the address and the credentials"
             ) from error
         if not exists:
-            raise ConnectorError(f"Directory not found: {redact(str(self.root))}; check the URL")
+            raise ConnectorError(f"Directory not found: {self._shown}; check the URL")
         if not is_folder:
             raise ConnectorError(
-                f"Not a directory: {redact(str(self.root))}; give its folder, and its name as "
-                "the pattern"
+                f"Not a directory: {self._shown}; give its folder, and its name as the pattern"
             )
 
     def list(self, pattern: str) -> list[FileInfo]:
@@ -194,7 +194,7 @@ class _RemoteFiles:
             found = self._fs.glob(f"{glob.escape(self._path)}/{pattern}", detail=True)
         except OSError as error:
             raise ConnectorError(
-                f"{redact(str(self.root))} cannot be listed: {reason_of(error)}; "
+                f"{self._shown} cannot be listed: {reason_of(error)}; "
                 "check the address and the credentials"
             ) from error
         return [
@@ -312,12 +312,18 @@ def _local_info(entry: os.DirEntry[str]) -> FileInfo:
         status = entry.stat()
     except OSError:
         return FileInfo(entry.path, 0, None)
-    readable = stat.S_ISREG(status.st_mode) and os.access(entry.path, os.R_OK)
+    readable = stat.S_ISREG(status.st_mode) and os.access(
+        entry.path, os.R_OK, effective_ids=os.access in os.supports_effective_ids
+    )
     return FileInfo(entry.path, status.st_size if readable else 0, _iso(status.st_mtime))
 
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).isoformat()
+
+
+def _shown(url: str) -> str:
+    return redact(without_url_password(url))
 
 
 def _time_of(info: dict[str, Any]) -> str | None:

@@ -15,19 +15,20 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-# One result that waits to be taken keeps the next request of its task going.
+# A task goes on to its next request while one of its results waits to be taken, not while two do.
 _RESULTS_WAITING = 1
 
 
 def read_ahead(
     tasks: Iterable[_T],
-    read: Callable[[_T], Iterable[_R]],
+    read: Callable[[_T], Iterator[_R]],
     *,
     threads: int,
     ahead: int,
     key: Callable[[_T], Hashable],
+    is_last: Callable[[_R], bool],
 ) -> Iterator[_R]:
-    """Yields the results of all tasks, read by several threads.
+    """Yields the results of all tasks, read by several threads that take turns with them.
 
     The results of one task come in their order, and so do those of tasks with the same key;
     otherwise they come as they are ready. Tasks are taken from `tasks` in the calling thread, no
@@ -37,126 +38,147 @@ def read_ahead(
 
     Args:
         tasks: What to read.
-        read: Gives the results of one task; called in a thread.
-        threads: How many tasks are read at once.
+        read: Begins a task. Each step of the iterator is made in any of the threads.
+        threads: How many steps are made at once.
         ahead: How many tasks may be begun and not yet fully taken by the consumer; at least
             `threads`. Results outside are at most two for each.
         key: Names what a task belongs to.
+        is_last: Tells that a result is the last one of its task.
 
     Raises:
         BaseException: what `tasks` or `read` raised first.
     """
-    queue = _Queue(read)
+    crew = _Crew(read, is_last, threads)
     active: deque[_Task[_T, _R]] = deque()
     source = iter(tasks)
-    running = 0
     more = True
     try:
         while True:
             while more and len(active) < ahead:
                 try:
-                    task = _Task[_T, _R](next(source), None)
+                    argument = next(source)
                 except StopIteration:
                     more = False
-                    break
-                task.key = key(task.argument)
-                active.append(task)
-                queue.put(task)
-                if running < threads:
-                    running += 1
-                    threading.Thread(
-                        target=queue.work, name=f"read-ahead-{running}", daemon=True
-                    ).start()
+                else:
+                    active.append(crew.begin(argument, key(argument)))
             if not active:
                 return
-            for result in queue.take(active):
-                yield result
+            yield from crew.take(active)
     finally:
-        queue.close()
+        crew.stop()
 
 
 class _Task(Generic[_T, _R]):
     """One task, as far as it has been read."""
 
-    __slots__ = ("argument", "done", "error", "key", "results")
+    __slots__ = ("argument", "done", "error", "is_resting", "key", "results", "steps")
 
     def __init__(self, argument: _T, key: Hashable) -> None:
         self.argument = argument
         self.key = key
+        self.steps: Iterator[_R] | None = None
         self.results: deque[_R] = deque()
+        self.is_resting = False
         self.done = False
         self.error: BaseException | None = None
 
 
-class _Queue(Generic[_T, _R]):
-    """What the threads and the consumer share."""
+class _Crew(Generic[_T, _R]):
+    """The threads, and what they share with the consumer."""
 
-    def __init__(self, read: Callable[[_T], Iterable[_R]]) -> None:
+    def __init__(
+        self, read: Callable[[_T], Iterator[_R]], is_last: Callable[[_R], bool], size: int
+    ) -> None:
         self._read = read
+        self._is_last = is_last
+        self._size = size
+        self._started = 0
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
-        self._room = threading.Condition(self._lock)
         self._ready = threading.Condition(self._lock)
-        self._waiting: deque[_Task[_T, _R]] = deque()
-        self._closed = False
+        # In turn, so that one task of many steps does not wait for another to end.
+        self._turns: deque[_Task[_T, _R]] = deque()
+        self._stopped = False
 
-    def put(self, task: _Task[_T, _R]) -> None:
+    def begin(self, argument: _T, key: Hashable) -> _Task[_T, _R]:
+        task = _Task[_T, _R](argument, key)
         with self._lock:
-            self._waiting.append(task)
+            self._turns.append(task)
             self._work.notify()
+        if self._started < self._size:
+            self._started += 1
+            name = f"read-ahead-{self._started}"
+            # A daemon: Ctrl-C must not wait for a request that hangs.
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        return task
 
     def take(self, active: deque[_Task[_T, _R]]) -> list[_R]:
-        """Waits until there is something to take, and removes tasks that are through.
+        """Waits until there is something to take, and removes a task that is through.
 
         Returns:
             The results of one task; none when a task ended without any.
+
+        Raises:
+            BaseException: what the reading of a task raised.
         """
         with self._lock:
-            while True:
-                found = _first_ready(active)
-                if found is not None:
-                    break
+            while (found := _first_ready(active)) is None:
                 self._ready.wait()
             results = list(found.results)
             found.results.clear()
             if found.done:
                 active.remove(found)
-            self._room.notify_all()
+            elif found.is_resting:
+                found.is_resting = False
+                self._turns.append(found)
+                self._work.notify()
             return results
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Lets the threads end when they are through with the step that they are at."""
         with self._lock:
-            self._closed = True
-            self._waiting.clear()
-            self._work.notify_all()
-            self._room.notify_all()
+            self._stop()
 
-    def work(self) -> None:
-        """Reads tasks until there are no more; the body of each thread."""
+    def _stop(self) -> None:
+        self._stopped = True
+        self._turns.clear()
+        self._work.notify_all()
+
+    def _run(self) -> None:
         while True:
             with self._lock:
-                while not self._waiting and not self._closed:
+                while not self._turns and not self._stopped:
                     self._work.wait()
-                if self._closed:
+                if self._stopped:
                     return
-                task = self._waiting.popleft()
+                task = self._turns.popleft()
+            result: list[_R] = []
+            error: BaseException | None = None
             try:
-                for result in self._read(task.argument):
-                    if not self._hand_over(task, result):
-                        return
-            except BaseException as error:
-                task.error = error
+                if task.steps is None:
+                    task.steps = self._read(task.argument)
+                result.append(next(task.steps))
+            except StopIteration:
+                pass
+            except BaseException as raised:
+                error = raised
             with self._lock:
-                task.done = True
-                self._ready.notify()
+                self._note(task, result, error)
 
-    def _hand_over(self, task: _Task[_T, _R], result: _R) -> bool:
-        with self._lock:
-            while len(task.results) >= _RESULTS_WAITING and not self._closed:
-                self._room.wait()
-            task.results.append(result)
-            self._ready.notify()
-            return not self._closed
+    def _note(self, task: _Task[_T, _R], result: list[_R], error: BaseException | None) -> None:
+        task.results.extend(result)
+        task.error = error
+        task.done = not result or self._is_last(result[0])
+        self._ready.notify()
+        if error is not None:
+            self._stop()
+        elif task.done or self._stopped:
+            task.steps = None
+        elif len(task.results) > _RESULTS_WAITING:
+            task.is_resting = True
+        else:
+            self._turns.append(task)
+            self._work.notify()
 
 
 def _first_ready(active: Iterable[_Task[_T, _R]]) -> _Task[_T, _R] | None:

@@ -11,7 +11,7 @@ import base64
 import json
 import math
 import traceback as _traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
@@ -122,7 +122,8 @@ class DeadLetter:
 
     def to_json(self) -> str:
         """Returns the letter as one line of JSON (ASCII, so that no reader splits it)."""
-        return json.dumps(asdict(self), allow_nan=False)
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(values, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> DeadLetter:

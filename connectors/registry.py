@@ -6,6 +6,7 @@ A connector is named by its entry point (group `contextframe.connectors`), by
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import re
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from contextframe_beam.connectors import _convert, secrets
@@ -217,10 +218,15 @@ def _annotation(one: inspect.Parameter, hints: dict[str, Any]) -> Any:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # a name imported for type checkers only; the annotation is then unknown
-        return {}
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        # One at a time: a name that is imported for type checkers only spoils its own argument,
+        # whose type then counts as unknown.
+        with contextlib.suppress(Exception):
+            alone = SimpleNamespace(__annotations__={name: annotation})
+            space = getattr(function, "__globals__", None)
+            hints.update(typing.get_type_hints(alone, space, include_extras=True))
+    return hints
 
 
 def _own_docs(cls: type) -> list[str]:

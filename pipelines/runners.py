@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,9 +21,9 @@ from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineRunner, create_runner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.pipelines.processes import LocalProcessEnvironment
 
 #: Names that mean the runner in this process.
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
@@ -53,8 +51,6 @@ def pipeline_options(
     if is_local(runner):
         direct = options.view_as(DirectOptions)
         direct.direct_num_workers = workers
-        # No mode of Beam's: the worker processes are ours (see local_runner).
-        direct.direct_running_mode = "worker_processes" if workers > 1 else "in_memory"
     elif workers > 1:
         raise ConfigError(
             f"--workers is for local runs; set the parallelism of {runner} with its own options, "
@@ -92,13 +88,16 @@ def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
 def local_runner(options: PipelineOptions) -> PipelineRunner:
     """Returns the FnApiRunner whose workers know the pipeline's options."""
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    direct = options.view_as(DirectOptions)
     provision = fn_runner.ExtendedProvisionInfo(
         beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
     )
     environment = None
-    if options.view_as(DirectOptions).direct_num_workers > 1:
-        command = f"exec {shlex.quote(sys.executable)} -m contextframe_beam.pipelines.worker"
-        environment = SubprocessSDKEnvironment.from_command_string(command)
+    if direct.direct_num_workers > 1:
+        # Not one of Beam's modes, each of which would put its own environment in place of ours.
+        # Set after the options were encoded, because the workers' parsers would refuse it.
+        direct.direct_running_mode = "local_processes"
+        environment = LocalProcessEnvironment()
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
 
 

@@ -1,25 +1,59 @@
 """The worker process of a local run with several workers: Beam's own, without its noise.
 
-Beam starts it (`python -m contextframe_beam.pipelines.worker`). Its logs reach the launcher over
-Beam's log channel, so nothing of it belongs on the terminal, and an interrupt is the launcher's to
-handle.
+The launcher starts it (`python -m contextframe_beam.pipelines.worker`). Its logs reach the launcher
+over Beam's log channel; on the terminal appears only what the launcher would show as well. It ends
+when the launcher asks it to or is gone, and then removes what it has begun to write.
 """
 
 from __future__ import annotations
 
-import logging
+import gc
+import os
 import signal
 import sys
+import threading
+import time
+from types import FrameType
+from typing import NoReturn
+
+from contextframe_beam.pipelines import _logs
+
+#: Garbage collections look at every container that is alive, and pages are full of them: a seventh
+#: of the time was theirs at Python's own threshold of 700.
+GC_THRESHOLD = (50_000, 50, 100)
+
+_COMMIT_PATIENCE = 30.0
 
 
 def main() -> None:
     """Runs the worker until the launcher is done with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_follow, args=(os.getppid(),), name="follow", daemon=True).start()
+    gc.set_threshold(*GC_THRESHOLD)
     # Before Beam is imported: its imports log, and the first log call installs a handler.
-    logging.getLogger().addHandler(logging.NullHandler())
-    from apache_beam.runners.worker import sdk_worker_main
+    with _logs.of_launcher():
+        from apache_beam.runners.worker import sdk_worker_main
 
-    sdk_worker_main.main(sys.argv)
+        sdk_worker_main.main(sys.argv)
+
+
+def _follow(launcher: int) -> NoReturn:
+    """Stops the worker when the launcher was killed and cannot do that any more."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    _stop()
+
+
+def _stop(number: int = 0, frame: FrameType | None = None) -> NoReturn:
+    """Ends this process; a commit that is under way is finished, files are not."""
+    transaction = sys.modules.get("contextframe_beam.transaction")
+    if transaction is not None:
+        from contextframe_beam.fragments import abort_all
+
+        transaction.stop_commits(_COMMIT_PATIENCE)
+        abort_all()
+    os._exit(1)
 
 
 if __name__ == "__main__":

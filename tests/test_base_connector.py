@@ -21,8 +21,14 @@ from unittest.mock import patch
 import pytest
 
 from contextframe_beam.connectors import BaseConnector, FieldMapper
-from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
-from contextframe_beam.connectors.page import decode_item, encode_item
+from contextframe_beam.connectors.page import (
+    DeadLetter,
+    Page,
+    Partition,
+    SourceInfo,
+    decode_item,
+    encode_item,
+)
 from contextframe_beam.errors import ConnectorError, SecretError
 from contextframe_beam.record import FrameRecord
 
@@ -30,7 +36,9 @@ from contextframe_beam.record import FrameRecord
 class APIConnector(BaseConnector):
     """As on the page, without the network."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, timeout: int = 30, **options: Any):
+    def __init__(
+        self, base_url: str, api_key: str | None = None, timeout: int = 30, **options: Any
+    ):
         super().__init__()
         self.base_url = base_url.rstrip("/")
         self.api_key = api_key

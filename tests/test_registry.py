@@ -106,7 +106,7 @@ def test_an_unknown_name_gets_the_nearest_and_all_there_are(install):
     install("wiki-plugin", {"wiki": "wiki_module:WikiConnector"}, wiki_module=CONNECTOR)
     with pytest.raises(ConfigError, match=r"no connector 'wikki'; did you mean wiki\?.*wiki"):
         load_connector_class("wikki")
-    with pytest.raises(ConfigError, match="path/to/file.py:Class"):
+    with pytest.raises(ConfigError, match=r"path/to/file\.py:Class"):
         load_connector_class("")
 
 
@@ -119,7 +119,7 @@ def test_a_broken_plug_in_is_reported_with_its_package_and_harms_no_other(instal
     assert errors["good"] == ""
     assert "bad-plugin 1.2" in errors["bad"] and "surely_not_installed" in errors["bad"]
     assert "not a connector" in errors["odd"]
-    with pytest.raises(ConfigError, match="bad-plugin 1.2"):
+    with pytest.raises(ConfigError, match=r"bad-plugin 1\.2"):
         load_connector_class("bad")
 
 
@@ -174,7 +174,7 @@ def test_wrong_files_are_told(tmp_path, wiki_file):
         f"{tmp_path}/raising.py:X": "raising.py: ZeroDivisionError",
         f"{tmp_path}/latin.py:X": "not a Python file",
         f"{wiki_file}": "say which class.*WikiConnector",
-        f"{wiki_file}:Wiki": "no class 'Wiki'; did you mean",
+        f"{wiki_file}:WikiConector": "no class .WikiConector.; did you mean",
     }.items():
         with pytest.raises(ConfigError, match=message):
             load_connector_class(spec)
@@ -276,7 +276,6 @@ class Everything(BaseConnector):
         ("names", "", []),
         ("numbers", "1,2", [1, 2]),
         ("numbers", ["1", "2"], [1, 2]),
-        ("numbers", "none", []),
         ("options", '{"a": [1]}', {"a": [1]}),
         ("options", "null", None),
         ("mode", "b", "b"),
@@ -299,8 +298,6 @@ class Everything(BaseConnector):
     ],
 )
 def test_text_becomes_what_the_annotation_says(name, text, value):
-    if (name, text) == ("numbers", "none"):
-        pytest.skip("a list of numbers has no word for none; it is left out instead")
     connector = build_connector(Everything, {"directory": "d", name: text})
     assert connector.values[name] == value  # type: ignore[attr-defined]
     assert type(connector.values[name]) is type(value)  # type: ignore[attr-defined]
@@ -319,12 +316,9 @@ def test_text_becomes_what_the_annotation_says(name, text, value):
         ("day", "tomorrow", "is not a date such as"),
         ("pair", "1", "holds 1 values instead of 2"),
         ("drectory", "x", "takes no argument 'drectory'; did you mean directory"),
-        ("api_key", None, None),
     ],
 )
 def test_what_does_not_fit_is_told(name, text, message):
-    if message is None:
-        return
     with pytest.raises(ConfigError) as caught:
         build_connector(Everything, {"directory": "d", name: text})
     assert message in str(caught.value)
@@ -365,14 +359,13 @@ def test_the_value_of_a_secret_argument_is_not_in_the_message():
 def test_parameters_are_described():
     found = {one.name: one for one in connector_parameters(Everything)}
     assert found["directory"] == Parameter(
-        "directory",
-        Any,
-        None,
-        True,
-        "Where the files are, as a path that may go on in a second line.",
-        False,
-    ) or found["directory"].annotation in (Path, Any)
-    assert found["directory"].help.endswith("in a second line.")
+        name="directory",
+        annotation=Path,
+        default=None,
+        required=True,
+        help="Where the files are, as a path that may go on in a second line.",
+        secret=False,
+    )
     assert found["count"].help == "How many."
     assert found["mode"].help == "How."
     assert found["ratio"].help == "" and found["ratio"].default == 0.5

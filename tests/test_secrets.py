@@ -48,15 +48,19 @@ def reference(monkeypatch):
     return SecretReference("env:API_KEY")
 
 
-@pytest.mark.parametrize("text", ["env:API_KEY", "file:/run/secrets/key", "file:key", "file:~/k e y"])
+@pytest.mark.parametrize(
+    "text", ["env:API_KEY", "file:/run/secrets/key", "file:key", "file:~/k e y"]
+)
 def test_these_are_references(text):
     assert is_reference(text)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "env:", "file:", "file:///data/x", "file://host/x", "env:A B", "env:A=B", "file: see below"]
-    + ["environment:X", "https://host/env:X", "file:a\nb", None, 5],
+    [
+        *("", "env:", "env:A B", "env:A=B", "environment:X", "https://host/env:X", None, 5),
+        *("file:", "file:///data/x", "file://host/x", "file: see below", "file:a\nb"),
+    ],
 )
 def test_these_are_not(text):
     assert not is_reference(text)
@@ -226,8 +230,21 @@ def test_passwords_in_urls_are_taken_out_without_being_known():
 
 @pytest.mark.parametrize(
     "name",
-    ["api_key", "apiKey", "token", "access_token", "password", "client_secret", "X-Api-Key"]
-    + ["key", "Authorization", "db_password", "tokens", "private_key", "credentials"],
+    [
+        "api_key",
+        "apiKey",
+        "token",
+        "access_token",
+        "password",
+        "client_secret",
+        "X-Api-Key",
+        "key",
+        "Authorization",
+        "db_password",
+        "tokens",
+        "private_key",
+        "credentials",
+    ],
 )
 def test_names_that_look_secret(name):
     assert looks_secret(name)
@@ -235,8 +252,19 @@ def test_names_that_look_secret(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["keyword", "max_tokens", "page_token", "primary_key", "key_field", "token_url", "monkey"]
-    + ["directory", "secret_name", "author", "keys"],
+    [
+        "keyword",
+        "max_tokens",
+        "page_token",
+        "primary_key",
+        "key_field",
+        "token_url",
+        "monkey",
+        "directory",
+        "secret_name",
+        "author",
+        "keys",
+    ],
 )
 def test_names_that_do_not(name):
     assert not looks_secret(name)

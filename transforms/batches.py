@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from contextframe_beam.connectors.coders import register
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo
-from contextframe_beam.encoding import encode_records
+from contextframe_beam.encoding import encode_records, null_array
 from contextframe_beam.record import FrameRecord
 
 
@@ -67,16 +68,29 @@ class RowBatch:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickling an Arrow slice would carry its parent's whole buffers; IPC carries the slice.
+        # Columns of nulls are left out, since a null vector takes as much room as any other.
+        rows = self.rows
+        filled = [name for name in rows.schema.names if rows[name].null_count < rows.num_rows]
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.rows.schema) as stream:
-            stream.write_batch(self.rows)
+        with pa.ipc.new_stream(sink, rows.select(filled).schema) as stream:
+            stream.write_batch(rows.select(filled))
         rest = tuple(getattr(self, name) for name in self.__slots__ if name != "rows")
-        return _row_batch_of, (sink.getvalue().to_pybytes(), rest)
+        return _row_batch_of, (sink.getvalue().to_pybytes(), rows.num_rows, rows.schema, rest)
 
 
-def _row_batch_of(rows: bytes, rest: tuple[Any, ...]) -> RowBatch:
-    with pa.ipc.open_stream(rows) as stream:
-        return RowBatch(stream.read_next_batch(), *rest)
+def _row_batch_of(
+    filled: bytes, count: int, schema: pa.Schema, rest: tuple[Any, ...]
+) -> RowBatch:
+    with pa.ipc.open_stream(filled) as stream:
+        batch = stream.read_next_batch()
+    columns = [
+        batch[field.name] if field.name in batch.schema.names else null_array(field.type, count)
+        for field in schema
+    ]
+    return RowBatch(pa.RecordBatch.from_arrays(columns, schema=schema), *rest)
+
+
+register(FrameBatch, RowBatch)
 
 
 def map_page(page: Page, mapper: Callable[[Any], FrameRecord]) -> FrameBatch:
@@ -148,7 +162,10 @@ def encode_batch(batch: FrameBatch, embed_dim: int) -> RowBatch:
     rows, errors = encode_records(batch.records, embed_dim=embed_dim, source=source)
     failures = batch.failures
     for index, error in errors:
-        failures.append(_letter("encode", error, batch.items[index], batch, index))
+        item = batch.items[index]
+        if item is None:  # no connector made the record, so it is all there is to keep
+            item = batch.records[index].__getstate__()
+        failures.append(_letter("encode", error, item, batch, index))
     return RowBatch(
         rows=rows,
         partition=batch.partition,

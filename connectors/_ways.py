@@ -1,0 +1,453 @@
+"""The ways in which a connector can be read, and which one is the best for a class.
+
+Each way turns what authors write into the same thing: partitions of a known number of blocks, and
+for each block a sequence of pages. `source.py` plans, claims and reads with any of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, ClassVar
+
+from contextframe_beam.connectors import base, kinds
+from contextframe_beam.connectors._calls import each, guarded, shown, whole_number
+from contextframe_beam.connectors._identity import Arguments, arguments_of
+from contextframe_beam.connectors._prefetch import read_ahead
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.page import Page, Partition
+from contextframe_beam.errors import ConfigError, ConnectorError
+
+#: The one partition of a source that has no parts.
+WHOLE = "all"
+
+_ITEMS_IN_A_PAGE = 500
+_OURS = (base.__name__, kinds.__name__)
+_NO_ARGUMENTS = Arguments({}, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A partition as it was planned.
+
+    Attributes:
+        partition: What is read.
+        blocks: How many blocks it has; each can be read by itself.
+        total: How many pages or items it has, where the source tells.
+    """
+
+    partition: Partition
+    blocks: int
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where an earlier run ended.
+
+    Attributes:
+        full_sync: Read everything nevertheless.
+        states: The state of each partition, by its id.
+    """
+
+    full_sync: bool
+    states: Mapping[str, Any]
+
+
+class Way(ABC):
+    """A way of reading a connector.
+
+    Attributes:
+        at_once: How many blocks are read at the same time; with 1 no thread is used.
+        ahead: How many blocks may be claimed before the first of them is through.
+    """
+
+    #: What a class defines to be read like this; the first one is required.
+    methods: ClassVar[tuple[str, ...]]
+
+    def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
+        self.connector: Any = connector
+        self.kwargs = kwargs
+        self.resume = resume
+        self.at_once = self.ahead = 1
+
+    @classmethod
+    def takes(cls, connector: BaseConnector) -> Arguments:
+        """Returns the arguments with which a connector is read in this way."""
+        return _arguments(connector, cls.methods[0])
+
+    @abstractmethod
+    def plan(self) -> Iterator[Part]:
+        """Yields the partitions.
+
+        Raises:
+            ConnectorError: the source cannot say what it has.
+        """
+
+    @abstractmethod
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        """Yields the pages of one block, each with the bytes read for it where that is known.
+
+        The last page of a block, and only that, has `finished` set.
+        """
+
+
+class PagesWay(Way):
+    """`partitions` and `fetch_page`: by cursor, or by number where `count_pages` gives one."""
+
+    methods = ("fetch_page", "partitions", "count_pages")
+
+    def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
+        super().__init__(connector, kwargs, resume)
+        self.at_once = max(int(getattr(connector, "max_in_flight", 16)), 1)
+        self.ahead = _ahead_of(self.at_once)
+
+    @classmethod
+    def takes(cls, connector: BaseConnector) -> Arguments:
+        found = _arguments(connector, "partitions")
+        named = {name: one for name, one in found.named.items() if name != "resume_from"}
+        return Arguments(named, found.is_open)
+
+    def plan(self) -> Iterator[Part]:
+        if _owner(type(self.connector), "count_pages") is None:
+            for partition in self._partitions():
+                yield Part(partition, 1)
+            return
+        # The count is a request as well, so a thousand partitions are asked in parallel.
+        for partition, total in read_ahead(
+            self._partitions(),
+            lambda one: iter([(one, self._count(one))]),
+            threads=self.at_once,
+            ahead=self.ahead,
+            key=lambda _: None,
+            is_last=lambda _: True,
+        ):
+            yield Part(partition, max(total or 1, 1), total)
+
+    def _partitions(self) -> Iterator[Partition]:
+        kwargs = dict(self.kwargs)
+        partitions = getattr(self.connector, "partitions", None)
+        if partitions is None:
+            yield Partition(WHOLE)
+            return
+        if "resume_from" in _arguments(self.connector, "partitions").named:
+            kwargs["resume_from"] = {} if self.resume.full_sync else dict(self.resume.states)
+        found = guarded(self.connector, "", "partitions()", lambda: partitions(**kwargs))
+        if found is None or isinstance(found, str):
+            raise ConnectorError(
+                f"{self.connector.name}: partitions() returned {found!r}; return a list of names"
+            )
+        seen: set[str] = set()
+        for given in each(self.connector, "", lambda _: "partitions()", found):
+            one = Partition(given) if isinstance(given, str) else given
+            if not isinstance(one, Partition):
+                raise ConnectorError(
+                    f"{self.connector.name}: partitions() gave a {type(one).__name__}; "
+                    "give texts or Partition objects"
+                )
+            if one.id in seen:
+                raise ConnectorError(
+                    f"{self.connector.name}: partitions() gave {one.id!r} twice; its items would "
+                    "be read twice"
+                )
+            seen.add(one.id)
+            yield one
+
+    def _count(self, partition: Partition) -> int | None:
+        total = guarded(
+            self.connector,
+            partition.id,
+            "count_pages()",
+            lambda: self.connector.count_pages(partition),
+        )
+        if total is None:
+            return None
+        return whole_number(total, f"{self.connector.name}: count_pages({partition.id!r})")
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        if part.total == 0:
+            yield Page([], finished=1), 0
+            return
+        partition = part.partition
+        numbered = part.total is not None
+        cursor: Any = block if numbered else None
+        seen = {_fingerprint(cursor)}
+        state = None
+        while True:
+            where = "first page" if cursor is None else f"page {shown(cursor)}"
+            fetch = partial(self.connector.fetch_page, partition, cursor)
+            page = guarded(self.connector, partition.id, where, fetch)
+            if not isinstance(page, Page):
+                raise ConnectorError(
+                    f"{self.connector.name}: partition {partition.id}, {where}: fetch_page "
+                    f"returned a {type(page).__name__}; return a Page"
+                )
+            # A total may be too small: the last page of those that were counted may name another.
+            cursor = page.next_cursor if block == part.blocks - 1 else None
+            state = page.state if page.state is not None else state
+            page = Page(page.items, position=page.position or where, failures=page.failures)
+            if cursor is None:
+                # Only the last page carries the state: before it, the partition is not through.
+                page.state = state if block == part.blocks - 1 else None
+                page.finished = 1
+                yield page, 0
+                return
+            yield page, 0
+            if _fingerprint(cursor) in seen:
+                raise ConnectorError(
+                    f"{self.connector.name}: partition {partition.id}, {where}: the source gave "
+                    f"the cursor {shown(cursor)} a second time, so reading would never end; "
+                    "its pages may have changed meanwhile: run again, or correct fetch_page"
+                )
+            seen.add(_fingerprint(cursor))
+
+
+class BlocksWay(Way):
+    """`_plan` and `_read_block`: our own connectors that know their blocks, such as files."""
+
+    methods = ("_read_block", "_plan")
+
+    def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
+        super().__init__(connector, kwargs, resume)
+        self.at_once = max(int(getattr(connector, "max_in_flight", 1)), 1)
+        self.ahead = self.at_once
+
+    @classmethod
+    def takes(cls, connector: BaseConnector) -> Arguments:
+        return _arguments(connector, "_plan")
+
+    def plan(self) -> Iterator[Part]:
+        found = self.connector._plan(**self.kwargs)
+        for partition, blocks in each(self.connector, "", lambda _: "list", found):
+            yield Part(partition, blocks)
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        found = self.connector._read_block(part.partition, block)
+        pages = each(self.connector, part.partition.id, lambda _: f"block {block}", found)
+        page, size = next(pages, (Page([]), 0))
+        for following in pages:
+            yield page, size
+            page, size = following
+        page.finished = 1
+        yield page, size
+
+
+class BatchesWay(Way):
+    """A total and `_fetch_batch(start, end)`."""
+
+    methods = ("_fetch_batch", "total_items")
+
+    def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
+        super().__init__(connector, kwargs, resume)
+        self.at_once = max(int(getattr(connector, "max_workers", 4)), 1)
+        self.ahead = _ahead_of(self.at_once)
+        self._size = whole_number(
+            getattr(connector, "batch_size", 100), f"{connector.name}: batch_size", least=1
+        )
+
+    @classmethod
+    def takes(cls, connector: BaseConnector) -> Arguments:
+        known = (
+            "total_items" in vars(connector) or _owner(type(connector), "total_items") is not None
+        )
+        return arguments_of(_total_known if known else _total_unknown)
+
+    def plan(self) -> Iterator[Part]:
+        connector = self.connector
+        total = self.kwargs.get("total_items")
+        if total is None:
+            total = connector.total_items
+            if callable(total):
+                total = guarded(connector, "", "total_items()", total)
+        total = whole_number(total, f"{connector.name}: total_items")
+        yield Part(Partition(WHOLE), max(-(-total // self._size), 1), total)
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        start = block * self._size
+        end = min(start + self._size, part.total or 0)
+        items: Any = []
+        where = f"items {start} to {end}"
+        if start < end:
+            items = guarded(
+                self.connector,
+                part.partition.id,
+                where,
+                lambda: self.connector._fetch_batch(start, end),
+            )
+        items = _list_of(items, self.connector, "_fetch_batch")
+        yield Page(items, position=where, finished=1), 0
+
+
+class StreamWay(Way):
+    """`sync_documents_stream`: one item after the other, never all of them."""
+
+    methods: ClassVar[tuple[str, ...]] = ("sync_documents_stream",)
+
+    def plan(self) -> Iterator[Part]:
+        yield Part(Partition(WHOLE), 1)
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        items = guarded(self.connector, part.partition.id, self.methods[0], self._items)
+        if items is None:
+            _list_of(items, self.connector, self.methods[0])
+        return self._paged(part.partition.id, items)
+
+    def _items(self) -> Any:
+        return getattr(self.connector, self.methods[0])(**self.kwargs)
+
+    def _paged(
+        self, partition: str, items: Iterable[Any], state: dict[str, Any] | None = None
+    ) -> Iterator[tuple[Page, int]]:
+        checked = each(self.connector, partition, lambda count: f"item {count}", items)
+        start = 0
+        found = list(itertools.islice(checked, _ITEMS_IN_A_PAGE))
+        while True:
+            # One item more tells whether this page is the last one.
+            beyond = list(itertools.islice(checked, 1))
+            page = Page(found, position=f"items {start} to {start + len(found)}")
+            if not beyond:
+                page.state, page.finished = state, 1
+                yield page, 0
+                return
+            yield page, 0
+            start += len(found)
+            found = [*beyond, *itertools.islice(checked, _ITEMS_IN_A_PAGE - 1)]
+
+
+class ChangesWay(StreamWay):
+    """`_full_sync` and `_incremental_sync(since)`: what changed since the last run."""
+
+    methods = ("_full_sync", "_incremental_sync")
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        connector, partition = self.connector, part.partition.id
+        # What changes while this run reads is read again by the next one.
+        began = datetime.now(timezone.utc).isoformat()
+        known = self.resume.states.get(partition)
+        since = known.get("since") if isinstance(known, Mapping) else None
+        if self.resume.full_sync or not since or not hasattr(connector, "_incremental_sync"):
+            name, call = "_full_sync", lambda: connector._full_sync(**self.kwargs)
+        else:
+            name, call = (
+                "_incremental_sync",
+                lambda: connector._incremental_sync(since, **self.kwargs),
+            )
+        items = guarded(connector, partition, name, call)
+        if items is None:
+            _list_of(items, connector, name)
+        return self._paged(partition, items, {"since": began})
+
+
+class ListWay(StreamWay):
+    """`sync_documents`, as on the simplest connector."""
+
+    methods = ("sync_documents",)
+
+    def _items(self) -> Any:
+        kwargs = self.kwargs
+        if self.resume.full_sync and "full_sync" in self.takes(self.connector).named:
+            kwargs = {"full_sync": True, **kwargs}
+        return self.connector.sync_documents(**kwargs)
+
+
+_BEST_FIRST: tuple[type[Way], ...] = (
+    PagesWay,
+    BlocksWay,
+    BatchesWay,
+    StreamWay,
+    ChangesWay,
+    ListWay,
+)
+
+
+def choose_way(connector: BaseConnector, kwargs: Mapping[str, Any]) -> type[Way]:
+    """Returns the best way in which a connector can be read with these arguments.
+
+    What a subclass writes anew comes before what it inherits: one that overrides only
+    `sync_documents` wants that to be called.
+
+    Raises:
+        ConfigError: the class does not say how to read, or takes no such arguments.
+    """
+    kind = type(connector)
+    depths: dict[type[Way], int] = {}
+    for way in _BEST_FIRST:
+        owners = [_owner(kind, name) for name in way.methods]
+        if owners[0] is not None:
+            depths[way] = min(owner for owner in owners if owner is not None)
+    if not depths:
+        raise ConfigError(
+            f"{kind.__name__} does not say how to read: write sync_documents(self, **kwargs), or "
+            "sync_documents_stream, or derive it from one of the classes in connectors.kinds"
+        )
+    problems: list[str] = []
+    for way in sorted(depths, key=lambda one: depths[one]):
+        problem = wrong_arguments(way.takes(connector), kwargs)
+        if not problem:
+            return way
+        problems.append(problem)
+    raise ConfigError(f"{kind.__name__}: {problems[0]}")
+
+
+def wrong_arguments(takes: Arguments, given: Mapping[str, Any]) -> str:
+    """Returns what is wrong with the arguments given; "" when nothing is."""
+    for name in given:
+        if name in takes.named or takes.is_open:
+            continue
+        if not takes.named:
+            return f"it takes no arguments to read with, so not {name!r} either"
+        near = difflib.get_close_matches(name, takes.named, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(takes.named)}"
+        return f"there is no argument {name!r} to read with; {hint}"
+    for name, parameter in takes.named.items():
+        if parameter.default is parameter.empty and name not in given:
+            return f"it needs {name!r} to read with; give {name}=..."
+    return ""
+
+
+def _ahead_of(at_once: int) -> int:
+    # Half as much again: where pages must come in order, one slow request does not let the others
+    # stand idle, and the requests of twenty partitions are spread evenly over sixteen threads.
+    return at_once + at_once // 2
+
+
+def _list_of(items: Any, connector: Any, method: str) -> list[Any]:
+    if items is None:
+        raise ConnectorError(
+            f"{connector.name}: {method} returned None; return the items, [] when there are none"
+        )
+    return items if isinstance(items, list) else list(items)
+
+
+def _fingerprint(cursor: Any) -> bytes:
+    # Sources of a million pages exist, and so do cursors of a kilobyte.
+    return hashlib.blake2b(repr(cursor).encode(errors="replace"), digest_size=12).digest()
+
+
+def _owner(kind: type, name: str) -> int | None:
+    """Returns how far up in the MRO the author's own definition stands; None if there is none."""
+    for depth, one in enumerate(kind.__mro__):
+        if name in vars(one):
+            return None if one.__module__ in _OURS or one is object else depth
+    return None
+
+
+def _arguments(connector: BaseConnector, name: str) -> Arguments:
+    kind = type(connector)
+    if _owner(kind, name) is None:
+        return _NO_ARGUMENTS
+    return arguments_of(getattr(kind, name))
+
+
+def _total_known(total_items: int | None = None) -> None:
+    """Has the signature of reading batches when the connector knows their total."""
+
+
+def _total_unknown(total_items: int) -> None:
+    """Has the signature of reading batches when it must be told."""

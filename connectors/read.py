@@ -1,0 +1,170 @@
+"""ReadFromConnector: the Beam source that reads any connector.
+
+A Splittable DoFn reads the blocks of a plan. Nothing but the plan crosses a shuffle, and it never
+checkpoints itself: the in-process runner loses what is deferred when it has several workers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.transforms.core import RestrictionProvider
+
+from contextframe_beam.connectors import metrics
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.coders import register
+from contextframe_beam.connectors.live import live_connector
+from contextframe_beam.connectors.page import Page, SourceInfo
+from contextframe_beam.connectors.source import PlanChunk, Source
+
+_LOCAL_RUNNERS = ("BundleBasedDirectRunner", "DirectRunner", "FnApiRunner", "SwitchingDirectRunner")
+
+# How many workers a cluster is taken to have. Runners of clusters split further by themselves.
+_WORKERS_OF_A_CLUSTER = 16
+
+
+class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Page]]):
+    """Reads a connector the best way it can be read, in parallel where it allows.
+
+    Pages of one partition that one worker reads come in order. What cannot be read for good fails
+    the pipeline; items that fail one by one travel in their page as `failures`.
+
+    Args:
+        connector: What to read. It is sent to the workers as its class and arguments, and
+            authenticates there.
+        full_sync: Read everything, also of a connector that could read changes only.
+        resume_from: The states that the last run left, by the id of the partition.
+        **sync_kwargs: The arguments of the connector's `sync_documents`.
+
+    Returns:
+        A PCollection of `Page`; one of them is empty and says how many blocks are planned.
+
+    Raises:
+        ConfigError: the connector cannot be read with these arguments.
+    """
+
+    def __init__(
+        self,
+        connector: BaseConnector,
+        full_sync: bool = False,
+        resume_from: Mapping[str, Any] | None = None,
+        **sync_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self._connector = connector
+        self._full_sync = full_sync
+        self._resume_from = dict(resume_from or {})
+        self._sync_kwargs = sync_kwargs
+        self._info = Source(connector, sync_kwargs).info
+
+    def default_label(self) -> str:
+        return f"ReadFromConnector({self._info.name})"
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Page]:
+        opener = _Opener(
+            self._connector, self._sync_kwargs, self._full_sync, self._resume_from, self._info
+        )
+        pages: beam.PCollection[Page] = (
+            pbegin
+            | "Start" >> beam.Impulse()
+            | "Plan"
+            >> beam.ParDo(_PlanDoFn(opener, _workers_of(pbegin.pipeline))).with_output_types(
+                PlanChunk
+            )
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(_ReadDoFn(opener)).with_output_types(Page)
+        )
+        return pages
+
+
+register(Page)
+
+
+class _Opener:
+    """Opens the source on a worker, once for each DoFn."""
+
+    def __init__(
+        self,
+        connector: BaseConnector,
+        sync_kwargs: dict[str, Any],
+        full_sync: bool,
+        resume_from: dict[str, Any],
+        info: SourceInfo,
+    ) -> None:
+        self._connector = connector
+        self._arguments = (sync_kwargs, full_sync, resume_from, info)
+        self._source: Source | None = None
+
+    def open(self) -> Source:
+        connector = live_connector(self._connector)
+        if self._source is None or self._source.connector is not connector:
+            self._source = Source(connector, *self._arguments)
+        return self._source
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_source": None}
+
+
+class _PlanDoFn(beam.DoFn):
+    def __init__(self, opener: _Opener, workers: int) -> None:
+        self._opener = opener
+        self._workers = workers
+
+    def process(self, _: bytes) -> Iterator[PlanChunk]:
+        yield from self._opener.open().plan(self._workers)
+
+
+class _BlockRanges(RestrictionProvider):
+    """A piece's restriction is the range of its blocks; the plan has split it already."""
+
+    def initial_restriction(self, chunk: PlanChunk) -> OffsetRange:
+        return OffsetRange(chunk.start, chunk.stop)
+
+    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
+        return OffsetRestrictionTracker(restriction)
+
+    def restriction_size(self, chunk: PlanChunk, restriction: OffsetRange) -> int:
+        return int(restriction.size())
+
+
+class _ReadDoFn(beam.DoFn):
+    def __init__(self, opener: _Opener) -> None:
+        self._opener = opener
+        self._pages = Metrics.counter(metrics.NAMESPACE, metrics.PAGES)
+        self._items = Metrics.counter(metrics.NAMESPACE, metrics.ITEMS)
+        self._failures = Metrics.counter(metrics.NAMESPACE, "read_failures")
+        self._bytes = Metrics.counter(metrics.NAMESPACE, metrics.BYTES_READ)
+        self._fetch_ms = Metrics.distribution(metrics.NAMESPACE, metrics.FETCH_MS)
+
+    def process(
+        self,
+        chunk: PlanChunk,
+        tracker: Any = beam.DoFn.RestrictionParam(_BlockRanges()),  # noqa: B008
+    ) -> Iterator[Page]:
+        source = self._opener.open()
+        start = tracker.current_restriction().start
+        for fetched in source.read_blocks(chunk, tracker.try_claim, start):
+            page = fetched.page
+            if chunk.parts:
+                self._pages.inc()
+                self._items.inc(len(page.items))
+                self._fetch_ms.update(round(fetched.seconds * 1000))
+                if page.failures:
+                    self._failures.inc(len(page.failures))
+                if fetched.size:
+                    self._bytes.inc(fetched.size)
+            yield page
+
+
+def _workers_of(pipeline: beam.Pipeline) -> int:
+    if type(pipeline.runner).__name__ not in _LOCAL_RUNNERS:
+        return _WORKERS_OF_A_CLUSTER
+    workers = pipeline.options.view_as(DirectOptions).direct_num_workers
+    # 0 means one for each processor.
+    return int(workers) if workers else os.cpu_count() or 1

@@ -1,0 +1,207 @@
+"""How a source is read, whatever its connector can do: planned, claimed and read in blocks.
+
+A plan cuts a source into blocks that can be read in any order by anyone: a page, a range of items
+or bytes, a partition that only a cursor can walk. A reader claims each block before it reads it,
+so that a runner may give the blocks that are not yet claimed to somebody else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from contextframe_beam.connectors._prefetch import read_ahead
+from contextframe_beam.connectors._ways import Part, Resume, choose_way
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.page import Page, SourceInfo
+
+#: A plan is made in chunks of at most this many partitions, so that it may be longer than memory.
+_PARTITIONS_IN_A_CHUNK = 1000
+
+# Local blocks cost the processor, so many pieces even out what workers get. Blocks behind a
+# network cost waiting, and one piece a worker keeps all its requests in flight to the end.
+_LOCAL_PIECES = 8
+_LARGEST_LOCAL_PIECE = 256
+_LARGEST_REMOTE_PIECE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChunk:
+    """A piece of a plan, small enough to travel: a range of the blocks of some partitions.
+
+    Attributes:
+        parts: The partitions; none on the header of the plan.
+        start: The first block of the piece, counted over the blocks of all `parts`.
+        stop: One past its last block.
+        planned: On the header, how many blocks the whole plan has.
+    """
+
+    parts: tuple[Part, ...]
+    start: int
+    stop: int
+    planned: int = 0
+
+
+@dataclass(slots=True)
+class Fetched:
+    """A page as it was read.
+
+    Attributes:
+        page: The page, complete.
+        size: How many bytes were read for it, where that is known.
+        seconds: How long the source took to give it.
+    """
+
+    page: Page
+    size: int = 0
+    seconds: float = 0.0
+
+
+class Source:
+    """A connector with what it is read with.
+
+    Args:
+        connector: What to read; authenticated before `plan` or `read_blocks` is called.
+        sync_kwargs: The arguments of its `sync_documents`, or what takes its place.
+        full_sync: Read everything, whatever the states say.
+        resume_from: The states that an earlier run reached, by the id of the partition.
+        info: Which source it is; made of the connector unless given.
+
+    Raises:
+        ConfigError: the connector takes no such arguments, or cannot be read at all.
+    """
+
+    def __init__(
+        self,
+        connector: BaseConnector,
+        sync_kwargs: Mapping[str, Any] | None = None,
+        full_sync: bool = False,
+        resume_from: Mapping[str, Any] | None = None,
+        info: SourceInfo | None = None,
+    ) -> None:
+        kwargs = dict(sync_kwargs or {})
+        way = choose_way(connector, kwargs)
+        self.connector = connector
+        self.info = info or SourceInfo(
+            connector.source_id(kwargs), connector.name, connector.source_identity(kwargs)
+        )
+        self._way = way(connector, kwargs, Resume(full_sync, resume_from or {}))
+
+    def plan(self, workers: int = 1) -> Iterator[PlanChunk]:
+        """Yields the plan in pieces, and at last its header.
+
+        Args:
+            workers: How many processes will read.
+
+        Raises:
+            ConnectorError: the source cannot say what it has.
+        """
+        chunk: list[Part] = []
+        planned = 0
+        for part in self._way.plan():
+            planned += part.blocks
+            chunk.append(part)
+            if len(chunk) == _PARTITIONS_IN_A_CHUNK:
+                yield from self._pieces(chunk, workers)
+                chunk = []
+        yield from self._pieces(chunk, workers)
+        yield PlanChunk((), 0, 1, planned)
+
+    def read_blocks(
+        self, chunk: PlanChunk, claim: Callable[[int], bool], start: int | None = None
+    ) -> Iterator[Fetched]:
+        """Reads the blocks of a piece that it can claim.
+
+        Pages of one partition come in order. Blocks that wait for a network are claimed and read
+        ahead, a bounded number of them; each block that was claimed is read to its end.
+
+        Args:
+            chunk: A piece of the plan.
+            claim: Called with each block's number in turn, before it is read; False ends reading.
+            start: The first block, if not that of the piece.
+
+        Raises:
+            ConnectorError: the source failed; the message names partition, position and cause.
+        """
+        if not chunk.parts:
+            if claim(chunk.start):
+                yield Fetched(Page([], source=self.info, planned=chunk.planned))
+            return
+        blocks = _claimed(chunk, claim, chunk.start if start is None else start)
+        if self._way.at_once == 1:
+            for part, block in blocks:
+                yield from self._read(part, block)
+            return
+        yield from read_ahead(
+            blocks,
+            lambda one: self._read(*one),
+            threads=self._way.at_once,
+            ahead=self._way.ahead,
+            key=lambda one: one[0].partition.id,
+            is_last=lambda fetched: bool(fetched.page.finished),
+        )
+
+    def pages(self) -> Iterator[Page]:
+        """Reads the whole source in this process, after `authenticate`."""
+        for chunk in self.plan():
+            for fetched in self.read_blocks(chunk, lambda _: True):
+                yield fetched.page
+
+    def _pieces(self, parts: list[Part], workers: int) -> Iterator[PlanChunk]:
+        ends = list(accumulate(part.blocks for part in parts))
+        if not ends:
+            return
+        total = ends[-1]
+        if self._way.at_once == 1:
+            count = max(_LOCAL_PIECES * workers, total // _LARGEST_LOCAL_PIECE)
+        else:
+            count = max(workers, total // _LARGEST_REMOTE_PIECE)
+        count = min(count, total)
+        first = 0
+        for piece in range(count):
+            start, stop = total * piece // count, total * (piece + 1) // count
+            while ends[first] <= start:
+                first += 1
+            last = first
+            while ends[last] < stop:
+                last += 1
+            before = ends[first] - parts[first].blocks
+            yield PlanChunk(tuple(parts[first : last + 1]), start - before, stop - before)
+
+    def _read(self, part: Part, block: int) -> Iterator[Fetched]:
+        began = time.perf_counter()
+        for page, size in self._way.read(part, block):
+            ended = time.perf_counter()
+            yield Fetched(self._completed(page, part), size, ended - began)
+            began = time.perf_counter()
+
+    def _completed(self, page: Page, part: Part) -> Page:
+        items = page.items
+        for letter in page.failures:
+            letter.connector = letter.connector or self.info.name
+            letter.partition = letter.partition or part.partition.id
+            letter.position = letter.position or page.position
+        return Page(
+            items if isinstance(items, list) else list(items or ()),
+            partition=part.partition.id,
+            position=page.position,
+            source=self.info,
+            failures=page.failures,
+            state=page.state,
+            finished=page.finished,
+        )
+
+
+def _claimed(
+    chunk: PlanChunk, claim: Callable[[int], bool], start: int
+) -> Iterator[tuple[Part, int]]:
+    before = 0
+    for part in chunk.parts:
+        for block in range(max(start - before, 0), min(part.blocks, chunk.stop - before)):
+            if not claim(before + block):
+                return
+            yield part, block
+        before += part.blocks
