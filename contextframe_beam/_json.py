@@ -20,6 +20,8 @@ from contextframe_beam.errors import RecordError
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
 # What orjson writes at most; deeper values would also fail to be read from a deep stack.
 _MAX_DEPTH = 250
+# How much of the way to a value is shown.
+_MAX_PLACE = 80
 
 
 def dump_json(value: Any, where: str) -> str:
@@ -88,13 +90,13 @@ def check_json(value: Any, where: str, depth: int = 0) -> None:
         except TypeError as error:
             raise RecordError(
                 f"{where} is a {type(value).__name__}, which JSON cannot hold; "
-                "convert it to text, numbers, lists or dicts in map_to_frame_record"
+                "convert it to text, numbers, lists or dicts"
             ) from error
 
 
 def _check_depth(depth: int, where: str) -> None:
     if depth >= _MAX_DEPTH:
-        place = where[: where.index("[")]
+        place = where if len(where) <= _MAX_PLACE else f"{where[:_MAX_PLACE]}..."
         raise RecordError(
             f"{place} is nested more than {_MAX_DEPTH} levels deep, or holds itself; flatten it"
         )

@@ -7,23 +7,38 @@ the same transactions.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
 
-from contextframe_beam.encoding import decode_rows, encode_records
-from contextframe_beam.errors import ConfigError, DatasetError, RecordError
+from contextframe_beam._query import (
+    Where,
+    check_columns,
+    check_limit,
+    scored_records,
+    sql_of,
+)
+from contextframe_beam._query import (
+    sql_literal as sql_literal,
+)
+from contextframe_beam.encoding import decode_rows, encode_records, fit_vector
+from contextframe_beam.errors import (
+    ConcurrentRunError,
+    ConfigError,
+    DatasetError,
+    RecordError,
+    SchemaError,
+)
 from contextframe_beam.fragments import (
     DEFAULT_STORAGE_VERSION,
     Destination,
     StorageOptions,
-    first_line,
+    delete_files,
     open_dataset,
     write_rows,
 )
@@ -38,23 +53,37 @@ from contextframe_beam.schema import (
 from contextframe_beam.state import (
     ANCHOR_KEY,
     DOCUMENTS,
+    STATES,
     SourceState,
     read_states,
     state_rows,
 )
 from contextframe_beam.transaction import (
     ConflictError,
-    Removal,
+    commit_columns,
+    commit_guarded,
     commit_overwrite,
+    commit_text_index,
     commit_update,
     remove_keys,
     with_retries,
 )
 
-#: A filter: SQL over the columns, or the values that columns must have.
-Where = str | Mapping[str, Any] | None
-
 _BATCH_ROWS = 1024
+# Rows are encoded at so many characters and bytes, which keeps a column below Arrow's 2 GiB.
+_BATCH_SIZE = 64 << 20
+
+# What versions are called that no run and no method of FrameDataset made.
+_OPERATIONS = {
+    "Append": "append",
+    "CreateIndex": "index",
+    "Delete": "delete",
+    "Merge": "columns",
+    "Overwrite": "overwrite",
+    "Project": "columns",
+    "Rewrite": "compact",
+    "Update": "update",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +94,7 @@ class Version:
         version: Its number.
         at: When it was made, in local time with its offset.
         run_id: The run that made it, or None.
-        mode: The run's mode, or what else made the version (add, delete, index, ...).
+        mode: The run's mode, or what else made the version (add, delete, index, compact, ...).
         counts: What the run counted: written, replaced, deleted, unchanged, failed.
     """
 
@@ -91,6 +120,7 @@ class FrameDataset:
         self._dataset = dataset
         self._options = storage_options
         self._pinned = pinned
+        self._adopted = False
         self.embed_dim = _checked_embed_dim(dataset)
 
     @classmethod
@@ -113,7 +143,7 @@ class FrameDataset:
         Raises:
             DatasetError: there is a dataset already, or the place cannot be written.
         """
-        path = str(path)
+        path = _address(path)
         check_storage_version(storage_version)
         schema = frame_schema(embed_dim)
         if open_dataset(path, storage_options) is not None:
@@ -133,6 +163,7 @@ class FrameDataset:
                 storage_options=storage_options,
             )
         except ConflictError as error:
+            delete_files(path, new, storage_options)
             raise DatasetError(
                 f"{path} exists already; use FrameDataset.open or another path"
             ) from error
@@ -148,7 +179,9 @@ class FrameDataset:
             DatasetError: there is no dataset or no such version.
             SchemaError: it is not a dataset of frames.
         """
-        path = str(path)
+        path = _address(path)
+        if version is not None and version < 1:
+            raise DatasetError(f"there is no version {version} of {path}; versions begin at 1")
         dataset = open_dataset(path, storage_options, version)
         if dataset is None:
             raise DatasetError(
@@ -205,10 +238,8 @@ class FrameDataset:
             RecordError: a record cannot be stored; none was.
         """
         self._require_newest()
-        self._require_own_columns()
         batches: list[pa.RecordBatch] = []
-        remaining = iter(list({record.uuid: record for record in records}.values()))
-        while chunk := list(islice(remaining, _BATCH_ROWS)):
+        for chunk in _chunks(records):
             batch, errors = encode_records(chunk, embed_dim=self.embed_dim)
             if errors:
                 index, error = errors[0]
@@ -216,9 +247,9 @@ class FrameDataset:
             batches.append(batch)
         if not batches:
             return 0
-        keys = pa.concat_arrays([batch["uuid"] for batch in batches])
-        self._replace(keys, batches, "add")
-        return len(keys)
+        rows = _last_of_each_key(pa.Table.from_batches(batches))
+        self._replace(rows["uuid"].combine_chunks(), rows.to_batches(), "add")
+        return int(rows.num_rows)
 
     def delete(self, id: str) -> bool:
         """Deletes the record of a unique_id or uuid.
@@ -227,10 +258,10 @@ class FrameDataset:
             Whether there was one.
         """
         self._require_newest()
+        self._dataset = self._latest()
         found = self._find(id)
         if found is None:
             return False
-        self._require_own_columns()
         self._replace(pa.array([found]), [], "delete")
         return True
 
@@ -244,7 +275,12 @@ class FrameDataset:
     def batches(
         self, columns: Sequence[str] | None = None, batch_size: int = _BATCH_ROWS
     ) -> Iterator[pa.RecordBatch]:
-        """Yields the documents as Arrow batches, reading `columns` only."""
+        """Yields the documents as Arrow batches, reading `columns` only.
+
+        Raises:
+            ConfigError: the dataset has no such column.
+        """
+        check_columns(columns or (), self._dataset.schema.names)
         scanner = self._dataset.scanner(
             columns=list(columns) if columns is not None else None,
             filter=self._documents(),
@@ -256,22 +292,27 @@ class FrameDataset:
     def search(self, text: str, limit: int = 10, where: Where = None) -> list[FrameRecord]:
         """Finds the documents whose text matches best (BM25), best first, with their `score`.
 
-        Makes the full-text index when there is none, which takes a commit.
+        Makes the full-text index when there is none, which takes a commit. Very common words
+        find nothing.
 
         Args:
             text: Words.
             limit: The most records to return.
             where: SQL such as `status = 'open'`, or values as in `{"author": "O'Brien"}`.
+
+        Raises:
+            ConfigError: the search cannot be understood.
+            DatasetError: this is an earlier version, and it has no full-text index.
         """
         if not text.strip():
             raise ConfigError("the search text is empty; give at least one word")
-        self._index_text()
-        scanner = self._scanner(
-            self._documents(where),
-            limit,
-            full_text_query=text,
+        check_limit(limit)
+        condition = self._documents(where)
+        if not self._index_text():
+            return []
+        return scored_records(
+            lambda: self._scanner(condition, limit=limit, full_text_query=text), "_score"
         )
-        return _scored(scanner, "_score")
 
     def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[FrameRecord]:
         """Finds the documents whose vectors are nearest (L2), nearest first.
@@ -282,17 +323,20 @@ class FrameDataset:
             vector: `embed_dim` numbers.
             limit: The most records to return.
             where: As in `search`.
+
+        Raises:
+            ConfigError: the search cannot be understood.
         """
-        query = np.asarray(vector, np.float32)
-        if query.shape != (self.embed_dim,):
-            raise ConfigError(
-                f"the vector has the shape {query.shape}; this dataset's have ({self.embed_dim},)"
-            )
+        try:
+            query = fit_vector(vector, self.embed_dim)
+        except RecordError as error:
+            raise ConfigError(str(error)) from error
+        check_limit(limit)
         condition = self._documents(where, "vector IS NOT NULL")
-        scanner = self._scanner(
-            condition, None, nearest={"column": "vector", "q": query, "k": limit}
+        return scored_records(
+            lambda: self._scanner(condition, nearest={"column": "vector", "q": query, "k": limit}),
+            "_distance",
         )
-        return _scored(scanner, "_distance")
 
     def history(self) -> list[Version]:
         """Returns the versions that still exist, oldest first, with the runs that made them."""
@@ -301,15 +345,13 @@ class FrameDataset:
             number = int(entry["version"])
             at = entry["timestamp"]
             at = at if isinstance(at, datetime) else datetime.fromtimestamp(at / 1e9, timezone.utc)
-            transaction = self._dataset.read_transaction(number)
-            properties = dict(transaction.transaction_properties or {}) if transaction else {}
+            properties, operation = _transaction_of(self._dataset, number)
             versions.append(
                 Version(
                     version=number,
                     at=at.astimezone(),
                     run_id=properties.get("contextframe.run_id"),
-                    mode=properties.get("contextframe.mode")
-                    or (type(transaction.operation).__name__.lower() if transaction else ""),
+                    mode=properties.get("contextframe.mode") or operation,
                     counts=json.loads(properties.get("contextframe.counts", "{}")),
                 )
             )
@@ -336,6 +378,11 @@ class FrameDataset:
 
     def _replace(self, keys: pa.Array, batches: list[pa.RecordBatch], mode: str) -> None:
         """Removes the rows of `keys` and adds `batches` in one transaction."""
+        dataset = self._latest()
+        if not self._adopted:
+            dataset = adopt(dataset, self._options)
+            self._adopted = True
+        layout = dataset.lance_schema
         anchor = state_rows([], anchor=True, embed_dim=self.embed_dim)
         new = write_rows(Destination(self.uri, self._options), [*batches, anchor])
         removed = pa.concat_arrays([keys.cast(pa.string()), pa.array([ANCHOR_KEY])])
@@ -343,6 +390,12 @@ class FrameDataset:
 
         def attempt() -> LanceDataset:
             dataset = self._latest()
+            if dataset.lance_schema != layout:
+                # The files' columns are numbered for a schema that is no longer there.
+                raise ConcurrentRunError(
+                    f"the columns of {self.uri} were changed meanwhile; nothing was committed, "
+                    "open the dataset again"
+                )
             removal = remove_keys(dataset, removed)
             counts = {"written": rows} if rows else {"deleted": len(keys)}
             return commit_update(
@@ -356,7 +409,11 @@ class FrameDataset:
                 storage_options=self._options,
             )
 
-        self._dataset = with_retries(self.uri, attempt)
+        try:
+            self._dataset = with_retries(self.uri, attempt)
+        except ConcurrentRunError:
+            delete_files(self.uri, new, self._options)
+            raise
 
     def _latest(self) -> LanceDataset:
         dataset = open_dataset(self.uri, self._options)
@@ -371,48 +428,46 @@ class FrameDataset:
                 "open the dataset without a version to write"
             )
 
-    def _require_own_columns(self) -> None:
-        if any(name not in self._dataset.schema.names for name in OWN_COLUMNS):
-            self._dataset = adopt(self._latest(), self._options)
+    def _index_text(self) -> bool:
+        """Makes the full-text index unless there is one; returns whether there is one now."""
+        if _has_text_index(self._dataset):
+            return True
+        if not self._dataset.count_rows(filter="text_content IS NOT NULL"):
+            return False
+        if self._pinned:
+            raise DatasetError(
+                f"version {self.version} of {self.uri} has no full-text index; search the newest "
+                "version, which makes one"
+            )
 
-    def _index_text(self) -> None:
-        indexed = any("text_content" in index.field_names for index in _indices(self._dataset))
-        if not indexed and not self._pinned:
-            self._dataset = self._latest()
-            if self._dataset.count_rows(filter="text_content IS NOT NULL"):
-                self._dataset.create_scalar_index("text_content", "INVERTED")
+        def attempt() -> LanceDataset:
+            dataset = self._latest()
+            return dataset if _has_text_index(dataset) else commit_text_index(dataset)
+
+        self._dataset = with_retries(self.uri, attempt)
+        return True
 
     def _find(self, id: str) -> str | None:
         table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
         return str(table["uuid"][0].as_py()) if table.num_rows else None
 
-    def _key_filter(self, id: str) -> str:
+    def _key_filter(self, id: str) -> str | None:
+        if not isinstance(id, str):
+            raise ConfigError(f"the id is {id!r:.80}; expected a unique_id or uuid, as text")
+        literal = sql_literal(id)
         keys = [uuid_of(id), *([id.lower()] if is_uuid(id) else [])]
         values = ", ".join(f"'{key}'" for key in keys)
-        return self._documents(f"(uuid IN ({values}) OR uri = {sql_literal(id)})")
+        return self._documents(f"(uuid IN ({values}) OR uri = {literal})")
 
     def _documents(self, *conditions: Where) -> str | None:
-        parts = [DOCUMENTS] if "x_state" in self._dataset.schema.names else []
-        parts += [f"({sql})" for sql in map(self._sql, conditions) if sql]
+        names = self._dataset.schema.names
+        parts = [DOCUMENTS] if "x_state" in names else []
+        parts += [f"({sql})" for sql in (sql_of(where, names) for where in conditions) if sql]
         return " AND ".join(parts) or None
 
-    def _sql(self, where: Where) -> str:
-        if where is None or isinstance(where, str):
-            return where or ""
-        unknown = [name for name in where if name not in self._dataset.schema.names]
-        if unknown:
-            raise ConfigError(
-                f"the dataset has no column {', '.join(unknown)}; it has "
-                + ", ".join(self._dataset.schema.names)
-            )
-        return " AND ".join(
-            f"{name} IS NULL" if value is None else f"{name} = {sql_literal(value)}"
-            for name, value in where.items()
-        )
-
-    def _scanner(self, condition: str | None, limit: int | None, **query: Any) -> Any:
+    def _scanner(self, condition: str | None, **query: Any) -> Any:
         return self._dataset.scanner(
-            filter=condition, prefilter=True, limit=limit, blob_handling="all_binary", **query
+            filter=condition, prefilter=True, blob_handling="all_binary", **query
         )
 
     def _records(self, condition: str | None, limit: int | None = None) -> Iterator[FrameRecord]:
@@ -426,29 +481,41 @@ class FrameDataset:
 def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> LanceDataset:
     """Adds what our commits need to a dataset that another program made.
 
-    That is our own columns, all null (only metadata is written), and the anchor row.
+    That is our own columns, all null (only metadata is written), and the anchor row, once however
+    many do it at the same time.
 
     Returns:
         The newest version, with both.
     """
-    missing = [
-        column
-        for column in frame_schema()
-        if column.name in OWN_COLUMNS and column.name not in dataset.schema.names
-    ]
-    if missing:
-        dataset.add_columns(pa.schema(missing))
-    if not dataset.count_rows(filter=f"uuid = '{ANCHOR_KEY}'"):
-        anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(dataset.schema))
-        new = write_rows(Destination(dataset.uri, storage_options), [anchor])
-        dataset = commit_update(
-            dataset,
-            Removal([], [], 0),
-            new,
-            properties={"contextframe.mode": "adopt"},
-            storage_options=storage_options,
-        )
-    return dataset
+    uri = str(dataset.uri)
+
+    def attempt() -> LanceDataset:
+        latest = open_dataset(uri, storage_options)
+        if latest is None:
+            raise DatasetError(f"there is no dataset at {uri} any more")
+        missing = [
+            column
+            for column in frame_schema()
+            if column.name in OWN_COLUMNS and column.name not in latest.schema.names
+        ]
+        if missing:
+            latest = commit_columns(latest, pa.schema(missing))
+        if latest.count_rows(filter=f"{STATES} AND uuid = '{ANCHOR_KEY}'"):
+            return latest
+        anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(latest.schema))
+        new = write_rows(Destination(uri, storage_options), [anchor])
+        try:
+            return commit_guarded(
+                latest,
+                new,
+                properties={"contextframe.mode": "adopt"},
+                storage_options=storage_options,
+            )
+        except ConflictError:
+            delete_files(uri, new, storage_options)
+            raise
+
+    return with_retries(uri, attempt)
 
 
 def check_storage_version(version: str) -> None:
@@ -459,35 +526,55 @@ def check_storage_version(version: str) -> None:
         )
 
 
-def sql_literal(value: Any) -> str:
-    """Returns a value as SQL, quotes doubled."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    return "'" + str(value).replace("'", "''") + "'"
+def _address(path: str | os.PathLike[str]) -> str:
+    """Returns a dataset's address, which a change of the working directory must not change."""
+    address = os.fspath(path)
+    return os.path.abspath(address) if "://" not in address else address
+
+
+def _chunks(records: Iterable[FrameRecord]) -> Iterator[list[FrameRecord]]:
+    chunk: list[FrameRecord] = []
+    size = 0
+    for record in records:
+        if not isinstance(record, FrameRecord):
+            raise RecordError(f"{type(record).__name__} is no FrameRecord; map the item to one")
+        chunk.append(record)
+        size += sum(
+            len(value)
+            for value in (record.text_content, record.raw_data)
+            if isinstance(value, str | bytes)
+        )
+        if len(chunk) == _BATCH_ROWS or size > _BATCH_SIZE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _last_of_each_key(rows: pa.Table) -> pa.Table:
+    last = {key: index for index, key in enumerate(rows["uuid"].to_pylist())}
+    return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))
 
 
 def _checked_embed_dim(dataset: LanceDataset) -> int:
     try:
         return embed_dim_of(dataset.schema)
-    except ValueError as error:
-        raise type(error)(f"{dataset.uri}: {error}") from error
+    except SchemaError as error:
+        raise SchemaError(f"{dataset.uri}: {error}") from error
 
 
-def _indices(dataset: LanceDataset) -> list[Any]:
-    return list(dataset.describe_indices())
+def _has_text_index(dataset: LanceDataset) -> bool:
+    return any("text_content" in index.field_names for index in dataset.describe_indices())
 
 
-def _scored(scanner: Any, column: str) -> list[FrameRecord]:
+def _transaction_of(dataset: LanceDataset, version: int) -> tuple[dict[str, str], str]:
+    """Returns the properties of the transaction that made a version, and what it did."""
     try:
-        table = scanner.to_table()
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"the search cannot be run: {first_line(error)}") from error
-    records: list[FrameRecord] = []
-    for batch in table.to_batches():
-        scores = batch.column(column).to_pylist() if column in batch.schema.names else []
-        for record, score in zip(decode_rows(batch), scores, strict=False):
-            record.score = score
-            records.append(record)
-    return records
+        transaction = dataset.read_transaction(version)
+    except TypeError:
+        # Lance 14 fails to show just those compactions that also moved an index.
+        return {}, "compact"
+    if transaction is None:
+        return {}, ""
+    name = type(transaction.operation).__name__
+    return dict(transaction.transaction_properties or {}), _OPERATIONS.get(name, name.lower())

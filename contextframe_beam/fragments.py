@@ -7,21 +7,27 @@ so the caller goes on mapping documents meanwhile.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import lance
 import pyarrow as pa
-from lance.file import LanceFileReader
+from lance.file import LanceFileReader, LanceFileSession
 from lance.fragment import FragmentMetadata, write_fragments
 
-from contextframe_beam.errors import CommitError, DatasetError
+from contextframe_beam import journal
+from contextframe_beam.errors import CommitError, DatasetError, SchemaError
+
+_LOGGER = logging.getLogger(__name__)
 
 #: A fragment is closed at this many rows or bytes, whichever comes first.
 MAX_ROWS_PER_FRAGMENT = 1_000_000
@@ -31,6 +37,10 @@ DEFAULT_STORAGE_VERSION = "2.1"
 
 # Rows that wait for the encoder; beyond it the caller waits, which bounds memory.
 _BUFFER_BYTES = 32 << 20
+
+# What Lance gathers before it writes pages. Its own default counts by column and reached 900 MB
+# here; this bounds it to 100 MB and makes the files a little smaller.
+_ENCODER_BYTES = 16 << 20
 
 StorageOptions = Mapping[str, str] | None
 
@@ -75,8 +85,8 @@ class Destination:
     Attributes:
         uri: The dataset; it need not exist.
         storage_options: For object stores.
-        storage_version: The file format of a dataset that is made or overwritten; a dataset that
-            is added to goes on in its own.
+        storage_version: The file format of a dataset that is made; one that exists goes on in
+            its own.
         overwrites: Whether the rows are to be the dataset's only ones.
     """
 
@@ -116,15 +126,26 @@ class FragmentWriter:
         self._error: BaseException | None = None
         self._written: list[WrittenFragment] = []
         self._thread: threading.Thread | None = None
+        _ACTIVE.add(self)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Hands over a batch; waits while the encoder is behind.
 
         Raises:
             DatasetError: the rows written so far could not be stored.
+            SchemaError: the batch has other columns; Lance would store it and fail to read it.
         """
+        if not batch.schema.equals(self._schema):
+            raise SchemaError(
+                f"a batch for {self._destination.uri} does not have the writer's columns; "
+                f"it has {_differences(batch.schema, self._schema)}"
+            )
         if not batch.num_rows:
             return
+        if _STOPPED.is_set():
+            raise DatasetError(f"writing to {self._destination.uri} was interrupted")
+        if self._closed:
+            raise DatasetError(f"the writer to {self._destination.uri} is closed; make another one")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="lance-writer", daemon=True)
             self._thread.start()
@@ -188,8 +209,12 @@ class FragmentWriter:
             to = self._destination
             target: Any = open_dataset(to.uri, to.storage_options)
             mode = "append"
+            version: Any = None
             if target is None or to.overwrites:
-                mode = "create" if target is None else "overwrite"
+                # Nothing is overwritten by writing files; "create" would fail if somebody else
+                # made the dataset at this moment, which is for the commit to find out.
+                mode = "overwrite"
+                version = to.storage_version if target is None else target.data_storage_version
                 target = to.uri
             fragments = write_fragments(
                 pa.RecordBatchReader.from_batches(self._schema, self._batches()),
@@ -198,10 +223,12 @@ class FragmentWriter:
                 mode=mode,
                 max_rows_per_file=self._max_rows,
                 max_bytes_per_file=self._max_bytes,
-                data_storage_version=None if mode == "append" else to.storage_version,
+                data_cache_bytes=_ENCODER_BYTES,
+                data_storage_version=version,
                 storage_options=_as_dict(to.storage_options),
             )
             self._written = [WrittenFragment.of(fragment) for fragment in fragments]
+            journal.note(to.uri, self._written)
         except BaseException as error:
             with self._changed:
                 self._error = error
@@ -210,6 +237,17 @@ class FragmentWriter:
 
 class _AbortedError(Exception):
     """Ends the stream of a writer that is no longer wanted."""
+
+
+_ACTIVE: weakref.WeakSet[FragmentWriter] = weakref.WeakSet()
+_STOPPED = threading.Event()
+
+
+def abort_all() -> None:
+    """Aborts every writer of this process, for good: for a process that is about to end."""
+    _STOPPED.set()
+    for writer in list(_ACTIVE):
+        writer.abort()
 
 
 def write_rows(
@@ -275,6 +313,27 @@ def check_files(
                 )
 
 
+def delete_files(
+    uri: str, fragments: Iterable[WrittenFragment], storage_options: StorageOptions = None
+) -> None:
+    """Deletes the files of fragments that no transaction will ever name.
+
+    What cannot be deleted stays until Lance's own cleanup finds it, days later.
+    """
+    paths = [path for fragment in fragments for path in fragment.paths]
+    if not paths:
+        return
+    try:
+        session = LanceFileSession(file_uri(uri, ""), _as_dict(storage_options))
+        for path in paths:
+            # Raw data may lie in files of its own, in a folder of the data file's name.
+            for blob in session.list(path.removesuffix(".lance") + "/"):
+                session.delete_file(blob)
+            session.delete_file(path)
+    except (OSError, ValueError) as error:
+        _LOGGER.warning("cannot delete unused files of %s: %s", uri, first_line(error))
+
+
 def is_local(uri: str) -> bool:
     """Tells whether a dataset's address is a path of this machine."""
     return "://" not in uri or uri.startswith(("file://", "file-object-store://"))
@@ -282,10 +341,15 @@ def is_local(uri: str) -> bool:
 
 def _local_fault(address: str, size: int, rows: int) -> str | None:
     try:
-        found = os.stat(address.split("://", 1)[-1]).st_size
+        found = os.stat(_local_path(address)).st_size
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None if found == size else f"has {found:,} bytes instead of {size:,}"
+
+
+def _local_path(address: str) -> str:
+    scheme, mark, path = address.partition("://")
+    return unquote(path) if mark else scheme
 
 
 def _remote_fault(
@@ -316,6 +380,16 @@ def _reader(
     address: str, columns: list[str] | None, storage_options: StorageOptions
 ) -> LanceFileReader:
     return LanceFileReader(address, storage_options=_as_dict(storage_options), columns=columns)
+
+
+def _differences(have: pa.Schema, want: pa.Schema) -> str:
+    if have.names != want.names:
+        return f"the columns {', '.join(have.names)}"
+    return ", ".join(
+        f"{found.name} {found.type} instead of {wanted.type}"
+        for found, wanted in zip(have, want, strict=True)
+        if not found.equals(wanted)
+    )
 
 
 def _as_dict(options: StorageOptions) -> dict[str, str] | None:

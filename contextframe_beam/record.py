@@ -152,6 +152,16 @@ class FrameRecord:
 
         return record_uuid(self)
 
+    @property
+    def title(self) -> str:
+        """The metadata's title, else the text's first heading or line, else the unique_id."""
+        from contextframe_beam._fields import title_of
+
+        title = self.metadata.get("title")
+        if isinstance(title, str) and title:
+            return title
+        return title_of(self.text_content, self.unique_id)
+
 
 def _same_vector(left: Any, right: Any) -> bool:
     if left is None or right is None:

@@ -47,8 +47,8 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
     Raises:
         SchemaError: `embed_dim` is not a positive integer.
     """
-    if embed_dim < 1:
-        raise SchemaError(f"embed_dim is {embed_dim}; a vector needs at least one dimension")
+    if not isinstance(embed_dim, int) or embed_dim < 1:
+        raise SchemaError(f"embed_dim is {embed_dim!r}; expected a whole number from 1 on")
     string = pa.string()
     return pa.schema(
         [
@@ -94,11 +94,11 @@ OWN_COLUMNS = tuple(name for name in frame_schema().names if name.startswith("x_
 def embed_dim_of(schema: pa.Schema) -> int:
     """Returns the vector length of a dataset's schema, checking the schema on the way.
 
-    Only names, order and types of the format's columns are compared: Lance may show
-    `raw_data` as an extension type and does not keep every nullability flag.
+    Only names and types are compared: Lance finds columns by name, may show `raw_data` as an
+    extension type and does not keep every nullability flag.
 
     Raises:
-        SchemaError: a column of the format is missing, misplaced or of another type.
+        SchemaError: a column of the format is missing or of another type, or there is one more.
     """
     columns = [name for name in schema.names if not name.startswith("x_")]
     missing = [name for name in FORMAT_COLUMNS if name not in columns]
@@ -119,7 +119,8 @@ def embed_dim_of(schema: pa.Schema) -> int:
     expected = frame_schema(vector.list_size)
     for name in FORMAT_COLUMNS:
         have, want = schema.field(name).type, expected.field(name).type
-        if name != "raw_data" and not _same_type(have, want):
+        same = _is_blob(have) if name == "raw_data" else _same_type(have, want)
+        if not same:
             raise SchemaError(f"column {name} is {have}; a dataset of frames has {want}")
     for name in OWN_COLUMNS:
         if name in schema.names and not _same_type(
@@ -130,6 +131,12 @@ def embed_dim_of(schema: pa.Schema) -> int:
             )
     embed_dim: int = vector.list_size
     return embed_dim
+
+
+def _is_blob(have: pa.DataType) -> bool:
+    """Tells whether a column can hold raw data; files of format 2.2 have a type of their own."""
+    name = getattr(have, "extension_name", "")
+    return bool(pa.types.is_large_binary(have)) or name.startswith("lance.blob")
 
 
 def _same_type(have: pa.DataType, want: pa.DataType) -> bool:

@@ -16,13 +16,14 @@ from typing import Any
 import lance
 import pyarrow as pa
 
+from contextframe_beam._json import dump_json
 from contextframe_beam.encoding import null_array
-from contextframe_beam.errors import DatasetError
-from contextframe_beam.record import uuid_of
+from contextframe_beam.errors import ConnectorError, DatasetError, RecordError
+from contextframe_beam.record import RESERVED, uuid_of
 from contextframe_beam.schema import frame_schema
 
-_STATE_URI = "contextframe-beam:state:"
-ANCHOR_URI = "contextframe-beam:anchor"
+_STATE_URI = f"{RESERVED}state:"
+ANCHOR_URI = f"{RESERVED}anchor"
 ANCHOR_KEY = uuid_of(ANCHOR_URI)
 
 #: Selects documents, not state rows.
@@ -105,18 +106,24 @@ class SourceState:
         )
 
     def to_json(self) -> str:
-        """Returns the state as it is stored."""
-        return json.dumps(
-            {
-                "source": self.source,
-                "name": self.name,
-                "identity": dict(self.identity),
-                "partitions": dict(self.partitions),
-                "runs": [vars(run) for run in self.runs],
-            },
-            ensure_ascii=False,
-            separators=(",", ":"),
-        )
+        """Returns the state as it is stored.
+
+        Raises:
+            ConnectorError: the connector gave a state that JSON cannot hold.
+        """
+        value = {
+            "source": self.source,
+            "name": self.name,
+            "identity": dict(self.identity),
+            "partitions": dict(self.partitions),
+            "runs": [vars(run) for run in self.runs],
+        }
+        try:
+            return dump_json(value, "state")
+        except RecordError as error:
+            raise ConnectorError(
+                f"the sync state of {self.name or self.source} cannot be stored: {error}"
+            ) from error
 
     @classmethod
     def from_json(cls, text: str) -> SourceState:
@@ -128,10 +135,10 @@ class SourceState:
         try:
             value = json.loads(text)
             return cls(
-                source=value["source"],
-                name=value["name"],
-                identity=value["identity"],
-                partitions=value["partitions"],
+                source=str(value["source"]),
+                name=str(value["name"]),
+                identity=dict(value["identity"]),
+                partitions=dict(value["partitions"]),
                 runs=tuple(RunSummary(**run) for run in value["runs"]),
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,9 @@ from contextframe_beam.fragments import StorageOptions, WrittenFragment, first_l
 
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 20
+
+# Held by whoever commits, and for good by a process that must not commit any more.
+_MAY_COMMIT = threading.Lock()
 
 T = TypeVar("T")
 
@@ -51,16 +55,26 @@ class Removal:
 
 
 def remove_keys(dataset: lance.LanceDataset, keys: pa.Array) -> Removal:
-    """Finds the rows whose uuid is among `keys`, to be removed in a transaction."""
+    """Finds the rows whose uuid is among `keys`, to be removed in a transaction.
+
+    Raises:
+        DatasetError: the removal cannot be written down.
+    """
     if not len(keys):
         return Removal([], [], 0)
-    table = pa.table({"uuid": keys})
-    transaction, counts = (
-        dataset.merge_insert("uuid")
-        .use_index(False)
-        .when_matched_delete()
-        .execute_uncommitted(table)
-    )
+    table = pa.table({"uuid": keys.unique()})
+    try:
+        transaction, counts = (
+            dataset.merge_insert("uuid")
+            .use_index(False)
+            .when_matched_delete()
+            .execute_uncommitted(table)
+        )
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"cannot remove rows from {dataset.uri}: {first_line(error)}; "
+            "check space and permissions there"
+        ) from error
     operation: Any = transaction.operation
     return Removal(
         operation.removed_fragment_ids,
@@ -109,23 +123,91 @@ def commit_overwrite(
 ) -> lance.LanceDataset:
     """Makes `new` the whole content of the dataset, if `read_version` is still its version.
 
-    Args:
-        read_version: 0 creates the dataset, if there still is none.
+    A `read_version` of 0 creates the dataset, if there still is none. `storage_version` is the
+    file format of a dataset that is created; one that is overwritten keeps its own, since Lance
+    goes on to write in it.
 
     Raises:
         ConflictError: another commit came first.
     """
+    if read_version:
+        replaced = open_dataset(uri, storage_options)
+        if replaced is not None:
+            storage_version = replaced.data_storage_version
+    fields = lance_schema(schema, storage_version, overwrites=read_version > 0)
     return _commit(
         uri,
         Transaction(
             read_version,
-            LanceOperation.Overwrite(
-                _lance_schema(schema, storage_version), [fragment.to_lance() for fragment in new]
-            ),
+            LanceOperation.Overwrite(fields, [fragment.to_lance() for fragment in new]),
             transaction_properties=dict(properties),
         ),
         storage_options,
         creates=read_version == 0,
+    )
+
+
+def commit_columns(dataset: lance.LanceDataset, columns: pa.Schema) -> lance.LanceDataset:
+    """Adds columns that are null in every row; only metadata is written.
+
+    Raises:
+        ConflictError: another commit came first.
+    """
+    try:
+        dataset.add_columns(columns)
+    except CommitConflictError as error:
+        raise ConflictError(first_line(error)) from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"cannot add columns to {dataset.uri}: {first_line(error)}; check permissions there"
+        ) from error
+    return dataset
+
+
+def commit_text_index(dataset: lance.LanceDataset) -> lance.LanceDataset:
+    """Makes the full-text index of `text_content`.
+
+    Raises:
+        ConflictError: another commit came first.
+    """
+    try:
+        dataset.create_scalar_index("text_content", "INVERTED")
+    except CommitConflictError as error:
+        raise ConflictError(first_line(error)) from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"cannot make the full-text index of {dataset.uri}: {first_line(error)}; "
+            "check space and permissions there"
+        ) from error
+    return dataset
+
+
+def commit_guarded(
+    dataset: lance.LanceDataset,
+    new: Sequence[WrittenFragment],
+    *,
+    properties: Mapping[str, str],
+    storage_options: StorageOptions = None,
+) -> lance.LanceDataset:
+    """Adds rows to exactly the version that `dataset` is, whatever they replace.
+
+    For what has no row yet whose replacement would make two such commits conflict. Any other
+    commit in between makes it fail, so it suits what happens once in a dataset's life.
+
+    Raises:
+        ConflictError: another commit came first.
+    """
+    fragments = [fragment.metadata for fragment in dataset.get_fragments()]
+    return _commit(
+        dataset.uri,
+        Transaction(
+            dataset.version,
+            LanceOperation.Merge(
+                [*fragments, *(fragment.to_lance() for fragment in new)], dataset.lance_schema
+            ),
+            transaction_properties=dict(properties),
+        ),
+        storage_options,
     )
 
 
@@ -149,13 +231,33 @@ def with_retries(uri: str, attempt: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
+def stop_commits(patience: float) -> bool:
+    """Waits for a commit that is under way and lets no other one begin in this process.
+
+    For a process that was interrupted: afterwards it can tell whether its run was committed.
+
+    Args:
+        patience: How many seconds to wait.
+
+    Returns:
+        Whether no commit is under way any more.
+    """
+    return _MAY_COMMIT.acquire(timeout=patience)
+
+
 @lru_cache(maxsize=16)
-def _lance_schema(schema: pa.Schema, storage_version: Any) -> Any:
-    """Returns the schema with Lance's own field ids and types, as a file of that version has."""
+def lance_schema(schema: pa.Schema, storage_version: Any, *, overwrites: bool) -> Any:
+    """Returns the schema with Lance's own field ids and types, as the new files have them.
+
+    Format 2.2 numbers the parts of a blob column after it in a new dataset, and at the end where
+    one is overwritten.
+    """
     empty = pa.Table.from_batches([], schema)
     made = lance.write_dataset(
         empty, f"memory://schema-{uuid.uuid4().hex}", data_storage_version=storage_version
     )
+    if overwrites:
+        made = lance.write_dataset(empty, made, mode="overwrite")
     return made.lance_schema
 
 
@@ -168,12 +270,13 @@ def _commit(
 ) -> lance.LanceDataset:
     # max_retries=0: Lance must not rebase what was decided from the rows of one version.
     try:
-        return lance.LanceDataset.commit(
-            uri,
-            transaction,
-            storage_options=dict(storage_options) if storage_options else None,
-            max_retries=0,
-        )
+        with _MAY_COMMIT:
+            return lance.LanceDataset.commit(
+                uri,
+                transaction,
+                storage_options=dict(storage_options) if storage_options else None,
+                max_retries=0,
+            )
     except CommitConflictError as error:
         raise ConflictError(first_line(error)) from error
     except (OSError, ValueError) as error:
