@@ -428,6 +428,9 @@ class TestDigest:
             FrameRecord("text", left, unique_id="1"), FrameRecord("text", right, unique_id="1")
         )
         assert batch["x_digest"][0] != batch["x_digest"][1]
+        for index, metadata in enumerate((left, right)):
+            alone = encode(*[FrameRecord("text", metadata, unique_id="1")] * 2)
+            assert alone["x_digest"].to_pylist() == [batch["x_digest"][index].as_py()] * 2
 
     def test_a_vector_is_not_raw_data(self):
         vector = np.ones(EMBED_DIM, np.float32)

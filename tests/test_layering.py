@@ -1,0 +1,86 @@
+"""Imports point one way: frames <- connectors <- transforms <- pipelines; frames know no Beam."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import contextframe_beam
+
+ROOT = Path(contextframe_beam.__file__).parent
+LAYERS = ("connectors", "transforms", "pipelines")
+
+
+def layer_of(module: str) -> int:
+    """Returns how high a module stands: 0 for frames, and the command line above all."""
+    parts = module.split(".")
+    if parts[1:] == ["__main__"]:
+        return len(LAYERS)
+    return LAYERS.index(parts[1]) + 1 if len(parts) > 1 and parts[1] in LAYERS else 0
+
+
+def modules() -> list[tuple[str, Path]]:
+    """Returns name and file of each of our modules."""
+    folders = [ROOT, *(ROOT / layer for layer in LAYERS)]
+    files = list(ROOT.glob("*.py"))
+    files += [file for folder in folders[1:] for file in folder.rglob("*.py")]
+    return [
+        (".".join(["contextframe_beam", *file.relative_to(ROOT).with_suffix("").parts]), file)
+        for file in sorted(files)
+    ]
+
+
+def imports_of(module: str, file: Path) -> Iterator[str]:
+    """Yields the absolute name of everything that a module imports anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *filter(None, [node.module])])
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    ("module", "file"), [pytest.param(*pair, id=pair[0]) for pair in modules()]
+)
+def test_a_module_imports_nothing_from_above(module, file):
+    for name in imports_of(module.removesuffix(".__init__"), file):
+        if name.split(".")[0] == "contextframe_beam":
+            assert layer_of(name) <= layer_of(module), f"{module} imports {name}"
+        assert name.split(".")[0] not in LAYERS, f"{module} imports {name} by its bare name"
+
+
+@pytest.mark.parametrize("module", [name for name, _ in modules() if layer_of(name) == 0])
+def test_frames_do_not_import_beam(module):
+    [file] = [file for name, file in modules() if name == module]
+    for name in imports_of(module, file):
+        assert name.split(".")[0] != "apache_beam"
+
+
+def test_frames_work_without_beam_and_without_what_is_above():
+    program = (
+        "import sys, tempfile, contextframe_beam as frames\n"
+        "dataset = frames.FrameDataset.create(tempfile.mkdtemp() + '/kb', embed_dim=2)\n"
+        "dataset.add(frames.FrameRecord('text', unique_id='1'))\n"
+        "assert len(dataset.search('text')) == 1\n"
+        "print(*(name for name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    loaded = done.stdout.split()
+    assert "contextframe_beam.dataset" in loaded
+    assert [name for name in loaded if name.split(".")[0] == "apache_beam"] == []
+    assert [name for name in loaded if layer_of(name) and name.startswith("contextframe_")] == []
+
+
+def test_everything_public_is_there():
+    for name in contextframe_beam.__all__:
+        assert getattr(contextframe_beam, name) is not None
+    assert sorted(contextframe_beam.__all__) == list(contextframe_beam.__all__)

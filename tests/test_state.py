@@ -1,0 +1,154 @@
+"""What a dataset remembers of its sources: a row each, which moves with the data."""
+
+import json
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contextframe_beam import ConnectorError, DatasetError, FrameDataset, RunSummary, SourceState
+from contextframe_beam.dataset import adopt
+from contextframe_beam.fragments import Destination, write_rows
+from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, read_states, state_rows
+from contextframe_beam.transaction import Removal, commit_update
+from tests.frame_strategies import EMBED_DIM, json_objects, texts
+
+counts = st.integers(0, 10**9)
+runs = st.builds(
+    RunSummary,
+    run_id=texts,
+    mode=st.sampled_from(["create", "append", "upsert"]),
+    at=texts,
+    version=counts,
+    written=counts,
+    failed=counts,
+)
+states = st.builds(
+    SourceState,
+    source=texts,
+    name=texts,
+    identity=json_objects,
+    partitions=st.dictionaries(texts, json_objects, max_size=3),
+    runs=st.lists(runs, max_size=3).map(tuple),
+)
+
+
+def run(number: int) -> RunSummary:
+    return RunSummary(f"run-{number}", "upsert", "2024-02-29T08:30:00+00:00", number, written=1)
+
+
+class TestJson:
+    @given(states)
+    def test_a_state_comes_back_as_it_went_in(self, state):
+        assert SourceState.from_json(state.to_json()) == state
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "no json",
+            "null",
+            "[]",
+            "{}",
+            '{"source": "s"}',
+            '{"source": "s", "name": "n", "identity": {}, "partitions": [1], "runs": []}',
+            '{"source": "s", "name": "n", "identity": {}, "partitions": {}, "runs": [{}]}',
+            '{"source": "s", "name": "n", "identity": {}, "partitions": {}, "runs": 5}',
+        ],
+    )
+    def test_what_cannot_be_read_is_an_error_that_says_so(self, text):
+        with pytest.raises(DatasetError, match=r"state row.*cannot be read.*newer release"):
+            SourceState.from_json(text)
+
+    def test_a_run_with_fields_of_a_newer_release_is_an_error_too(self):
+        value = json.loads(SourceState("s", runs=(run(1),)).to_json())
+        value["runs"][0]["energy"] = 5
+        with pytest.raises(DatasetError, match="newer release"):
+            SourceState.from_json(json.dumps(value))
+
+    @pytest.mark.parametrize(
+        "cursor", [{1, 2}, float("nan"), b"bytes", "\ud800", {1: "x"}, object()]
+    )
+    def test_a_cursor_that_cannot_be_stored_is_named(self, cursor):
+        state = SourceState("s", name="wiki", partitions={"p": {"cursor": cursor}})
+        with pytest.raises(ConnectorError, match=r"sync state of wiki.*\['p'\]\['cursor'\]"):
+            state.to_json()
+
+
+class TestRuns:
+    def test_a_run_is_found_by_its_id(self):
+        state = SourceState("s").after(run(1), {}).after(run(2), {})
+        assert state.run("run-2") == run(2)
+        assert state.run("run-3") is None
+
+    def test_the_last_ones_are_remembered(self):
+        state = SourceState("s")
+        for number in range(MAX_RUNS + 5):
+            state = state.after(run(number), {})
+        assert len(state.runs) == MAX_RUNS
+        assert state.runs[-1] == run(MAX_RUNS + 4)
+        assert state.run("run-4") is None
+        assert state.run("run-5") is not None
+
+    def test_a_partition_that_a_run_did_not_see_keeps_its_state(self):
+        state = SourceState("s", partitions={"a": {"cursor": 1}, "b": {"cursor": 2}})
+        after = state.after(run(1), {"b": {"cursor": 3}, "c": {}})
+        assert after.partitions == {"a": {"cursor": 1}, "b": {"cursor": 3}, "c": {}}
+        assert state.partitions == {"a": {"cursor": 1}, "b": {"cursor": 2}}
+
+
+class TestRows:
+    def store(self, dataset: FrameDataset, several: list[SourceState]) -> FrameDataset:
+        rows = state_rows(several, anchor=False, embed_dim=EMBED_DIM)
+        new = write_rows(Destination(dataset.uri), [rows])
+        commit_update(dataset.lance, Removal([], [], 0), new, properties={})
+        return FrameDataset.open(dataset.uri)
+
+    @pytest.fixture
+    def dataset(self, tmp_path):
+        return FrameDataset.create(str(tmp_path / "kb"), embed_dim=EMBED_DIM)
+
+    def test_states_are_read_back_and_are_no_documents(self, dataset):
+        several = [
+            SourceState("1", "wiki", {"url": "w"}, {"p": {"cursor": "ü"}}, (run(1),)),
+            SourceState("2", "wiki"),
+            SourceState("3", "json"),
+        ]
+        dataset = self.store(dataset, several)
+        assert read_states(dataset.lance) == {state.source: state for state in several}
+        assert sorted(dataset.states(), key=lambda state: state.source) == several
+        assert len(dataset) == 0
+        assert list(dataset) == []
+
+    def test_a_state_is_found_by_id_or_by_name_if_that_is_clear(self, dataset):
+        several = [SourceState("1", "wiki"), SourceState("2", "wiki"), SourceState("3", "json")]
+        dataset = self.store(dataset, several)
+        assert dataset.state("2") == several[1]
+        assert dataset.state("json") == several[2]
+        assert dataset.state("mail") is None
+        with pytest.raises(ValueError, match="2 sources are called wiki; name one of"):
+            dataset.state("wiki")
+
+    def test_the_key_is_the_sources_own(self, dataset):
+        assert SourceState("1").key == SourceState("1", "renamed").key
+        assert SourceState("1").key != SourceState("2").key
+
+    def test_a_row_that_cannot_be_read_is_an_error(self, dataset):
+        rows = state_rows([SourceState("1")], anchor=False, embed_dim=EMBED_DIM)
+        index = rows.schema.get_field_index("x_state")
+        broken = rows.set_column(index, rows.schema.field(index), pa.array(["{broken"]))
+        new = write_rows(Destination(dataset.uri), [broken])
+        commit_update(dataset.lance, Removal([], [], 0), new, properties={})
+        with pytest.raises(DatasetError, match="cannot be read"):
+            FrameDataset.open(dataset.uri).states()
+
+    def test_a_dataset_has_one_anchor_and_it_is_no_source(self, dataset):
+        for _ in range(2):
+            adopt(dataset.lance)
+            latest = FrameDataset.open(dataset.uri)
+            assert latest.lance.count_rows(filter=f"uuid = '{ANCHOR_KEY}'") == 1
+            assert latest.states() == []
+
+    def test_no_rows_is_an_empty_batch(self):
+        assert state_rows([], anchor=False, embed_dim=EMBED_DIM).num_rows == 0
