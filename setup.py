@@ -48,7 +48,7 @@ setup(
         "fsspec>=2024.6",
         "google-auth>=2.35,<3",
         "orjson>=3.10,<4",
-        "xxhash>=3.4,<4",
+        "xxhash>=3.4,<5",
         "pyarrow>=18,<26",
         "pylance>=14.0,<15",
         "requests>=2.32.4,<3",

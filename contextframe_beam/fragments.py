@@ -144,13 +144,15 @@ class FragmentWriter:
             return
         if _STOPPED.is_set():
             raise DatasetError(f"writing to {self._destination.uri} was interrupted")
-        if self._closed:
-            raise DatasetError(f"the writer to {self._destination.uri} is closed; make another one")
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lance-writer", daemon=True)
-            self._thread.start()
         size = _size_of(batch)
         with self._changed:
+            if self._closed:
+                raise DatasetError(
+                    f"the writer to {self._destination.uri} is closed; make another one"
+                )
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lance-writer", daemon=True)
+                self._thread.start()
             while self._waiting and self._waiting_bytes + size > _BUFFER_BYTES:
                 if self._error is not None:
                     break

@@ -50,7 +50,7 @@ def ingest(
         runner: DirectRunner (in this process), or the name of another of Beam's runners.
         beam_args: Beam's own options, as on a command line.
         run_id: Names the run; a run of that id that was committed is not done again.
-        full: Read everything, whatever an earlier run has read.
+        full: Read everything, whatever an earlier run has read; overwriting always does.
         dead_letters: A JSON Lines file for items that fail; beside the dataset if not given.
         max_failures: A number of items or a share such as `"5%"`; with more failures nothing is
             committed.
@@ -81,11 +81,12 @@ def ingest(
         max_failures=max_failures,
         dead_letters=dead_letters or default_dead_letters(to, run_id),
     )
+    # What an overwrite does not read is gone, so it must not read changes only.
+    state = None
+    if mode != "overwrite":
+        state = _state_of(connector, to, sync_kwargs, storage_options)
     source = ReadFromConnector(
-        connector,
-        full_sync=full,
-        resume_from=_state_of(connector, to, sync_kwargs, storage_options),
-        **sync_kwargs,
+        connector, full_sync=full or mode == "overwrite", resume_from=state, **sync_kwargs
     )
     pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
     frames = pipeline | "Read" >> source | "Map" >> MapToFrames(connector)

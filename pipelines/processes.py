@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ _PATIENCE_SECONDS = 5.0
 _ANSWER_EVERY_SECONDS = 0.2
 
 _running: set[subprocess.Popen[bytes]] = set()
+_deaths: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 
 @Environment.register_urn(_URN, bytes)
@@ -99,11 +101,10 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
         if self._stopping.is_set():
             return
         how = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
-        reason = (
-            "contextframe_beam.errors.CommitError: a worker process "
-            f"{how}; nothing was committed, run it again"
-        )
-        _LOGGER.error("worker process %d %s", self._process.pid, how)
+        message = f"a worker process {how}; nothing was committed, run it again"
+        reason = f"contextframe_beam.errors.CommitError: {message}"
+        _deaths.put(message)
+        _LOGGER.info("worker process %d %s", self._process.pid, how)
         while not self._stopping.wait(_ANSWER_EVERY_SECONDS):
             waiting = self.control_conn._futures_by_id
             for instruction, future in list(waiting.items()):
@@ -111,6 +112,20 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
                 future.set(
                     beam_fn_api_pb2.InstructionResponse(instruction_id=instruction, error=reason)
                 )
+
+
+def death_of_worker(patience: float) -> str | None:
+    """Returns what became of a worker process that ended by itself, or None.
+
+    Beam may notice that the connection is gone before anybody notices that the process is.
+
+    Args:
+        patience: Seconds to wait for the news.
+    """
+    try:
+        return _deaths.get(timeout=patience)
+    except queue.Empty:
+        return None
 
 
 def end_all(patience: float) -> None:
@@ -134,4 +149,4 @@ def end_all(patience: float) -> None:
 
 
 def _described(descriptor: Any) -> str:
-    return text_format.MessageToString(descriptor)
+    return str(text_format.MessageToString(descriptor))

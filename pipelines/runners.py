@@ -42,7 +42,7 @@ def pipeline_options(
     Raises:
         ConfigError: Beam knows no such option, or `workers` does not fit the runner.
     """
-    unknown = _unknown_options(beam_args)
+    unknown = unknown_options(beam_args)
     if unknown:
         raise ConfigError(_unknown_message(unknown[0]))
     if workers < 1:
@@ -101,9 +101,23 @@ def local_runner(options: PipelineOptions) -> PipelineRunner:
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
 
 
-def _unknown_options(beam_args: Sequence[str]) -> list[str]:
-    _, unknown = _parser().parse_known_args(list(beam_args))
+def unknown_options(beam_args: Sequence[str]) -> list[str]:
+    """Returns those of `beam_args` that Beam does not know.
+
+    Raises:
+        ConfigError: the value of one that it knows is missing or not of its type.
+    """
+    try:
+        _, unknown = _parser().parse_known_args(list(beam_args))
+    except argparse.ArgumentError as error:
+        name = (error.argument_name or "").partition("/")[0]
+        raise ConfigError(f"{name}: {error.message}") from error
     return [text for text in unknown if text.startswith("-")] or list(unknown)
+
+
+def beam_options() -> list[str]:
+    """Returns the names of all options that Beam knows, as in `--parallelism`."""
+    return [text for action in _parser()._actions for text in action.option_strings]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,15 +150,16 @@ class _Tolerant:
 
 
 def _subclasses(cls: type) -> list[Any]:
-    found = []
+    found: list[Any] = []
+    sub: Any
     for sub in cls.__subclasses__():
-        found += [sub, *_subclasses(sub)]
+        found.append(sub)
+        found.extend(_subclasses(sub))
     return [sub for sub in found if "_add_argparse_args" in vars(sub)]
 
 
 def _unknown_message(option: str) -> str:
     name = option.split("=")[0]
-    known = [text for action in _parser()._actions for text in action.option_strings]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, beam_options(), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"no such option: {name}{hint}"

@@ -36,6 +36,10 @@ def main() -> None:
         from apache_beam.runners.worker import sdk_worker_main
 
         sdk_worker_main.main(sys.argv)
+    # All work is done and reported; tearing down the interpreter would only keep the run waiting.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _follow(launcher: int) -> NoReturn:

@@ -7,29 +7,33 @@ run is in the dataset once whenever a call reports success.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 
 import lance
+import numpy as np
 import pyarrow as pa
 
 from contextframe_beam.connectors.page import SourceInfo
+from contextframe_beam.dataset import adopt
 from contextframe_beam.errors import (
     CommitError,
     ConcurrentRunError,
+    ContextFrameError,
     DatasetError,
-    TooManyFailures,
+    SchemaError,
 )
 from contextframe_beam.fragments import (
     Destination,
     StorageOptions,
     WrittenFragment,
     check_files,
+    delete_files,
     open_dataset,
     write_rows,
 )
-from contextframe_beam.schema import frame_schema
+from contextframe_beam.schema import embed_dim_of, frame_schema
 from contextframe_beam.state import (
     ANCHOR_KEY,
     NO_SOURCE,
@@ -39,16 +43,25 @@ from contextframe_beam.state import (
     state_rows,
 )
 from contextframe_beam.transaction import (
-    Removal,
     commit_overwrite,
     commit_update,
     remove_keys,
     with_retries,
 )
-from contextframe_beam.transforms._duplicates import Deduplicated, drop_duplicates
+from contextframe_beam.transforms._duplicates import (
+    ORDER_COLUMNS,
+    Deduplicated,
+    drop_duplicates,
+)
 from contextframe_beam.transforms._failures import FailureLimit
+from contextframe_beam.transforms._keys import contains, fingerprints
+from contextframe_beam.transforms._unchanged import LeftAlone
 from contextframe_beam.transforms._written import SourceTally, Written
 from contextframe_beam.transforms.receipt import CommitReceipt
+
+#: How many versions after the expected one may be the one that a run made.
+_VERSIONS_LOOKED_AT = 100
+
 
 @dataclass(frozen=True)
 class Run:
@@ -97,14 +110,77 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
         ConcurrentRunError: another run made this one's decisions void, or kept coming first.
         CommitError: something of the run is missing; in each case nothing was committed.
     """
+    try:
+        return _commit(run, written)
+    except ContextFrameError as error:
+        # Another committer of this run may have come first, and removed what is not needed any
+        # more; or the answer to our own commit was lost.
+        try:
+            done = committed_receipt(run.uri, run.run_id, run.storage_options)
+        except ContextFrameError:
+            raise error from error.__cause__
+        if done is None:
+            raise
+        return done
+
+
+def _commit(run: Run, written: Written) -> CommitReceipt:
     earlier = committed_receipt(run.uri, run.run_id, run.storage_options)
     if earlier is not None:
         return earlier
     _check_complete(run, written)
     run.failures.check(written, run.dead_letters)
     check_files(run.uri, written.fragments, run.storage_options)
-    unique = drop_duplicates(run.destination, written.fragments, run.schema)
-    return with_retries(run.uri, lambda: _attempt(run, written, unique))
+    met = LeftAlone(written.unchanged)
+    unique = drop_duplicates(
+        run.destination, written.fragments, run.schema, lambda keys: _met_rows(run, met, keys)
+    )
+    attempts: list[WrittenFragment] = []
+    plan = _Plan(run, written, unique, len(met) - unique.outdated, met.items, attempts)
+    receipt = None
+    try:
+        receipt = with_retries(run.uri, lambda: _attempt(plan))
+        return receipt
+    finally:
+        if receipt is not None and not receipt.already_committed:
+            # Each attempt looked for the run's id first, so those before the last one did fail.
+            delete_files(run.uri, [*unique.obsolete, *attempts[:-1]], run.storage_options)
+        elif not attempts:
+            delete_files(run.uri, unique.rewritten, run.storage_options)
+
+
+def _met_rows(run: Run, met: LeftAlone, keys: pa.ChunkedArray) -> pa.Table | None:
+    if not len(met):
+        return None
+    base = _base(run)
+    return None if base is None else met.rows_of(base, keys, ORDER_COLUMNS)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What every attempt of a commit has in common.
+
+    Attributes:
+        run: The run.
+        written: What its workers reported.
+        unique: Its data files, keys once.
+        unchanged: Stored documents that stay as they are.
+        met: Items of the run that were such a document, or were when it was read.
+        attempts: The data file of state rows of each attempt, in order; attempts add to it.
+    """
+
+    run: Run
+    written: Written
+    unique: Deduplicated
+    unchanged: int
+    met: int
+    attempts: list[WrittenFragment]
+
+    @property
+    def tallies(self) -> list[SourceTally]:
+        """What each source gave; at least one."""
+        found = list(self.written.sources.values())
+        return found or [SourceTally(SourceInfo(NO_SOURCE, NO_SOURCE))]
 
 
 def committed_receipt(
@@ -114,16 +190,36 @@ def committed_receipt(
     dataset = open_dataset(uri, storage_options)
     if dataset is None:
         return None
-    return _receipt_of_earlier(run_id, read_states(dataset))
+    return _receipt_of_earlier(run_id, dataset, read_states(dataset))
 
 
 def _receipt_of_earlier(
-    run_id: str, states: Mapping[str, SourceState]
+    run_id: str, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
 ) -> CommitReceipt | None:
     found = [run for run in (state.run(run_id) for state in states.values()) if run]
     if not found:
         return None
-    return replace(_receipt_of(found[0]), already_committed=True)
+    return replace(
+        _receipt_of(found[0]), version=_version_of(found[0], dataset), already_committed=True
+    )
+
+
+def _version_of(summary: RunSummary, dataset: lance.LanceDataset) -> int:
+    """Returns the version that a run made.
+
+    The run itself could only expect one when it wrote its state: where another program added
+    rows at the same moment, it became a later one. Versions that were cleaned up cannot tell.
+    """
+    last = min(int(dataset.version), summary.version + _VERSIONS_LOOKED_AT)
+    for version in range(summary.version, last + 1):
+        try:
+            transaction = dataset.read_transaction(version)
+        except (OSError, ValueError):
+            continue
+        properties = (transaction.transaction_properties if transaction else None) or {}
+        if properties.get("contextframe.run_id") == summary.run_id:
+            return version
+    return summary.version
 
 
 def _receipt_of(summary: RunSummary) -> CommitReceipt:
@@ -152,49 +248,129 @@ def _check_complete(run: Run, written: Written) -> None:
             )
 
 
-def _attempt(run: Run, written: Written, unique: Deduplicated) -> CommitReceipt:
+def _attempt(plan: _Plan) -> CommitReceipt:
+    run = plan.run
     dataset = open_dataset(run.uri, run.storage_options)
-    states = {} if dataset is None else read_states(dataset)
-    earlier = _receipt_of_earlier(run.run_id, states)
-    if earlier is not None:
-        return earlier
     if dataset is None:
         if run.base_version is not None:
-            raise CommitError(f"{run.uri} was removed while run {run.run_id} was reading")
-        return _write(run, written, unique, None, states, Removal([], [], 0))
+            raise CommitError(
+                f"{run.uri} was removed while run {run.run_id} was reading; nothing was committed"
+            )
+        return _create(plan)
+    if run.mode in ("append", "upsert"):
+        _require_same_columns(run, dataset)
+        dataset = adopt(dataset, run.storage_options)
+    # From here on all is decided from one version: what is committed later makes us start again.
+    states = read_states(dataset)
+    earlier = _receipt_of_earlier(run.run_id, dataset, states)
+    if earlier is not None:
+        return earlier
     if run.mode == "create":
         raise CommitError(
             f"{run.uri} exists already; choose --mode upsert, append or overwrite, or another path"
         )
     if run.mode == "overwrite":
-        _require_base(run, dataset)
-        return _write(run, written, unique, dataset, {}, Removal([], [], 0))
-    _require_same_sources(run, written, states)
-    replaced = unique.keys if run.mode == "upsert" else pa.array([], pa.string())
-    own = [state.key for state in _states_of(written, states)]
-    removed = pa.array([*own, ANCHOR_KEY] if _is_first(written, states) else own)
-    removal = remove_keys(dataset, pa.concat_arrays([replaced.cast(pa.string()), removed]))
-    return _write(run, written, unique, dataset, states, removal)
+        return _overwrite(plan, dataset, states)
+    _require_same_sources(plan, states)
+    return _update(plan, dataset, states)
 
 
-def _require_base(run: Run, dataset: lance.LanceDataset) -> None:
+def _create(plan: _Plan) -> CommitReceipt:
+    return _replace_all(plan, 0, {}, _summary(plan, version=1))
+
+
+def _overwrite(
+    plan: _Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
+) -> CommitReceipt:
+    run = plan.run
+    if run.base_version is None:
+        raise ConcurrentRunError(
+            f"{run.uri} was created while run {run.run_id} was reading, and overwriting it would "
+            "lose that; nothing was committed, run it again"
+        )
     if run.base_version != dataset.version:
         raise ConcurrentRunError(
             f"{run.uri} went from version {run.base_version} to {dataset.version} while run "
             f"{run.run_id} was reading, and overwriting it would lose that; nothing was "
             "committed, run it again"
         )
+    documents = "x_state IS NULL" if "x_state" in dataset.schema.names else None
+    stored = fingerprints(dataset.to_table(columns=["uuid"], filter=documents)["uuid"])
+    replaced = int(contains(np.sort(fingerprints(plan.unique.keys)), stored).sum())
+    summary = _summary(
+        plan, version=dataset.version + 1, replaced=replaced, deleted=len(stored) - replaced
+    )
+    return _replace_all(plan, dataset.version, states, summary)
 
 
-def _require_same_sources(
-    run: Run, written: Written, states: Mapping[str, SourceState]
-) -> None:
+def _replace_all(
+    plan: _Plan, read_version: int, states: Mapping[str, SourceState], summary: RunSummary
+) -> CommitReceipt:
+    """Makes the run's rows the dataset's only ones.
+
+    The sources that were in it are remembered with their runs, so that none of these is applied
+    again; what they had reached is gone with their rows.
+    """
+    forgotten = {source: replace(state, partitions={}) for source, state in states.items()}
+    own = _own_states(plan, forgotten, summary)
+    others = [state.after(summary, {}) for source, state in forgotten.items() if source not in own]
+    run = plan.run
+    return _answer(
+        plan,
+        summary,
+        lambda new: commit_overwrite(
+            run.uri,
+            run.schema,
+            new,
+            read_version=read_version,
+            storage_version=run.storage_version,
+            properties=_properties(summary),
+            storage_options=run.storage_options,
+        ),
+        state_rows([*own.values(), *others], anchor=True, embed_dim=run.embed_dim),
+    )
+
+
+def _update(
+    plan: _Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
+) -> CommitReceipt:
+    """Adds the run's rows, and removes those of their keys when it is an upsert."""
+    run = plan.run
+    sources = [tally.info.source_id for tally in plan.tallies]
+    own = [states[source].key for source in sources if source in states]
+    # The state row guards against the source's other runs. Runs of other sources may bring the
+    # same new key, and a source's first run has no row yet: these meet at the anchor.
+    anchored = run.mode == "upsert" or len(own) < len(sources)
+    guards = [*own, ANCHOR_KEY] if anchored else own
+    keys = plan.unique.keys if run.mode == "upsert" else pa.chunked_array([], pa.string())
+    removal = remove_keys(dataset, pa.chunked_array([*keys.chunks, pa.array(guards, pa.string())]))
+    summary = _summary(plan, version=dataset.version + 1, replaced=removal.rows - len(guards))
+    return _answer(
+        plan,
+        summary,
+        lambda new: commit_update(
+            dataset,
+            removal,
+            new,
+            properties=_properties(summary),
+            storage_options=run.storage_options,
+        ),
+        state_rows(
+            _own_states(plan, states, summary).values(), anchor=anchored, embed_dim=run.embed_dim
+        ),
+    )
+
+
+def _require_same_sources(plan: _Plan, states: Mapping[str, SourceState]) -> None:
     """Refuses decisions that were made from a state which another run has changed since."""
-    for source, tally in written.sources.items():
-        if not tally.unchanged and not tally.partitions:
-            continue
-        before = _states_at_base(run).get(source)
-        now = states.get(source)
+    run = plan.run
+    dependent = [tally for tally in plan.tallies if tally.unchanged or tally.partitions]
+    if not dependent:
+        return
+    base = _base(run)
+    known = {} if base is None else read_states(base)
+    for tally in dependent:
+        before, now = known.get(tally.info.source_id), states.get(tally.info.source_id)
         if (before.runs[-1:] if before else ()) != (now.runs[-1:] if now else ()):
             raise ConcurrentRunError(
                 f"another run of {tally.info.name} was committed to {run.uri} while run "
@@ -202,126 +378,97 @@ def _require_same_sources(
             )
 
 
-def _states_at_base(run: Run) -> Mapping[str, SourceState]:
+def _base(run: Run) -> lance.LanceDataset | None:
+    """Returns the dataset as the run met it, None if there was none."""
     if run.base_version is None:
-        return {}
+        return None
     try:
-        dataset = open_dataset(run.uri, run.storage_options, run.base_version)
+        return open_dataset(run.uri, run.storage_options, run.base_version)
     except DatasetError as error:
         raise ConcurrentRunError(
             f"version {run.base_version} of {run.uri}, from which run {run.run_id} started, was "
             "cleaned up meanwhile; nothing was committed, run it again"
         ) from error
-    return {} if dataset is None else read_states(dataset)
 
 
-def _tallies(written: Written) -> list[SourceTally]:
-    if written.sources:
-        return list(written.sources.values())
-    return [SourceTally(SourceInfo(NO_SOURCE, NO_SOURCE))]
+def _require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
+    """Refuses a dataset that somebody made or remade otherwise after the run began."""
+    try:
+        same = embed_dim_of(dataset.schema) == run.embed_dim
+    except SchemaError:
+        same = False
+    if not same:
+        raise _columns_changed(run)
 
 
-def _states_of(written: Written, states: Mapping[str, SourceState]) -> list[SourceState]:
-    """Returns the states of the run's sources, new ones for new sources."""
-    return [
-        replace(
-            states.get(tally.info.source_id) or SourceState(tally.info.source_id),
-            name=tally.info.name,
-            identity=tally.info.identity,
-        )
-        for tally in _tallies(written)
-    ]
+def _columns_changed(run: Run) -> CommitError:
+    return CommitError(
+        f"the columns of {run.uri} changed while run {run.run_id} was writing; "
+        "nothing was committed, run it again"
+    )
 
 
-def _is_first(written: Written, states: Mapping[str, SourceState]) -> bool:
-    """Tells whether a source has no row yet whose replacement would guard the commit."""
-    return any(tally.info.source_id not in states for tally in _tallies(written))
-
-
-def _write(
-    run: Run,
-    written: Written,
-    unique: Deduplicated,
-    dataset: lance.LanceDataset | None,
-    states: Mapping[str, SourceState],
-    removal: Removal,
-) -> CommitReceipt:
-    """Commits rows and removal with the sources' new state rows, and says what was done."""
-    whole = dataset is None or run.mode == "overwrite"
-    base = dataset.version if dataset is not None else 0
-    before = _states_of(written, states)
-    known = sum(state.source in states for state in before)
-    anchor = whole or _is_first(written, states)
-    replaced = 0 if whole else removal.rows - known - int(anchor and _has_anchor(dataset))
-    deleted = _count_documents(dataset) if run.mode == "overwrite" and dataset is not None else 0
-    summary = RunSummary(
-        run_id=run.run_id,
-        mode=run.mode,
+def _summary(plan: _Plan, *, version: int, replaced: int = 0, deleted: int = 0) -> RunSummary:
+    unique = plan.unique
+    return RunSummary(
+        run_id=plan.run.run_id,
+        mode=plan.run.mode,
         at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        version=base + 1,
+        version=version,
         written=sum(fragment.rows for fragment in unique.fragments),
         replaced=replaced,
         deleted=deleted,
-        unchanged=written.unchanged,
-        dropped=unique.dropped,
-        failed=written.failed,
+        unchanged=plan.unchanged,
+        dropped=unique.dropped + plan.met - plan.unchanged,
+        failed=plan.written.failed,
         fragments=len(unique.fragments),
         bytes=sum(fragment.size for fragment in unique.fragments),
     )
-    after = [
-        state.after(summary, tally.partitions)
-        for state, tally in zip(before, _tallies(written), strict=True)
-    ]
-    rows = state_rows(after, anchor=anchor, embed_dim=run.embed_dim)
-    new = [*unique.fragments, *write_rows(run.destination, [rows])]
-    _check_columns(run, new)
-    properties = {
-        "contextframe.run_id": run.run_id,
-        "contextframe.mode": run.mode,
-        "contextframe.counts": json.dumps(
-            {
-                name: value
-                for name, value in asdict(summary).items()
-                if isinstance(value, int) and name != "version"
-            }
-        ),
+
+
+def _own_states(
+    plan: _Plan, states: Mapping[str, SourceState], summary: RunSummary
+) -> dict[str, SourceState]:
+    """Returns the states of the run's sources after it."""
+    after = {}
+    for tally in plan.tallies:
+        info = tally.info
+        before = states.get(info.source_id) or SourceState(info.source_id)
+        now = replace(before, name=info.name, identity=info.identity)
+        after[info.source_id] = now.after(summary, tally.partitions)
+    return after
+
+
+def _properties(summary: RunSummary) -> dict[str, str]:
+    counts = {
+        name: value
+        for name, value in asdict(summary).items()
+        if isinstance(value, int) and name != "version"
     }
+    return {
+        "contextframe.run_id": summary.run_id,
+        "contextframe.mode": summary.mode,
+        "contextframe.counts": json.dumps(counts),
+    }
+
+
+def _answer(
+    plan: _Plan,
+    summary: RunSummary,
+    commit: Callable[[list[WrittenFragment]], lance.LanceDataset],
+    states: pa.RecordBatch,
+) -> CommitReceipt:
+    """Commits the run's data files together with its state rows."""
+    run = plan.run
+    with_states = write_rows(run.destination, [states])
+    plan.attempts.extend(with_states)
+    new = [*plan.unique.fragments, *with_states]
+    _check_columns(run, new)
     try:
-        if whole:
-            committed = commit_overwrite(
-                run.uri,
-                run.schema,
-                new,
-                read_version=base,
-                storage_version=run.storage_version,
-                properties=properties,
-                storage_options=run.storage_options,
-            )
-        else:
-            assert dataset is not None
-            committed = commit_update(
-                dataset,
-                removal,
-                new,
-                properties=properties,
-                storage_options=run.storage_options,
-            )
+        committed = commit(new)
     except DatasetError as error:
-        # The answer may have been lost on the way after the commit was done.
-        done = committed_receipt(run.uri, run.run_id, run.storage_options)
-        if done is None:
-            raise CommitError(f"run {run.run_id} was not committed: {error}") from error
-        return replace(done, already_committed=False)
+        raise CommitError(f"run {run.run_id} was not committed: {error}") from error
     return replace(_receipt_of(summary), version=int(committed.version))
-
-
-def _has_anchor(dataset: lance.LanceDataset | None) -> bool:
-    return dataset is not None and bool(dataset.count_rows(filter=f"uuid = '{ANCHOR_KEY}'"))
-
-
-def _count_documents(dataset: lance.LanceDataset) -> int:
-    condition = "x_state IS NULL" if "x_state" in dataset.schema.names else None
-    return int(dataset.count_rows(filter=condition))
 
 
 def _check_columns(run: Run, fragments: list[WrittenFragment]) -> None:
@@ -331,12 +478,9 @@ def _check_columns(run: Run, fragments: list[WrittenFragment]) -> None:
     meanwhile with other columns, Lance would mix them up.
     """
     layouts = {
-        tuple(file["fields"])
+        (*file["fields"], file["file_major_version"], file["file_minor_version"])
         for fragment in fragments
         for file in json.loads(fragment.metadata)["files"]
     }
     if len(layouts) > 1:
-        raise CommitError(
-            f"the columns of {run.uri} changed while run {run.run_id} was writing; "
-            "nothing was committed, run it again"
-        )
+        raise _columns_changed(run)

@@ -43,7 +43,9 @@ class FailureLimit:
         )
 
     def __str__(self) -> str:
-        return f"{self.count:,}" if self.share is None else f"{self.share:.4g} of the items read"
+        if self.share is None:
+            return f"{self.count:,}"
+        return f"{self.share * 100:.4g}% of the items read"
 
     def check(self, written: Written, dead_letters: str | None) -> None:
         """Refuses a run in which too many items failed, or in which all did.
@@ -54,7 +56,9 @@ class FailureLimit:
         failed, read = written.failed, written.read
         if not failed:
             return
-        allowed = self.count if self.share is None else int(self.share * max(read, failed))
+        total = max(read, failed)
+        # Rounded, because 0.29 * 100 is a little less than 29.
+        allowed = self.count if self.share is None else int(round(self.share * total, 6))
         if failed >= max(read, 1):
             reason = "all of them"
         elif allowed is not None and failed > allowed:
@@ -63,6 +67,6 @@ class FailureLimit:
             return
         where = f" All are in {dead_letters}." if dead_letters else ""
         raise TooManyFailures(
-            f"{failed:,} of {max(read, failed):,} items failed, {reason}; nothing was committed."
+            f"{failed:,} of {total:,} items failed, {reason}; nothing was committed."
             f"{where} The first: " + "; ".join(written.samples)
         )

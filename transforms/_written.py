@@ -21,7 +21,7 @@ class SourceTally:
         read: Items read, failed ones included.
         planned: Blocks that its plan has.
         finished: Blocks that were read to their end.
-        unchanged: Documents that are stored as they are already.
+        unchanged: The first 8 bytes of the digest of each item that is stored as it is already.
         partitions: New states of partitions.
     """
 
@@ -29,7 +29,7 @@ class SourceTally:
     read: int = 0
     planned: int = 0
     finished: int = 0
-    unchanged: int = 0
+    unchanged: list[bytes] = field(default_factory=list)
     partitions: dict[str, Any] = field(default_factory=dict)
 
     def add(self, other: SourceTally) -> None:
@@ -63,9 +63,9 @@ class Written:
         return sum(tally.read for tally in self.sources.values())
 
     @property
-    def unchanged(self) -> int:
-        """Documents of all sources that are stored as they are already."""
-        return sum(tally.unchanged for tally in self.sources.values())
+    def unchanged(self) -> list[bytes]:
+        """The same of all sources, as `SourceTally.unchanged`."""
+        return [heads for tally in self.sources.values() for heads in tally.unchanged]
 
     @property
     def rows(self) -> int:

@@ -78,9 +78,7 @@ class RowBatch:
         return _row_batch_of, (sink.getvalue().to_pybytes(), rows.num_rows, rows.schema, rest)
 
 
-def _row_batch_of(
-    filled: bytes, count: int, schema: pa.Schema, rest: tuple[Any, ...]
-) -> RowBatch:
+def _row_batch_of(filled: bytes, count: int, schema: pa.Schema, rest: tuple[Any, ...]) -> RowBatch:
     with pa.ipc.open_stream(filled) as stream:
         batch = stream.read_next_batch()
     columns = [
@@ -164,7 +162,9 @@ def encode_batch(batch: FrameBatch, embed_dim: int) -> RowBatch:
     for index, error in errors:
         item = batch.items[index]
         if item is None:  # no connector made the record, so it is all there is to keep
-            item = batch.records[index].__getstate__()
+            record = batch.records[index]
+            names = (name for name in FrameRecord.__slots__ if name != "score")
+            item = {name: getattr(record, name) for name in names}
         failures.append(_letter("encode", error, item, batch, index))
     return RowBatch(
         rows=rows,
@@ -183,9 +183,7 @@ def batch_of_records(records: list[FrameRecord]) -> FrameBatch:
     return FrameBatch(records=records, items=[None] * len(records), read=len(records))
 
 
-def _letter(
-    stage: str, error: Exception, item: Any, batch: FrameBatch, index: int
-) -> DeadLetter:
+def _letter(stage: str, error: Exception, item: Any, batch: FrameBatch, index: int) -> DeadLetter:
     position = f"{batch.position}[{index}]" if batch.position else str(index)
     return DeadLetter.of(stage, error, item, batch.connector, batch.partition, position)
 

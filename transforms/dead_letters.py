@@ -18,8 +18,8 @@ import fsspec
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from contextframe_beam.connectors.page import DeadLetter
-from contextframe_beam.errors import DatasetError
+from contextframe_beam.errors import ConfigError, DatasetError
+from contextframe_beam.fragments import is_local
 from contextframe_beam.transforms.batches import FrameBatch, RowBatch
 
 
@@ -50,16 +50,24 @@ class WriteDeadLetters(
 
     Returns:
         A PCollection of one `DeadLetterReport`, after the file is complete.
+
+    Raises:
+        ConfigError: nothing is installed that can write to such an address.
     """
 
     def __init__(self, path: str, run_id: str = "") -> None:
         super().__init__()
+        try:
+            fsspec.core.url_to_fs(path)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"cannot write dead letters to {path}: {error}; install what it needs, such as "
+                "contextframe-beam[s3], or name another file with --dead-letters"
+            ) from error
         self._path = path
         self._run_id = run_id or uuid.uuid4().hex
 
-    def expand(
-        self, batches: beam.PCollection[FrameBatch]
-    ) -> beam.PCollection[DeadLetterReport]:
+    def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[DeadLetterReport]:
         pieces = batches | "WritePieces" >> beam.ParDo(_WritePiecesDoFn(self._path, self._run_id))
         none = batches.pipeline | "NoPiece" >> beam.Create([(0, ("", 0))])
         reports: beam.PCollection[DeadLetterReport] = (
@@ -121,7 +129,11 @@ class _Join:
         found = sorted(piece for piece in pieces if piece[1])
         if found:
             join_pieces(self._path, [name for name, _ in found])
-        remove_pieces(self._path, self._run_id)
+        elif is_local(self._path):
+            remove_file(self._path)
+        # A run without failures does not ask for the right to write to a distant place.
+        if found or is_local(self._path):
+            remove_pieces(self._path, self._run_id)
         return DeadLetterReport(self._path, sum(count for _, count in found))
 
 
@@ -136,8 +148,15 @@ def join_pieces(path: str, pieces: list[str]) -> None:
         return
     with open_for_writing(path, "wb") as target:
         for piece in pieces:
-            with fsspec.open(piece, "rb") as source:
+            with filesystem.open(piece, "rb") as source:
                 shutil.copyfileobj(source, target)
+
+
+def remove_file(path: str) -> None:
+    """Removes the file of an earlier run, if there is one."""
+    filesystem, plain = fsspec.core.url_to_fs(path)
+    if filesystem.exists(plain):
+        filesystem.rm_file(plain)
 
 
 def remove_pieces(path: str, run_id: str) -> None:
@@ -163,8 +182,8 @@ def open_for_writing(path: str, mode: str = "w") -> Any:
         folder = filesystem._parent(plain)
         if folder:
             filesystem.makedirs(folder, exist_ok=True)
-        encoding = None if "b" in mode else "utf-8"
-        return fsspec.open(path, mode, encoding=encoding).open()
+        # Not fsspec.open, which takes a star in the name for a pattern.
+        return filesystem.open(plain, mode, encoding=None if "b" in mode else "utf-8")
     except OSError as error:
         raise DatasetError(
             f"cannot write the dead letters to {path}: {error.strerror or error}; "

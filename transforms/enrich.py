@@ -42,6 +42,8 @@ class Enrich(beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[Fram
     def __init__(self, enrichers: Sequence[Enricher]) -> None:
         super().__init__()
         for enricher in enrichers:
+            if isinstance(enricher, type):
+                raise ConfigError(f"{enricher.__name__}: it is a class; give an object of it")
             if not callable(getattr(enricher, "enrich", None)):
                 raise ConfigError(
                     f"{enricher!r} is no enricher: it has no method enrich(record, source_item)"

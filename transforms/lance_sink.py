@@ -14,7 +14,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import GlobalWindow
+from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors import metrics, progress
@@ -27,11 +27,11 @@ from contextframe_beam.fragments import (
     open_dataset,
 )
 from contextframe_beam.record import FrameRecord
-from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of
+from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
 from contextframe_beam.state import NO_SOURCE
 from contextframe_beam.transforms._commit import Run, commit_run, committed_receipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES, FailureLimit
-from contextframe_beam.transforms._unchanged import known_digests
+from contextframe_beam.transforms._unchanged import heads_of, known_digests
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.batches import (
     FrameBatch,
@@ -111,6 +111,9 @@ class WriteToLance(
         self, batches: beam.PCollection[FrameBatch | FrameRecord]
     ) -> beam.PCollection[CommitReceipt]:
         run = self._run
+        if not batches.windowing.is_default():
+            # One commit for all, whatever windows the rows come in.
+            batches = batches | "OneWindow" >> beam.WindowInto(GlobalWindows())
         rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run.embed_dim))
         written = rows | "WriteFragments" >> beam.ParDo(_WriteFragmentsDoFn(run))
         # Makes a group of it even when there is nothing to write.
@@ -143,7 +146,7 @@ def begin_run(
     dataset = open_dataset(uri, storage_options)
     base_version = None
     if dataset is None:
-        embed_dim = embed_dim or DEFAULT_EMBED_DIM
+        embed_dim = DEFAULT_EMBED_DIM if embed_dim is None else embed_dim
     else:
         if mode == "create" and committed_receipt(uri, run_id, storage_options) is None:
             raise DatasetError(
@@ -159,11 +162,13 @@ def begin_run(
                 f"{uri} holds vectors of {stored} values and the run asks for {embed_dim}; "
                 "leave embed_dim out, or write to another path"
             )
-        embed_dim = embed_dim or stored if mode == "overwrite" else stored
+        if embed_dim is None or mode != "overwrite":
+            embed_dim = stored
         if mode != "overwrite":
             dataset = adopt(dataset, storage_options)
-            storage_version = dataset.data_storage_version
+        storage_version = dataset.data_storage_version
         base_version = int(dataset.version)
+    frame_schema(embed_dim)  # refuses a length that no vector has
     return Run(
         uri=uri,
         mode=mode,
@@ -233,9 +238,10 @@ class _WriteFragmentsDoFn(beam.DoFn):
         if batch.failures:
             self._written.fail(batch.failures)
             self._failures.inc(len(batch.failures))
-        rows = self._without_unchanged(batch, info)
-        unchanged = batch.rows.num_rows - rows.num_rows
-        tally.unchanged += unchanged
+        rows, same = self._without_unchanged(batch, info)
+        unchanged = len(same)
+        if unchanged:
+            tally.unchanged.append(heads_of(same).tobytes())
         if rows.num_rows:
             if self._writer is None:
                 self._writer = self._new_writer()
@@ -268,16 +274,19 @@ class _WriteFragmentsDoFn(beam.DoFn):
     def _new_writer(self) -> FragmentWriter:
         return FragmentWriter(self._run.destination, self._run.schema)
 
-    def _without_unchanged(self, batch: RowBatch, info: SourceInfo) -> pa.RecordBatch:
-        run = self._run
-        if run.mode != "upsert" or run.base_version is None or not batch.rows.num_rows:
-            return batch.rows
+    def _without_unchanged(
+        self, batch: RowBatch, info: SourceInfo
+    ) -> tuple[pa.RecordBatch, pa.Array]:
+        """Returns the rows to write, and the digests of the others."""
+        run, digests = self._run, batch.rows.column("x_digest")
+        if run.mode != "upsert" or run.base_version is None or not len(digests):
+            return batch.rows, digests[:0]
         options = tuple(sorted((run.storage_options or {}).items()))
         known = known_digests(run.uri, run.base_version, info.source_id, options)
-        if not len(known):
-            return batch.rows
-        same = known.contains(batch.rows.column("x_digest"))
-        return batch.rows.filter(pc.invert(pa.array(same))) if same.any() else batch.rows
+        same = pa.array(known.contains(digests))
+        if not same.true_count:
+            return batch.rows, digests[:0]
+        return batch.rows.filter(pc.invert(same)), digests.filter(same)
 
 
 class _CommitDoFn(beam.DoFn):

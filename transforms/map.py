@@ -10,6 +10,7 @@ import apache_beam as beam
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.live import live_connector
 from contextframe_beam.connectors.page import Page
+from contextframe_beam.errors import ConfigError
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.transforms.batches import FrameBatch, map_page
 
@@ -23,10 +24,20 @@ class MapToFrames(beam.PTransform[beam.PCollection[Page], beam.PCollection[Frame
 
     Returns:
         A PCollection of `FrameBatch`. Items that cannot be mapped travel in it as dead letters.
+
+    Raises:
+        ConfigError: `mapper` has neither of these methods.
     """
 
     def __init__(self, mapper: Any) -> None:
         super().__init__()
+        if isinstance(mapper, type) or not any(
+            callable(getattr(mapper, name, None)) for name in ("map_to_frame_record", "map")
+        ):
+            raise ConfigError(
+                f"{mapper!r} has neither map_to_frame_record(item) nor map(item); give a "
+                "connector, or an object such as a FieldMapper"
+            )
         self._mapper = mapper
 
     def expand(self, pages: beam.PCollection[Page]) -> beam.PCollection[FrameBatch]:
@@ -46,9 +57,7 @@ class _MapDoFn(beam.DoFn):
         yield map_page(page, call)
 
 
-class ToRecords(
-    beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]
-):
+class ToRecords(beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):
     """Turns batches into single `FrameRecord` elements, for people who want rows.
 
     Dead letters and sync state stay behind: a sink that is given records does not know them.

@@ -1,0 +1,142 @@
+"""The commands of `contextframe-beam`: ingest, search, inspect and connectors."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict
+
+import click
+
+import contextframe_beam
+from contextframe_beam.pipelines._ingest_command import ingest_group
+from contextframe_beam.pipelines._shared import count, debug_option, storage_option
+
+
+class _Commands(click.Group):
+    """Tells the nearest command for one that is not there."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None:
+            near = difflib.get_close_matches(name, self.commands, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"no such command: {name}{hint} (there are: {known})", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+)
+@click.version_option(contextframe_beam.__version__, message="%(prog)s %(version)s")
+def commands() -> None:
+    """Bring documents from any system into a Lance dataset of frames, one transaction a run."""
+
+
+def _search(
+    dataset: str,
+    text: str,
+    limit: int,
+    where: str | None,
+    as_json: bool,
+    storage_option: dict[str, str],
+) -> None:
+    from contextframe_beam.dataset import FrameDataset
+    from contextframe_beam.pipelines import _tables
+
+    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    found = opened.search(text, limit=limit, where=where)
+    if as_json:
+        click.echo(json.dumps([_tables.hit_of(record) for record in found]))
+    elif found:
+        _tables.show_hits(found, text)
+    else:
+        within = f" among those where {where}" if where else ""
+        click.echo(f"no document of {dataset} matches {text!r}{within}; {len(opened):,} are stored")
+
+
+def _inspect(dataset: str, as_json: bool, storage_option: dict[str, str]) -> None:
+    from contextframe_beam.dataset import FrameDataset
+    from contextframe_beam.pipelines import _tables
+
+    facts = _tables.facts_of(FrameDataset.open(dataset, storage_options=storage_option))
+    if as_json:
+        click.echo(json.dumps(facts, default=str))
+    else:
+        _tables.show_facts(facts)
+
+
+def _connectors(as_json: bool) -> None:
+    from contextframe_beam.connectors.registry import list_connectors
+    from contextframe_beam.pipelines import _tables
+
+    found = [asdict(connector) for connector in list_connectors()]
+    if as_json:
+        click.echo(json.dumps(found))
+    elif found:
+        _tables.show_connectors(found)
+    else:
+        click.echo("no connector is registered; install contextframe-beam, or one's own package")
+
+
+_DATASET = click.Argument(["dataset"])
+_JSON = click.Option(
+    ["--json", "as_json"], is_flag=True, help="Print one JSON value, for a script."
+)
+
+commands.add_command(ingest_group)
+commands.add_command(
+    click.Command(
+        "search",
+        callback=_search,
+        params=[
+            _DATASET,
+            click.Argument(["text"]),
+            click.Option(
+                ["--limit"],
+                type=count,
+                metavar="N",
+                default=10,
+                show_default=True,
+                help="The most documents to show.",
+            ),
+            click.Option(
+                ["--where"],
+                metavar="SQL",
+                help="Only documents for which this holds, as in "
+                "\"author = 'Ada' AND created_at > '2026-01-01'\".",
+            ),
+            _JSON,
+            storage_option(),
+            debug_option(),
+        ],
+        short_help="Find the documents whose text matches best.",
+        help="Find the documents of DATASET whose text matches TEXT best.\n\n"
+        "The first search makes the full-text index.",
+    )
+)
+commands.add_command(
+    click.Command(
+        "inspect",
+        callback=_inspect,
+        params=[_DATASET, _JSON, storage_option(), debug_option()],
+        short_help="Show what is in a dataset: columns, sources and their state, runs, versions.",
+        help="Show what is in DATASET: its columns, its sources and their sync state, the runs "
+        "that were committed, and the versions that still exist.",
+    )
+)
+commands.add_command(
+    click.Command(
+        "connectors",
+        callback=_connectors,
+        params=[_JSON, debug_option()],
+        short_help="List the registered connectors.",
+        help="List the registered connectors.\n\nAny other connector class is given to `ingest` as "
+        "package.module:Class or path/to/file.py:Class.",
+    )
+)

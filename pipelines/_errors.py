@@ -1,0 +1,143 @@
+"""From an exception to the one message that a user reads.
+
+Beam wraps what a step raises: in this process it appends the step's name to the message, from a
+worker process it raises a RuntimeError whose text is the worker's traceback.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+
+import click
+
+from contextframe_beam import errors
+from contextframe_beam.connectors.secrets import redact
+
+_STEP = re.compile(r"\s*\[while running '(?:[^']|'(?!\]))*'\]")
+_RAISED = re.compile(r"^(?P<type>[A-Za-z_][\w.]*): ?(?P<message>.*)", re.MULTILINE)
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is told about a failure.
+
+    Attributes:
+        message: What was wrong, where, and what to do.
+        wrong_usage: Whether the command was wrong, rather than what it met.
+        unexpected: Whether nobody foresaw it, so that a traceback may help.
+        hint: A line below the message.
+        is_help: The message is the help, and no error.
+    """
+
+    message: str
+    wrong_usage: bool = False
+    unexpected: bool = False
+    hint: str = ""
+    is_help: bool = False
+
+    def text(self, debug: bool = False) -> str:
+        """Returns the lines for the standard error, without secrets.
+
+        Args:
+            debug: Whether the traceback has been shown already.
+        """
+        lines = [self.message if self.is_help else f"Error: {self.message}"]
+        if self.hint:
+            lines.append(self.hint)
+        if self.unexpected and not debug:
+            lines.append("This was not foreseen; the same command with --debug tells where it is.")
+        return redact("\n".join(lines))
+
+
+def report_of(error: BaseException) -> Report:
+    """Returns what to tell about an exception, whatever Beam has wrapped it in."""
+    if isinstance(error, click.UsageError):
+        return _usage(error)
+    if isinstance(error, click.ClickException):
+        return Report(error.format_message())
+    if isinstance(error, errors.ContextFrameError):
+        return Report(_without_step(str(error)), isinstance(error, errors.ConfigError))
+    text = _text_of(error)
+    if (isinstance(error, RuntimeError) and _TRACEBACK in text) or _names_ours(text):
+        return _of_worker(text)
+    message = _without_step(text)
+    name = type(error).__name__
+    return Report(f"{name}: {message}" if message else name, unexpected=True)
+
+
+def _usage(error: click.UsageError) -> Report:
+    message = error.format_message()
+    if message.startswith("Usage:"):  # where nothing was given, the help says what can be
+        return Report(message, wrong_usage=True, is_help=True)
+    if isinstance(error, click.NoSuchOption):
+        message = no_such_option(error.option_name, error.possibilities or ())
+    hint = ""
+    if error.ctx is not None:
+        hint = f"See `{error.ctx.command_path} --help`."
+    return Report(message, wrong_usage=True, hint=hint)
+
+
+def no_such_option(name: str, near: list[str] | tuple[str, ...] | object) -> str:
+    """Returns the message for a misspelt option."""
+    found = [str(one) for one in near] if isinstance(near, list | tuple) else []
+    hint = f"; did you mean {found[0]}?" if found else ""
+    return f"no such option: {name}{hint}"
+
+
+def _of_worker(text: str) -> Report:
+    """Finds what was raised in the text of a worker's traceback: the last exception in it."""
+    raised = list(_RAISED.finditer(text))
+    ours = [match for match in raised if _class_of(match["type"]) is not None]
+    if ours:
+        match = ours[-1]
+        kind = _class_of(match["type"])
+        message = _message_at(text, match, raised)
+        return Report(message, kind is not None and issubclass(kind, errors.ConfigError))
+    if not raised:
+        return Report(_last_line(text), unexpected=True)
+    match = raised[-1]
+    name = match["type"].rpartition(".")[2]
+    return Report(f"{name}: {_message_at(text, match, raised)}", unexpected=True)
+
+
+def _message_at(text: str, match: re.Match[str], raised: list[re.Match[str]]) -> str:
+    """Returns a message from where it begins to the step's name, or to the end of the text."""
+    rest = text[match.start("message") :]
+    step = _STEP.search(rest)
+    if step is not None:
+        return rest[: step.start()].strip()
+    for sign in ("\n\n", f"\n{_TRACEBACK}"):
+        rest = rest.partition(sign)[0]
+    return rest.strip()
+
+
+def _names_ours(text: str) -> bool:
+    return any(_class_of(match["type"]) is not None for match in _RAISED.finditer(text))
+
+
+def _class_of(name: str) -> type[errors.ContextFrameError] | None:
+    """Returns the class of that full name, if it is an exception of ours that is loaded here."""
+    module, _, qualname = name.rpartition(".")
+    found = getattr(sys.modules.get(module), qualname, None)
+    if isinstance(found, type) and issubclass(found, errors.ContextFrameError):
+        return found
+    return None
+
+
+def _without_step(text: str) -> str:
+    return _STEP.sub("", text).strip()
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "a worker process failed without saying why"

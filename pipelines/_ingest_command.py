@@ -1,0 +1,323 @@
+"""`contextframe-beam ingest CONNECTOR`: the main job, with the connector's arguments as options."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.registry import list_connectors, load_connector_class
+from contextframe_beam.errors import ConfigError
+from contextframe_beam.pipelines._errors import no_such_option
+from contextframe_beam.pipelines._options import ConnectorOptions, options_of
+from contextframe_beam.pipelines._settings import Settings
+from contextframe_beam.pipelines._shared import (
+    SectionOption,
+    count,
+    debug_option,
+    pairs,
+    storage_option,
+)
+
+if TYPE_CHECKING:
+    from contextframe_beam.transforms.receipt import CommitReceipt
+
+_EXAMPLE = "contextframe-beam ingest json --directory docs --to kb.lance"
+
+_DESTINATION = "Dataset"
+_RUN = "Run"
+_OUTPUT = "Output"
+
+
+def _own_options() -> list[SectionOption]:
+    return [
+        SectionOption(
+            ["--to"],
+            section=_DESTINATION,
+            metavar="DATASET",
+            help="The dataset: a folder, or an address such as s3://bucket/kb.lance; made if there "
+            "is none.  [required]",
+        ),
+        SectionOption(
+            ["--mode"],
+            section=_DESTINATION,
+            type=click.Choice(["create", "append", "overwrite", "upsert"]),
+            default="upsert",
+            show_default=True,
+            help="upsert replaces documents of the same id and leaves unchanged ones alone; append "
+            "adds without looking; overwrite replaces the whole dataset; create wants none there.",
+        ),
+        SectionOption(
+            ["--embed-dim"],
+            section=_DESTINATION,
+            type=count,
+            metavar="N",
+            help="Length of the vectors of a new dataset.  [default: 1536]",
+        ),
+        SectionOption(
+            ["--storage-version"],
+            section=_DESTINATION,
+            type=click.Choice(["2.0", "2.1", "2.2"]),
+            default="2.1",
+            show_default=True,
+            help="File format of a new dataset.",
+        ),
+        storage_option(_DESTINATION),
+        SectionOption(
+            ["--enrich"],
+            section=_RUN,
+            multiple=True,
+            metavar="ENRICHER",
+            help="Adds to each record: keywords, package.module:Class or path/to/file.py:Class. "
+            "Repeat it for several, in order.",
+        ),
+        SectionOption(
+            ["--workers"],
+            section=_RUN,
+            type=count,
+            metavar="N",
+            default=1,
+            show_default=True,
+            help="Worker processes on this machine.",
+        ),
+        SectionOption(
+            ["--runner"],
+            section=_RUN,
+            default="DirectRunner",
+            show_default=True,
+            metavar="NAME",
+            help="What runs the job: this machine, or another of Beam's runners.",
+        ),
+        SectionOption(
+            ["--run-id"],
+            section=_RUN,
+            metavar="ID",
+            help="Names the run. A run whose id was committed is not done again: for a scheduler "
+            "that may start it twice.",
+        ),
+        SectionOption(
+            ["--full"],
+            section=_RUN,
+            is_flag=True,
+            help="Read everything, whatever an earlier run has read.",
+        ),
+        SectionOption(
+            ["--dead-letters"],
+            section=_RUN,
+            metavar="FILE",
+            help="Where items that fail are written, as JSON Lines.  "
+            "[default: DATASET.dead-letters/RUN.jsonl]",
+        ),
+        SectionOption(
+            ["--max-failures"],
+            section=_RUN,
+            metavar="N|P%",
+            help="Commit nothing if more items fail, or all do.  [default: 1000]",
+        ),
+        SectionOption(
+            ["--json"],
+            section=_OUTPUT,
+            is_flag=True,
+            help="Print the receipt as one JSON object, and show no progress.",
+        ),
+        SectionOption(
+            ["-v", "--verbose"],
+            section=_OUTPUT,
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbose,
+            help="Show what connectors and this program log.",
+        ),
+        debug_option(_OUTPUT),
+    ]
+
+
+def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Settings).verbose = True
+
+
+class IngestGroup(click.Group):
+    """A group whose subcommands are the connectors: registered ones, and any class by its path."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            raise click.UsageError(f"name the connector first, as in: {_EXAMPLE}", ctx)
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        return _command(cmd_name, ctx.ensure_object(Settings))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [connector.name for connector in list_connectors()]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(one.name, one.error or one.summary) for one in list_connectors()]
+        rows.append(("package.module:Class", "a connector class that Python can import"))
+        rows.append(("path/to/file.py:Class", "a connector class in a file"))
+        with formatter.section("Connectors"):
+            formatter.write_dl(rows)
+
+
+class _ConnectorCommand(click.Command):
+    """Lists its options by section."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                section = getattr(parameter, "section", _OUTPUT)
+                sections.setdefault(section, []).append(record)
+        for section, records in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(records)
+
+
+def _command(name: str, settings: Settings) -> click.Command:
+    cls = load_connector_class(name)
+    settings.packages.append(cls.__module__.partition(".")[0])
+    own = _own_options()
+    taken = {"--help", *(flag for option in own for flag in option.opts)}
+    found = options_of(cls, name, taken)
+    options = list(found.options)
+    if found.is_open:
+        options.append(
+            SectionOption(
+                ["--argument"],
+                section=f"Options of the connector {name}",
+                multiple=True,
+                metavar="NAME=VALUE",
+                callback=pairs,
+                help="Any other argument that it takes. Repeat it for several.",
+            )
+        )
+
+    @click.pass_context
+    def ingest(ctx: click.Context, /, **values: Any) -> None:
+        _ingest(ctx, name, found, values)
+
+    summary = (cls.__doc__ or "").strip().partition("\n")[0]
+    return _ConnectorCommand(
+        name,
+        params=[*options, *own],
+        callback=ingest,
+        help=f"Ingest documents of the connector {name}.\n\n{summary}",
+        epilog="Any other option is passed on to Apache Beam, as in --parallelism=4, and so is all "
+        "that stands behind a lone --. Any value of the connector may be a reference to a secret: "
+        "env:NAME, file:PATH or gcp-secret:projects/P/secrets/S.",
+        context_settings={
+            "ignore_unknown_options": True,
+            "allow_extra_args": True,
+            # So that an argument may be written as in Python: --max_line_bytes.
+            "token_normalize_func": lambda text: text.replace("_", "-"),
+            "max_content_width": 100,
+        },
+    )
+
+
+def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict[str, Any]) -> None:
+    began = time.monotonic()
+    settings = ctx.ensure_object(Settings)
+    _check_others(ctx)
+    if not values["to"]:
+        raise click.UsageError(f"missing option --to (the dataset), as in: {_EXAMPLE}", ctx)
+    connector = found.connector(values)
+    sync_kwargs = found.sync_kwargs(values)
+    storage_options = values["storage_option"]
+    secrets.register_literals(storage_options)
+
+    from contextframe_beam.pipelines._enrichers import load_enrichers
+    from contextframe_beam.pipelines._receipt import Outcome, existing
+    from contextframe_beam.pipelines._run import Job, run_job
+    from contextframe_beam.pipelines.ingest import default_dead_letters, ingest, new_run_id
+    from contextframe_beam.pipelines.runners import is_local
+
+    to = values["to"]
+    run_id = values["run_id"] or new_run_id()
+    dead_letters = values["dead_letters"] or default_dead_letters(to, run_id)
+    enrichers = load_enrichers(values["enrich"])
+    optional = {"max_failures": values["max_failures"]} if values["max_failures"] else {}
+
+    def start() -> CommitReceipt:
+        return ingest(
+            connector,
+            to,
+            mode=values["mode"],
+            enrichers=enrichers,
+            workers=values["workers"],
+            runner=values["runner"],
+            beam_args=ctx.args,
+            run_id=run_id,
+            full=values["full"],
+            dead_letters=dead_letters,
+            embed_dim=values["embed_dim"],
+            storage_options=storage_options,
+            storage_version=values["storage_version"],
+            sync_kwargs=sync_kwargs,
+            **optional,
+        )
+
+    job = Job(
+        start=start,
+        name=connector.name,
+        to=to,
+        run_id=run_id,
+        storage_options=storage_options,
+        dead_letters=dead_letters,
+        runner=values["runner"],
+        is_local=is_local(values["runner"]),
+    )
+    receipt = run_job(job, settings, quiet=values["json"])
+    kept = existing(dead_letters) if receipt.failed else None
+    outcome = Outcome(receipt, to, kept, time.monotonic() - began)
+    click.echo(outcome.to_json() if values["json"] else outcome.text())
+
+
+def _check_others(ctx: click.Context) -> None:
+    """Refuses what neither we nor the connector nor Beam knows, with the nearest that one does."""
+    if not ctx.args:
+        return
+    from contextframe_beam.pipelines.runners import beam_options, unknown_options
+
+    unknown = unknown_options(ctx.args)
+    if not unknown:
+        _check_beam(ctx.args)
+        return
+    name = unknown[0].partition("=")[0]
+    if not name.startswith("-"):
+        raise click.UsageError(f"unexpected argument {name!r}; values go behind an option", ctx)
+    own = [flag for option in ctx.command.params for flag in _flags(option)]
+    raise click.UsageError(no_such_option(name, _nearest(name, own, beam_options())), ctx)
+
+
+def _flags(option: click.Parameter) -> Iterable[str]:
+    return (*option.opts, *option.secondary_opts)
+
+
+def _nearest(name: str, own: Sequence[str], others: Sequence[str]) -> list[str]:
+    plain = name.replace("_", "-")
+    nearest = difflib.get_close_matches(plain, own, n=1)
+    return nearest or difflib.get_close_matches(name, others, n=1)
+
+
+def _check_beam(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if argument.partition("=")[0] in ("--direct_num_workers", "--direct_running_mode"):
+            raise ConfigError(f"{argument.partition('=')[0]} is set by --workers; give --workers N")
+
+
+ingest_group = IngestGroup(
+    "ingest",
+    short_help="Bring a connector's documents into a dataset, in one transaction.",
+    help="Bring a connector's documents into a dataset, in one transaction.\n\n"
+    "The connector's own arguments are options: `contextframe-beam ingest json --help` lists them.",
+    subcommand_metavar="CONNECTOR [OPTIONS]",
+    epilog=f"Example: {_EXAMPLE} --enrich keywords",
+    no_args_is_help=True,
+    context_settings={"max_content_width": 100},
+)

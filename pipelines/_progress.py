@@ -1,0 +1,114 @@
+"""Shows how far a run is: live on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+SECONDS_BETWEEN_LINES = 5.0
+_RATE_SECONDS = 10.0
+
+
+class Display(Protocol):
+    """Something that shows counts."""
+
+    def show(self, counts: Mapping[str, int]) -> None:
+        """Shows the newest counts: items, rows, unchanged and failures, since the run began."""
+
+
+@contextmanager
+def display(name: str, quiet: bool) -> Iterator[Display]:
+    """Gives the display that suits the standard error.
+
+    Args:
+        name: What is read.
+        quiet: Show nothing.
+    """
+    if quiet:
+        yield _Nothing()
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(stderr=True)
+        with Live(console=console, refresh_per_second=8, transient=True) as live:
+            yield _OnTerminal(name, live)
+    else:
+        yield _Lines(name)
+
+
+class _Nothing:
+    def show(self, counts: Mapping[str, int]) -> None:
+        return
+
+
+class _Lines:
+    """Writes a line every few seconds, so that the log of a scheduler shows life."""
+
+    def __init__(self, name: str) -> None:
+        self._status = _Status(name)
+        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def show(self, counts: Mapping[str, int]) -> None:
+        text = self._status.text(counts)
+        if time.monotonic() >= self._next:
+            self._next += SECONDS_BETWEEN_LINES
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+
+class _OnTerminal:
+    """Renews one line in place."""
+
+    def __init__(self, name: str, live: Live) -> None:
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        self._status = _Status(name)
+        self._text = Text()
+        self._spinner: Any = Spinner("dots", text=self._text)
+        live.update(self._spinner)
+
+    def show(self, counts: Mapping[str, int]) -> None:
+        self._text.plain = self._status.text(counts)
+
+
+class _Status:
+    """Puts counts into words, with the rate of the last seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._began = time.monotonic()
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def text(self, counts: Mapping[str, int]) -> str:
+        now = time.monotonic()
+        elapsed = _duration(now - self._began)
+        if not counts["items"]:
+            return f"{self._name}: starting, {elapsed}"
+        rate = self._rate(now, counts["rows"] + counts["unchanged"])
+        parts = [f"{counts['items']:,} items", f"{rate:,.0f} rows/s"]
+        if counts["unchanged"]:
+            parts.append(f"{counts['unchanged']:,} unchanged")
+        parts.append(f"{counts['failures']:,} failed")
+        return f"{self._name}: {', '.join(parts)}, {elapsed}"
+
+    def _rate(self, now: float, rows: int) -> float:
+        self._recent.append((now, rows))
+        while len(self._recent) > 2 and self._recent[1][0] < now - _RATE_SECONDS:
+            self._recent.popleft()
+        began, before = self._recent[0]
+        return (rows - before) / max(now - began, 1.0)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,97 @@
+"""The receipt of a run, in words for people and as JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextframe_beam.transforms.receipt import CommitReceipt
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A committed run, as the command line tells of it.
+
+    Attributes:
+        receipt: What was committed.
+        to: The dataset.
+        dead_letters: Where the failed items are; None when none failed.
+        seconds: How long it took.
+    """
+
+    receipt: CommitReceipt
+    to: str
+    dead_letters: str | None
+    seconds: float
+
+    def to_json(self) -> str:
+        """Returns one JSON object on one line."""
+        return json.dumps(
+            {
+                **asdict(self.receipt),
+                "to": self.to,
+                "dead_letters": self.dead_letters,
+                "seconds": round(self.seconds, 3),
+            }
+        )
+
+    def text(self) -> str:
+        """Returns a few lines for people."""
+        receipt = self.receipt
+        lines = [f"{self._done()} (version {receipt.version} of {self.to}, {self.seconds:.1f} s)"]
+        if receipt.failed:
+            kept = f", kept in {self.dead_letters}" if self.dead_letters else ""
+            lines.append(f"{_items(receipt.failed)} failed{kept}")
+        size = f", {_size(receipt.bytes)} in {_files(receipt.fragments)}" if receipt.bytes else ""
+        lines.append(f"run {receipt.run_id}, mode {receipt.mode}{size}")
+        return "\n".join(lines)
+
+    def _done(self) -> str:
+        one = self.receipt
+        if one.already_committed:
+            return "this run was committed before, and nothing was done now"
+        if not one.rows_written and not one.rows_deleted:
+            if one.rows_unchanged:
+                stored = _documents(one.rows_unchanged, "is stored", "are stored")
+                return f"nothing changed: {stored} already, none was written"
+            others = "other " if one.failed else ""
+            return f"nothing to write: the source gave no {others}items"
+        new = one.rows_written - one.rows_replaced
+        parts = [f"wrote {_documents(one.rows_written)}"]
+        if one.rows_replaced:
+            parts[0] += f" ({new:,} new, {one.rows_replaced:,} replaced)"
+        if one.rows_deleted:
+            parts.append(f"deleted {one.rows_deleted:,}")
+        if one.rows_unchanged:
+            parts.append(f"{one.rows_unchanged:,} unchanged")
+        if one.rows_dropped:
+            parts.append(f"{one.rows_dropped:,} left out for a newer one of the same id")
+        return ", ".join(parts)
+
+
+def existing(path: str) -> str | None:
+    """Returns a local path as it is if there is such a file; an address without looking."""
+    return path if "://" in path or os.path.exists(path) else None
+
+
+def _documents(count: int, one: str = "", several: str = "") -> str:
+    return f"1 document {one}".rstrip() if count == 1 else f"{count:,} documents {several}".rstrip()
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count:,} items"
+
+
+def _files(count: int) -> str:
+    return "1 data file" if count == 1 else f"{count:,} data files"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

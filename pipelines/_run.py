@@ -1,0 +1,235 @@
+"""Runs a job so that it can be watched and interrupted, and cleans up when it fails.
+
+A local job runs in a thread of its own while the main thread shows its progress and listens for
+interrupts. However it ends, what is told about it is what the dataset says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from contextframe_beam import journal
+from contextframe_beam.connectors import progress
+from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError
+from contextframe_beam.pipelines import _logs
+from contextframe_beam.pipelines._progress import display
+from contextframe_beam.pipelines._settings import Settings
+
+if TYPE_CHECKING:
+    from contextframe_beam.transforms.receipt import CommitReceipt
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Seconds to wait for a commit under way, and for workers and writers that are told to stop.
+COMMIT_PATIENCE = 60.0
+STOP_PATIENCE = 10.0
+_LOOK_EVERY = 0.1
+
+
+class InterruptedRunError(CommitError):
+    """Somebody stopped the run before it was committed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is about to start.
+
+    Attributes:
+        start: Does all of it and returns the receipt.
+        name: What is read.
+        to: The dataset.
+        run_id: The run.
+        storage_options: Of the dataset.
+        dead_letters: Where failed items go.
+        runner: What runs it.
+        is_local: Whether that is this machine, and only it.
+    """
+
+    start: Callable[[], CommitReceipt]
+    name: str
+    to: str
+    run_id: str
+    storage_options: Mapping[str, str]
+    dead_letters: str
+    runner: str
+    is_local: bool
+
+
+def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
+    """Runs a job to its end.
+
+    Args:
+        job: What to run.
+        settings: How this process is interrupted.
+        quiet: Show no progress.
+
+    Raises:
+        InterruptedRunError: it was interrupted, and not committed.
+        Exception: whatever made it fail; it was not committed.
+    """
+    # What connectors print must not get into the result.
+    with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings):
+        return _run_here(job, settings, quiet) if job.is_local else _run_elsewhere(job)
+
+
+def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
+    existed = os.path.lexists(job.to)
+    settings.interrupts.postpone()
+    asked = settings.interrupts.asked
+    with _scratch_folder() as folder:
+        task = _Task(job)
+        try:
+            with display(job.name, quiet) as shown:
+                while not task.ended.wait(_LOOK_EVERY) and not asked.is_set():
+                    shown.show(progress.totals(folder))
+        except KeyboardInterrupt:  # where nobody took over the signals
+            asked.set()
+        if asked.is_set() and not task.ended.is_set():
+            settings.abandoned = True
+            _stop_everything()
+            ended_with: BaseException = InterruptedRunError("interrupted; nothing was committed")
+        elif task.error is None:
+            return task.result
+        else:
+            ended_with = task.error
+        if not task.is_new:
+            raise ended_with
+        return _told_by_dataset(job, folder, existed, ended_with)
+
+
+def _run_elsewhere(job: Job) -> CommitReceipt:
+    try:
+        return job.start()
+    except KeyboardInterrupt:
+        receipt = _receipt(job)
+        if receipt is not None:
+            return replace(receipt, already_committed=False)
+        raise InterruptedRunError(
+            f"interrupted; run {job.run_id} is not committed so far. {job.runner} may go on with "
+            "it: stop it there if it should not"
+        ) from None
+
+
+class _Task:
+    """A job in a thread that does not keep the process from ending.
+
+    Attributes:
+        ended: Set when there is a result or an error.
+        is_new: Whether no run of this id had been committed when it started.
+    """
+
+    result: CommitReceipt
+    error: BaseException | None = None
+
+    def __init__(self, job: Job) -> None:
+        self.ended = threading.Event()
+        self.is_new = False
+        self._job = job
+        threading.Thread(target=self._run, name="run", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            earlier = _receipt(self._job)
+            self.is_new = earlier is None
+            self.result = earlier or self._job.start()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+
+def _stop_everything() -> None:
+    """Ends all that could still write or commit, in this process and in the workers."""
+    from contextframe_beam.fragments import abort_all
+    from contextframe_beam.transaction import stop_commits
+
+    stop_commits(COMMIT_PATIENCE)
+    _end_workers()
+    aborting = threading.Thread(target=abort_all, daemon=True)
+    aborting.start()
+    aborting.join(STOP_PATIENCE)
+
+
+def _end_workers() -> None:
+    # Only a run that got as far as starting workers has loaded this.
+    processes = sys.modules.get("contextframe_beam.pipelines.processes")
+    if processes is not None:
+        processes.end_all(STOP_PATIENCE)
+
+
+def _death_of_worker() -> CommitError | None:
+    processes = sys.modules.get("contextframe_beam.pipelines.processes")
+    death = processes.death_of_worker(1.0) if processes is not None else None
+    return None if death is None else CommitError(death)
+
+
+def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException) -> CommitReceipt:
+    """Returns the receipt of a run that was committed although it ended badly; else cleans up."""
+    if isinstance(error, ConfigError):
+        raise error
+    if not isinstance(error, ContextFrameError):
+        error = _death_of_worker() or error
+    try:
+        receipt = _receipt(job)
+    except ContextFrameError as failure:
+        raise CommitError(
+            f"{error}. Whether run {job.run_id} was committed before cannot be seen: {failure}"
+        ) from error
+    if receipt is not None:
+        _LOGGER.warning("the run was committed before this happened: %s", error)
+        return replace(receipt, already_committed=False)
+    journal.delete_noted(folder, job.storage_options)
+    _remove_pieces(job)
+    if not existed:
+        _remove_empty(job.to)
+    raise error
+
+
+def _receipt(job: Job) -> CommitReceipt | None:
+    from contextframe_beam.transforms._commit import committed_receipt
+
+    return committed_receipt(job.to, job.run_id, job.storage_options)
+
+
+def _remove_pieces(job: Job) -> None:
+    from contextframe_beam.transforms.dead_letters import remove_pieces
+
+    with suppress(OSError):
+        remove_pieces(job.dead_letters, job.run_id)
+        os.rmdir(f"{job.to}.dead-letters")  # fails, as it should, when letters are in it
+
+
+def _remove_empty(path: str) -> None:
+    """Removes the folders of a local dataset that was never made, if nothing is in them."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        with suppress(OSError):
+            os.rmdir(folder)
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[str]:
+    """A folder for what the processes of a run count and note, and for Beam's temporary files."""
+    folder = tempfile.mkdtemp(prefix="contextframe-")
+    names = (progress.FOLDER_VARIABLE, journal.FOLDER_VARIABLE, "TMPDIR")
+    before = {name: os.environ.get(name) for name in names}
+    before_here, tempfile.tempdir = tempfile.tempdir, folder
+    os.environ.update(dict.fromkeys(names, folder))
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = before_here
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from contextframe_beam.pipelines._settings import Settings
+
+
+class SectionOption(click.Option):
+    """An option that `--help` may list under a heading of its own.
+
+    Args:
+        section: The heading.
+    """
+
+    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+def count(text: object) -> int:
+    """Reads a whole number from 1 on; click's own range writes `[x>=1]` into the help."""
+    if str(text).isascii() and str(text).isdigit() and int(str(text)) > 0:
+        return int(str(text))
+    raise click.BadParameter(f"{text!r} is not a whole number from 1 on")
+
+
+def storage_option(section: str = "Options") -> SectionOption:
+    """Returns `--storage-option`, whose value is a dict."""
+    return SectionOption(
+        ["--storage-option"],
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=pairs,
+        help="A credential or setting of the dataset's object store. Repeat it for several.",
+        section=section,
+    )
+
+
+def debug_option(section: str = "Options") -> SectionOption:
+    """Returns `--debug`, which the whole process heeds."""
+    return SectionOption(
+        ["--debug"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_set_debug,
+        help="Show tracebacks, and what Beam and its workers log.",
+        section=section,
+    )
+
+
+def pairs(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Turns `("a=1", "b=2")` into a dict."""
+    found = {}
+    for value in values:
+        key, sign, text = value.partition("=")
+        if not key or not sign:
+            raise click.UsageError(
+                f"{parameter.opts[0]} takes {parameter.metavar}, and {key!r} is none", context
+            )
+        found[key] = text
+    return found
+
+
+def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Settings).debug = True

@@ -1,0 +1,232 @@
+"""What `search`, `inspect` and `connectors` show: tables for people, plain values for scripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from contextframe_beam.dataset import FrameDataset
+    from contextframe_beam.record import FrameRecord
+
+#: How many of the newest runs and versions `inspect` shows; `--json` has all.
+SHOWN = 10
+
+_SNIPPET = 160
+_WORD = re.compile(r"\w+")
+_COUNTED = ("written", "replaced", "deleted", "unchanged", "failed")
+
+
+def hit_of(record: FrameRecord) -> dict[str, Any]:
+    """Returns a search result as JSON values."""
+    return {
+        "score": record.score,
+        "title": record.title,
+        "unique_id": record.unique_id,
+        "uuid": record.uuid,
+        "text_content": record.text_content,
+    }
+
+
+def show_hits(records: Iterable[FrameRecord], query: str) -> None:
+    """Prints search results, three lines each."""
+    console = _console()
+    for record in records:
+        head = Text.assemble((f"{record.score or 0:7.2f}  ", "dim"), (record.title, "bold"))
+        console.print(head, soft_wrap=True)
+        console.print(Text(f"         {record.unique_id or record.uuid}", "dim"), soft_wrap=True)
+        snippet = snippet_of(record.text_content or "", query)
+        if snippet and snippet != record.title:
+            console.print(Text(f"         {snippet}"), soft_wrap=True)
+
+
+def snippet_of(text: str, query: str) -> str:
+    """Returns the place of a text where a word of the query stands first, on one line."""
+    words = {word.lower() for word in _WORD.findall(query)}
+    first = next((one.start() for one in _WORD.finditer(text) if one[0].lower() in words), 0)
+    start = max(first - _SNIPPET // 4, 0)
+    if start:
+        start = text.find(" ", start, first) + 1 or start
+    part = text[start : start + _SNIPPET]
+    shown = " ".join(part.split())
+    before = "... " if start else ""
+    after = " ..." if start + _SNIPPET < len(text) else ""
+    return f"{before}{shown}{after}"
+
+
+def facts_of(dataset: FrameDataset) -> dict[str, Any]:
+    """Returns what there is to know about a dataset, as JSON values."""
+    stored = dataset.lance
+    states = dataset.states()
+    runs: dict[str, dict[str, Any]] = {}
+    for state in states:
+        for run in state.runs:
+            known = runs.setdefault(run.run_id, {**asdict(run), "sources": []})
+            known["sources"].append(state.source)
+    return {
+        "uri": dataset.uri,
+        "version": dataset.version,
+        "documents": len(dataset),
+        "embed_dim": dataset.embed_dim,
+        "storage_version": stored.data_storage_version,
+        "fragments": len(stored.get_fragments()),
+        "columns": [
+            {"name": column.name, "type": str(column.type), "nullable": column.nullable}
+            for column in dataset.schema
+        ],
+        "sources": [
+            {
+                "source": state.source,
+                "name": state.name,
+                "identity": dict(state.identity),
+                "partitions": dict(state.partitions),
+                "runs": [run.run_id for run in state.runs],
+            }
+            for state in states
+        ],
+        "runs": sorted(runs.values(), key=lambda run: int(run["version"])),
+        "versions": [
+            {
+                "version": one.version,
+                "at": one.at.isoformat(timespec="seconds"),
+                "run_id": one.run_id,
+                "mode": one.mode,
+                "counts": dict(one.counts),
+            }
+            for one in dataset.history()
+        ],
+    }
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Prints what `facts_of` found."""
+    console = _console()
+    console.print(
+        f"{facts['uri']}: {facts['documents']:,} documents, version {facts['version']}, "
+        f"{facts['fragments']} fragments, vectors of {facts['embed_dim']}, "
+        f"storage version {facts['storage_version']}",
+        markup=False,
+        soft_wrap=True,
+    )
+    _print_table(
+        console,
+        "Sources",
+        ("source", "connector", "runs", "partitions with a state", "arguments"),
+        [
+            (
+                one["source"],
+                one["name"],
+                len(one["runs"]),
+                len(one["partitions"]),
+                _arguments(one["identity"]),
+            )
+            for one in facts["sources"]
+        ],
+    )
+    for source in facts["sources"]:
+        _print_table(
+            console,
+            f"State of {source['name']} {source['source']}",
+            ("partition", "state"),
+            list(source["partitions"].items()),
+            at_most=SHOWN,
+        )
+    _print_table(
+        console,
+        "Runs",
+        ("run", "mode", "at", "version", *_COUNTED),
+        [
+            (run["run_id"], run["mode"], run["at"], run["version"], *(run[c] for c in _COUNTED))
+            for run in facts["runs"]
+        ],
+        at_most=SHOWN,
+    )
+    _print_table(
+        console,
+        "Versions",
+        ("version", "at", "made by", "run", "counts"),
+        [
+            (one["version"], one["at"], one["mode"], one["run_id"] or "", _counts(one["counts"]))
+            for one in facts["versions"]
+        ],
+        at_most=SHOWN,
+    )
+    _print_table(
+        console,
+        "Columns",
+        ("column", "type", "null"),
+        [
+            (one["name"], one["type"], "" if one["nullable"] else "never")
+            for one in facts["columns"]
+        ],
+    )
+
+
+def show_connectors(found: Sequence[Mapping[str, str]]) -> None:
+    """Prints the registered connectors."""
+    _print_table(
+        _console(),
+        "",
+        ("connector", "what it reads", "package"),
+        [
+            (
+                one["name"],
+                f"cannot be used: {one['error']}" if one["error"] else one["summary"],
+                f"{one['distribution']} {one['version']}",
+            )
+            for one in found
+        ],
+    )
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width; wrapping there only breaks what reads it.
+        console.width = 10_000
+    return console
+
+
+def _print_table(
+    console: Console,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    at_most: int | None = None,
+) -> None:
+    """Prints the last `at_most` rows as a table; nothing when there are none."""
+    if not rows:
+        return
+    left_out = len(rows) - at_most if at_most and len(rows) > at_most else 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows[left_out:]:
+        table.add_row(*(escape(_text(value)) for value in row))
+    console.print()
+    if title:
+        earlier = f" (the last {at_most} of {len(rows)}; --json shows all)" if left_out else ""
+        console.print(Text(f"{title}{earlier}", "bold underline"))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _arguments(identity: Mapping[str, Any]) -> str:
+    found = {**(identity.get("arguments") or {}), **(identity.get("sync") or {})}
+    return ", ".join(f"{name}={value}" for name, value in found.items())
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{value:,} {name}" for name, value in counts.items() if value and name in _COUNTED
+    )

@@ -1,0 +1,88 @@
+"""The command line: runs a command and tells the shell how it went.
+
+Exit codes: 0 done, 1 failed and nothing committed, 2 wrong usage. A failure is one message on the
+standard error: what was wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from contextframe_beam.pipelines._settings import Settings
+
+_PROGRAM = "contextframe-beam"
+
+DONE = 0
+FAILED = 1
+WRONG_USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command of this process and ends the process."""
+    at_once = False
+    try:
+        from contextframe_beam.pipelines._settings import Settings
+
+        settings = Settings()
+        settings.interrupts.install()
+        code = run(sys.argv[1:] if arguments is None else arguments, settings)
+        settings.interrupts.ignore()
+        at_once = settings.abandoned
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stderr.write("Error: interrupted; nothing was committed\n")
+        code = FAILED
+        at_once = True
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would complain again while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = DONE
+    if at_once:
+        # What was given up may still have threads, and an end in order would wait for them.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
+    """Runs a command in this process and returns its exit code.
+
+    Args:
+        arguments: What stands behind `contextframe-beam`, as in `["search", "kb.lance", "beam"]`.
+        settings: Holds what the options say, afterwards.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted before it changed anything.
+    """
+    # Nothing is imported before, so that an interrupt finds us listening.
+    import click
+
+    from contextframe_beam.pipelines import _logs
+    from contextframe_beam.pipelines._commands import commands
+    from contextframe_beam.pipelines._errors import report_of
+    from contextframe_beam.pipelines._settings import Settings
+
+    settings = settings or Settings()
+    with _logs.on_stderr(settings):
+        try:
+            with commands.make_context(_PROGRAM, list(arguments), obj=settings) as context:
+                commands.invoke(context)
+            return DONE
+        except BrokenPipeError:
+            raise
+        except click.exceptions.Exit as end:
+            return end.exit_code
+        except Exception as error:
+            report = report_of(error)
+            if settings.debug:
+                _logs.show_traceback(error)
+            click.echo(report.text(settings.debug), err=True)
+            return WRONG_USAGE if report.wrong_usage else FAILED
+
+
+if __name__ == "__main__":
+    main()
