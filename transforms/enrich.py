@@ -53,7 +53,7 @@ class Enrich(beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[Fram
     def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[FrameBatch]:
         enriched: beam.PCollection[FrameBatch] = batches | "Enrich" >> beam.ParDo(
             _EnrichDoFn(self._enrichers)
-        )
+        ).with_output_types(FrameBatch)
         return enriched
 
 

@@ -114,7 +114,9 @@ class WriteToLance(
         if not batches.windowing.is_default():
             # One commit for all, whatever windows the rows come in.
             batches = batches | "OneWindow" >> beam.WindowInto(GlobalWindows())
-        rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run.embed_dim))
+        rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run.embed_dim)).with_output_types(
+            RowBatch
+        )
         written = rows | "WriteFragments" >> beam.ParDo(_WriteFragmentsDoFn(run))
         # Makes a group of it even when there is nothing to write.
         header = batches.pipeline | "RunHeader" >> beam.Create([(0, Written())])

@@ -41,7 +41,9 @@ class MapToFrames(beam.PTransform[beam.PCollection[Page], beam.PCollection[Frame
         self._mapper = mapper
 
     def expand(self, pages: beam.PCollection[Page]) -> beam.PCollection[FrameBatch]:
-        frames: beam.PCollection[FrameBatch] = pages | "Map" >> beam.ParDo(_MapDoFn(self._mapper))
+        frames: beam.PCollection[FrameBatch] = pages | "Map" >> beam.ParDo(
+            _MapDoFn(self._mapper)
+        ).with_output_types(FrameBatch)
         return frames
 
 
