@@ -11,7 +11,10 @@ import random
 import sys
 from pathlib import Path
 
-_SYLLABLES = tuple("ba cor den gra ka lo mi ne pi ran sor sto tis ter ul vel".split(" "))
+# fmt: off
+_SYLLABLES = ("ba", "cor", "den", "gra", "ka", "lo", "mi", "ne",
+              "pi", "ran", "sor", "sto", "tis", "ter", "ul", "vel")
+# fmt: on
 _WORDS = 20_000
 _WORDS_A_DOCUMENT = 150
 

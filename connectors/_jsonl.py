@@ -235,7 +235,7 @@ def parse_document(data: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         value = _parse(data, len(data))
     else:
-        if _big_integers(data):
+        if big_integers(data):
             value = _parse(data, len(data))
     if type(value) is dict:
         return value
@@ -354,14 +354,14 @@ def _head(data: bytes, longest: int) -> bytes:
 
 
 def _rows_with_big_integers(data: bytes, rows: list[bytes]) -> set[int]:
-    found = _big_integers(data)
+    found = big_integers(data)
     if not found:
         return set()
     starts = [0, *accumulate(len(row) + 1 for row in rows)]
     return {bisect_right(starts, position) - 1 for position in found}
 
 
-def _big_integers(data: bytes) -> list[int]:
+def big_integers(data: bytes) -> list[int]:
     """Finds where `data` may hold integers beyond 64 bits, which orjson turns into floats.
 
     Such an integer has 19 digits or more, so two of them stand on consecutive multiples of nine:

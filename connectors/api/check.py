@@ -1,0 +1,215 @@
+"""Trying out a configuration: connects, reads one page a resource and shows how it is mapped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+from contextframe_beam.connectors.api.config import Resource
+from contextframe_beam.connectors.api.connector import APIConnector
+from contextframe_beam.connectors.page import Page, Partition, encode_item
+from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.errors import ContextFrameError
+from contextframe_beam.record import FrameRecord
+
+_SAMPLES = 3
+_SHOWN_TEXT = 300
+
+
+@dataclass(slots=True)
+class Sample:
+    """One record and the frame that is made of it.
+
+    Attributes:
+        item: The record as it was read.
+        unique_id: The frame's id; None: made of its content.
+        title: Its title, or None.
+        text: The beginning of its text.
+        timestamp: Its time.
+        metadata: Its metadata.
+        error: Why it cannot be mapped; "" when it can.
+    """
+
+    item: dict[str, Any]
+    unique_id: str | None = None
+    title: Any = None
+    text: str = ""
+    timestamp: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(slots=True)
+class ResourceReport:
+    """What one page of a resource showed.
+
+    Attributes:
+        name: The resource.
+        partition: Which part of it was read.
+        records: The number of records on the page that become documents.
+        failed: How many records cannot be read.
+        pages: How many pages there are, where the API tells; they are read in parallel.
+        next_page: Where the next page is; "" when this was the last one.
+        samples: The first records.
+        problem: Why it cannot be read; "" when it can.
+        hint: What is odd about it.
+    """
+
+    name: str
+    partition: str = ""
+    records: int = 0
+    failed: int = 0
+    pages: int | None = None
+    next_page: str = ""
+    samples: list[Sample] = field(default_factory=list)
+    problem: str = ""
+    hint: str = ""
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        base_url: The API.
+        problem: Why nothing could be checked, such as refused credentials; "" when it could.
+        resources: What each resource showed.
+    """
+
+    base_url: str
+    problem: str = ""
+    resources: list[ResourceReport] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything could be read and mapped."""
+        return not self.problem and not any(
+            one.problem or any(sample.error for sample in one.samples) for one in self.resources
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as JSON values, without secrets."""
+        report: dict[str, Any] = encode_item({"ok": self.ok, **asdict(self)})
+        return report
+
+    def __str__(self) -> str:
+        lines = [f"{self.base_url}: {self.problem or 'connected'}"]
+        for one in self.resources:
+            lines += ["", *_lines(one)]
+        return redact("\n".join(lines))
+
+
+def check(
+    config: str | os.PathLike[str] | Mapping[str, Any] | APIConnector,
+    resources: list[str] | None = None,
+    endpoint: str | None = None,
+) -> CheckReport:
+    """Connects, reads the first page of each resource, and maps its first records.
+
+    Nothing is written. A problem with the API becomes part of the report.
+
+    Args:
+        config: A YAML file, a dict of the same form, or a connector.
+        resources: The names of the resources to check; all when not given.
+        endpoint: An address to check instead.
+
+    Raises:
+        ConfigError: the configuration itself is wrong.
+    """
+    connector = config if isinstance(config, APIConnector) else APIConnector(config=config)  # type: ignore[arg-type]
+    report = CheckReport(connector.base_url)
+    try:
+        connector.ensure_authenticated()
+    except ContextFrameError as error:
+        report.problem = redact(str(error))
+        return report
+    names = resources or [one.name for one in connector.config.resources]
+    if endpoint is not None or not names:
+        report.resources.append(_checked(connector, endpoint or "", {"endpoint": endpoint}))
+    for name in names if endpoint is None else ():
+        report.resources.append(
+            _checked(connector, name, {"resources": [name]}, connector.config.resource(name))
+        )
+    return report
+
+
+def _checked(
+    connector: APIConnector,
+    name: str,
+    arguments: dict[str, Any],
+    resource: Resource | None = None,
+) -> ResourceReport:
+    report = ResourceReport(name)
+    try:
+        partition = next(iter(connector.partitions(**arguments)), None)
+        if partition is None:
+            report.hint = f"the parent {resource.parent if resource else ''} has no records"
+            return report
+        report.partition = partition.id
+        report.name = name or partition.id
+        if isinstance(partition.params, dict):
+            partition.params["probe"] = True
+        report.pages = connector.count_pages(partition)
+        page = connector.fetch_page(partition, None if report.pages is None else 0)
+        _describe(report, connector, partition, page)
+    except ContextFrameError as error:
+        report.problem = redact(str(error))
+    return report
+
+
+def _describe(
+    report: ResourceReport, connector: APIConnector, partition: Partition, page: Page
+) -> None:
+    report.records = len(page.items)
+    report.failed = len(page.failures)
+    if page.next_cursor is not None:
+        report.next_page = redact(repr(page.next_cursor))
+    elif report.pages is not None and report.pages > 1:
+        report.next_page = "by number"
+    if page.failures:
+        report.hint = page.failures[0].message
+    elif not page.items:
+        report.hint = "the first page has no records"
+    report.samples = [_sample(connector, item) for item in islice(page.items, _SAMPLES)]
+    if report.samples and all(one.unique_id is None for one in report.samples):
+        report.hint = "the records have no id, so each change makes a new document; set mapping.id"
+
+
+def _sample(connector: APIConnector, item: dict[str, Any]) -> Sample:
+    sample = Sample(item)
+    try:
+        record: FrameRecord = connector.map_to_frame_record(item)
+    except Exception as error:
+        sample.error = redact(f"{type(error).__name__}: {error}")
+        return sample
+    text = record.text_content or ""
+    sample.unique_id = record.unique_id
+    sample.title = record.metadata.get("title")
+    sample.text = text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "..."
+    sample.timestamp = record.timestamp
+    sample.metadata = record.metadata
+    return sample
+
+
+def _lines(report: ResourceReport) -> list[str]:
+    if report.problem:
+        return [f"{report.name}: {report.problem}"]
+    pages = f", {report.pages} pages" if report.pages is not None else ""
+    more = f", next: {report.next_page}" if report.next_page else ", no further page"
+    lines = [f"{report.name}: {report.records} records on the first page{pages}{more}"]
+    if report.failed:
+        lines.append(f"  {report.failed} records cannot be read")
+    if report.hint:
+        lines.append(f"  {report.hint}")
+    for sample in report.samples:
+        if sample.error:
+            lines.append(f"  cannot be mapped: {sample.error}")
+            continue
+        lines.append(f"  {sample.unique_id}  {sample.title or ''}".rstrip())
+        text = " ".join(sample.text.split())
+        lines.append(f"    text: {text[:100]!r}, time: {sample.timestamp}")
+        lines.append(f"    metadata: {', '.join(sorted(sample.metadata))}")
+    return lines

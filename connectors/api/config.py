@@ -1,0 +1,334 @@
+"""What a configured API connector can be told, as models that check it.
+
+The same models check a YAML file, a Python dict and the arguments of `APIConnector`, and give the
+JSON Schema that editors use (`schema.py`). The texts below the fields are its descriptions.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from contextframe_beam.connectors.api.models import (
+    AuthSetting,
+    Duration,
+    PaginatorSetting,
+    Parameter,
+    Section,
+    wrong,
+)
+
+#: A placeholder in the path, parameters, headers or body of a resource.
+PLACEHOLDER = re.compile(r"\{(parent(?:\.[\w@$-]+)+|since|until)\}")
+
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+_TIME_FORMATS = ("iso", "date", "epoch", "epoch_ms")
+
+Paths = str | list[str]
+
+
+def _as_text(value: Any) -> Any:
+    # YAML makes a date of what looks like one.
+    return value.isoformat() if isinstance(value, date) else value
+
+
+class Incremental(Section):
+    """What lets a run read only what changed since the last one."""
+
+    field: str
+    """The path, in a record, of the value that grows with each change: a time or a number."""
+    param: Parameter | None = None
+    """Where the request says since when; or use {since} in params, body or path. Without either,
+    everything is read, and older records are left out here."""
+    start: Annotated[str | int | float | None, BeforeValidator(_as_text)] = None
+    """Since when the first run reads; everything when not given."""
+    format: str | None = None
+    """How a request writes times: iso, date, epoch, epoch_ms, or a pattern such as %Y/%m/%d; as
+    the records have them when not given."""
+    lookback: Duration | None = None
+    """How far before the last value a run begins, for sources that show changes late."""
+    slice: Duration | None = None
+    """Reads the time from start to now in slices of this length, in parallel."""
+    until_param: Parameter | None = None
+    """Where the request of a slice says until when; or use {until}."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Incremental:
+        if self.slice is not None and self.start is None:
+            raise wrong(("slice",), "slices need a start")
+        if self.format and "%" not in self.format and self.format not in _TIME_FORMATS:
+            raise wrong(
+                ("format",),
+                f"is {self.format!r}; choose {', '.join(_TIME_FORMATS)}, or a pattern such as "
+                "%Y-%m-%d",
+                name=self.format,
+                known=list(_TIME_FORMATS),
+            )
+        return self
+
+
+class Filter(Section):
+    """A condition that a record must meet to become a document; all given ones must hold."""
+
+    field: str
+    """The path of the value in a record."""
+    equals: Any = None
+    """The value is this."""
+    not_equals: Any = None
+    """The value is not this."""
+    one_of: list[Any] | None = None
+    """The value is one of these."""
+    none_of: list[Any] | None = None
+    """The value is none of these."""
+    matches: str | None = None
+    """The value, as text, holds a match of this regular expression."""
+    exists: bool | None = None
+    """The field is there and not null, or is not."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Filter:
+        if self.model_fields_set <= {"field"}:
+            raise wrong(
+                (), "has no condition; give equals, not_equals, one_of, none_of, matches or exists"
+            )
+        try:
+            re.compile(self.matches or "")
+        except re.error as error:
+            raise wrong(("matches",), f"is not a regular expression: {error}") from None
+        return self
+
+
+class Relationship(Section):
+    """A relationship of a record to others."""
+
+    type: str
+    """What it is: parent, child, related, reference, member_of, or a name of your own."""
+    target: str
+    """The path of the other record's id, or of a list of them."""
+    resource: str | None = None
+    """The resource that the other record belongs to; this one when not given."""
+
+
+class RecordMapping(Section):
+    """Which fields of a record become what of a document."""
+
+    id: Paths | None = None
+    """Path(s) of what identifies a record, the first that is there; or a template such as
+    "{project}-{number}"."""
+    prefix: str | None = None
+    """Put before the id to make a unique_id; "<name>:<resource>#" when not given."""
+    title: Paths | None = None
+    """Path(s) of the title."""
+    text: str | None = None
+    """The path of the text, or a template such as "# {title}\\n\\n{body}"."""
+    timestamp: Paths | None = None
+    """Path(s) of the time of the last change: ISO 8601, or seconds or milliseconds since 1970."""
+    tags: str | None = None
+    """The path of the tags: a list, a list of objects with names, or text with commas."""
+    relationships: bool | list[Relationship] = True
+    """Relationships to other records; true takes parent_id, references, tags and the parent
+    resource's record."""
+    metadata: dict[str, str] | list[str] | None = None
+    """Which fields become metadata: names with their paths, or paths; all when not given."""
+    constants: dict[str, Any] = Field(default_factory=dict)
+    """Metadata that every record gets."""
+    record_type: str = "document"
+    """The type of the records."""
+
+
+class Resource(Section):
+    """One kind of records that an API has, such as contacts or tickets."""
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    """Names it; part of every unique_id."""
+    path: str | None = None
+    """Its address below base_url; the name when not given. {parent.id} stands for a field of the
+    parent's record."""
+    method: Literal["GET", "POST", "PUT"] = "GET"
+    """The HTTP method."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Query parameters."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Headers of its requests."""
+    body: Any = None
+    """The JSON body of its requests."""
+    form: dict[str, Any] | None = None
+    """The form that its requests send."""
+    safe_to_repeat: bool | None = None
+    """Whether a POST only reads, so that it may be sent again after an error."""
+    records: str | None = None
+    """The path of the records in an answer, such as data.items, or edges.*.node; $ is the whole
+    answer. A ? at its end says that it may be missing. Found by itself when not given."""
+    paginator: PaginatorSetting | None = None
+    """How its pages follow each other; found out when not given."""
+    incremental: Incremental | None = None
+    """What lets a run read only what changed."""
+    parent: str | None = None
+    """The resource for each of whose records this one is read."""
+    include: list[str] = Field(default_factory=list)
+    """Fields of the parent's record that its records get as _parent."""
+    ingest: bool = True
+    """Whether its records become documents; false for one that is only a parent."""
+    mapping: RecordMapping = RecordMapping()
+    """How its records become documents."""
+    filters: list[Filter] = Field(default_factory=list)
+    """Conditions that a record must meet."""
+    max_pages: Annotated[int, Field(ge=1)] | None = None
+    """The most pages that are read of it, for each record of the parent."""
+    max_items: Annotated[int, Field(ge=1)] | None = None
+    """The most records that are read of it, for each record of the parent."""
+    not_found: Literal["fail", "dead_letter", "skip"] | None = None
+    """What 404 means: fail the run, one dead letter, or no records. A dead letter for a resource
+    with a parent, else the run fails."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Resource:
+        if self.body is not None and self.form is not None:
+            raise wrong(("form",), "a request has either a body or a form, not both")
+        used = {match[1] for match in PLACEHOLDER.finditer(str(self.templates()))}
+        if self.parent is None and any(name.startswith("parent.") for name in used):
+            raise wrong(("path",), "uses {parent...}, but the resource has no parent")
+        if self.incremental is None and used & {"since", "until"}:
+            raise wrong(("path",), "uses {since} or {until} without incremental")
+        if self.incremental is not None and self.incremental.slice is not None:
+            asked = (self.incremental.param, self.incremental.until_param)
+            if any(
+                one is None and name not in used
+                for one, name in zip(asked, ("since", "until"), strict=True)
+            ):
+                raise wrong(
+                    ("incremental", "slice"),
+                    "needs to tell the API its ends: set param and until_param, or use {since} "
+                    "and {until}",
+                )
+        if self.parent is not None and self.incremental and self.incremental.slice:
+            raise wrong(
+                ("incremental", "slice"), "a resource with a parent cannot have slices as well"
+            )
+        return self
+
+    def templates(self) -> list[Any]:
+        """Returns what may hold placeholders."""
+        return [self.path, self.params, self.headers, self.body, self.form]
+
+    @property
+    def parent_fields(self) -> list[str]:
+        """The fields of the parent's record that requests need."""
+        found = (match[1] for match in PLACEHOLDER.finditer(str(self.templates())))
+        return sorted({one.removeprefix("parent.") for one in found if one.startswith("parent.")})
+
+
+class Budget(Section):
+    """How many requests may be sent, by all threads and worker processes together."""
+
+    per_second: float | None = None
+    """Requests a second."""
+    per_minute: float | None = None
+    """Requests a minute."""
+    per_hour: float | None = None
+    """Requests an hour."""
+    burst: int | None = None
+    """How many may be sent at once after a pause."""
+    name: str | None = None
+    """Budgets of one name and server are one, also of several sources."""
+    redis: str | None = None
+    """The address of a Redis server that workers on several machines share."""
+
+
+class Cache(Section):
+    """Answers that are kept on disk, shared by all worker processes."""
+
+    ttl: Duration
+    """How long an answer is used without asking again."""
+    path: str | None = None
+    """The file that they are kept in."""
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    """How many bytes are kept."""
+
+
+class ApiConfig(Section):
+    """A source behind an HTTP API."""
+
+    base_url: str
+    """Where the API is; paths of resources are below it."""
+    name: Annotated[str, Field(pattern=_NAME)] | None = None
+    """Names the source; part of every unique_id, the host when not given. With a name the source
+    stays the same when resources are added."""
+    auth: AuthSetting | None = None
+    """How requests authenticate; secrets are references such as env:TOKEN."""
+    auth_check: str | None = None
+    """An address that is asked first, to see whether the API accepts the credentials."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Headers of all requests."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Query parameters of all requests."""
+    paginator: PaginatorSetting | None = None
+    """How pages follow each other, for resources that do not say."""
+    resources: list[Resource] = Field(default_factory=list)
+    """What is read."""
+    budget: Budget | None = None
+    """How many requests may be sent."""
+    cache: Cache | None = None
+    """Keeps answers on disk; off when not given."""
+    retries: Annotated[int, Field(ge=0)] | None = None
+    """How often a request is repeated after an error that may pass."""
+    timeout: Duration | None = None
+    """How long to wait for an answer to begin."""
+    total_timeout: Duration | None = None
+    """How long a request may take with all its attempts."""
+    max_wait: Duration | None = None
+    """The longest pause that is made because the API asks for it."""
+    max_response_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Larger answers are refused."""
+    ca_bundle: str | None = None
+    """A file of certificates that servers are checked against."""
+    allowed_origins: list[str] = Field(default_factory=list)
+    """Other origins (https://host:port) that links may lead to; they get no credentials."""
+    max_in_flight: Annotated[int, Field(ge=1)] = 16
+    """How many requests one process keeps open."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ApiConfig:
+        by_name: dict[str, Resource] = {}
+        for index, resource in enumerate(self.resources):
+            if resource.name in by_name:
+                raise wrong(
+                    ("resources", index, "name"),
+                    f"is {resource.name!r}, like that of another resource",
+                )
+            by_name[resource.name] = resource
+        for index, resource in enumerate(self.resources):
+            if resource.parent is not None and resource.parent not in by_name:
+                raise wrong(
+                    ("resources", index, "parent"),
+                    f"is {resource.parent!r}, which is no resource",
+                    name=resource.parent,
+                    known=list(by_name),
+                )
+            seen = [resource.name]
+            above = resource.parent
+            while above is not None:
+                if above in seen:
+                    raise wrong(
+                        ("resources", index, "parent"),
+                        f"makes a circle: {' -> '.join([*seen, above])}",
+                    )
+                seen.append(above)
+                above = by_name[above].parent if above in by_name else None
+            targets = resource.mapping.relationships
+            for number, one in enumerate(targets if isinstance(targets, list) else []):
+                if one.resource is not None and one.resource not in by_name:
+                    raise wrong(
+                        ("resources", index, "mapping", "relationships", number, "resource"),
+                        f"is {one.resource!r}, which is no resource",
+                        name=one.resource,
+                        known=list(by_name),
+                    )
+        return self
+
+    def resource(self, name: str) -> Resource | None:
+        """Returns the resource of a name."""
+        return next((one for one in self.resources if one.name == name), None)

@@ -1,0 +1,447 @@
+"""APIConnector: any HTTP API as a source, configured instead of programmed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from contextframe_beam.connectors import _identity, secrets
+from contextframe_beam.connectors.api.answer import nearest
+from contextframe_beam.connectors.api.config import ApiConfig, Resource
+from contextframe_beam.connectors.api.load import load_config
+from contextframe_beam.connectors.api.mapping import RESOURCE, ResourceMapper, page_style_record
+from contextframe_beam.connectors.api.models import paginator_of, seconds_of
+from contextframe_beam.connectors.api.numbered import PageNumber
+from contextframe_beam.connectors.api.pages import PageReader
+from contextframe_beam.connectors.api.plan import Planner
+from contextframe_beam.connectors.api.resource import Endpoint, below
+from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http.auth import auth_from_config
+from contextframe_beam.connectors.http.budget import Budget
+from contextframe_beam.connectors.http.cache import Cache
+from contextframe_beam.connectors.http.client import HttpClient
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.json_file import NotAuthenticatedError
+from contextframe_beam.connectors.kinds import PaginatedConnector
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
+from contextframe_beam.connectors.source import Source
+from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.record import FrameRecord
+
+_ENDPOINT = "/api/v1/documents"
+_AUTH_CHECK = "/api/v1/me"
+_PAGE_STYLE = PageNumber(size=100, size_param="limit", stop_at_short_page=True)
+
+_CONNECT_SECONDS = 10.0
+_REFUSED = (401, 403, 407)
+_FAILURES_LISTED = 100
+
+
+class APIConnector(PaginatedConnector):
+    """Any HTTP API: resources, pages, authentication and mapping are configured.
+
+    Without resources, `sync_documents(endpoint, params)` reads one endpoint by page number
+    (`page` and `limit`), as simple APIs want it.
+
+    Args:
+        base_url: Where the API is.
+        api_key: A key that is sent as `Authorization: Bearer ...`, best as a reference (env:KEY).
+        config: A YAML file that says everything else, or a dict of the same form.
+        name: Names the source; part of every unique_id.
+        auth: How requests authenticate, as `{"type": "basic", ...}`.
+        auth_check: An address that tells whether the credentials are accepted; `/api/v1/me` when
+            only an `api_key` is given. Where it does not exist nothing is checked.
+        headers: Headers of all requests.
+        params: Query parameters of all requests.
+        paginator: How pages follow each other, as `{"type": "cursor", ...}`.
+        resources: What is read, as a list of dicts.
+        budget: How many requests may be sent, as `{"per_second": 5}`.
+        cache: Keeps answers on disk, as `{"ttl": "1h"}`.
+        retries: How often a request is repeated after an error that may pass.
+        timeout: Seconds to wait for an answer to begin.
+        max_in_flight: How many requests one process keeps open; 16 if nothing is said.
+
+    Raises:
+        ConfigError: the configuration cannot be read, or says something wrong.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        config: str | os.PathLike[str] | dict[str, Any] | None = None,
+        name: str | None = None,
+        auth: dict[str, Any] | None = None,
+        auth_check: str | None = None,
+        headers: dict[str, str] | None = None,
+        params: dict[str, Any] | None = None,
+        paginator: dict[str, Any] | str | None = None,
+        resources: list[dict[str, Any]] | None = None,
+        budget: dict[str, Any] | None = None,
+        cache: dict[str, Any] | None = None,
+        retries: int | None = None,
+        timeout: float | None = None,
+        max_in_flight: int | None = None,
+    ) -> None:
+        super().__init__()
+        given = {
+            "base_url": base_url,
+            "name": name,
+            "auth": auth,
+            "auth_check": auth_check,
+            "headers": headers,
+            "params": params,
+            "paginator": paginator,
+            "resources": resources,
+            "budget": budget,
+            "cache": cache,
+            "retries": retries,
+            "timeout": timeout,
+            "max_in_flight": max_in_flight,
+        }
+        if api_key is not None:
+            if auth is not None:
+                raise ConfigError("give either api_key or auth, not both")
+            given["auth"] = {"type": "bearer", "token": api_key}
+        settings = {key: value for key, value in given.items() if value is not None}
+        self._config, values = load_config(config, settings)
+        self.base_url = urls.checked_base(self._config.base_url)
+        if self._config.auth_check is None and api_key is not None and not self._config.resources:
+            values["auth_check"] = urljoin(self.base_url, _AUTH_CHECK)
+        # What a file says travels, because the file itself stays here.
+        travelling = secrets.referenced(values)
+        self._arguments = ((), {"config": travelling})
+        secrets.register_literals(travelling)
+        self._auth_check = values.get("auth_check")
+        self.max_in_flight = self._config.max_in_flight
+        self.source_name = self._config.name or urlsplit(self.base_url).netloc.rpartition("@")[2]
+        self._lock = threading.RLock()
+        self._http: HttpClient | None = None
+        self._endpoints: dict[str, Endpoint] = {}
+        self._mappers = {
+            one.name: ResourceMapper(one.mapping, self.source_name, one.name, self._prefix_of)
+            for one in self._config.resources
+        }
+        self._reader = PageReader(self._endpoint_of, self._send)
+        self._failed = 0
+        self._failures: list[dict[str, str]] = []
+
+    @property
+    def config(self) -> ApiConfig:
+        """The checked configuration; secrets in it are references."""
+        return self._config
+
+    def authenticate(self) -> bool:
+        """Prepares the client, and asks `auth_check` whether the credentials are accepted.
+
+        Raises:
+            ConnectorError: they are not, or the API cannot be reached. (It is a ValueError.)
+            SecretError: a reference cannot be resolved.
+        """
+        client = self._client()
+        if self._auth_check is not None:
+            try:
+                client.send(HttpRequest("GET", below(self.base_url, self._auth_check)))
+            except HttpError as error:
+                if error.status in _REFUSED:
+                    raise ConnectorError(
+                        f"Authentication failed: {error.status} ({error})"
+                    ) from error
+                if not 400 <= error.status < 500:
+                    raise
+                # Who has no such address does not refuse anybody.
+                self.logger.info("the credentials could not be checked: %s", error)
+        self.authenticated = True
+        return True
+
+    def sync_documents(
+        self,
+        endpoint: str | None = None,
+        params: dict[str, Any] | None = None,
+        *,
+        resources: list[str] | None = None,
+        max_pages: int | None = None,
+        max_items: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Fetches the records of an endpoint, or of the configured resources.
+
+        Args:
+            endpoint: An address that is read page by page; `/api/v1/documents` if neither it nor
+                any resource is given.
+            params: Its query parameters.
+            resources: The names of the resources to read; all when not given.
+            max_pages: The most pages that are read of each, for each record of a parent.
+            max_items: The most records that are read of each, for each record of a parent.
+
+        Raises:
+            RuntimeError: `authenticate` was not called.
+            ConnectorError: a page cannot be read.
+        """
+        return list(
+            self.sync_documents_stream(
+                endpoint, params, resources=resources, max_pages=max_pages, max_items=max_items
+            )
+        )
+
+    def sync_documents_stream(  # type: ignore[override]
+        self,
+        endpoint: str | None = None,
+        params: dict[str, Any] | None = None,
+        *,
+        resources: list[str] | None = None,
+        max_pages: int | None = None,
+        max_items: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yields what `sync_documents` returns, one record after the other."""
+        if not self.authenticated:
+            raise NotAuthenticatedError("Not authenticated: call authenticate() first")
+        found = self.partitions(
+            endpoint, params, resources=resources, max_pages=max_pages, max_items=max_items
+        )
+        for page in self._pages_of(found):
+            self._note(page.failures)
+            yield from page.items
+
+    def partitions(
+        self,
+        endpoint: str | None = None,
+        params: dict[str, Any] | None = None,
+        *,
+        resources: list[str] | None = None,
+        max_pages: int | None = None,
+        max_items: int | None = None,
+        resume_from: Mapping[str, Any] | None = None,
+    ) -> Iterator[Partition]:
+        """Yields one partition for each resource, record of a parent, or slice of time.
+
+        Args:
+            endpoint: As for `sync_documents`.
+            params: As for `sync_documents`.
+            resources: As for `sync_documents`.
+            max_pages: As for `sync_documents`.
+            max_items: As for `sync_documents`.
+            resume_from: The states that an earlier run reached, by the id of the partition.
+
+        Raises:
+            ConfigError: an argument makes no sense.
+        """
+        limits = {"max_pages": max_pages, "max_items": max_items}
+        for name, most in limits.items():
+            if most is not None and most < 1:
+                raise ConfigError(f"{name} is {most}; it must be at least 1")
+        run = uuid.uuid4().hex
+        chosen = self._chosen(endpoint, params, resources)
+        if not chosen:
+            asked = {"endpoint": endpoint or _ENDPOINT, "params": params, **limits}
+            given = {key: value for key, value in asked.items() if value is not None}
+            yield Partition(endpoint or _ENDPOINT, {**given, "run": run, "probe": True})
+            return
+        planner = Planner(
+            self._config, run, resume_from or {}, limits, self._mappers.__getitem__, self._items_of
+        )
+        for resource in chosen:
+            yield from planner.partitions(resource)
+
+    def count_pages(self, partition: Partition) -> int | None:
+        """Returns how many pages a partition has, where its first one tells."""
+        return self._reader.count(partition)
+
+    def fetch_page(self, partition: Partition, cursor: Any) -> Page:
+        """Returns one page of a partition."""
+        return self._reader.fetch(partition, cursor)
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
+        """Turns a record into a frame, as its resource's `mapping` says.
+
+        Without resources: the text is `content`, all other fields are metadata, and the unique_id
+        is `api:<id>`.
+        """
+        mapper = self._mappers.get(item.get(RESOURCE, ""))
+        if mapper is None and len(self._mappers) == 1 and RESOURCE not in item:
+            mapper = next(iter(self._mappers.values()))
+        return page_style_record(item) if mapper is None else mapper.map(item)
+
+    def get_stats(self) -> dict[str, Any]:
+        """Returns the base class's numbers, those of the client, and what failed."""
+        sent = {} if self._http is None else asdict(self._http.stats)
+        return {
+            **super().get_stats(),
+            **sent,
+            "failed": self._failed,
+            "failures": list(self._failures),
+        }
+
+    def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns what makes this source itself.
+
+        That is its name, or else `base_url` and what its resources ask for; and what of it is
+        read. Secrets and what only tunes the reading are left out.
+        """
+        config = self._config
+        arguments: dict[str, Any] = {"name": config.name}
+        if config.name is None:
+            arguments = {
+                "base_url": self.base_url,
+                "params": _identity.jsonable(secrets.referenced(config.params)),
+                "resources": [_resource_identity(one) for one in config.resources],
+            }
+        sync = {key: value for key, value in (sync_kwargs or {}).items() if value is not None}
+        if not config.resources:
+            sync.setdefault("endpoint", _ENDPOINT)
+        if "resources" in sync:
+            sync["resources"] = sorted(sync["resources"])
+        identity = {
+            "connector": _identity.class_path(type(self)),
+            "arguments": {key: value for key, value in arguments.items() if value},
+        }
+        if sync:
+            identity["sync"] = _identity.jsonable(secrets.referenced(sync))
+        return identity
+
+    def _chosen(
+        self,
+        endpoint: str | None,
+        params: dict[str, Any] | None,
+        names: Iterable[str] | None,
+    ) -> list[Resource]:
+        """Returns the resources to read; none when it is an endpoint instead."""
+        if endpoint is not None or not self._config.resources:
+            if names:
+                raise ConfigError("give either an endpoint or resources, not both")
+            return []
+        if params:
+            raise ConfigError("params go with an endpoint; resources have their own")
+        if not names:
+            return [one for one in self._config.resources if one.ingest]
+        chosen = []
+        for name in dict.fromkeys(names):
+            resource = self._config.resource(name)
+            if resource is None:
+                known = [one.name for one in self._config.resources]
+                hint = nearest(name, known) or f"; there are {', '.join(known)}"
+                raise ConfigError(f"there is no resource {name!r}{hint}")
+            chosen.append(resource)
+        return chosen
+
+    def _endpoint_of(self, params: Mapping[str, Any]) -> Endpoint:
+        name = params.get("resource")
+        if name is None:
+            # Made anew each time: it is cheap, and there is one for each set of parameters.
+            resource = Resource(name="endpoint", params=dict(params.get("params") or {}))
+            url = urls.joined(self.base_url, params["endpoint"])
+            paginator = paginator_of(self._config.paginator) or _PAGE_STYLE
+            return Endpoint(self._config, resource, url, paginator, marked=False)
+        with self._lock:
+            found = self._endpoints.get(name)
+            if found is None:
+                resource_named = self._config.resource(name)
+                if resource_named is None:
+                    raise ConfigError(f"there is no resource {name!r} in the configuration")
+                found = self._endpoints[name] = Endpoint(self._config, resource_named)
+            return found
+
+    def _prefix_of(self, name: str) -> str:
+        resource = self._config.resource(name)
+        own = None if resource is None else resource.mapping.prefix
+        return f"{self.source_name}:{name}#" if own is None else own
+
+    def _items_of(self, partitions: Iterable[Partition]) -> Iterator[dict[str, Any]]:
+        for page in self._pages_of(partitions):
+            for letter in page.failures:
+                # Where the resource is read itself, it becomes a dead letter there.
+                self.logger.warning("%s, %s: %s", page.partition, page.position, letter.message)
+            yield from page.items
+
+    def _pages_of(self, partitions: Iterable[Partition]) -> Iterator[Page]:
+        """Reads partitions in this process, several pages at once."""
+        info = SourceInfo("", self.name)
+        return Source(_Reading(self, partitions), info=info).pages()
+
+    def _note(self, failures: list[DeadLetter]) -> None:
+        for letter in failures:
+            self._failed += 1
+            self.logger.warning("%s, %s: %s", letter.partition, letter.position, letter.message)
+            if len(self._failures) < _FAILURES_LISTED:
+                self._failures.append(
+                    {
+                        "partition": letter.partition,
+                        "position": letter.position,
+                        "message": letter.message,
+                    }
+                )
+
+    def _send(self, request: HttpRequest) -> HttpResponse:
+        return self._client().send(request)
+
+    def _client(self) -> HttpClient:
+        with self._lock:
+            if self._http is None:
+                self._http = _client_of(self._config, self.base_url)
+            return self._http
+
+
+class _Reading(PaginatedConnector):
+    """Reads given partitions of a connector, whatever a subclass of it may override."""
+
+    def __init__(self, connector: APIConnector, partitions: Iterable[Partition]) -> None:
+        super().__init__()
+        self.name = connector.name
+        self.max_in_flight = connector.max_in_flight
+        self._connector = connector
+        self._partitions = partitions
+
+    def partitions(self) -> Iterable[Partition]:
+        return self._partitions
+
+    def count_pages(self, partition: Partition) -> int | None:
+        return self._connector.count_pages(partition)
+
+    def fetch_page(self, partition: Partition, cursor: Any) -> Page:
+        return self._connector.fetch_page(partition, cursor)
+
+
+def _client_of(config: ApiConfig, base_url: str) -> HttpClient:
+    """Makes the client that a configuration describes."""
+    given: dict[str, Any] = {
+        "retries": config.retries,
+        "max_response_bytes": config.max_response_bytes,
+        "ca_bundle": config.ca_bundle,
+    }
+    for name in ("timeout", "total_timeout", "max_wait"):
+        duration = getattr(config, name)
+        given[name] = None if duration is None else seconds_of(duration)
+    if given["timeout"] is not None:
+        given["timeout"] = (min(_CONNECT_SECONDS, given["timeout"]), given["timeout"])
+    if config.budget is not None:
+        given["budget"] = Budget.from_config(config.budget.model_dump(exclude_none=True))
+    if config.cache is not None:
+        cache = config.cache.model_dump(exclude_none=True)
+        given["cache"] = Cache.from_config({**cache, "ttl": seconds_of(cache["ttl"])})
+    settings = {name: value for name, value in given.items() if value is not None}
+    client = HttpClient(
+        base_url,
+        headers=config.headers,
+        pool_size=config.max_in_flight,
+        allowed_origins=config.allowed_origins,
+        **settings,
+    )
+    if config.auth is not None:
+        auth = config.auth.model_dump(by_alias=True, exclude_unset=True)
+        client.auth = auth_from_config(auth, client)
+    return client
+
+
+def _resource_identity(resource: Resource) -> dict[str, Any]:
+    asked = resource.model_dump(
+        include={"name", "path", "method", "params", "body", "form", "parent", "filters"},
+        exclude_defaults=True,
+    )
+    found: dict[str, Any] = _identity.jsonable(secrets.referenced(asked))
+    return found

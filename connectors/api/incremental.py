@@ -1,0 +1,185 @@
+"""Reading only what changed: values that grow, how requests write them, and slices of time.
+
+A value is kept as the records have it: a time as text or as seconds or milliseconds since 1970, or
+a number that only grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+from contextframe_beam.connectors.api.config import Incremental
+from contextframe_beam.connectors.api.models import seconds_of
+from contextframe_beam.connectors.mapper import as_timestamp, lookup
+from contextframe_beam.errors import ConfigError
+
+_MILLISECONDS = 100_000_000_000
+_MOST_SLICES = 100_000
+_DATE_LENGTH = 10
+
+Value = str | int | float
+
+
+def newest(items: Iterable[Any], field: str, known: Value | None = None) -> Value | None:
+    """Returns the greatest value that records have in a field.
+
+    Args:
+        items: The records; those without a value do not count, and of several kinds (text,
+            number) the first one does.
+        field: The path of the value.
+        known: A value from before, returned when none is greater.
+    """
+    best, rank = None, None
+    for item in items:
+        value = lookup(item, field)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            continue
+        here = _rank(value)
+        if rank is None or (here[0] == rank[0] and here[1] > rank[1]):
+            best, rank = value, here
+    if known is None or rank is None:
+        return known if best is None else best
+    there = _rank(known)
+    return known if there[0] == rank[0] and there[1] > rank[1] else best
+
+
+def is_before(value: Any, since: Value) -> bool:
+    """Tells whether a record's value is certainly smaller than `since`."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return False
+    here, there = _rank(value), _rank(since)
+    return here[0] == there[0] and bool(here[1] < there[1])
+
+
+def request_value(value: Value, settings: Incremental) -> Value:
+    """Returns a value as a request writes it, moved back by the lookback.
+
+    Raises:
+        ConfigError: it is to be written as a time, and is none.
+    """
+    if settings.lookback is None and settings.format is None:
+        return value
+    time = _time_of(value)
+    if time is None:
+        raise ConfigError(
+            f"incremental: {value!r} is not a time, so it has no lookback and no format"
+        )
+    if settings.lookback is not None:
+        time -= timedelta(seconds=seconds_of(settings.lookback))
+    return written(time, settings.format, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A piece of time.
+
+    Attributes:
+        since: Its beginning, as a request writes it.
+        until: Its end, as a request writes it.
+        begin: Its beginning, in the form of the value that the slices began with.
+    """
+
+    since: Value
+    until: Value
+    begin: Value
+
+
+def slices(settings: Incremental, since: Value, now: datetime) -> Iterator[Slice]:
+    """Yields slices of time, the oldest first.
+
+    They overlap by the smallest step that requests can write, because APIs differ in whether the
+    ends belong to them. The last one ends at `now`, or at `since` when that is later.
+
+    Raises:
+        ConfigError: `since` is not a time, or there would be too many slices.
+    """
+    start = _time_of(since)
+    if start is None:
+        raise ConfigError(f"incremental: slices need times, and {since!r} is none")
+    if settings.lookback is not None:
+        start -= timedelta(seconds=seconds_of(settings.lookback))
+    length = timedelta(seconds=seconds_of(settings.slice or 0))
+    if length <= timedelta() or (now - start) / length > _MOST_SLICES:
+        raise ConfigError(
+            f"incremental: slices of {settings.slice} from {since} on are more than "
+            f"{_MOST_SLICES:,}; make them longer"
+        )
+    form = settings.format or _form_of(since)
+    overlap = timedelta(days=1) if form == "date" else timedelta(seconds=1)
+    begin = start
+    while True:
+        end = begin + length
+        last = end >= now
+        end = max(now, begin) if last else end
+        shown = begin if begin == start else begin - overlap
+        yield Slice(
+            written(shown, form, since), written(end, form, since), written(begin, None, since)
+        )
+        if last:
+            return
+        begin = end
+
+
+def written(time: datetime, form: str | None, like: Value) -> Value:
+    """Returns a time in a format; without one, in the form of another value."""
+    if form is None:
+        form = _form_of(like)
+    if form == "iso":
+        text = time.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+        return text
+    if form == "date":
+        return time.astimezone(timezone.utc).date().isoformat()
+    if form in ("epoch", "epoch_ms"):
+        seconds = time.timestamp()
+        return int(seconds * 1000) if form == "epoch_ms" else int(seconds)
+    return time.astimezone(timezone.utc).strftime(form)
+
+
+def _form_of(value: Value) -> str:
+    if isinstance(value, str):
+        if value.isdecimal():
+            return "epoch"
+        return "date" if len(value) == _DATE_LENGTH else "iso"
+    return "epoch_ms" if abs(value) >= _MILLISECONDS else "epoch"
+
+
+def _rank(value: Value) -> tuple[str, Any]:
+    """Returns something to compare values of one kind by."""
+    if not isinstance(value, str):
+        return "number", value
+    time = _parsed(value)
+    return ("text", value) if time is None else ("time", time)
+
+
+def _time_of(value: Value) -> datetime | None:
+    text = as_timestamp(value)
+    return None if text is None else _parsed(text)
+
+
+def _parsed(text: str) -> datetime | None:
+    if len(text) < _DATE_LENGTH or text[4:5] != "-":
+        return None
+    try:
+        time = datetime.fromisoformat(_normal(text))
+    except ValueError:
+        try:
+            time = datetime.combine(date.fromisoformat(text[:_DATE_LENGTH]), datetime.min.time())
+        except ValueError:
+            return None
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+
+
+def _normal(text: str) -> str:
+    """Returns ISO 8601 text as Python 3.10 reads it: six decimals, an offset with a colon."""
+    if text.endswith(("Z", "z")):
+        text = text[:-1] + "+00:00"
+    head, dot, tail = text.partition(".")
+    if dot:
+        digits = tail[: next((n for n, one in enumerate(tail) if not one.isdigit()), len(tail))]
+        text = f"{head}.{digits[:6].ljust(6, '0')}{tail[len(digits) :]}"
+    if len(text) > 5 and text[-5] in "+-" and text[-4:].isdigit() and "T" in text:
+        text = f"{text[:-2]}:{text[-2:]}"
+    return text

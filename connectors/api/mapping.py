@@ -1,0 +1,130 @@
+"""From an API's record to a frame, as a configuration says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from contextframe_beam.connectors.api.config import RecordMapping
+from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
+from contextframe_beam.record import FrameRecord
+
+#: What a record gets to know where it is from; left out of the metadata like all such names.
+RESOURCE = "_resource"
+PARENT = "_parent"
+#: The unique_id of the parent's record, inside `_parent`.
+UNIQUE_ID = "_unique_id"
+
+_TEMPLATE = re.compile(r"\{([^{}]+)\}")
+_TARGET_NAMES = ("id", "_id", "uuid", "name")
+
+
+class ResourceMapper:
+    """Maps the records of one resource.
+
+    Args:
+        mapping: What the configuration says.
+        source: The name of the source.
+        resource: The name of the resource.
+        prefix_of: Gives the prefix of the unique_ids of a resource by its name.
+    """
+
+    def __init__(
+        self, mapping: RecordMapping, source: str, resource: str, prefix_of: Callable[[str], str]
+    ) -> None:
+        self.prefix = prefix_of(resource)
+        self._template = mapping.id if isinstance(mapping.id, str) and "{" in mapping.id else None
+        self._origin = {"source": source, "resource": resource}
+        targets = mapping.relationships
+        self._linked = targets is True
+        self._targets = [
+            (one.type, one.target, prefix_of(one.resource or resource))
+            for one in (targets if isinstance(targets, list) else [])
+        ]
+        own: dict[str, Any] = {
+            name: _paths(value)
+            for name in ("id", "title", "timestamp")
+            if (value := getattr(mapping, name)) is not None and not _is_template(value)
+        }
+        if mapping.tags is not None:
+            own["tags"] = mapping.tags
+        chosen = mapping.metadata
+        self._mapper = FieldMapper(
+            text=mapping.text,
+            relationships=self._linked,
+            metadata=tuple(chosen) if isinstance(chosen, list) else chosen,
+            constants=mapping.constants,
+            record_type=mapping.record_type,
+            **own,
+        )
+
+    def map(self, item: Mapping[str, Any]) -> FrameRecord:
+        """Returns the record of an item.
+
+        Raises:
+            RecordError: the item is not an object.
+        """
+        record = self._mapper.map(item)
+        record.unique_id = self.unique_id(item)
+        metadata = record.metadata
+        for name, value in self._origin.items():
+            metadata.setdefault(name, value)
+        links = [
+            {"relationship_type": kind, "target_id": prefix + target}
+            for kind, path, prefix in self._targets
+            for target in names(lookup(item, path), _TARGET_NAMES)
+        ]
+        parent = item.get(PARENT)
+        if self._linked and isinstance(parent, Mapping) and parent.get(UNIQUE_ID):
+            links.append({"relationship_type": "parent", "target_id": parent[UNIQUE_ID]})
+        if links:
+            metadata["relationships"] = [*(metadata.get("relationships") or ()), *links]
+        return record
+
+    def unique_id(self, item: Mapping[str, Any]) -> str | None:
+        """Returns the unique_id of an item; None when it has no id, or only a part of one."""
+        if self._template is None:
+            text = as_text(first(item, self._mapper.id))
+        else:
+            parts = [
+                as_text(lookup(item, path.strip())) for path in _TEMPLATE.findall(self._template)
+            ]
+            rest = iter(parts)
+            text = _TEMPLATE.sub(lambda _: next(rest), self._template) if all(parts) else ""
+        return self.prefix + text if text else None
+
+
+def page_style_record(item: dict[str, Any]) -> FrameRecord:
+    """Maps an item as `APIConnector` does when no resources are configured.
+
+    The text is `content`. All other fields but `id` and `url` become metadata, `id` as `api_id`
+    and `url` as `api_url`; the unique_id is `api:<id>`.
+    """
+    identifier = as_text(item.get("id"))
+    author = item.get("author")
+    metadata = {
+        "source": "api",
+        "api_id": item.get("id"),
+        "api_url": item.get("url"),
+        "created_at": item.get("created_at"),
+        "updated_at": item.get("updated_at"),
+        "author": author.get("name") if isinstance(author, Mapping) else author,
+        **{key: value for key, value in item.items() if key not in ("content", "id", "url")},
+    }
+    updated = item.get("updated_at")
+    return FrameRecord(
+        text_content=as_text(item.get("content")),
+        metadata=metadata,
+        record_type="document",
+        unique_id=f"api:{identifier}" if identifier else None,
+        timestamp=None if updated is None else as_text(updated),
+    )
+
+
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) and "{" in value
+
+
+def _paths(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,399 @@
+"""Reading pages: by number where the total is known, else one after the other, always to an end."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from contextframe_beam.connectors.api.answer import Answer
+from contextframe_beam.connectors.api.detect import Detect, Found, detect
+from contextframe_beam.connectors.api.incremental import newest
+from contextframe_beam.connectors.api.models import paginator_of, setting_of
+from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
+from contextframe_beam.connectors.api.paginate import Paginator
+from contextframe_beam.connectors.api.resource import Endpoint
+from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition
+from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.errors import RecordError
+
+# What lies behind so many pages is read in order.
+_MOST_PAGES = 1_000_000
+# A total of more pages than this is looked into before it is believed.
+_MANY_PAGES = 1000
+# After so many empty pages in a row those behind are taken to be empty as well.
+_EMPTY_IN_A_ROW = 20
+_NOT_FOUND = (404, 410)
+_PARTITIONS_REMEMBERED = 100
+_PAGES_REMEMBERED = 100_000
+# First pages that were asked for to count the others are kept until they are read, if small.
+_PROBES_REMEMBERED = 80
+_PROBE_RECORDS = 500
+_SHOWN_TOKEN = 200
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What this process saw of the numbered pages of one partition in one run."""
+
+    digests: dict[int, int] = field(default_factory=dict)
+    empty: set[int] = field(default_factory=set)
+    end: int | None = None
+
+    def is_behind(self, index: int) -> bool:
+        """Tells whether so many pages before this one were empty that it need not be asked for."""
+        return self.end is not None and index >= self.end
+
+    def found_empty(self, index: int) -> None:
+        """Remembers an empty page; enough of them in a row are the end."""
+        self.empty.add(index)
+        first = last = index
+        while first - 1 in self.empty:
+            first -= 1
+        while last + 1 in self.empty:
+            last += 1
+        if last - first + 1 >= _EMPTY_IN_A_ROW and (self.end is None or first < self.end):
+            self.end = first
+
+
+class PageReader:
+    """Reads the pages of partitions, from several threads.
+
+    Args:
+        endpoint_of: Gives what is asked for a partition.
+        send: Sends a request.
+    """
+
+    def __init__(
+        self,
+        endpoint_of: Callable[[Mapping[str, Any]], Endpoint],
+        send: Callable[[HttpRequest], HttpResponse],
+    ) -> None:
+        self._endpoint_of = endpoint_of
+        self._send = send
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
+        self._probes: OrderedDict[tuple[str, str], tuple[Answer, list[Any]]] = OrderedDict()
+
+    def count(self, partition: Partition) -> int | None:
+        """Asks for the first page of a partition and returns how many there are.
+
+        What reading needs to know about them is put into the partition's `params`, which travel
+        to whoever reads them. Partitions without `probe` in their params are not asked.
+
+        Returns:
+            None where nothing but the last page tells.
+        """
+        params = partition.params
+        endpoint = self._endpoint_of(params)
+        paginator = endpoint.paginator
+        if not params.get("probe") or not isinstance(paginator, Numbered | Detect):
+            return None
+        token = paginator.start()
+        try:
+            answer, records = self._ask(endpoint, params, paginator, token)
+        except HttpError as error:
+            if error.status in _NOT_FOUND or paginator.ends_at(token, error.status):
+                return None  # reading it meets the same answer and knows what it means
+            raise
+        if len(records) <= _PROBE_RECORDS:
+            with self._lock:
+                self._probes[_key(partition)] = answer, records
+                while len(self._probes) > _PROBES_REMEMBERED:
+                    self._probes.popitem(last=False)
+        if isinstance(paginator, Detect):
+            found = detect(answer, records)
+            if not isinstance(found, Numbered):
+                return None
+            paginator = found
+            params["paginator"] = setting_of(paginator)
+        pages = paginator.total_pages(answer, records)
+        size = paginator.full_page(answer, records)
+        if pages is None or (size is None and not isinstance(paginator, PageNumber)):
+            return None
+        pages = min(max(pages, 1), _MOST_PAGES)
+        if params.get("max_pages"):
+            pages = min(pages, params["max_pages"])
+        if params.get("max_items") and size:
+            pages = min(pages, -(-params["max_items"] // size))
+        pages = self._believed(pages, size, endpoint, params, paginator)
+        params.update(pages=pages, size=size, first=digest(records) if records else None)
+        if endpoint.incremental is not None:
+            params["newest"] = newest(records, endpoint.incremental.field, _known(params))
+        return pages
+
+    def _believed(
+        self,
+        pages: int,
+        size: int | None,
+        endpoint: Endpoint,
+        params: Mapping[str, Any],
+        paginator: Numbered,
+    ) -> int:
+        """Returns how many of so many pages there are, roughly, if the total is far too large.
+
+        Planning a million pages of which there are three takes its time. The last page is asked
+        for, and if it is empty, pages between are, until the end is known well enough.
+        """
+        full, empty = 0, pages
+        probe = pages - 1
+        while empty - full > _MANY_PAGES:
+            token = paginator.page_at(probe, size)
+            try:
+                _, records = self._ask(endpoint, params, paginator, token)
+            except HttpError as error:
+                if not paginator.ends_at(token, error.status):
+                    raise
+                records = []
+            if records:
+                full = probe
+            else:
+                empty = probe
+            probe = (full + empty) // 2
+        return empty
+
+    def fetch(self, partition: Partition, cursor: Any) -> Page:
+        """Returns one page.
+
+        Args:
+            partition: What is read.
+            cursor: None for the first page, the number of a page that `count` counted, or the
+                cursor that the page before gave.
+
+        Raises:
+            ConnectorError: the page cannot be read, or is one that came before.
+        """
+        params = partition.params
+        if "problem" in params:
+            page = Page([])
+            page.failures = [
+                _letter(RecordError(params["problem"]), params.get("item"), partition, "")
+            ]
+            return page
+        endpoint = self._endpoint_of(params)
+        if isinstance(cursor, int):
+            return self._numbered(partition, params, endpoint, cursor)
+        step = cursor
+        if step is None:
+            step = Step(endpoint.paginator.start(), Walk(newest=_known(params)))
+        return self._walked(partition, params, endpoint, step)
+
+    def _numbered(
+        self, partition: Partition, params: Mapping[str, Any], endpoint: Endpoint, index: int
+    ) -> Page:
+        paginator = paginator_of(params.get("paginator")) or endpoint.paginator
+        assert isinstance(paginator, Numbered)
+        token = paginator.page_at(index, params["size"])
+        position = _position(paginator, token)
+        walk = Walk(pages=index + 1, items=index * (params["size"] or 0))
+        walk.newest = params.get("newest")
+        is_last = index == params["pages"] - 1
+        seen = self._seen_of(partition)
+        records: list[Any] = []
+        following = None
+        if not seen.is_behind(index):
+            records, following = self._filled(partition, endpoint, paginator, token)
+            if records:
+                content = digest(records)
+                self._refuse_repetition(params, seen, index, content, position)
+                walk.seen.update((content, params.get("first") or content))
+            else:
+                with self._lock:
+                    seen.found_empty(index)
+        page = self._page(partition, endpoint, records, position, walk)
+        if is_last:
+            self._go_on(page, params, endpoint, following, walk)
+        return page
+
+    def _filled(
+        self, partition: Partition, endpoint: Endpoint, paginator: Numbered, token: At
+    ) -> tuple[list[Any], Any]:
+        """Returns the records of a page, asked for again until it is full, and what follows it."""
+        records: list[Any] = []
+        while True:
+            try:
+                answer, found = self._first_or_asked(partition, endpoint, paginator, token)
+            except HttpError as error:
+                if not paginator.ends_at(token, error.status):
+                    raise
+                return records, None
+            records += found
+            rest = paginator.missing(token, answer, found)
+            if rest is None:
+                return records, paginator.next(token, answer, found)
+            token = rest
+
+    def _walked(
+        self, partition: Partition, params: Mapping[str, Any], endpoint: Endpoint, step: Step
+    ) -> Page:
+        paginator: Paginator = endpoint.paginator
+        token, walk = step.token, step.walk
+        if isinstance(token, At) and params.get("paginator"):
+            paginator = paginator_of(params["paginator"]) or paginator
+        position = _position(paginator, token)
+        try:
+            answer, records = self._first_or_asked(partition, endpoint, paginator, token)
+        except HttpError as error:
+            page = Page([], position=position)
+            if paginator.ends_at(token, error.status):
+                self._go_on(page, params, endpoint, None, walk)
+            elif walk.pages == 0 and error.status in _NOT_FOUND:
+                self._not_found(page, partition, endpoint, error)
+            else:
+                raise
+            return page
+        if not walk.is_new(records):
+            if not _is_past(token):
+                raise repeated(position)
+            # Behind the end some APIs repeat their last page.
+            page = Page([], position=position)
+            self._go_on(page, params, endpoint, None, walk)
+            return page
+        following = paginator.next(token, answer, records)
+        page = self._page(partition, endpoint, records, position, walk)
+        self._go_on(page, params, endpoint, following, walk)
+        return page
+
+    def _first_or_asked(
+        self, partition: Partition, endpoint: Endpoint, paginator: Paginator, token: Any
+    ) -> tuple[Answer, list[Any]]:
+        """Returns what `count` was answered, the first time that it is wanted, or asks."""
+        if _is_first(paginator, token):
+            with self._lock:
+                probed = self._probes.pop(_key(partition), None)
+            if probed is not None:
+                return probed
+        return self._ask(endpoint, partition.params, paginator, token)
+
+    def _ask(
+        self, endpoint: Endpoint, params: Mapping[str, Any], paginator: Paginator, token: Any
+    ) -> tuple[Answer, list[Any]]:
+        request = endpoint.for_origin(paginator.apply(endpoint.request(params), token))
+        answer = endpoint.answer(self._send(request))
+        return answer, endpoint.records(answer)
+
+    def _page(
+        self,
+        partition: Partition,
+        endpoint: Endpoint,
+        records: list[Any],
+        position: str,
+        walk: Walk,
+    ) -> Page:
+        """Makes the page of what the API gave, within the limit of items."""
+        params = partition.params
+        limit = params.get("max_items")
+        if limit is not None and walk.items + len(records) > limit:
+            records = records[: max(limit - walk.items, 0)]
+            walk.cut = True
+        walk.items += len(records)
+        if endpoint.incremental is not None:
+            walk.newest = newest(records, endpoint.incremental.field, walk.newest)
+        page = Page(records, position=position)
+        if records and set(map(type, records)) != {dict}:
+            page.items = [one for one in records if isinstance(one, dict)]
+            page.failures = [
+                _letter(
+                    RecordError(f"a record is an object, and this is {type(one).__name__}"),
+                    one,
+                    partition,
+                    f"{position}[{number}]",
+                )
+                for number, one in enumerate(records)
+                if not isinstance(one, dict)
+            ]
+        if endpoint.chooses:
+            since = params.get("since")
+            page.items = [one for one in page.items if endpoint.keeps(one, since)]
+        endpoint.mark(page.items, params.get("parent"))
+        return page
+
+    def _go_on(
+        self,
+        page: Page,
+        params: Mapping[str, Any],
+        endpoint: Endpoint,
+        following: Any,
+        walk: Walk,
+    ) -> None:
+        """Gives the page the cursor of the next one, or the state when it is the last."""
+        if following is not None:
+            limits = ((params.get("max_pages"), walk.pages), (params.get("max_items"), walk.items))
+            if all(most is None or count < most for most, count in limits):
+                page.next_cursor = Step(following, walk)
+                return
+            walk.cut = True
+        if endpoint.incremental is None or walk.cut or params.get("stateless"):
+            return
+        if walk.newest is not None:
+            page.state = {"cursor": walk.newest}
+
+    def _not_found(
+        self, page: Page, partition: Partition, endpoint: Endpoint, error: HttpError
+    ) -> None:
+        resource = endpoint.resource
+        what = resource.not_found or ("fail" if resource.parent is None else "dead_letter")
+        if what == "fail":
+            raise error
+        if what == "dead_letter":
+            item = {"resource": resource.name, "parent": partition.params.get("parent")}
+            page.failures = [_letter(error, item, partition, page.position)]
+
+    def _refuse_repetition(
+        self, params: Mapping[str, Any], seen: _Seen, index: int, content: int, position: str
+    ) -> None:
+        with self._lock:
+            other = seen.digests.setdefault(content, index)
+            if len(seen.digests) > _PAGES_REMEMBERED:
+                seen.digests.clear()
+        if other != index or (index > 0 and content == params.get("first")):
+            raise repeated(position)
+
+    def _seen_of(self, partition: Partition) -> _Seen:
+        with self._lock:
+            seen = self._seen.setdefault(_key(partition), _Seen())
+            while len(self._seen) > _PARTITIONS_REMEMBERED:
+                self._seen.popitem(last=False)
+            return seen
+
+
+def _letter(error: Exception, item: Any, partition: Partition, position: str) -> DeadLetter:
+    # The reader fills in the connector's name.
+    return DeadLetter.of("read", error, item, "", partition.id, position)
+
+
+def _known(params: Mapping[str, Any]) -> Any:
+    """Returns the value that an earlier run reached, which no later one falls behind."""
+    return params.get("floor", params.get("since"))
+
+
+def _key(partition: Partition) -> tuple[str, str]:
+    return partition.params.get("run", ""), partition.id
+
+
+def _is_first(paginator: Paginator, token: Any) -> bool:
+    if isinstance(token, At):
+        first = paginator.start()
+        return isinstance(first, At) and token.position == first.position
+    return bool(token == paginator.start())
+
+
+def _is_past(token: Any) -> bool:
+    inner = token.token if isinstance(token, Found) else token
+    return isinstance(inner, At) and inner.past
+
+
+def _position(paginator: Paginator, token: Any) -> str:
+    """Returns a page's place for messages: `page 3`, `offset 200`, `page 'abc'`."""
+    if isinstance(token, Found):
+        paginator, token = token.paginator, token.token
+    if token is None:
+        return "first page"
+    text = redact(token if isinstance(token, str) else repr(token))
+    text = text if len(text) <= _SHOWN_TOKEN else text[:_SHOWN_TOKEN] + "..."
+    return f"{'offset' if isinstance(paginator, Offset | Range) else 'page'} {text}"

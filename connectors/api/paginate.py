@@ -1,0 +1,293 @@
+"""Paginators: how an API is asked for the next page, as small values without I/O.
+
+A paginator gives a token for the first page, puts a token into a request, and finds the next token
+in an answer. None ends the sequence. Those that can go to any page by its number are in
+`numbered.py`; what finds out how an API pages is in `detect.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from contextframe_beam.connectors.api.answer import Answer, as_flag, usual_place, value_at
+from contextframe_beam.connectors.api.place import Place, without_placeholder
+from contextframe_beam.connectors.http.request import HttpRequest
+from contextframe_beam.connectors.mapper import lookup
+from contextframe_beam.connectors.secrets import SecretReference, looks_secret
+from contextframe_beam.errors import ConnectorError
+
+#: How answers usually say that there are more pages.
+HAS_MORE_NAMES = ("has_more", "hasMore", "has_next", "hasNext", "has_next_page", "hasNextPage")
+
+
+class Paginator(ABC):
+    """How the pages of one API follow each other."""
+
+    __slots__ = ()
+
+    def start(self) -> Any:
+        """Returns the token of the first page; None where the first request carries none."""
+        return None
+
+    @abstractmethod
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        """Returns the request for the page of a token."""
+
+    @abstractmethod
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
+        """Returns the token of the page after this one, None when it was the last.
+
+        Args:
+            token: The token of this page.
+            answer: What the API answered.
+            items: All records of the page, before any filter.
+
+        Raises:
+            ConnectorError: the answer says that there is more, but not how to get it.
+        """
+
+    def total_pages(self, answer: Answer, items: Sequence[Any]) -> int | None:
+        """Returns how many pages there are, where the first one tells and any can be asked for."""
+        return None
+
+    def ends_at(self, token: Any, status: int) -> bool:
+        """Tells whether an HTTP error to this token's request says that there are no more pages."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class SinglePage(Paginator):
+    """One request gives everything."""
+
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        return request
+
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CursorInBody(Paginator):
+    """The answer holds a cursor, which goes into the next request.
+
+    Null, an empty text, false, 0 or no cursor at all end the pages.
+
+    Attributes:
+        cursor: The path of the cursor in the answer.
+        param: Where it goes.
+        first: The cursor of the first request, for APIs that want one (`*`).
+        has_more: The path of a flag that ends the pages when it is false.
+    """
+
+    cursor: str
+    param: str = "cursor"
+    first: Any = None
+    has_more: str | None = None
+
+    def start(self) -> Any:
+        return self.first
+
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        return _with_token(request, self.param, token)
+
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
+        return _cursor(value_at(answer.data, self.cursor), self.has_more, answer, self.cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class CursorInHeader(Paginator):
+    """A header of the answer holds a cursor, which goes into the next request.
+
+    Attributes:
+        header: The header's name.
+        param: Where the cursor goes.
+        first: The cursor of the first request.
+        has_more: The path, in the body, of a flag that ends the pages when it is false.
+    """
+
+    header: str
+    param: str = "cursor"
+    first: Any = None
+    has_more: str | None = None
+
+    def start(self) -> Any:
+        return self.first
+
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        return _with_token(request, self.param, token)
+
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
+        found = (answer.header(self.header) or "").strip()
+        return _cursor(found, self.has_more, answer, f"header {self.header}")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkInBody(Paginator):
+    """The answer holds the next page's address, absolute or relative.
+
+    Attributes:
+        link: Its path, such as `links.next`; an object with `href` or `url` will do as well.
+    """
+
+    link: str
+
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        return _at_link(request, token)
+
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> str | None:
+        value = value_at(answer.data, self.link)
+        if isinstance(value, Mapping):
+            value = value.get("href") or value.get("url")
+        if value is None or value is False or value == "":
+            return None
+        if not isinstance(value, str):
+            raise ConnectorError(
+                f"the next link at {self.link!r} is a {type(value).__name__}, not an address; if "
+                "it is a number or a cursor, use a paginator of the type page or cursor"
+            )
+        return _absolute(answer, value)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkHeader(Paginator):
+    """A `Link` header (RFC 8288) holds the next page's address.
+
+    Attributes:
+        rel: The relation of the link.
+    """
+
+    rel: str = "next"
+
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        return _at_link(request, token)
+
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> str | None:
+        target = answer.links.get(self.rel)
+        return _absolute(answer, target) if target else None
+
+
+@dataclass(frozen=True, slots=True)
+class LastId(Paginator):
+    """The next request names the last record of this page; an empty page is the end.
+
+    Attributes:
+        param: Where the id goes, such as `starting_after`.
+        field: The path of the id in a record.
+        has_more: The path of a flag that ends the pages when it is false; looked for under its
+            usual names when not given.
+        size: How many records a full page has, where a shorter one is the end.
+        size_param: Where the size goes.
+    """
+
+    param: str
+    field: str = "id"
+    has_more: str | None = None
+    size: int | None = None
+    size_param: str | None = None
+
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        if self.size and self.size_param:
+            request = Place.of(self.size_param).put(request, self.size)
+        return _with_token(request, self.param, token)
+
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
+        more = has_more(answer, self.has_more)
+        if more is False or not items:
+            return None
+        if more is None and self.size and len(items) < self.size:
+            return None
+        last = lookup(items[-1], self.field)
+        if last is None or last == "":
+            raise ConnectorError(
+                f"the last record of the page has no {self.field!r}, which the next request needs"
+            )
+        return last
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQL(Paginator):
+    """A GraphQL connection: `pageInfo { hasNextPage endCursor }`.
+
+    Attributes:
+        page_info: The path of `pageInfo` in the answer, such as `data.issues.pageInfo`.
+        variable: The variable of the query that takes the cursor.
+    """
+
+    page_info: str
+    variable: str = "after"
+
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        return _with_token(request, f"body:variables.{self.variable}", token)
+
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
+        info = value_at(answer.data, self.page_info)
+        if not isinstance(info, Mapping):
+            raise ConnectorError(
+                f"the answer has no {self.page_info!r}; the query must ask for "
+                "pageInfo { hasNextPage endCursor }"
+            )
+        cursor = info.get("endCursor")
+        more = as_flag(info.get("hasNextPage"))
+        if more and not cursor:
+            raise ConnectorError(
+                f"{self.page_info} says that there is more, but has no endCursor; ask for it in "
+                "the query"
+            )
+        return cursor if more else None
+
+
+def has_more(answer: Answer, path: str | None) -> bool | None:
+    """Returns whether an answer says that there are more pages; None when it does not say.
+
+    Args:
+        answer: The answer.
+        path: Where the flag is; None looks for the usual names.
+    """
+    if path is not None:
+        return as_flag(value_at(answer.data, path))
+    found = usual_place(answer.data, HAS_MORE_NAMES, as_flag)
+    return None if found is None else bool(found[1])
+
+
+def _cursor(value: Any, flag: str | None, answer: Answer, where: str) -> Any:
+    more = has_more(answer, flag) if flag is not None else None
+    if more is False:
+        return None
+    if value is None or value is False or value in ("", 0):
+        if more:
+            raise ConnectorError(
+                f"{flag} says that there is more, but there is no cursor at {where!r}"
+            )
+        return None
+    return value
+
+
+def _with_token(request: HttpRequest, param: str, token: Any) -> HttpRequest:
+    place = Place.of(param)
+    return without_placeholder(request, place) if token is None else place.put(request, token)
+
+
+def _at_link(request: HttpRequest, token: Any) -> HttpRequest:
+    if token is None:
+        return request
+    # A link is complete: the parameters of the first request are in it, changed as it must be.
+    # Only credentials are often left out.
+    kept = {
+        name: value
+        for name, value in request.params.items()
+        if isinstance(value, SecretReference) or looks_secret(name)
+    }
+    return replace(request, url=token, params=kept)
+
+
+def _absolute(answer: Answer, link: str) -> str:
+    url = urljoin(answer.url, link)
+    # Behind a proxy that ends TLS, a server often writes http into its links.
+    if url.startswith("http://") and answer.url.startswith("https://"):
+        same_host = urlsplit(url).netloc == urlsplit(answer.url).netloc
+        return url.replace("http", "https", 1) if same_host else url
+    return url

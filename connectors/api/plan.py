@@ -1,0 +1,149 @@
+"""The partitions of a configured API: one for each resource, parent's record, or slice of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from itertools import chain, islice
+from typing import Any
+
+from contextframe_beam.connectors.api.config import ApiConfig, Incremental, Resource
+from contextframe_beam.connectors.api.incremental import Slice, slices
+from contextframe_beam.connectors.api.mapping import PARENT, UNIQUE_ID, ResourceMapper
+from contextframe_beam.connectors.api.place import quoted
+from contextframe_beam.connectors.mapper import as_text, lookup
+from contextframe_beam.connectors.page import Partition
+
+# Parents up to this number are few enough that each of them may have many pages.
+_FEW_PARENTS = 64
+
+
+class Planner:
+    """Makes the partitions of one run.
+
+    Args:
+        config: The configuration.
+        run: What tells this run's partitions from another's.
+        states: What earlier runs reached, by the id of the partition.
+        limits: `max_pages` and `max_items` of the caller.
+        mapper_of: Gives the mapper of a resource.
+        items_of: Reads partitions; gives their records, marked.
+    """
+
+    def __init__(
+        self,
+        config: ApiConfig,
+        run: str,
+        states: Mapping[str, Any],
+        limits: Mapping[str, int | None],
+        mapper_of: Callable[[str], ResourceMapper],
+        items_of: Callable[[Iterable[Partition]], Iterator[dict[str, Any]]],
+    ) -> None:
+        self._config = config
+        self._run = run
+        self._states = states
+        self._limits = limits
+        self._mapper_of = mapper_of
+        self._items_of = items_of
+
+    def partitions(self, resource: Resource) -> Iterator[Partition]:
+        """Yields the partitions of a resource.
+
+        Raises:
+            ConfigError: its slices make no sense.
+            ConnectorError: the parent's records cannot be read.
+        """
+        if resource.parent is not None:
+            yield from self._of_parents(resource)
+        elif resource.incremental is not None and resource.incremental.slice is not None:
+            yield from self._slices(resource, resource.incremental)
+        else:
+            since = self._since(resource.name, resource.incremental)
+            yield self._partition(resource, resource.name, probe=True, since=since)
+
+    def needed_fields(self, resource: Resource) -> list[str]:
+        """Returns the fields of the parent's record that a resource or one below it needs."""
+        fields = {*resource.parent_fields, *resource.include}
+        for one in self._config.resources:
+            if one.parent == resource.name:
+                fields |= {
+                    field.removeprefix("parent.")
+                    for field in self.needed_fields(one)
+                    if field.startswith("parent.")
+                }
+        return sorted(fields)
+
+    def _slices(self, resource: Resource, incremental: Incremental) -> Iterator[Partition]:
+        name = resource.name
+        since = self._since(name, incremental)
+        following: Slice | None = None
+        for one in slices(incremental, since or 0, datetime.now(timezone.utc)):
+            if following is not None:
+                bounds = {"since": following.since, "until": following.until}
+                yield self._partition(
+                    resource, f"{name}/{following.begin}", **bounds, stateless=True
+                )
+            following = one
+        assert following is not None
+        # The newest slice goes under the name of the resource and holds the state of all.
+        bounds = {"since": following.since, "until": following.until}
+        yield self._partition(resource, name, **bounds, floor=following.begin)
+
+    def _of_parents(self, resource: Resource) -> Iterator[Partition]:
+        parent = self._config.resource(resource.parent or "")
+        assert parent is not None
+        mapper = self._mapper_of(parent.name)
+        fields = self.needed_fields(resource)
+        above = Planner(
+            self._config, self._run, {}, {}, self._mapper_of, self._items_of
+        ).partitions(parent)
+        items = self._items_of(above)
+        head = list(islice(items, _FEW_PARENTS + 1))
+        few = len(head) <= _FEW_PARENTS
+        seen: set[str] = set()
+        for number, item in enumerate(chain(head, items)):
+            values = {field: _field_of(item, field) for field in fields}
+            missing = [field for field in resource.parent_fields if values[field] in (None, "")]
+            if missing:
+                problem = f"the record of {parent.name} has no {' and no '.join(missing)}"
+                yield self._partition(
+                    resource, f"{resource.name}/?{number}", problem=problem, item=item
+                )
+                continue
+            unique_id = mapper.unique_id(item)
+            parts = [quoted(as_text(values[field])) for field in resource.parent_fields]
+            identifier = f"{resource.name}/{'/'.join(parts) or unique_id or number}"
+            # A parent that comes twice, on pages that overlap, is read once.
+            if identifier in seen:
+                continue
+            seen.add(identifier)
+            yield self._partition(
+                resource,
+                identifier,
+                probe=few,
+                parent={**values, UNIQUE_ID: unique_id},
+                since=self._since(identifier, resource.incremental),
+            )
+
+    def _since(self, partition: str, incremental: Incremental | None) -> Any:
+        if incremental is None:
+            return None
+        state = self._states.get(partition)
+        value = state.get("cursor") if isinstance(state, Mapping) else None
+        return incremental.start if value is None else value
+
+    def _partition(self, resource: Resource, identifier: str, **params: Any) -> Partition:
+        limits = {"max_pages": resource.max_pages, "max_items": resource.max_items}
+        for name, most in self._limits.items():
+            both = [one for one in (limits[name], most) if one is not None]
+            limits[name] = min(both) if both else None
+        given = {"resource": resource.name, "run": self._run, **limits, **params}
+        return Partition(
+            identifier, {key: value for key, value in given.items() if value is not None}
+        )
+
+
+def _field_of(item: Mapping[str, Any], field: str) -> Any:
+    if field.startswith("parent."):
+        return _field_of(item.get(PARENT) or {}, field.removeprefix("parent."))
+    return lookup(item, field)

@@ -1,0 +1,280 @@
+"""One resource of an API as it is asked: its requests, and the records in its answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.api.answer import Answer, guess_records, records_at
+from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Filter, Resource
+from contextframe_beam.connectors.api.detect import Detect
+from contextframe_beam.connectors.api.incremental import is_before, request_value
+from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE
+from contextframe_beam.connectors.api.models import paginator_of
+from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
+from contextframe_beam.connectors.api.place import Place, quoted
+from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.mapper import as_text, lookup
+from contextframe_beam.errors import ConfigError, ConnectorError
+
+_NO_CONTENT = (204, 205)
+_QUERY = re.compile(r"\s*(?:query\b|\{|fragment\b|#)")
+_NOTHING: Any = object()
+_MISSING: Any = object()
+
+
+class Endpoint:
+    """A resource with what the whole configuration says about it.
+
+    Args:
+        config: The configuration.
+        resource: The resource.
+        url: Its address; made of `base_url` and `path` when not given.
+        paginator: How its pages follow each other, unless the resource says.
+        marked: Whether its records are told which resource they belong to.
+    """
+
+    def __init__(
+        self,
+        config: ApiConfig,
+        resource: Resource,
+        url: str | None = None,
+        paginator: Paginator | None = None,
+        marked: bool = True,
+    ) -> None:
+        self.resource = resource
+        self.marked = marked
+        self.paginator = (
+            paginator_of(resource.paginator)
+            or paginator
+            or paginator_of(config.paginator)
+            or Detect()
+        )
+        self.incremental = resource.incremental
+        self._url = url or below(config.base_url, resource.path or resource.name)
+        # The client resolves references to secrets at the moment it sends them.
+        self._params = secrets.referenced({**config.params, **resource.params})
+        self._headers = secrets.referenced(dict(resource.headers))
+        self._body = secrets.referenced(resource.body)
+        self._form = secrets.referenced(resource.form)
+        sent = [self._params, self._headers, self._body, self._form]
+        self._has_secrets = _has_reference(sent)
+        self._origin = urls.origin_of(config.base_url)
+        self._filters = [_condition(one) for one in resource.filters]
+        self._safe = resource.safe_to_repeat
+        body = resource.body
+        if self._safe is None and isinstance(body, Mapping) and _is_query(body.get("query")):
+            self._safe = True
+        self._is_graphql = isinstance(self.paginator, GraphQL) or (
+            isinstance(body, Mapping) and _is_query(body.get("query"))
+        )
+        used = {match[1] for match in PLACEHOLDER.finditer(str(resource.templates()))}
+        #: Whether the API itself leaves out what is older than asked for.
+        self.asks_since = bool(self.incremental and (self.incremental.param or "since" in used))
+
+    def request(self, params: Mapping[str, Any]) -> HttpRequest:
+        """Returns the request for a partition, without the token of a page.
+
+        Args:
+            params: What the partition says: `parent`, `since` and `until`.
+
+        Raises:
+            ConfigError: a value for the address is missing.
+            SecretError: a secret cannot be resolved.
+        """
+        known: dict[str, Any] = {
+            f"parent.{name}": value for name, value in (params.get("parent") or {}).items()
+        }
+        incremental, since, until = self.incremental, params.get("since"), params.get("until")
+        if incremental is not None and since is not None:
+            # The ends of slices are written as the request wants them already.
+            known["since"] = since if until is not None else request_value(since, incremental)
+        if until is not None:
+            known["until"] = until
+        resource = self.resource
+        request = HttpRequest(
+            resource.method,
+            self._address(known),
+            params=_filled(self._params, known),
+            headers=_filled(self._headers, known),
+            json=_optional(_filled(self._body, known)),
+            form=_optional(_filled(self._form, known)),
+            safe_to_repeat=self._safe,
+        )
+        if incremental is not None:
+            for param, name in ((incremental.param, "since"), (incremental.until_param, "until")):
+                if param is not None and name in known:
+                    request = Place.of(param).put(request, known[name])
+        return request
+
+    def for_origin(self, request: HttpRequest) -> HttpRequest:
+        """Returns a request without secrets if it leads to another server than `base_url` does.
+
+        Raises:
+            ConnectorError: its body holds secrets.
+        """
+        if not self._has_secrets or urls.origin_of(request.url) == self._origin:
+            return request
+        if _has_reference([request.json, request.form]):
+            raise ConnectorError(
+                f"{urls.shown(request.url)} is not at {self._origin}, so the secrets in the body "
+                "of the request are not sent to it; change base_url, or leave them out"
+            )
+        headers = {k: v for k, v in request.headers.items() if not _has_reference(v)}
+        params = {k: v for k, v in request.params.items() if not _has_reference(v)}
+        return replace(request, headers=headers, params=params)
+
+    def answer(self, response: HttpResponse) -> Answer:
+        """Returns what a response says.
+
+        Raises:
+            ConnectorError: it is not JSON, or holds the errors of a GraphQL query.
+        """
+        data = None
+        if response.status not in _NO_CONTENT:
+            data = response.json()
+            self._refuse_errors(data)
+        return Answer(
+            data, response.headers, response.links(), response.absolute(""), response.status
+        )
+
+    def records(self, answer: Answer) -> list[Any]:
+        """Returns the records of an answer, as the API gave them.
+
+        Raises:
+            ConnectorError: they are not where they should be.
+        """
+        if answer.status in _NO_CONTENT:
+            return []
+        if self.resource.records is not None:
+            return records_at(answer.data, self.resource.records)
+        return guess_records(answer.data)[1]
+
+    def keeps(self, item: Mapping[str, Any], since: Any = None) -> bool:
+        """Tells whether a record is to become a document."""
+        incremental = None if self.asks_since or since is None else self.incremental
+        if incremental is not None and is_before(lookup(item, incremental.field), since):
+            return False
+        return all(condition(item) for condition in self._filters)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether `keeps` may ever say no."""
+        return bool(self._filters) or (self.incremental is not None and not self.asks_since)
+
+    def mark(self, items: list[dict[str, Any]], parent: Mapping[str, Any] | None) -> None:
+        """Tells records which resource they are from, and of which parent."""
+        if not self.marked:
+            return
+        name = self.resource.name
+        for item in items:
+            if RESOURCE in item or PARENT in item:
+                # What the API itself calls so is kept under another name.
+                for own in (RESOURCE, PARENT):
+                    if own in item:
+                        item[f"record{own}"] = item.pop(own)
+            item[RESOURCE] = name
+        if parent is not None:
+            for item in items:
+                item[PARENT] = dict(parent)
+
+    def _address(self, known: Mapping[str, Any]) -> str:
+        def value(match: re.Match[str]) -> str:
+            if known.get(match[1]) is None:
+                raise ConfigError(
+                    f"the path of {self.resource.name} has {match[0]}, which has no value yet; "
+                    "give incremental.start, or write it into params"
+                )
+            return quoted(known[match[1]])
+
+        return PLACEHOLDER.sub(value, self._url)
+
+    def _refuse_errors(self, data: Any) -> None:
+        if not isinstance(data, Mapping) or not isinstance(data.get("errors"), list):
+            return
+        errors = data["errors"]
+        if errors and (self._is_graphql or ("data" in data and data["data"] is None)):
+            texts = [
+                as_text(one.get("message") if isinstance(one, Mapping) else one) for one in errors
+            ]
+            more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+            raise ConnectorError(f"the API answered with errors: {'; '.join(texts[:3])}{more}")
+
+
+def below(base: str, path: str) -> str:
+    """Returns the address of a path below a base, with a slash before the path or not."""
+    if "://" in path:
+        return path
+    if not path or path.startswith("?"):
+        return urls.joined(base, path)
+    return f"{base.rstrip('/')}/{path.lstrip('/')}"
+
+
+def _is_query(text: Any) -> bool:
+    return isinstance(text, str) and _QUERY.match(text) is not None
+
+
+def _has_reference(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_reference, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_reference, value))
+    return isinstance(value, secrets.SecretReference)
+
+
+def _optional(value: Any) -> Any:
+    return None if value is _NOTHING else value
+
+
+def _filled(value: Any, known: Mapping[str, Any]) -> Any:
+    """Returns a value with its placeholders filled; one without a value takes its key along."""
+    if isinstance(value, secrets.SecretReference):
+        return value
+    if isinstance(value, str):
+        whole = PLACEHOLDER.fullmatch(value)
+        if whole:
+            return known.get(whole[1], _NOTHING)
+        found = PLACEHOLDER.findall(value)
+        if any(known.get(name) is None for name in found):
+            return _NOTHING
+        return PLACEHOLDER.sub(lambda match: as_text(known[match[1]]), value)
+    if isinstance(value, Mapping):
+        filled = {key: _filled(element, known) for key, element in value.items()}
+        return {key: element for key, element in filled.items() if element is not _NOTHING}
+    if isinstance(value, list):
+        return [one for one in (_filled(e, known) for e in value) if one is not _NOTHING]
+    return value
+
+
+def _condition(settings: Filter) -> Callable[[Mapping[str, Any]], bool]:
+    """Returns the function that tells whether a record meets a condition."""
+    given = settings.model_fields_set
+    pattern = re.compile(settings.matches) if settings.matches is not None else None
+    none_of = settings.none_of or ()
+
+    def holds(item: Mapping[str, Any]) -> bool:
+        value = lookup(item, settings.field, _MISSING)
+        there = value is not _MISSING and value is not None
+        if settings.exists is not None and there is not settings.exists:
+            return False
+        value = value if there else None
+        if "equals" in given and not _same(value, settings.equals):
+            return False
+        if "not_equals" in given and _same(value, settings.not_equals):
+            return False
+        if settings.one_of is not None and not any(_same(value, one) for one in settings.one_of):
+            return False
+        if any(_same(value, one) for one in none_of):
+            return False
+        return pattern is None or pattern.search(as_text(value)) is not None
+
+    return holds
+
+
+def _same(left: Any, right: Any) -> bool:
+    # True is not 1 to whoever writes a filter.
+    return isinstance(left, bool) is isinstance(right, bool) and bool(left == right)

@@ -1,0 +1,23 @@
+"""HTTP that behaves: one client with credentials, budgets, retries, limits and a cache."""
+
+from contextframe_beam.connectors.http.auth import Auth, auth_from_config
+from contextframe_beam.connectors.http.budget import Budget, Limit
+from contextframe_beam.connectors.http.cache import Cache
+from contextframe_beam.connectors.http.client import HttpClient, HttpStats
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.logs import JsonFormatter
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+
+__all__ = [
+    "Auth",
+    "Budget",
+    "Cache",
+    "HttpClient",
+    "HttpError",
+    "HttpRequest",
+    "HttpResponse",
+    "HttpStats",
+    "JsonFormatter",
+    "Limit",
+    "auth_from_config",
+]

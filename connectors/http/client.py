@@ -1,0 +1,464 @@
+"""The client that every connector over HTTP stands on.
+
+One `send` asks for one thing: it takes a request from the budget, adds credentials, follows
+redirects, repeats what failed when that does no harm, renews a token that expired, and reads the
+answer to its end within limits of time and size. Credentials go to the origin of `base_url` only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http.auth import Auth, auth_from_config
+from contextframe_beam.connectors.http.budget import Budget
+from contextframe_beam.connectors.http.cache import Cache, Kept
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.logs import log_request, logger
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse, reason_of
+from contextframe_beam.connectors.http.retry import Attempts, Wait, quota_wait
+from contextframe_beam.connectors.http.transport import Broken, Transport
+from contextframe_beam.errors import ConfigError, ConnectorError
+
+MOST_RESPONSE_BYTES = 64 << 20
+MOST_REDIRECTS = 10
+
+_TOKEN_BYTES = 1 << 20
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_ADVICE = {
+    400: "check the parameters",
+    401: "the server does not accept the credentials",
+    403: "the account may not read this",
+    404: "check the address",
+    429: "set a budget, or raise retries and max_wait",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpStats:
+    """What a client did so far.
+
+    Attributes:
+        requests: Requests sent, repeated ones and redirects included.
+        retries: Those of them that were sent again.
+        wait_ms: Milliseconds waited for the budget, the server's limits and between attempts,
+            summed over all threads.
+        bytes: Bytes of bodies received, decompressed.
+        cache_hits: Answers that came from the cache, confirmed by the server or not.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    wait_ms: int = 0
+    bytes: int = 0
+    cache_hits: int = 0
+
+
+class HttpClient:
+    """Sends requests to one server, from any number of threads.
+
+    Args:
+        base_url: The server; relative addresses are below it, credentials go to its origin only.
+        auth: What makes the server accept the requests.
+        timeout: Seconds to connect, and seconds without a byte.
+        total_timeout: Seconds for one `send`, with all attempts, but without waiting for the
+            budget or because the server asked for it.
+        retries: How many times a request is sent again.
+        budget: How many requests may be sent; it holds in all processes.
+        cache: Where answers are kept.
+        pool_size: Connections that are kept open.
+        max_response_bytes: The largest body, compressed or not.
+        ca_bundle: A file or directory of certificates to trust instead of the usual ones.
+        headers: Sent with each request to `base_url`'s origin.
+        max_wait: How many seconds of waiting the server may ask for, for one `send`.
+        allowed_origins: Other origins that links and redirects may lead to; they get no
+            credentials.
+        backoff: The first wait between attempts, in seconds; it doubles.
+
+    Raises:
+        ConfigError: an address or number that cannot be.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: Auth | None = None,
+        timeout: float | tuple[float, float] = (10, 60),
+        total_timeout: float = 300,
+        retries: int = 5,
+        budget: Budget | None = None,
+        cache: Cache | None = None,
+        pool_size: int = 16,
+        max_response_bytes: int = MOST_RESPONSE_BYTES,
+        ca_bundle: str | PathLike[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_wait: float = 300,
+        allowed_origins: Iterable[str] = (),
+        backoff: float = 0.5,
+    ) -> None:
+        self.base_url = urls.checked_base(str(base_url))
+        self.origin = urls.origin_of(self.base_url)
+        self.auth = auth
+        self.cache = cache
+        self.ca_bundle = ca_bundle
+        self.retries = retries
+        self.total_timeout = total_timeout
+        self.max_wait = max_wait
+        self.backoff = backoff
+        self.timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        for name, number in (
+            ("timeout", min(self.timeout)),
+            ("total_timeout", total_timeout),
+            ("pool_size", pool_size),
+            ("max_response_bytes", max_response_bytes),
+        ):
+            if not number > 0:
+                raise ConfigError(f"{name} is more than 0, not {number}")
+        self._most_bytes = max_response_bytes
+        self._transport = Transport(self.timeout, pool_size, max_response_bytes, ca_bundle)
+        self._allowed = {self.origin, *map(urls.origin_of, allowed_origins)}
+        self._headers: dict[str, str] = secrets.referenced(dict(headers or {}))
+        secrets.register_literals(self._headers)
+        self._budget = (budget or Budget()).for_scope(self.origin)
+        self._lock = threading.Lock()
+        self._counts = HttpStats()
+        self._warn_of_plain_text()
+
+    @classmethod
+    def from_config(
+        cls,
+        base_url: str,
+        *,
+        auth: Mapping[str, Any] | None = None,
+        budget: Mapping[str, Any] | None = None,
+        cache: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> HttpClient:
+        """Makes a client of plain values, as they stand in a file.
+
+        Args:
+            base_url: The server.
+            auth: See `auth_from_config`.
+            budget: See `Budget.from_config`.
+            cache: See `Cache.from_config`.
+            **settings: The other arguments of the constructor.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
+        client = cls(
+            base_url,
+            budget=Budget.from_config(budget) if budget else None,
+            cache=Cache.from_config(cache) if cache else None,
+            **settings,
+        )
+        client.auth = auth_from_config(auth, client)
+        client._warn_of_plain_text()
+        return client
+
+    @property
+    def stats(self) -> HttpStats:
+        """What the client did so far."""
+        return self._counts
+
+    def send(self, request: HttpRequest, *, raise_for_status: bool = True) -> HttpResponse:
+        """Sends a request and returns its answer, read to the end.
+
+        Args:
+            request: What to ask; a relative address is below `base_url`.
+            raise_for_status: False: an answer of 400 or more is returned like any other, once
+                all attempts are used.
+
+        Raises:
+            HttpError: an answer of 400 or more, or none, after all attempts.
+            ConnectorError: an address that is refused, a body that is too large, no token.
+        """
+        request = self._prepared(request)
+        key = self._cache_key(request)
+        if self.cache is None or key is None:
+            return self._followed(request, raise_for_status)
+        kept = self.cache.find(key)
+        if kept is not None and kept.fresh:
+            self._count(cache_hits=1)
+            return _from_cache(kept, request)
+        asked = request if kept is None else self.cache.conditional(request, kept)
+        response = self._followed(asked, raise_for_status)
+        if kept is not None and response.status == 304:
+            self.cache.confirm(key)
+            self._count(cache_hits=1)
+            return _from_cache(kept, request)
+        self.cache.store(key, response)
+        return response
+
+    def absolute(self, url: str) -> str:
+        """Returns the address that is asked for: `items` is below `base_url`, `/items` its host."""
+        return urls.joined(self.base_url, str(url))
+
+    def for_origin(self, url: str) -> HttpClient:
+        """Returns a client for any server with the same limits, but without credentials.
+
+        Tokens are asked for with it.
+
+        Args:
+            url: An address of that server.
+        """
+        return HttpClient(
+            urls.origin_of(url),
+            timeout=self.timeout,
+            total_timeout=self.total_timeout,
+            retries=self.retries,
+            pool_size=1,
+            max_response_bytes=min(self._most_bytes, _TOKEN_BYTES),
+            ca_bundle=self.ca_bundle,
+            max_wait=self.max_wait,
+            backoff=self.backoff,
+        )
+
+    def close(self) -> None:
+        """Closes connections and cache; a later request opens them again."""
+        self._transport.close()
+        if self.cache is not None:
+            self.cache.close()
+
+    def __enter__(self) -> HttpClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"HttpClient({self.base_url!r}, auth={self.auth!r})"
+
+    def _prepared(self, request: HttpRequest) -> HttpRequest:
+        """Returns the request as it is asked, references resolved, credentials not yet added."""
+        return HttpRequest(
+            request.method.upper(),
+            self.absolute(request.url),
+            secrets.resolved(dict(request.params)),
+            secrets.resolved(dict(request.headers)),
+            secrets.resolved(request.json),
+            None if request.form is None else secrets.resolved(dict(request.form)),
+            request.safe_to_repeat,
+        )
+
+    def _followed(self, request: HttpRequest, raise_for_status: bool) -> HttpResponse:
+        """Sends a request, and what redirects make of it."""
+        clock = _Clock(self.total_timeout)
+        for _ in range(1 + MOST_REDIRECTS):
+            self._check_origin(request)
+            response = self._answered(request, clock, raise_for_status)
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or not location:
+                return response
+            request = _redirected(request, response, response.absolute(location))
+        raise ConnectorError(
+            f"{_named(request)} was redirected more than {MOST_REDIRECTS} times; it goes in a "
+            "circle"
+        )
+
+    def _answered(
+        self, request: HttpRequest, clock: _Clock, raise_for_status: bool
+    ) -> HttpResponse:
+        """Sends a request as often as it takes, and returns the last answer."""
+        attempts = Attempts(self.retries, self.backoff, self.max_wait, request.repeatable)
+        refusal: HttpResponse | None = None
+        number = 0
+        renewed = False
+        while True:
+            number += 1
+            self._wait_for_budget(clock)
+            result = self._exchanged(request, clock, number)
+            if isinstance(result, Broken):
+                wait = attempts.after_break(result.sent) if result.transient else None
+            else:
+                self._heed_quota(result)
+                if result.status < 400:
+                    return result
+                refusal = result
+                if result.status == 401 and not renewed and self._renewed(result):
+                    renewed = True
+                    continue
+                wait = attempts.after_answer(result.status, result.headers)
+            if wait is not None and self._waits(wait, clock):
+                continue
+            if not raise_for_status and isinstance(result, HttpResponse):
+                return result
+            raise _failure(request, result, refusal, number, clock)
+
+    def _exchanged(self, request: HttpRequest, clock: _Clock, number: int) -> HttpResponse | Broken:
+        left = clock.left()
+        if left <= 0:
+            return Broken("was given up", sent=False, transient=False)
+        signed = self._with_credentials(request)
+        began = time.perf_counter()
+        result = self._transport.exchange(signed, left)
+        seconds = time.perf_counter() - began
+        if isinstance(result, Broken):
+            self._count(requests=1, retries=int(number > 1))
+            log_request(request.method, request.url, result.problem, seconds, number)
+        else:
+            self._count(requests=1, retries=int(number > 1), bytes=len(result.body))
+            log_request(request.method, request.url, result.status, seconds, number)
+        return result
+
+    def _with_credentials(self, request: HttpRequest) -> HttpRequest:
+        if urls.origin_of(request.url) == self.origin:
+            for name, value in self._headers.items():
+                if request.header(name) is None:
+                    request = request.with_header(name, str(value))
+            return request if self.auth is None else self.auth.apply(request)
+        return _without_secrets(request)
+
+    def _renewed(self, response: HttpResponse) -> bool:
+        if self.auth is None or urls.origin_of(response.sent.url) != self.origin:
+            return False
+        return self.auth.renew(response)
+
+    def _check_origin(self, request: HttpRequest) -> None:
+        origin = urls.origin_of(request.url)
+        if origin not in self._allowed:
+            raise ConnectorError(
+                f"{urls.shown(request.url)} is not at {self.origin}, so it is not asked for; if "
+                f"its server is meant, allow it with allowed_origins: [{origin}] (it gets no "
+                "credentials), or change base_url"
+            )
+
+    def _wait_for_budget(self, clock: _Clock) -> None:
+        waited = self._budget.acquire()
+        if waited:
+            clock.exclude(waited)
+            self._count(wait_ms=int(waited * 1000))
+
+    def _waits(self, wait: Wait, clock: _Clock) -> bool:
+        """Waits before the next attempt, unless the time is over by then."""
+        if wait.shared:
+            # The wait itself comes with the next request of the budget, for all of them.
+            self._budget.pause(wait.seconds)
+            return clock.left() > 0
+        if wait.seconds >= clock.left():
+            return False
+        time.sleep(wait.seconds)
+        self._count(wait_ms=int(wait.seconds * 1000))
+        return True
+
+    def _heed_quota(self, response: HttpResponse) -> None:
+        """Lets all requests wait when the server says that its quota is used up."""
+        wait = quota_wait(response.headers, time.time())
+        if wait and wait <= self.max_wait:
+            self._budget.pause(wait)
+
+    def _cache_key(self, request: HttpRequest) -> str | None:
+        if self.cache is None:
+            return None
+        account = ""
+        if self.auth is not None:
+            tell = getattr(self.auth, "account", None)
+            if tell is None:
+                return None  # nobody can tell whose answer it would be
+            account = tell()
+        if self._headers:
+            account += json.dumps(secrets.resolved(self._headers), sort_keys=True)
+        return self.cache.key(request, account)
+
+    def _count(self, **counts: int) -> None:
+        with self._lock:
+            before = self._counts
+            self._counts = dataclasses.replace(
+                before, **{name: getattr(before, name) + count for name, count in counts.items()}
+            )
+
+    def _warn_of_plain_text(self) -> None:
+        secret = self.auth is not None or any(map(secrets.looks_secret, self._headers))
+        host = urls.parsed(self.base_url).host
+        if secret and self.origin.startswith("http:") and host not in _LOOPBACK:
+            logger.warning("credentials are sent to %s unencrypted; use https", self.origin)
+
+
+class _Clock:
+    """The time that one `send` has left."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._began = time.monotonic()
+        self._excluded = 0.0
+
+    def spent(self) -> float:
+        return time.monotonic() - self._began
+
+    def left(self) -> float:
+        return self.seconds - (self.spent() - self._excluded)
+
+    def exclude(self, seconds: float) -> None:
+        self._excluded += seconds
+
+
+def _redirected(request: HttpRequest, response: HttpResponse, url: str) -> HttpRequest:
+    """Returns the request that follows a redirect; what was a POST becomes a GET, as usual."""
+    if response.status in (307, 308) or request.method in ("GET", "HEAD"):
+        return dataclasses.replace(request, url=url, params={})
+    return dataclasses.replace(request, method="GET", url=url, params={}, json=None, form=None)
+
+
+def _without_secrets(request: HttpRequest) -> HttpRequest:
+    """Returns the request as another origin may see it: a link may carry what we sent before."""
+
+    def told(name: str, value: Any) -> bool:
+        return secrets.looks_secret(name) or secrets.redact(str(value)) != str(value)
+
+    # Here names do not count: signed addresses have parameters such as X-Amz-Security-Token.
+    query = parse_qsl(urlsplit(request.url).query, keep_blank_values=True)
+    ours = [name for name, value in query if secrets.redact(value) != value]
+    bare = dataclasses.replace(
+        request,
+        url=urls.without_query(request.url, ours) if ours else request.url,
+        headers={k: v for k, v in request.headers.items() if not told(k, v)},
+        params={k: v for k, v in request.params.items() if not told(k, v)},
+    )
+    path = urlsplit(bare.url).path
+    if bare.json is not None or bare.form is not None or secrets.redact(path) != path:
+        raise ConnectorError(
+            f"{_named(request)} is at another server, which gets neither bodies nor credentials; "
+            "only plain requests are sent there"
+        )
+    return bare
+
+
+def _from_cache(kept: Kept, request: HttpRequest) -> HttpResponse:
+    target = urls.with_query(request.url, request.params)
+    return HttpResponse(200, kept.headers, kept.body, target, request, from_cache=True)
+
+
+def _failure(
+    request: HttpRequest,
+    result: HttpResponse | Broken,
+    refusal: HttpResponse | None,
+    number: int,
+    clock: _Clock,
+) -> HttpError:
+    """Returns the error for a request that is given up, with the last answer if there was one."""
+    problem = f"{result.problem}" if isinstance(result, Broken) else ""
+    status = 0
+    if refusal is not None:
+        status = refusal.status
+        problem += f"{', after it ' if problem else ''}answered {reason_of(status)}"
+        excerpt = refusal.excerpt()
+        problem += f" ({excerpt})" if excerpt else ""
+    tries = f" after {number} attempts in {clock.spent():.1f} s" if number > 1 else ""
+    advice = _ADVICE.get(status, "the server fails; try again later" if status else "")
+    hint = f"; {advice}" if advice else ""
+    return HttpError(secrets.redact(f"{_named(request)} {problem}{tries}{hint}"), status)
+
+
+def _named(request: HttpRequest) -> str:
+    return f"{request.method} {urls.shown(urls.with_query(request.url, request.params))}"

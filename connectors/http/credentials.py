@@ -1,0 +1,158 @@
+"""How credentials are put onto requests: keys, names with passwords, tokens that expire."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import parse_qsl, urlsplit
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.tokens import TokenSource
+
+
+class Auth(Protocol):
+    """What makes a server accept requests."""
+
+    def apply(self, request: HttpRequest) -> HttpRequest:
+        """Returns the request with credentials."""
+
+    def renew(self, response: HttpResponse) -> bool:
+        """Called once when a request was answered 401; True: it may be sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a credential stands in a request.
+
+    Attributes:
+        where: header, query or cookie.
+        name: Of the header, parameter or cookie.
+        prefix: What stands before the credential in a header.
+    """
+
+    where: str = "header"
+    name: str = "Authorization"
+    prefix: str = "Bearer "
+
+    def put(self, request: HttpRequest, value: str) -> HttpRequest:
+        """Returns the request with the credential at its place."""
+        if self.where == "query":
+            return request.with_param(self.name, value)
+        if self.where == "cookie":
+            return request.with_cookie(self.name, value)
+        return request.with_header(self.name, self.prefix + value)
+
+    def found(self, request: HttpRequest) -> str | None:
+        """Returns the credential that a request carries."""
+        if self.where == "query":
+            query = dict(parse_qsl(urlsplit(request.url).query, keep_blank_values=True))
+            value: str | None = request.params.get(self.name, query.get(self.name))
+            return value
+        if self.where == "cookie":
+            pairs = (one.partition("=") for one in (request.header("Cookie") or "").split("; "))
+            return next((value for name, _, value in pairs if name == self.name), None)
+        header = request.header(self.name)
+        return None if header is None else header.removeprefix(self.prefix)
+
+
+class KeyAuth:
+    """A key or token that stays as it is.
+
+    Args:
+        key: The key, or a reference to it, which is looked up again for each request.
+        placement: Where it stands.
+    """
+
+    def __init__(self, key: str, placement: Placement) -> None:
+        self._key = key
+        self._placement = placement
+
+    def apply(self, request: HttpRequest) -> HttpRequest:
+        """Returns the request with the key."""
+        return self._placement.put(request, str(self._key))
+
+    def renew(self, response: HttpResponse) -> bool:
+        """Tells whether there is another key behind the reference by now."""
+        return self._placement.found(response.sent) != str(self._key)
+
+    def account(self) -> str:
+        """Returns what tells this account from others; holds secrets."""
+        return f"{self._placement.name} {self._key!s}"
+
+    def __repr__(self) -> str:
+        return f"KeyAuth({self._placement!r})"
+
+
+class BasicAuth:
+    """A user's name and password.
+
+    Args:
+        username: The name.
+        password: The password; either may be a reference.
+    """
+
+    def __init__(self, username: str, password: str) -> None:
+        self._username = username
+        self._password = password
+
+    def apply(self, request: HttpRequest) -> HttpRequest:
+        """Returns the request with both."""
+        return request.with_header("Authorization", f"Basic {self._encoded()}")
+
+    def renew(self, response: HttpResponse) -> bool:
+        """Tells whether there is another password behind the reference by now."""
+        return response.sent.header("Authorization") != f"Basic {self._encoded()}"
+
+    def account(self) -> str:
+        """Returns what tells this account from others; holds secrets."""
+        return f"basic {self._encoded()}"
+
+    def _encoded(self) -> str:
+        pair = f"{self._username!s}:{self._password!s}".encode()
+        encoded = base64.b64encode(pair).decode("ascii")
+        secrets.register(encoded)
+        return encoded
+
+    def __repr__(self) -> str:
+        return "BasicAuth(***)"
+
+
+class TokenAuth:
+    """A token that expires.
+
+    Args:
+        tokens: Gives the current one and renews it.
+        placement: Where it stands.
+        account: What tells this account from others; may hold secrets.
+    """
+
+    def __init__(self, tokens: TokenSource, placement: Placement, account: str) -> None:
+        self._tokens = tokens
+        self._placement = placement
+        self._account = account
+
+    def apply(self, request: HttpRequest) -> HttpRequest:
+        """Returns the request with the current token.
+
+        Raises:
+            ConnectorError: none can be had.
+        """
+        return self._placement.put(request, self._tokens.current().access)
+
+    def renew(self, response: HttpResponse) -> bool:
+        """Renews the token, unless another thread or process has done so.
+
+        Raises:
+            ConnectorError: none can be had.
+        """
+        used = self._placement.found(response.sent)
+        return self._tokens.renew(used or "")
+
+    def account(self) -> str:
+        """Returns what tells this account from others; may hold secrets."""
+        return self._account
+
+    def __repr__(self) -> str:
+        return f"TokenAuth({self._placement!r})"

@@ -1,0 +1,19 @@
+"""What goes wrong over HTTP, as one exception that knows the status."""
+
+from __future__ import annotations
+
+from contextframe_beam.errors import ConnectorError
+
+
+class HttpError(ConnectorError):
+    """A request that was refused, or that got no answer in spite of all attempts.
+
+    The message names method, address, status and what to do; it never holds a credential.
+
+    Attributes:
+        status: The status of the last answer; 0 where there was none.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status

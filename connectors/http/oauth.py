@@ -1,0 +1,339 @@
+"""OAuth 2 and signed JWTs; authlib does the protocol, our client sends the requests.
+
+Token endpoints are asked through `HttpClient`, so that timeouts, TLS, size limits and redaction
+hold there as well.
+"""
+
+from __future__ import annotations
+
+import secrets as _random
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
+
+from authlib.oauth2.base import OAuth2Error
+from authlib.oauth2.client import OAuth2Client
+from authlib.oauth2.rfc7523 import ClientSecretJWT, PrivateKeyJWT
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import import_key
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.http.auth import (
+    AuthorizationCodeSettings,
+    ClientCredentialsSettings,
+    DeviceCodeSettings,
+    JwtBearerSettings,
+    OAuth2Settings,
+    RefreshTokenSettings,
+)
+from contextframe_beam.connectors.http.credentials import Auth, TokenAuth
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore
+from contextframe_beam.errors import ConfigError, ConnectorError
+
+if TYPE_CHECKING:
+    from contextframe_beam.connectors.http.client import HttpClient
+
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+
+_METHODS = {"basic": "client_secret_basic", "post": "client_secret_post"}
+_KEY_TYPES = {"HS": "oct", "RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+
+
+class OAuthRefusal(ConnectorError):
+    """What a token endpoint answered instead of a token.
+
+    Attributes:
+        code: The error code of the protocol, such as `invalid_grant`.
+    """
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def oauth_auth(settings: OAuth2Settings, http: HttpClient) -> Auth:
+    """Makes authentication with tokens of a token endpoint."""
+    url = http.absolute(settings.token_url)
+    endpoint = TokenEndpoint(settings, http)
+    reference: str | None = None
+    if isinstance(settings, RefreshTokenSettings):
+        reference = _reference(settings.refresh_token)
+    elif isinstance(settings, AuthorizationCodeSettings | DeviceCodeSettings):
+        reference = _reference(settings.token)
+
+    def fetch(last: Token | None) -> Token:
+        if isinstance(settings, ClientCredentialsSettings):
+            return endpoint.ask("client_credentials")
+        if isinstance(settings, RefreshTokenSettings) and reference is None and last is None:
+            last = Token("", str(settings.refresh_token))
+        if last is None or not last.refresh:
+            raise ConnectorError(
+                f"there is no token yet that could be renewed at {endpoint.shown}; run "
+                "contextframe-beam login with this configuration"
+            )
+        return endpoint.refresh(last.refresh)
+
+    # The reference may be absent; then a digest of the account names the token.
+    store = TokenStore(reference, f"{url} {settings.account()}")
+    return TokenAuth(TokenSource(fetch, store), settings.placement(), settings.account())
+
+
+def jwt_auth(settings: JwtBearerSettings, http: HttpClient | None) -> Auth:
+    """Makes authentication with JWTs that are signed here."""
+    url = None if settings.token_url is None or http is None else http.absolute(settings.token_url)
+
+    def fetch(last: Token | None) -> Token:
+        signed = signed_jwt(settings, url)
+        if url is None or http is None:
+            return Token.of({"access_token": signed, "expires_in": settings.lifetime})
+        form = {**settings.params, "grant_type": JWT_BEARER, "assertion": signed}
+        if settings.scope:
+            form["scope"] = _scope(settings.scope)
+        request = HttpRequest("POST", url, form=form, safe_to_repeat=True)
+        response = http.for_origin(url).send(request, raise_for_status=False)
+        return Token.of(_object_of(response))
+
+    store = TokenStore(None, f"{url} {settings.account()}")
+    return TokenAuth(TokenSource(fetch, store), settings.placement(), settings.account())
+
+
+def signed_jwt(settings: JwtBearerSettings, url: str | None) -> str:
+    """Returns a new JWT, signed.
+
+    Raises:
+        ConfigError: the key does not fit the algorithm, or the algorithm is not known.
+    """
+    now = int(time.time())
+    claims = {
+        "iss": settings.issuer,
+        "sub": settings.subject,
+        "aud": settings.audience or url,
+        "iat": now,
+        "exp": now + int(settings.lifetime),
+        "jti": _random.token_urlsafe(16),
+        **settings.claims,
+    }
+    kept = secrets.resolved({name: value for name, value in claims.items() if value is not None})
+    algorithm = _checked_algorithm(str(settings.algorithm))
+    try:
+        key = _imported_key(str(settings.key), algorithm)
+        signed = jwt.encode(
+            {"alg": algorithm, **secrets.resolved(settings.header)},
+            kept,
+            key,
+            algorithms=[algorithm],
+        )
+    except (JoseError, ValueError, TypeError):
+        signed = ""  # what these say may hold a part of the key
+    if not signed:
+        raise ConfigError(
+            f"auth of type jwt_bearer: no JWT can be signed with {algorithm} and this key; give a "
+            "PEM private key for RS, PS, ES and EdDSA, any text for HS, and claims of JSON values"
+        )
+    secrets.register(signed)
+    return signed
+
+
+class TokenEndpoint:
+    """The requests that a token endpoint answers.
+
+    Args:
+        settings: The client's settings.
+        http: A client whose TLS and timeouts are used.
+    """
+
+    def __init__(self, settings: OAuth2Settings, http: HttpClient) -> None:
+        self._settings = settings
+        self._url = http.absolute(settings.token_url)
+        self._http = http.for_origin(self._url)
+
+    @property
+    def shown(self) -> str:
+        """The address, for messages."""
+        return secrets.redact(self._url)
+
+    def ask(self, grant: str, **parameters: str) -> Token:
+        """Asks for a token.
+
+        Args:
+            grant: The grant type.
+            **parameters: What goes with it.
+
+        Raises:
+            OAuthRefusal: the endpoint refuses.
+        """
+        extra = self._extra()
+        client = self.client(repeatable=grant == "client_credentials")
+        return self._answered(
+            lambda: client.fetch_token(self._url, grant_type=grant, **{**extra, **parameters})
+        )
+
+    def refresh(self, token: str) -> Token:
+        """Asks for a new token with a refresh token.
+
+        Raises:
+            OAuthRefusal: the endpoint refuses.
+        """
+        # Without a scope the token keeps the one it has, which no server refuses.
+        client = self.client(scope=None)
+        asked = self._answered(
+            lambda: client.refresh_token(self._url, refresh_token=token, **self._extra())
+        )
+        return asked
+
+    def post(self, url: str, fields: Mapping[str, str]) -> Any:
+        """Sends a form to another endpoint of the same server, and returns its JSON object.
+
+        Raises:
+            OAuthRefusal: the endpoint refuses.
+        """
+        client = self.client()
+        session = _Session(self._http.for_origin(url), repeatable=False)
+        headers = {"Accept": "application/json"}
+        answer = session.post(
+            url, fields, headers, client.client_auth(client.token_endpoint_auth_method)
+        )
+        return _object_of(answer.response)
+
+    def client(self, repeatable: bool = False, **changes: Any) -> Any:
+        """Returns authlib's client, whose requests go through ours."""
+        settings = self._settings
+        secret = None if settings.client_secret is None else str(settings.client_secret)
+        method = settings.client_auth or ("basic" if secret else "none")
+        options: dict[str, Any] = {
+            "client_id": str(settings.client_id),
+            "client_secret": secret,
+            "token_endpoint_auth_method": _METHODS.get(method, method),
+            "scope": _scope(settings.scope),
+            **changes,
+        }
+        if method in ("private_key_jwt", "client_secret_jwt"):
+            default = "RS256" if method == "private_key_jwt" else "HS256"
+            algorithm = _checked_algorithm(str(settings.algorithm or default))
+            try:
+                key = _imported_key(secret or "", algorithm)
+            except (JoseError, ValueError, TypeError):
+                key = None  # what these say may hold a part of the key
+            if key is None:
+                raise ConfigError(
+                    f"auth: the client_secret is no key for {algorithm}; {method} needs "
+                    + ("a PEM private key" if default == "RS256" else "a text that is long enough")
+                )
+            options["client_secret"] = key
+            client = OAuth2Client(_Session(self._http, repeatable), **options)
+            signer = PrivateKeyJWT if method == "private_key_jwt" else ClientSecretJWT
+            client.register_client_auth_method(signer(self._url, alg=algorithm))
+            return client
+        return OAuth2Client(_Session(self._http, repeatable), **options)
+
+    def _extra(self) -> dict[str, Any]:
+        resolved: dict[str, Any] = secrets.resolved(dict(self._settings.params))
+        return resolved
+
+    def _answered(self, ask: Callable[[], Mapping[str, Any]]) -> Token:
+        code = ""
+        try:
+            return Token.of(ask())
+        except OAuth2Error as error:
+            code = str(error.error)
+            reason = f"{error.error}: {error.description}" if error.description else code
+        except HttpError:
+            raise
+        except ValueError as error:
+            reason = str(error)
+        raise _refusal(self._url, reason, code)
+
+
+class _Session:
+    """What authlib takes for a session of requests."""
+
+    def __init__(self, http: HttpClient, repeatable: bool) -> None:
+        self._http = http
+        self._repeatable = repeatable
+
+    def post(
+        self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
+    ) -> _Answer:
+        """Sends a form, signed by `auth`."""
+        # authlib changes the headers that it is given, which are shared by all its clients.
+        url, signed, body = auth.prepare("POST", url, dict(headers), urlencode(dict(data)))
+        request = HttpRequest(
+            "POST",
+            url,
+            headers={name: v for name, v in signed.items() if name.lower() != "content-length"},
+            form=dict(parse_qsl(body, keep_blank_values=True)),
+            safe_to_repeat=True if self._repeatable else None,
+        )
+        return _Answer(self._http.send(request, raise_for_status=False))
+
+
+class _Answer:
+    """What authlib takes for an answer of requests."""
+
+    def __init__(self, response: HttpResponse) -> None:
+        self.response = response
+        self.status_code = response.status
+
+    def json(self) -> Any:
+        return self.response.json()
+
+    def raise_for_status(self) -> None:
+        if self.status_code >= 400:
+            raise HttpError(
+                f"the token endpoint {self.response.url} answered {self.status_code}: "
+                f"{self.response.excerpt()}",
+                self.status_code,
+            )
+
+
+def _object_of(response: HttpResponse) -> dict[str, Any]:
+    """Returns the JSON object of an answer that is no refusal."""
+    try:
+        answer = response.json()
+    except ConnectorError:
+        _Answer(response).raise_for_status()
+        raise
+    if isinstance(answer, dict) and "error" not in answer and response.status < 400:
+        return answer
+    code = str(answer.get("error", "")) if isinstance(answer, dict) else ""
+    described = answer.get("error_description") if isinstance(answer, dict) else None
+    reason = f"{code}: {described}" if described else code or response.excerpt()
+    raise _refusal(response.url, reason, code)
+
+
+def _refusal(url: str, reason: str, code: str) -> OAuthRefusal:
+    advice = {
+        "invalid_client": "; check client_id, client_secret and client_auth",
+        "invalid_grant": "; it expired or was revoked: run contextframe-beam login again",
+        "invalid_scope": "; check scope",
+    }.get(code, "")
+    return OAuthRefusal(
+        secrets.redact(f"the token endpoint {url} gave no token: {reason}{advice}"), code
+    )
+
+
+def _reference(text: str | None) -> str | None:
+    if text is None:
+        return None
+    plain = str.__str__(text)
+    return plain if secrets.is_reference(plain) or plain.startswith("keyring:") else None
+
+
+def _scope(scope: str | list[str] | None) -> str | None:
+    return " ".join(map(str, scope)) if isinstance(scope, list) else scope
+
+
+def _imported_key(text: str, algorithm: str) -> Any:
+    load: Any = import_key
+    return load(text, _KEY_TYPES[algorithm[:2]])
+
+
+def _checked_algorithm(algorithm: str) -> str:
+    if algorithm[:2] not in _KEY_TYPES:
+        raise ConfigError(f"auth: the algorithm {algorithm!r} is not known (RS256, ES256, ...)")
+    return algorithm

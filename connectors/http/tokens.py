@@ -1,0 +1,347 @@
+"""Tokens that expire: kept where all processes of a user find them, and renewed once for all.
+
+A token that a login left behind, or a refresh token that rotates, lives behind a reference and is
+stored back there. What is renewed in between is shared through a private file, so that one worker
+renews and the others find the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.http._private import locked, shared_file, write_private
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.logs import logger
+from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
+
+# A token is renewed a little before it expires, as long as that leaves most of its life.
+_EARLY_SECONDS = 60.0
+_EARLY_SHARE = 0.1
+#: After a renewal that failed, threads that wait for it get the same error for so long.
+FAILURE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Token:
+    """A token that was given out.
+
+    Attributes:
+        access: What is sent with each request.
+        refresh: What a new one is got with, where there is such a thing.
+        renew_at: Seconds since 1970 from which on it should be renewed; None if that is unknown.
+    """
+
+    access: str
+    refresh: str | None = None
+    renew_at: float | None = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it may be used."""
+        return bool(self.access) and (self.renew_at is None or time.time() < self.renew_at)
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any], refresh: str | None = None) -> Token:
+        """Makes a token of what a token endpoint answered.
+
+        Args:
+            answer: `access_token`, and perhaps `refresh_token`, `expires_in` or `expires_at`.
+            refresh: The refresh token that stays valid when the answer has none.
+
+        Raises:
+            ConnectorError: there is no access token in it.
+        """
+        access = answer.get("access_token")
+        if not isinstance(access, str) or not access:
+            given = ", ".join(answer) or "nothing"
+            raise ConnectorError(f"the token endpoint gave no access_token (it gave {given})")
+        renew_at = _seconds(answer.get("renew_at"))
+        if renew_at is None:
+            now = time.time()
+            lasts = _seconds(answer.get("expires_in"))
+            if lasts is None and (until := _seconds(answer.get("expires_at"))) is not None:
+                lasts = until - now
+            if lasts is not None:
+                renew_at = now + lasts - min(_EARLY_SECONDS, max(0.0, lasts) * _EARLY_SHARE)
+        kept = answer.get("refresh_token") or refresh
+        return cls(access, str(kept) if kept else None, renew_at).registered()
+
+    def registered(self) -> Token:
+        """Returns the token after making sure that no message shows it."""
+        for value in (self.access, self.refresh):
+            if value:
+                secrets.register(value)
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """Returns it as the JSON object in which it is kept."""
+        values = {
+            "access_token": self.access,
+            "refresh_token": self.refresh,
+            "renew_at": self.renew_at,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __repr__(self) -> str:
+        return "Token(***)"
+
+
+class TokenStore:
+    """Where one account's token is kept.
+
+    Args:
+        reference: `file:PATH` or `keyring:SERVICE/NAME` hold the token and get the new one back;
+            `env:NAME` and `gcp-secret:...` only give the first one. None: nothing is given.
+        name: What the token is for; the same in all processes.
+    """
+
+    def __init__(self, reference: str | None, name: str) -> None:
+        self.reference = None if reference is None else str.__str__(reference)
+        self._shared = shared_file("token", self.reference or "", name)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keeps other threads and processes of this user from renewing at the same time."""
+        return locked(self._shared.with_suffix(".lock"))
+
+    def load(self) -> Token | None:
+        """Returns the newest token there is.
+
+        Raises:
+            SecretError: the reference cannot be read.
+        """
+        given = None if self.reference is None else read_token(self.reference)
+        try:
+            document = json.loads(self._shared.read_text(encoding="utf-8"))
+            shared = Token.of(document)
+        except (OSError, ValueError, AttributeError):
+            return given  # nothing was renewed so far
+        # A token that was put behind the reference by hand is newer than what came of the last.
+        if (
+            given is None
+            or document.get("given") == _digest(given)
+            or given.refresh == shared.refresh
+        ):
+            return shared
+        return given
+
+    def save(self, token: Token, before: Token | None) -> None:
+        """Keeps a renewed token.
+
+        Args:
+            token: The new one.
+            before: The one that `load` gave.
+        """
+        given = None if self.reference is None else read_token(self.reference)
+        document = token.document()
+        if given is not None:
+            document["given"] = _digest(given)
+        write_private(self._shared, json.dumps(document))
+        rotated = token.refresh and (before is None or token.refresh != before.refresh)
+        if rotated and self.reference is not None:
+            self._store_back(token)
+
+    def _store_back(self, token: Token) -> None:
+        assert self.reference is not None
+        try:
+            write_token(self.reference, token)
+        except (ConfigError, SecretError) as error:
+            logger.warning(
+                "the refresh token behind %s was replaced by its server, but the new one cannot "
+                "be stored back there (%s); it is kept on this machine only, so give a file: or "
+                "keyring: reference",
+                self.reference,
+                error,
+            )
+
+
+class TokenSource:
+    """Gives the current token to all threads, and renews it once for all of them.
+
+    Args:
+        fetch: Gets a new token; is given the last one, if there is one.
+        store: Where it is kept.
+    """
+
+    def __init__(self, fetch: Callable[[Token | None], Token], store: TokenStore) -> None:
+        self._fetch = fetch
+        self._store = store
+        self._lock = threading.Lock()
+        self._token: Token | None = None
+        self._failure: tuple[float, str, int] | None = None
+
+    def current(self) -> Token:
+        """Returns a token that has not expired.
+
+        Raises:
+            ConnectorError: none can be had.
+        """
+        token = self._token
+        if token is not None and token.fresh:
+            return token
+        return self._renewed(None)
+
+    def renew(self, used: str) -> bool:
+        """Makes sure that the next `current` is not the token that was refused.
+
+        Args:
+            used: The access token that the refused request carried.
+
+        Returns:
+            True: there is another one now.
+
+        Raises:
+            ConnectorError: none can be had.
+        """
+        return self._renewed(used).access != used
+
+    def _renewed(self, used: str | None) -> Token:
+        with self._lock:
+            token = self._token
+            if token is not None and token.fresh and token.access != used:
+                return token
+            self._raise_recent_failure()
+            try:
+                with self._store.lock():
+                    token = self._store.load()
+                    if token is None or not token.fresh or token.access == used:
+                        token, before = self._fetch(token), token
+                        self._store.save(token, before)
+            except ConnectorError as error:
+                status = error.status if isinstance(error, HttpError) else 0
+                self._failure = (time.monotonic(), str(error), status)
+                raise
+            self._token = token
+            return token
+
+    def _raise_recent_failure(self) -> None:
+        if self._failure is not None:
+            when, message, status = self._failure
+            if time.monotonic() - when < FAILURE_SECONDS:
+                raise HttpError(message, status)
+            self._failure = None
+
+
+def read_token(reference: str) -> Token:
+    """Returns the token behind a reference: JSON as a login leaves it, or a bare refresh token.
+
+    Raises:
+        SecretError: it cannot be read.
+    """
+    kind, _, where = reference.partition(":")
+    if kind == "file":
+        # Read past the cache of secrets, because other processes store new ones.
+        try:
+            text = Path(os.path.expanduser(where)).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise SecretError(
+                f"cannot read the token in {reference} ({reason}); run contextframe-beam login, "
+                "or put it there"
+            ) from None
+    elif kind == "keyring":
+        text = _keyring(reference).get_password(*_keyring_entry(where)) or ""
+    else:
+        text = secrets.resolve(reference)
+    if not text:
+        raise SecretError(f"there is no token behind {reference}; run contextframe-beam login")
+    if not text.startswith("{"):
+        return Token("", text).registered()
+    try:
+        document = json.loads(text)
+        if not document.get("access_token"):
+            return Token("", str(document["refresh_token"])).registered()
+        return Token.of(document)
+    except (ValueError, KeyError, AttributeError):
+        raise SecretError(
+            f"what is behind {reference} is not a token: it is JSON without access_token and "
+            "refresh_token; run contextframe-beam login"
+        ) from None
+
+
+def write_token(reference: str, token: Token) -> None:
+    """Stores a token behind a `file:` or `keyring:` reference, where only its owner can read it.
+
+    A file that held a bare refresh token holds a bare one again.
+
+    Raises:
+        ConfigError: nothing can be stored behind this reference.
+        SecretError: storing fails.
+    """
+    kind, _, where = reference.partition(":")
+    text = json.dumps(token.document())
+    if kind == "keyring":
+        _keyring(reference).set_password(*_keyring_entry(where), text)
+        return
+    if kind != "file":
+        raise ConfigError(f"nothing can be stored behind {reference}")
+    path = Path(os.path.expanduser(where))
+    try:
+        if path.exists() and token.refresh:
+            before = path.read_text(encoding="utf-8").strip()
+            if before and not before.startswith("{"):
+                text = token.refresh + "\n"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, text)
+    except OSError as error:
+        raise SecretError(f"cannot store the token in {reference} ({error.strerror})") from error
+
+
+def _keyring(reference: str) -> Any:
+    try:
+        import keyring
+    except ImportError:
+        raise ConfigError(
+            f"{reference} needs the keyring library; install contextframe-beam[keyring]"
+        ) from None
+    return _Keyring(keyring, reference)
+
+
+class _Keyring:
+    """The system's keyring, whose errors are ours."""
+
+    def __init__(self, library: Any, reference: str) -> None:
+        self._library = library
+        self._reference = reference
+
+    def get_password(self, service: str, name: str) -> str | None:
+        found = self._asked(self._library.get_password, service, name)
+        return None if found is None else str(found)
+
+    def set_password(self, service: str, name: str, text: str) -> None:
+        self._asked(self._library.set_password, service, name, text)
+
+    def _asked(self, function: Callable[..., Any], *arguments: str) -> Any:
+        try:
+            return function(*arguments)
+        except self._library.errors.KeyringError as error:
+            message = secrets.redact(str(error))
+        raise SecretError(f"the keyring cannot be asked for {self._reference} ({message})")
+
+
+def _keyring_entry(where: str) -> tuple[str, str]:
+    service, _, name = where.rpartition("/")
+    return service or "contextframe-beam", name
+
+
+def _digest(token: Token) -> str:
+    text = token.refresh or token.access
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _seconds(value: Any) -> float | None:
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

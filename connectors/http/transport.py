@@ -1,0 +1,264 @@
+"""One exchange: a request goes out, its answer is read to the end, within limits of time and size.
+
+urllib3 holds the connections. A failure is returned and not raised, because the exceptions of the
+libraries hold whole addresses, and an exception that was raised while another was handled carries
+it along.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from os import PathLike, environ, fspath
+from os.path import exists, isdir
+from typing import Any
+from urllib.parse import urlencode
+
+import certifi
+import requests.utils
+import urllib3
+from urllib3 import exceptions
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http._deadline import WatchedPool, WatchedTLSPool, watched
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.errors import ConfigError
+
+_PIECE = 1 << 20
+_NOT_SENT = (
+    exceptions.NewConnectionError,
+    exceptions.ConnectTimeoutError,
+    exceptions.ProxyError,
+    exceptions.SSLError,
+)
+_DEFAULT_HEADERS = {
+    "Accept": "application/json, */*;q=0.5",
+    "Accept-Encoding": "gzip, deflate",
+    "User-Agent": "contextframe-beam",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An exchange without a complete answer.
+
+    Attributes:
+        problem: What happened, without secrets.
+        sent: Whether the server may have seen the request.
+        transient: Whether trying again can help.
+    """
+
+    problem: str
+    sent: bool = True
+    transient: bool = True
+
+
+class Transport:
+    """Pooled connections to a server, and to others that it leads to.
+
+    Args:
+        timeout: Seconds to connect, and seconds without a byte.
+        pool_size: Connections that are kept open.
+        max_bytes: The largest body, compressed or not.
+        ca_bundle: A file or directory of certificates to trust.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+
+    def __init__(
+        self,
+        timeout: tuple[float, float],
+        pool_size: int,
+        max_bytes: int,
+        ca_bundle: str | PathLike[str] | None,
+    ) -> None:
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        self._pool_size = pool_size
+        bundle = ca_bundle or environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+        if not exists(bundle):
+            raise ConfigError(f"ca_bundle: there is no file or directory {fspath(bundle)!r}")
+        self._trusted = {"ca_cert_dir" if isdir(bundle) else "ca_certs": fspath(bundle)}
+        self._managers: dict[str | None, urllib3.PoolManager] = {}
+        self._proxies: dict[str, str | None] = {}
+        self._lock = threading.Lock()
+
+    def exchange(self, request: HttpRequest, seconds: float) -> HttpResponse | Broken:
+        """Sends a request and reads the answer.
+
+        Args:
+            request: Absolute, with credentials.
+            seconds: After so many it is cut off.
+        """
+        url, headers, body = encoded(request)
+        connect, read = (max(0.001, min(one, seconds)) for one in self._timeout)
+        with watched(time.monotonic() + seconds) as watch:
+            try:
+                raw = self._manager(request.url).urlopen(
+                    request.method,
+                    url,
+                    body=body,
+                    headers=headers,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    timeout=urllib3.Timeout(connect=connect, read=read),
+                )
+                data = self._read(raw, request)
+            except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+                return _broken(error, watch.expired, seconds)
+        if watch.expired:
+            return _broken(None, True, seconds)
+        if isinstance(data, Broken):
+            return data
+        return HttpResponse(raw.status, raw.headers, data, _target(request), request)
+
+    def close(self) -> None:
+        """Closes the connections; a later request opens new ones."""
+        with self._lock:
+            managers, self._managers = self._managers, {}
+        for manager in managers.values():
+            manager.clear()
+
+    def _read(self, raw: urllib3.BaseHTTPResponse, request: HttpRequest) -> bytes | Broken:
+        pieces: list[bytes] = []
+        left = self._max_bytes
+        try:
+            length = raw.headers.get("Content-Length", "")
+            if request.method != "HEAD" and length.isdecimal() and int(length) > left:
+                return self._too_large()
+            while piece := raw.read(min(_PIECE, left + 1)):
+                pieces.append(piece)
+                left -= len(piece)
+                if left < 0:
+                    return self._too_large()
+        except BaseException:
+            left = -1
+            raise
+        finally:
+            if left < 0 or not raw.closed:
+                # What was not read to its end would be taken for the next answer.
+                raw.close()
+            raw.release_conn()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _too_large(self) -> Broken:
+        return Broken(
+            f"has a body of more than {self._max_bytes} bytes; ask for smaller pages, or raise "
+            "max_response_bytes",
+            transient=False,
+        )
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        origin = urls.origin_of(url)
+        with self._lock:
+            if origin not in self._proxies:
+                found = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+                self._proxies[origin] = found
+            proxy = self._proxies[origin]
+            if proxy not in self._managers:
+                self._managers[proxy] = self._new_manager(proxy)
+            return self._managers[proxy]
+
+    def _new_manager(self, proxy: str | None) -> urllib3.PoolManager:
+        options: dict[str, Any] = {
+            "num_pools": 10,
+            "maxsize": self._pool_size,
+            "cert_reqs": "CERT_REQUIRED",
+            "ssl_minimum_version": ssl.TLSVersion.TLSv1_2,
+            **self._trusted,
+        }
+        if proxy is None:
+            manager = urllib3.PoolManager(**options)
+        else:
+            proxy = proxy if "://" in proxy else f"http://{proxy}"
+            user, password = requests.utils.get_auth_from_url(proxy)
+            secrets.register(password)
+            shown = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
+            manager = urllib3.ProxyManager(proxy, proxy_headers=shown, **options)
+        manager.pool_classes_by_scheme = {"http": WatchedPool, "https": WatchedTLSPool}
+        return manager
+
+
+def encoded(request: HttpRequest) -> tuple[str, dict[str, str], bytes | None]:
+    """Returns address, headers and body as they go over the wire."""
+    url = _target(request)
+    given = {name.lower() for name in request.headers}
+    headers = {name: v for name, v in _DEFAULT_HEADERS.items() if name.lower() not in given}
+    headers.update(request.headers)
+    body = kind = None
+    if request.json is not None:
+        body = json.dumps(request.json, ensure_ascii=False, separators=(",", ":")).encode()
+        kind = "application/json"
+    elif request.form is not None:
+        body = urlencode(urls.encoded_pairs(request.form)).encode()
+        kind = "application/x-www-form-urlencoded"
+    if kind is not None and "content-type" not in given:
+        headers["Content-Type"] = kind
+    return url, headers, body
+
+
+def _target(request: HttpRequest) -> str:
+    return urls.with_query(request.url, request.params).partition("#")[0]
+
+
+def _broken(error: BaseException | None, expired: bool, seconds: float) -> Broken:
+    """Says what an exception of the libraries means."""
+    sent = not isinstance(error, _NOT_SENT)
+    if expired or error is None:
+        return Broken(f"was cut off: it took more than {seconds:.3g} s altogether", sent)
+    causes = list(_causes(error))
+    trust = next((one for one in causes if isinstance(one, ssl.SSLCertVerificationError)), None)
+    if trust is not None:
+        return Broken(
+            f"has no certificate that is trusted ({trust.verify_message}); give ca_bundle if its "
+            "certificates are your own",
+            sent=False,
+            transient=False,
+        )
+    detail = secrets.redact(getattr(causes[-1], "strerror", None) or str(causes[-1]))
+    if isinstance(error, exceptions.ProxyError):
+        return Broken(f"could not be reached through the proxy ({detail})", sent=False)
+    unknown = next((one for one in causes if isinstance(one, socket.gaierror)), None)
+    if unknown is not None:
+        return Broken(f"has a host that cannot be found ({unknown.strerror})", sent=False)
+    if isinstance(error, exceptions.ConnectTimeoutError):
+        return Broken("could not be connected to in time", sent=False)
+    if isinstance(error, exceptions.TimeoutError | TimeoutError):
+        return Broken("sent nothing for too long", sent)
+    if isinstance(error, exceptions.DecodeError):
+        return Broken("has a body that is not compressed as it says", transient=False)
+    if isinstance(error, exceptions.IncompleteRead | http.client.IncompleteRead) or any(
+        isinstance(one, exceptions.IncompleteRead | http.client.IncompleteRead) for one in causes
+    ):
+        return Broken("ended in the middle of its body")
+    if isinstance(error, exceptions.NewConnectionError):
+        return Broken(f"could not be connected to ({detail})", sent=False)
+    if isinstance(error, exceptions.ProtocolError | exceptions.SSLError | OSError):
+        return Broken(f"broke its connection off ({type(causes[-1]).__name__}: {detail})", sent)
+    # The text of what remains may hold the value of a header in any form.
+    return Broken(
+        f"could not be sent ({type(error).__name__}); check its address, and that no header has a "
+        "line break in it",
+        sent=False,
+        transient=False,
+    )
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found = [error]
+    while len(found) < 10:
+        last = found[-1]
+        reasons = [last.__cause__, last.__context__, *last.args]
+        inner = next((one for one in reasons if isinstance(one, BaseException)), None)
+        if inner is None or inner in found:
+            break
+        found.append(inner)
+    return found

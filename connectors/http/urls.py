@@ -1,0 +1,142 @@
+"""Addresses: joined, compared by origin, and shown without secrets.
+
+An origin is the scheme, host and port of an address. Credentials are bound to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote_plus, urlencode, urljoin, urlsplit, urlunsplit
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
+
+from contextframe_beam.connectors.secrets import looks_secret, redact
+from contextframe_beam.errors import ConfigError, ConnectorError
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def parsed(url: str) -> Url:
+    """Returns the parts of an address, as the code that opens connections sees them.
+
+    Raises:
+        ConnectorError: it is no address of HTTP.
+    """
+    try:
+        parts = parse_url(url)
+    except LocationParseError:
+        parts = Url()
+    if parts.scheme not in _PORTS or not parts.host:
+        raise ConnectorError(
+            f"{shown(url)!r} is not an address of HTTP; only http:// and https:// are opened"
+        )
+    return parts
+
+
+@lru_cache(maxsize=1024)
+def origin_of(url: str) -> str:
+    """Returns `https://host:443` for an address.
+
+    Raises:
+        ConnectorError: it is no address of HTTP.
+    """
+    parts = parsed(url)
+    host = (parts.host or "").rstrip(".")
+    return f"{parts.scheme}://{host}:{parts.port or _PORTS[parts.scheme or '']}"
+
+
+def checked_base(url: str) -> str:
+    """Returns the address that a client is made for, without a slash at its end.
+
+    Raises:
+        ConfigError: it is no address of HTTP, or it holds a password, a query or a fragment.
+    """
+    try:
+        parts = parsed(url)
+    except ConnectorError as error:
+        message = str(error)
+    else:
+        if parts.auth is None and parts.query is None and parts.fragment is None:
+            return url.strip().rstrip("/")
+        message = (
+            f"base_url is {shown(url)!r}; write it without user, query and fragment, and give "
+            "credentials as auth"
+        )
+    raise ConfigError(message)
+
+
+def joined(base: str, url: str) -> str:
+    """Returns `url` as an absolute address.
+
+    `items` is below the base, `/items` at the root of its host, `?page=2` the base itself with
+    that query.
+
+    Raises:
+        ConnectorError: it is no address.
+    """
+    if not url or url.startswith("?"):
+        return base + url
+    try:
+        return urljoin(base + "/", url)
+    except ValueError:
+        pass
+    raise ConnectorError(f"{redact(url)!r} is not an address")
+
+
+def encoded_pairs(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns names and values as a query or a form has them.
+
+    None is left out, lists repeat the name, True is `true`.
+    """
+    pairs: list[tuple[str, str]] = []
+    for name, value in params.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        pairs.extend((name, _text(one)) for one in values if one is not None)
+    return pairs
+
+
+def with_query(url: str, params: Mapping[str, Any]) -> str:
+    """Returns the address with `params` in its query, each in place of what had its name."""
+    pairs = encoded_pairs(params)
+    if not pairs:
+        return url
+    base = without_query(url, {name for name, _ in pairs})
+    parts = urlsplit(base)
+    added = urlencode(pairs, safe=":,/@", quote_via=quote)
+    return urlunsplit(parts._replace(query=f"{parts.query}&{added}" if parts.query else added))
+
+
+def without_query(url: str, names: Iterable[str]) -> str:
+    """Returns the address without the parameters of these names; the others stay as written."""
+    gone = set(names)
+    parts = urlsplit(url)
+    kept = [
+        piece
+        for piece in parts.query.split("&")
+        if piece and unquote_plus(piece.partition("=")[0]) not in gone
+    ]
+    return urlunsplit(parts._replace(query="&".join(kept)))
+
+
+def shown(url: str) -> str:
+    """Returns the address as a message may show it: no secret, no user, no long query."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        names = [
+            (name, "***" if looks_secret(name) or len(value) > 100 else value)
+            for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        ]
+    except ValueError:
+        return redact(url.partition("?")[0])
+    query = urlencode(names, safe="*[]:,/@", quote_via=quote)
+    return redact(urlunsplit((parts.scheme, host, parts.path, query, "")))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
