@@ -84,8 +84,7 @@ class Written:
         for letter in letters:
             self.failed += 1
             if len(self.samples) < _SAMPLES:
-                where = " ".join(part for part in (letter.partition, letter.position) if part)
-                self.samples.append(f"{letter.stage} {where}: {letter.message}")
+                self.samples.append(f"{' '.join(_places(letter))}: {letter.message}")
 
     @classmethod
     def sum(cls, parts: Iterable[Written]) -> Written:
@@ -100,3 +99,10 @@ class Written:
         whole.fragments.sort(key=lambda fragment: fragment.metadata)
         whole.samples = sorted(whole.samples)[:_SAMPLES]
         return whole
+
+
+def _places(letter: DeadLetter) -> list[str]:
+    """Returns the stage and the place of a letter, without what is said twice."""
+    places = [letter.partition] if letter.partition not in letter.position else []
+    places.append(letter.position)
+    return [letter.stage, *(one for one in places if one and one not in letter.message)]
