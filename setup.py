@@ -38,6 +38,7 @@ setup(
     packages=find_packages(include=["contextframe_beam*"]),
     package_data={
         "contextframe_beam": ["py.typed"],
+        "contextframe_beam.connectors.api": ["config.schema.json"],
         "contextframe_beam.templates": ["*", "**/*"],
     },
     exclude_package_data={"contextframe_beam.templates": ["*.pyc", "**/*.pyc", "**/__pycache__"]},
@@ -83,6 +84,7 @@ setup(
     entry_points={
         "console_scripts": ["contextframe-beam = contextframe_beam.pipelines.cli:main"],
         "contextframe.connectors": [
+            "api = contextframe_beam.connectors.api.connector:APIConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
         ],
     },

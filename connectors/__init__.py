@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contextframe_beam.connectors.api.connector import APIConnector
     from contextframe_beam.connectors.base import BaseConnector
     from contextframe_beam.connectors.json_file import JSONFileConnector
     from contextframe_beam.connectors.kinds import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "APIConnector",
     "BaseConnector",
     "BatchConnector",
     "DeadLetter",
@@ -60,6 +62,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "api.connector": ["APIConnector"],
     "base": ["BaseConnector"],
     "json_file": ["JSONFileConnector"],
     "kinds": [

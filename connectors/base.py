@@ -168,6 +168,14 @@ class BaseConnector(metaclass=_ConnectorMeta):
             **vars(self).get("_counts", {}),
         }
 
+    def http_counts(self) -> dict[str, int]:
+        """Returns what was sent over HTTP so far in this process, for a run's metrics.
+
+        A connector that sends requests gives `requests`, `retries` and `wait_ms` (waiting for
+        budgets and limits), each since it was made.
+        """
+        return {}
+
     @cached_property
     def name(self) -> str:
         """The name it is registered under, else the name of its class; for people."""

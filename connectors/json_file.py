@@ -33,7 +33,7 @@ from contextframe_beam.connectors._jsonl import (
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.secrets import without_url_password
-from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.record import FrameRecord
 
 _LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -43,10 +43,6 @@ _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
 _REMOTE_BLOCKS_IN_FLIGHT = 8
 _TEXT_FIELDS = ("text", "body", "description", "message")
-
-
-class NotAuthenticatedError(ConnectorError, RuntimeError):
-    """`sync_documents` was called before `authenticate`."""
 
 
 class JSONFileConnector(BaseConnector):
@@ -256,7 +252,7 @@ class JSONFileConnector(BaseConnector):
             yield _unreadable(end, f"its gzip data is damaged or cut off: {error}")
 
     def _read_group(self, partition: Partition, infos: list[FileInfo]) -> tuple[Page, int]:
-        page = Page([], position=_shown(infos[0].path))
+        page = Page([], position=partition.id)
         size = 0
         for info, content in self._files.contents(infos, self.max_document_bytes):
             data = b""

@@ -133,8 +133,35 @@ class _BlockRanges(RestrictionProvider):
         return int(restriction.size())
 
 
+class _HttpCounters:
+    """Adds to the run's metrics what a connector has sent since it was last asked.
+
+    The connector counts itself, because its requests run in threads that Beam knows nothing of.
+    """
+
+    def __init__(self) -> None:
+        self._counters = {
+            "requests": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_REQUESTS),
+            "retries": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_RETRIES),
+            "wait_ms": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_WAIT_MS),
+        }
+        self._counted: dict[str, int] = {}
+        self._connector: BaseConnector | None = None
+
+    def add(self, connector: BaseConnector) -> None:
+        counts = connector.http_counts()
+        if connector is not self._connector:
+            self._connector, self._counted = connector, {}
+        for name, counter in self._counters.items():
+            more = counts.get(name, 0) - self._counted.get(name, 0)
+            if more > 0:
+                counter.inc(more)
+        self._counted = counts
+
+
 class _ReadDoFn(beam.DoFn):
     def __init__(self, opener: _Opener) -> None:
+        self._http = _HttpCounters()
         self._opener = opener
         self._pages = Metrics.counter(metrics.NAMESPACE, metrics.PAGES)
         self._items = Metrics.counter(metrics.NAMESPACE, metrics.ITEMS)
@@ -159,7 +186,9 @@ class _ReadDoFn(beam.DoFn):
                     self._failures.inc(len(page.failures))
                 if fetched.size:
                     self._bytes.inc(fetched.size)
+            self._http.add(source.connector)
             yield page
+        self._http.add(source.connector)
 
 
 def _workers_of(pipeline: beam.Pipeline) -> int:

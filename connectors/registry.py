@@ -116,10 +116,13 @@ def connector_parameters(cls: type[BaseConnector]) -> list[Parameter]:
     return _parameters(constructor_arguments(cls), hints, docs)
 
 
+_EVERY_RUN = ("full_sync", "resume_from")
+
+
 def sync_parameters(cls: type[BaseConnector]) -> list[Parameter]:
     """Returns what reading takes: the arguments of `sync_documents`, or of what does its work.
 
-    Without `full_sync`, which every run has.
+    Without `full_sync` and `resume_from`, which every run has.
     """
     takes = reading_arguments(cls)
     hints: dict[str, Any] = {}
@@ -127,7 +130,7 @@ def sync_parameters(cls: type[BaseConnector]) -> list[Parameter]:
     for method in reading_methods(cls):
         hints = {**_hints(method), **hints}
         docs.append(inspect.getdoc(method) or "")
-    return [one for one in _parameters(takes, hints, docs) if one.name != "full_sync"]
+    return [one for one in _parameters(takes, hints, docs) if one.name not in _EVERY_RUN]
 
 
 def build_connector(cls: type[BaseConnector], arguments: Mapping[str, Any]) -> BaseConnector:

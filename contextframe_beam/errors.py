@@ -24,6 +24,10 @@ class ConnectorError(ContextFrameError, ValueError):
     """A source that cannot be reached, refuses the credentials, or answers with nonsense."""
 
 
+class NotAuthenticatedError(ConnectorError, RuntimeError):
+    """`sync_documents` was called before `authenticate`."""
+
+
 class RecordError(ContextFrameError, ValueError):
     """A record that cannot be stored as a row of the dataset."""
 

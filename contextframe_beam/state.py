@@ -2,8 +2,9 @@
 
 The row carries the sync state and the ids of the last runs, so it moves with the data in the same
 transaction. It is also the guard against doubled commits: every run of a source replaces this
-row, and Lance refuses a transaction that replaces what another one replaced meanwhile. A source's
-first run has no row of its own to replace; it replaces the dataset's anchor row instead.
+row, and Lance refuses a transaction that replaces what another one replaced meanwhile. The
+dataset's anchor row does the same between writers that have no such row in common: a source's
+first run has none yet, and runs of two sources, or an edit by hand, may bring the same new key.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import BaseConnector
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.errors import ConcurrentRunError
+from contextframe_beam.schema import FORMAT_COLUMNS
 from contextframe_beam.transforms import _unchanged
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._unchanged import KnownDigests, LeftAlone, heads_of
@@ -266,6 +267,25 @@ class TestDigests:
         keys = pa.chunked_array([[document(number).uuid for number in (1, 5, 3, 700)]])
         found = met.rows_of(lance.dataset(str(kb)), keys, ["uri"])
         assert sorted(found["uri"].to_pylist()) == ["doc:3", "doc:5"]
+
+    def test_they_are_found_among_deleted_rows_and_rows_of_other_programs(self, kb):
+        rows, _ = encode_records([document(f"f{n}") for n in range(50)], embed_dim=EMBED_DIM)
+        table = pa.Table.from_batches([rows]).select(list(FORMAT_COLUMNS))
+        lance.write_dataset(table, str(kb), max_rows_per_file=20)
+        for first in range(0, 300, 100):
+            started = begin(kb, f"run-{first}")
+            commit_run(started, write(started, *range(first, first + 100)))
+        lance.dataset(str(kb)).delete("uri LIKE '%7%' OR uri LIKE '%f1%'")
+        newer = [document(n, "n", timestamp="2026-01-02") for n in range(0, 300, 3)]
+        started = begin(kb, "newer")
+        commit_run(started, write(started, *newer))
+        lance.dataset(str(kb)).delete("uri LIKE '%9%'")
+        started = begin(kb, "again")
+        older = [document(n, "o", timestamp="2026-01-01") for n in range(0, 300, 3)]
+        receipt = commit_run(started, write(started, *newer, *older))
+        left = [n for n in range(0, 300, 3) if "9" not in str(n)]
+        assert (receipt.rows_unchanged, receipt.rows_dropped) == (len(left), 100)
+        assert {texts_in(kb)[str(n)] for n in range(0, 300, 3)} == {"n"}
 
     def test_nothing_met_is_nothing_found(self, kb):
         started = begin(kb)

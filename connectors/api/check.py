@@ -104,7 +104,7 @@ class CheckReport:
 
 def check(
     config: str | os.PathLike[str] | Mapping[str, Any] | APIConnector,
-    resources: list[str] | None = None,
+    only: list[str] | None = None,
     endpoint: str | None = None,
 ) -> CheckReport:
     """Connects, reads the first page of each resource, and maps its first records.
@@ -113,7 +113,7 @@ def check(
 
     Args:
         config: A YAML file, a dict of the same form, or a connector.
-        resources: The names of the resources to check; all when not given.
+        only: The names of the resources to check; all when not given.
         endpoint: An address to check instead.
 
     Raises:
@@ -126,12 +126,12 @@ def check(
     except ContextFrameError as error:
         report.problem = redact(str(error))
         return report
-    names = resources or [one.name for one in connector.config.resources]
+    names = only or [one.name for one in connector.config.resources]
     if endpoint is not None or not names:
         report.resources.append(_checked(connector, endpoint or "", {"endpoint": endpoint}))
     for name in names if endpoint is None else ():
         report.resources.append(
-            _checked(connector, name, {"resources": [name]}, connector.config.resource(name))
+            _checked(connector, name, {"only": [name]}, connector.config.resource(name))
         )
     return report
 

@@ -27,11 +27,10 @@ from contextframe_beam.connectors.http.cache import Cache
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
-from contextframe_beam.connectors.json_file import NotAuthenticatedError
 from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
 from contextframe_beam.connectors.source import Source
-from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.record import FrameRecord
 
 _ENDPOINT = "/api/v1/documents"
@@ -64,7 +63,13 @@ class APIConnector(PaginatedConnector):
         budget: How many requests may be sent, as `{"per_second": 5}`.
         cache: Keeps answers on disk, as `{"ttl": "1h"}`.
         retries: How often a request is repeated after an error that may pass.
-        timeout: Seconds to wait for an answer to begin.
+        timeout: How long to wait for an answer to begin, in seconds or as in `"2m"`.
+        total_timeout: How long a request may take with all its attempts.
+        max_wait: The longest pause that is made because the API asks for it.
+        max_response_bytes: Larger answers are refused.
+        ca_bundle: A file of certificates that servers are checked against.
+        allowed_origins: Other origins (https://host:port) that links may lead to; they get no
+            credentials.
         max_in_flight: How many requests one process keeps open; 16 if nothing is said.
 
     Raises:
@@ -87,7 +92,12 @@ class APIConnector(PaginatedConnector):
         budget: dict[str, Any] | None = None,
         cache: dict[str, Any] | None = None,
         retries: int | None = None,
-        timeout: float | None = None,
+        timeout: float | str | None = None,
+        total_timeout: float | str | None = None,
+        max_wait: float | str | None = None,
+        max_response_bytes: int | None = None,
+        ca_bundle: str | None = None,
+        allowed_origins: list[str] | None = None,
         max_in_flight: int | None = None,
     ) -> None:
         super().__init__()
@@ -104,6 +114,11 @@ class APIConnector(PaginatedConnector):
             "cache": cache,
             "retries": retries,
             "timeout": timeout,
+            "total_timeout": total_timeout,
+            "max_wait": max_wait,
+            "max_response_bytes": max_response_bytes,
+            "ca_bundle": ca_bundle,
+            "allowed_origins": allowed_origins,
             "max_in_flight": max_in_flight,
         }
         if api_key is not None:
@@ -123,6 +138,7 @@ class APIConnector(PaginatedConnector):
         self.max_in_flight = self._config.max_in_flight
         self.source_name = self._config.name or urlsplit(self.base_url).netloc.rpartition("@")[2]
         self._lock = threading.RLock()
+        self._slots = threading.BoundedSemaphore(self.max_in_flight)
         self._http: HttpClient | None = None
         self._endpoints: dict[str, Endpoint] = {}
         self._mappers = {
@@ -166,7 +182,7 @@ class APIConnector(PaginatedConnector):
         endpoint: str | None = None,
         params: dict[str, Any] | None = None,
         *,
-        resources: list[str] | None = None,
+        only: list[str] | None = None,
         max_pages: int | None = None,
         max_items: int | None = None,
     ) -> list[dict[str, Any]]:
@@ -176,7 +192,7 @@ class APIConnector(PaginatedConnector):
             endpoint: An address that is read page by page; `/api/v1/documents` if neither it nor
                 any resource is given.
             params: Its query parameters.
-            resources: The names of the resources to read; all when not given.
+            only: The names of the resources to read; all when not given.
             max_pages: The most pages that are read of each, for each record of a parent.
             max_items: The most records that are read of each, for each record of a parent.
 
@@ -186,7 +202,7 @@ class APIConnector(PaginatedConnector):
         """
         return list(
             self.sync_documents_stream(
-                endpoint, params, resources=resources, max_pages=max_pages, max_items=max_items
+                endpoint, params, only=only, max_pages=max_pages, max_items=max_items
             )
         )
 
@@ -195,7 +211,7 @@ class APIConnector(PaginatedConnector):
         endpoint: str | None = None,
         params: dict[str, Any] | None = None,
         *,
-        resources: list[str] | None = None,
+        only: list[str] | None = None,
         max_pages: int | None = None,
         max_items: int | None = None,
     ) -> Iterator[dict[str, Any]]:
@@ -203,7 +219,7 @@ class APIConnector(PaginatedConnector):
         if not self.authenticated:
             raise NotAuthenticatedError("Not authenticated: call authenticate() first")
         found = self.partitions(
-            endpoint, params, resources=resources, max_pages=max_pages, max_items=max_items
+            endpoint, params, only=only, max_pages=max_pages, max_items=max_items
         )
         for page in self._pages_of(found):
             self._note(page.failures)
@@ -214,7 +230,7 @@ class APIConnector(PaginatedConnector):
         endpoint: str | None = None,
         params: dict[str, Any] | None = None,
         *,
-        resources: list[str] | None = None,
+        only: list[str] | None = None,
         max_pages: int | None = None,
         max_items: int | None = None,
         resume_from: Mapping[str, Any] | None = None,
@@ -224,7 +240,7 @@ class APIConnector(PaginatedConnector):
         Args:
             endpoint: As for `sync_documents`.
             params: As for `sync_documents`.
-            resources: As for `sync_documents`.
+            only: As for `sync_documents`.
             max_pages: As for `sync_documents`.
             max_items: As for `sync_documents`.
             resume_from: The states that an earlier run reached, by the id of the partition.
@@ -237,7 +253,7 @@ class APIConnector(PaginatedConnector):
             if most is not None and most < 1:
                 raise ConfigError(f"{name} is {most}; it must be at least 1")
         run = uuid.uuid4().hex
-        chosen = self._chosen(endpoint, params, resources)
+        chosen = self._chosen(endpoint, params, only)
         if not chosen:
             asked = {"endpoint": endpoint or _ENDPOINT, "params": params, **limits}
             given = {key: value for key, value in asked.items() if value is not None}
@@ -278,6 +294,13 @@ class APIConnector(PaginatedConnector):
             "failures": list(self._failures),
         }
 
+    def http_counts(self) -> dict[str, int]:
+        """Returns what its client has sent so far."""
+        if self._http is None:
+            return {}
+        sent = self._http.stats
+        return {"requests": sent.requests, "retries": sent.retries, "wait_ms": sent.wait_ms}
+
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns what makes this source itself.
 
@@ -295,8 +318,8 @@ class APIConnector(PaginatedConnector):
         sync = {key: value for key, value in (sync_kwargs or {}).items() if value is not None}
         if not config.resources:
             sync.setdefault("endpoint", _ENDPOINT)
-        if "resources" in sync:
-            sync["resources"] = sorted(sync["resources"])
+        if "only" in sync:
+            sync["only"] = sorted(sync["only"])
         identity = {
             "connector": _identity.class_path(type(self)),
             "arguments": {key: value for key, value in arguments.items() if value},
@@ -314,7 +337,7 @@ class APIConnector(PaginatedConnector):
         """Returns the resources to read; none when it is an endpoint instead."""
         if endpoint is not None or not self._config.resources:
             if names:
-                raise ConfigError("give either an endpoint or resources, not both")
+                raise ConfigError("give either an endpoint or the names of resources, not both")
             return []
         if params:
             raise ConfigError("params go with an endpoint; resources have their own")
@@ -378,7 +401,9 @@ class APIConnector(PaginatedConnector):
                 )
 
     def _send(self, request: HttpRequest) -> HttpResponse:
-        return self._client().send(request)
+        # Planning reads parents and counts pages at the same time, each with threads of its own.
+        with self._slots:
+            return self._client().send(request)
 
     def _client(self) -> HttpClient:
         with self._lock:

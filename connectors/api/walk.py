@@ -80,6 +80,6 @@ def repeated(what: str) -> ConnectorError:
     """Returns the error about a page that came a second time."""
     return ConnectorError(
         f"{what} has the same records as one before it, so reading would never end; the source "
-        "ignores what names the page, or repeats its last one: correct the paginator, or tell it "
-        "where the total or has_more is"
+        "ignores what names the page (set the paginator single if there is only one), or repeats "
+        "its last page (tell the paginator where the total or has_more is)"
     )
