@@ -320,20 +320,33 @@ def delete_files(
 ) -> None:
     """Deletes the files of fragments that no transaction will ever name.
 
-    What cannot be deleted stays until Lance's own cleanup finds it, days later.
+    A file that the newest version names is kept: an object store may have lost the answer to a
+    commit that was done. What cannot be deleted stays until Lance's own cleanup finds it, days
+    later.
     """
     paths = [path for fragment in fragments for path in fragment.paths]
     if not paths:
         return
     try:
+        named = _named_files(uri, storage_options)
+        paths = [path for path in paths if path not in named]
         session = LanceFileSession(file_uri(uri, ""), _as_dict(storage_options))
         for path in paths:
             # Raw data may lie in files of its own, in a folder of the data file's name.
             for blob in session.list(path.removesuffix(".lance") + "/"):
                 session.delete_file(blob)
             session.delete_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DatasetError) as error:
         _LOGGER.warning("cannot delete unused files of %s: %s", uri, first_line(error))
+
+
+def _named_files(uri: str, storage_options: StorageOptions) -> set[str]:
+    dataset = open_dataset(uri, storage_options)
+    if dataset is None:
+        return set()
+    return {
+        file.path for fragment in dataset.get_fragments() for file in fragment.metadata.files
+    }
 
 
 def is_local(uri: str) -> bool:

@@ -68,6 +68,19 @@ def report_of(error: BaseException) -> Report:
     return Report(f"{name}: {message}" if message else name, unexpected=True)
 
 
+def ours_of(error: BaseException) -> errors.ContextFrameError | None:
+    """Returns the exception of ours that Beam has wrapped, or None when there is none in it."""
+    text = _text_of(error)
+    if isinstance(error, errors.ContextFrameError):
+        return type(error)(_without_step(text))
+    raised = list(_RAISED.finditer(text))
+    for match in reversed(raised):
+        kind = _class_of(match["type"])
+        if kind is not None:
+            return kind(_message_at(text, match, raised))
+    return None
+
+
 def _usage(error: click.UsageError) -> Report:
     message = error.format_message()
     if message.startswith("Usage:"):  # where nothing was given, the help says what can be

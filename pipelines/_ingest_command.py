@@ -12,6 +12,7 @@ import click
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.registry import list_connectors, load_connector_class
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.pipelines import _logs
 from contextframe_beam.pipelines._errors import no_such_option
 from contextframe_beam.pipelines._options import ConnectorOptions, options_of
 from contextframe_beam.pipelines._settings import Settings
@@ -138,7 +139,9 @@ def _own_options() -> list[SectionOption]:
 
 def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        context.ensure_object(Settings).verbose = True
+        settings = context.ensure_object(Settings)
+        settings.verbose = True
+        _logs.tell_more(settings)
 
 
 class IngestGroup(click.Group):

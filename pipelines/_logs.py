@@ -43,7 +43,7 @@ def on_stderr(settings: Settings) -> Iterator[None]:
     handler.addFilter(_Shown(settings))
     handler.addFilter(RedactingFilter())
     root.addHandler(handler)
-    root.setLevel(min(level, logging.INFO))
+    tell_more(settings)
     logging.captureWarnings(True)
     before, threading.excepthook = threading.excepthook, _end_of_thread
     try:
@@ -53,6 +53,12 @@ def on_stderr(settings: Settings) -> Iterator[None]:
         logging.captureWarnings(False)
         root.removeHandler(handler)
         root.setLevel(level)
+
+
+def tell_more(settings: Settings) -> None:
+    """Heeds what `settings` have come to ask for; `on_stderr` undoes it."""
+    if settings.debug or settings.verbose:
+        logging.getLogger().setLevel(logging.INFO)
 
 
 @contextmanager

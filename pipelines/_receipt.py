@@ -59,10 +59,12 @@ class Outcome:
                 return f"nothing changed: {stored} already, none was written"
             others = "other " if one.failed else ""
             return f"nothing to write: the source gave no {others}items"
-        new = one.rows_written - one.rows_replaced
         parts = [f"wrote {_documents(one.rows_written)}"]
         if one.rows_replaced:
-            parts[0] += f" ({new:,} new, {one.rows_replaced:,} replaced)"
+            new = one.rows_written - one.rows_replaced
+            # One document may replace several, where a run in mode append has doubled its key.
+            added = f"{new:,} new, " if new >= 0 else ""
+            parts[0] += f" ({added}{one.rows_replaced:,} replaced)"
         if one.rows_deleted:
             parts.append(f"deleted {one.rows_deleted:,}")
         if one.rows_unchanged:

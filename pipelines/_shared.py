@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from contextframe_beam.pipelines import _logs
 from contextframe_beam.pipelines._settings import Settings
 
 
@@ -70,4 +71,6 @@ def pairs(
 
 def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        context.ensure_object(Settings).debug = True
+        settings = context.ensure_object(Settings)
+        settings.debug = True
+        _logs.tell_more(settings)

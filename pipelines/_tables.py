@@ -186,8 +186,14 @@ def show_connectors(found: Sequence[Mapping[str, str]]) -> None:
     )
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to the command line what a reader that went away means."""
+        raise BrokenPipeError
+
+
 def _console() -> Console:
-    console = Console(highlight=False)
+    console = _Console(highlight=False)
     if not console.is_terminal:
         # A pipe has no width; wrapping there only breaks what reads it.
         console.width = 10_000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -23,13 +23,19 @@ WRONG_USAGE = 2
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command of this process and ends the process."""
+    given = sys.argv[1:] if arguments is None else arguments
+    end_process_with(lambda settings: run(given, settings))
+
+
+def end_process_with(action: Callable[[Settings], int]) -> NoReturn:
+    """Ends the process with the exit code that `action` returns, also when it is interrupted."""
     at_once = False
     try:
         from contextframe_beam.pipelines._settings import Settings
 
         settings = Settings()
         settings.interrupts.install()
-        code = run(sys.argv[1:] if arguments is None else arguments, settings)
+        code = action(settings)
         settings.interrupts.ignore()
         at_once = settings.abandoned
         sys.stdout.flush()

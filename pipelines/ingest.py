@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+if __name__ == "__main__":  # first of all, because Beam logs while it is imported
+    from contextframe_beam.pipelines.cli import main
+
+    main(["ingest", *sys.argv[1:]])
 
 import apache_beam as beam
 
@@ -13,12 +19,17 @@ from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.read import ReadFromConnector
 from contextframe_beam.errors import CommitError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
+from contextframe_beam.pipelines._errors import ours_of
+from contextframe_beam.pipelines.processes import death_of_worker
 from contextframe_beam.pipelines.runners import pipeline_options, runner_for
 from contextframe_beam.state import read_states
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
 from contextframe_beam.transforms._commit import committed_receipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
 from contextframe_beam.transforms.enrich import Enricher
+
+# How long the news of a dead worker may take.
+_PATIENCE_SECONDS = 1.0
 
 
 def ingest(
@@ -93,7 +104,18 @@ def ingest(
     if enrichers:
         frames = frames | "Enrich" >> Enrich(enrichers)
     frames | "WriteToLance" >> sink
-    pipeline.run().wait_until_finish()
+    while death_of_worker(0.0):
+        pass  # of an earlier run in this process
+    try:
+        pipeline.run().wait_until_finish()
+    except Exception as error:
+        ours = ours_of(error)
+        if ours is None:
+            died = death_of_worker(_PATIENCE_SECONDS) if workers > 1 else None
+            if died is None:
+                raise
+            ours = CommitError(died)
+        raise ours from error
     receipt = committed_receipt(to, run_id, storage_options)
     if receipt is None:
         raise CommitError(

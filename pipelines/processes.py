@@ -70,6 +70,8 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
             start_new_session=True,  # an interrupt on the terminal is the launcher's to handle
             env={
                 **os.environ,
+                # Whatever the launcher can import, connectors and enrichers too, workers can.
+                "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path),
                 "CONTROL_API_SERVICE_DESCRIPTOR": _described(self.control_api_service_descriptor()),
                 "LOGGING_API_SERVICE_DESCRIPTOR": _described(self.logging_api_service_descriptor()),
                 "PIPELINE_OPTIONS": json_format.MessageToJson(options),

@@ -361,3 +361,11 @@ class TestOpening:
             manifest.write_bytes(b"cut")
         with pytest.raises(DatasetError, match="cannot open"):
             open_dataset(dataset.uri)
+
+
+def test_a_file_that_the_newest_version_names_is_not_deleted(tmp_path):
+    dataset = FrameDataset.create(str(tmp_path / "kb.lance"), embed_dim=4)
+    dataset.add(FrameRecord("text", unique_id="a:1"))
+    named = [WrittenFragment.of(one.metadata) for one in dataset.lance.get_fragments()]
+    delete_files(dataset.uri, named)
+    assert FrameDataset.open(dataset.uri).get("a:1").text_content == "text"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,13 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import IncrementalConnector
-from contextframe_beam.errors import ConfigError, DatasetError, SchemaError, TooManyFailures
+from contextframe_beam.errors import (
+    CommitError,
+    ConfigError,
+    DatasetError,
+    SchemaError,
+    TooManyFailures,
+)
 from contextframe_beam.pipelines.ingest import default_dead_letters, ingest
 from contextframe_beam.pipelines.runners import is_local, pipeline_options, runner_for
 from contextframe_beam.transforms import KeywordEnricher
@@ -101,6 +108,21 @@ class WhoReads(Documents):
         return document(item["id"], str(os.getpid()))
 
 
+class Unmapped(Documents):
+    """Nothing of it can be mapped."""
+
+    def map_to_frame_record(self, item: Any) -> FrameRecord:
+        raise ValueError("cannot be mapped")
+
+
+class KillsItsWorker(Documents):
+    """Its worker dies over the first document."""
+
+    def map_to_frame_record(self, item: Any) -> FrameRecord:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return document(item["id"], "")
+
+
 class TestWorkers:
     def test_one_worker_is_this_process(self, kb):
         run(WhoReads({"all": [[{"id": 1}], [{"id": 2}]]}), kb)
@@ -112,6 +134,20 @@ class TestWorkers:
         processes = set(texts_in(kb).values())
         assert len(processes) == 2
         assert str(os.getpid()) not in processes
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_what_a_step_raises_is_ours_and_says_no_more_than_it_should(self, kb, workers):
+        pages = {"all": [[{"id": 1, "broken": True}], [{"id": 2, "broken": True}]]}
+        with pytest.raises(TooManyFailures) as caught:
+            ingest(Unmapped(pages), str(kb), workers=workers)
+        assert str(caught.value).startswith("2 of 2 items failed, all of them; nothing was commit")
+        assert "while running" not in str(caught.value)
+
+    @pytest.mark.parametrize("workers", [2])
+    def test_a_worker_that_is_killed_fails_the_run_and_commits_nothing(self, kb, workers):
+        with pytest.raises(CommitError, match="a worker process was killed by signal 9; nothing"):
+            ingest(KillsItsWorker({"all": [[{"id": 1}]]}), str(kb), workers=workers)
+        assert not kb.exists()
 
     def test_workers_end_with_the_run(self, kb):
         run(WhoReads({"all": [[{"id": 1}], [{"id": 2}]]}), kb, **TWO_WORKERS)
