@@ -1,0 +1,123 @@
+"""Running `contextframe-beam` in tests: in this process, which is fast, or in one of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contextframe_beam import FrameDataset
+from contextframe_beam.pipelines.cli import run
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The standard output, which has to be one JSON value on one line."""
+        assert self.out.count("\n") == 1, self.out
+        return json.loads(self.out)
+
+
+def cli(*arguments: object) -> Result:
+    """Runs a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run([str(argument) for argument in arguments])
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def start(*arguments: object, module: str = "contextframe_beam", **options: Any) -> Any:
+    """Starts a command in a process of its own, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **{"env": environment(), **options},
+    )
+
+
+def cli_process(*arguments: object, module: str = "contextframe_beam", **options: Any) -> Result:
+    """Runs a command in a process of its own."""
+    process = start(*arguments, module=module, **options)
+    out, err = process.communicate(timeout=120)
+    return Result(process.returncode, out, err)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Returns this process's environment, in which this checkout is found."""
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{known}" if known else str(ROOT), **more}
+
+
+def wait_until(condition: Callable[[], object], process: Any = None) -> None:
+    """Waits for a condition; fails when `process` ends without it, or after two minutes."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the process ended: {process.communicate()}")
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def assert_error(result: Result, code: int, *parts: str) -> None:
+    """Checks that a command failed with one message, which says all of `parts`, and no more."""
+    assert result.code == code, result
+    assert result.out == "", result
+    assert result.err.startswith("Error: "), result.err
+    assert "Traceback" not in result.err, result.err
+    assert "\nError: " not in result.err, result.err
+    # A message, and perhaps a line that says where to read on.
+    assert len(result.err.splitlines()) <= 2, result.err
+    for part in parts:
+        assert part in result.err, (part, result.err)
+
+
+def state_of(path: Path) -> tuple[int, list[str | None], list[Path]] | None:
+    """Returns what must not change when a run fails: version, documents and files; None if none."""
+    if not path.exists():
+        return None
+    dataset = FrameDataset.open(str(path))
+    ids = sorted(str(record.unique_id) for record in dataset)
+    return dataset.version, ids, sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def write_documents(folder: Path, documents: Mapping[str, Any]) -> Path:
+    """Writes JSON files; bytes and text as they are, other values as JSON."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, document in documents.items():
+        if isinstance(document, bytes):
+            (folder / name).write_bytes(document)
+        else:
+            text = document if isinstance(document, str) else json.dumps(document)
+            (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def lines(values: Iterable[Any]) -> str:
+    """Returns JSON Lines."""
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+def letters_of(dataset: Path) -> list[dict[str, Any]]:
+    """Returns all dead letters beside a dataset."""
+    files = Path(f"{dataset}.dead-letters").glob("*.jsonl")
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
