@@ -344,9 +344,7 @@ def _named_files(uri: str, storage_options: StorageOptions) -> set[str]:
     dataset = open_dataset(uri, storage_options)
     if dataset is None:
         return set()
-    return {
-        file.path for fragment in dataset.get_fragments() for file in fragment.metadata.files
-    }
+    return {file.path for fragment in dataset.get_fragments() for file in fragment.metadata.files}
 
 
 def is_local(uri: str) -> bool:
