@@ -1,4 +1,4 @@
-"""The commands of `contextframe-beam`: ingest, search, inspect and connectors."""
+"""The commands of `contextframe-beam`, put together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 import contextframe_beam
+from contextframe_beam.pipelines._api_commands import check_group, login_command
 from contextframe_beam.pipelines._ingest_command import ingest_group
 from contextframe_beam.pipelines._shared import count, debug_option, storage_option
 
@@ -90,6 +91,8 @@ _JSON = click.Option(
 )
 
 commands.add_command(ingest_group)
+commands.add_command(check_group)
+commands.add_command(login_command)
 commands.add_command(
     click.Command(
         "search",
