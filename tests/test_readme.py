@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.connectors.api.load import load_config
 from tests.cli_helpers import ROOT, cli, environment, write_documents
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -93,6 +94,14 @@ def test_the_connector_of_ones_own(folder: Path) -> None:
     assert cli(*shlex.split(command[1])).code == 0
     ids = {record.unique_id for record in FrameDataset.open(str(folder / "kb.lance"))}
     assert ids == {"note:1", "note:2"}
+
+
+def test_the_configuration_of_an_api_is_right(tmp_path: Path) -> None:
+    (text,) = [block for kind, block in BLOCKS if kind == "yaml"]
+    path = tmp_path / "crm.yaml"
+    path.write_text(text)
+    config, _ = load_config(path, {})
+    assert [one.name for one in config.resources] == ["contacts", "notes"]
 
 
 def test_the_make_targets_it_names_exist() -> None:
