@@ -4,9 +4,11 @@
 # The first of these that is Python 3.10 or later and has venv makes .venv; PYTHON=... names another.
 PYTHON ?= python3.12 python3.11 python3.10 python3
 DLT ?= dlt[lance]>=1.31,<1.32
+AIRBYTE ?= airbyte-cdk>=7.39,<8
 
 VENV := .venv
 VENV_DLT := .venv-dlt
+VENV_AIRBYTE := .venv-airbyte
 PY := $(VENV)/bin/python
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
@@ -38,7 +40,7 @@ tests: $(VENV)/.installed ## Run the tests; TESTS='tests/test_x.py -k name' sele
 soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out.
 	@$(PY) -m pytest -m soak $(TESTS)
 
-bench: $(VENV)/.installed $(VENV_DLT)/.installed ## Measure speed against the limit and the peers; BENCH=... passes arguments.
+bench: $(VENV)/.installed $(VENV_DLT)/.installed $(VENV_AIRBYTE)/.installed ## Measure speed against the limit and the peers; BENCH=... passes arguments.
 	@$(PY) benchmarks/run.py $(BENCH)
 
 format: $(VENV)/.installed ## Rewrite the code in the project's format.
@@ -46,7 +48,7 @@ format: $(VENV)/.installed ## Rewrite the code in the project's format.
 	@$(PY) -m ruff format
 
 clean: ## Remove environments, caches and builds.
-	rm -rf $(VENV) $(VENV_DLT) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_DLT) $(VENV_AIRBYTE) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
@@ -63,6 +65,14 @@ $(VENV_DLT)/.installed: Makefile
 	@echo "Installing dlt into $(VENV_DLT) (once) ..."
 	@$(VENV_DLT)/bin/python $(PIP_INSTALL) --upgrade pip
 	@$(VENV_DLT)/bin/python $(PIP_INSTALL) '$(DLT)'
+	@touch $@
+
+# So does Airbyte's CDK, which pins most of what it needs.
+$(VENV_AIRBYTE)/.installed: Makefile
+	$(call make_venv,$(VENV_AIRBYTE))
+	@echo "Installing Airbyte's CDK into $(VENV_AIRBYTE) (once) ..."
+	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) --upgrade pip
+	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) '$(AIRBYTE)'
 	@touch $@
 
 # Debian and Ubuntu ship Python without ensurepip, and then `python -m venv` fails half-way: look first.

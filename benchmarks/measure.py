@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,34 @@ def median(runs: Sequence[Measurement]) -> Measurement:
         statistics.median(run.cpu_seconds for run in runs),
         max(run.peak_mb for run in runs),
     )
+
+
+def in_turn(
+    jobs: Mapping[str, Callable[[], Measurement]], rounds: int, before: Callable[[], object]
+) -> dict[str, Measurement]:
+    """Runs all jobs one after the other, `rounds` times, and returns the median of each.
+
+    Args:
+        jobs: What to measure, by name.
+        rounds: How often.
+        before: Called before each run.
+    """
+    results: dict[str, list[Measurement]] = {name: [] for name in jobs}
+    for number in range(rounds):
+        for name, job in jobs.items():
+            before()
+            results[name].append(job())
+            print(f"round {number + 1}: {name}: {results[name][-1].seconds:.2f} s", flush=True)
+    return {name: median(runs) for name, runs in results.items()}
+
+
+def print_medians(medians: Mapping[str, Measurement]) -> None:
+    """Prints a table of them."""
+    print(f"\n{'median of each':30} {'seconds':>9} {'CPU s':>9} {'peak MB a process':>18}")
+    for name, figures in medians.items():
+        print(
+            f"{name:30} {figures.seconds:9.2f} {figures.cpu_seconds:9.2f} {figures.peak_mb:18.0f}"
+        )
 
 
 class _PeakMemory(threading.Thread):

@@ -1,128 +1,43 @@
-"""Measures the main job against the limit and its peers, whole processes, in one run and in turn.
+"""Measures against the limits and the peers: whole processes, in one run and in turn.
 
-make bench                                    # 1,000,000 documents, 3 rounds
-make bench BENCH='--documents 100000 --rounds 1'
+make bench                                    # files: 1,000,000 documents; http: 20,000 records
+make bench BENCH='ingest --documents 100000 --rounds 1'
+make bench BENCH='http --http-records 200000 --rounds 1'
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from documents import write_documents
-from measure import Measurement, median, run
+import http_run
+import ingest_run
 
-HERE = Path(__file__).parent
-DLT = HERE.parent / ".venv-dlt" / "bin" / "python"
-#: dlt is measured with this many documents, because more would take minutes.
-DLT_DOCUMENTS = 100_000
+GROUPS = ("ingest", "http")
 
 
 def main() -> None:
-    """Runs the rounds and prints the medians and ratios."""
+    """Measures the groups that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument(
+        "groups",
+        nargs="*",
+        metavar="GROUP",
+        help="ingest (from files), http (from an API); both when none is given",
+    )
+    parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest")
+    parser.add_argument("--http-records", type=int, default=20_000, help="for http")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where documents are kept between runs")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = options.folder or Path(scratch)
-        large = _documents(folder, options.documents)
-        small = _documents(folder, min(DLT_DOCUMENTS, options.documents))
-        tiny = _documents(folder, min(10_000, options.documents))
-        target = Path(scratch) / "out"
-        jobs: dict[str, Callable[[], Measurement]] = {
-            "limit": lambda: _python("limit.py", large, target),
-            "by hand": lambda: _python("by_hand.py", large, target),
-            "ingest, 1 worker": lambda: _ingest(large, target, 1),
-            "ingest, 2 workers": lambda: _ingest(large, target, 2),
-            f"ingest {_count(small)}, 1 worker": lambda: _ingest(small, target, 1),
-            f"ingest {_count(small)}, 2 workers": lambda: _ingest(small, target, 2),
-            f"ingest {_count(tiny)}, 1 worker": lambda: _ingest(tiny, target, 1),
-        }
-        if DLT.exists():
-            jobs[f"dlt {_count(small)}"] = lambda: _dlt(small, target)
-        results: dict[str, list[Measurement]] = {name: [] for name in jobs}
-        for number in range(options.rounds):
-            for name, job in jobs.items():
-                shutil.rmtree(target, ignore_errors=True)
-                results[name].append(job())
-                print(f"round {number + 1}: {name}: {results[name][-1].seconds:.2f} s", flush=True)
-    _report({name: median(runs) for name, runs in results.items()}, large, small, tiny)
-
-
-def _report(medians: dict[str, Measurement], large: Path, small: Path, tiny: Path) -> None:
-    print(f"\n{'median of each':30} {'seconds':>9} {'CPU s':>9} {'peak MB a process':>18}")
-    for name, figures in medians.items():
-        print(
-            f"{name:30} {figures.seconds:9.2f} {figures.cpu_seconds:9.2f} {figures.peak_mb:18.0f}"
-        )
-    limit, by_hand = medians["limit"].seconds, medians["by hand"].seconds
-    print(f"\nspeed with {_count(large)} documents")
-    for workers in (1, 2):
-        seconds = medians[f"ingest, {workers} worker{'s' * (workers > 1)}"].seconds
-        print(
-            f"  {workers} worker(s): {limit / seconds:.2f} of the limit, "
-            f"{by_hand / seconds:.2f} times the hand-written script"
-        )
-    dlt = medians.get(f"dlt {_count(small)}")
-    if dlt is None:
-        print("  dlt was not measured: .venv-dlt is missing (make bench makes it)")
-    else:
-        one = medians[f"ingest {_count(small)}, 1 worker"].seconds
-        two = medians[f"ingest {_count(small)}, 2 workers"].seconds
-        print(
-            f"  {_count(small)} documents: {dlt.seconds / one:.1f} times dlt with 1 worker, "
-            f"{dlt.seconds / two:.1f} with 2"
-        )
-    sizes = [
-        (tiny, f"ingest {_count(tiny)}, 1 worker"),
-        (small, f"ingest {_count(small)}, 1 worker"),
-    ]
-    sizes.append((large, "ingest, 1 worker"))
-    for (before, first), (after, second) in itertools.pairwise(sizes):
-        added = _number(after) - _number(before)
-        if added > 0:
-            micros = (medians[second].seconds - medians[first].seconds) / added * 1e6
-            print(f"  from {_count(before)} to {_count(after)}: {micros:.1f} us a document more")
-
-
-def _documents(folder: Path, number: int) -> Path:
-    path = folder / str(number)
-    if not path.exists():
-        write_documents(path, number, 8)
-    return path
-
-
-def _number(documents: Path) -> int:
-    return int(documents.name)
-
-
-def _count(documents: Path) -> str:
-    return f"{_number(documents):,}"
-
-
-def _python(script: str, documents: Path, target: Path) -> Measurement:
-    return run([sys.executable, str(HERE / script), str(documents), str(target)])
-
-
-def _dlt(documents: Path, target: Path) -> Measurement:
-    return run(
-        [str(DLT), str(HERE / "dlt_load.py"), str(documents), str(target)],
-        env={"RUNTIME__DLTHUB_TELEMETRY": "false"},
-    )
-
-
-def _ingest(documents: Path, target: Path, workers: int) -> Measurement:
-    command = [sys.executable, "-m", "contextframe_beam.pipelines.ingest", "json"]
-    command += ["--directory", str(documents), "--pattern", "*.jsonl"]
-    command += ["--to", str(target / "kb.lance"), "--workers", str(workers)]
-    return run(command)
+    groups = options.groups or GROUPS
+    for name in groups:
+        if name not in GROUPS:
+            parser.error(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
+    if "ingest" in groups:
+        ingest_run.measure(options.documents, options.rounds, options.folder)
+    if "http" in groups:
+        http_run.measure(options.http_records, options.rounds)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,10 @@ def cli(*arguments: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: object, module: str = "contextframe_beam", **options: Any) -> Any:
     """Starts a command in a process of its own, in a process group of its own."""
     return subprocess.Popen(
@@ -51,6 +56,8 @@ def start(*arguments: object, module: str = "contextframe_beam", **options: Any)
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # What was started in the background ignores interrupts, and so would its children.
+        preexec_fn=_heed_interrupts,
         **{"env": environment(), **options},
     )
 
