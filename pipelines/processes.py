@@ -27,7 +27,8 @@ _PATIENCE_SECONDS = 5.0
 _ANSWER_EVERY_SECONDS = 0.2
 
 _running: set[subprocess.Popen[bytes]] = set()
-_deaths: queue.SimpleQueue[str] = queue.SimpleQueue()
+# Not a SimpleQueue: in Python 3.10 a timeout of 0 may make that one wait for ever.
+_deaths: queue.Queue[str] = queue.Queue()
 
 
 @Environment.register_urn(_URN, bytes)
