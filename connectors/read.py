@@ -111,13 +111,41 @@ class _Opener:
         return {**vars(self), "_source": None}
 
 
+class _HttpCounters:
+    """Adds to the run's metrics what a connector has sent since it was last asked.
+
+    The connector counts itself, because its requests run in threads that Beam knows nothing of.
+    """
+
+    def __init__(self) -> None:
+        self._counters = {
+            "requests": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_REQUESTS),
+            "retries": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_RETRIES),
+            "wait_ms": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_WAIT_MS),
+        }
+
+    def add(self, connector: BaseConnector) -> None:
+        counts = connector.http_counts()
+        # Kept with the connector, which outlives a bundle and a run and is shared by both DoFns.
+        told: dict[str, int] = vars(connector).setdefault("_http_told", {})
+        for name, counter in self._counters.items():
+            more = counts.get(name, 0) - told.get(name, 0)
+            if more > 0:
+                counter.inc(more)
+        told.update(counts)
+
+
 class _PlanDoFn(beam.DoFn):
     def __init__(self, opener: _Opener, workers: int) -> None:
         self._opener = opener
         self._workers = workers
+        self._http = _HttpCounters()
 
     def process(self, _: bytes) -> Iterator[PlanChunk]:
-        yield from self._opener.open().plan(self._workers)
+        source = self._opener.open()
+        for chunk in source.plan(self._workers):
+            self._http.add(source.connector)
+            yield chunk
 
 
 class _BlockRanges(RestrictionProvider):
@@ -131,32 +159,6 @@ class _BlockRanges(RestrictionProvider):
 
     def restriction_size(self, chunk: PlanChunk, restriction: OffsetRange) -> int:
         return int(restriction.size())
-
-
-class _HttpCounters:
-    """Adds to the run's metrics what a connector has sent since it was last asked.
-
-    The connector counts itself, because its requests run in threads that Beam knows nothing of.
-    """
-
-    def __init__(self) -> None:
-        self._counters = {
-            "requests": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_REQUESTS),
-            "retries": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_RETRIES),
-            "wait_ms": Metrics.counter(metrics.NAMESPACE, metrics.HTTP_WAIT_MS),
-        }
-        self._counted: dict[str, int] = {}
-        self._connector: BaseConnector | None = None
-
-    def add(self, connector: BaseConnector) -> None:
-        counts = connector.http_counts()
-        if connector is not self._connector:
-            self._connector, self._counted = connector, {}
-        for name, counter in self._counters.items():
-            more = counts.get(name, 0) - self._counted.get(name, 0)
-            if more > 0:
-                counter.inc(more)
-        self._counted = counts
 
 
 class _ReadDoFn(beam.DoFn):

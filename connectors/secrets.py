@@ -114,6 +114,8 @@ def register(value: str, label: str = "***") -> None:
         label: What stands in its place; the reference, where there is one.
     """
     global _plain_forms, _base64_forms
+    if is_reference(value):
+        return
     if len(value) < SHORTEST_REDACTED or _labels.get(value) == label:
         return
     with _lock:

@@ -7,7 +7,6 @@ when the launcher asks it to or is gone, and then removes what it has begun to w
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -17,10 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from contextframe_beam.pipelines import _logs
-
-#: Garbage collections look at every container that is alive, and pages are full of them: a seventh
-#: of the time was theirs at Python's own threshold of 700.
-GC_THRESHOLD = (50_000, 50, 100)
+from contextframe_beam.pipelines._garbage import seldom_collected
 
 _COMMIT_PATIENCE = 30.0
 
@@ -30,9 +26,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_follow, args=(os.getppid(),), name="follow", daemon=True).start()
-    gc.set_threshold(*GC_THRESHOLD)
     # Before Beam is imported: its imports log, and the first log call installs a handler.
-    with _logs.of_launcher():
+    with seldom_collected(), _logs.of_launcher():
         from apache_beam.runners.worker import sdk_worker_main
 
         sdk_worker_main.main(sys.argv)

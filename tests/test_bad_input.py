@@ -143,7 +143,7 @@ BAD_FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     "null": ("bad.json", b"null", ("it is null", "expected one JSON object")),
     "empty": ("bad.json", b"", ("it is empty", "expected one JSON object")),
     "half a pair": ("bad.json", b'{"a": "\\ud800"}', ("surrogate pair", "write both halves")),
-    "nested": ("bad.json", b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", ("nested too deeply",)),
+    "nested": ("bad.json", b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", ("nested", "deep")),
     "no number": ("bad.json", b'{"content": "x", "n": 1e999}', ("metadata['n'] is inf", "None")),
     "damaged": ("bad.json.gz", gzip.compress(b'{"a": 1}' * 99)[:-9], ("ended before the end",)),
     "long": ("bad.jsonl", b'{"content": "' + b"x" * 5000 + b'"}\n', ("longer than 4000 bytes",)),

@@ -125,6 +125,40 @@ class Needy:
 '''
 
 
+# Reads on when somebody has seen what it has read so far.
+WAITING = """
+import threading
+from pathlib import Path
+
+from contextframe_beam import FrameRecord
+from contextframe_beam.connectors import Page, PaginatedConnector
+
+
+class Waiting(PaginatedConnector):
+    def __init__(self, flag: Path):
+        super().__init__()
+        self.flag = flag
+
+    def fetch_page(self, partition, cursor):
+        if cursor is None:
+            return Page([{"id": number} for number in range(1000)], next_cursor="last")
+        while not self.flag.exists():
+            threading.Event().wait(0.01)
+        return Page([{"id": "last"}])
+
+    def map_to_frame_record(self, item):
+        return FrameRecord("text", unique_id=f"waiting:{item['id']}")
+"""
+
+
+def read_terminal(terminal: int) -> str:
+    """Returns what was written to a terminal; empty when nobody writes to it any more."""
+    try:
+        return os.read(terminal, 65536).decode(errors="replace")
+    except OSError:  # Linux's way to say so
+        return ""
+
+
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
     return write_documents(
@@ -556,32 +590,27 @@ class TestProgress:
         assert _progress._duration(seconds) == shown
 
     def test_on_a_terminal_it_is_live_and_gone_at_the_end(self, tmp_path: Path, kb: Path) -> None:
-        documents = lines({"id": n, "content": f"text {n}"} for n in range(20_000))
-        docs = write_documents(tmp_path / "docs", {"all.jsonl": documents})
+        script, seen = tmp_path / "waiting.py", tmp_path / "seen"
+        script.write_text(WAITING)
+        command = ["ingest", f"{script}:Waiting", "--flag", str(seen), "--to", str(kb)]
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
-            [
-                sys.executable, "-m", "contextframe_beam", "ingest", "json", "--directory",
-                str(docs), "--pattern", "*.jsonl", "--to", str(kb),
-            ],
-            stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="xterm"),
-        )  # fmt: skip
+            [sys.executable, "-m", "contextframe_beam", *command],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment(TERM="xterm", COLUMNS="200"),
+        )
         os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # Linux's way to say that the other side was closed
-                break
-            if not part:
-                break
+        shown = ""
+        while part := read_terminal(ours):
             shown += part
+            if "1,000 items, " in shown:
+                seen.touch()
         os.close(ours)
         assert process.wait() == 0
-        text = shown.decode()
-        assert "json: starting" in text
-        assert "20,000 items" in text or " items, " in text
-        assert text.rindex("wrote 20,000 documents") > text.rindex("json: ")
+        assert "Waiting: starting, 0:00" in shown
+        assert shown.rindex("wrote 1,001 documents") > shown.rindex("Waiting: ")
 
 
 class TestReceipt:

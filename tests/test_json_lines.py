@@ -212,7 +212,7 @@ def test_any_document_is_read_exactly(documents, ascii_only):
 @example("1" * 19, 3)
 def test_every_run_of_19_digits_is_found(text, shift):
     data = b" " * shift + b'{"a":' + text.encode() + b"}"
-    found = _jsonl._big_integers(data)
+    found = _jsonl.big_integers(data)
     for position in found:
         assert data[position : position + 1].isdigit()
     runs, start = [], None
