@@ -17,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types tests soak bench format clean
+.PHONY: help demo test lint types tests soak bench docs format clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out.
 
 bench: $(VENV)/.installed $(VENV_DLT)/.installed $(VENV_AIRBYTE)/.installed ## Measure speed against the limit and the peers; BENCH=... passes arguments.
 	@$(PY) benchmarks/run.py $(BENCH)
+
+docs: $(VENV)/.installed ## Build the documentation site into build/site.
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "The documentation is in build/site/index.html"
 
 format: $(VENV)/.installed ## Rewrite the code in the project's format.
 	@$(PY) -m ruff check --fix

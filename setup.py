@@ -72,6 +72,8 @@ setup(
             "cryptography>=44",
             "hypothesis>=6.100,<7",
             "keyring>=25,<26",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings-python>=1.18,<3",
             "mypy>=1.15,<3",
             "pytest>=8.3,<10",
             "pytest-xdist>=3.6,<4",
