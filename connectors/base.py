@@ -14,10 +14,11 @@ import logging
 from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from contextframe_beam.connectors import _identity, secrets
 from contextframe_beam.connectors._file_module import FileClass, source_file
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConnectorError
 
 if TYPE_CHECKING:
@@ -103,8 +104,8 @@ class BaseConnector(metaclass=_ConnectorMeta):
             raise self._unwritten("sync_documents(self, **kwargs)", "return the items as a list")
         return list(stream(*args, **kwargs))
 
-    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
-        """Turns one item into a record.
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
+        """Turns one item into a record, or into a deletion when it says that a document is gone.
 
         Raises:
             ConnectorError: the class does not say how.
@@ -139,6 +140,8 @@ class BaseConnector(metaclass=_ConnectorMeta):
     def sync_to_dataset(self, dataset: Any, **kwargs: Any) -> int:
         """Reads, maps and adds all items in this process, 1000 records a commit.
 
+        Deletions are done where they stand among the items, each in a commit of its own.
+
         Args:
             dataset: A FrameDataset.
             **kwargs: What `sync_documents` takes.
@@ -151,12 +154,17 @@ class BaseConnector(metaclass=_ConnectorMeta):
         """
         self.ensure_authenticated()
         read = getattr(self, "sync_documents_stream", self.sync_documents)
-        records = map(self.map_to_frame_record, read(**kwargs))
+        mapped = map(self.map_to_frame_record, read(**kwargs))
         added = 0
-        while batch := list(itertools.islice(records, _ADDED_AT_ONCE)):
-            dataset.add_many(batch)
-            added += len(batch)
-            self._count(documents_added=len(batch))
+        for kind, group in itertools.groupby(mapped, type):
+            if kind is Deletion:
+                for deletion in group:
+                    dataset.delete(cast(Deletion, deletion).key)
+                continue
+            while batch := list(itertools.islice(group, _ADDED_AT_ONCE)):
+                dataset.add_many(batch)
+                added += len(batch)
+                self._count(documents_added=len(batch))
         self.logger.info("%s: added %d documents", self.name, added)
         return added
 

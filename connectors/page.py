@@ -164,6 +164,8 @@ class Page:
         state: The partition's new state, on its last page.
         planned: How many blocks the whole run has; on one header page only.
         finished: 1 on the last page of each block, else 0.
+        partial: Why what is read of the source is not all of it (a limit, a filter, changes only),
+            in words that go on after "because"; empty where it is. One page of a run suffices.
     """
 
     items: list[Any]
@@ -175,6 +177,7 @@ class Page:
     state: dict[str, Any] | None = None
     planned: int = 0
     finished: int = 0
+    partial: str = ""
 
 
 # Each of these types becomes an object of one key, `{"__bytes__": "aGk="}`.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contextframe_beam.dataset import FrameDataset, Version
+    from contextframe_beam.deletion import Deletion
     from contextframe_beam.errors import (
         CommitError,
         ConcurrentRunError,
@@ -35,6 +36,7 @@ __all__ = [
     "ConnectorError",
     "ContextFrameError",
     "DatasetError",
+    "Deletion",
     "FrameDataset",
     "FrameRecord",
     "RecordError",
@@ -49,6 +51,7 @@ __all__ = [
 
 _HOMES = {
     "dataset": ["FrameDataset", "Version"],
+    "deletion": ["Deletion"],
     "record": ["FrameRecord"],
     "schema": ["frame_schema"],
     "state": ["RunSummary", "SourceState"],

@@ -343,6 +343,8 @@ def _update(
     anchored = run.mode == "upsert" or len(own) < len(sources)
     guards = [*own, ANCHOR_KEY] if anchored else own
     keys = plan.unique.keys if run.mode == "upsert" else pa.chunked_array([], pa.string())
+    gone = [deletion.key for tally in plan.tallies for deletion in tally.deletions]
+    keys = pa.chunked_array([*keys.chunks, pa.array(gone, pa.string())])
     removal = remove_keys(dataset, pa.chunked_array([*keys.chunks, pa.array(guards, pa.string())]))
     summary = _summary(plan, version=dataset.version + 1, replaced=removal.rows - len(guards))
     return _answer(

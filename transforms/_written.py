@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from contextframe_beam.connectors.page import DeadLetter, SourceInfo
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.fragments import WrittenFragment
 
 _SAMPLES = 3
@@ -23,6 +24,8 @@ class SourceTally:
         finished: Blocks that were read to their end.
         unchanged: The first 8 bytes of the digest of each item that is stored as it is already.
         partitions: New states of partitions.
+        partial: Why what was read is not all of the source; empty where it is.
+        deletions: What the source says is gone.
     """
 
     info: SourceInfo
@@ -31,6 +34,8 @@ class SourceTally:
     finished: int = 0
     unchanged: list[bytes] = field(default_factory=list)
     partitions: dict[str, Any] = field(default_factory=dict)
+    partial: set[str] = field(default_factory=set)
+    deletions: list[Deletion] = field(default_factory=list)
 
     def add(self, other: SourceTally) -> None:
         """Adds what another worker counted."""
@@ -39,6 +44,8 @@ class SourceTally:
         self.finished += other.finished
         self.unchanged += other.unchanged
         self.partitions.update(other.partitions)
+        self.partial |= other.partial
+        self.deletions += other.deletions
 
 
 @dataclass

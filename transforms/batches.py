@@ -7,7 +7,7 @@ the plan is finished and the state that a partition has reached.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,9 @@ import pyarrow as pa
 
 from contextframe_beam.connectors.coders import register
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.encoding import encode_records, null_array
+from contextframe_beam.errors import RecordError
 from contextframe_beam.record import FrameRecord
 
 
@@ -34,6 +36,8 @@ class FrameBatch:
         state: The new state of the partition, on its last page.
         planned: How many blocks the source's plan has, on one batch of a run.
         finished: How many blocks ended with this batch.
+        partial: Why what is read of the source is not all of it; empty where it is.
+        deletions: The items that were mapped to a deletion, each with it.
     """
 
     records: list[FrameRecord]
@@ -46,6 +50,8 @@ class FrameBatch:
     state: dict[str, Any] | None = None
     planned: int = 0
     finished: int = 0
+    partial: str = ""
+    deletions: list[tuple[Deletion, Any]] = field(default_factory=list)
 
     @property
     def connector(self) -> str:
@@ -65,6 +71,8 @@ class RowBatch:
     state: dict[str, Any] | None = None
     planned: int = 0
     finished: int = 0
+    partial: str = ""
+    deletions: list[Deletion] = field(default_factory=list)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickling an Arrow slice would carry its parent's whole buffers; IPC carries the slice.
@@ -91,29 +99,35 @@ def _row_batch_of(filled: bytes, count: int, schema: pa.Schema, rest: tuple[Any,
 register(FrameBatch, RowBatch)
 
 
-def map_page(page: Page, mapper: Callable[[Any], FrameRecord]) -> FrameBatch:
+def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> FrameBatch:
     """Makes the records of a page, one call of `mapper` an item.
 
-    An item that the mapper refuses with an exception, or for which it returns anything but a
-    FrameRecord, becomes a dead letter of the stage `map`.
+    An item for which it returns a Deletion makes no record. One that it refuses with an exception,
+    or for which it returns anything else, becomes a dead letter of the stage `map`.
     """
     records: list[FrameRecord] = []
     items: list[Any] = page.items
     failed: dict[int, Exception] = {}
+    deletions: dict[int, Deletion] = {}
     for index, item in enumerate(items):
         try:
             record = mapper(item)
+            if isinstance(record, Deletion):
+                deletions[index] = record
+                continue
             if not isinstance(record, FrameRecord):
                 raise TypeError(
-                    f"map_to_frame_record returned {_shown(record)}; it must return a FrameRecord"
+                    f"map_to_frame_record returned {_shown(record)}; it must return a FrameRecord "
+                    "(or a Deletion, for a document that is gone)"
                 )
         except Exception as error:
             failed[index] = error
         else:
             records.append(record)
+    others = failed.keys() | deletions.keys()
     batch = FrameBatch(
         records=records,
-        items=items if not failed else [i for n, i in enumerate(items) if n not in failed],
+        items=items if not others else [i for n, i in enumerate(items) if n not in others],
         partition=page.partition,
         position=page.position,
         source=page.source,
@@ -122,6 +136,8 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord]) -> FrameBatch:
         state=page.state,
         planned=page.planned,
         finished=page.finished,
+        partial=page.partial,
+        deletions=[(deletion, items[index]) for index, deletion in deletions.items()],
     )
     for index, reason in failed.items():
         batch.failures.append(_letter("map", reason, items[index], batch, index))
@@ -154,8 +170,14 @@ def enrich_batch(batch: FrameBatch, enrichers: list[Any]) -> FrameBatch:
     return batch
 
 
-def encode_batch(batch: FrameBatch, embed_dim: int) -> RowBatch:
-    """Makes rows of the records; those that no row can hold become dead letters (`encode`)."""
+def encode_batch(batch: FrameBatch, embed_dim: int, *, deletes: bool = True) -> RowBatch:
+    """Makes rows of the records; those that no row can hold become dead letters (`encode`).
+
+    Args:
+        batch: The records.
+        embed_dim: The vector length of the dataset.
+        deletes: Whether the run looks at stored rows; else deletions become dead letters too.
+    """
     source = batch.source.source_id if batch.source else None
     rows, errors = encode_records(batch.records, embed_dim=embed_dim, source=source)
     failures = batch.failures
@@ -166,6 +188,13 @@ def encode_batch(batch: FrameBatch, embed_dim: int) -> RowBatch:
             names = (name for name in FrameRecord.__slots__ if name != "score")
             item = {name: getattr(record, name) for name in names}
         failures.append(_letter("encode", error, item, batch, index))
+    if not deletes:
+        for index, (deletion, item) in enumerate(batch.deletions):
+            refusal = RecordError(
+                f"the item deletes {deletion.unique_id or deletion.key}, and a run in the mode "
+                "append adds rows only; choose --mode upsert or mirror"
+            )
+            failures.append(_letter("encode", refusal, item, batch, index))
     return RowBatch(
         rows=rows,
         partition=batch.partition,
@@ -175,12 +204,20 @@ def encode_batch(batch: FrameBatch, embed_dim: int) -> RowBatch:
         state=batch.state,
         planned=batch.planned,
         finished=batch.finished,
+        partial=batch.partial,
+        deletions=[deletion for deletion, _ in batch.deletions] if deletes else [],
     )
 
 
-def batch_of_records(records: list[FrameRecord]) -> FrameBatch:
-    """Returns a batch of records that no connector made."""
-    return FrameBatch(records=records, items=[None] * len(records), read=len(records))
+def batch_of_records(elements: Sequence[FrameRecord | Deletion]) -> FrameBatch:
+    """Returns a batch of records and deletions that no connector made."""
+    records = [element for element in elements if isinstance(element, FrameRecord)]
+    return FrameBatch(
+        records=records,
+        items=[None] * len(records),
+        read=len(elements),
+        deletions=[(element, None) for element in elements if isinstance(element, Deletion)],
+    )
 
 
 def _letter(stage: str, error: Exception, item: Any, batch: FrameBatch, index: int) -> DeadLetter:

@@ -20,6 +20,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from contextframe_beam.connectors import metrics, progress
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.dataset import adopt, check_storage_version
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConfigError, DatasetError, SchemaError
 from contextframe_beam.fragments import (
     DEFAULT_STORAGE_VERSION,
@@ -48,7 +49,9 @@ _RECORDS_AT_ONCE = 1000
 
 
 class WriteToLance(
-    beam.PTransform[beam.PCollection[FrameBatch | FrameRecord], beam.PCollection[CommitReceipt]]
+    beam.PTransform[
+        beam.PCollection[FrameBatch | FrameRecord | Deletion], beam.PCollection[CommitReceipt]
+    ]
 ):
     """Writes records to a Lance dataset in parallel and commits them once.
 
@@ -108,15 +111,13 @@ class WriteToLance(
         return self._run.run_id
 
     def expand(
-        self, batches: beam.PCollection[FrameBatch | FrameRecord]
+        self, batches: beam.PCollection[FrameBatch | FrameRecord | Deletion]
     ) -> beam.PCollection[CommitReceipt]:
         run = self._run
         if not batches.windowing.is_default():
             # One commit for all, whatever windows the rows come in.
             batches = batches | "OneWindow" >> beam.WindowInto(GlobalWindows())
-        rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run.embed_dim)).with_output_types(
-            RowBatch
-        )
+        rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run)).with_output_types(RowBatch)
         written = rows | "WriteFragments" >> beam.ParDo(_WriteFragmentsDoFn(run))
         # Makes a group of it even when there is nothing to write.
         header = batches.pipeline | "RunHeader" >> beam.Create([(0, Written())])
@@ -191,15 +192,16 @@ def _nothing_written(_: Any) -> tuple[int, Written]:
 class _EncodeDoFn(beam.DoFn):
     """Makes rows of batches, and of single records collected to batches."""
 
-    def __init__(self, embed_dim: int) -> None:
-        self._embed_dim = embed_dim
+    def __init__(self, run: Run) -> None:
+        self._embed_dim = run.embed_dim
+        self._deletes = run.mode != "append"
 
     def start_bundle(self) -> None:
-        self._records: list[FrameRecord] = []
+        self._records: list[FrameRecord | Deletion] = []
 
-    def process(self, element: FrameBatch | FrameRecord) -> Iterator[RowBatch]:
+    def process(self, element: FrameBatch | FrameRecord | Deletion) -> Iterator[RowBatch]:
         if isinstance(element, FrameBatch):
-            yield encode_batch(element, self._embed_dim)
+            yield encode_batch(element, self._embed_dim, deletes=self._deletes)
             return
         self._records.append(element)
         if len(self._records) >= _RECORDS_AT_ONCE:
@@ -211,7 +213,7 @@ class _EncodeDoFn(beam.DoFn):
 
     def _encoded(self) -> RowBatch:
         records, self._records = self._records, []
-        return encode_batch(batch_of_records(records), self._embed_dim)
+        return encode_batch(batch_of_records(records), self._embed_dim, deletes=self._deletes)
 
 
 class _WriteFragmentsDoFn(beam.DoFn):
@@ -235,6 +237,9 @@ class _WriteFragmentsDoFn(beam.DoFn):
         tally.read += batch.read
         tally.planned += batch.planned
         tally.finished += batch.finished
+        if batch.partial:
+            tally.partial.add(batch.partial)
+        tally.deletions += batch.deletions
         if batch.state is not None:
             tally.partitions[batch.partition] = batch.state
         if batch.failures:
