@@ -12,6 +12,7 @@ import contextframe_beam
 from contextframe_beam.pipelines._api_commands import check_group, login_command
 from contextframe_beam.pipelines._ingest_command import ingest_group
 from contextframe_beam.pipelines._shared import count, debug_option, storage_option
+from contextframe_beam.pipelines._templates_commands import templates_group
 
 
 class _Commands(click.Group):
@@ -143,3 +144,4 @@ commands.add_command(
         "package.module:Class or path/to/file.py:Class.",
     )
 )
+commands.add_command(templates_group)
