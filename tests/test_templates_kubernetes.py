@@ -22,7 +22,7 @@ __all__ = ["http_server", "server"]
 
 FOLDER = ROOT / "templates" / "kubernetes"
 MANIFESTS = sorted(file.name for file in FOLDER.glob("*.yaml"))
-# The oldest release whose schemas let a rule of a pod's failures have one condition, and the newest.
+# The oldest release whose schemas know a rule of one condition, and the newest there are.
 RELEASES = ("1.29", kubernetes_validate.latest_version())
 
 
