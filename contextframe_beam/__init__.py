@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contextframe_beam.dataset import FrameDataset, Version
+    from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.deletion import Deletion
     from contextframe_beam.errors import (
         CommitError,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SecretError,
         TooManyFailures,
     )
+    from contextframe_beam.history import Version
     from contextframe_beam.record import FrameRecord
     from contextframe_beam.schema import frame_schema
     from contextframe_beam.state import RunSummary, SourceState
@@ -50,8 +51,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "dataset": ["FrameDataset", "Version"],
     "deletion": ["Deletion"],
+    "dataset": ["FrameDataset"],
+    "history": ["Version"],
     "record": ["FrameRecord"],
     "schema": ["frame_schema"],
     "state": ["RunSummary", "SourceState"],

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 from lance import LanceDataset
+from lance.query import MatchQuery
 
 from contextframe_beam._query import (
     Where,
@@ -42,6 +41,7 @@ from contextframe_beam.fragments import (
     open_dataset,
     write_rows,
 )
+from contextframe_beam.history import Version, history_of, missing_dataset, open_version
 from contextframe_beam.record import FrameRecord, is_uuid, uuid_of
 from contextframe_beam.schema import (
     DEFAULT_EMBED_DIM,
@@ -63,6 +63,7 @@ from contextframe_beam.transaction import (
     commit_columns,
     commit_guarded,
     commit_overwrite,
+    commit_restore,
     commit_text_index,
     commit_update,
     remove_keys,
@@ -72,37 +73,6 @@ from contextframe_beam.transaction import (
 _BATCH_ROWS = 1024
 # Rows are encoded at so many characters and bytes, which keeps a column below Arrow's 2 GiB.
 _BATCH_SIZE = 64 << 20
-
-# What versions are called that no run and no method of FrameDataset made.
-_OPERATIONS = {
-    "Append": "append",
-    "CreateIndex": "index",
-    "Delete": "delete",
-    "Merge": "columns",
-    "Overwrite": "overwrite",
-    "Project": "columns",
-    "Rewrite": "compact",
-    "Update": "update",
-}
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of a dataset.
-
-    Attributes:
-        version: Its number.
-        at: When it was made, in local time with its offset.
-        run_id: The run that made it, or None.
-        mode: The run's mode, or what else made the version (add, delete, index, compact, ...).
-        counts: What the run counted: written, replaced, deleted, unchanged, failed.
-    """
-
-    version: int
-    at: datetime
-    run_id: str | None = None
-    mode: str = ""
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class FrameDataset:
@@ -180,15 +150,12 @@ class FrameDataset:
             SchemaError: it is not a dataset of frames.
         """
         path = _address(path)
-        if version is not None and version < 1:
-            raise DatasetError(f"there is no version {version} of {path}; versions begin at 1")
-        dataset = open_dataset(path, storage_options, version)
+        if version is not None:
+            return cls(open_version(path, version, storage_options), storage_options, pinned=True)
+        dataset = open_dataset(path, storage_options)
         if dataset is None:
-            raise DatasetError(
-                f"there is no dataset at {path}; make one with FrameDataset.create or "
-                "`contextframe-beam ingest`"
-            )
-        return cls(dataset, storage_options, pinned=version is not None)
+            raise missing_dataset(path)
+        return cls(dataset, storage_options)
 
     @property
     def uri(self) -> str:
@@ -292,8 +259,8 @@ class FrameDataset:
     def search(self, text: str, limit: int = 10, where: Where = None) -> list[FrameRecord]:
         """Finds the documents whose text matches best (BM25), best first, with their `score`.
 
-        Makes the full-text index when there is none, which takes a commit. Very common words
-        find nothing.
+        Makes the full-text index when there is none, which takes a commit; an earlier version
+        without one is read through instead. Very common words find nothing.
 
         Args:
             text: Words.
@@ -302,16 +269,19 @@ class FrameDataset:
 
         Raises:
             ConfigError: the search cannot be understood.
-            DatasetError: this is an earlier version, and it has no full-text index.
         """
         if not text.strip():
             raise ConfigError("the search text is empty; give at least one word")
         check_limit(limit)
         condition = self._documents(where)
-        if not self._index_text():
+        if not self._dataset.count_rows(filter="text_content IS NOT NULL"):
             return []
+        if not self._pinned:
+            self._index_text()
+        # Named, the column is searched without an index as well. What is not Unicode is no word.
+        query = MatchQuery(text.encode(errors="replace").decode(), "text_content")
         return scored_records(
-            lambda: self._scanner(condition, limit=limit, full_text_query=text), "_score"
+            lambda: self._scanner(condition, limit=limit, full_text_query=query), "_score"
         )
 
     def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[FrameRecord]:
@@ -340,22 +310,39 @@ class FrameDataset:
 
     def history(self) -> list[Version]:
         """Returns the versions that still exist, oldest first, with the runs that made them."""
-        versions = []
-        for entry in self._dataset.versions():
-            number = int(entry["version"])
-            at = entry["timestamp"]
-            at = at if isinstance(at, datetime) else datetime.fromtimestamp(at / 1e9, timezone.utc)
-            properties, operation = _transaction_of(self._dataset, number)
-            versions.append(
-                Version(
-                    version=number,
-                    at=at.astimezone(),
-                    run_id=properties.get("contextframe.run_id"),
-                    mode=properties.get("contextframe.mode") or operation,
-                    counts=json.loads(properties.get("contextframe.counts", "{}")),
-                )
-            )
-        return versions
+        return history_of(self._dataset)
+
+    def rollback(self, version: int) -> int:
+        """Makes the content and the sync state of an earlier version the newest ones again.
+
+        Nothing is lost: the versions in between stay until they are cleaned up, and can be rolled
+        back to as well. A run that they committed counts as never done, and one that began before
+        the rollback is not committed after it.
+
+        Args:
+            version: The version to return to; the newest one stays as it is.
+
+        Returns:
+            The version that is the newest now.
+
+        Raises:
+            DatasetError: there is no such version.
+            SchemaError: at that version it was no dataset of frames.
+            ConcurrentRunError: others kept committing.
+        """
+        self._require_newest()
+        _checked_embed_dim(open_version(self.uri, version, self._options))
+
+        def attempt() -> LanceDataset:
+            latest = self._latest()
+            if latest.version == version:
+                return latest
+            return commit_restore(latest, version, self._options)
+
+        self._dataset = with_retries(self.uri, attempt)
+        self.embed_dim = _checked_embed_dim(self._dataset)
+        self._adopted = False
+        return self.version
 
     def states(self) -> list[SourceState]:
         """Returns what the dataset knows about each of its sources."""
@@ -428,24 +415,15 @@ class FrameDataset:
                 "open the dataset without a version to write"
             )
 
-    def _index_text(self) -> bool:
-        """Makes the full-text index unless there is one; returns whether there is one now."""
-        if _has_text_index(self._dataset):
-            return True
-        if not self._dataset.count_rows(filter="text_content IS NOT NULL"):
-            return False
-        if self._pinned:
-            raise DatasetError(
-                f"version {self.version} of {self.uri} has no full-text index; search the newest "
-                "version, which makes one"
-            )
+    def _index_text(self) -> None:
+        """Makes the full-text index unless there is one."""
 
         def attempt() -> LanceDataset:
             dataset = self._latest()
             return dataset if _has_text_index(dataset) else commit_text_index(dataset)
 
-        self._dataset = with_retries(self.uri, attempt)
-        return True
+        if not _has_text_index(self._dataset):
+            self._dataset = with_retries(self.uri, attempt)
 
     def _find(self, id: str) -> str | None:
         table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
@@ -565,16 +543,3 @@ def _checked_embed_dim(dataset: LanceDataset) -> int:
 
 def _has_text_index(dataset: LanceDataset) -> bool:
     return any("text_content" in index.field_names for index in dataset.describe_indices())
-
-
-def _transaction_of(dataset: LanceDataset, version: int) -> tuple[dict[str, str], str]:
-    """Returns the properties of the transaction that made a version, and what it did."""
-    try:
-        transaction = dataset.read_transaction(version)
-    except TypeError:
-        # Lance 14 fails to show just those compactions that also moved an index.
-        return {}, "compact"
-    if transaction is None:
-        return {}, ""
-    name = type(transaction.operation).__name__
-    return dict(transaction.transaction_properties or {}), _OPERATIONS.get(name, name.lower())

@@ -182,6 +182,28 @@ def commit_text_index(dataset: lance.LanceDataset) -> lance.LanceDataset:
     return dataset
 
 
+def commit_restore(
+    dataset: lance.LanceDataset, version: int, storage_options: StorageOptions = None
+) -> lance.LanceDataset:
+    """Makes the content of an earlier version the newest one.
+
+    What was committed since `dataset` was opened is undone with the rest. What was not committed
+    yet conflicts with it: Lance refuses every transaction that was built on an earlier version.
+
+    Raises:
+        ConflictError: another commit came at the same moment.
+    """
+    return _commit(
+        dataset.uri,
+        Transaction(
+            dataset.version,
+            LanceOperation.Restore(version),
+            transaction_properties={"contextframe.mode": "rollback"},
+        ),
+        storage_options,
+    )
+
+
 def commit_guarded(
     dataset: lance.LanceDataset,
     new: Sequence[WrittenFragment],

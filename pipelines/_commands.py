@@ -11,7 +11,7 @@ import click
 import contextframe_beam
 from contextframe_beam.pipelines._api_commands import check_group, login_command
 from contextframe_beam.pipelines._ingest_command import ingest_group
-from contextframe_beam.pipelines._shared import count, debug_option, storage_option
+from contextframe_beam.pipelines._shared import count, debug_option, storage_option, version_option
 from contextframe_beam.pipelines._templates_commands import templates_group
 
 
@@ -45,13 +45,14 @@ def _search(
     text: str,
     limit: int,
     where: str | None,
+    version: int | None,
     as_json: bool,
     storage_option: dict[str, str],
 ) -> None:
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.pipelines import _tables
 
-    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    opened = FrameDataset.open(dataset, version, storage_option)
     found = opened.search(text, limit=limit, where=where)
     if as_json:
         click.echo(json.dumps([_tables.hit_of(record) for record in found]))
@@ -62,15 +63,36 @@ def _search(
         click.echo(f"no document of {dataset} matches {text!r}{within}; {len(opened):,} are stored")
 
 
-def _inspect(dataset: str, as_json: bool, storage_option: dict[str, str]) -> None:
+def _inspect(
+    dataset: str, version: int | None, as_json: bool, storage_option: dict[str, str]
+) -> None:
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.pipelines import _tables
 
-    facts = _tables.facts_of(FrameDataset.open(dataset, storage_options=storage_option))
+    facts = _tables.facts_of(FrameDataset.open(dataset, version, storage_option))
     if as_json:
         click.echo(json.dumps(facts, default=str))
     else:
         _tables.show_facts(facts)
+
+
+def _rollback(dataset: str, version: int, as_json: bool, storage_option: dict[str, str]) -> None:
+    from contextframe_beam.dataset import FrameDataset
+    from contextframe_beam.pipelines._receipt import count_documents
+
+    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    before = opened.version
+    after = opened.rollback(version)
+    if as_json:
+        click.echo(json.dumps({"uri": opened.uri, "version": after, "restored": version}))
+    elif after == version:
+        click.echo(f"version {version} is the newest one of {dataset} already; nothing was done")
+    else:
+        click.echo(
+            f"{dataset} is as it was at version {version}, with {count_documents(len(opened))} and "
+            f"the sync state of then. This is version {after}; "
+            f"`contextframe-beam rollback {dataset} --to {before}` would undo it"
+        )
 
 
 def _connectors(as_json: bool) -> None:
@@ -90,6 +112,7 @@ _DATASET = click.Argument(["dataset"])
 _JSON = click.Option(
     ["--json", "as_json"], is_flag=True, help="Print one JSON value, for a script."
 )
+_AT = version_option("--at", "Look at this version instead of the newest one.")
 
 commands.add_command(ingest_group)
 commands.add_command(check_group)
@@ -115,6 +138,7 @@ commands.add_command(
                 help="Only documents for which this holds, as in "
                 "\"author = 'Ada' AND created_at > '2026-01-01'\".",
             ),
+            _AT,
             _JSON,
             storage_option(),
             debug_option(),
@@ -128,10 +152,28 @@ commands.add_command(
     click.Command(
         "inspect",
         callback=_inspect,
-        params=[_DATASET, _JSON, storage_option(), debug_option()],
+        params=[_DATASET, _AT, _JSON, storage_option(), debug_option()],
         short_help="Show what is in a dataset: columns, sources and their state, runs, versions.",
         help="Show what is in DATASET: its columns, its sources and their sync state, the runs "
         "that were committed, and the versions that still exist.",
+    )
+)
+commands.add_command(
+    click.Command(
+        "rollback",
+        callback=_rollback,
+        params=[
+            _DATASET,
+            version_option("--to", "The version to return to.", required=True),
+            _JSON,
+            storage_option(),
+            debug_option(),
+        ],
+        short_help="Return to an earlier version: documents and sync state together.",
+        help="Make the documents and the sync state of an earlier version of DATASET the newest "
+        "ones again, in one commit.\n\nThe next run reads what the source changed since that "
+        "version. Runs after it count as never done, and a run that is under way is refused. The "
+        "versions in between stay until they are cleaned up.",
     )
 )
 commands.add_command(

@@ -45,7 +45,9 @@ class Outcome:
         if receipt.failed:
             kept = f", kept in {self.dead_letters}" if self.dead_letters else ""
             lines.append(f"{_items(receipt.failed)} failed{kept}")
-        size = f", {_size(receipt.bytes)} in {_files(receipt.fragments)}" if receipt.bytes else ""
+        size = ""
+        if receipt.bytes:
+            size = f", {in_bytes(receipt.bytes)} in {_files(receipt.fragments)}"
         lines.append(f"run {receipt.run_id}, mode {receipt.mode}{size}")
         return "\n".join(lines)
 
@@ -55,11 +57,11 @@ class Outcome:
             return "this run was committed before, and nothing was done now"
         if not one.rows_written and not one.rows_deleted:
             if one.rows_unchanged:
-                stored = _documents(one.rows_unchanged, "is stored", "are stored")
+                stored = count_documents(one.rows_unchanged, "is stored", "are stored")
                 return f"nothing changed: {stored} already, none was written"
             others = "other " if one.failed else ""
             return f"nothing to write: the source gave no {others}items"
-        parts = [f"wrote {_documents(one.rows_written)}"]
+        parts = [f"wrote {count_documents(one.rows_written)}"]
         if one.rows_replaced:
             new = one.rows_written - one.rows_replaced
             # One document may replace several, where a run in mode append has doubled its key.
@@ -79,7 +81,8 @@ def existing(path: str) -> str | None:
     return path if "://" in path or os.path.exists(path) else None
 
 
-def _documents(count: int, one: str = "", several: str = "") -> str:
+def count_documents(count: int, one: str = "", several: str = "") -> str:
+    """Returns a number of documents in words, with what is said of one or of several."""
     return f"1 document {one}".rstrip() if count == 1 else f"{count:,} documents {several}".rstrip()
 
 
@@ -91,7 +94,8 @@ def _files(count: int) -> str:
     return "1 data file" if count == 1 else f"{count:,} data files"
 
 
-def _size(count: float) -> str:
+def in_bytes(count: float) -> str:
+    """Returns a size in words, as in `9.1 kB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"

@@ -41,6 +41,13 @@ def storage_option(section: str = "Options") -> SectionOption:
     )
 
 
+def version_option(flag: str, help: str, required: bool = False) -> SectionOption:
+    """Returns an option that takes the number of a dataset's version, as `version`."""
+    return SectionOption(
+        [flag, "version"], type=count, metavar="VERSION", required=required, help=help
+    )
+
+
 def debug_option(section: str = "Options") -> SectionOption:
     """Returns `--debug`, which the whole process heeds."""
     return SectionOption(

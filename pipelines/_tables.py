@@ -98,6 +98,7 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
                 "at": one.at.isoformat(timespec="seconds"),
                 "run_id": one.run_id,
                 "mode": one.mode,
+                "restored": one.restored,
                 "counts": dict(one.counts),
             }
             for one in dataset.history()
@@ -153,7 +154,7 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         "Versions",
         ("version", "at", "made by", "run", "counts"),
         [
-            (one["version"], one["at"], one["mode"], one["run_id"] or "", _counts(one["counts"]))
+            (one["version"], one["at"], _made_by(one), one["run_id"] or "", _counts(one["counts"]))
             for one in facts["versions"]
         ],
         at_most=SHOWN,
@@ -230,6 +231,11 @@ def _text(value: Any) -> str:
 def _arguments(identity: Mapping[str, Any]) -> str:
     found = {**(identity.get("arguments") or {}), **(identity.get("sync") or {})}
     return ", ".join(f"{name}={value}" for name, value in found.items())
+
+
+def _made_by(version: Mapping[str, Any]) -> str:
+    restored = version["restored"]
+    return f"{version['mode']} to {restored}" if restored else str(version["mode"])
 
 
 def _counts(counts: Mapping[str, int]) -> str:

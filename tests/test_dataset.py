@@ -589,13 +589,15 @@ class TestSearching:
         assert dataset.search("walrus") == []
         assert not list(dataset.lance.describe_indices())
 
-    def test_an_earlier_version_without_an_index_says_so(self, library):
+    def test_an_earlier_version_without_an_index_is_read_through(self, library):
         version = library.version
-        library.search("walrus")
-        with pytest.raises(DatasetError, match="no full-text index; search the newest"):
-            FrameDataset.open(library.uri, version=version).search("walrus")
-        indexed = FrameDataset.open(library.uri, version=version + 1)
-        assert len(indexed.search("walrus")) == 2
+        found = [record.unique_id for record in library.search("walrus")]
+        earlier = FrameDataset.open(library.uri, version=version)
+        assert [record.unique_id for record in earlier.search("walrus")] == found
+        assert len(earlier.search("walrus", where={"author": "O'Brien"})) == 1
+        assert earlier.search("nothing") == []
+        assert earlier.version == version
+        assert FrameDataset.open(library.uri).version == version + 1
 
 
 class TestNearest:

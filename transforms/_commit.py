@@ -33,6 +33,7 @@ from contextframe_beam.fragments import (
     open_dataset,
     write_rows,
 )
+from contextframe_beam.history import rollback_after
 from contextframe_beam.schema import embed_dim_of, frame_schema
 from contextframe_beam.state import (
     ANCHOR_KEY,
@@ -257,6 +258,7 @@ def _attempt(plan: _Plan) -> CommitReceipt:
                 f"{run.uri} was removed while run {run.run_id} was reading; nothing was committed"
             )
         return _create(plan)
+    _require_no_rollback(run, dataset)
     if run.mode in ("append", "upsert"):
         _require_same_columns(run, dataset)
         dataset = adopt(dataset, run.storage_options)
@@ -391,6 +393,16 @@ def _base(run: Run) -> lance.LanceDataset | None:
             f"version {run.base_version} of {run.uri}, from which run {run.run_id} started, was "
             "cleaned up meanwhile; nothing was committed, run it again"
         ) from error
+
+
+def _require_no_rollback(run: Run, dataset: lance.LanceDataset) -> None:
+    """Refuses a run that began with what a rollback has undone since."""
+    found = rollback_after(dataset, run.base_version or 0)
+    if found is not None:
+        raise ConcurrentRunError(
+            f"{run.uri} was rolled back to version {found.restored} while run {run.run_id} was "
+            "reading; nothing was committed, run it again"
+        )
 
 
 def _require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:

@@ -1,0 +1,159 @@
+"""The versions of a dataset: which exist, what made each of them, and what a rollback forgot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from lance import LanceDataset
+from lance.dataset import LanceOperation
+
+from contextframe_beam.errors import DatasetError
+from contextframe_beam.fragments import StorageOptions, open_dataset
+
+# What versions are called that no run and no method of FrameDataset made.
+_OPERATIONS = {
+    "Append": "append",
+    "CreateIndex": "index",
+    "Delete": "delete",
+    "Merge": "columns",
+    "Overwrite": "overwrite",
+    "Project": "columns",
+    "Restore": "rollback",
+    "Rewrite": "compact",
+    "Update": "update",
+}
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a dataset.
+
+    Attributes:
+        version: Its number.
+        at: When it was made, in local time with its offset.
+        run_id: The run that made it, or None.
+        mode: The run's mode, or what else made the version (add, delete, index, compact, ...).
+        counts: What the run counted: written, replaced, deleted, unchanged, failed.
+        restored: For a rollback, the version whose content this one has.
+    """
+
+    version: int
+    at: datetime
+    run_id: str | None = None
+    mode: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    restored: int | None = None
+
+
+def history_of(dataset: LanceDataset) -> list[Version]:
+    """Returns the versions that still exist, oldest first, with what made them."""
+    versions = []
+    for entry in dataset.versions():
+        number = int(entry["version"])
+        at = entry["timestamp"]
+        at = at if isinstance(at, datetime) else datetime.fromtimestamp(at / 1e9, timezone.utc)
+        properties, operation, restored = _transaction_of(dataset, number)
+        versions.append(
+            Version(
+                version=number,
+                at=at.astimezone(),
+                run_id=properties.get("contextframe.run_id"),
+                mode=properties.get("contextframe.mode") or operation,
+                counts=json.loads(properties.get("contextframe.counts", "{}")),
+                restored=restored,
+            )
+        )
+    return versions
+
+
+def open_version(uri: str, version: int, storage_options: StorageOptions = None) -> LanceDataset:
+    """Returns a dataset at a version.
+
+    Raises:
+        DatasetError: there is no dataset, or it has no such version, or has it no more.
+    """
+    try:
+        dataset = open_dataset(uri, storage_options, version) if version > 0 else None
+    except DatasetError:
+        _require_version(uri, version, storage_options)
+        raise
+    if dataset is None:
+        _require_version(uri, version, storage_options)
+        raise missing_dataset(uri)
+    return dataset
+
+
+def _require_version(uri: str, version: int, storage_options: StorageOptions) -> None:
+    """Raises a DatasetError that says which versions there are, if `version` is none of them."""
+    newest = open_dataset(uri, storage_options)
+    if newest is None:
+        raise missing_dataset(uri)
+    known = [int(entry["version"]) for entry in newest.versions()]
+    if version in known:
+        return
+    if 0 < version < known[-1]:
+        raise DatasetError(
+            f"version {version} of {uri} was cleaned up; {_ranges(known)} can still be read"
+        )
+    raise DatasetError(f"{uri} has no version {version}; it has {_ranges(known)}")
+
+
+def missing_dataset(uri: str) -> DatasetError:
+    """Returns the error for a place where no dataset is."""
+    return DatasetError(
+        f"there is no dataset at {uri}; make one with FrameDataset.create or "
+        "`contextframe-beam ingest`"
+    )
+
+
+def rollback_after(dataset: LanceDataset, base: int) -> Version | None:
+    """Returns the first rollback that happened after version `base`, up to the one that is open.
+
+    Versions that were cleaned up meanwhile are not looked at: then `base` is gone as well, and
+    whoever depends on it finds that out.
+    """
+    for number in range(base + 1, int(dataset.version) + 1):
+        try:
+            restored = _transaction_of(dataset, number)[2]
+        except (OSError, ValueError):
+            continue
+        if restored is not None:
+            return Version(number, datetime.now(timezone.utc), restored=restored)
+    return None
+
+
+def _transaction_of(dataset: LanceDataset, version: int) -> tuple[dict[str, str], str, int | None]:
+    """Returns the properties of what made a version, what it did, and which one it restored."""
+    try:
+        transaction = dataset.read_transaction(version)
+    except TypeError:
+        # Lance 14 fails to show just those compactions that also moved an index.
+        return {}, "compact", None
+    if transaction is None:
+        return {}, "", None
+    operation: Any = transaction.operation
+    restored = int(operation.version) if isinstance(operation, LanceOperation.Restore) else None
+    name = type(operation).__name__
+    return (
+        dict(transaction.transaction_properties or {}),
+        _OPERATIONS.get(name, name.lower()),
+        restored,
+    )
+
+
+def _ranges(versions: Sequence[int]) -> str:
+    """Returns numbers in words, as in `versions 2, 5 to 9 and 12`."""
+    parts: list[list[int]] = []
+    for number in sorted(versions):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    words = [" to ".join(map(str, part)) for part in parts]
+    if len(versions) == 1:
+        return f"version {words[0]}"
+    return f"versions {' and '.join([', '.join(words[:-1]), words[-1]]) if words[1:] else words[0]}"

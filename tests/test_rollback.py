@@ -1,0 +1,252 @@
+"""A rollback makes an earlier version the newest one: documents and sync state, together."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import lance
+import pyarrow as pa
+import pytest
+
+from contextframe_beam import ConcurrentRunError, DatasetError, FrameDataset, SchemaError
+from contextframe_beam.fragments import Destination, write_rows
+from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.schema import frame_schema
+from contextframe_beam.state import ANCHOR_KEY, state_rows
+from contextframe_beam.transaction import ConflictError, commit_update, remove_keys
+from contextframe_beam.transforms._commit import commit_run, committed_receipt
+from tests.cli_helpers import assert_error, cli
+from tests.pipeline_helpers import (
+    EMBED_DIM,
+    begin,
+    data_files,
+    document,
+    documents,
+    ids_in,
+    texts_in,
+    write,
+)
+
+
+@pytest.fixture
+def kb(tmp_path):
+    """A dataset of two runs of one source; the second one adds a document and changes another."""
+    path = str(tmp_path / "kb.lance")
+    ingest(documents(1, 2), path, run_id="first", embed_dim=EMBED_DIM)
+    ingest(documents({"id": 1, "text": "changed"}, 2, 3), path, run_id="second")
+    return path
+
+
+def rolled_back(kb, version=1):
+    FrameDataset.open(kb).rollback(version)
+
+
+class TestWhatItRestores:
+    def test_documents_and_state_are_those_of_the_version(self, kb):
+        (before,) = FrameDataset.open(kb, version=1).states()
+        assert FrameDataset.open(kb).states() != [before]
+        dataset = FrameDataset.open(kb)
+        assert dataset.rollback(1) == 3
+        assert dataset.version == 3
+        assert texts_in(kb) == {"1": "text of 1", "2": "text of 2"}
+        assert dataset.states() == [before]
+
+    def test_it_stands_in_the_history(self, kb):
+        rolled_back(kb)
+        made = FrameDataset.open(kb).history()[-1]
+        assert (made.version, made.mode, made.restored, made.run_id) == (3, "rollback", 1, None)
+
+    def test_a_rollback_can_be_rolled_back(self, kb):
+        rolled_back(kb, 1)
+        rolled_back(kb, 2)
+        assert texts_in(kb) == {"1": "changed", "2": "text of 2", "3": "text of 3"}
+
+    def test_the_newest_version_stays_as_it_is(self, kb):
+        assert FrameDataset.open(kb).rollback(2) == 2
+        assert FrameDataset.open(kb).version == 2
+
+    def test_vectors_of_another_length_come_back(self, kb):
+        ingest(documents(4), kb, mode="overwrite", embed_dim=2)
+        dataset = FrameDataset.open(kb)
+        dataset.rollback(2)
+        assert dataset.embed_dim == EMBED_DIM
+        dataset.add(document(5, vector=[1, 2, 3, 4]))
+        assert ids_in(kb) == ["1", "2", "3", "5"]
+
+
+class TestRunsAfterIt:
+    def test_a_run_that_was_forgotten_can_be_applied_again(self, kb):
+        rolled_back(kb)
+        assert committed_receipt(kb, "second") is None
+        assert committed_receipt(kb, "first") is not None
+        receipt = ingest(documents({"id": 1, "text": "changed"}, 2, 3), kb, run_id="second")
+        assert not receipt.already_committed
+        assert (receipt.version, receipt.rows_written, receipt.rows_unchanged) == (4, 2, 1)
+        assert committed_receipt(kb, "second").version == 4
+
+    def test_a_run_that_was_kept_is_not(self, kb):
+        rolled_back(kb)
+        assert ingest(documents(8), kb, run_id="first").already_committed
+        assert ids_in(kb) == ["1", "2"]
+
+    def test_what_was_unchanged_in_a_forgotten_version_is_written(self, kb):
+        rolled_back(kb)
+        ingest(documents({"id": 1, "text": "changed"}, 2, 3), kb)
+        assert texts_in(kb) == {"1": "changed", "2": "text of 2", "3": "text of 3"}
+
+
+class TestRunsUnderWay:
+    @pytest.mark.parametrize("mode", ["upsert", "append", "overwrite"])
+    def test_a_run_that_began_before_is_refused_and_can_be_run_again(self, kb, mode):
+        run = begin(kb, "third", mode)
+        written = write(run, 7)
+        rolled_back(kb)
+        with pytest.raises(ConcurrentRunError, match=r"rolled back to version 1|went from version"):
+            commit_run(run, written)
+        assert ids_in(kb) == ["1", "2"]
+        again = begin(kb, "third", mode)
+        commit_run(again, write(again, 7))
+        assert ids_in(kb) == (["7"] if mode == "overwrite" else ["1", "2", "7"])
+
+    def test_what_it_met_unchanged_is_not_lost_although_the_state_is_the_same(self, tmp_path):
+        # Document 1 comes and goes by rollbacks and an edit by hand: no run shows in the state.
+        kb = str(tmp_path / "kb.lance")
+        ingest(documents(1), kb, embed_dim=EMBED_DIM)
+        FrameDataset.open(kb).delete("doc:1")
+        rolled_back(kb, 1)
+        run = begin(kb, "late")
+        states = FrameDataset.open(kb).states()
+        rolled_back(kb, 2)
+        assert FrameDataset.open(kb).states() == states
+        with pytest.raises(ConcurrentRunError, match="rolled back to version 2"):
+            commit_run(run, write(run, 2))
+        assert ids_in(kb) == []
+
+    def test_a_rollback_between_the_decision_and_the_commit_conflicts(self, kb):
+        stale = lance.dataset(kb)
+        removal = remove_keys(stale, pa.array([ANCHOR_KEY]))
+        new = write_rows(Destination(kb), [state_rows([], anchor=True, embed_dim=EMBED_DIM)])
+        rolled_back(kb)
+        with pytest.raises(ConflictError):
+            commit_update(stale, removal, new, properties={})
+
+    def test_a_late_attempt_of_a_forgotten_run_does_not_bring_it_back(self, kb):
+        run = begin(kb, "third", "append")
+        first, late = write(run, 7), write(run, 7)
+        commit_run(run, first)
+        rolled_back(kb)
+        with pytest.raises(ConcurrentRunError):
+            commit_run(run, late)
+        assert ids_in(kb) == ["1", "2"]
+
+    def test_edits_through_a_dataset_that_was_opened_before_build_on_it(self, kb):
+        dataset = FrameDataset.open(kb)
+        rolled_back(kb)
+        dataset.add(document(5))
+        assert ids_in(kb) == ["1", "2", "5"]
+        assert not dataset.delete("doc:3")
+
+    def test_rollbacks_and_edits_at_once_leave_a_state_that_some_order_explains(self, kb):
+        failures = []
+
+        def repeatedly(action):
+            try:
+                for number in range(8):
+                    action(number)
+            except Exception as error:
+                failures.append(error)
+
+        threads = [
+            threading.Thread(target=repeatedly, args=[action])
+            for action in (
+                lambda number: FrameDataset.open(kb).add(document(f"x{number}")),
+                lambda number: FrameDataset.open(kb).add(document(f"y{number}")),
+                lambda _: rolled_back(kb, 2),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        # Replays the history: each version holds what the one before it or the restored one held.
+        content = {}
+        for version in FrameDataset.open(kb).history():
+            held = set(ids_in_version(kb, version.version))
+            if version.restored:
+                assert held == content[version.restored]
+            elif version.mode == "add":
+                before = content[version.version - 1]
+                assert before < held or held == before
+                assert len(held - before) <= 1
+            content[version.version] = held
+            stored = lance.dataset(kb, version=version.version)
+            assert stored.count_rows(filter=f"uuid = '{ANCHOR_KEY}'") == 1
+
+
+def ids_in_version(kb, version):
+    return [record.unique_id for record in FrameDataset.open(kb, version=version)]
+
+
+class TestWhatItRefuses:
+    def test_a_version_that_never_was(self, kb):
+        with pytest.raises(DatasetError, match="has no version 9; it has versions 1 to 2"):
+            rolled_back(kb, 9)
+        assert FrameDataset.open(kb).version == 2
+
+    def test_a_version_that_was_cleaned_up(self, kb):
+        lance.dataset(kb).cleanup_old_versions(timedelta(0))
+        with pytest.raises(DatasetError, match="was cleaned up; version 2 can still be read"):
+            rolled_back(kb, 1)
+
+    def test_a_version_that_was_no_dataset_of_frames(self, tmp_path):
+        kb = str(tmp_path / "kb.lance")
+        lance.write_dataset(pa.table({"a": [1]}), kb)
+        empty = pa.Table.from_batches([], frame_schema(EMBED_DIM))
+        lance.write_dataset(empty, kb, mode="overwrite")
+        with pytest.raises(SchemaError, match="not a dataset of frames"):
+            rolled_back(kb, 1)
+        assert lance.dataset(kb).version == 2
+
+    def test_a_dataset_that_was_opened_at_a_version(self, kb):
+        with pytest.raises(DatasetError, match="opened to read"):
+            FrameDataset.open(kb, version=1).rollback(1)
+
+
+class TestOnTheCommandLine:
+    def test_it_says_what_is_there_now_and_how_to_undo_it(self, kb):
+        result = cli("rollback", kb, "--to", 1)
+        assert result.code == 0
+        assert "2 documents" in result.out
+        assert "version 3" in result.out
+        assert f"rollback {kb} --to 2" in result.out
+        assert cli("rollback", kb, "--to", 3).out.endswith("nothing was done\n")
+
+    def test_inspect_shows_it(self, kb):
+        assert cli("rollback", kb, "--to", 1, "--json").json == {
+            "uri": kb,
+            "version": 3,
+            "restored": 1,
+        }
+        assert "rollback to 1" in cli("inspect", kb).out
+        assert cli("inspect", kb, "--json").json["versions"][-1]["restored"] == 1
+
+    def test_inspect_and_search_look_at_an_earlier_version(self, kb):
+        facts = cli("inspect", kb, "--at", 1, "--json").json
+        assert (facts["version"], facts["documents"]) == (1, 2)
+        assert [run["run_id"] for run in facts["runs"]] == ["first"]
+        files = data_files(kb)
+        found = cli("search", kb, "changed", "--at", 2, "--json").json
+        assert [hit["unique_id"] for hit in found] == ["doc:1"]
+        assert cli("search", kb, "changed", "--at", 1, "--json").json == []
+        assert (FrameDataset.open(kb).version, data_files(kb)) == (2, files)
+
+    @pytest.mark.parametrize(
+        "command", [["inspect"], ["search", "word"], ["rollback"]], ids=lambda command: command[0]
+    )
+    def test_versions_that_are_not_there_are_told(self, kb, command):
+        name, *rest = command
+        option = "--to" if name == "rollback" else "--at"
+        assert_error(cli(name, kb, *rest, option, 9), 1, "has no version 9", "versions 1 to 2")
+        assert_error(cli(name, kb, *rest, option, 0), 2, option)
