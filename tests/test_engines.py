@@ -74,12 +74,12 @@ class TestOptions:
         assert options.get_all_options()["flink_job_server_jar"] == str(own)
 
     def test_a_file_that_is_not_there_is_refused(self, tmp_path):
-        with pytest.raises(ConfigError, match="^--flink_job_server_jar: there is no file"):
+        with pytest.raises(ConfigError, match=r"^--flink_job_server_jar: there is no file"):
             pipeline_options("FlinkRunner", beam_args=["--flink_job_server_jar=/no.jar"])
 
     def test_without_java_it_says_so_before_anything_is_read(self, monkeypatch):
         monkeypatch.setenv("PATH", "/nowhere")
-        with pytest.raises(ConfigError, match="^Flink needs Java, and there is no java on PATH"):
+        with pytest.raises(ConfigError, match=r"^Flink needs Java, and there is no java on PATH"):
             pipeline_options("FlinkRunner")
         pipeline_options("FlinkRunner", beam_args=["--job_endpoint=localhost:8099"])
 
