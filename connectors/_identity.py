@@ -49,6 +49,8 @@ TUNING = frozenset(
         "verbose",
     }
 )
+#: The arguments of `partitions` that a run gives by itself.
+GIVEN_BY_RUN = frozenset({"resume_from", "since", "until"})
 _DEPTH_LIMIT = 20
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -85,10 +87,17 @@ def constructor_arguments(cls: type) -> Arguments:
 def reading_arguments(cls: type) -> Arguments:
     """Returns what a connector class takes to read with, wherever its author wrote it.
 
-    That is `sync_documents`, or what does its work: `sync_documents_stream` or `partitions`.
+    That is `sync_documents`, or what does its work: `sync_documents_stream` or `partitions`. What
+    `partitions` gets from the run (states and the range of time) is none of them.
     """
-    takes = [arguments_of(method) for method in reading_methods(cls)]
-    named = {name: one for found in reversed(takes) for name, one in found.named.items()}
+    methods = reading_methods(cls)
+    takes = [arguments_of(method) for method in methods]
+    named = {
+        name: one
+        for method, found in reversed(list(zip(methods, takes, strict=True)))
+        for name, one in found.named.items()
+        if method.__name__ != "partitions" or name not in GIVEN_BY_RUN
+    }
     return Arguments(MappingProxyType(named), all(found.is_open for found in takes))
 
 

@@ -18,9 +18,11 @@ from typing import Any, ClassVar
 
 from contextframe_beam.connectors import base, kinds
 from contextframe_beam.connectors._calls import each, guarded, shown, whole_number
-from contextframe_beam.connectors._identity import Arguments, arguments_of
+from contextframe_beam.connectors._identity import GIVEN_BY_RUN, Arguments, arguments_of
 from contextframe_beam.connectors._prefetch import read_ahead
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import Bounds
+from contextframe_beam.connectors.kinds import looked_back
 from contextframe_beam.connectors.page import Page, Partition
 from contextframe_beam.errors import ConfigError, ConnectorError
 
@@ -30,6 +32,8 @@ WHOLE = "all"
 _ITEMS_IN_A_PAGE = 500
 _OURS = (base.__name__, kinds.__name__)
 _NO_ARGUMENTS = Arguments({}, False)
+_ENDS = {"since", "until"}
+_EARLIEST = "1970-01-01T00:00:00+00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +44,43 @@ class Part:
         partition: What is read.
         blocks: How many blocks it has; each can be read by itself.
         total: How many pages or items it has, where the source tells.
+        slice: Which slice of time of the partition it is; empty when time is not sliced.
     """
 
     partition: Partition
     blocks: int
     total: int | None = None
+    slice: str = ""
+
+    @property
+    def id(self) -> str:
+        """Names the part within the plan."""
+        return f"{self.partition.id} {self.slice}" if self.slice else self.partition.id
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Where an earlier run ended.
+    """Where an earlier run ended, and what of the source this one is to read.
 
     Attributes:
-        full_sync: Read everything nevertheless.
+        full_sync: Read everything, whatever the states say.
         states: The state of each partition, by its id.
+        bounds: The range of time to read; the states say nothing about it.
     """
 
     full_sync: bool
     states: Mapping[str, Any]
+    bounds: Bounds
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether a range of time is asked for."""
+        return bool(self.bounds.given)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The states to go on from; none where everything, or a range of time, is read."""
+        return {} if self.full_sync or self.is_bounded else dict(self.states)
 
 
 class Way(ABC):
@@ -81,6 +104,21 @@ class Way(ABC):
     def takes(cls, connector: BaseConnector) -> Arguments:
         """Returns the arguments with which a connector is read in this way."""
         return _arguments(connector, cls.methods[0])
+
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        """Returns which of `since` and `until` a connector can be told in this way."""
+        return set()
+
+    @property
+    def partial(self) -> str:
+        """Why what is read is not the whole source; empty where it is."""
+        if self.resume.is_bounded:
+            return f"only what is of {self.resume.bounds} was read"
+        return self._left_out()
+
+    def _left_out(self) -> str:
+        return ""
 
     @abstractmethod
     def plan(self) -> Iterator[Part]:
@@ -110,34 +148,44 @@ class PagesWay(Way):
 
     @classmethod
     def takes(cls, connector: BaseConnector) -> Arguments:
-        found = _arguments(connector, "partitions")
-        named = {name: one for name, one in found.named.items() if name != "resume_from"}
-        return Arguments(named, found.is_open)
+        return _without_given(_arguments(connector, "partitions"))
+
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        return _ENDS & set(_arguments(connector, "partitions").named)
+
+    def _left_out(self) -> str:
+        if self.resume.known and "resume_from" in _arguments(self.connector, "partitions").named:
+            return "it was read on from where an earlier run ended"
+        return ""
 
     def plan(self) -> Iterator[Part]:
-        if _owner(type(self.connector), "count_pages") is None:
-            for partition in self._partitions():
-                yield Part(partition, 1)
-            return
-        # The count is a request as well, so a thousand partitions are asked in parallel.
-        for partition, total in read_ahead(
-            self._partitions(),
-            lambda one: iter([(one, self._count(one))]),
-            threads=self.at_once,
-            ahead=self.ahead,
-            key=lambda _: None,
-            is_last=lambda _: True,
-        ):
-            yield Part(partition, max(total or 1, 1), total)
+        for bounds in self.resume.bounds.slices():
+            partitions = self._partitions(bounds)
+            name = bounds.given["since"] if self.resume.bounds.slice else ""
+            if _owner(type(self.connector), "count_pages") is None:
+                for partition in partitions:
+                    yield Part(partition, 1, slice=name)
+                continue
+            # The count is a request as well, so a thousand partitions are asked in parallel.
+            for partition, total in read_ahead(
+                partitions,
+                lambda one: iter([(one, self._count(one))]),
+                threads=self.at_once,
+                ahead=self.ahead,
+                key=lambda _: None,
+                is_last=lambda _: True,
+            ):
+                yield Part(partition, max(total or 1, 1), total, name)
 
-    def _partitions(self) -> Iterator[Partition]:
-        kwargs = dict(self.kwargs)
+    def _partitions(self, bounds: Bounds) -> Iterator[Partition]:
+        kwargs = {**self.kwargs, **bounds.given}
         partitions = getattr(self.connector, "partitions", None)
         if partitions is None:
             yield Partition(WHOLE)
             return
         if "resume_from" in _arguments(self.connector, "partitions").named:
-            kwargs["resume_from"] = {} if self.resume.full_sync else dict(self.resume.states)
+            kwargs["resume_from"] = self.resume.known
         found = guarded(self.connector, "", "partitions()", lambda: partitions(**kwargs))
         if found is None or isinstance(found, str):
             raise ConnectorError(
@@ -182,7 +230,7 @@ class PagesWay(Way):
         while True:
             where = "first page" if cursor is None else f"page {shown(cursor)}"
             fetch = partial(self.connector.fetch_page, partition, cursor)
-            page = guarded(self.connector, partition.id, where, fetch)
+            page = guarded(self.connector, part.id, where, fetch)
             if not isinstance(page, Page):
                 raise ConnectorError(
                     f"{self.connector.name}: partition {partition.id}, {where}: fetch_page "
@@ -191,7 +239,12 @@ class PagesWay(Way):
             # A total may be too small: the last page of those that were counted may name another.
             cursor = page.next_cursor if block == part.blocks - 1 else None
             state = page.state if page.state is not None else state
-            page = Page(page.items, position=page.position or where, failures=page.failures)
+            page = Page(
+                page.items,
+                position=page.position or where,
+                failures=page.failures,
+                partial=page.partial,
+            )
             if cursor is None:
                 # Only the last page carries the state: before it, the partition is not through.
                 page.state = state if block == part.blocks - 1 else None
@@ -220,10 +273,14 @@ class BlocksWay(Way):
 
     @classmethod
     def takes(cls, connector: BaseConnector) -> Arguments:
-        return _arguments(connector, "_plan")
+        return _without_given(_arguments(connector, "_plan"))
+
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        return _ENDS & set(_arguments(connector, "_plan").named)
 
     def plan(self) -> Iterator[Part]:
-        found = self.connector._plan(**self.kwargs)
+        found = self.connector._plan(**self.kwargs, **self.resume.bounds.given)
         for partition, blocks in each(self.connector, "", lambda _: "list", found):
             yield Part(partition, blocks)
 
@@ -268,6 +325,12 @@ class BatchesWay(Way):
         total = whole_number(total, f"{connector.name}: total_items")
         yield Part(Partition(WHOLE), max(-(-total // self._size), 1), total)
 
+    def _left_out(self) -> str:
+        total = self.kwargs.get("total_items")
+        if total is None or _owner(type(self.connector), "total_items") is None:
+            return ""
+        return f"only {total:,} items were asked for"
+
     def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
         start = block * self._size
         end = min(start + self._size, part.total or 0)
@@ -293,10 +356,10 @@ class StreamWay(Way):
         yield Part(Partition(WHOLE), 1)
 
     def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
-        items = guarded(self.connector, part.partition.id, self.methods[0], self._items)
+        items = guarded(self.connector, part.id, self.methods[0], self._items)
         if items is None:
             _list_of(items, self.connector, self.methods[0])
-        return self._paged(part.partition.id, items)
+        return self._paged(part.id, items)
 
     def _items(self) -> Any:
         return getattr(self.connector, self.methods[0])(**self.kwargs)
@@ -325,23 +388,50 @@ class ChangesWay(StreamWay):
 
     methods = ("_full_sync", "_incremental_sync")
 
-    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
-        connector, partition = self.connector, part.partition.id
-        # What changes while this run reads is read again by the next one.
-        began = datetime.now(timezone.utc).isoformat()
-        known = self.resume.states.get(partition)
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        if _owner(type(connector), "_incremental_sync") is None:
+            return set()
+        return {"since"} | (_ENDS & set(_arguments(connector, "_incremental_sync").named))
+
+    @property
+    def _since(self) -> str | None:
+        known = self.resume.known.get(WHOLE)
         since = known.get("since") if isinstance(known, Mapping) else None
-        if self.resume.full_sync or not since or not hasattr(connector, "_incremental_sync"):
-            name, call = "_full_sync", lambda: connector._full_sync(**self.kwargs)
-        else:
+        return since if since and hasattr(self.connector, "_incremental_sync") else None
+
+    def _left_out(self) -> str:
+        return f"only what changed since {self._since} was read" if self._since else ""
+
+    def plan(self) -> Iterator[Part]:
+        for bounds in self.resume.bounds.slices():
+            name = bounds.given["since"] if self.resume.bounds.slice else ""
+            yield Part(Partition(WHOLE, bounds.given), 1, slice=name)
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        connector = self.connector
+        # What changes while this run reads is read again by the next one.
+        began = datetime.now(timezone.utc)
+        bounds, since = part.partition.params, self._since
+        if bounds:
+            arguments = {"since": _EARLIEST, **bounds}
             name, call = (
                 "_incremental_sync",
-                lambda: connector._incremental_sync(since, **self.kwargs),
+                lambda: connector._incremental_sync(**arguments, **self.kwargs),
             )
-        items = guarded(connector, partition, name, call)
+        elif since:
+            name, call = (
+                "_incremental_sync",
+                lambda: connector._incremental_sync(
+                    looked_back(since, connector.lookback), **self.kwargs
+                ),
+            )
+        else:
+            name, call = "_full_sync", lambda: connector._full_sync(**self.kwargs)
+        items = guarded(connector, part.id, name, call)
         if items is None:
             _list_of(items, connector, name)
-        return self._paged(partition, items, {"since": began})
+        return self._paged(part.id, items, {"since": began.isoformat()})
 
 
 class ListWay(StreamWay):
@@ -443,6 +533,12 @@ def _arguments(connector: BaseConnector, name: str) -> Arguments:
     if _owner(kind, name) is None:
         return _NO_ARGUMENTS
     return arguments_of(getattr(kind, name))
+
+
+def _without_given(arguments: Arguments) -> Arguments:
+    """Returns arguments without those that a run gives by itself."""
+    named = {name: one for name, one in arguments.named.items() if name not in GIVEN_BY_RUN}
+    return Arguments(named, arguments.is_open)
 
 
 def _total_known(total_items: int | None = None) -> None:

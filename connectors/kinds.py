@@ -12,11 +12,12 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import parsed_time
 from contextframe_beam.connectors.page import Page, Partition
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -114,8 +115,12 @@ class IncrementalConnector(BaseConnector):
         state_file: Where `sync_documents` keeps the time of the last run, as JSON.
 
     Attributes:
+        lookback: How far before the beginning of the last run the next one reads, for sources that
+            show changes late or whose clock is behind; set by the class.
         last_sync: That time, ISO 8601; None before the first run.
     """
+
+    lookback: ClassVar[timedelta] = timedelta(0)
 
     def __init__(self, state_file: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
@@ -136,7 +141,7 @@ class IncrementalConnector(BaseConnector):
         if full_sync or not self.last_sync:
             found = self._full_sync()
         else:
-            found = self._incremental_sync(self.last_sync)
+            found = self._incremental_sync(looked_back(self.last_sync, self.lookback))
         if found is None:
             raise ConnectorError(f"{self.name}: the sync returned None, not a list of items")
         documents = list(found)
@@ -149,7 +154,11 @@ class IncrementalConnector(BaseConnector):
         raise self._unwritten("_full_sync(self)", "return all items")
 
     def _incremental_sync(self, since: str) -> list[dict[str, Any]]:
-        """Returns the items changed at or after `since`, an ISO 8601 time."""
+        """Returns the items changed at or after `since`, an ISO 8601 time.
+
+        One that takes an argument `until` as well, and then leaves out what changed at or after
+        that time, can be read in slices.
+        """
         raise self._unwritten("_incremental_sync(self, since)", "return what changed since then")
 
     def _load_state(self) -> None:
@@ -231,6 +240,20 @@ class PaginatedConnector(BaseConnector):
             partition = Partition(part) if isinstance(part, str) else part
             for page in walk_pages(self, partition):
                 yield from page.items
+
+
+def looked_back(since: str, lookback: timedelta) -> str:
+    """Returns a time moved back, as ISO 8601 text.
+
+    Raises:
+        ConnectorError: `since` is no time, so that it cannot be moved.
+    """
+    if not lookback:
+        return since
+    time = parsed_time(since)
+    if time is None:
+        raise ConnectorError(f"the last run's time is {since!r}, which is no ISO 8601 time")
+    return (time - lookback).isoformat()
 
 
 def walk_pages(connector: PaginatedConnector, partition: Partition) -> Iterator[Page]:

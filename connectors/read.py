@@ -18,6 +18,7 @@ from apache_beam.transforms.core import RestrictionProvider
 
 from contextframe_beam.connectors import metrics
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.coders import register
 from contextframe_beam.connectors.live import live_connector
 from contextframe_beam.connectors.page import Page, SourceInfo
@@ -40,13 +41,15 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
             authenticates there.
         full_sync: Read everything, also of a connector that could read changes only.
         resume_from: The states that the last run left, by the id of the partition.
+        bounds: The range of time to read, `Bounds.of(since="2026-01-01", slice="1d")`. Such a run
+            moves no state.
         **sync_kwargs: The arguments of the connector's `sync_documents`.
 
     Returns:
         A PCollection of `Page`; one of them is empty and says how many blocks are planned.
 
     Raises:
-        ConfigError: the connector cannot be read with these arguments.
+        ConfigError: the connector cannot be read with these arguments, or not by time.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         connector: BaseConnector,
         full_sync: bool = False,
         resume_from: Mapping[str, Any] | None = None,
+        bounds: Bounds | None = None,
         **sync_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -61,14 +65,20 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         self._full_sync = full_sync
         self._resume_from = dict(resume_from or {})
         self._sync_kwargs = sync_kwargs
-        self._info = Source(connector, sync_kwargs).info
+        self._bounds = bounds
+        self._info = Source(connector, sync_kwargs, bounds=bounds).info
 
     def default_label(self) -> str:
         return f"ReadFromConnector({self._info.name})"
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Page]:
         opener = _Opener(
-            self._connector, self._sync_kwargs, self._full_sync, self._resume_from, self._info
+            self._connector,
+            self._sync_kwargs,
+            self._full_sync,
+            self._resume_from,
+            self._info,
+            self._bounds,
         )
         pages: beam.PCollection[Page] = (
             pbegin
@@ -96,9 +106,10 @@ class _Opener:
         full_sync: bool,
         resume_from: dict[str, Any],
         info: SourceInfo,
+        bounds: Bounds | None,
     ) -> None:
         self._connector = connector
-        self._arguments = (sync_kwargs, full_sync, resume_from, info)
+        self._arguments = (sync_kwargs, full_sync, resume_from, info, bounds)
         self._source: Source | None = None
 
     def open(self) -> Source:

@@ -16,7 +16,9 @@ from typing import Any
 from contextframe_beam.connectors._prefetch import read_ahead
 from contextframe_beam.connectors._ways import Part, Resume, choose_way
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.page import Page, SourceInfo
+from contextframe_beam.errors import ConfigError
 
 #: A plan is made in chunks of at most this many partitions, so that it may be longer than memory.
 _PARTITIONS_IN_A_CHUNK = 1000
@@ -37,12 +39,14 @@ class PlanChunk:
         start: The first block of the piece, counted over the blocks of all `parts`.
         stop: One past its last block.
         planned: On the header, how many blocks the whole plan has.
+        partial: On the header, why the plan is not the whole source; empty where it is.
     """
 
     parts: tuple[Part, ...]
     start: int
     stop: int
     planned: int = 0
+    partial: str = ""
 
 
 @dataclass(slots=True)
@@ -69,9 +73,11 @@ class Source:
         full_sync: Read everything, whatever the states say.
         resume_from: The states that an earlier run reached, by the id of the partition.
         info: Which source it is; made of the connector unless given.
+        bounds: The range of time to read; everything, or what changed, when not given. What such a
+            run reads moves no state.
 
     Raises:
-        ConfigError: the connector takes no such arguments, or cannot be read at all.
+        ConfigError: the connector takes no such arguments, cannot be read at all, or not by time.
     """
 
     def __init__(
@@ -81,14 +87,18 @@ class Source:
         full_sync: bool = False,
         resume_from: Mapping[str, Any] | None = None,
         info: SourceInfo | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         kwargs = dict(sync_kwargs or {})
+        bounds = bounds or Bounds()
         way = choose_way(connector, kwargs)
+        _require_ends(connector, way.ends(connector), bounds)
         self.connector = connector
         self.info = info or SourceInfo(
             connector.source_id(kwargs), connector.name, connector.source_identity(kwargs)
         )
-        self._way = way(connector, kwargs, Resume(full_sync, resume_from or {}))
+        self._way = way(connector, kwargs, Resume(full_sync, resume_from or {}, bounds))
+        self._is_bounded = bool(bounds.given)
 
     def plan(self, workers: int = 1) -> Iterator[PlanChunk]:
         """Yields the plan in pieces, and at last its header.
@@ -108,7 +118,7 @@ class Source:
                 yield from self._pieces(chunk, workers)
                 chunk = []
         yield from self._pieces(chunk, workers)
-        yield PlanChunk((), 0, 1, planned)
+        yield PlanChunk((), 0, 1, planned, self._way.partial)
 
     def read_blocks(
         self, chunk: PlanChunk, claim: Callable[[int], bool], start: int | None = None
@@ -128,7 +138,9 @@ class Source:
         """
         if not chunk.parts:
             if claim(chunk.start):
-                yield Fetched(Page([], source=self.info, planned=chunk.planned))
+                yield Fetched(
+                    Page([], source=self.info, planned=chunk.planned, partial=chunk.partial)
+                )
             return
         blocks = _claimed(chunk, claim, chunk.start if start is None else start)
         if self._way.at_once == 1:
@@ -140,7 +152,7 @@ class Source:
             lambda one: self._read(*one),
             threads=self._way.at_once,
             ahead=self._way.ahead,
-            key=lambda one: one[0].partition.id,
+            key=lambda one: one[0].id,
             is_last=lambda fetched: bool(fetched.page.finished),
         )
 
@@ -182,17 +194,37 @@ class Source:
         items = page.items
         for letter in page.failures:
             letter.connector = letter.connector or self.info.name
-            letter.partition = letter.partition or part.partition.id
+            letter.partition = letter.partition or part.id
             letter.position = letter.position or page.position
         return Page(
             items if isinstance(items, list) else list(items or ()),
-            partition=part.partition.id,
+            partition=part.id,
             position=page.position,
             source=self.info,
             failures=page.failures,
-            state=page.state,
+            # A range of time says nothing about how far the source was read.
+            state=None if self._is_bounded else page.state,
             finished=page.finished,
+            partial=page.partial,
         )
+
+
+def _require_ends(connector: BaseConnector, ends: set[str], bounds: Bounds) -> None:
+    wanted = list(bounds.given)
+    if all(one in ends for one in wanted):
+        return
+    name = type(connector).__name__
+    if not ends:
+        raise ConfigError(
+            f"{name} cannot be read by time, so {' and '.join(wanted)} cannot be given; that needs "
+            "partitions(since, until), or _incremental_sync(since, until)"
+        )
+    (missing,) = (one for one in wanted if one not in ends)
+    why = "slices have an end, and " if bounds.slice else ""
+    raise ConfigError(
+        f"{why}{name} cannot be told {missing}, only {' and '.join(sorted(ends))}; give its method "
+        f"an argument {missing}"
+    )
 
 
 def _claimed(

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.registry import list_connectors, load_connector_class
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.pipelines import _logs
 from contextframe_beam.pipelines._errors import no_such_option
-from contextframe_beam.pipelines._options import ConnectorOptions, options_of
+from contextframe_beam.pipelines._options import ConnectorOptions, options_of, own_arguments
 from contextframe_beam.pipelines._settings import Settings
 from contextframe_beam.pipelines._shared import (
     SectionOption,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _EXAMPLE = "contextframe-beam ingest json --directory docs --to kb.lance"
 
+_BOUNDS = {"since", "until", "slice"}
 _DESTINATION = "Dataset"
 _RUN = "Run"
 _OUTPUT = "Output"
@@ -105,6 +107,26 @@ def _own_options() -> list[SectionOption]:
             section=_RUN,
             is_flag=True,
             help="Read everything, whatever an earlier run has read.",
+        ),
+        SectionOption(
+            ["--since"],
+            section=_RUN,
+            metavar="TIME",
+            help="Read only what changed at this time or later, as in 2026-01-31 or "
+            "2026-01-31T08:00Z. It moves no sync state: the next run without it misses nothing.",
+        ),
+        SectionOption(
+            ["--until"],
+            section=_RUN,
+            metavar="TIME",
+            help="Read only what changed before this time.",
+        ),
+        SectionOption(
+            ["--slice"],
+            section=_RUN,
+            metavar="DURATION",
+            help="Cut the time from --since to --until, or to now, into slices that are read in "
+            "parallel, as in 12h, 1d or 4w.",
         ),
         SectionOption(
             ["--dead-letters"],
@@ -185,6 +207,9 @@ def _command(name: str, settings: Settings) -> click.Command:
     cls = load_connector_class(name)
     settings.packages.append(cls.__module__.partition(".")[0])
     own = _own_options()
+    if _BOUNDS & own_arguments(cls):
+        # A connector that has a `since` of its own is asked by that.
+        own = [option for option in own if option.name not in _BOUNDS]
     taken = {"--help", *(flag for option in own for flag in option.opts)}
     found = options_of(cls, name, taken)
     options = list(found.options)
@@ -231,6 +256,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
         raise click.UsageError(f"missing option --to (the dataset), as in: {_EXAMPLE}", ctx)
     connector = found.connector(values)
     sync_kwargs = found.sync_kwargs(values)
+    bounds = Bounds.of(**{name: values.get(name) for name in _BOUNDS})
     storage_options = values["storage_option"]
     secrets.register_literals(storage_options)
 
@@ -257,6 +283,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
             beam_args=ctx.args,
             run_id=run_id,
             full=values["full"],
+            bounds=bounds,
             dead_letters=dead_letters,
             embed_dim=values["embed_dim"],
             storage_options=storage_options,

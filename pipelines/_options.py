@@ -123,6 +123,11 @@ def options_of(cls: type[BaseConnector], name: str, taken: Collection[str]) -> C
     return found
 
 
+def own_arguments(cls: type[BaseConnector]) -> set[str]:
+    """Returns the names of all arguments that a connector class is made or read with."""
+    return {one.name for one in (*connector_parameters(cls), *sync_parameters(cls))}
+
+
 def _option(
     parameter: Parameter, section: str, variable: str, taken: Collection[str]
 ) -> SectionOption:

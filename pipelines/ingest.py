@@ -16,6 +16,7 @@ if __name__ == "__main__":  # first of all, because Beam logs while it is import
 import apache_beam as beam
 
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.read import ReadFromConnector
 from contextframe_beam.errors import CommitError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
@@ -43,6 +44,7 @@ def ingest(
     beam_args: Sequence[str] = (),
     run_id: str | None = None,
     full: bool = False,
+    bounds: Bounds | None = None,
     dead_letters: str | None = None,
     max_failures: int | str = DEFAULT_MAX_FAILURES,
     embed_dim: int | None = None,
@@ -61,7 +63,9 @@ def ingest(
         runner: DirectRunner (in this process), or the name of another of Beam's runners.
         beam_args: Beam's own options, as on a command line.
         run_id: Names the run; a run of that id that was committed is not done again.
-        full: Read everything, whatever an earlier run has read; overwriting always does.
+        full: Read everything, whatever an earlier run has read; overwriting and mirroring do.
+        bounds: The range of time to read, as `Bounds.of(since="2026-01-01", slice="1d")`. Such a
+            run moves no state, so that the next one without it misses nothing.
         dead_letters: A JSON Lines file for items that fail; beside the dataset if not given.
         max_failures: A number of items or a share such as `"5%"`; with more failures nothing is
             committed.
@@ -93,11 +97,10 @@ def ingest(
         dead_letters=dead_letters or default_dead_letters(to, run_id),
     )
     # What an overwrite does not read is gone, so it must not read changes only.
-    state = None
-    if mode != "overwrite":
-        state = _state_of(connector, to, sync_kwargs, storage_options)
+    full = full or mode in ("overwrite", "mirror")
+    state = None if full else _state_of(connector, to, sync_kwargs, storage_options)
     source = ReadFromConnector(
-        connector, full_sync=full or mode == "overwrite", resume_from=state, **sync_kwargs
+        connector, full_sync=full, resume_from=state, bounds=bounds, **sync_kwargs
     )
     pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
     frames = pipeline | "Read" >> source | "Map" >> MapToFrames(connector)

@@ -146,8 +146,8 @@ WRONG = [
     ),
     (
         "resources:\n- name: a\n  incremental: {field: x, format: isa}",
-        "incremental.format is 'isa'; choose iso, date, epoch, epoch_ms, or a pattern such as "
-        "%Y-%m-%d; did you mean 'iso'?",
+        "incremental.format is 'isa'; choose iso, date, epoch, epoch_ms, number, or a pattern such "
+        "as %Y-%m-%d; did you mean 'iso'?",
     ),
     (
         "resources:\n- name: a\n  incremental: {field: x, param: 'x y'}",

@@ -25,7 +25,7 @@ from contextframe_beam.connectors.api.models import (
 PLACEHOLDER = re.compile(r"\{(parent(?:\.[\w@$-]+)+|since|until)\}")
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
-_TIME_FORMATS = ("iso", "date", "epoch", "epoch_ms")
+_TIME_FORMATS = ("iso", "date", "epoch", "epoch_ms", "number")
 
 Paths = str | list[str]
 
@@ -47,7 +47,8 @@ class Incremental(Section):
     """Since when the first run reads; everything when not given."""
     format: str | None = None
     """How a request writes times: iso, date, epoch, epoch_ms, or a pattern such as %Y/%m/%d; as
-    the records have them when not given."""
+    the records have them when not given. number says that the values are no times, such as ids
+    that grow."""
     lookback: Duration | None = None
     """How far before the last value a run begins, for sources that show changes late."""
     slice: Duration | None = None
@@ -59,6 +60,8 @@ class Incremental(Section):
     def _check(self) -> Incremental:
         if self.slice is not None and self.start is None:
             raise wrong(("slice",), "slices need a start")
+        if self.slice is not None and self.format == "number":
+            raise wrong(("slice",), "numbers are no times, so they have no slices")
         if self.format and "%" not in self.format and self.format not in _TIME_FORMATS:
             raise wrong(
                 ("format",),

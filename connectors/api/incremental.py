@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from contextframe_beam.connectors.api.config import Incremental
-from contextframe_beam.connectors.api.models import seconds_of
+from contextframe_beam.connectors.bounds import parsed_time, seconds_of
 from contextframe_beam.connectors.mapper import as_timestamp, lookup
 from contextframe_beam.errors import ConfigError
 
+#: The format of values that grow but are no times.
+NUMBER = "number"
+
 _MILLISECONDS = 100_000_000_000
+# Numbers between now and then are taken for times in the future, and larger ones for ids.
+_LATEST_SECONDS = 4_102_444_800  # 2100-01-01
 _MOST_SLICES = 100_000
 _DATE_LENGTH = 10
 
@@ -60,6 +65,8 @@ def request_value(value: Value, settings: Incremental) -> Value:
     Raises:
         ConfigError: it is to be written as a time, and is none.
     """
+    if settings.format == NUMBER:
+        return value if settings.lookback is None else moved_back(value, settings)
     if settings.lookback is None and settings.format is None:
         return value
     time = _time_of(value)
@@ -70,6 +77,77 @@ def request_value(value: Value, settings: Incremental) -> Value:
     if settings.lookback is not None:
         time -= timedelta(seconds=seconds_of(settings.lookback))
     return written(time, settings.format, value)
+
+
+def moved_back(value: Value, settings: Incremental) -> Value:
+    """Returns a number that is no time moved back by the lookback.
+
+    Raises:
+        ConfigError: it is text that says no number.
+    """
+    by = seconds_of(settings.lookback or 0)
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ConfigError(f"incremental: {value!r} is not a number, as the format says") from None
+    moved = number - by
+    moved = int(moved) if moved == int(moved) else moved
+    return str(moved) if isinstance(value, str) else moved
+
+
+def clamped(value: Value, began: datetime, form: str | None) -> Value:
+    """Returns a cursor that is not later than the time when reading began.
+
+    A record that is dated in the future would otherwise hide all others until then.
+
+    Args:
+        value: The newest value, as the records have it.
+        began: When the run began to read.
+        form: How requests write times; `number` says that values are none.
+    """
+    if form == NUMBER:
+        return value
+    if not isinstance(value, str) and not _is_epoch(value):
+        return value
+    time = _time_of(value)
+    if time is None or time <= began:
+        return value
+    return written(began, None, value)
+
+
+def bound(time: datetime, settings: Incremental, known: Value | None, *, is_end: bool) -> Value:
+    """Returns an end of a range of time as a request writes it.
+
+    APIs differ in whether the ends belong to a range, so it is made larger by the smallest step
+    that can be written; `within` then leaves out what was too much.
+
+    Args:
+        time: The end.
+        settings: What the resource says.
+        known: A value in the form that the records have.
+        is_end: Whether it is the later one.
+    """
+    like = settings.start if settings.start is not None else known
+    form = settings.format or ("iso" if like is None else _form_of(like))
+    step = timedelta(days=1) if form == "date" or "%" in form else timedelta(seconds=1)
+    return written(time + step if is_end else time - step, form, "")
+
+
+def within(value: Any, since: str | None, until: str | None) -> bool:
+    """Tells whether a record's value lies in a range of time; one that is no time does.
+
+    Args:
+        value: What the record has in the incremental field.
+        since: The beginning, included.
+        until: The end, not included.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return True
+    time = _time_of(value)
+    if time is None:
+        return True
+    begin, end = parsed_time(since or ""), parsed_time(until or "")
+    return (begin is None or time >= begin) and (end is None or time < end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,40 +224,19 @@ def _form_of(value: Value) -> str:
     return "epoch_ms" if abs(value) >= _MILLISECONDS else "epoch"
 
 
+def _is_epoch(value: int | float) -> bool:
+    seconds = value / 1000 if abs(value) >= _MILLISECONDS else value
+    return seconds < _LATEST_SECONDS
+
+
 def _rank(value: Value) -> tuple[str, Any]:
     """Returns something to compare values of one kind by."""
     if not isinstance(value, str):
         return "number", value
-    time = _parsed(value)
+    time = parsed_time(value)
     return ("text", value) if time is None else ("time", time)
 
 
 def _time_of(value: Value) -> datetime | None:
     text = as_timestamp(value)
-    return None if text is None else _parsed(text)
-
-
-def _parsed(text: str) -> datetime | None:
-    if len(text) < _DATE_LENGTH or text[4:5] != "-":
-        return None
-    try:
-        time = datetime.fromisoformat(_normal(text))
-    except ValueError:
-        try:
-            time = datetime.combine(date.fromisoformat(text[:_DATE_LENGTH]), datetime.min.time())
-        except ValueError:
-            return None
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-
-
-def _normal(text: str) -> str:
-    """Returns ISO 8601 text as Python 3.10 reads it: six decimals, an offset with a colon."""
-    if text.endswith(("Z", "z")):
-        text = text[:-1] + "+00:00"
-    head, dot, tail = text.partition(".")
-    if dot:
-        digits = tail[: next((n for n, one in enumerate(tail) if not one.isdigit()), len(tail))]
-        text = f"{head}.{digits[:6].ljust(6, '0')}{tail[len(digits) :]}"
-    if len(text) > 5 and text[-5] in "+-" and text[-4:].isdigit() and "T" in text:
-        text = f"{text[:-2]}:{text[-2:]}"
-    return text
+    return None if text is None else parsed_time(text)

@@ -38,6 +38,7 @@ from contextframe_beam.connectors.api.paginate import (
     Paginator,
     SinglePage,
 )
+from contextframe_beam.connectors.bounds import seconds_of
 from contextframe_beam.connectors.http.auth import AUTH_TYPES
 
 #: The paginators by the name that a configuration gives them.
@@ -56,8 +57,6 @@ PAGINATORS: dict[str, type[Paginator]] = {
 }
 
 _LITERAL: Any = Literal  # its members are known at run time only
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)\Z")
-_UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 class Section(BaseModel):
@@ -87,18 +86,6 @@ def wrong(at: tuple[str | int, ...], message: str, **context: Any) -> PydanticCu
         **context: `name` and `known`, where the nearest known name should be told.
     """
     return PydanticCustomError("wrong", "{message}", {"at": at, "message": message, **context})
-
-
-def seconds_of(duration: str | float) -> float:
-    """Returns the seconds of `90`, `"90s"`, `"15m"`, `"12h"`, `"30d"` or `"2w"`.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    match = _DURATION.match(str(duration).strip())
-    if match is None:
-        raise ValueError(f"{duration!r} is not a duration such as 90s, 15m, 12h, 30d or 2w")
-    return float(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 def _checked_duration(value: Any) -> Any:

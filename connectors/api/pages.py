@@ -6,16 +6,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 from contextframe_beam.connectors.api.answer import Answer
 from contextframe_beam.connectors.api.detect import Detect, Found, detect
-from contextframe_beam.connectors.api.incremental import newest
+from contextframe_beam.connectors.api.incremental import clamped, newest
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
 from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
+from contextframe_beam.connectors.bounds import parsed_time
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
@@ -116,11 +118,13 @@ class PageReader:
         size = paginator.full_page(answer, records)
         if pages is None or (size is None and not isinstance(paginator, PageNumber)):
             return None
-        pages = min(max(pages, 1), _MOST_PAGES)
+        pages = counted = min(max(pages, 1), _MOST_PAGES)
         if params.get("max_pages"):
             pages = min(pages, params["max_pages"])
         if params.get("max_items") and size:
             pages = min(pages, -(-params["max_items"] // size))
+        if pages < counted:
+            params["cut"] = True
         pages = self._believed(pages, size, endpoint, params, paginator)
         params.update(pages=pages, size=size, first=digest(records) if records else None)
         if endpoint.incremental is not None:
@@ -307,9 +311,8 @@ class PageReader:
                 for number, one in enumerate(records)
                 if not isinstance(one, dict)
             ]
-        if endpoint.chooses:
-            since = params.get("since")
-            page.items = [one for one in page.items if endpoint.keeps(one, since)]
+        if endpoint.chooses(params):
+            page.items = [one for one in page.items if endpoint.keeps(one, params)]
         endpoint.mark(page.items, params.get("parent"))
         return page
 
@@ -328,10 +331,15 @@ class PageReader:
                 page.next_cursor = Step(following, walk)
                 return
             walk.cut = True
-        if endpoint.incremental is None or walk.cut or params.get("stateless"):
+        if walk.cut or params.get("cut"):
+            page.partial = f"max_pages or max_items cut {params.get('resource', 'it')} short"
+            return
+        if endpoint.incremental is None or params.get("stateless"):
             return
         if walk.newest is not None:
-            page.state = {"cursor": walk.newest}
+            form = endpoint.incremental.format
+            began = parsed_time(params.get("began", "")) or datetime.now(timezone.utc)
+            page.state = {"cursor": clamped(walk.newest, began, form)}
 
     def _not_found(
         self, page: Page, partition: Partition, endpoint: Endpoint, error: HttpError

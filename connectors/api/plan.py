@@ -8,11 +8,13 @@ from itertools import chain, islice
 from typing import Any
 
 from contextframe_beam.connectors.api.config import ApiConfig, Incremental, Resource
-from contextframe_beam.connectors.api.incremental import Slice, slices
+from contextframe_beam.connectors.api.incremental import NUMBER, Slice, bound, clamped, slices
 from contextframe_beam.connectors.api.mapping import PARENT, UNIQUE_ID, ResourceMapper
 from contextframe_beam.connectors.api.place import quoted
+from contextframe_beam.connectors.bounds import Bounds, text_of
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.page import Partition
+from contextframe_beam.errors import ConfigError
 
 # Parents up to this number are few enough that each of them may have many pages.
 _FEW_PARENTS = 64
@@ -28,6 +30,7 @@ class Planner:
         limits: `max_pages` and `max_items` of the caller.
         mapper_of: Gives the mapper of a resource.
         items_of: Reads partitions; gives their records, marked.
+        bounds: The range of time to read, whatever was reached before.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Planner:
         limits: Mapping[str, int | None],
         mapper_of: Callable[[str], ResourceMapper],
         items_of: Callable[[Iterable[Partition]], Iterator[dict[str, Any]]],
+        bounds: Bounds | None = None,
     ) -> None:
         self._config = config
         self._run = run
@@ -45,6 +49,8 @@ class Planner:
         self._limits = limits
         self._mapper_of = mapper_of
         self._items_of = items_of
+        self._bounds = bounds or Bounds()
+        self._began = datetime.now(timezone.utc)
 
     def partitions(self, resource: Resource) -> Iterator[Partition]:
         """Yields the partitions of a resource.
@@ -55,11 +61,32 @@ class Planner:
         """
         if resource.parent is not None:
             yield from self._of_parents(resource)
-        elif resource.incremental is not None and resource.incremental.slice is not None:
+        elif self._is_sliced(resource):
+            assert resource.incremental is not None
             yield from self._slices(resource, resource.incremental)
         else:
-            since = self._since(resource.name, resource.incremental)
-            yield self._partition(resource, resource.name, probe=True, since=since)
+            yield self._partition(
+                resource, resource.name, probe=True, **self._range(resource.name, resource)
+            )
+
+    def check_bounds(self, resource: Resource) -> None:
+        """Refuses a resource that cannot be read by time, when a range of time is asked for.
+
+        Raises:
+            ConfigError: it has no field that holds a time.
+        """
+        if not self._bounds.given:
+            return
+        incremental = resource.incremental
+        if incremental is None or incremental.format == NUMBER:
+            raise ConfigError(
+                f"the resource {resource.name} cannot be read by time: give it `incremental` with "
+                "the field that holds the time, or leave it out with `only`"
+            )
+
+    def _is_sliced(self, resource: Resource) -> bool:
+        incremental = resource.incremental
+        return incremental is not None and incremental.slice is not None and not self._bounds.given
 
     def needed_fields(self, resource: Resource) -> list[str]:
         """Returns the fields of the parent's record that a resource or one below it needs."""
@@ -77,7 +104,7 @@ class Planner:
         name = resource.name
         since = self._since(name, incremental)
         following: Slice | None = None
-        for one in slices(incremental, since or 0, datetime.now(timezone.utc)):
+        for one in slices(incremental, since or 0, self._began):
             if following is not None:
                 bounds = {"since": following.since, "until": following.until}
                 yield self._partition(
@@ -122,15 +149,29 @@ class Planner:
                 identifier,
                 probe=few,
                 parent={**values, UNIQUE_ID: unique_id},
-                since=self._since(identifier, resource.incremental),
+                **self._range(identifier, resource),
             )
+
+    def _range(self, identifier: str, resource: Resource) -> dict[str, Any]:
+        """Returns what a partition says about the time that it is read since, and until when."""
+        incremental, given = resource.incremental, self._bounds.given
+        since = self._since(identifier, incremental)
+        if incremental is None or not given:
+            return {"since": since}
+        asked: dict[str, Any] = {"bounds": given}
+        for name, time in (("since", self._bounds.since), ("until", self._bounds.until)):
+            if time is not None:
+                asked[name] = bound(time, incremental, since, is_end=name == "until")
+        return asked
 
     def _since(self, partition: str, incremental: Incremental | None) -> Any:
         if incremental is None:
             return None
         state = self._states.get(partition)
         value = state.get("cursor") if isinstance(state, Mapping) else None
-        return incremental.start if value is None else value
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            return incremental.start
+        return clamped(value, self._began, incremental.format)
 
     def _partition(self, resource: Resource, identifier: str, **params: Any) -> Partition:
         limits = {"max_pages": resource.max_pages, "max_items": resource.max_items}
@@ -138,6 +179,8 @@ class Planner:
             both = [one for one in (limits[name], most) if one is not None]
             limits[name] = min(both) if both else None
         given = {"resource": resource.name, "run": self._run, **limits, **params}
+        if resource.incremental is not None:
+            given["began"] = text_of(self._began)
         return Partition(
             identifier, {key: value for key, value in given.items() if value is not None}
         )

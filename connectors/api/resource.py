@@ -11,7 +11,7 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.api.answer import Answer, guess_records, records_at
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Filter, Resource
 from contextframe_beam.connectors.api.detect import Detect
-from contextframe_beam.connectors.api.incremental import is_before, request_value
+from contextframe_beam.connectors.api.incremental import is_before, request_value, within
 from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE
 from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
@@ -91,8 +91,9 @@ class Endpoint:
         }
         incremental, since, until = self.incremental, params.get("since"), params.get("until")
         if incremental is not None and since is not None:
-            # The ends of slices are written as the request wants them already.
-            known["since"] = since if until is not None else request_value(since, incremental)
+            # The ends of slices and ranges are written as the request wants them already.
+            is_written = until is not None or "bounds" in params
+            known["since"] = since if is_written else request_value(since, incremental)
         if until is not None:
             known["until"] = until
         resource = self.resource
@@ -154,17 +155,28 @@ class Endpoint:
             return records_at(answer.data, self.resource.records)
         return guess_records(answer.data)[1]
 
-    def keeps(self, item: Mapping[str, Any], since: Any = None) -> bool:
-        """Tells whether a record is to become a document."""
-        incremental = None if self.asks_since or since is None else self.incremental
-        if incremental is not None and is_before(lookup(item, incremental.field), since):
-            return False
+    def keeps(self, item: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
+        """Tells whether a record is to become a document.
+
+        Args:
+            item: The record.
+            params: What the partition says: `since`, and `bounds` where a range of time is read.
+        """
+        incremental, since, bounds = self.incremental, params.get("since"), params.get("bounds")
+        if incremental is not None:
+            value = lookup(item, incremental.field)
+            if bounds:
+                if not within(value, bounds.get("since"), bounds.get("until")):
+                    return False
+            elif not self.asks_since and since is not None and is_before(value, since):
+                return False
         return all(condition(item) for condition in self._filters)
 
-    @property
-    def chooses(self) -> bool:
-        """Whether `keeps` may ever say no."""
-        return bool(self._filters) or (self.incremental is not None and not self.asks_since)
+    def chooses(self, params: Mapping[str, Any]) -> bool:
+        """Tells whether `keeps` may ever say no in a partition."""
+        if self._filters or "bounds" in params:
+            return True
+        return self.incremental is not None and not self.asks_since
 
     def mark(self, items: list[dict[str, Any]], parent: Mapping[str, Any] | None) -> None:
         """Tells records which resource they are from, and of which parent."""
