@@ -6,6 +6,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -21,6 +22,9 @@ from contextframe_beam.connectors.api.plan import Planner
 from contextframe_beam.connectors.api.resource import Endpoint, below
 from contextframe_beam.connectors.bounds import Bounds, seconds_of
 from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http.auth import auth_from_config
+from contextframe_beam.connectors.http.budget import Budget
+from contextframe_beam.connectors.http.cache import Cache
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
@@ -299,12 +303,21 @@ class APIConnector(PaginatedConnector):
         return page_style_record(item) if mapper is None else mapper.map(item)
 
     def get_stats(self) -> dict[str, Any]:
-        """Returns the base class's numbers, and what failed."""
+        """Returns the base class's numbers, those of the client, and what failed."""
+        sent = {} if self._http is None else asdict(self._http.stats)
         return {
             **super().get_stats(),
+            **sent,
             "failed": self._failed,
             "failures": list(self._failures),
         }
+
+    def http_counts(self) -> dict[str, int]:
+        """Returns what its client has sent so far."""
+        if self._http is None:
+            return {}
+        sent = self._http.stats
+        return {"requests": sent.requests, "retries": sent.retries, "wait_ms": sent.wait_ms}
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns what makes this source itself.
@@ -413,7 +426,7 @@ class APIConnector(PaginatedConnector):
     def _client(self) -> HttpClient:
         with self._lock:
             if self._http is None:
-                self._http = self.http_client(self.base_url, **_client_settings(self._config))
+                self._http = _client_of(self._config, self.base_url)
             return self._http
 
 
@@ -437,15 +450,12 @@ class _Reading(PaginatedConnector):
         return self._connector.fetch_page(partition, cursor)
 
 
-def _client_settings(config: ApiConfig) -> dict[str, Any]:
-    """Returns what the client of a configuration is made with."""
+def _client_of(config: ApiConfig, base_url: str) -> HttpClient:
+    """Makes the client that a configuration describes."""
     given: dict[str, Any] = {
         "retries": config.retries,
         "max_response_bytes": config.max_response_bytes,
         "ca_bundle": config.ca_bundle,
-        "headers": config.headers,
-        "pool_size": config.max_in_flight,
-        "allowed_origins": config.allowed_origins,
     }
     for name in ("timeout", "total_timeout", "max_wait"):
         duration = getattr(config, name)
@@ -453,13 +463,22 @@ def _client_settings(config: ApiConfig) -> dict[str, Any]:
     if given["timeout"] is not None:
         given["timeout"] = (min(_CONNECT_SECONDS, given["timeout"]), given["timeout"])
     if config.budget is not None:
-        given["budget"] = config.budget.model_dump(exclude_none=True)
+        given["budget"] = Budget.from_config(config.budget.model_dump(exclude_none=True))
     if config.cache is not None:
         cache = config.cache.model_dump(exclude_none=True)
-        given["cache"] = {**cache, "ttl": seconds_of(cache["ttl"])}
+        given["cache"] = Cache.from_config({**cache, "ttl": seconds_of(cache["ttl"])})
+    settings = {name: value for name, value in given.items() if value is not None}
+    client = HttpClient(
+        base_url,
+        headers=config.headers,
+        pool_size=config.max_in_flight,
+        allowed_origins=config.allowed_origins,
+        **settings,
+    )
     if config.auth is not None:
-        given["auth"] = config.auth.model_dump(by_alias=True, exclude_unset=True)
-    return {name: value for name, value in given.items() if value is not None}
+        auth = config.auth.model_dump(by_alias=True, exclude_unset=True)
+        client.auth = auth_from_config(auth, client)
+    return client
 
 
 def _resource_identity(resource: Resource) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""Under faults a dataset equals its sources after each success, and is untouched by each failure.
+
+`make test` runs a few short campaigns, `make soak` until 500 processes were killed while they ran.
+What a campaign does and checks is in `campaign.py`; a failure says how to do it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.campaign import Campaign, Tally, fresh_seed, print_tally
+from tests.faults.forks import Forks
+
+SOAK_KILLS = 500
+SOAK_STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    with Forks(tmp_path_factory.mktemp("forks")) as started:
+        yield started
+
+
+@pytest.mark.parametrize("seed", [1, 2, pytest.param(None, id="fresh")])
+def test_every_version_is_what_its_run_read(seed, forks, tmp_path):
+    seed = fresh_seed() if seed is None else seed
+    print(f"seed {seed}")
+    tally = Campaign(seed, tmp_path / "campaign", forks).run(steps=5)
+    assert tally.kills.total() and tally.rows
+
+
+@pytest.mark.soak
+def test_five_hundred_kills(forks, tmp_path, capfd):
+    tally, began = Tally(), time.monotonic()
+    while tally.kills.total() < SOAK_KILLS:
+        seed = fresh_seed()
+        folder = Path(tmp_path, str(seed))
+        tally.add(Campaign(seed, folder, forks).run(SOAK_STEPS))
+        with capfd.disabled():
+            print(f"\nseed {seed}")
+            print_tally(tally, time.monotonic() - began)

@@ -1,0 +1,93 @@
+"""The ledger notices whatever may go wrong; otherwise a campaign could not fail."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import lance
+import pytest
+
+from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.schema import frame_schema
+from tests.faults.ledger import Ledger
+from tests.faults.simulated import Simulated
+from tests.faults.world import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "world.sqlite", random.Random(4), size=8)
+
+
+@pytest.fixture
+def kb(tmp_path: Path) -> Path:
+    return tmp_path / "kb.lance"
+
+
+@pytest.fixture
+def ledger(world: World, kb: Path) -> Ledger:
+    return Ledger(kb, lambda source, number: world.readings[source, number])
+
+
+def sync(world: World, kb: Path, run_id: str, source: str = "left") -> None:
+    embed_dim = None if kb.exists() else 4
+    ingest(Simulated(world.path, source), str(kb), run_id=run_id, embed_dim=embed_dim)
+
+
+def test_runs_that_went_well_are_told_in_order(world, kb, ledger):
+    assert ledger.follow() == []
+    sync(world, kb, "one")
+    sync(world, kb, "two", "right")
+    assert ledger.follow() == ["one", "two"]
+    world.evolve("left")
+    sync(world, kb, "three")
+    assert ledger.follow() == ["three"]
+    assert ledger.now.rounds == {"left": 2, "right": 1}
+
+
+def test_a_row_that_is_lost(world, kb, ledger):
+    sync(world, kb, "one")
+    ledger.follow()
+    dataset = lance.dataset(str(kb))
+    key = dataset.to_table(columns=["uuid"], filter="x_state IS NULL", limit=1)["uuid"][0]
+    dataset.delete(f"uuid = '{key}'")
+    with pytest.raises(AssertionError, match="1 rows are missing"):
+        ledger.follow()
+
+
+def test_a_state_that_is_lost(world, kb, ledger):
+    sync(world, kb, "one")
+    ledger.follow()
+    lance.dataset(str(kb)).delete("x_state IS NOT NULL AND x_source IS NOT NULL")
+    with pytest.raises(AssertionError, match="forgotten a run"):
+        ledger.follow()
+
+
+def test_a_row_that_is_there_twice(world, kb, ledger):
+    sync(world, kb, "one")
+    ledger.follow()
+    dataset = lance.dataset(str(kb))
+    rows = dataset.scanner(filter="x_state IS NULL", limit=1, blob_handling="all_binary")
+    lance.write_dataset(rows.to_table().cast(frame_schema(4)), dataset, mode="append")
+    with pytest.raises(AssertionError, match="twice"):
+        ledger.follow()
+
+
+def test_a_row_that_was_changed(world, kb, ledger):
+    sync(world, kb, "one")
+    ledger.follow()
+    dataset = lance.dataset(str(kb))
+    dataset.update({"text_content": "'other'"}, where="x_state IS NULL")
+    with pytest.raises(AssertionError, match="wrong"):
+        ledger.follow()
+
+
+def test_a_run_that_left_out_what_it_read(world, kb, ledger):
+    sync(world, kb, "one")
+    reading = world.readings["left", 1]
+    reading.pages["a"][0].append(
+        {"id": "doc:late", "text": "late", "at": "2026-02-01", "metadata": {"version": 10**6}}
+    )
+    with pytest.raises(AssertionError, match="1 rows are missing"):
+        ledger.follow()
