@@ -6,7 +6,7 @@ import json
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option
+from contextframe_beam.pipelines._shared import debug_option, examples
 
 _CONFIG = click.Option(
     ["--config"],
@@ -43,6 +43,7 @@ check_group = click.Group(
     "check",
     short_help="Read one page of a source and show how it is mapped; nothing is written.",
     help="Read one page of a source and show how it is mapped; nothing is written.",
+    epilog=examples("contextframe-beam check api --config crm.yaml"),
     no_args_is_help=True,
 )
 check_group.add_command(
@@ -64,6 +65,10 @@ check_group.add_command(
         ],
         help="Connect to the API, read one page of each resource, and show how it is mapped.\n\n"
         "The exit code is 1 when something could not be read or mapped.",
+        epilog=examples(
+            "contextframe-beam check api --config crm.yaml",
+            "contextframe-beam check api --config crm.yaml --resource contacts --json",
+        ),
     )
 )
 login_command = click.Command(
@@ -73,4 +78,5 @@ login_command = click.Command(
     short_help="Log in to an API that wants a person, and keep the token behind a reference.",
     help="Log in to an API that wants a person (a browser, a device code), and keep the token "
     "behind a reference: in the system's keyring, else in a file that only its owner can read.",
+    epilog=examples("contextframe-beam login --config crm.yaml"),
 )

@@ -10,8 +10,15 @@ import click
 
 import contextframe_beam
 from contextframe_beam.pipelines._api_commands import check_group, login_command
+from contextframe_beam.pipelines._completion import completion_command, folders
 from contextframe_beam.pipelines._ingest_command import ingest_group
-from contextframe_beam.pipelines._shared import count, debug_option, storage_option, version_option
+from contextframe_beam.pipelines._shared import (
+    count,
+    debug_option,
+    examples,
+    storage_option,
+    version_option,
+)
 from contextframe_beam.pipelines._templates_commands import templates_group
 
 
@@ -34,6 +41,10 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,
+    epilog=examples(
+        "contextframe-beam ingest json --directory docs --to kb.lance",
+        "contextframe-beam search kb.lance 'quarterly report'",
+    ),
 )
 @click.version_option(contextframe_beam.__version__, message="%(prog)s %(version)s")
 def commands() -> None:
@@ -108,7 +119,7 @@ def _connectors(as_json: bool) -> None:
         click.echo("no connector is registered; install contextframe-beam, or one's own package")
 
 
-_DATASET = click.Argument(["dataset"])
+_DATASET = click.Argument(["dataset"], shell_complete=folders)
 _JSON = click.Option(
     ["--json", "as_json"], is_flag=True, help="Print one JSON value, for a script."
 )
@@ -146,6 +157,10 @@ commands.add_command(
         short_help="Find the documents whose text matches best.",
         help="Find the documents of DATASET whose text matches TEXT best.\n\n"
         "The first search makes the full-text index.",
+        epilog=examples(
+            "contextframe-beam search kb.lance 'quarterly report'",
+            "contextframe-beam search kb.lance beam --where \"author = 'Ada'\" --limit 3",
+        ),
     )
 )
 commands.add_command(
@@ -156,6 +171,10 @@ commands.add_command(
         short_help="Show what is in a dataset: columns, sources and their state, runs, versions.",
         help="Show what is in DATASET: its columns, its sources and their sync state, the runs "
         "that were committed, and the versions that still exist.",
+        epilog=examples(
+            "contextframe-beam inspect kb.lance",
+            "contextframe-beam inspect s3://bucket/kb.lance --json",
+        ),
     )
 )
 commands.add_command(
@@ -174,6 +193,7 @@ commands.add_command(
         "ones again, in one commit.\n\nThe next run reads what the source changed since that "
         "version. Runs after it count as never done, and a run that is under way is refused. The "
         "versions in between stay until they are cleaned up.",
+        epilog=examples("contextframe-beam rollback kb.lance --to 12"),
     )
 )
 commands.add_command(
@@ -184,6 +204,8 @@ commands.add_command(
         short_help="List the registered connectors.",
         help="List the registered connectors.\n\nAny other connector class is given to `ingest` as "
         "package.module:Class or path/to/file.py:Class.",
+        epilog=examples("contextframe-beam connectors"),
     )
 )
 commands.add_command(templates_group)
+commands.add_command(completion_command)

@@ -6,6 +6,7 @@ worker process it raises a RuntimeError whose text is the worker's traceback.
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 from dataclasses import dataclass
@@ -87,10 +88,20 @@ def _usage(error: click.UsageError) -> Report:
         return Report(message, wrong_usage=True, is_help=True)
     if isinstance(error, click.NoSuchOption):
         message = no_such_option(error.option_name, error.possibilities or ())
+    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Parameter):
+        message += _near_choice(error.param.type, message)
     hint = ""
     if error.ctx is not None:
         hint = f"See `{error.ctx.command_path} --help`."
     return Report(message, wrong_usage=True, hint=hint)
+
+
+def _near_choice(kind: object, message: str) -> str:
+    given = re.search(r"'([^']*)' is not one of", message)
+    if given is None or not isinstance(kind, click.Choice):
+        return ""
+    near = difflib.get_close_matches(given[1], [str(one) for one in kind.choices], n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def no_such_option(name: str, near: list[str] | tuple[str, ...] | object) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.registry import list_connectors, load_connector_class
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.pipelines import _logs
+from contextframe_beam.pipelines._completion import folders
 from contextframe_beam.pipelines._errors import no_such_option
 from contextframe_beam.pipelines._options import ConnectorOptions, options_of, own_arguments
 from contextframe_beam.pipelines._settings import Settings
@@ -21,6 +23,7 @@ from contextframe_beam.pipelines._shared import (
     SectionOption,
     count,
     debug_option,
+    examples,
     pairs,
     storage_option,
 )
@@ -42,6 +45,7 @@ def _own_options() -> list[SectionOption]:
             ["--to"],
             section=_DESTINATION,
             metavar="DATASET",
+            shell_complete=folders,
             help="The dataset: a folder, or an address such as s3://bucket/kb.lance; made if there "
             "is none.  [required]",
         ),
@@ -180,6 +184,14 @@ class IngestGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [connector.name for connector in list_connectors()]
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        known = [
+            CompletionItem(one.name, help=one.summary)
+            for one in list_connectors()
+            if one.name.startswith(incomplete)
+        ]
+        return known or [CompletionItem(incomplete, type="file")]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(one.name, one.error or one.summary) for one in list_connectors()]
         rows.append(("package.module:Class", "a connector class that Python can import"))
@@ -235,7 +247,8 @@ def _command(name: str, settings: Settings) -> click.Command:
         params=[*options, *own],
         callback=ingest,
         help=f"Ingest documents of the connector {name}.\n\n{summary}",
-        epilog="Any other option is passed on to Apache Beam, as in --parallelism=4, and so is all "
+        epilog=examples(_example_of(name, found)) + "\n\n"
+        "Any other option is passed on to Apache Beam, as in --parallelism=4, and so is all "
         "that stands behind a lone --. Any value of the connector may be a reference to a secret: "
         "env:NAME, file:PATH or gcp-secret:projects/P/secrets/S.",
         context_settings={
@@ -246,6 +259,21 @@ def _command(name: str, settings: Settings) -> click.Command:
             "max_content_width": 100,
         },
     )
+
+
+def _example_of(name: str, found: ConnectorOptions) -> str:
+    """Returns the shortest command that reads a connector."""
+    required = {
+        parameter.name
+        for parameter in (*found.constructor.values(), *found.reading.values())
+        if parameter.required
+    }
+    given = [
+        f"{option.opts[0]} {option.make_metavar(click.Context(click.Command(name)))}"
+        for option in found.options
+        if (option.name or "").partition("__")[2] in required
+    ]
+    return " ".join(["contextframe-beam ingest", name, *given, "--to kb.lance"])
 
 
 def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict[str, Any]) -> None:
@@ -347,7 +375,10 @@ ingest_group = IngestGroup(
     help="Bring a connector's documents into a dataset, in one transaction.\n\n"
     "The connector's own arguments are options: `contextframe-beam ingest json --help` lists them.",
     subcommand_metavar="CONNECTOR [OPTIONS]",
-    epilog=f"Example: {_EXAMPLE} --enrich keywords",
+    epilog=examples(
+        f"{_EXAMPLE} --enrich keywords",
+        "contextframe-beam ingest my_crm.py:CRM --token env:CRM_TOKEN --to kb.lance --workers 2",
+    ),
     no_args_is_help=True,
     context_settings={"max_content_width": 100},
 )

@@ -22,6 +22,13 @@ class SectionOption(click.Option):
         self.section = section
 
 
+def examples(*commands: str) -> str:
+    """Returns the examples at the end of a command's help, one a line."""
+    title = "Example" if len(commands) == 1 else "Examples"
+    # click breaks the lines of any paragraph that this mark does not begin.
+    return "\b\n" + "\n  ".join([f"{title}:", *commands])
+
+
 def count(text: object) -> int:
     """Reads a whole number from 1 on; click's own range writes `[x>=1]` into the help."""
     if str(text).isascii() and str(text).isdigit() and int(str(text)) > 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option
+from contextframe_beam.pipelines._shared import debug_option, examples
 
 
 def _list(as_json: bool) -> None:
@@ -36,6 +36,7 @@ templates_group = click.Group(
     "templates",
     short_help="Hand out files that schedule the jobs: Airflow, Kubernetes, systemd, ...",
     help="Hand out files that schedule the jobs. Each runs when its values are edited.",
+    epilog=examples("contextframe-beam templates write systemd deploy"),
     no_args_is_help=True,
 )
 templates_group.add_command(
@@ -49,6 +50,7 @@ templates_group.add_command(
             debug_option(),
         ],
         help="List the templates.",
+        epilog=examples("contextframe-beam templates list"),
     )
 )
 templates_group.add_command(
@@ -63,5 +65,6 @@ templates_group.add_command(
         ],
         short_help="Write the files of a template.",
         help="Write the files of TEMPLATE into DIR, and tell what to edit in them.",
+        epilog=examples("contextframe-beam templates write systemd deploy"),
     )
 )

@@ -67,11 +67,14 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
     # Nothing is imported before, so that an interrupt finds us listening.
     import click
 
-    from contextframe_beam.pipelines import _logs
+    from contextframe_beam.pipelines import _completion, _logs
     from contextframe_beam.pipelines._commands import commands
     from contextframe_beam.pipelines._errors import report_of
     from contextframe_beam.pipelines._settings import Settings
 
+    completed = _completion.answer(commands, _PROGRAM)
+    if completed is not None:
+        return completed
     settings = settings or Settings()
     with _logs.on_stderr(settings):
         try:
