@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,30 @@ class TestMeanwhile:
         with pytest.raises(ConcurrentRunError, match="another run of documents was committed"):
             commit_run(slow, written)
         assert texts_in(kb) == {"1": "new"}
+
+    def test_rows_that_another_source_replaced_are_not_relied_on(self, kb):
+        """Else 1 would be the other source's and 2 this one's, which no order of them gives."""
+        other = replace(SOURCE, source_id="fedcba9876543210", name="other")
+        commit_run(started := begin(kb), write(started, 1, 2))
+        slow = begin(kb, "slow")
+        written = write(slow, 1, document(2, "mine"))
+        quick = begin(kb, "quick")
+        theirs = [document(1, "theirs"), document(2, "theirs")]
+        commit_run(quick, write(quick, *theirs, source=other))
+        with pytest.raises(ConcurrentRunError, match="replaced by others"):
+            commit_run(slow, written)
+        assert texts_in(kb) == {"1": "theirs", "2": "theirs"}
+
+    def test_what_another_source_adds_does_not_matter(self, kb):
+        other = replace(SOURCE, source_id="fedcba9876543210", name="other")
+        commit_run(started := begin(kb), write(started, 1))
+        slow = begin(kb, "slow")
+        written = write(slow, 1, 2)
+        quick = begin(kb, "quick")
+        commit_run(quick, write(quick, 2, 3, source=other))
+        lance.dataset(str(kb)).optimize.compact_files()
+        assert commit_run(slow, written).rows_unchanged == 1
+        assert ids_in(kb) == ["1", "2", "3"]
 
 
 def digests(*values: int) -> pa.Array:

@@ -56,6 +56,7 @@ from contextframe_beam.transforms._duplicates import (
 )
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._keys import contains, fingerprints
+from contextframe_beam.transforms._overtaken import replaced_by_others
 from contextframe_beam.transforms._unchanged import LeftAlone
 from contextframe_beam.transforms._written import SourceTally, Written
 from contextframe_beam.transforms.receipt import CommitReceipt
@@ -273,7 +274,7 @@ def _attempt(plan: _Plan) -> CommitReceipt:
         )
     if run.mode == "overwrite":
         return _overwrite(plan, dataset, states)
-    _require_same_sources(plan, states)
+    _require_same_sources(plan, dataset, states)
     return _update(plan, dataset, states)
 
 
@@ -365,8 +366,10 @@ def _update(
     )
 
 
-def _require_same_sources(plan: _Plan, states: Mapping[str, SourceState]) -> None:
-    """Refuses decisions that were made from a state which another run has changed since."""
+def _require_same_sources(
+    plan: _Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
+) -> None:
+    """Refuses decisions that were made from a state or rows which others have changed since."""
     run = plan.run
     dependent = [tally for tally in plan.tallies if tally.unchanged or tally.partitions]
     if not dependent:
@@ -378,6 +381,13 @@ def _require_same_sources(plan: _Plan, states: Mapping[str, SourceState]) -> Non
         if (before.runs[-1:] if before else ()) != (now.runs[-1:] if now else ()):
             raise ConcurrentRunError(
                 f"another run of {tally.info.name} was committed to {run.uri} while run "
+                f"{run.run_id} was reading; nothing of this one was committed, run it again"
+            )
+        if base is None or base.version == dataset.version or not tally.unchanged:
+            continue
+        if replaced_by_others(base, dataset, tally.info.source_id):
+            raise ConcurrentRunError(
+                f"documents of {tally.info.name} in {run.uri} were replaced by others while run "
                 f"{run.run_id} was reading; nothing of this one was committed, run it again"
             )
 

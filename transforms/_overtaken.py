@@ -1,0 +1,45 @@
+"""Whether others have replaced rows of a source since a run of it began.
+
+Such a run left alone what it met unchanged. If one of these rows is another source's now, and the
+run's other rows were added on top of that, the dataset would be what neither order of the two
+gives. Rows that were only deleted are no such case: that is as if it had happened just afterwards.
+"""
+
+from __future__ import annotations
+
+import lance
+import pyarrow.compute as pc
+
+from contextframe_beam.dataset import sql_literal
+
+
+def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source: str) -> bool:
+    """Tells whether a row that was the source's has a successor that is not.
+
+    Reads the keys of what was added since, and only if others added something those of the source.
+
+    Args:
+        base: The version that the run began with.
+        now: A later one, in which no other run of the source was committed.
+        source: The id of the source.
+    """
+    known = {_file_of(fragment) for fragment in base.get_fragments()}
+    added = [one for one in now.get_fragments() if _file_of(one) not in known]
+    if not added:
+        return False
+    own = f"x_source = {sql_literal(source)}"
+    scanner = now.scanner(
+        columns=["uuid"], filter=f"x_state IS NULL AND ({own}) IS NOT TRUE", fragments=added
+    )
+    others = scanner.to_table()["uuid"].combine_chunks()
+    if not len(others):
+        return False
+    return any(
+        pc.any(pc.is_in(batch.column("uuid"), value_set=others)).as_py()
+        for batch in base.scanner(columns=["uuid"], filter=own).to_batches()
+    )
+
+
+def _file_of(fragment: lance.LanceFragment) -> str:
+    """Returns the name of a fragment's first data file, which no other one ever has."""
+    return str(fragment.metadata.files[0].path)
