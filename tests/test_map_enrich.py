@@ -57,6 +57,12 @@ class Numbering:
         return record
 
 
+RETURNED = (
+    "map_to_frame_record returned {}; it must return a FrameRecord (or a Deletion, for a document "
+    "that is gone)"
+)
+
+
 class TestMapping:
     @given(items=ITEMS)
     def test_each_item_becomes_a_record_or_a_letter(self, items):
@@ -94,9 +100,18 @@ class TestMapping:
         ("item", "message"),
         [
             ("raises", "'title'"),
-            ("none", "map_to_frame_record returned None; it must return a FrameRecord"),
-            ("dict", "map_to_frame_record returned a dict; it must return a FrameRecord"),
-            ("exit", "map_to_frame_record returned a type; it must return a FrameRecord"),
+            (
+                "none",
+                RETURNED.format("None"),
+            ),
+            (
+                "dict",
+                RETURNED.format("a dict"),
+            ),
+            (
+                "exit",
+                RETURNED.format("a type"),
+            ),
         ],
     )
     def test_a_letter_says_what_went_wrong(self, item, message):
