@@ -26,7 +26,7 @@ from tests.faults.world import SOURCES, World
 _CONNECTOR = "tests.faults.simulated:Simulated"
 
 #: How often a run comes to a point at most, as far as it matters.
-_PASSAGES = {"page": 12, "rows": 12, "states": 2, "commit": 2}
+_PASSAGES = {"page": 12, "rows": 12, "states": 2, "commit": 2, "receipt": 2}
 
 
 @dataclass
@@ -63,10 +63,16 @@ class Campaign:
         folder: For the dataset and the world.
         forks: Runs its processes.
         kinds: The steps it may take, by name, with their weights.
+        is_small_disk: Whether the folder is on a disk that may be filled up.
     """
 
     def __init__(
-        self, seed: int, folder: Path, forks: Forks, kinds: dict[str, int] | None = None
+        self,
+        seed: int,
+        folder: Path,
+        forks: Forks,
+        kinds: dict[str, int] | None = None,
+        is_small_disk: bool = False,
     ) -> None:
         folder.mkdir(parents=True)
         self.tally = Tally()
@@ -79,6 +85,7 @@ class Campaign:
         self._dataset = folder / "kb.lance"
         self._ledger = Ledger(self._dataset, lambda source, n: self._world.readings[source, n])
         self._kinds = kinds or KINDS
+        self._is_small_disk = is_small_disk
         self._runs = 0
         # About how long a run takes, so that a clock's kill meets it.
         self._seconds = 0.5
@@ -158,10 +165,37 @@ class Campaign:
         self._do(replace(committers[0], threads=1))
 
     def fill_disk(self) -> None:
-        """A run that cannot write all of its files, and one that can."""
+        """A run that finds too little space, and one that finds enough."""
         self._evolve()
-        limit = self._chance.choice([100, 1_000, 5_000, 10_000, 20_000, 40_000])
-        self._do(replace(self._job(self._source()), file_limit=limit))
+        job = self._job(self._source())
+        size = self._chance.choice([100, 1_000, 5_000, 10_000, 20_000, 40_000])
+        if self._is_small_disk:
+            ballast = self._folder / "ballast"
+            with open(ballast, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(1, self._free() - size))
+            self._do(job)
+            ballast.unlink()
+        else:
+            self._do(replace(job, file_limit=size))
+        self._succeed(self._job(self._source()))
+
+    def _free(self) -> int:
+        disk = os.statvfs(self._folder)
+        return disk.f_bavail * disk.f_frsize
+
+    def keep_house(self) -> None:
+        """A rollback, killed or not, and perhaps while a run is under way."""
+        self._evolve()
+        target = self._chance.randint(1, self._ledger.version)
+        house = Job(
+            f"rollback to {target}", ["rollback", str(self._dataset), "--to", str(target), "--json"]
+        )
+        if self._chance.random() < 0.5:
+            house = replace(house, kill_after=self._chance.uniform(0.02, 0.25))
+        jobs = [replace(house, begin=self._chance.uniform(0, self._seconds))]
+        if self._chance.random() < 0.7:
+            jobs.append(self._job(self._source()))
+        self._do(*jobs)
         self._succeed(self._job(self._source()))
 
     def workers(self) -> None:
@@ -209,7 +243,7 @@ class Campaign:
     def _deadly(self, job: Job, among: list[str] | None = None) -> Job:
         """Returns the job with the moment at which it is killed."""
         if among is None and self._chance.random() < 0.35:
-            return replace(job, kill_after=self._chance.uniform(0, 1.1 * self._seconds))
+            return replace(job, kill_after=self._chance.uniform(0.2, 1.1) * self._seconds)
         point = self._chance.choice(among or sorted(POINTS))
         return replace(
             job,
@@ -229,26 +263,25 @@ class Campaign:
 
     def _do(self, *jobs: Job) -> list[Outcome]:
         outcomes = self._forks.run(*jobs)
-        for outcome in outcomes:
+        for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.killed:
-                self.tally.kills[outcome.phase] += 1
+                house = "" if _argument(job, "--run-id") else "keeping house"
+                self.tally.kills[house or outcome.phase] += 1
         self._settle(list(jobs), outcomes)
         return outcomes
 
     def _settle(self, jobs: list[Job], outcomes: list[Outcome]) -> None:
         """Compares what the processes said with what the dataset says."""
-        before, version = self._ledger.now.runs, self._ledger.version
+        before, version = set(self._ledger.committed), self._ledger.version
         for job, outcome in zip(jobs, outcomes, strict=True):
-            how = f"killed while {outcome.phase}" if outcome.killed else f"exit {outcome.code}"
-            last = (outcome.err.strip().splitlines() or [""])[-1]
-            moment = f" {job.when} {job.point} {job.passage}" if job.point else ""
-            self.story.append(f"   {_argument(job, '--source')} {job.name}{moment}: {how} {last}")
+            self.story.append(_told(job, outcome))
         self._ledger.follow()
-        committed = self._ledger.now.runs
         for job, outcome in zip(jobs, outcomes, strict=True):
-            run_id = _argument(job, "--run-id")
-            there = run_id in committed
             assert outcome.code in (0, 1, -signal.SIGKILL), f"{outcome.code}: {outcome.err}"
+            if not _argument(job, "--run-id"):
+                continue
+            run_id = _argument(job, "--run-id")
+            there = run_id in self._ledger.committed
             if outcome.code == 0:
                 assert there, f"{run_id} said that it is committed, and is not"
                 self.tally.outcomes["success"] += 1
@@ -271,6 +304,7 @@ _STEPS: dict[str, Callable[[Campaign], None]] = {
     "meet": Campaign.meet,
     "commit twice": Campaign.commit_twice,
     "fill disk": Campaign.fill_disk,
+    "keep house": Campaign.keep_house,
     "two workers": Campaign.workers,
 }
 
@@ -281,12 +315,22 @@ KINDS = {
     "meet": 4,
     "commit twice": 3,
     "fill disk": 1,
+    "keep house": 2,
     "two workers": 1,
 }
 
 
 def _argument(job: Job, option: str) -> str:
-    return job.arguments[job.arguments.index(option) + 1]
+    """Returns the value of an option of a job, empty when it has none."""
+    arguments = job.arguments
+    return arguments[arguments.index(option) + 1] if option in arguments else ""
+
+
+def _told(job: Job, outcome: Outcome) -> str:
+    moment = f" {job.when} {job.point} {job.passage}" if job.point else ""
+    end = f"killed while {outcome.phase}" if outcome.killed else f"exit {outcome.code}"
+    last = (outcome.err.strip().splitlines() or [""])[-1]
+    return f"   {job.name} {_argument(job, '--source')}{moment}: {end} {last}"
 
 
 def _children_of(process: int) -> list[int]:

@@ -1,7 +1,8 @@
 """What a dataset must equal: a ledger that is kept from what the sources gave.
 
 Each version of the dataset is looked at. One that holds a new run must equal the version before
-with that run applied, row by row; any other must equal the version before.
+with that run applied, row by row; a rollback must equal the version that it returned to, in its
+documents and its state; any other version must equal the one before.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.fragments import open_dataset
-from contextframe_beam.state import SourceState
+from contextframe_beam.state import STATES, SourceState
 from tests.faults.world import Item, Reading
 
 #: What is stored of a document: its text, metadata, timestamp, and the source that wrote it.
@@ -53,6 +54,9 @@ class Ledger:
         self.dataset = str(dataset)
         self.now = Snapshot({}, {}, frozenset())
         self.version = 0
+        #: The ids of all runs that were ever committed, those that were rolled back included.
+        self.committed: set[str] = set()
+        self._snapshots: dict[int, Snapshot] = {}
         self._reading = reading
         self._options = dict(storage_options) if storage_options else None
 
@@ -68,11 +72,15 @@ class Ledger:
             assert self.version == 0, f"{self.dataset} is gone"
             return committed
         assert newest.version >= self.version, f"version {self.version} is gone"
-        for version in [one.version for one in newest.history() if one.version > self.version]:
-            dataset = newest if version == newest.version else self._open(version)
+        for made in [one for one in newest.history() if one.version > self.version]:
+            dataset = newest if made.version == newest.version else self._open(made.version)
             assert dataset is not None
-            committed += self._apply(dataset, version)
-            self.version = version
+            if made.restored is not None:
+                self.now = self._snapshots[made.restored]
+            committed += self._apply(dataset, made.version)
+            self.version = made.version
+            self._snapshots[made.version] = self.now
+        self.committed.update(committed)
         return committed
 
     def _open(self, version: int | None = None) -> FrameDataset | None:
@@ -82,6 +90,8 @@ class Ledger:
 
     def _apply(self, dataset: FrameDataset, version: int) -> list[str]:
         states = {str(one.identity["arguments"]["source"]): one for one in dataset.states()}
+        own_rows = dataset.lance.count_rows(filter=STATES)
+        assert own_rows == len(states) + 1, f"version {version} has {own_rows} rows of its own"
         known = frozenset(run.run_id for state in states.values() for run in state.runs)
         assert self.now.runs <= known, f"version {version} has forgotten a run"
         new = sorted(known - self.now.runs)

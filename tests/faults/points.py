@@ -55,7 +55,9 @@ POINTS = {
     "page": Point(_SIMULATED, "Simulated.fetch_page", "reading"),
     "rows": Point("contextframe_beam.fragments", "FragmentWriter.add", "writing"),
     "fragment": Point("contextframe_beam.fragments", "FragmentWriter.close", "writing"),
-    "decide": Point("contextframe_beam.transforms.lance_sink", "commit_run", "deciding"),
+    "decide": Point(
+        "contextframe_beam.transforms.lance_sink", "commit_run", "deciding", "reporting"
+    ),
     "files": Point(_COMMIT, "check_files", "deciding"),
     "duplicates": Point(_COMMIT, "drop_duplicates", "deciding"),
     "removal": Point(_COMMIT, "remove_keys", "deciding"),

@@ -6,6 +6,7 @@ What a campaign does and checks is in `campaign.py`; a failure says how to do it
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,27 @@ def test_every_version_is_what_its_run_read(seed, forks, tmp_path):
     print(f"seed {seed}")
     tally = Campaign(seed, tmp_path / "campaign", forks).run(steps=5)
     assert tally.kills.total() and tally.rows
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command to make a small disk with")
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_dataset_as_it_was(forks, small_disk):
+    kinds = {"fill disk": 1}
+    campaign = Campaign(3, small_disk / "campaign", forks, kinds, is_small_disk=True)
+    assert campaign.run(steps=3).outcomes["failure reported"]
 
 
 @pytest.mark.soak
