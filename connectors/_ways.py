@@ -57,6 +57,15 @@ class Part:
         """Names the part within the plan."""
         return f"{self.partition.id} {self.slice}" if self.slice else self.partition.id
 
+    @property
+    def content(self) -> str:
+        """Names what is read: files are something else when one of them has changed."""
+        params = self.partition.params
+        files = None
+        if isinstance(params, Mapping):
+            files = params.get("files") or params.get("file")
+        return f"{self.id} {files!r}" if files else self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Resume:
@@ -198,6 +207,10 @@ class PagesWay(Way):
                 raise ConnectorError(
                     f"{self.connector.name}: partitions() gave a {type(one).__name__}; "
                     "give texts or Partition objects"
+                )
+            if not one.id:
+                raise ConnectorError(
+                    f"{self.connector.name}: partitions() gave a partition without a name"
                 )
             if one.id in seen:
                 raise ConnectorError(

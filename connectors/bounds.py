@@ -27,11 +27,13 @@ class Bounds:
         since: Its beginning, included.
         until: Its end, not included.
         slice: Cut it into slices of this length; it then has both ends.
+        is_open: Whether its end is only where slices had to stop, the time when it was made.
     """
 
     since: datetime | None = None
     until: datetime | None = None
     slice: timedelta | None = None
+    is_open: bool = False
 
     @classmethod
     def of(
@@ -65,7 +67,7 @@ class Bounds:
                     f"slices of {slice} from {text_of(begin)} to {text_of(end)} are more than "
                     f"{_MOST_SLICES:,}; make them longer"
                 )
-        return cls(begin, end, length)
+        return cls(begin, end, length, until is None and end is not None)
 
     @property
     def given(self) -> dict[str, str]:

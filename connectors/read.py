@@ -22,7 +22,7 @@ from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.coders import register
 from contextframe_beam.connectors.live import live_connector
 from contextframe_beam.connectors.page import Page, SourceInfo
-from contextframe_beam.connectors.source import PlanChunk, Source
+from contextframe_beam.connectors.source import Chosen, PlanChunk, Source
 
 _LOCAL_RUNNERS = ("BundleBasedDirectRunner", "DirectRunner", "FnApiRunner", "SwitchingDirectRunner")
 
@@ -43,6 +43,7 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         resume_from: The states that the last run left, by the id of the partition.
         bounds: The range of time to read, `Bounds.of(since="2026-01-01", slice="1d")`. Such a run
             moves no state.
+        chosen: Read only these parts of a plan that was made before.
         **sync_kwargs: The arguments of the connector's `sync_documents`.
 
     Returns:
@@ -58,6 +59,7 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         full_sync: bool = False,
         resume_from: Mapping[str, Any] | None = None,
         bounds: Bounds | None = None,
+        chosen: Chosen | None = None,
         **sync_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -66,6 +68,7 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         self._resume_from = dict(resume_from or {})
         self._sync_kwargs = sync_kwargs
         self._bounds = bounds
+        self._chosen = chosen
         self._info = Source(connector, sync_kwargs, bounds=bounds).info
 
     def default_label(self) -> str:
@@ -84,9 +87,9 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
             pbegin
             | "Start" >> beam.Impulse()
             | "Plan"
-            >> beam.ParDo(_PlanDoFn(opener, _workers_of(pbegin.pipeline))).with_output_types(
-                PlanChunk
-            )
+            >> beam.ParDo(
+                _PlanDoFn(opener, _workers_of(pbegin.pipeline), self._chosen)
+            ).with_output_types(PlanChunk)
             | "Spread" >> beam.Reshuffle()
             | "Read" >> beam.ParDo(_ReadDoFn(opener)).with_output_types(Page)
         )
@@ -147,14 +150,15 @@ class _HttpCounters:
 
 
 class _PlanDoFn(beam.DoFn):
-    def __init__(self, opener: _Opener, workers: int) -> None:
+    def __init__(self, opener: _Opener, workers: int, chosen: Chosen | None) -> None:
         self._opener = opener
         self._workers = workers
+        self._chosen = chosen
         self._http = _HttpCounters()
 
     def process(self, _: bytes) -> Iterator[PlanChunk]:
         source = self._opener.open()
-        for chunk in source.plan(self._workers):
+        for chunk in source.plan(self._workers, self._chosen):
             self._http.add(source.connector)
             yield chunk
 

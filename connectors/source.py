@@ -40,6 +40,7 @@ class PlanChunk:
         stop: One past its last block.
         planned: On the header, how many blocks the whole plan has.
         partial: On the header, why the plan is not the whole source; empty where it is.
+        state: On the header, what holds for the source's state as a whole.
     """
 
     parts: tuple[Part, ...]
@@ -47,6 +48,20 @@ class PlanChunk:
     stop: int
     planned: int = 0
     partial: str = ""
+    state: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Some parts of a plan that was made before, to be read as one run.
+
+    Attributes:
+        parts: The parts.
+        state: What their commit says about the source's state as a whole.
+    """
+
+    parts: tuple[Part, ...]
+    state: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -100,25 +115,37 @@ class Source:
         self._way = way(connector, kwargs, Resume(full_sync, resume_from or {}, bounds))
         self._is_bounded = bool(bounds.given)
 
-    def plan(self, workers: int = 1) -> Iterator[PlanChunk]:
+    def parts(self) -> Iterator[Part]:
+        """Yields what the source consists of; each part can be read by itself.
+
+        Raises:
+            ConnectorError: the source cannot say what it has.
+        """
+        return self._way.plan()
+
+    def plan(self, workers: int = 1, chosen: Chosen | None = None) -> Iterator[PlanChunk]:
         """Yields the plan in pieces, and at last its header.
 
         Args:
             workers: How many processes will read.
+            chosen: The parts to read; all when not given.
 
         Raises:
             ConnectorError: the source cannot say what it has.
         """
         chunk: list[Part] = []
         planned = 0
-        for part in self._way.plan():
+        for part in self.parts() if chosen is None else chosen.parts:
             planned += part.blocks
             chunk.append(part)
             if len(chunk) == _PARTITIONS_IN_A_CHUNK:
                 yield from self._pieces(chunk, workers)
                 chunk = []
         yield from self._pieces(chunk, workers)
-        yield PlanChunk((), 0, 1, planned, self._way.partial)
+        if chosen is None:
+            yield PlanChunk((), 0, 1, planned, self._way.partial)
+        else:
+            yield PlanChunk((), 0, 1, planned, "it is a part of a backfill", chosen.state)
 
     def read_blocks(
         self, chunk: PlanChunk, claim: Callable[[int], bool], start: int | None = None
@@ -139,7 +166,13 @@ class Source:
         if not chunk.parts:
             if claim(chunk.start):
                 yield Fetched(
-                    Page([], source=self.info, planned=chunk.planned, partial=chunk.partial)
+                    Page(
+                        [],
+                        source=self.info,
+                        planned=chunk.planned,
+                        partial=chunk.partial,
+                        state=chunk.state,
+                    )
                 )
             return
         blocks = _claimed(chunk, claim, chunk.start if start is None else start)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: Names the folder, to the processes that a run starts.
 FOLDER_VARIABLE = "CONTEXTFRAME_JOURNAL"
 
+_CURRENT = "current"
+
 
 def note(uri: str, fragments: Iterable[WrittenFragment]) -> None:
     """Notes that this process has finished files of the dataset at `uri`."""
@@ -36,6 +38,24 @@ def note(uri: str, fragments: Iterable[WrittenFragment]) -> None:
         open(Path(folder) / f"{os.getpid()}.files", "a", encoding="utf-8") as file,
     ):
         file.writelines(lines)
+
+
+def begin(run_id: str) -> None:
+    """Begins the next transaction of a run that commits as it goes: what was noted is committed."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if not folder:
+        return
+    for path in Path(folder).glob("*.files"):
+        path.unlink()
+    (Path(folder) / _CURRENT).write_text(run_id, encoding="utf-8")
+
+
+def current(folder: str) -> str | None:
+    """Returns the run id of the transaction under way, of a run that commits as it goes."""
+    try:
+        return (Path(folder) / _CURRENT).read_text(encoding="utf-8") or None
+    except OSError:
+        return None
 
 
 def delete_noted(folder: str, storage_options: StorageOptions = None) -> None:

@@ -34,6 +34,14 @@ STATES = "x_state IS NOT NULL"
 #: A source's row remembers this many runs; an older run id is no longer recognised.
 MAX_RUNS = 200
 
+#: A source's row holds at most so many bytes of state; a run that would make it larger fails.
+MAX_STATE_BYTES = 16 << 20
+
+#: The name, that no partition has, under which a run says what holds for the state as a whole:
+#: `backfill`, the record of a backfill that goes on after this commit (empty at its end), and
+#: `continues`, the run id of the commit before, which this one takes in.
+PLAN = ""
+
 #: Source id of what is written without a connector.
 NO_SOURCE = "records"
 
@@ -71,6 +79,18 @@ class RunSummary:
     bytes: int = 0
 
 
+_COUNTS = (
+    "written",
+    "replaced",
+    "deleted",
+    "unchanged",
+    "dropped",
+    "failed",
+    "fragments",
+    "bytes",
+)
+
+
 @dataclass(frozen=True)
 class SourceState:
     """All that a dataset knows about one source.
@@ -81,6 +101,7 @@ class SourceState:
         identity: What the id was made from: the connector and its telling arguments.
         partitions: The sync state of each partition.
         runs: The last runs, oldest first.
+        backfill: Which parts of an unfinished backfill are done; empty when there is none.
     """
 
     source: str
@@ -88,6 +109,7 @@ class SourceState:
     identity: Mapping[str, Any] = field(default_factory=dict)
     partitions: Mapping[str, Any] = field(default_factory=dict)
     runs: tuple[RunSummary, ...] = ()
+    backfill: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -99,32 +121,60 @@ class SourceState:
         return next((run for run in reversed(self.runs) if run.run_id == run_id), None)
 
     def after(self, run: RunSummary, partitions: Mapping[str, Any]) -> SourceState:
-        """Returns the state with one more run and the partitions' new states."""
+        """Returns the state with one more run and the partitions' new states.
+
+        The commits of a backfill are one run, which has the counts of all and the id of the last.
+
+        Args:
+            run: The run.
+            partitions: The new states by partition; what is under `PLAN` is for all of them.
+        """
+        new = dict(partitions)
+        plan = new.pop(PLAN, {})
+        earlier = self.run(plan["continues"]) if plan.get("continues") else None
+        runs = [one for one in self.runs if one is not earlier]
+        if earlier is not None:
+            sums = {name: getattr(run, name) + getattr(earlier, name) for name in _COUNTS}
+            run = replace(run, **sums)
         return replace(
             self,
-            partitions={**self.partitions, **partitions},
-            runs=(*self.runs, run)[-MAX_RUNS:],
+            partitions={**self.partitions, **new},
+            runs=(*runs, run)[-MAX_RUNS:],
+            backfill=plan.get("backfill", self.backfill),
         )
+
+    def forgotten(self) -> SourceState:
+        """Returns the state without all that was reached; its runs stay known."""
+        return replace(self, partitions={}, backfill={})
 
     def to_json(self) -> str:
         """Returns the state as it is stored.
 
         Raises:
-            ConnectorError: the connector gave a state that JSON cannot hold.
+            ConnectorError: the connector gave a state that JSON cannot hold, or that is too large.
         """
-        value = {
+        value: dict[str, Any] = {
             "source": self.source,
             "name": self.name,
             "identity": dict(self.identity),
             "partitions": dict(self.partitions),
             "runs": [vars(run) for run in self.runs],
         }
+        if self.backfill:
+            value["backfill"] = dict(self.backfill)
         try:
-            return dump_json(value, "state")
+            text = dump_json(value, "state")
         except RecordError as error:
             raise ConnectorError(
                 f"the sync state of {self.name or self.source} cannot be stored: {error}"
             ) from error
+        if len(text) > MAX_STATE_BYTES:
+            raise ConnectorError(
+                f"the sync state of {self.name or self.source} has {len(text):,} bytes in "
+                f"{len(self.partitions):,} partitions, and at most {MAX_STATE_BYTES:,} are kept; "
+                "let the connector keep less for each, or read fewer, larger partitions"
+            )
+        return text
 
     @classmethod
     def from_json(cls, text: str) -> SourceState:
@@ -141,6 +191,7 @@ class SourceState:
                 identity=dict(value["identity"]),
                 partitions=dict(value["partitions"]),
                 runs=tuple(RunSummary(**run) for run in value["runs"]),
+                backfill=dict(value.get("backfill") or {}),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,14 @@ def _own_options() -> list[SectionOption]:
             metavar="DURATION",
             help="Cut the time from --since to --until, or to now, into slices that are read in "
             "parallel, as in 12h, 1d or 4w.",
+        ),
+        SectionOption(
+            ["--commit-every"],
+            section=_RUN,
+            metavar="N|Nk-rows|TIME",
+            help="Commit as the run goes on, whole partitions at a time: 10 of them, about "
+            "100k-rows, or what takes about 15m. If it dies, the same command goes on from there. "
+            "By default a run is one transaction.",
         ),
         SectionOption(
             ["--dead-letters"],
@@ -291,11 +300,27 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     from contextframe_beam.pipelines._enrichers import load_enrichers
     from contextframe_beam.pipelines._receipt import Outcome, existing
     from contextframe_beam.pipelines._run import Job, run_job
-    from contextframe_beam.pipelines.ingest import default_dead_letters, ingest, new_run_id
+    from contextframe_beam.pipelines.ingest import (
+        default_dead_letters,
+        ingest,
+        new_run_id,
+        unfinished_run,
+    )
     from contextframe_beam.pipelines.runners import is_local
 
     to = values["to"]
-    run_id = values["run_id"] or new_run_id()
+    run_id = values["run_id"]
+    if run_id is None and values["commit_every"]:
+        run_id = unfinished_run(
+            connector,
+            to,
+            mode=values["mode"],
+            full=values["full"],
+            bounds=bounds,
+            storage_options=storage_options,
+            sync_kwargs=sync_kwargs,
+        )
+    run_id = run_id or new_run_id()
     dead_letters = values["dead_letters"] or default_dead_letters(to, run_id)
     enrichers = load_enrichers(values["enrich"])
     optional = {"max_failures": values["max_failures"]} if values["max_failures"] else {}
@@ -312,6 +337,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
             run_id=run_id,
             full=values["full"],
             bounds=bounds,
+            commit_every=values["commit_every"],
             dead_letters=dead_letters,
             embed_dim=values["embed_dim"],
             storage_options=storage_options,
@@ -332,6 +358,9 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     )
     receipt = run_job(job, settings, quiet=values["json"])
     kept = existing(dead_letters) if receipt.failed else None
+    if receipt.failed and values["commit_every"]:
+        # Each commit leaves a file of its own beside that of the last one.
+        kept = os.path.dirname(dead_letters) or "."
     outcome = Outcome(receipt, to, kept, time.monotonic() - began)
     click.echo(outcome.to_json() if values["json"] else outcome.text())
 

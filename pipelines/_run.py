@@ -97,7 +97,7 @@ def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
         if asked.is_set() and not task.ended.is_set():
             settings.abandoned = True
             _stop_everything()
-            ended_with: BaseException = InterruptedRunError("interrupted; nothing was committed")
+            ended_with: BaseException = InterruptedRunError(_interrupted(job, folder))
         elif task.error is None:
             return task.result
         else:
@@ -188,7 +188,9 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
     if receipt is not None:
         _LOGGER.warning("the run was committed before this happened: %s", error)
         return replace(receipt, already_committed=False)
-    journal.delete_noted(folder, job.storage_options)
+    current = journal.current(folder)
+    if current is None or not _is_committed(job, current):
+        journal.delete_noted(folder, job.storage_options)
     _remove_pieces(job)
     if not existed:
         _remove_empty(job.to)
@@ -199,6 +201,19 @@ def _receipt(job: Job) -> CommitReceipt | None:
     from contextframe_beam.transforms._commit import committed_receipt
 
     return committed_receipt(job.to, job.run_id, job.storage_options)
+
+
+def _is_committed(job: Job, run_id: str) -> bool:
+    return _receipt(replace(job, run_id=run_id)) is not None
+
+
+def _interrupted(job: Job, folder: str) -> str:
+    if journal.current(folder) is None:
+        return "interrupted; nothing was committed"
+    return (
+        f"interrupted; what run {job.run_id} has committed so far stays, and the same command goes "
+        "on from there"
+    )
 
 
 def _remove_pieces(job: Job) -> None:

@@ -18,12 +18,14 @@ import apache_beam as beam
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.read import ReadFromConnector
-from contextframe_beam.errors import CommitError
+from contextframe_beam.connectors.source import Chosen, Source
+from contextframe_beam.errors import CommitError, ConfigError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
+from contextframe_beam.pipelines import _backfill
 from contextframe_beam.pipelines._errors import ours_of
 from contextframe_beam.pipelines.processes import death_of_worker
 from contextframe_beam.pipelines.runners import pipeline_options, runner_for
-from contextframe_beam.state import read_states
+from contextframe_beam.state import SourceState, read_states
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
 from contextframe_beam.transforms._commit import committed_receipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
@@ -45,6 +47,7 @@ def ingest(
     run_id: str | None = None,
     full: bool = False,
     bounds: Bounds | None = None,
+    commit_every: str | int | None = None,
     dead_letters: str | None = None,
     max_failures: int | str = DEFAULT_MAX_FAILURES,
     embed_dim: int | None = None,
@@ -66,6 +69,10 @@ def ingest(
         full: Read everything, whatever an earlier run has read; overwriting and mirroring do.
         bounds: The range of time to read, as `Bounds.of(since="2026-01-01", slice="1d")`. Such a
             run moves no state, so that the next one without it misses nothing.
+        commit_every: Commit as the run goes on, whole partitions at a time: `10` of them, about
+            `"100k-rows"`, or what takes about `"15m"`. A run that dies is continued by the next
+            one with the same arguments. For the modes upsert and append; `max_failures` holds for
+            each commit.
         dead_letters: A JSON Lines file for items that fail; beside the dataset if not given.
         max_failures: A number of items or a share such as `"5%"`; with more failures nothing is
             committed.
@@ -84,29 +91,71 @@ def ingest(
     done = committed_receipt(to, run_id, storage_options)
     if done is not None:
         return done
-    sync_kwargs = dict(sync_kwargs or {})
-    options = pipeline_options(runner, workers, beam_args)
-    sink = WriteToLance(
-        to,
-        mode=mode,
-        run_id=run_id,
-        embed_dim=embed_dim,
-        storage_options=storage_options,
-        storage_version=storage_version,
-        max_failures=max_failures,
-        dead_letters=dead_letters or default_dead_letters(to, run_id),
-    )
+    sync_kwargs, bounds = dict(sync_kwargs or {}), bounds or Bounds()
+    every = None if commit_every is None else _backfill.Every.of(commit_every)
+    if every is not None and mode not in _backfill.MODES:
+        raise ConfigError(
+            f"with the mode {mode} a source is committed as a whole, so commit-every cannot be "
+            f"given; it goes with {' and '.join(_backfill.MODES)}"
+        )
+    pipeline_options(runner, workers, beam_args)  # refuses wrong ones before anything is read
+    letters = dead_letters or default_dead_letters(to, run_id)
     # What an overwrite does not read is gone, so it must not read changes only.
     full = full or mode in ("overwrite", "mirror")
-    state = None if full else _state_of(connector, to, sync_kwargs, storage_options)
-    source = ReadFromConnector(
-        connector, full_sync=full, resume_from=state, bounds=bounds, **sync_kwargs
+    state = _state_of(connector, to, sync_kwargs, storage_options)
+    resume_from = dict(state.partitions) if state is not None and not full else {}
+
+    def run_once(run_id: str, letters: str, chosen: Chosen | None = None) -> CommitReceipt:
+        sink = WriteToLance(
+            to,
+            mode=mode,
+            run_id=run_id,
+            embed_dim=embed_dim,
+            storage_options=storage_options,
+            storage_version=storage_version,
+            max_failures=max_failures,
+            dead_letters=letters,
+        )
+        source = ReadFromConnector(connector, full, resume_from, bounds, chosen, **sync_kwargs)
+        # Anew each time, because a runner changes the options that it is given.
+        options = pipeline_options(runner, workers, beam_args)
+        pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
+        frames = pipeline | "Read" >> source | "Map" >> MapToFrames(connector)
+        if enrichers:
+            frames = frames | "Enrich" >> Enrich(enrichers)
+        frames | "WriteToLance" >> sink
+        _run_pipeline(pipeline, workers)
+        receipt = committed_receipt(to, run_id, storage_options)
+        if receipt is None:
+            raise CommitError(
+                f"the pipeline ended, but {to} does not hold run {run_id}; run it again and look "
+                "into the runner's log"
+            )
+        return replace(receipt, already_committed=False)
+
+    if every is None:
+        return run_once(run_id, letters)
+    arguments = _backfill.arguments_of(bounds, mode, full)
+    progress = _backfill.Progress.of(state, arguments)
+    bounds = _backfill.bounds_of(progress, bounds)
+    if progress is None:
+        progress = _backfill.begun(run_id, arguments, bounds)
+    source = Source(connector, sync_kwargs, full, resume_from, bounds=bounds)
+    connector.ensure_authenticated()
+    return _backfill.run_backfill(
+        list(source.parts()),
+        every,
+        replace(progress, run_id=run_id),
+        lambda one, number, chosen: run_once(one, _backfill.letters_of(letters, number), chosen),
     )
-    pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
-    frames = pipeline | "Read" >> source | "Map" >> MapToFrames(connector)
-    if enrichers:
-        frames = frames | "Enrich" >> Enrich(enrichers)
-    frames | "WriteToLance" >> sink
+
+
+def _run_pipeline(pipeline: beam.Pipeline, workers: int) -> None:
+    """Runs a pipeline to its end.
+
+    Raises:
+        ContextFrameError: the error of ours that it ended with.
+    """
     while death_of_worker(0.0):
         pass  # of an earlier run in this process
     try:
@@ -119,13 +168,6 @@ def ingest(
                 raise
             ours = CommitError(died)
         raise ours from error
-    receipt = committed_receipt(to, run_id, storage_options)
-    if receipt is None:
-        raise CommitError(
-            f"the pipeline ended, but {to} does not hold run {run_id}; run it again and look "
-            "into the runner's log"
-        )
-    return replace(receipt, already_committed=False)
 
 
 def new_run_id() -> str:
@@ -138,14 +180,40 @@ def default_dead_letters(to: str, run_id: str) -> str:
     return f"{str(to).rstrip('/')}.dead-letters/{run_id}.jsonl"
 
 
+def unfinished_run(
+    connector: BaseConnector,
+    to: str,
+    *,
+    mode: str = "upsert",
+    full: bool = False,
+    bounds: Bounds | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    sync_kwargs: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Returns the id of the run with `commit_every` that `ingest` would go on with, if any.
+
+    Args:
+        connector: As for `ingest`, and so are the others.
+        to: The dataset.
+        mode: The mode.
+        full: Whether everything is read.
+        bounds: The range of time.
+        storage_options: Of the dataset.
+        sync_kwargs: Arguments of the connector's `sync_documents`.
+    """
+    state = _state_of(connector, to, sync_kwargs or {}, storage_options)
+    arguments = _backfill.arguments_of(bounds or Bounds(), mode, full)
+    progress = _backfill.Progress.of(state, arguments)
+    return None if progress is None else progress.run_id
+
+
 def _state_of(
     connector: BaseConnector,
     to: str,
     sync_kwargs: Mapping[str, Any],
     storage_options: Mapping[str, str] | None,
-) -> dict[str, Any] | None:
+) -> SourceState | None:
     dataset = open_dataset(to, storage_options)
     if dataset is None:
         return None
-    state = read_states(dataset).get(connector.source_id(sync_kwargs))
-    return dict(state.partitions) if state else None
+    return read_states(dataset).get(connector.source_id(sync_kwargs))

@@ -314,7 +314,7 @@ def _replace_all(
     The sources that were in it are remembered with their runs, so that none of these is applied
     again; what they had reached is gone with their rows.
     """
-    forgotten = {source: replace(state, partitions={}) for source, state in states.items()}
+    forgotten = {source: state.forgotten() for source, state in states.items()}
     own = _own_states(plan, forgotten, summary)
     others = [state.after(summary, {}) for source, state in forgotten.items() if source not in own]
     run = plan.run
