@@ -17,7 +17,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types tests soak bench docs format clean
+.PHONY: help demo test lint types tests engines soak bench docs format clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ types: $(VENV)/.installed ## Check the types (mypy, strict).
 
 tests: $(VENV)/.installed ## Run the tests; TESTS='tests/test_x.py -k name' selects.
 	@$(PY) -m pytest $(TESTS)
+
+engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism need (Java, Maven, Go).
+	@$(PY) -m contextframe_beam.pipelines._engine_install
 
 soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out.
 	@$(PY) -m pytest -m soak $(TESTS)

@@ -44,6 +44,8 @@ def on_stderr(settings: Settings) -> Iterator[None]:
     handler.addFilter(RedactingFilter())
     root.addHandler(handler)
     tell_more(settings)
+    # Beam tells of each job server that it ends, which it does when this block is over.
+    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     before, threading.excepthook = threading.excepthook, _end_of_thread
     try:

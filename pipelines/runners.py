@@ -1,20 +1,27 @@
 """Which engine runs a job, and with what options.
 
 `DirectRunner` means the in-process FnApiRunner here, always: Beam's own switch of that name may
-pick others. Every other name goes to Beam unchanged, with Beam's own options.
+pick others. Every other name goes to Beam unchanged, with Beam's own options. Flink, Spark and
+Prism are started from what `make engines` fetched when the options name nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
 from apache_beam.options.pipeline_options import (
     DirectOptions,
+    FlinkRunnerOptions,
+    JobServerOptions,
     PipelineOptions,
+    PortableOptions,
     SetupOptions,
+    SparkRunnerOptions,
     WorkerOptions,
 )
 from apache_beam.portability.api import beam_provision_api_pb2
@@ -23,6 +30,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.pipelines.engines import ENGINES
 from contextframe_beam.pipelines.processes import LocalProcessEnvironment
 
 #: Names that mean the runner in this process.
@@ -48,6 +56,9 @@ def pipeline_options(
     if workers < 1:
         raise ConfigError(f"workers is {workers}; give at least 1")
     options = PipelineOptions(list(beam_args), runner=runner)
+    engine = _engine_arguments(options, runner)
+    if engine:
+        options = PipelineOptions([*beam_args, *engine], runner=runner)
     if is_local(runner):
         direct = options.view_as(DirectOptions)
         direct.direct_num_workers = workers
@@ -58,14 +69,27 @@ def pipeline_options(
         )
     options.view_as(SetupOptions).save_main_session = False
     levels = options.view_as(WorkerOptions)
-    if levels.default_sdk_harness_log_level is None:
-        levels.default_sdk_harness_log_level = "WARNING"
+    if levels.default_sdk_harness_log_level in (None, "WARNING"):
+        # Python takes both names, and Beam's Java, which job servers are written in, only this.
+        levels.default_sdk_harness_log_level = "WARN"
     return options
 
 
 def is_local(runner: str) -> bool:
     """Tells whether a runner's name means the runner in this process."""
-    return runner.rpartition(".")[2] in LOCAL_RUNNERS
+    return _short(runner) in LOCAL_RUNNERS
+
+
+def starts_engine(options: PipelineOptions, runner: str) -> bool:
+    """Tells whether the launcher starts the engine, and the engine ends with the launcher."""
+    if _short(runner) not in ENGINES or options.view_as(PortableOptions).job_endpoint:
+        return False
+    flink = str(options.view_as(FlinkRunnerOptions).flink_master)
+    spark = str(options.view_as(SparkRunnerOptions).spark_master_url)
+    return {
+        "FlinkRunner": flink in ("[local]", "[auto]"),
+        "SparkRunner": spark.partition("[")[0] == "local",
+    }.get(_short(runner), True)
 
 
 def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
@@ -99,6 +123,37 @@ def local_runner(options: PipelineOptions) -> PipelineRunner:
         direct.direct_running_mode = "local_processes"
         environment = LocalProcessEnvironment()
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
+
+
+def _engine_arguments(options: PipelineOptions, runner: str) -> list[str]:
+    """Returns what names to Beam the engine that is on this machine, unless the options name one.
+
+    Raises:
+        ConfigError: it cannot be started.
+    """
+    engine = ENGINES.get(_short(runner))
+    if engine is None or options.view_as(PortableOptions).job_endpoint:
+        return []
+    java = options.view_as(JobServerOptions).job_server_java_launcher
+    if engine.needs_java and shutil.which(java) is None:
+        raise ConfigError(
+            f"{engine.name} needs Java, and there is no {java} on PATH: install a JDK, or name "
+            "a job server that runs already with --job_endpoint=HOST:PORT"
+        )
+    given = options.get_all_options()[engine.option]
+    if given is None:
+        found = engine.path()
+        return [] if found is None else [f"--{engine.option}={found}"]
+    if "://" not in given and not os.path.isfile(given):
+        raise ConfigError(f"--{engine.option}: there is no file {given}")
+    return []
+
+
+def _short(runner: str) -> str:
+    """Returns a runner's name as Beam writes it, without its module: case does not matter."""
+    name = runner.rpartition(".")[2]
+    known = {one.lower(): one for one in (*LOCAL_RUNNERS, *ENGINES)}
+    return known.get(name.lower(), name)
 
 
 def unknown_options(beam_args: Sequence[str]) -> list[str]:

@@ -72,7 +72,7 @@ class TestOptions:
         assert not options.view_as(SetupOptions).save_main_session
 
     def test_beam_is_quiet_unless_asked(self):
-        assert pipeline_options().view_as(WorkerOptions).default_sdk_harness_log_level == "WARNING"
+        assert pipeline_options().view_as(WorkerOptions).default_sdk_harness_log_level == "WARN"
         loud = pipeline_options(beam_args=["--default_sdk_harness_log_level=INFO"])
         assert loud.view_as(WorkerOptions).default_sdk_harness_log_level == "INFO"
 
