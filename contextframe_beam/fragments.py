@@ -231,6 +231,8 @@ class FragmentWriter:
             )
             self._written = [WrittenFragment.of(fragment) for fragment in fragments]
             journal.note(to.uri, self._written)
+            if is_local(to.uri):
+                _require_whole(to.uri, self._written)
         except BaseException as error:
             with self._changed:
                 self._error = error
@@ -284,6 +286,22 @@ def open_dataset(
         raise DatasetError(
             f"cannot open {uri}: {first_line(error)}; check the path and the storage options"
         ) from error
+
+
+def _require_whole(uri: str, fragments: Iterable[WrittenFragment]) -> None:
+    """Looks at local files just written: of one that a full disk cut off, Lance may not tell.
+
+    Raises:
+        OSError: a file is not whole; all of them were deleted.
+    """
+    fragments = list(fragments)
+    for fragment in fragments:
+        for file in json.loads(fragment.metadata)["files"]:
+            size = int(file["file_size_bytes"])
+            fault = _local_fault(file_uri(uri, file["path"]), size, fragment.rows)
+            if fault is not None:
+                delete_files(uri, fragments)
+                raise OSError(f"the data file {file['path']} {fault}")
 
 
 def file_uri(uri: str, path: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from contextframe_beam import FrameRecord
 from contextframe_beam.connectors import DeadLetter, Page, PaginatedConnector
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.transforms import DeadLetterReport, FrameBatch, WriteDeadLetters
 from contextframe_beam.transforms.dead_letters import join_pieces, pieces_prefix, remove_pieces
 from tests.pipeline_helpers import (
@@ -255,3 +255,11 @@ class TestPieces:
         )
         assert len(letters_in(letters)) == 1
         assert sorted(letters.parent.iterdir()) == sorted([letters, other])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_letters_that_find_no_space_say_so(tmp_path):
+    piece = tmp_path / "piece"
+    piece.write_text("letter\n")
+    with pytest.raises(DatasetError, match="No space left on device; check space there"):
+        join_pieces("/dev/full", [str(piece)])

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -275,6 +276,41 @@ class TestAFullDisk:
         filler.unlink()
         dataset.add(FrameRecord("beta", unique_id="b"))
         assert len(FrameDataset.open(dataset.uri)) == 2
+
+
+# Lance reports success for some files whose last bytes did not fit.
+CUT_OFF = """
+import resource
+import sys
+
+import tests.test_fragments as here
+from contextframe_beam.errors import DatasetError
+from contextframe_beam.fragments import Destination, write_rows
+
+to, batch = Destination(sys.argv[1]), here.rows(40)
+(whole,) = write_rows(to, [batch])
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for size in range(64, whole.size, 64):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        write_rows(to, [batch])
+    except DatasetError:
+        continue
+    raise SystemExit(f"{size} of {whole.size} bytes went for a whole file")
+"""
+
+
+def test_a_file_that_was_cut_off_while_it_was_written_is_an_error(tmp_path):
+    written = tmp_path / "kb"
+    done = subprocess.run(
+        [sys.executable, "-c", CUT_OFF, str(written)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(files_below(written)) == 1
 
 
 class TestCheckingFiles:

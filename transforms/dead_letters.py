@@ -10,6 +10,7 @@ import glob
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,9 +97,10 @@ class _WritePiecesDoFn(beam.DoFn):
         if batch.failures:
             if self._file is None:
                 self._file = open_for_writing(self._piece)
-            for letter in batch.failures:
-                letter.run_id = letter.run_id or self._run_id
-                self._file.write(letter.to_json() + "\n")
+            with _writing(self._piece):
+                for letter in batch.failures:
+                    letter.run_id = letter.run_id or self._run_id
+                    self._file.write(letter.to_json() + "\n")
             self._count += len(batch.failures)
         return ()
 
@@ -114,8 +116,9 @@ class _WritePiecesDoFn(beam.DoFn):
 
     def _close(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with _writing(self._piece):
+                file.close()
 
 
 class _Join:
@@ -146,7 +149,7 @@ def join_pieces(path: str, pieces: list[str]) -> None:
     filesystem, _ = fsspec.core.url_to_fs(path)
     if not all(filesystem.exists(piece) for piece in pieces):
         return
-    with open_for_writing(path, "wb") as target:
+    with _writing(path), open_for_writing(path, "wb") as target:
         for piece in pieces:
             with filesystem.open(piece, "rb") as source:
                 shutil.copyfileobj(source, target)
@@ -177,15 +180,21 @@ def open_for_writing(path: str, mode: str = "w") -> Any:
     Raises:
         DatasetError: it cannot be written.
     """
-    try:
+    with _writing(path):
         filesystem, plain = fsspec.core.url_to_fs(path)
         folder = filesystem._parent(plain)
         if folder:
             filesystem.makedirs(folder, exist_ok=True)
         # Not fsspec.open, which takes a star in the name for a pattern.
         return filesystem.open(plain, mode, encoding=None if "b" in mode else "utf-8")
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DatasetError(
             f"cannot write the dead letters to {path}: {error.strerror or error}; "
-            "name another file with --dead-letters"
+            "check space there, or name another file with --dead-letters"
         ) from error

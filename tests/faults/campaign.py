@@ -100,7 +100,8 @@ class Campaign:
         try:
             for number in range(steps):
                 names, weights = list(self._kinds), list(self._kinds.values())
-                kind = self._chance.choices(names, weights)[0] if number else "succeed"
+                # Housekeeping wants a dataset.
+                kind = self._chance.choices(names, weights)[0] if number else self._first()
                 self.story.append(f"{number}. {kind}")
                 self.tally.steps[kind] += 1
                 _STEPS[kind](self)
@@ -111,6 +112,9 @@ class Campaign:
                 f"again: python -m tests.faults --seed {self._seed} --steps {steps}"
             ) from error
         return self.tally
+
+    def _first(self) -> str:
+        return self._chance.choice(["succeed", "kill", "meet", "commit twice"])
 
     def succeed(self) -> None:
         """A run that nothing disturbs; sometimes with each bundle done twice."""
@@ -134,7 +138,7 @@ class Campaign:
         """Runs at the same time: of one source or two, of one name or several, killed or not."""
         self._evolve()
         source, run_id = self._source(), self._name()
-        jobs = []
+        jobs: list[Job] = []
         for _ in range(self._chance.randint(2, 3)):
             if self._chance.random() < 0.4:
                 source = self._source()
@@ -148,27 +152,32 @@ class Campaign:
         self._succeed(self._job(self._source()))
 
     def commit_twice(self) -> None:
-        """A commit step that is done by several threads of several processes at once."""
+        """Commit steps done by several threads of several processes, of one source or of both."""
         self._evolve()
-        job = self._job(self._source())
-        file = self._folder / f"{_argument(job, '--run-id')}.commit"
-        (outcome,) = self._do(replace(job, hand_over=str(file)))
-        assert outcome.killed and file.exists(), f"nothing was handed over: {outcome}"
-        committers = [
-            replace(job, arguments=job.arguments, commit=str(file), threads=threads)
-            for threads in self._chance.choice([[1, 1], [2], [2, 2], [1, 1, 1]])
-        ]
+        chosen = list(SOURCES) if self._chance.random() < 0.5 else [self._source()]
+        committers = []
+        for source in chosen:
+            job = self._job(source)
+            file = self._folder / f"{job.name}.commit"
+            (outcome,) = self._do(replace(job, hand_over=str(file)))
+            assert outcome.killed and file.exists(), f"nothing was handed over: {outcome}"
+            committers += [
+                replace(job, commit=str(file), threads=threads)
+                for threads in self._chance.choice([[1, 1], [2], [2, 2], [1, 1, 1]])
+            ]
+        doomed = []
         if self._chance.random() < 0.4:
-            committers.append(self._deadly(committers[0], ["files", "duplicates", "commit"]))
-        self._do(*committers)
-        assert _argument(job, "--run-id") in self._ledger.now.runs, "nobody committed the run"
+            doomed = [self._deadly(committers[0], ["files", "duplicates", "commit"])]
+        self._do(*committers, *doomed)
+        names = {job.name for job in committers}
+        assert names & self._ledger.committed, "nobody committed a run"
         self._do(replace(committers[0], threads=1))
 
     def fill_disk(self) -> None:
         """A run that finds too little space, and one that finds enough."""
         self._evolve()
         job = self._job(self._source())
-        size = self._chance.choice([100, 1_000, 5_000, 10_000, 20_000, 40_000])
+        size = round(100 * 500 ** self._chance.random())
         if self._is_small_disk:
             ballast = self._folder / "ballast"
             with open(ballast, "wb") as file:

@@ -6,6 +6,7 @@ is lost. Each run is the command line's own code in a process of its own, killed
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import mmap
@@ -98,14 +99,13 @@ class Forks:
     """The process that forks.
 
     Args:
-        folder: For what the processes write.
+        folder: For temporary files.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.forks", str(folder)],
+            [sys.executable, "-m", "tests.faults.forks"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -132,38 +132,59 @@ class Forks:
         self.close()
 
 
-def serve(folder: Path) -> None:
+def serve() -> None:
     """Forks for each line of jobs on the standard input, and answers with their outcomes."""
     for module in _IMPORTED:
         importlib.import_module(module)
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
     for line in sys.stdin:
-        outcomes = _run_group([Job(**one) for one in json.loads(line)], folder)
+        outcomes = _run_group([Job(**one) for one in json.loads(line)])
         sys.stdout.write(json.dumps([asdict(one) for one in outcomes]) + "\n")
         sys.stdout.flush()
+
+
+class _Pipe:
+    """What a process writes; not a file, because a limit on its files must not silence it."""
+
+    def __init__(self) -> None:
+        self._read, self.write = os.pipe()
+        os.set_blocking(self._read, False)
+        self._parts: list[bytes] = []
+
+    def drain(self) -> None:
+        """Takes what is there, so that the process can write on."""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self._read, 65536):
+                self._parts.append(part)
+
+    def close(self) -> str:
+        """Returns all that was written."""
+        self.drain()
+        os.close(self._read)
+        return b"".join(self._parts).decode(errors="replace")
 
 
 @dataclass
 class _Child:
     job: Job
     progress: points.Progress
-    output: Path
+    out: _Pipe = field(default_factory=_Pipe)
+    err: _Pipe = field(default_factory=_Pipe)
     pid: int = 0
     began: float = 0.0
     outcome: Outcome | None = None
 
 
-def _run_group(jobs: list[Job], folder: Path) -> list[Outcome]:
+def _run_group(jobs: list[Job]) -> list[Outcome]:
     began = time.monotonic()
-    children = [
-        _Child(job, points.Progress(mmap.mmap(-1, 1)), folder / f"output-{number}")
-        for number, job in enumerate(jobs)
-    ]
+    children = [_Child(job, points.Progress(mmap.mmap(-1, 1))) for job in jobs]
     while any(child.outcome is None for child in children):
         for child in children:
             if not child.pid and time.monotonic() - began >= child.job.begin:
                 _fork(child)
             elif child.pid and child.outcome is None:
+                child.out.drain()
+                child.err.drain()
                 pid, status = os.waitpid(child.pid, os.WNOHANG)
                 if pid:
                     child.outcome = _outcome_of(child, os.waitstatus_to_exitcode(status))
@@ -172,19 +193,16 @@ def _run_group(jobs: list[Job], folder: Path) -> list[Outcome]:
 
 
 def _outcome_of(child: _Child, code: int) -> Outcome:
-    return Outcome(
-        code,
-        child.progress.phase,
-        time.monotonic() - child.began,
-        child.output.with_suffix(".out").read_text(errors="replace"),
-        child.output.with_suffix(".err").read_text(errors="replace"),
-    )
+    seconds = time.monotonic() - child.began
+    return Outcome(code, child.progress.phase, seconds, child.out.close(), child.err.close())
 
 
 def _fork(child: _Child) -> None:
     child.began = time.monotonic()
     child.pid = os.fork()
     if child.pid:
+        os.close(child.out.write)
+        os.close(child.err.write)
         return
     code = 99
     try:
@@ -201,9 +219,8 @@ def _fork(child: _Child) -> None:
 def _in_child(child: _Child) -> int:
     job = child.job
     os.setsid()
-    for number, suffix in ((1, ".out"), (2, ".err")):
-        target = os.open(child.output.with_suffix(suffix), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        os.dup2(target, number)
+    os.dup2(child.out.write, 1)
+    os.dup2(child.err.write, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     points.install(child.progress, job.point, job.when, job.passage, _killer(job))
     if job.hand_over:
@@ -266,4 +283,4 @@ def _killer(job: Job) -> Any:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve()
