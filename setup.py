@@ -68,6 +68,7 @@ setup(
         "redis": ["redis>=5,<9"],
         "keyring": ["keyring>=25,<26"],
         "secrets": ["google-cloud-secret-manager>=2.20,<3"],
+        "testing": ["vcrpy>=8,<10"],
         "yaml": ["apache-beam[yaml]>=2.77,<3"],
         "dev": [
             "cronsim>=2.6,<3",
@@ -85,6 +86,7 @@ setup(
             "ruff>=0.15,<0.18",
             "types-PyYAML>=6",
             "types-requests>=2.32",
+            "vcrpy>=8,<10",
         ],
     },
     entry_points={

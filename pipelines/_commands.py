@@ -20,6 +20,7 @@ from contextframe_beam.pipelines._shared import (
     version_option,
 )
 from contextframe_beam.pipelines._templates_commands import templates_group
+from contextframe_beam.pipelines._test_command import test_group
 
 
 class _Commands(click.Group):
@@ -126,6 +127,7 @@ _JSON = click.Option(
 _AT = version_option("--at", "Look at this version instead of the newest one.")
 
 commands.add_command(ingest_group)
+commands.add_command(test_group)
 commands.add_command(check_group)
 commands.add_command(login_command)
 commands.add_command(

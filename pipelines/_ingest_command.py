@@ -182,9 +182,12 @@ def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> Non
 class IngestGroup(click.Group):
     """A group whose subcommands are the connectors: registered ones, and any class by its path."""
 
+    #: Shown where the connector is missing.
+    example: str = _EXAMPLE
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
-            raise click.UsageError(f"name the connector first, as in: {_EXAMPLE}", ctx)
+            raise click.UsageError(f"name the connector first, as in: {self.example}", ctx)
         return super().parse_args(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
@@ -209,7 +212,7 @@ class IngestGroup(click.Group):
             formatter.write_dl(rows)
 
 
-class _ConnectorCommand(click.Command):
+class ConnectorCommand(click.Command):
     """Lists its options by section."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -251,7 +254,7 @@ def _command(name: str, settings: Settings) -> click.Command:
         _ingest(ctx, name, found, values)
 
     summary = (cls.__doc__ or "").strip().partition("\n")[0]
-    return _ConnectorCommand(
+    return ConnectorCommand(
         name,
         params=[*options, *own],
         callback=ingest,

@@ -65,11 +65,16 @@ class ConnectorOptions:
         Raises:
             ConfigError: an argument is missing or not of its type, or the class refuses it.
         """
+        given = self.given(values)
+        self._require(given, self.constructor)
+        return build_connector(self.cls, given)
+
+    def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the constructor's arguments that were given on the command line."""
         given = _given(values, self.constructor)
         if constructor_arguments(self.cls).is_open:
             given.update(values.get("argument") or {})
-        self._require(given, self.constructor)
-        return build_connector(self.cls, given)
+        return given
 
     def sync_kwargs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments of `sync_documents` that were given on the command line.

@@ -1,0 +1,26 @@
+"""Testing a connector: what every one of them must do, checked against the real source.
+
+From pytest or unittest, a subclass of `ConnectorTests` says how the connector is made:
+
+    class TestCRM(ConnectorTests):
+        def connector(self):
+            return CRM(token="env:CRM_TOKEN")
+
+From the command line: `contextframe-beam test my_crm.py:CRM --token env:CRM_TOKEN`. `recorded`
+plays back what a service answered once, so that tests need no network.
+"""
+
+from contextframe_beam.connectors.testing.outcome import Outcome, Status
+from contextframe_beam.connectors.testing.recording import recorded
+from contextframe_beam.connectors.testing.subject import Subject
+from contextframe_beam.connectors.testing.suite import CHECKS, ConnectorTests, run_checks
+
+__all__ = [
+    "CHECKS",
+    "ConnectorTests",
+    "Outcome",
+    "Status",
+    "Subject",
+    "recorded",
+    "run_checks",
+]

@@ -1,0 +1,203 @@
+"""The connector under test: how it is made, with right and with wrong credentials, and read."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors._identity import named_arguments
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.page import Page, encode_item
+from contextframe_beam.connectors.source import Source
+from contextframe_beam.connectors.testing.outcome import NotApplicable
+
+#: The most items that a check reads.
+LIMIT = 20_000
+
+
+@dataclass
+class Reading:
+    """What was read.
+
+    Attributes:
+        items: The items, in order.
+        states: The state that each partition reached, by its id.
+        failures: How many items could not be read.
+        is_whole: Whether the source was read to its end.
+    """
+
+    items: list[Any] = field(default_factory=list)
+    states: dict[str, Any] = field(default_factory=dict)
+    failures: int = 0
+    is_whole: bool = True
+
+    def add(self, page: Page) -> None:
+        """Adds a page."""
+        self.items += page.items
+        self.failures += len(page.failures)
+        if page.state is not None:
+            self.states[page.partition] = page.state
+
+
+class Subject:
+    """A connector with what the checks need to know about it.
+
+    Args:
+        make: Makes it, with the right credentials.
+        wrong: Makes it with wrong ones. Unless given, the secrets among its arguments are replaced
+            by nonsense; a connector without any is not asked for.
+        broken: Makes it for a source that has an item that cannot be read.
+        sync_kwargs: The arguments of `sync_documents`.
+        limit: The most items that a check reads.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], BaseConnector],
+        *,
+        wrong: Callable[[], BaseConnector | None] | None = None,
+        broken: Callable[[], BaseConnector | None] | None = None,
+        sync_kwargs: Mapping[str, Any] | None = None,
+        limit: int = LIMIT,
+    ) -> None:
+        self.make = make
+        self.wrong = wrong or self._with_nonsense
+        self.broken = broken or (lambda: None)
+        self.sync_kwargs = dict(sync_kwargs or {})
+        self.limit = limit
+
+    def opened(self) -> BaseConnector:
+        """Returns a new connector, authenticated."""
+        connector = self.make()
+        connector.ensure_authenticated()
+        return connector
+
+    def source(
+        self, connector: BaseConnector | None = None, states: Mapping[str, Any] | None = None
+    ) -> Source:
+        """Returns a connector as a pipeline reads it; a new one unless given."""
+        return Source(connector or self.opened(), self.sync_kwargs, resume_from=states)
+
+    def read(
+        self, connector: BaseConnector | None = None, states: Mapping[str, Any] | None = None
+    ) -> Reading:
+        """Reads the source, up to the limit."""
+        reading = Reading()
+        for page in self.source(connector, states).pages():
+            reading.add(page)
+            if len(reading.items) >= self.limit:
+                reading.is_whole = False
+                break
+        return reading
+
+    @cached_property
+    def first(self) -> Reading:
+        """What a first run reads."""
+        return self.read()
+
+    def whole(self) -> Reading:
+        """Returns what a first run reads.
+
+        Raises:
+            NotApplicable: there are more items than the limit, or none.
+        """
+        if not self.first.is_whole:
+            raise NotApplicable(
+                f"the source has more than {self.limit:,} items; test with a smaller part of it, "
+                "or raise the limit"
+            )
+        return self.some()
+
+    def some(self) -> Reading:
+        """Returns what a first run reads.
+
+        Raises:
+            NotApplicable: there is nothing.
+        """
+        if not self.first.items:
+            raise NotApplicable("the source has no items; test with a source that has some")
+        return self.first
+
+    def time_of(self, item: Any) -> str:
+        """Returns when an item was changed last, as its record says; "" if it does not."""
+        try:
+            return str(self._mapper.map_to_frame_record(item).timestamp or "")
+        except Exception:  # another check tells what cannot be mapped
+            return ""
+
+    @cached_property
+    def _mapper(self) -> BaseConnector:
+        return self.opened()
+
+    def secret_values(self) -> list[str]:
+        """Returns the secrets among its arguments, references resolved."""
+        found: list[str] = []
+
+        def noted(value: str) -> str:
+            found.append(str(value))
+            return value
+
+        self._replaced(noted)
+        return [value for value in found if len(value) >= secrets.SHORTEST_REDACTED]
+
+    def rebuilt(self, change: Callable[[str], str]) -> BaseConnector | None:
+        """Returns the connector with every secret among its arguments changed; None without any."""
+        return self._replaced(change)
+
+    def _with_nonsense(self) -> BaseConnector | None:
+        return self._replaced(lambda _: f"wrong-{uuid.uuid4().hex}")
+
+    def _replaced(self, change: Callable[[str], Any]) -> BaseConnector | None:
+        connector = self.make()
+        named = named_arguments(type(connector), *connector._arguments)
+        count = itertools.count()
+
+        def changed(value: str) -> Any:
+            next(count)
+            return change(value)
+
+        arguments = {name: _changed(value, name, changed) for name, value in named.items()}
+        return type(connector)(**arguments) if next(count) else None
+
+
+def fingerprints(items: Iterable[Any]) -> Counter[str]:
+    """Returns how often each item is there."""
+    return Counter(map(_fingerprint, items))
+
+
+def blocks_of(source: Source, workers: int) -> Iterator[tuple[Any, int]]:
+    """Yields each block of a source's plan: the piece it is in, and its number there."""
+    for chunk in source.plan(workers):
+        for block in range(chunk.start, chunk.stop if chunk.parts else chunk.start):
+            yield chunk, block
+
+
+def _fingerprint(item: Any) -> str:
+    text = json.dumps(encode_item(item), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _changed(value: Any, name: str, change: Callable[[str], Any]) -> Any:
+    """Returns an argument with the secrets in it changed, found as `register_literals` does."""
+    kind = type(value)
+    if kind is secrets.SecretReference:
+        return change(value)
+    if kind is str:
+        return change(value) if secrets.looks_secret(name) else value
+    if kind is dict:
+        secret = secrets.looks_secret(name)
+        return {
+            key: _changed(element, name if secret else str(key), change)
+            for key, element in value.items()
+        }
+    if kind is list or kind is tuple:
+        return kind(_changed(element, name, change) for element in value)
+    return value

@@ -1,0 +1,159 @@
+"""`contextframe-beam test CONNECTOR`: what every connector must do, checked against its source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from contextframe_beam.connectors._identity import constructor_arguments
+from contextframe_beam.connectors.registry import build_connector, load_connector_class
+from contextframe_beam.errors import ConfigError
+from contextframe_beam.pipelines._ingest_command import ConnectorCommand, IngestGroup
+from contextframe_beam.pipelines._options import ConnectorOptions, options_of
+from contextframe_beam.pipelines._settings import Settings
+from contextframe_beam.pipelines._shared import SectionOption, count, debug_option, pairs
+
+_EXAMPLE = "contextframe-beam test my_crm.py:CRM --token env:CRM_TOKEN"
+_CHECKING = "Checking"
+_MARKS = {"passed": "ok  ", "failed": "FAIL", "not applicable": "--  "}
+
+
+class _TestGroup(IngestGroup):
+    """The connectors, as for `ingest`."""
+
+    example = _EXAMPLE
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        return _command(cmd_name, ctx.ensure_object(Settings))
+
+
+def _own_options(takes_config: bool) -> list[SectionOption]:
+    options = [
+        SectionOption(
+            ["--limit"],
+            section=_CHECKING,
+            type=count,
+            metavar="N",
+            default=20_000,
+            show_default=True,
+            help="The most items that a check reads.",
+        ),
+        SectionOption(
+            ["--wrong"],
+            section=_CHECKING,
+            multiple=True,
+            metavar="NAME=VALUE",
+            callback=pairs,
+            help="An argument with which the source must refuse.  [default: nonsense for each "
+            "secret]",
+        ),
+        SectionOption(
+            ["--json"], section=_CHECKING, is_flag=True, help="Print one JSON value, for a script."
+        ),
+        debug_option(_CHECKING),
+    ]
+    if not takes_config:
+        options.append(
+            SectionOption(
+                ["--config", "config_file"],
+                section=_CHECKING,
+                type=click.Path(exists=True, dir_okay=False),
+                metavar="FILE",
+                help="A YAML file of the connector's arguments; options come before it.",
+            )
+        )
+    return options
+
+
+def _command(name: str, settings: Settings) -> click.Command:
+    cls = load_connector_class(name)
+    settings.packages.append(cls.__module__.partition(".")[0])
+    own = _own_options("config" in constructor_arguments(cls).named)
+    found = options_of(cls, name, {"--help", *(flag for one in own for flag in one.opts)})
+
+    def test(**values: Any) -> None:
+        _test(found, values)
+
+    return ConnectorCommand(
+        name,
+        params=[*found.options, *own],
+        callback=test,
+        help=f"Check the connector {name} against its source; nothing is written.\n\nEach check "
+        "passes, fails with a reason and a way to mend it, or cannot tell. The exit code is 1 when "
+        "one fails.",
+        epilog=f"Example: {_EXAMPLE}",
+        context_settings={
+            "token_normalize_func": lambda text: text.replace("_", "-"),
+            "max_content_width": 100,
+        },
+    )
+
+
+def _test(found: ConnectorOptions, values: dict[str, Any]) -> None:
+    from contextframe_beam.connectors.testing import Status, Subject, run_checks
+
+    arguments = {**_read(values.get("config_file")), **found.given(values)}
+    sync_kwargs = found.sync_kwargs(values)
+    wrong = values["wrong"]
+    build_connector(found.cls, arguments)  # a wrong argument is told before any check
+    subject = Subject(
+        lambda: build_connector(found.cls, arguments),
+        wrong=(lambda: build_connector(found.cls, {**arguments, **wrong})) if wrong else None,
+        sync_kwargs=sync_kwargs,
+        limit=values["limit"],
+    )
+    outcomes = run_checks(subject)
+    if values["json"]:
+        click.echo(
+            json.dumps(
+                [
+                    {
+                        "check": one.check,
+                        "status": one.status.value,
+                        "reason": one.reason,
+                        "mend": one.mend,
+                    }
+                    for one in outcomes
+                ]
+            )
+        )
+    else:
+        width = max(len(one.check) for one in outcomes)
+        for one in outcomes:
+            told = one.status.value if one.status is Status.NOT_APPLICABLE else ""
+            reason = f"{told}: {one.reason}" if told else one.reason
+            click.echo(f"{_MARKS[one.status.value]} {one.check:{width}}  {reason}")
+            if one.mend:
+                click.echo(f"     {'':{width}}  to mend it: {one.mend}")
+    if any(one.status is Status.FAILED for one in outcomes):
+        raise click.exceptions.Exit(1)
+
+
+def _read(path: str | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            arguments = yaml.safe_load(file)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(arguments, dict):
+        raise ConfigError(f"{path} must hold names and values of arguments, as in `token: env:T`")
+    return {str(name): value for name, value in arguments.items()}
+
+
+test_group = _TestGroup(
+    "test",
+    short_help="Check a connector against its source: credentials, splits, ids, errors, memory.",
+    help="Check a connector against its source: credentials, splits, ids, errors, memory.\n\n"
+    "The connector's own arguments are options, as for `ingest`.",
+    subcommand_metavar="CONNECTOR [OPTIONS]",
+    epilog=f"Example: {_EXAMPLE}",
+    no_args_is_help=True,
+    context_settings={"max_content_width": 100},
+)
