@@ -13,6 +13,7 @@ import itertools
 import logging
 from abc import ABCMeta
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -22,6 +23,7 @@ from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConnectorError
 
 if TYPE_CHECKING:
+    from contextframe_beam.connectors.http.client import HttpClient
     from contextframe_beam.record import FrameRecord
 
 _ADDED_AT_ONCE = 1000
@@ -65,6 +67,11 @@ class BaseConnector(metaclass=_ConnectorMeta):
       after the other), and
     * `map_to_frame_record(item)`, and
     * `authenticate()`, if the source wants to know who reads it.
+
+    What it need not write: `http_client` gives pooled connections with credentials (OAuth 2, logins
+    with one-time codes, ...), retries, budgets and a cache; `logger` a log without secrets;
+    `get_stats` and `add_stats` statistics. Batches, streams, pages and reading only what changed
+    are the other base classes, in `kinds`.
 
     Any constructor argument may be a reference to a secret (`env:NAME`, `file:PATH`,
     `gcp-secret:...`). An attribute that holds one gives its value each time it is read; only the
@@ -124,7 +131,7 @@ class BaseConnector(metaclass=_ConnectorMeta):
         if getattr(self, "authenticated", False):
             return
         try:
-            accepted = self.authenticate()
+            accepted = self.authenticate(**self._asked_by_authenticate())
         except ConnectorError:
             raise
         except Exception as error:
@@ -164,25 +171,64 @@ class BaseConnector(metaclass=_ConnectorMeta):
             while batch := list(itertools.islice(group, _ADDED_AT_ONCE)):
                 dataset.add_many(batch)
                 added += len(batch)
-                self._count(documents_added=len(batch))
+                self.add_stats(documents_added=len(batch))
         self.logger.info("%s: added %d documents", self.name, added)
         return added
 
+    def http_client(self, base_url: str, **settings: Any) -> HttpClient:
+        """Makes a client for a server of this source; keep it as an attribute.
+
+        Its connections are pooled and used from any number of threads. It repeats what failed when
+        that does no harm, renews tokens that expire, waits when the server asks for it, and reads
+        answers within limits of time and size. What it sends is counted in `get_stats` and in the
+        metrics of a run.
+
+        Args:
+            base_url: The server; credentials go to its origin only.
+            **settings: What `HttpClient.from_config` takes: `auth={"type": "bearer", "token":
+                self.token}`, `budget={"per_second": 5}`, `cache={"ttl": 3600}`, `retries=5`,
+                `pool_size=16`, `timeout=60`, `headers={...}`, ...
+
+        Raises:
+            ConfigError: a setting that is unknown, missing, or cannot be.
+        """
+        from contextframe_beam.connectors.http.client import HttpClient
+
+        client = HttpClient.from_config(base_url, **settings)
+        vars(self).setdefault("_clients", []).append(client)
+        return client
+
     def get_stats(self) -> dict[str, Any]:
-        """Returns what is known about this connector's work in this process, as JSON values."""
+        """Returns what is known about this connector's work in this process, as JSON values.
+
+        What `add_stats` counted, and `requests`, `retries`, `wait_ms`, `bytes` and `cache_hits` of
+        its clients. A subclass may add to it.
+        """
         return {
             "connector": self.name,
             "authenticated": bool(getattr(self, "authenticated", False)),
+            **self._sent(),
             **vars(self).get("_counts", {}),
         }
+
+    def add_stats(self, **counts: int) -> None:
+        """Adds to the numbers that `get_stats` gives.
+
+        Args:
+            **counts: How much to add to each, by its name; each begins at 0.
+        """
+        known = vars(self).setdefault("_counts", {})
+        for name, count in counts.items():
+            known[name] = known.get(name, 0) + count
 
     def http_counts(self) -> dict[str, int]:
         """Returns what was sent over HTTP so far in this process, for a run's metrics.
 
-        A connector that sends requests gives `requests`, `retries` and `wait_ms` (waiting for
-        budgets and limits), each since it was made.
+        `requests`, `retries` and `wait_ms` (waiting for budgets and limits) of all clients that
+        `http_client` made; a connector that sends requests in another way may count them itself.
         """
-        return {}
+        sent = self._sent()
+        return {name: sent[name] for name in ("requests", "retries", "wait_ms") if name in sent}
 
     @cached_property
     def name(self) -> str:
@@ -264,11 +310,25 @@ class BaseConnector(metaclass=_ConnectorMeta):
         shown = ", ".join(f"{name}={_shown(value, name)!r}" for name, value in named.items())
         return secrets.redact(f"{type(self).__name__}({shown})")
 
-    def _count(self, **counts: int) -> None:
-        """Adds to the numbers that `get_stats` gives."""
-        known = vars(self).setdefault("_counts", {})
-        for name, count in counts.items():
-            known[name] = known.get(name, 0) + count
+    def _sent(self) -> dict[str, int]:
+        """Returns the sums of what its clients have sent."""
+        sums: dict[str, int] = {}
+        for client in vars(self).get("_clients", ()):
+            for name, count in asdict(client.stats).items():
+                sums[name] = sums.get(name, 0) + count
+        return sums
+
+    def _asked_by_authenticate(self) -> dict[str, Any]:
+        """Returns values for the arguments of an `authenticate(self, username, password)`.
+
+        They are the attributes of the same names, which a constructor keeps.
+        """
+        asked = _identity.arguments_of(type(self).authenticate).named
+        return {
+            name: getattr(self, name)
+            for name, one in asked.items()
+            if one.default is one.empty and hasattr(self, name)
+        }
 
     def _unwritten(self, signature: str, what: str) -> ConnectorError:
         return ConnectorError(f"{type(self).__name__} has no own {signature}: write it and {what}")

@@ -288,11 +288,9 @@ def _refused(grant: str, form: dict[str, str], memory: dict[str, Any]) -> str | 
     if grant == "authorization_code":
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
-        good = (
-            form.get("code") == "c0de-of-the-user"
-            and challenge == memory.get("challenge")
-            and form.get("redirect_uri") == memory.get("redirect_uri")
-        )
+        good = form.get("code") == "c0de-of-the-user" and memory.get("challenges", {}).get(
+            challenge
+        ) == form.get("redirect_uri", "")
         return None if good else "invalid_grant"
     if grant == "device_code":
         memory["polls"] = memory.get("polls", 0) + 1
@@ -348,8 +346,8 @@ def authorize(exchange: Exchange) -> None:
     """The page on which a user agrees, who does so at once."""
     with exchange.lock:
         memory = exchange.memory.setdefault("oauth", {})
-        memory["challenge"] = exchange.query.get("code_challenge")
-        memory["redirect_uri"] = exchange.query["redirect_uri"]
+        challenges = memory.setdefault("challenges", {})
+        challenges[exchange.query.get("code_challenge")] = exchange.query["redirect_uri"]
         memory["asked"] = exchange.query
         answer = memory.get("answer") or {"code": "c0de-of-the-user"}
         state = memory.get("state", exchange.query.get("state", ""))
@@ -392,6 +390,33 @@ def log_in(exchange: Exchange) -> None:
         ("Set-Cookie", f"sid={memory['token']}; Path=/; HttpOnly"),
     ]
     exchange.reply({"data": {"token": memory["token"]}}, 200, headers)
+
+
+def challenge(exchange: Exchange) -> None:
+    """A login of two steps: the password gives a challenge's id, which comes back with the code.
+
+    `otp` is the secret of the codes; without it the password is enough.
+    """
+    given = exchange.json()
+    with exchange.lock:
+        memory = exchange.memory.setdefault("login", {})
+        if exchange.path == "/login/challenge":
+            if (given.get("user"), given.get("password")) != ("ann", "passw0rd-of-ann"):
+                exchange.reply({"error": "wrong password"}, 403)
+                return
+            if "otp" in exchange.query:
+                name = f"ch4llenge-{exchange.count}"
+                memory.setdefault("challenges", {})[name] = exchange.query["otp"]
+                exchange.reply({"requires_mfa": True, "session_id": name})
+                return
+        elif given.get("code") not in one_time_codes(
+            memory.get("challenges", {}).get(given.get("session_id"), "")
+        ):
+            exchange.reply({"error": f"wrong code {given.get('code')}"}, 403)
+            return
+        memory["count"] = memory.get("count", 0) + 1
+        memory["token"] = f"sess1on-{memory['count']}"
+        exchange.reply({"token": memory["token"]})
 
 
 def session_api(exchange: Exchange) -> None:
@@ -456,5 +481,7 @@ ROUTES: dict[str, Route] = {
     "/oauth/authorize": authorize,
     "/oauth/device": device,
     "/login": log_in,
+    "/login/challenge": challenge,
+    "/login/code": challenge,
     "/session/api": session_api,
 }

@@ -6,7 +6,6 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -15,16 +14,12 @@ from contextframe_beam.connectors.api.answer import nearest
 from contextframe_beam.connectors.api.config import ApiConfig, Resource
 from contextframe_beam.connectors.api.load import load_config
 from contextframe_beam.connectors.api.mapping import RESOURCE, ResourceMapper, page_style_record
-from contextframe_beam.connectors.api.models import paginator_of
+from contextframe_beam.connectors.api.models import paginator_of, seconds_of
 from contextframe_beam.connectors.api.numbered import PageNumber
 from contextframe_beam.connectors.api.pages import PageReader
 from contextframe_beam.connectors.api.plan import Planner
 from contextframe_beam.connectors.api.resource import Endpoint, below
-from contextframe_beam.connectors.bounds import Bounds, seconds_of
 from contextframe_beam.connectors.http import urls
-from contextframe_beam.connectors.http.auth import auth_from_config
-from contextframe_beam.connectors.http.budget import Budget
-from contextframe_beam.connectors.http.cache import Cache
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
@@ -235,8 +230,6 @@ class APIConnector(PaginatedConnector):
         max_pages: int | None = None,
         max_items: int | None = None,
         resume_from: Mapping[str, Any] | None = None,
-        since: str | None = None,
-        until: str | None = None,
     ) -> Iterator[Partition]:
         """Yields one partition for each resource, record of a parent, or slice of time.
 
@@ -247,8 +240,6 @@ class APIConnector(PaginatedConnector):
             max_pages: As for `sync_documents`.
             max_items: As for `sync_documents`.
             resume_from: The states that an earlier run reached, by the id of the partition.
-            since: Read only what changed at this time or later, ISO 8601.
-            until: Read only what changed before this time.
 
         Raises:
             ConfigError: an argument makes no sense.
@@ -259,27 +250,14 @@ class APIConnector(PaginatedConnector):
                 raise ConfigError(f"{name} is {most}; it must be at least 1")
         run = uuid.uuid4().hex
         chosen = self._chosen(endpoint, params, only)
-        bounds = Bounds.of(since, until)
         if not chosen:
-            if bounds.given:
-                raise ConfigError(
-                    "an endpoint cannot be read by time; configure a resource with `incremental`"
-                )
             asked = {"endpoint": endpoint or _ENDPOINT, "params": params, **limits}
             given = {key: value for key, value in asked.items() if value is not None}
             yield Partition(endpoint or _ENDPOINT, {**given, "run": run, "probe": True})
             return
         planner = Planner(
-            self._config,
-            run,
-            resume_from or {},
-            limits,
-            self._mappers.__getitem__,
-            self._items_of,
-            bounds,
+            self._config, run, resume_from or {}, limits, self._mappers.__getitem__, self._items_of
         )
-        for resource in chosen:
-            planner.check_bounds(resource)
         for resource in chosen:
             yield from planner.partitions(resource)
 
@@ -303,21 +281,12 @@ class APIConnector(PaginatedConnector):
         return page_style_record(item) if mapper is None else mapper.map(item)
 
     def get_stats(self) -> dict[str, Any]:
-        """Returns the base class's numbers, those of the client, and what failed."""
-        sent = {} if self._http is None else asdict(self._http.stats)
+        """Returns the base class's numbers, and what failed."""
         return {
             **super().get_stats(),
-            **sent,
             "failed": self._failed,
             "failures": list(self._failures),
         }
-
-    def http_counts(self) -> dict[str, int]:
-        """Returns what its client has sent so far."""
-        if self._http is None:
-            return {}
-        sent = self._http.stats
-        return {"requests": sent.requests, "retries": sent.retries, "wait_ms": sent.wait_ms}
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns what makes this source itself.
@@ -426,7 +395,7 @@ class APIConnector(PaginatedConnector):
     def _client(self) -> HttpClient:
         with self._lock:
             if self._http is None:
-                self._http = _client_of(self._config, self.base_url)
+                self._http = self.http_client(self.base_url, **_client_settings(self._config))
             return self._http
 
 
@@ -450,12 +419,15 @@ class _Reading(PaginatedConnector):
         return self._connector.fetch_page(partition, cursor)
 
 
-def _client_of(config: ApiConfig, base_url: str) -> HttpClient:
-    """Makes the client that a configuration describes."""
+def _client_settings(config: ApiConfig) -> dict[str, Any]:
+    """Returns what the client of a configuration is made with."""
     given: dict[str, Any] = {
         "retries": config.retries,
         "max_response_bytes": config.max_response_bytes,
         "ca_bundle": config.ca_bundle,
+        "headers": config.headers,
+        "pool_size": config.max_in_flight,
+        "allowed_origins": config.allowed_origins,
     }
     for name in ("timeout", "total_timeout", "max_wait"):
         duration = getattr(config, name)
@@ -463,22 +435,13 @@ def _client_of(config: ApiConfig, base_url: str) -> HttpClient:
     if given["timeout"] is not None:
         given["timeout"] = (min(_CONNECT_SECONDS, given["timeout"]), given["timeout"])
     if config.budget is not None:
-        given["budget"] = Budget.from_config(config.budget.model_dump(exclude_none=True))
+        given["budget"] = config.budget.model_dump(exclude_none=True)
     if config.cache is not None:
         cache = config.cache.model_dump(exclude_none=True)
-        given["cache"] = Cache.from_config({**cache, "ttl": seconds_of(cache["ttl"])})
-    settings = {name: value for name, value in given.items() if value is not None}
-    client = HttpClient(
-        base_url,
-        headers=config.headers,
-        pool_size=config.max_in_flight,
-        allowed_origins=config.allowed_origins,
-        **settings,
-    )
+        given["cache"] = {**cache, "ttl": seconds_of(cache["ttl"])}
     if config.auth is not None:
-        auth = config.auth.model_dump(by_alias=True, exclude_unset=True)
-        client.auth = auth_from_config(auth, client)
-    return client
+        given["auth"] = config.auth.model_dump(by_alias=True, exclude_unset=True)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _resource_identity(resource: Resource) -> dict[str, Any]:
