@@ -14,11 +14,12 @@ from contextframe_beam.connectors.api.answer import nearest
 from contextframe_beam.connectors.api.config import ApiConfig, Resource
 from contextframe_beam.connectors.api.load import load_config
 from contextframe_beam.connectors.api.mapping import RESOURCE, ResourceMapper, page_style_record
-from contextframe_beam.connectors.api.models import paginator_of, seconds_of
+from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.numbered import PageNumber
 from contextframe_beam.connectors.api.pages import PageReader
 from contextframe_beam.connectors.api.plan import Planner
 from contextframe_beam.connectors.api.resource import Endpoint, below
+from contextframe_beam.connectors.bounds import Bounds, seconds_of
 from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.errors import HttpError
@@ -230,6 +231,8 @@ class APIConnector(PaginatedConnector):
         max_pages: int | None = None,
         max_items: int | None = None,
         resume_from: Mapping[str, Any] | None = None,
+        since: str | None = None,
+        until: str | None = None,
     ) -> Iterator[Partition]:
         """Yields one partition for each resource, record of a parent, or slice of time.
 
@@ -240,6 +243,8 @@ class APIConnector(PaginatedConnector):
             max_pages: As for `sync_documents`.
             max_items: As for `sync_documents`.
             resume_from: The states that an earlier run reached, by the id of the partition.
+            since: Read only what changed at this time or later, ISO 8601.
+            until: Read only what changed before this time.
 
         Raises:
             ConfigError: an argument makes no sense.
@@ -250,14 +255,27 @@ class APIConnector(PaginatedConnector):
                 raise ConfigError(f"{name} is {most}; it must be at least 1")
         run = uuid.uuid4().hex
         chosen = self._chosen(endpoint, params, only)
+        bounds = Bounds.of(since, until)
         if not chosen:
+            if bounds.given:
+                raise ConfigError(
+                    "an endpoint cannot be read by time; configure a resource with `incremental`"
+                )
             asked = {"endpoint": endpoint or _ENDPOINT, "params": params, **limits}
             given = {key: value for key, value in asked.items() if value is not None}
             yield Partition(endpoint or _ENDPOINT, {**given, "run": run, "probe": True})
             return
         planner = Planner(
-            self._config, run, resume_from or {}, limits, self._mappers.__getitem__, self._items_of
+            self._config,
+            run,
+            resume_from or {},
+            limits,
+            self._mappers.__getitem__,
+            self._items_of,
+            bounds,
         )
+        for resource in chosen:
+            planner.check_bounds(resource)
         for resource in chosen:
             yield from planner.partitions(resource)
 
