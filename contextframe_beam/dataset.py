@@ -43,6 +43,7 @@ from contextframe_beam.fragments import (
 )
 from contextframe_beam.history import Version, history_of, missing_dataset, open_version
 from contextframe_beam.record import FrameRecord, is_uuid, uuid_of
+from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import (
     DEFAULT_EMBED_DIM,
     OWN_COLUMNS,
@@ -66,7 +67,6 @@ from contextframe_beam.transaction import (
     commit_restore,
     commit_text_index,
     commit_update,
-    remove_keys,
     with_retries,
 )
 

@@ -47,7 +47,7 @@ from contextframe_beam._json import check_json, dump_json
 from contextframe_beam._vectors import fit_vector, null_array, vector_array
 from contextframe_beam.decoding import decode_rows
 from contextframe_beam.errors import RecordError
-from contextframe_beam.record import RESERVED, FrameRecord, uuid_of
+from contextframe_beam.record import ANCHOR_KEY, RESERVED, FrameRecord, uuid_of
 from contextframe_beam.schema import KEY_VALUE, RECORD_TYPES, frame_schema
 
 __all__ = ["decode_rows", "encode_records", "fit_vector", "null_array", "record_uuid"]
@@ -475,6 +475,7 @@ class _Encoder:
                 titles[index] = unique_ids[index]
         uuids = [uuid_of(unique_id) for unique_id in unique_ids if unique_id]
         if given is not None:
+            self._refuse_own_keys(given)
             uuids = [made if own is None else own for own, made in zip(given, uuids, strict=True)]
         self.columns["uuid"] = uuids
         self.columns["uri"] = unique_ids
@@ -488,6 +489,14 @@ class _Encoder:
                 self.errors[index] = RecordError(
                     f"unique_id is {unique_id!r:.80}; ids that begin with {RESERVED} name the "
                     "dataset's own rows, choose another prefix"
+                )
+
+    def _refuse_own_keys(self, given: Sequence[str | None]) -> None:
+        for index, key in enumerate(given):
+            if key == ANCHOR_KEY:
+                self.errors[index] = RecordError(
+                    f"metadata['uuid'] is {key}, the key of a row that every dataset has of its "
+                    "own; choose another one"
                 )
 
     def _encodings(self) -> list[str | None]:

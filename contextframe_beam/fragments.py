@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -26,6 +26,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 
 from contextframe_beam import journal
 from contextframe_beam.errors import CommitError, DatasetError, SchemaError
+from contextframe_beam.keys import numbers_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ _BUFFER_BYTES = 32 << 20
 # here; this bounds it to 100 MB and makes the files a little smaller.
 _ENCODER_BYTES = 16 << 20
 
+# The last bytes of every Lance file.
+_MAGIC = b"LANC"
+
 StorageOptions = Mapping[str, str] | None
 
 
@@ -53,19 +57,25 @@ class WrittenFragment:
         metadata: Lance's description of the fragment as JSON, about 400 bytes; what workers send.
         rows: Number of rows.
         size: Bytes of its data files.
+        keys: The uuid of each row, 16 bytes each; reading them back from many small files would
+            take longer than all else that a commit does.
+        side_files: Files beside the data file that hold raw data, and their bytes.
     """
 
     metadata: str
     rows: int
     size: int
+    keys: bytes = field(default=b"", repr=False)
+    side_files: tuple[tuple[str, int], ...] = ()
 
     @classmethod
-    def of(cls, fragment: FragmentMetadata) -> WrittenFragment:
+    def of(cls, fragment: FragmentMetadata, keys: bytes = b"") -> WrittenFragment:
         """Describes a fragment that Lance wrote."""
         return cls(
             metadata=json.dumps(fragment.to_json()),
             rows=fragment.physical_rows,
             size=sum(file.file_size_bytes or 0 for file in fragment.files),
+            keys=keys,
         )
 
     def to_lance(self) -> FragmentMetadata:
@@ -125,6 +135,8 @@ class FragmentWriter:
         self._aborted = False
         self._error: BaseException | None = None
         self._written: list[WrittenFragment] = []
+        self._keys: list[bytes] = []
+        self._has_raw_data = False
         self._thread: threading.Thread | None = None
         _ACTIVE.add(self)
 
@@ -144,7 +156,7 @@ class FragmentWriter:
             return
         if _STOPPED.is_set():
             raise DatasetError(f"writing to {self._destination.uri} was interrupted")
-        size = _size_of(batch)
+        size = size_of(batch)
         with self._changed:
             if self._closed:
                 raise DatasetError(
@@ -204,7 +216,26 @@ class FragmentWriter:
                 batch, size = self._waiting.popleft()
                 self._waiting_bytes -= size
                 self._changed.notify_all()
+            numbers, _ = numbers_of(batch.column("uuid"))
+            self._keys.append(numbers.to_bytes())
+            raw_data = batch.column("raw_data")
+            self._has_raw_data |= raw_data.null_count < len(raw_data)
             yield batch
+
+    def _described(self, fragments: Sequence[FragmentMetadata]) -> list[WrittenFragment]:
+        to = self._destination
+        keys = memoryview(b"".join(self._keys))
+        described, start = [], 0
+        for fragment in fragments:
+            end = start + 16 * fragment.physical_rows
+            described.append(WrittenFragment.of(fragment, bytes(keys[start:end])))
+            start = end
+        if not self._has_raw_data:
+            return described
+        return [
+            replace(one, side_files=_side_files(to.uri, one.paths, to.storage_options))
+            for one in described
+        ]
 
     def _run(self) -> None:
         try:
@@ -229,7 +260,7 @@ class FragmentWriter:
                 data_storage_version=version,
                 storage_options=_as_dict(to.storage_options),
             )
-            self._written = [WrittenFragment.of(fragment) for fragment in fragments]
+            self._written = self._described(fragments)
             journal.note(to.uri, self._written)
             if is_local(to.uri):
                 _require_whole(to.uri, self._written)
@@ -317,6 +348,7 @@ def check_files(
     Raises:
         CommitError: a file is missing or is not what its writer reported.
     """
+    fragments = list(fragments)
     local = is_local(uri)
     check = _local_fault if local else partial(_remote_fault, storage_options=storage_options)
     files = [
@@ -324,6 +356,15 @@ def check_files(
         for fragment in fragments
         for file in json.loads(fragment.metadata)["files"]
     ]
+    for fragment in fragments:
+        if fragment.side_files:
+            found = _side_files(uri, fragment.paths, storage_options)
+            if found != fragment.side_files:
+                raise CommitError(
+                    f"the raw data beside {file_uri(uri, fragment.paths[0])} is not what a worker "
+                    f"wrote ({len(found):,} files, {len(fragment.side_files):,} written); "
+                    "nothing was committed, run it again"
+                )
     with ThreadPoolExecutor(max_workers=1 if local else 16) as pool:
         for (address, _, _), fault in zip(files, pool.map(lambda f: check(*f), files), strict=True):
             if fault is not None:
@@ -350,12 +391,27 @@ def delete_files(
         paths = [path for path in paths if path not in named]
         session = LanceFileSession(file_uri(uri, ""), _as_dict(storage_options))
         for path in paths:
-            # Raw data may lie in files of its own, in a folder of the data file's name.
-            for blob in session.list(path.removesuffix(".lance") + "/"):
+            for blob in session.list(_side_folder(path)):
                 session.delete_file(blob)
             session.delete_file(path)
     except (OSError, ValueError, DatasetError) as error:
         _LOGGER.warning("cannot delete unused files of %s: %s", uri, first_line(error))
+
+
+def _side_folder(path: str) -> str:
+    """Returns where the raw data of a data file may lie in files of its own."""
+    return path.removesuffix(".lance") + "/"
+
+
+def _side_files(
+    uri: str, paths: Sequence[str], storage_options: StorageOptions
+) -> tuple[tuple[str, int], ...]:
+    """Lists the files beside data files with their bytes; those of object stores count as 0."""
+    session = LanceFileSession(file_uri(uri, ""), _as_dict(storage_options))
+    found = sorted(name for path in paths for name in session.list(_side_folder(path)))
+    if not is_local(uri):
+        return tuple((name, 0) for name in found)
+    return tuple((name, os.stat(_local_path(file_uri(uri, name))).st_size) for name in found)
 
 
 def _named_files(uri: str, storage_options: StorageOptions) -> set[str]:
@@ -372,10 +428,15 @@ def is_local(uri: str) -> bool:
 
 def _local_fault(address: str, size: int, rows: int) -> str | None:
     try:
-        found = os.stat(_local_path(address)).st_size
+        with open(_local_path(address), "rb") as file:
+            found = file.seek(0, os.SEEK_END)
+            file.seek(max(0, found - len(_MAGIC)))
+            end = file.read()
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return None if found == size else f"has {found:,} bytes instead of {size:,}"
+    if found != size:
+        return f"has {found:,} bytes instead of {size:,}"
+    return None if end == _MAGIC else "does not end as a Lance file does"
 
 
 def _local_path(address: str) -> str:
@@ -427,7 +488,8 @@ def _as_dict(options: StorageOptions) -> dict[str, str] | None:
     return dict(options) if options else None
 
 
-def _size_of(batch: pa.RecordBatch) -> int:
+def size_of(batch: pa.RecordBatch) -> int:
+    """Returns the bytes of a batch in memory."""
     # All-null columns share their memory (see encoding.null_array).
     return sum(column.nbytes for column in batch.columns if column.null_count < len(column))
 

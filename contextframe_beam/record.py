@@ -64,6 +64,11 @@ def target_unique_id(unique_id: str | None, target_id: str) -> str:
     return (container + mark if mark else source + colon) + target_id
 
 
+#: The row that all writers of a dataset replace who have no other row in common.
+ANCHOR_URI = f"{RESERVED}anchor"
+ANCHOR_KEY = uuid_of(ANCHOR_URI)
+
+
 class FrameRecord:
     """One document on its way into a dataset, or read out of it.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import lance
@@ -20,12 +20,11 @@ import pyarrow as pa
 from contextframe_beam._json import dump_json
 from contextframe_beam.encoding import null_array
 from contextframe_beam.errors import ConnectorError, DatasetError, RecordError
-from contextframe_beam.record import RESERVED, uuid_of
+from contextframe_beam.record import ANCHOR_KEY as ANCHOR_KEY
+from contextframe_beam.record import ANCHOR_URI, RESERVED, uuid_of
 from contextframe_beam.schema import frame_schema
 
 _STATE_URI = f"{RESERVED}state:"
-ANCHOR_URI = f"{RESERVED}anchor"
-ANCHOR_KEY = uuid_of(ANCHOR_URI)
 
 #: Selects documents, not state rows.
 DOCUMENTS = "x_state IS NULL"
@@ -63,12 +62,13 @@ class RunSummary:
         failed: Items that went to the dead letters.
         fragments: Data files added.
         bytes: Their size.
+        kept: Why a mirror deleted nothing that it did not see; empty where it could.
     """
 
     run_id: str
-    mode: str
-    at: str
-    version: int
+    mode: str = ""
+    at: str = ""
+    version: int = 0
     written: int = 0
     replaced: int = 0
     deleted: int = 0
@@ -77,6 +77,20 @@ class RunSummary:
     failed: int = 0
     fragments: int = 0
     bytes: int = 0
+    kept: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is stored; earlier releases do not read a `kept` that says something."""
+        stored = dict(vars(self))
+        if not self.kept:
+            del stored["kept"]
+        return stored
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunSummary:
+        """Reads what this release or another one stored; fields that are unknown are left out."""
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: one for name, one in value.items() if name in known})
 
 
 _COUNTS = (
@@ -158,7 +172,7 @@ class SourceState:
             "name": self.name,
             "identity": dict(self.identity),
             "partitions": dict(self.partitions),
-            "runs": [vars(run) for run in self.runs],
+            "runs": [run.to_json() for run in self.runs],
         }
         if self.backfill:
             value["backfill"] = dict(self.backfill)
@@ -187,10 +201,10 @@ class SourceState:
             value = json.loads(text)
             return cls(
                 source=str(value["source"]),
-                name=str(value["name"]),
-                identity=dict(value["identity"]),
-                partitions=dict(value["partitions"]),
-                runs=tuple(RunSummary(**run) for run in value["runs"]),
+                name=str(value.get("name", "")),
+                identity=dict(value.get("identity", {})),
+                partitions=dict(value.get("partitions", {})),
+                runs=tuple(RunSummary.from_json(run) for run in value["runs"]),
                 backfill=dict(value.get("backfill") or {}),
             )
         except (ValueError, KeyError, TypeError) as error:
@@ -200,13 +214,35 @@ class SourceState:
             ) from error
 
 
+@dataclass(frozen=True)
+class StateRows:
+    """The rows of one version that are not documents.
+
+    Attributes:
+        states: The state of every source that the dataset knows, by source id.
+        addresses: Where the row of each key is, the anchor's included.
+    """
+
+    states: Mapping[str, SourceState] = field(default_factory=dict)
+    addresses: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
+    """Reads the states of a dataset and where they are."""
+    if "x_state" not in dataset.schema.names:
+        return StateRows()
+    table = dataset.to_table(columns=["uuid", "x_state"], filter=STATES, with_row_address=True)
+    rows = list(zip(table["uuid"].to_pylist(), table["x_state"].to_pylist(), strict=True))
+    states = [SourceState.from_json(text) for key, text in rows if key != ANCHOR_KEY]
+    return StateRows(
+        {state.source: state for state in states},
+        {key: int(at) for (key, _), at in zip(rows, table["_rowaddr"].to_pylist(), strict=True)},
+    )
+
+
 def read_states(dataset: lance.LanceDataset) -> dict[str, SourceState]:
     """Returns the state of every source that the dataset knows, by source id."""
-    if "x_state" not in dataset.schema.names:
-        return {}
-    table = dataset.to_table(columns=["x_state"], filter=f"{STATES} AND uuid != '{ANCHOR_KEY}'")
-    states = (SourceState.from_json(text) for text in table["x_state"].to_pylist())
-    return {state.source: state for state in states}
+    return dict(read_state_rows(dataset).states)
 
 
 def state_rows(states: Iterable[SourceState], *, anchor: bool, embed_dim: int) -> pa.RecordBatch:

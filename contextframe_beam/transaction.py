@@ -14,7 +14,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from lance.dataset import LanceOperation, Transaction
 
 from contextframe_beam.errors import CommitError, ConcurrentRunError, DatasetError
 from contextframe_beam.fragments import StorageOptions, WrittenFragment, first_line, open_dataset
+from contextframe_beam.removal import Removal
 
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 20
@@ -37,50 +37,6 @@ T = TypeVar("T")
 
 class ConflictError(Exception):
     """The dataset changed under a transaction, which may be built anew and tried again."""
-
-
-@dataclass(frozen=True)
-class Removal:
-    """Rows to be removed from the fragments of one dataset version.
-
-    Attributes:
-        removed_fragment_ids: Fragments that lose all their rows.
-        updated_fragments: Fragments that lose some.
-        rows: Number of rows removed.
-    """
-
-    removed_fragment_ids: Sequence[int]
-    updated_fragments: Sequence[Any]
-    rows: int
-
-
-def remove_keys(dataset: lance.LanceDataset, keys: pa.Array) -> Removal:
-    """Finds the rows whose uuid is among `keys`, to be removed in a transaction.
-
-    Raises:
-        DatasetError: the removal cannot be written down.
-    """
-    if not len(keys):
-        return Removal([], [], 0)
-    table = pa.table({"uuid": keys.unique()})
-    try:
-        transaction, counts = (
-            dataset.merge_insert("uuid")
-            .use_index(False)
-            .when_matched_delete()
-            .execute_uncommitted(table)
-        )
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"cannot remove rows from {dataset.uri}: {first_line(error)}; "
-            "check space and permissions there"
-        ) from error
-    operation: Any = transaction.operation
-    return Removal(
-        operation.removed_fragment_ids,
-        operation.updated_fragments,
-        int(counts["num_deleted_rows"]),
-    )
 
 
 def commit_update(

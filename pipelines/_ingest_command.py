@@ -53,11 +53,12 @@ def _own_options() -> list[SectionOption]:
         SectionOption(
             ["--mode"],
             section=_DESTINATION,
-            type=click.Choice(["create", "append", "overwrite", "upsert"]),
+            type=click.Choice(["create", "append", "overwrite", "upsert", "mirror"]),
             default="upsert",
             show_default=True,
-            help="upsert replaces documents of the same id and leaves unchanged ones alone; append "
-            "adds without looking; overwrite replaces the whole dataset; create wants none there.",
+            help="upsert replaces documents of the same id and leaves unchanged ones alone; mirror "
+            "also deletes those of this source that it no longer has; append adds without looking; "
+            "overwrite replaces the whole dataset; create wants none there.",
         ),
         SectionOption(
             ["--embed-dim"],

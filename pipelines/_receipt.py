@@ -45,6 +45,8 @@ class Outcome:
         if receipt.failed:
             kept = f", kept in {self.dead_letters}" if self.dead_letters else ""
             lines.append(f"{_items(receipt.failed)} failed{kept}")
+        if receipt.kept:
+            lines.append(f"nothing was deleted that the run did not see, because {receipt.kept}")
         size = ""
         if receipt.bytes:
             size = f", {in_bytes(receipt.bytes)} in {_files(receipt.fragments)}"

@@ -100,7 +100,7 @@ def ingest(
         )
     pipeline_options(runner, workers, beam_args)  # refuses wrong ones before anything is read
     letters = dead_letters or default_dead_letters(to, run_id)
-    # What an overwrite does not read is gone, so it must not read changes only.
+    # What these do not read is gone, so they must not read changes only.
     full = full or mode in ("overwrite", "mirror")
     state = _state_of(connector, to, sync_kwargs, storage_options)
     resume_from = dict(state.partitions) if state is not None and not full else {}

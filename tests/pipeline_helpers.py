@@ -11,7 +11,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
-from contextframe_beam import FrameDataset, FrameRecord
+from contextframe_beam import Deletion, FrameDataset, FrameRecord
 from contextframe_beam.connectors import (
     BaseConnector,
     Page,
@@ -246,16 +246,31 @@ def begin(to: Path | str, run_id: str = "run-1", mode: str = "upsert", **options
 
 def write(
     run: Run,
-    *records: FrameRecord | Any,
+    *records: FrameRecord | Deletion | Any,
     source: SourceInfo = SOURCE,
     state: dict[str, Any] | None = None,
+    partial: str = "",
 ) -> Written:
     """Writes what the workers of a run would: one data file of these records or ids."""
-    made = [one if isinstance(one, FrameRecord) else document(one) for one in records]
+    deletions = [(one, None) for one in records if isinstance(one, Deletion)]
+    made = [
+        one if isinstance(one, FrameRecord) else document(one)
+        for one in records
+        if not isinstance(one, Deletion)
+    ]
     writer = _WriteFragmentsDoFn(run)
     writer.start_bundle()
     batch = FrameBatch(
-        made, made, "all", source=source, read=len(made), state=state, planned=1, finished=1
+        made,
+        made,
+        "all",
+        source=source,
+        read=len(records),
+        state=state,
+        planned=1,
+        finished=1,
+        partial=partial,
+        deletions=deletions,
     )
     writer.process(encode_batch(batch, run.embed_dim))
     ((_, written),) = (element.value for element in writer.finish_bundle())

@@ -255,6 +255,7 @@ class TestIngest:
             "rows_dropped": 0,
             "failed": 0,
             "fragments": 1,
+            "kept": "",
             "already_committed": False,
             "to": str(kb),
             "dead_letters": None,
@@ -358,7 +359,7 @@ class TestConnectorArguments:
             "--folder PATH",
             "--since INTEGER The first note. [default: 0]",
             "--to DATASET",
-            "--mode [create|append|overwrite|upsert]",
+            "--mode [create|append|overwrite|upsert|mirror]",
         ):
             assert part in text, part
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.errors import CommitError
-from contextframe_beam.fragments import WrittenFragment
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms._commit import commit_run
-from contextframe_beam.transforms._duplicates import Deduplicated, drop_duplicates
-from contextframe_beam.transforms._keys import contains, fingerprints, repeated
+from contextframe_beam.transforms._duplicates import drop_duplicates
 from contextframe_beam.transforms._written import Written
 from tests.pipeline_helpers import (
     EVERY_WAY,
@@ -234,17 +231,15 @@ class TestRows:
     def test_no_files_have_no_duplicates(self, kb):
         started = begin(kb)
         found = drop_duplicates(started.destination, [], started.schema)
-        assert found == Deduplicated([], found.keys)
-        assert len(found.keys) == 0
+        assert (found.fragments, len(found.keys), len(found.deleted)) == ([], 0, 0)
 
     def test_files_that_cannot_be_read_are_refused(self, kb):
         started = begin(kb)
         written = write(started, 1)
-        made_up = WrittenFragment(
-            written.fragments[0].metadata.replace(written.fragments[0].paths[0], "gone.lance"), 1, 1
-        )
+        (file,) = written.fragments
+        gone = replace(file, metadata=file.metadata.replace(file.paths[0], "gone.lance"))
         with pytest.raises(CommitError, match="cannot be read again"):
-            drop_duplicates(started.destination, [made_up], started.schema)
+            drop_duplicates(started.destination, [file, gone], started.schema)
 
 
 class TestAgainstUnchangedRows:
@@ -305,34 +300,3 @@ class TestAgainstUnchangedRows:
             assert counted == len(items)
             assert receipt.rows_written + receipt.rows_unchanged == len(days)
         assert receipt.rows_written == 0
-
-
-class TestKeys:
-    @given(st.lists(st.uuids(), unique=True), st.data())
-    def test_equal_keys_have_equal_fingerprints_and_no_others_do(self, uuids, data):
-        keys = [str(key) for key in uuids]
-        keys += data.draw(st.lists(st.sampled_from(keys), max_size=5)) if keys else []
-        cut = data.draw(st.integers(0, len(keys)))
-        chunks = pa.chunked_array([keys[:cut], keys[cut:]], pa.string())
-        marked = repeated(fingerprints(chunks))
-        assert marked.tolist() == [keys.count(key) > 1 for key in keys]
-
-    def test_keys_that_count_up_differ(self):
-        keys = [f"00000000-0000-7000-8000-{number:012x}" for number in range(100_000)]
-        assert len(np.unique(fingerprints(pa.chunked_array([keys])))) == len(keys)
-
-    def test_slices_have_the_fingerprints_of_their_rows(self):
-        keys = pa.array([f"00000000-0000-4000-8000-{number:012}" for number in range(10)])
-        whole = fingerprints(pa.chunked_array([keys]))
-        assert (fingerprints(pa.chunked_array([keys.slice(3, 4)])) == whole[3:7]).all()
-
-    def test_what_is_no_uuid_is_like_no_key(self):
-        keys = pa.chunked_array([["x", None, "y" * 36, "ä" * 18, "", "z" * 37]])
-        nil = fingerprints(pa.chunked_array([["00000000-0000-0000-0000-000000000000"]]))[0]
-        assert (fingerprints(keys) == nil).tolist() == [True, True, False, False, True, True]
-
-    @given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))
-    def test_membership(self, numbers, wanted):
-        ordered = np.sort(np.array(wanted, np.uint64))
-        found = contains(ordered, np.array(numbers, np.uint64))
-        assert found.tolist() == [number in wanted for number in numbers]

@@ -99,7 +99,8 @@ class TestWriting:
     def test_a_fragment_is_described_by_a_few_bytes_of_text(self, tmp_path):
         [fragment] = write_rows(Destination(str(tmp_path / "kb")), [rows(3), rows(4, start=3)])
         assert fragment.rows == 7
-        assert WrittenFragment.of(fragment.to_lance()) == fragment
+        assert WrittenFragment.of(fragment.to_lance(), fragment.keys) == fragment
+        assert len(fragment.keys) == 7 * 16
         sizes = [(tmp_path / "kb/data" / path).stat().st_size for path in fragment.paths]
         assert fragment.size == sum(sizes)
         assert len(fragment.metadata) < 1000
@@ -138,7 +139,7 @@ class TestWriting:
 class TestBackpressure:
     def test_rows_that_wait_for_the_encoder_are_bounded(self, tmp_path, monkeypatch):
         batch = rows(10, text="x" * 1000)
-        size = fragments._size_of(batch)
+        size = fragments.size_of(batch)
         monkeypatch.setattr(fragments, "_BUFFER_BYTES", 3 * size)
         writer = FragmentWriter(Destination(str(tmp_path / "kb")), SCHEMA)
         most = 0
@@ -158,7 +159,7 @@ class TestBackpressure:
     def test_missing_vectors_take_no_room_in_it(self):
         batch, _ = encode_records([FrameRecord("a")] * 1000, embed_dim=1536)
         assert batch["vector"].nbytes > 6_000_000
-        assert fragments._size_of(batch) < 500_000
+        assert fragments.size_of(batch) < 500_000
 
 
 class TestGivingUp:

@@ -1,6 +1,7 @@
 """What a dataset remembers of its sources: a row each, which moves with the data."""
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from contextframe_beam import ConnectorError, DatasetError, FrameDataset, RunSummary, SourceState
 from contextframe_beam.dataset import adopt
 from contextframe_beam.fragments import Destination, write_rows
+from contextframe_beam.removal import Removal
 from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, read_states, state_rows
-from contextframe_beam.transaction import Removal, commit_update
+from contextframe_beam.transaction import commit_update
 from tests.frame_strategies import EMBED_DIM, json_objects, texts
 
 counts = st.integers(0, 10**9)
@@ -61,11 +63,20 @@ class TestJson:
         with pytest.raises(DatasetError, match=r"state row.*cannot be read.*newer release"):
             SourceState.from_json(text)
 
-    def test_a_run_with_fields_of_a_newer_release_is_an_error_too(self):
-        value = json.loads(SourceState("s", runs=(run(1),)).to_json())
+    def test_runs_with_more_or_fewer_fields_than_ours_are_read(self):
+        state = SourceState("s", runs=(run(1),))
+        value = json.loads(state.to_json())
         value["runs"][0]["energy"] = 5
-        with pytest.raises(DatasetError, match="newer release"):
-            SourceState.from_json(json.dumps(value))
+        value["energy"] = 5
+        assert SourceState.from_json(json.dumps(value)) == state
+        value["runs"] = [{"run_id": "early"}]
+        assert SourceState.from_json(json.dumps(value)).run("early") == RunSummary("early")
+
+    def test_earlier_releases_read_what_says_nothing_new(self):
+        stored = json.loads(SourceState("s", runs=(run(1),)).to_json())
+        assert "kept" not in stored["runs"][0]
+        told = SourceState("s", runs=(replace(run(1), kept="a filter"),))
+        assert SourceState.from_json(told.to_json()) == told
 
     @pytest.mark.parametrize(
         "cursor", [{1, 2}, float("nan"), b"bytes", "\ud800", {1: "x"}, object()]

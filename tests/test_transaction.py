@@ -18,14 +18,13 @@ from contextframe_beam import (
 from contextframe_beam.dataset import adopt
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.fragments import Destination, write_rows
+from contextframe_beam.removal import Removal, remove_keys
 from contextframe_beam.schema import FORMAT_COLUMNS, OWN_COLUMNS, STORAGE_VERSIONS
 from contextframe_beam.state import ANCHOR_KEY, state_rows
 from contextframe_beam.transaction import (
     ConflictError,
-    Removal,
     commit_overwrite,
     commit_update,
-    remove_keys,
     with_retries,
 )
 

@@ -17,10 +17,13 @@ from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import BaseConnector
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.errors import ConcurrentRunError
+from contextframe_beam.keys import KeySet, Numbers
+from contextframe_beam.removal import RowNumbers, scan_rows
 from contextframe_beam.schema import FORMAT_COLUMNS
 from contextframe_beam.transforms import _unchanged
 from contextframe_beam.transforms._commit import commit_run
-from contextframe_beam.transforms._unchanged import KnownDigests, LeftAlone, heads_of
+from contextframe_beam.transforms._seen import SeenRows
+from contextframe_beam.transforms._unchanged import StoredRows, pack, unpack
 from tests.pipeline_helpers import (
     EMBED_DIM,
     EVERY_WAY,
@@ -210,6 +213,7 @@ class TestWhatCounts:
     def test_too_many_stored_documents_are_written_again_instead(self, kb, monkeypatch):
         run(documents(1, 2, 3), kb)
         monkeypatch.setattr(_unchanged, "MAX_DIGESTS", 2)
+        monkeypatch.setattr(_unchanged, "FEW_DIGESTS", 2)
         receipt = run(documents(1, 2, 3), kb)
         assert (receipt.rows_written, receipt.rows_replaced, receipt.rows_unchanged) == (3, 3, 0)
 
@@ -265,57 +269,65 @@ def digests(*values: int) -> pa.Array:
     return pa.array([value.to_bytes(16, "big") for value in values], pa.binary(16))
 
 
-# Few different halves, so that digests share one.
-HALF = st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])
-DIGEST = st.builds(lambda high, low: high << 64 | low, HALF, HALF)
+def digests_of(*records: FrameRecord) -> Numbers:
+    rows, _ = encode_records(records, embed_dim=EMBED_DIM, source=SOURCE.source_id)
+    return Numbers.of_digests(rows["x_digest"])
 
 
-class TestDigests:
-    @given(stored=st.lists(DIGEST), asked=st.lists(DIGEST), start=st.integers(0, 3))
-    def test_a_digest_is_known_when_a_stored_row_has_it(self, stored, asked, start):
-        known = KnownDigests(digests(*[0] * start, *stored).slice(start))
-        found = known.contains(digests(*[7] * start, *asked).slice(start))
-        assert found.tolist() == [digest in stored for digest in asked]
-        assert len(known) == len(stored)
+@pytest.fixture(params=["by a scan", "all of them loaded"])
+def few(request, monkeypatch) -> None:
+    """Both ways of finding digests."""
+    if request.param != "by a scan":
+        monkeypatch.setattr(_unchanged, "FEW_DIGESTS", 0)
 
-    def test_rows_met_are_found_by_key_and_digest(self, kb):
+
+@pytest.mark.usefixtures("few")
+class TestStoredRows:
+    def test_rows_are_found_by_their_digests(self, kb):
         started = begin(kb)
         commit_run(started, write(started, *range(100)))
-        rows, _ = encode_records(
-            [document(number) for number in (3, 5, 500)],
-            embed_dim=EMBED_DIM,
-            source=SOURCE.source_id,
-        )
-        heads = heads_of(rows["x_digest"]).tobytes()
-        met = LeftAlone([heads[:8], heads[8:], heads[:8]])
-        assert (len(met), met.items) == (3, 4)
-        keys = pa.chunked_array([[document(number).uuid for number in (1, 5, 3, 700)]])
-        found = met.rows_of(lance.dataset(str(kb)), keys, ["uri"])
-        assert sorted(found["uri"].to_pylist()) == ["doc:3", "doc:5"]
+        dataset = lance.dataset(str(kb))
+        stored = StoredRows(dataset, SOURCE.source_id)
+        found = stored.find(digests_of(*map(document, (5, "new", 3, 5))))
+        assert (found < 0).tolist() == [False, True, False, False]
+        assert found[0] == found[3]
+        addresses = RowNumbers(dataset).addresses(found[[0, 2]])
+        keys = {
+            int(at): key
+            for batch, ats in scan_rows(dataset, ["uuid"])
+            for at, key in zip(ats, batch["uuid"].to_pylist(), strict=True)
+        }
+        assert [keys[int(at)] for at in addresses] == [document(5).uuid, document(3).uuid]
 
-    def test_they_are_found_among_deleted_rows_and_rows_of_other_programs(self, kb):
-        rows, _ = encode_records([document(f"f{n}") for n in range(50)], embed_dim=EMBED_DIM)
+    def test_other_sources_rows_and_those_of_other_programs_are_not(self, kb):
+        rows, _ = encode_records([document("f")], embed_dim=EMBED_DIM)
         table = pa.Table.from_batches([rows]).select(list(FORMAT_COLUMNS))
-        lance.write_dataset(table, str(kb), max_rows_per_file=20)
-        for first in range(0, 300, 100):
-            started = begin(kb, f"run-{first}")
-            commit_run(started, write(started, *range(first, first + 100)))
-        lance.dataset(str(kb)).delete("uri LIKE '%7%' OR uri LIKE '%f1%'")
-        newer = [document(n, "n", timestamp="2026-01-02") for n in range(0, 300, 3)]
-        started = begin(kb, "newer")
-        commit_run(started, write(started, *newer))
-        lance.dataset(str(kb)).delete("uri LIKE '%9%'")
-        started = begin(kb, "again")
-        older = [document(n, "o", timestamp="2026-01-01") for n in range(0, 300, 3)]
-        receipt = commit_run(started, write(started, *newer, *older))
-        left = [n for n in range(0, 300, 3) if "9" not in str(n)]
-        assert (receipt.rows_unchanged, receipt.rows_dropped) == (len(left), 100)
-        assert {texts_in(kb)[str(n)] for n in range(0, 300, 3)} == {"n"}
-
-    def test_nothing_met_is_nothing_found(self, kb):
+        lance.write_dataset(table, str(kb))
         started = begin(kb)
         commit_run(started, write(started, 1))
-        met = LeftAlone([])
-        keys = pa.chunked_array([[document(1).uuid]])
-        assert met.rows_of(lance.dataset(str(kb)), keys, ["uri"]).num_rows == 0
-        assert np.array_equal(heads_of(digests()), np.zeros(0, np.uint64))
+        stored = StoredRows(lance.dataset(str(kb)), "another")
+        assert stored.find(digests_of(document(1), document("f"))).tolist() == [-1, -1]
+        nothing = Numbers.of_digests(digests(0))
+        assert StoredRows(lance.dataset(str(kb)), SOURCE.source_id).find(nothing).tolist() == [-1]
+
+    def test_rows_met_are_found_by_their_keys(self, kb):
+        started = begin(kb)
+        commit_run(started, write(started, *range(300)))
+        lance.dataset(str(kb)).delete("uri LIKE '%7%'")
+        dataset = lance.dataset(str(kb))
+        stored = StoredRows(dataset, SOURCE.source_id)
+        met = stored.find(digests_of(*map(document, (3, 255, 8))))
+        seen = SeenRows(dataset, [pack(met[:1]), pack(met[1:]), pack(met[:1])])
+        assert len(seen) == 3
+        keys = KeySet.of(pa.array([document(number).uuid for number in (1, 255, 3, 700)]))
+        assert sorted(seen.of_keys(keys, ["uri"])["uri"].to_pylist()) == ["doc:255", "doc:3"]
+
+
+class TestPacking:
+    @given(st.lists(st.lists(st.integers(0, 2**40))))
+    def test_row_numbers_come_out_once_and_in_order(self, parts):
+        packed = [pack(np.array(part, np.int64)) for part in parts]
+        assert unpack(packed).tolist() == sorted({number for part in parts for number in part})
+
+    def test_rows_met_one_after_another_take_next_to_nothing(self):
+        assert len(pack(np.arange(1_000_000))) < 50_000

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from typing import Any
 
 import lance
 import numpy as np
@@ -34,30 +35,31 @@ from contextframe_beam.fragments import (
     write_rows,
 )
 from contextframe_beam.history import rollback_after
+from contextframe_beam.keys import KeySet, Numbers, NumberSet, numbers_of
+from contextframe_beam.removal import Addresses, find_rows, no_addresses, remove_rows
 from contextframe_beam.schema import embed_dim_of, frame_schema
 from contextframe_beam.state import (
     ANCHOR_KEY,
+    DOCUMENTS,
     NO_SOURCE,
     RunSummary,
     SourceState,
+    StateRows,
+    read_state_rows,
     read_states,
     state_rows,
 )
-from contextframe_beam.transaction import (
-    commit_overwrite,
-    commit_update,
-    remove_keys,
-    with_retries,
-)
+from contextframe_beam.transaction import commit_overwrite, commit_update, with_retries
 from contextframe_beam.transforms._duplicates import (
     ORDER_COLUMNS,
     Deduplicated,
+    Deletions,
     drop_duplicates,
+    keys_of,
 )
 from contextframe_beam.transforms._failures import FailureLimit
-from contextframe_beam.transforms._keys import contains, fingerprints
 from contextframe_beam.transforms._overtaken import replaced_by_others
-from contextframe_beam.transforms._unchanged import LeftAlone
+from contextframe_beam.transforms._seen import SeenRows, rows_of_sources
 from contextframe_beam.transforms._written import SourceTally, Written
 from contextframe_beam.transforms.receipt import CommitReceipt
 
@@ -71,7 +73,7 @@ class Run:
 
     Attributes:
         uri: The dataset.
-        mode: create, append, overwrite or upsert.
+        mode: create, append, overwrite, upsert or mirror.
         run_id: Its name; a run of a name that was committed is not committed again.
         embed_dim: The dataset's vector length.
         base_version: The dataset's version when the run began; None where there was none.
@@ -90,6 +92,11 @@ class Run:
     storage_version: str
     failures: FailureLimit
     dead_letters: str | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it replaces stored rows of its keys, and leaves those alone that are the same."""
+        return self.mode in ("upsert", "mirror")
 
     @property
     def schema(self) -> pa.Schema:
@@ -133,12 +140,17 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
     _check_complete(run, written)
     run.failures.check(written, run.dead_letters)
     check_files(run.uri, written.fragments, run.storage_options)
-    met = LeftAlone(written.unchanged)
-    unique = drop_duplicates(
-        run.destination, written.fragments, run.schema, lambda keys: _met_rows(run, met, keys)
+    seen = _seen_rows(run, written)
+    deletions = Deletions.concat(
+        part for tally in written.sources.values() for part in tally.deletions
     )
+    contested = None
+    if seen is not None:
+        keys = Numbers.concat([keys_of(written.fragments), deletions.keys])
+        contested = seen.of_keys(KeySet(keys), ORDER_COLUMNS)
+    unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
     attempts: list[WrittenFragment] = []
-    plan = _Plan(run, written, unique, len(met) - unique.outdated, met.items, attempts)
+    plan = _Plan(run, written, unique, seen, attempts)
     receipt = None
     try:
         receipt = with_retries(run.uri, lambda: _attempt(plan))
@@ -151,11 +163,11 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
             delete_files(run.uri, unique.rewritten, run.storage_options)
 
 
-def _met_rows(run: Run, met: LeftAlone, keys: pa.ChunkedArray) -> pa.Table | None:
-    if not len(met):
-        return None
-    base = _base(run)
-    return None if base is None else met.rows_of(base, keys, ORDER_COLUMNS)
+def _seen_rows(run: Run, written: Written) -> SeenRows | None:
+    """Returns the rows that the run met unchanged; None where there are none."""
+    unchanged = [part for tally in written.sources.values() for part in tally.unchanged]
+    base = _base(run) if unchanged else None
+    return SeenRows(base, unchanged) if base is not None else None
 
 
 @dataclass(frozen=True)
@@ -166,17 +178,38 @@ class _Plan:
         run: The run.
         written: What its workers reported.
         unique: Its data files, keys once.
-        unchanged: Stored documents that stay as they are.
-        met: Items of the run that were such a document, or were when it was read.
+        seen: The stored rows that the run met unchanged; None where there are none.
         attempts: The data file of state rows of each attempt, in order; attempts add to it.
     """
 
     run: Run
     written: Written
     unique: Deduplicated
-    unchanged: int
-    met: int
+    seen: SeenRows | None
     attempts: list[WrittenFragment]
+
+    @property
+    def unchanged(self) -> int:
+        """Stored documents that stay as they are."""
+        return len(self.seen) - self.unique.outdated if self.seen is not None else 0
+
+    @property
+    def met(self) -> int:
+        """Items of the run that were such a document, or were when they were read."""
+        return sum(tally.met for tally in self.tallies)
+
+    @property
+    def kept(self) -> str:
+        """Why a mirror must not delete what it did not see; empty where it may."""
+        if self.run.mode != "mirror":
+            return ""
+        reasons = sorted({reason for tally in self.tallies for reason in tally.partial})
+        if self.written.failed:
+            some = "1 item" if self.written.failed == 1 else f"{self.written.failed:,} items"
+            reasons.append(f"{some} failed")
+        if NO_SOURCE in self.written.sources:
+            reasons.append("records that no connector made belong to no source")
+        return "; ".join(reasons)
 
     @property
     def tallies(self) -> list[SourceTally]:
@@ -237,6 +270,7 @@ def _receipt_of(summary: RunSummary) -> CommitReceipt:
         failed=summary.failed,
         fragments=summary.fragments,
         bytes=summary.bytes,
+        kept=summary.kept,
     )
 
 
@@ -248,6 +282,12 @@ def _check_complete(run: Run, written: Written) -> None:
                 f"reached the commit of run {run.run_id}; nothing was committed. The runner lost "
                 "or repeated elements; run it again, on one worker if it happens again"
             )
+    if written.announced != len(written.fragments):
+        raise CommitError(
+            f"only {len(written.fragments):,} of the {written.announced:,} data files that the "
+            f"workers wrote reached the commit of run {run.run_id}; nothing was committed. The "
+            "runner lost or repeated elements; run it again, on one worker if it happens again"
+        )
 
 
 def _attempt(plan: _Plan) -> CommitReceipt:
@@ -260,11 +300,12 @@ def _attempt(plan: _Plan) -> CommitReceipt:
             )
         return _create(plan)
     _require_no_rollback(run, dataset)
-    if run.mode in ("append", "upsert"):
+    if run.mode == "append" or run.replaces:
         _require_same_columns(run, dataset)
         dataset = adopt(dataset, run.storage_options)
     # From here on all is decided from one version: what is committed later makes us start again.
-    states = read_states(dataset)
+    rows = read_state_rows(dataset)
+    states = rows.states
     earlier = _receipt_of_earlier(run.run_id, dataset, states)
     if earlier is not None:
         return earlier
@@ -275,7 +316,7 @@ def _attempt(plan: _Plan) -> CommitReceipt:
     if run.mode == "overwrite":
         return _overwrite(plan, dataset, states)
     _require_same_sources(plan, dataset, states)
-    return _update(plan, dataset, states)
+    return _update(plan, dataset, rows)
 
 
 def _create(plan: _Plan) -> CommitReceipt:
@@ -297,11 +338,12 @@ def _overwrite(
             f"{run.run_id} was reading, and overwriting it would lose that; nothing was "
             "committed, run it again"
         )
-    documents = "x_state IS NULL" if "x_state" in dataset.schema.names else None
-    stored = fingerprints(dataset.to_table(columns=["uuid"], filter=documents)["uuid"])
-    replaced = int(contains(np.sort(fingerprints(plan.unique.keys)), stored).sum())
+    documents = DOCUMENTS if "x_state" in dataset.schema.names else None
+    stored = dataset.count_rows(filter=documents)
+    found, _ = find_rows(dataset, KeySet(plan.unique.keys))
+    replaced = len(found)
     summary = _summary(
-        plan, version=dataset.version + 1, replaced=replaced, deleted=len(stored) - replaced
+        plan, version=dataset.version + 1, replaced=replaced, deleted=stored - replaced
     )
     return _replace_all(plan, dataset.version, states, summary)
 
@@ -334,22 +376,33 @@ def _replace_all(
     )
 
 
-def _update(
-    plan: _Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
-) -> CommitReceipt:
-    """Adds the run's rows, and removes those of their keys when it is an upsert."""
-    run = plan.run
+def _update(plan: _Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitReceipt:
+    """Adds the run's rows, and removes what they replace and what is deleted."""
+    run, unique = plan.run, plan.unique
+    _refuse_own_keys(plan, rows)
     sources = [tally.info.source_id for tally in plan.tallies]
-    own = [states[source].key for source in sources if source in states]
+    own = [rows.states[source].key for source in sources if source in rows.states]
     # The state row guards against the source's other runs. Runs of other sources may bring the
     # same new key, and a source's first run has no row yet: these meet at the anchor.
-    anchored = run.mode == "upsert" or len(own) < len(sources)
-    guards = [*own, ANCHOR_KEY] if anchored else own
-    keys = plan.unique.keys if run.mode == "upsert" else pa.chunked_array([], pa.string())
-    gone = [deletion.key for tally in plan.tallies for deletion in tally.deletions]
-    keys = pa.chunked_array([*keys.chunks, pa.array(gone, pa.string())])
-    removal = remove_keys(dataset, pa.chunked_array([*keys.chunks, pa.array(guards, pa.string())]))
-    summary = _summary(plan, version=dataset.version + 1, replaced=removal.rows - len(guards))
+    anchored = run.replaces or len(own) < len(sources)
+    guards = np.array(
+        [rows.addresses[key] for key in ([*own, ANCHOR_KEY] if anchored else own)], np.uint64
+    )
+    matched, replaced = no_addresses(), 0
+    if run.replaces:
+        keys = KeySet(Numbers.concat([unique.keys, unique.deleted]))
+        matched, places = find_rows(dataset, keys)
+        replaced = int((places < len(unique.keys)).sum())
+    unseen = _unseen(plan, dataset)
+    own_rows = np.array(list(rows.addresses.values()), np.uint64)
+    documents = np.setdiff1d(np.union1d(matched, unseen), own_rows)
+    removal = remove_rows(dataset, np.concatenate([documents, guards]))
+    summary = _summary(
+        plan,
+        version=dataset.version + 1,
+        replaced=replaced,
+        deleted=len(documents) - replaced,
+    )
     return _answer(
         plan,
         summary,
@@ -361,9 +414,37 @@ def _update(
             storage_options=run.storage_options,
         ),
         state_rows(
-            _own_states(plan, states, summary).values(), anchor=anchored, embed_dim=run.embed_dim
+            _own_states(plan, rows.states, summary).values(),
+            anchor=anchored,
+            embed_dim=run.embed_dim,
         ),
     )
+
+
+def _unseen(plan: _Plan, dataset: lance.LanceDataset) -> Addresses:
+    """Returns the rows of a complete mirror's sources that it did not meet unchanged."""
+    if plan.run.mode != "mirror" or plan.kept:
+        return no_addresses()
+    sources = [tally.info.source_id for tally in plan.tallies]
+    if plan.seen is None:
+        return rows_of_sources(dataset, sources)
+    return plan.seen.others(dataset, sources)
+
+
+def _refuse_own_keys(plan: _Plan, rows: StateRows) -> None:
+    """Refuses documents under the key of a state row: readers and commits would mix them up."""
+    stated = [*rows.addresses, *(SourceState(t.info.source_id).key for t in plan.tallies)]
+    numbers, _ = numbers_of(pa.array(stated, pa.string()))
+    brought = NumberSet(numbers)
+    for keys in (plan.unique.keys, plan.unique.deleted):
+        found = brought.find(keys)
+        if (found >= 0).any():
+            key = stated[int(found.max())]
+            raise CommitError(
+                f"run {plan.run.run_id} has a document with the uuid {key}, the key of a row that "
+                f"{plan.run.uri} has of its own; nothing was committed. Give it another uuid, or "
+                "leave it to be made from the unique_id"
+            )
 
 
 def _require_same_sources(
@@ -371,14 +452,18 @@ def _require_same_sources(
 ) -> None:
     """Refuses decisions that were made from a state or rows which others have changed since."""
     run = plan.run
-    dependent = [tally for tally in plan.tallies if tally.unchanged or tally.partitions]
+    dependent = [
+        tally
+        for tally in plan.tallies
+        if tally.unchanged or tally.partitions or run.mode == "mirror"
+    ]
     if not dependent:
         return
     base = _base(run)
     known = {} if base is None else read_states(base)
     for tally in dependent:
         before, now = known.get(tally.info.source_id), states.get(tally.info.source_id)
-        if (before.runs[-1:] if before else ()) != (now.runs[-1:] if now else ()):
+        if _progress(before) != _progress(now):
             raise ConcurrentRunError(
                 f"another run of {tally.info.name} was committed to {run.uri} while run "
                 f"{run.run_id} was reading; nothing of this one was committed, run it again"
@@ -390,6 +475,10 @@ def _require_same_sources(
                 f"documents of {tally.info.name} in {run.uri} were replaced by others while run "
                 f"{run.run_id} was reading; nothing of this one was committed, run it again"
             )
+
+
+def _progress(state: SourceState | None) -> tuple[Any, ...]:
+    return (state.runs[-1:], dict(state.partitions)) if state else ((), {})
 
 
 def _base(run: Run) -> lance.LanceDataset | None:
@@ -447,6 +536,7 @@ def _summary(plan: _Plan, *, version: int, replaced: int = 0, deleted: int = 0) 
         failed=plan.written.failed,
         fragments=len(unique.fragments),
         bytes=sum(fragment.size for fragment in unique.fragments),
+        kept=plan.kept,
     )
 
 

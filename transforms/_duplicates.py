@@ -1,23 +1,24 @@
-"""Keys that occur twice in one run: the newest row stays, whoever wrote it when.
+"""Keys that occur twice in one run: the newest stays, whoever wrote it when.
 
-The rows are in data files that are not committed yet. Only their keys are read; where a key is
-doubled, the files with rows to drop are written again without them. A row that the run met
-unchanged, and so did not write, takes part as well: an older one of its key must not replace it.
+The rows are in data files that are not committed yet. Their keys are known; of doubled ones the
+timestamps are read, and the files with rows to drop are written again without them. A row that
+the run met unchanged, and so did not write, takes part as well: an older one of its key must not
+replace it. So does a deletion.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias
 
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.encoding import decode_rows
 from contextframe_beam.errors import CommitError
 from contextframe_beam.fragments import (
@@ -27,8 +28,8 @@ from contextframe_beam.fragments import (
     delete_files,
     first_line,
 )
+from contextframe_beam.keys import Numbers, NumberSet, numbers_of
 from contextframe_beam.preview import preview
-from contextframe_beam.transforms._keys import fingerprints, repeated
 
 #: What decides between rows of one key.
 ORDER_COLUMNS = ("uuid", "uri", "updated_at", "custom_metadata", "x_encoding", "x_digest")
@@ -40,166 +41,274 @@ _TIMESTAMP = re.compile(
     r"(?:[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2})?(?:[.,]([0-9]+))?"
     r" ?(?:[Zz]|([+-][0-9]{2}):?([0-9]{2})?)?)?\Z"
 )
-_EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+#: Before and after every time that text can say, in microseconds since 1970.
+_EARLIEST, _LATEST = -(2**63), 2**63 - 1
 
 _ROWS_AT_ONCE = 100_000
 _BATCH_ROWS = 1024
 
-_Rank: TypeAlias = tuple[datetime, bytes]
-_Offsets: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+_Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Deletions:
+    """Deletions of one run, one a key at most after `drop_duplicates`.
+
+    Attributes:
+        keys: The keys.
+        times: When each was deleted, in microseconds since 1970.
+    """
+
+    keys: Numbers
+    times: _Integers
+
+    @classmethod
+    def of(cls, deletions: Iterable[Deletion]) -> Deletions:
+        """Reads deletions; one without a time counts as the latest."""
+        found = list(deletions)
+        keys, _ = numbers_of(pa.array([one.key for one in found], pa.string()))
+        times = [_LATEST if (at := _time_of(one.time)) == _EARLIEST else at for one in found]
+        return cls(keys, np.array(times, np.int64))
+
+    @classmethod
+    def concat(cls, parts: Iterable[Deletions]) -> Deletions:
+        """Puts deletions behind each other."""
+        parts = [*parts, cls.of([])]
+        return cls(
+            Numbers.concat(part.keys for part in parts),
+            np.concatenate([part.times for part in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """The run's data files after doubled keys were removed.
+    """What is left of a run after doubled keys were removed.
 
     Attributes:
-        fragments: What is to be committed.
-        keys: The uuid of every row of it.
-        dropped: How many rows lost against a newer one of their key.
-        outdated: How many unchanged rows lost so, which means that they are replaced.
+        fragments: The data files to be committed.
+        keys: The uuid of every row of them.
+        deleted: The keys of the deletions that no row outdated.
+        dropped: How many rows lost against something newer of their key.
+        outdated: How many unchanged rows lost so, which means that they are replaced or deleted.
         obsolete: Files that were written again; nobody needs them any more.
         rewritten: Those that took their place.
     """
 
     fragments: list[WrittenFragment]
-    keys: pa.ChunkedArray
+    keys: Numbers
+    deleted: Numbers
     dropped: int = 0
     outdated: int = 0
     obsolete: list[WrittenFragment] = field(default_factory=list)
     rewritten: list[WrittenFragment] = field(default_factory=list)
 
 
+def keys_of(fragments: Iterable[WrittenFragment]) -> Numbers:
+    """Returns the keys of all rows of data files."""
+    return Numbers.of_bytes(b"".join(fragment.keys for fragment in fragments))
+
+
 def drop_duplicates(
     destination: Destination,
     fragments: Sequence[WrittenFragment],
     schema: pa.Schema,
-    unchanged: Callable[[pa.ChunkedArray], pa.Table | None] = lambda keys: None,
+    stored: pa.Table | None = None,
+    deletions: Deletions | None = None,
 ) -> Deduplicated:
     """Keeps one row of each key: the one with the latest timestamp, then the greatest digest.
 
-    The digest decides between rows of one time, so that the result is the same in every run.
+    The digest decides between rows of one time, so that the result is the same in every run. A
+    deletion wins against rows of its time.
 
     Args:
         destination: Where the rows were written.
         fragments: Their data files.
         schema: Their columns.
-        unchanged: Called with the keys of all rows; returns `ORDER_COLUMNS` of those stored rows
-            with one of these keys that the run met unchanged.
+        stored: `ORDER_COLUMNS` of those stored rows that the run met unchanged and of which it
+            wrote or deleted the key as well.
+        deletions: What the run deletes.
 
     Raises:
         CommitError: a data file cannot be read, or one that must be written again cannot be.
     """
-    if not fragments:
-        return Deduplicated([], pa.chunked_array([], pa.string()))
-    rows = preview(destination, schema, fragments)
+    deletions = deletions or Deletions.of([])
+    keys = keys_of(fragments)
+    doubled = keys.repeated()
+    others = [deletions.keys]
+    if stored is not None:
+        others.append(numbers_of(stored["uuid"].combine_chunks())[0])
+    doubled |= NumberSet(Numbers.concat(others)).contains(keys)
+    suspects = np.flatnonzero(doubled)
     try:
-        keys = rows.to_table(columns=["uuid"])["uuid"]
-        stored = unchanged(keys)
-        doubled = repeated(fingerprints(keys))
-        if stored is not None and stored.num_rows:
-            among = pc.is_in(keys, value_set=stored["uuid"].combine_chunks())
-            doubled |= among.to_numpy()
-        losers, outdated = _losers(rows, np.flatnonzero(doubled), stored)
+        race = _Race(keys.take(suspects), _ranks_of_rows(destination, fragments, schema, suspects))
     except (OSError, ValueError) as error:
         raise CommitError(
             f"the data files that were written to {destination.uri} cannot be read again: "
             f"{first_line(error)}; nothing was committed, run it again"
         ) from error
-    if not len(losers):
-        return Deduplicated(list(fragments), keys, outdated=outdated)
-    return _without(destination, fragments, schema, rows, keys, losers, outdated)
+    if stored is not None:
+        race.add(others[1], *_ranks(stored), is_stored=True)
+    race.add(deletions.keys, deletions.times, is_deletion=True)
+    losers, outdated, deleted = race.run()
+    keep = np.ones(len(keys), np.bool_)
+    keep[suspects[losers]] = False
+    effective = deletions.keys.take(deleted)
+    if keep.all():
+        return Deduplicated(list(fragments), keys, effective, outdated=outdated)
+    kept, obsolete, rewritten = _without(destination, fragments, schema, keep)
+    return Deduplicated(kept, keys_of(kept), effective, len(losers), outdated, obsolete, rewritten)
 
 
-def _losers(
-    rows: lance.LanceDataset, suspects: _Offsets, stored: pa.Table | None
-) -> tuple[_Offsets, int]:
-    """Returns the places of the rows that lose, in order, and how many stored rows do."""
-    best: dict[str, tuple[_Rank, int]] = {}
-    for key, rank in _ranks(stored) if stored is not None else ():
-        best[key] = (rank, -1)
-    losers: list[int] = []
-    for start in range(0, len(suspects), _ROWS_AT_ONCE):
-        places = suspects[start : start + _ROWS_AT_ONCE]
-        found = rows.take(places, columns=list(ORDER_COLUMNS))
-        for place, (key, rank) in zip(places.tolist(), _ranks(found), strict=True):
-            other = best.get(key)
-            if other is None or rank > other[0]:
-                best[key] = (rank, place)
-                place = other[1] if other is not None else None
-            if place is not None:
-                losers.append(place)
-    written = np.sort(np.array([place for place in losers if place >= 0], np.int64))
-    return written, len(losers) - len(written)
+class _Race:
+    """All that competes for keys, in columns: millions of doubled keys take little memory.
 
+    Args:
+        keys: The keys of written rows.
+        ranks: Their times and digests.
+    """
 
-def _ranks(table: pa.Table) -> list[tuple[str, _Rank]]:
-    """Returns the key of each row and what decides between rows of one key."""
-    return [
-        (key, (_time_of(record.timestamp), digest))
-        for batch in table.to_batches()
-        for key, digest, record in zip(
-            batch.column("uuid").to_pylist(),
-            batch.column("x_digest").to_pylist(),
-            decode_rows(batch),
-            strict=True,
+    def __init__(self, keys: Numbers, ranks: tuple[_Integers, Numbers]) -> None:
+        self._keys: list[Numbers] = []
+        self._times: list[_Integers] = []
+        self._digests: list[Numbers] = []
+        self._deletes: list[Any] = []
+        self._stored: list[Any] = []
+        self.add(keys, *ranks)
+
+    def add(
+        self,
+        keys: Numbers,
+        times: _Integers,
+        digests: Numbers | None = None,
+        *,
+        is_deletion: bool = False,
+        is_stored: bool = False,
+    ) -> None:
+        """Lets some more take part."""
+        self._keys.append(keys)
+        self._times.append(times)
+        self._digests.append(digests or Numbers.of_bytes(bytes(16 * len(keys))))
+        self._deletes.append(np.full(len(keys), is_deletion))
+        self._stored.append(np.full(len(keys), is_stored))
+
+    def run(self) -> tuple[_Integers, int, _Integers]:
+        """Returns which written rows lose, how many stored ones do, and which deletions win."""
+        keys, digests = Numbers.concat(self._keys), Numbers.concat(self._digests)
+        deletes, stored = np.concatenate(self._deletes), np.concatenate(self._stored)
+        order = np.lexsort(
+            (
+                stored,
+                digests.low,
+                digests.high,
+                deletes,
+                np.concatenate(self._times),
+                keys.low,
+                keys.high,
+            )
         )
+        high, low = keys.high[order], keys.low[order]
+        wins = np.ones(len(order), np.bool_)
+        wins[:-1] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+        won = np.zeros(len(order), np.bool_)
+        won[order] = wins
+        written = len(self._keys[0])
+        first_deletion = len(order) - len(self._keys[-1])
+        return (
+            np.flatnonzero(~won[:written]),
+            int((~won & stored).sum()),
+            np.flatnonzero(won[first_deletion:]),
+        )
+
+
+def _ranks_of_rows(
+    destination: Destination,
+    fragments: Sequence[WrittenFragment],
+    schema: pa.Schema,
+    places: _Integers,
+) -> tuple[_Integers, Numbers]:
+    """Reads what decides between rows at these places, counted over all data files."""
+    if not len(places):
+        return np.zeros(0, np.int64), Numbers.of_bytes(b"")
+    # Only files that hold one of them are opened.
+    ends = np.cumsum([fragment.rows for fragment in fragments])
+    owners = np.searchsorted(ends, places, side="right")
+    used = np.unique(owners)
+    starts = np.concatenate([[0], np.cumsum([fragments[index].rows for index in used])])
+    begins = np.concatenate([[0], ends])
+    local = places - begins[owners] + starts[np.searchsorted(used, owners)]
+    rows = preview(destination, schema, [fragments[index] for index in used])
+    times, digests = [], []
+    for start in range(0, len(local), _ROWS_AT_ONCE):
+        found = rows.take(local[start : start + _ROWS_AT_ONCE], columns=list(ORDER_COLUMNS))
+        time, digest = _ranks(found)
+        times.append(time)
+        digests.append(digest)
+    return np.concatenate(times), Numbers.concat(digests)
+
+
+def _ranks(table: pa.Table) -> tuple[_Integers, Numbers]:
+    """Returns what decides between rows of one key: time, then digest."""
+    times = [
+        _time_of(record.timestamp) for batch in table.to_batches() for record in decode_rows(batch)
     ]
+    digests = Numbers.concat(map(Numbers.of_digests, table["x_digest"].chunks))
+    return np.array(times, np.int64), digests
 
 
-def _time_of(text: str | None) -> datetime:
+def _time_of(text: str | None) -> int:
     """Returns a timestamp to compare; text without a time or zone counts as the earliest, UTC."""
     match = _TIMESTAMP.match(text.strip()) if text else None
     if match is None:
         return _EARLIEST
     day, clock, seconds, fraction, hours, minutes = match.groups()
     try:
-        return datetime.fromisoformat(
+        time = datetime.fromisoformat(
             f"{day}T{clock or '00:00'}{seconds or ':00'}.{(fraction or '')[:6]:0<6}"
             f"{hours or '+00'}:{minutes or '00'}"
         )
     except ValueError:
         return _EARLIEST
+    return (time - _EPOCH) // _MICROSECOND
 
 
 def _without(
     destination: Destination,
     fragments: Sequence[WrittenFragment],
     schema: pa.Schema,
-    rows: lance.LanceDataset,
-    keys: pa.ChunkedArray,
-    losers: _Offsets,
-    outdated: int,
-) -> Deduplicated:
-    """Writes those files again that hold rows to drop."""
-    keep = np.ones(len(keys), np.bool_)
-    keep[losers] = False
+    keep: Any,
+) -> tuple[list[WrittenFragment], list[WrittenFragment], list[WrittenFragment]]:
+    """Writes those files again that hold rows to drop; returns all left, old ones and new ones."""
     kept: list[WrittenFragment] = []
     obsolete: list[WrittenFragment] = []
     rewritten: list[WrittenFragment] = []
     start = 0
     try:
-        for fragment, written in zip(fragments, rows.get_fragments(), strict=True):
+        for fragment in fragments:
             mask = keep[start : start + fragment.rows]
             start += fragment.rows
             if mask.all():
                 kept.append(fragment)
                 continue
             obsolete.append(fragment)
-            rewritten += _rewritten(destination, schema, rows, written, mask)
+            if mask.any():
+                rows = preview(destination, schema, [fragment])
+                rewritten += _rewritten(destination, schema, rows, mask)
     except BaseException:
         delete_files(destination.uri, rewritten, destination.storage_options)
         raise
-    return Deduplicated(
-        [*kept, *rewritten], keys.filter(pa.array(keep)), len(losers), outdated, obsolete, rewritten
-    )
+    return [*kept, *rewritten], obsolete, rewritten
 
 
 def _rewritten(
-    destination: Destination, schema: pa.Schema, rows: lance.LanceDataset, fragment: Any, keep: Any
+    destination: Destination, schema: pa.Schema, rows: lance.LanceDataset, keep: Any
 ) -> list[WrittenFragment]:
     writer = FragmentWriter(destination, schema)
-    scanner = rows.scanner(fragments=[fragment], blob_handling="all_binary", batch_size=_BATCH_ROWS)
+    scanner = rows.scanner(blob_handling="all_binary", batch_size=_BATCH_ROWS)
     offset = 0
     try:
         for batch in scanner.to_batches():

@@ -1,117 +1,128 @@
-"""Rows that are stored already, known by their digests."""
+"""Rows that are stored already, known by their digests, and which of them a run met.
+
+What was met goes to the commit as row numbers of the version that the run began with, which are
+exact and take a byte or so a row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contextframe_beam.dataset import sql_literal
+from contextframe_beam.errors import DatasetError
 from contextframe_beam.fragments import StorageOptions, open_dataset
-from contextframe_beam.transforms._keys import Fingerprints, Mask, contains, fingerprints
+from contextframe_beam.keys import Numbers, NumberSet
+from contextframe_beam.removal import Addresses, Places, RowNumbers, scan_rows
 
-#: Beyond this many digests a worker does not keep them; everything is written anew then.
+#: Beyond this many stored rows a worker does not keep their digests; all is written anew then.
 MAX_DIGESTS = 20_000_000
 
-_HALVES = np.dtype([("high", ">u8"), ("low", ">u8")])
+#: So many digests are looked up by one scan that keeps nothing; with more all stored ones are kept.
+FEW_DIGESTS = 16_384
 
 
-class KnownDigests:
-    """The digests of a source's stored rows, 16 bytes each, searched by halves.
+class StoredRows:
+    """The rows of one source in one version of a dataset, known by their digests.
 
     Args:
-        digests: An Arrow array of 16-byte binaries without nulls.
+        dataset: The version.
+        source: The source's id.
     """
 
-    def __init__(self, digests: pa.Array) -> None:
-        pairs = _pairs_of(digests)
-        order = np.lexsort((pairs["low"], pairs["high"]))
-        self._high = pairs["high"][order].astype(np.uint64)
-        self._low = pairs["low"][order].astype(np.uint64)
+    def __init__(self, dataset: lance.LanceDataset, source: str) -> None:
+        self._dataset = dataset
+        self._source = source
+        self._numbers = RowNumbers(dataset)
+        self._asked = 0
+        self._known: tuple[NumberSet, Places] | None = None
 
-    def __len__(self) -> int:
-        return len(self._high)
+    def find(self, digests: Numbers) -> Places:
+        """Returns the number of the stored row that has each digest, the first one; -1 if none.
 
-    def contains(self, digests: pa.Array) -> Mask:
-        """Tells for each digest whether a stored row has it."""
-        pairs = _pairs_of(digests)
-        high, low = pairs["high"].astype(np.uint64), pairs["low"].astype(np.uint64)
-        found = np.zeros(len(high), np.bool_)
-        rows, places = np.arange(len(high)), np.searchsorted(self._high, high)
-        # Digests with the same first half follow each other; there is hardly ever a second one.
-        while len(rows):
-            rows, places = rows[places < len(self)], places[places < len(self)]
-            alike = self._high[places] == high[rows]
-            rows, places = rows[alike], places[alike]
-            found[rows] |= self._low[places] == low[rows]
-            rows, places = rows[~found[rows]], places[~found[rows]] + 1
-        return found
+        Nothing is found when the source has more than `MAX_DIGESTS` rows and more digests than
+        `FEW_DIGESTS` are asked for.
+        """
+        self._asked += len(digests)
+        if self._known is None and self._asked <= FEW_DIGESTS:
+            return self._look_for(digests)
+        if self._known is None:
+            self._known = self._load()
+        known, numbers = self._known
+        places = known.find(digests)
+        return np.where(places >= 0, numbers[places], -1) if len(known) else places
 
+    def _look_for(self, digests: Numbers) -> Places:
+        asked = NumberSet(digests)
+        nowhere = np.iinfo(np.int64).max
+        found = np.full(len(digests) + 1, nowhere, np.int64)
+        for batch, addresses in scan_rows(self._dataset, ["x_digest", "x_source"]):
+            places = asked.find(Numbers.of_digests(batch.column("x_digest")))
+            rows = np.flatnonzero(places >= 0)
+            if len(rows):
+                ours = self._is_ours(batch.take(pa.array(rows)))
+                rows = rows[ours]
+                np.minimum.at(found, places[rows], self._numbers.of(addresses[rows]))
+        numbers = found[asked.find(digests)]
+        return np.where(numbers == nowhere, -1, numbers)
 
-def heads_of(digests: pa.Array) -> Fingerprints:
-    """Returns the first 8 bytes of each digest as a number."""
-    return _pairs_of(digests)["high"].astype(np.uint64)
+    def _is_ours(self, rows: pa.RecordBatch) -> Any:
+        ours = pc.equal(rows.column("x_source"), self._source)
+        there = pc.and_(pc.fill_null(ours, False), rows.column("x_digest").is_valid())
+        return there.to_numpy(zero_copy_only=False)
 
-
-def _pairs_of(digests: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-    if not len(digests):
-        return np.zeros(0, _HALVES)
-    data = digests.buffers()[1]
-    return np.frombuffer(data, _HALVES, count=len(digests), offset=digests.offset * 16)
+    def _load(self) -> tuple[NumberSet, Places]:
+        condition = f"x_source = {sql_literal(self._source)} AND x_digest IS NOT NULL"
+        digests: list[Numbers] = []
+        addresses: list[Addresses] = []
+        if (
+            self._dataset.count_rows() <= MAX_DIGESTS
+            or self._dataset.count_rows(filter=condition) <= MAX_DIGESTS
+        ):
+            for batch, at in scan_rows(self._dataset, ["x_digest"], filter=condition):
+                digests.append(Numbers.of_digests(batch.column("x_digest")))
+                addresses.append(at)
+        numbers = self._numbers.of(np.concatenate([*addresses, np.zeros(0, np.uint64)]))
+        # In the order of the rows, so that the first one of several is found.
+        order = np.argsort(numbers)
+        return NumberSet(Numbers.concat(digests).take(order)), numbers[order]
 
 
 @lru_cache(maxsize=4)
-def known_digests(
-    uri: str, version: int, source: str, storage_options: tuple[tuple[str, str], ...]
-) -> KnownDigests:
-    """Returns the digests of a source's rows in a version; loaded once a process.
+def stored_rows(
+    uri: str,
+    version: int,
+    run_id: str,
+    source: str,
+    storage_options: tuple[tuple[str, str], ...],
+) -> StoredRows:
+    """Returns a source's rows in a version; what is loaded is loaded once a process and run.
 
-    Empty when there are more than `MAX_DIGESTS`.
+    Another run may find another dataset of that version, made anew in its place.
     """
     options: StorageOptions = dict(storage_options)
     dataset = open_dataset(uri, options, version)
-    digests = pa.array([], pa.binary(16))
-    if dataset is not None:
-        table = dataset.to_table(
-            columns=["x_digest"],
-            filter=f"x_source = {sql_literal(source)} AND x_digest IS NOT NULL",
-            limit=MAX_DIGESTS + 1,
-        )
-        if table.num_rows <= MAX_DIGESTS:
-            digests = table["x_digest"].combine_chunks()
-    return KnownDigests(digests)
+    if dataset is None:
+        raise DatasetError(f"there is no dataset at {uri} any more")
+    return StoredRows(dataset, source)
 
 
-class LeftAlone:
-    """The stored rows that a run met unchanged, and so did not write.
+def pack(numbers: Places) -> bytes:
+    """Returns row numbers as bytes; those of rows that were met one after another take least."""
+    ordered = np.sort(numbers)
+    return zlib.compress(np.diff(ordered, prepend=0).astype("<u8").tobytes(), 1)
 
-    Args:
-        heads: The first 8 bytes of their digests, as `heads_of` gives them, in pieces.
-    """
 
-    def __init__(self, heads: Iterable[bytes]) -> None:
-        met = np.frombuffer(b"".join(heads), np.uint64)
-        self._heads = np.unique(met)
-        #: How many items of the run were such rows.
-        self.items = len(met)
-
-    def __len__(self) -> int:
-        return len(self._heads)
-
-    def rows_of(self, dataset: Any, keys: pa.ChunkedArray, columns: Sequence[str]) -> pa.Table:
-        """Returns those of the rows whose uuid is among `keys`, in the version met."""
-        wanted = np.sort(fingerprints(keys))
-        found: list[np.ndarray[Any, Any]] = []
-        offset = 0
-        for batch in dataset.scanner(columns=["uuid", "x_digest"]).to_batches():
-            digests = batch.column("x_digest")
-            rows = np.flatnonzero(digests.is_valid().to_numpy(zero_copy_only=False))
-            rows = rows[contains(self._heads, heads_of(digests)[rows])]
-            if len(rows):
-                uuids = pa.chunked_array([batch.column("uuid").take(pa.array(rows))])
-                found.append(offset + rows[contains(wanted, fingerprints(uuids))])
-            offset += batch.num_rows
-        return dataset.take(np.concatenate([*found, np.zeros(0, np.int64)]), columns=list(columns))
+def unpack(packed: Iterable[bytes]) -> Places:
+    """Returns the row numbers that were packed, each once, in order."""
+    parts = [
+        np.cumsum(np.frombuffer(zlib.decompress(part), "<u8"), dtype=np.int64) for part in packed
+    ]
+    return np.unique(np.concatenate([*parts, np.zeros(0, np.int64)]))

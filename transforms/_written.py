@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from contextframe_beam.connectors.page import DeadLetter, SourceInfo
-from contextframe_beam.deletion import Deletion
 from contextframe_beam.fragments import WrittenFragment
+from contextframe_beam.transforms._duplicates import Deletions
 
 _SAMPLES = 3
+_ROWS_A_PART = 1_000_000
 
 
 @dataclass
@@ -22,7 +23,8 @@ class SourceTally:
         read: Items read, failed ones included.
         planned: Blocks that its plan has.
         finished: Blocks that were read to their end.
-        unchanged: The first 8 bytes of the digest of each item that is stored as it is already.
+        met: How many items are stored as they are already.
+        unchanged: Which rows of the version that the run began with they are, as `pack` gives it.
         partitions: New states of partitions.
         partial: Why what was read is not all of the source; empty where it is.
         deletions: What the source says is gone.
@@ -32,16 +34,18 @@ class SourceTally:
     read: int = 0
     planned: int = 0
     finished: int = 0
+    met: int = 0
     unchanged: list[bytes] = field(default_factory=list)
     partitions: dict[str, Any] = field(default_factory=dict)
     partial: set[str] = field(default_factory=set)
-    deletions: list[Deletion] = field(default_factory=list)
+    deletions: list[Deletions] = field(default_factory=list)
 
     def add(self, other: SourceTally) -> None:
         """Adds what another worker counted."""
         self.read += other.read
         self.planned += other.planned
         self.finished += other.finished
+        self.met += other.met
         self.unchanged += other.unchanged
         self.partitions.update(other.partitions)
         self.partial |= other.partial
@@ -54,12 +58,14 @@ class Written:
 
     Attributes:
         fragments: The data files.
+        announced: How many data files there are to come, so that none is lost on the way.
         sources: What each source gave, by its id.
         failed: Number of dead letters.
         samples: The first few of them, in words.
     """
 
     fragments: list[WrittenFragment] = field(default_factory=list)
+    announced: int = 0
     sources: dict[str, SourceTally] = field(default_factory=dict)
     failed: int = 0
     samples: list[str] = field(default_factory=list)
@@ -70,14 +76,22 @@ class Written:
         return sum(tally.read for tally in self.sources.values())
 
     @property
-    def unchanged(self) -> list[bytes]:
-        """The same of all sources, as `SourceTally.unchanged`."""
-        return [heads for tally in self.sources.values() for heads in tally.unchanged]
-
-    @property
     def rows(self) -> int:
         """Rows in all fragments."""
         return sum(fragment.rows for fragment in self.fragments)
+
+    def parts(self) -> Iterator[Written]:
+        """Yields it in parts of a size that any runner passes on: the keys of a million rows."""
+        files, self.fragments = self.fragments, []
+        self.announced = len(files)
+        part, rows = self, 0
+        for file in files:
+            if part.fragments and rows + file.rows > _ROWS_A_PART:
+                yield part
+                part, rows = Written(), 0
+            part.fragments.append(file)
+            rows += file.rows
+        yield part
 
     def tally(self, info: SourceInfo) -> SourceTally:
         """Returns the counts of a source, to be changed."""
@@ -99,6 +113,7 @@ class Written:
         whole = cls()
         for part in parts:
             whole.fragments += part.fragments
+            whole.announced += part.announced
             whole.failed += part.failed
             whole.samples += part.samples
             for tally in part.sources.values():

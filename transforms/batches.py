@@ -117,8 +117,7 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> Fra
                 continue
             if not isinstance(record, FrameRecord):
                 raise TypeError(
-                    f"map_to_frame_record returned {_shown(record)}; it must return a FrameRecord "
-                    "(or a Deletion, for a document that is gone)"
+                    f"map_to_frame_record returned {_shown(record)}; it must return a FrameRecord"
                 )
         except Exception as error:
             failed[index] = error

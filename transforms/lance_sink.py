@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
@@ -26,13 +26,17 @@ from contextframe_beam.fragments import (
     DEFAULT_STORAGE_VERSION,
     FragmentWriter,
     open_dataset,
+    size_of,
 )
+from contextframe_beam.keys import Numbers
 from contextframe_beam.record import FrameRecord
+from contextframe_beam.removal import Places
 from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
 from contextframe_beam.state import NO_SOURCE
 from contextframe_beam.transforms._commit import Run, commit_run, committed_receipt
+from contextframe_beam.transforms._duplicates import Deletions
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES, FailureLimit
-from contextframe_beam.transforms._unchanged import heads_of, known_digests
+from contextframe_beam.transforms._unchanged import FEW_DIGESTS, StoredRows, pack, stored_rows
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.batches import (
     FrameBatch,
@@ -43,9 +47,10 @@ from contextframe_beam.transforms.batches import (
 from contextframe_beam.transforms.dead_letters import WriteDeadLetters
 from contextframe_beam.transforms.receipt import CommitReceipt
 
-MODES = ("create", "append", "overwrite", "upsert")
+MODES = ("create", "append", "overwrite", "upsert", "mirror")
 
 _RECORDS_AT_ONCE = 1000
+_WAITING_BYTES = 64 << 20
 
 
 class WriteToLance(
@@ -58,7 +63,9 @@ class WriteToLance(
     Args:
         uri: The dataset: a folder, or an address such as `s3://bucket/kb.lance`. It is made if
             there is none.
-        mode: `upsert` replaces rows of the same key and leaves unchanged ones alone; `append`
+        mode: `upsert` replaces rows of the same key and leaves unchanged ones alone; `mirror` does
+            that and deletes those rows of the source that the run did not see, unless it was not
+            complete; `append`
             adds rows whose keys the caller knows to be new; `overwrite` replaces everything;
             `create` wants no dataset to be there.
         run_id: Names the run. A run whose id was committed is not committed again, so a
@@ -230,6 +237,9 @@ class _WriteFragmentsDoFn(beam.DoFn):
     def start_bundle(self) -> None:
         self._abort()
         self._written = Written()
+        self._waiting: list[tuple[SourceInfo, pa.RecordBatch]] = []
+        self._waiting_rows = self._waiting_bytes = 0
+        self._met: dict[str, list[Places]] = {}
 
     def process(self, batch: RowBatch) -> Iterable[Any]:
         info = batch.source or SourceInfo(NO_SOURCE, NO_SOURCE)
@@ -239,36 +249,36 @@ class _WriteFragmentsDoFn(beam.DoFn):
         tally.finished += batch.finished
         if batch.partial:
             tally.partial.add(batch.partial)
-        tally.deletions += batch.deletions
+        if batch.deletions:
+            tally.deletions.append(Deletions.of(batch.deletions))
         if batch.state is not None:
             tally.partitions[batch.partition] = batch.state
         if batch.failures:
             self._written.fail(batch.failures)
             self._failures.inc(len(batch.failures))
-        rows, same = self._without_unchanged(batch, info)
-        unchanged = len(same)
-        if unchanged:
-            tally.unchanged.append(heads_of(same).tobytes())
-        if rows.num_rows:
-            if self._writer is None:
-                self._writer = self._new_writer()
-            self._writer.add(rows)
-        self._rows.inc(rows.num_rows)
-        self._unchanged.inc(unchanged)
-        progress.count(
-            items=batch.read,
-            rows=rows.num_rows,
-            unchanged=unchanged,
-            failures=len(batch.failures),
-        )
+        progress.count(items=batch.read, failures=len(batch.failures))
+        rows = batch.rows
+        if rows.num_rows and self._looks_up:
+            # Looked up together, because few of them are found without loading all that is stored.
+            self._waiting.append((info, rows))
+            self._waiting_rows += rows.num_rows
+            self._waiting_bytes += size_of(rows)
+            if self._waiting_rows >= FEW_DIGESTS or self._waiting_bytes >= _WAITING_BYTES:
+                self._write_waiting()
+        elif rows.num_rows:
+            self._write(rows)
         return ()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
+        self._write_waiting()
+        for source, numbers in self._met.items():
+            self._written.sources[source].unchanged = [pack(np.concatenate(numbers))]
         if self._writer is not None:
             writer, self._writer = self._writer, None
             self._written.fragments = writer.close()
             self._bytes.inc(sum(fragment.size for fragment in self._written.fragments))
-        yield _global((0, self._written))
+        for part in self._written.parts():
+            yield _global((0, part))
 
     def teardown(self) -> None:
         self._abort()
@@ -281,19 +291,47 @@ class _WriteFragmentsDoFn(beam.DoFn):
     def _new_writer(self) -> FragmentWriter:
         return FragmentWriter(self._run.destination, self._run.schema)
 
-    def _without_unchanged(
-        self, batch: RowBatch, info: SourceInfo
-    ) -> tuple[pa.RecordBatch, pa.Array]:
-        """Returns the rows to write, and the digests of the others."""
-        run, digests = self._run, batch.rows.column("x_digest")
-        if run.mode != "upsert" or run.base_version is None or not len(digests):
-            return batch.rows, digests[:0]
+    @property
+    def _looks_up(self) -> bool:
+        return self._run.replaces and self._run.base_version is not None
+
+    def _write_waiting(self) -> None:
+        """Writes the rows that wait, except those that are stored as they are."""
+        waiting, self._waiting = self._waiting, []
+        self._waiting_rows = self._waiting_bytes = 0
+        by_source: dict[str, list[pa.RecordBatch]] = {}
+        for info, rows in waiting:
+            by_source.setdefault(info.source_id, []).append(rows)
+        for source, batches in by_source.items():
+            digests = [Numbers.of_digests(rows.column("x_digest")) for rows in batches]
+            numbers = self._stored(source).find(Numbers.concat(digests))
+            met = numbers >= 0
+            count = int(met.sum())
+            if count:
+                self._written.sources[source].met += count
+                self._met.setdefault(source, []).append(numbers[met])
+                self._unchanged.inc(count)
+                progress.count(unchanged=count)
+            start = 0
+            for rows in batches:
+                same = met[start : start + rows.num_rows]
+                start += rows.num_rows
+                self._write(rows if not same.any() else rows.filter(pa.array(~same)))
+
+    def _stored(self, source: str) -> StoredRows:
+        run = self._run
         options = tuple(sorted((run.storage_options or {}).items()))
-        known = known_digests(run.uri, run.base_version, info.source_id, options)
-        same = pa.array(known.contains(digests))
-        if not same.true_count:
-            return batch.rows, digests[:0]
-        return batch.rows.filter(pc.invert(same)), digests.filter(same)
+        assert run.base_version is not None
+        return stored_rows(run.uri, run.base_version, run.run_id, source, options)
+
+    def _write(self, rows: pa.RecordBatch) -> None:
+        if not rows.num_rows:
+            return
+        if self._writer is None:
+            self._writer = self._new_writer()
+        self._writer.add(rows)
+        self._rows.inc(rows.num_rows)
+        progress.count(rows=rows.num_rows)
 
 
 class _CommitDoFn(beam.DoFn):

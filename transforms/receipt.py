@@ -12,7 +12,7 @@ class CommitReceipt:
     Attributes:
         version: The dataset version that the run made.
         run_id: The run.
-        mode: create, append, overwrite or upsert.
+        mode: create, append, overwrite, upsert or mirror.
         rows_written: Documents written.
         rows_replaced: Documents that were stored before and were replaced.
         rows_deleted: Documents deleted without a successor.
@@ -21,6 +21,7 @@ class CommitReceipt:
         failed: Items that went to the dead letters.
         fragments: Data files added.
         bytes: Their size.
+        kept: Why a mirror deleted nothing that it did not see; empty where it could.
         already_committed: The run had been committed before; nothing was done now.
     """
 
@@ -35,4 +36,5 @@ class CommitReceipt:
     failed: int = 0
     fragments: int = 0
     bytes: int = 0
+    kept: str = ""
     already_committed: bool = False

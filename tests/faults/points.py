@@ -60,7 +60,7 @@ POINTS = {
     ),
     "files": Point(_COMMIT, "check_files", "deciding"),
     "duplicates": Point(_COMMIT, "drop_duplicates", "deciding"),
-    "removal": Point(_COMMIT, "remove_keys", "deciding"),
+    "removal": Point(_COMMIT, "remove_rows", "deciding"),
     "states": Point(_COMMIT, "write_rows", "deciding"),
     "commit": Point("lance", "LanceDataset.commit", "committing", "tidying up"),
     "tidy": Point(_COMMIT, "delete_files", "tidying up"),
