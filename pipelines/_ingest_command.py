@@ -292,7 +292,7 @@ def _example_of(name: str, found: ConnectorOptions) -> str:
 def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict[str, Any]) -> None:
     began = time.monotonic()
     settings = ctx.ensure_object(Settings)
-    _check_others(ctx)
+    check_others(ctx)
     if not values["to"]:
         raise click.UsageError(f"missing option --to (the dataset), as in: {_EXAMPLE}", ctx)
     connector = found.connector(values)
@@ -369,7 +369,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     click.echo(outcome.to_json() if values["json"] else outcome.text())
 
 
-def _check_others(ctx: click.Context) -> None:
+def check_others(ctx: click.Context) -> None:
     """Refuses what neither we nor the connector nor Beam knows, with the nearest that one does."""
     if not ctx.args:
         return

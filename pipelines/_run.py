@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from contextframe_beam import journal
 from contextframe_beam.connectors import progress
@@ -34,6 +34,8 @@ _LOGGER = logging.getLogger(__name__)
 COMMIT_PATIENCE = 60.0
 STOP_PATIENCE = 10.0
 _LOOK_EVERY = 0.1
+
+T = TypeVar("T")
 
 
 class InterruptedRunError(CommitError):
@@ -80,6 +82,23 @@ def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
     # What connectors print must not get into the result.
     with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings), seldom_collected():
         return _run_here(job, settings, quiet) if job.is_local else _run_elsewhere(job)
+
+
+def run_upkeep(work: Callable[[], T], settings: Settings) -> T:
+    """Does what changes no document, so that an interrupted one leaves nothing to be undone.
+
+    Raises:
+        InterruptedRunError: it was interrupted.
+    """
+    with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings), _scratch_folder():
+        try:
+            return work()
+        except KeyboardInterrupt:
+            settings.abandoned = True
+            _stop_everything()
+            raise InterruptedRunError(
+                "interrupted; the documents are as they were, do it again"
+            ) from None
 
 
 def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:

@@ -22,17 +22,12 @@ from contextframe_beam.connectors.source import Chosen, Source
 from contextframe_beam.errors import CommitError, ConfigError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
 from contextframe_beam.pipelines import _backfill
-from contextframe_beam.pipelines._errors import ours_of
-from contextframe_beam.pipelines.processes import death_of_worker
-from contextframe_beam.pipelines.runners import pipeline_options, runner_for
+from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
 from contextframe_beam.state import SourceState, read_states
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
 from contextframe_beam.transforms._commit import committed_receipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
 from contextframe_beam.transforms.enrich import Enricher
-
-# How long the news of a dead worker may take.
-_PATIENCE_SECONDS = 1.0
 
 
 def ingest(
@@ -124,7 +119,7 @@ def ingest(
         if enrichers:
             frames = frames | "Enrich" >> Enrich(enrichers)
         frames | "WriteToLance" >> sink
-        _run_pipeline(pipeline, workers)
+        run_to_end(pipeline, workers)
         receipt = committed_receipt(to, run_id, storage_options)
         if receipt is None:
             raise CommitError(
@@ -148,26 +143,6 @@ def ingest(
         replace(progress, run_id=run_id),
         lambda one, number, chosen: run_once(one, _backfill.letters_of(letters, number), chosen),
     )
-
-
-def _run_pipeline(pipeline: beam.Pipeline, workers: int) -> None:
-    """Runs a pipeline to its end.
-
-    Raises:
-        ContextFrameError: the error of ours that it ended with.
-    """
-    while death_of_worker(0.0):
-        pass  # of an earlier run in this process
-    try:
-        pipeline.run().wait_until_finish()
-    except Exception as error:
-        ours = ours_of(error)
-        if ours is None:
-            died = death_of_worker(_PATIENCE_SECONDS) if workers > 1 else None
-            if died is None:
-                raise
-            ours = CommitError(died)
-        raise ours from error
 
 
 def new_run_id() -> str:

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     FlinkRunnerOptions,
@@ -29,12 +30,16 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import CommitError, ConfigError
+from contextframe_beam.pipelines._errors import ours_of
 from contextframe_beam.pipelines.engines import ENGINES
-from contextframe_beam.pipelines.processes import LocalProcessEnvironment
+from contextframe_beam.pipelines.processes import LocalProcessEnvironment, death_of_worker
 
 #: Names that mean the runner in this process.
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+
+# How long the news of a dead worker may take.
+_PATIENCE_SECONDS = 1.0
 
 
 def pipeline_options(
@@ -154,6 +159,27 @@ def _short(runner: str) -> str:
     name = runner.rpartition(".")[2]
     known = {one.lower(): one for one in (*LOCAL_RUNNERS, *ENGINES)}
     return known.get(name.lower(), name)
+
+
+def run_to_end(pipeline: beam.Pipeline, workers: int) -> None:
+    """Runs a pipeline, and raises what made it fail without what Beam wraps it in.
+
+    Raises:
+        ContextFrameError: an exception of ours that a step raised.
+        CommitError: a worker process died.
+    """
+    while death_of_worker(0.0):
+        pass  # of an earlier run in this process
+    try:
+        pipeline.run().wait_until_finish()
+    except Exception as error:
+        ours = ours_of(error)
+        if ours is None:
+            died = death_of_worker(_PATIENCE_SECONDS) if workers > 1 else None
+            if died is None:
+                raise
+            ours = CommitError(died)
+        raise ours from error
 
 
 def unknown_options(beam_args: Sequence[str]) -> list[str]:

@@ -1,0 +1,195 @@
+"""The commands that look after a dataset: compact, cleanup, rollback."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from contextframe_beam.pipelines._completion import folders
+from contextframe_beam.pipelines._ingest_command import check_others
+from contextframe_beam.pipelines._settings import Settings
+from contextframe_beam.pipelines._shared import (
+    count,
+    debug_option,
+    examples,
+    storage_option,
+    version_option,
+)
+
+
+def _age(text: object) -> timedelta:
+    """Reads an age such as `7d` or `12h`."""
+    from contextframe_beam.connectors.bounds import seconds_of
+
+    try:
+        return timedelta(seconds=seconds_of(str(text)))
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is no age; give one such as 7d or 12h") from error
+
+
+def _rollback(dataset: str, version: int, as_json: bool, storage_option: dict[str, str]) -> None:
+    from contextframe_beam.dataset import FrameDataset
+    from contextframe_beam.pipelines._receipt import count_documents
+
+    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    before = opened.version
+    after = opened.rollback(version)
+    if as_json:
+        click.echo(json.dumps({"uri": opened.uri, "version": after, "restored": version}))
+    elif after == version:
+        click.echo(f"version {version} is the newest one of {dataset} already; nothing was done")
+    else:
+        click.echo(
+            f"{dataset} is as it was at version {version}, with {count_documents(len(opened))} and "
+            f"the sync state of then. This is version {after}; "
+            f"`contextframe-beam rollback {dataset} --to {before}` would undo it"
+        )
+
+
+@click.pass_context
+def _compact(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) -> None:
+    check_others(ctx)
+    from contextframe_beam.pipelines._run import run_upkeep
+    from contextframe_beam.pipelines.compact import compact
+
+    receipt = run_upkeep(
+        lambda: compact(
+            dataset,
+            workers=values["workers"],
+            runner=values["runner"],
+            beam_args=ctx.args,
+            storage_options=values["storage_option"],
+        ),
+        ctx.ensure_object(Settings),
+    )
+    if as_json:
+        click.echo(json.dumps(asdict(receipt)))
+        return
+    if receipt.did_nothing:
+        click.echo(f"nothing to do: {dataset} is compact, and its indices are up to date")
+        return
+    kept = "fragment" if receipt.fragments_after == 1 else "fragments"
+    lines = [
+        f"{dataset} has {receipt.fragments_after:,} {kept} now, and had "
+        f"{receipt.fragments_before:,} (version {receipt.version})"
+    ]
+    if receipt.indices:
+        lines.append(f"indices brought up to date: {', '.join(receipt.indices)}")
+    if receipt.unfinished:
+        lines.append("runs kept changing some of them; compact again when fewer are under way")
+    click.echo("\n".join(lines))
+
+
+def _cleanup(dataset: str, as_json: bool, storage_option: dict[str, str], **values: Any) -> None:
+    from contextframe_beam.cleanup import cleanup
+    from contextframe_beam.pipelines._receipt import in_bytes
+
+    receipt = cleanup(dataset, storage_options=storage_option, **values)
+    if as_json:
+        click.echo(json.dumps(asdict(receipt)))
+        return
+    verb = "would remove" if receipt.dry_run else "removed"
+    click.echo(
+        f"{verb} {receipt.versions:,} old versions with {receipt.files:,} files, and "
+        f"{receipt.lost_files:,} files of lost attempts: {in_bytes(receipt.bytes)}"
+    )
+
+
+_DATASET = click.Argument(["dataset"], shell_complete=folders)
+_JSON = click.Option(
+    ["--json", "as_json"], is_flag=True, help="Print one JSON value, for a script."
+)
+
+compact_command = click.Command(
+    "compact",
+    callback=_compact,
+    params=[
+        _DATASET,
+        click.Option(
+            ["--workers"],
+            type=count,
+            metavar="N",
+            default=1,
+            show_default=True,
+            help="Worker processes on this machine.",
+        ),
+        click.Option(
+            ["--runner"],
+            default="DirectRunner",
+            show_default=True,
+            metavar="NAME",
+            help="What runs the job: this machine, or another of Beam's runners.",
+        ),
+        _JSON,
+        storage_option(),
+        debug_option(),
+    ],
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    short_help="Make few large data files of many small ones, and bring the indices up to date.",
+    help="Make few large data files of the many small ones of DATASET, without its deleted rows, "
+    "and bring its indices up to date. Runs may go on meanwhile.",
+    epilog="Any other option is passed on to Apache Beam, as in --parallelism=4.\n\n"
+    + examples("contextframe-beam compact kb.lance --workers 2"),
+)
+
+cleanup_command = click.Command(
+    "cleanup",
+    callback=_cleanup,
+    params=[
+        _DATASET,
+        click.Option(
+            ["--keep"],
+            type=_age,
+            metavar="AGE",
+            default="7d",
+            show_default=True,
+            help="Versions younger than this stay; so do the newest one and those with a tag.",
+        ),
+        click.Option(
+            ["--lost-after"],
+            type=_age,
+            metavar="AGE",
+            default="7d",
+            show_default=True,
+            help="Files that no version names are those of lost attempts when they are older than "
+            "this, 7d at most. No run may last longer.",
+        ),
+        click.Option(
+            ["--no-writers"],
+            is_flag=True,
+            help="Promise that nobody is writing, so that --lost-after may be less than 1d.",
+        ),
+        click.Option(["--dry-run"], is_flag=True, help="Only tell what would be removed."),
+        _JSON,
+        storage_option(),
+        debug_option(),
+    ],
+    short_help="Remove old versions, and files that killed runs left behind.",
+    help="Remove old versions of DATASET, and old files that runs left behind which were killed.",
+    epilog=examples(
+        "contextframe-beam cleanup kb.lance --keep 30d --dry-run",
+        "contextframe-beam cleanup kb.lance --keep 30d",
+    ),
+)
+
+rollback_command = click.Command(
+    "rollback",
+    callback=_rollback,
+    params=[
+        _DATASET,
+        version_option("--to", "The version to return to.", required=True),
+        _JSON,
+        storage_option(),
+        debug_option(),
+    ],
+    short_help="Return to an earlier version: documents and sync state together.",
+    help="Make the documents and the sync state of an earlier version of DATASET the newest ones "
+    "again, in one commit.\n\nThe next run reads what the source changed since that version. Runs "
+    "after it count as never done, and a run that is under way is refused. The versions in between "
+    "stay until they are cleaned up.",
+    epilog=examples("contextframe-beam rollback kb.lance --to 12"),
+)
