@@ -19,6 +19,7 @@ from contextframe_beam.pipelines._shared import (
     storage_option,
     version_option,
 )
+from contextframe_beam.pipelines._state_commands import state_group
 from contextframe_beam.pipelines._templates_commands import templates_group
 from contextframe_beam.pipelines._test_command import test_group
 from contextframe_beam.pipelines._upkeep_commands import (
@@ -179,5 +180,6 @@ commands.add_command(
         epilog=examples("contextframe-beam connectors"),
     )
 )
+commands.add_command(state_group)
 commands.add_command(templates_group)
 commands.add_command(completion_command)

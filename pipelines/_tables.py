@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,11 +16,13 @@ from rich.text import Text
 if TYPE_CHECKING:
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.record import FrameRecord
+    from contextframe_beam.state import SourceState
 
 #: How many of the newest runs and versions `inspect` shows; `--json` has all.
 SHOWN = 10
 
 _SNIPPET = 160
+_STATE_SHOWN = 300
 _WORD = re.compile(r"\w+")
 _COUNTED = ("written", "replaced", "deleted", "unchanged", "failed")
 
@@ -87,6 +90,7 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
                 "name": state.name,
                 "identity": dict(state.identity),
                 "partitions": dict(state.partitions),
+                "backfill": dict(state.backfill),
                 "runs": [run.run_id for run in state.runs],
             }
             for state in states
@@ -132,12 +136,8 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         ],
     )
     for source in facts["sources"]:
-        _print_table(
-            console,
-            f"State of {source['name']} {source['source']}",
-            ("partition", "state"),
-            list(source["partitions"].items()),
-            at_most=SHOWN,
+        _print_state(
+            console, source["name"], source["source"], source["partitions"], source["backfill"]
         )
     _print_table(
         console,
@@ -168,6 +168,50 @@ def show_facts(facts: Mapping[str, Any]) -> None:
             for one in facts["columns"]
         ],
     )
+
+
+def show_states(states: Iterable[SourceState]) -> None:
+    """Prints what sources have reached, all of it."""
+    console = _console()
+    for one in states:
+        if one.partitions or one.backfill:
+            _print_state(console, one.name, one.source, one.partitions, one.backfill, at_most=None)
+        else:
+            console.print(
+                f"{one.name} {one.source} has no state: its next run reads everything",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def _print_state(
+    console: Console,
+    name: str,
+    source: str,
+    partitions: Mapping[str, Any],
+    backfill: Mapping[str, Any],
+    at_most: int | None = SHOWN,
+) -> None:
+    _print_table(
+        console,
+        f"State of {name} {source}",
+        ("partition", "state"),
+        [(partition, _short(state)) for partition, state in partitions.items()],
+        at_most=at_most,
+    )
+    _print_table(
+        console,
+        f"Unfinished backfill of {name} {source}",
+        ("run", "began", "commits", "parts done"),
+        [[backfill.get(key, "") for key in ("run_id", "began", "commits", "parts")]]
+        if backfill
+        else [],
+    )
+
+
+def _short(state: Any) -> str:
+    text = json.dumps(state, ensure_ascii=False)
+    return text if len(text) <= _STATE_SHOWN else f"{text[:_STATE_SHOWN]}..."
 
 
 def show_connectors(found: Sequence[Mapping[str, str]]) -> None:
