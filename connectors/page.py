@@ -11,6 +11,7 @@ import base64
 import json
 import math
 import traceback as _traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
@@ -206,14 +207,18 @@ _DECODERS: dict[str, Any] = {
 _MARKS = frozenset(_DECODERS) | {"__repr__"}
 
 
-def encode_item(item: Any) -> Any:
+def encode_item(item: Any, clean: Callable[[str], str] = redact) -> Any:
     """Returns `item` as JSON values without secrets, so that `decode_item` gives it back.
 
     JSON values stay as they are. Bytes, dates, decimals, uuids, tuples, sets, NaN and objects with
     other keys than text become an object of one key (`{"__bytes__": "aGk="}`). Anything else, and
     what lies deeper than 150 levels, is kept as `{"__repr__": ...}`.
+
+    Args:
+        item: Anything.
+        clean: What each text passes through; it takes the secrets out.
     """
-    return _encode(item, 0)
+    return _encode(item, 0, clean)
 
 
 def decode_item(value: Any) -> Any:
@@ -235,7 +240,7 @@ def _decode_key(value: Any) -> Any:
     return key["__repr__"] if isinstance(key, dict) else key
 
 
-def _encode(value: Any, depth: int) -> Any:
+def _encode(value: Any, depth: int, clean: Callable[[str], str]) -> Any:
     kind = type(value)
     if value is None or kind is bool:
         return value
@@ -243,34 +248,37 @@ def _encode(value: Any, depth: int) -> Any:
         # Python refuses to print integers of more than 4300 digits.
         return value if value.bit_length() < _DECIMAL_BITS else {"__int__": hex(value)}
     if kind is str:
-        return redact(value)
+        return clean(value)
     if kind is float and math.isfinite(value):
         return value
     if depth >= _DEPTH_LIMIT:
-        return {"__repr__": redact(_safe_repr(value))}
+        return {"__repr__": clean(_safe_repr(value))}
     depth += 1
     if kind is list:
-        return [_encode(element, depth) for element in value]
+        return [_encode(element, depth, clean) for element in value]
     if kind is dict:
         plain = all(type(key) is str for key in value)
         if plain and not (len(value) == 1 and next(iter(value)) in _MARKS):
-            return {redact(key): _encode(element, depth) for key, element in value.items()}
-        pairs = [[_encode(key, depth), _encode(element, depth)] for key, element in value.items()]
+            return {clean(key): _encode(element, depth, clean) for key, element in value.items()}
+        pairs = [
+            [_encode(key, depth, clean), _encode(element, depth, clean)]
+            for key, element in value.items()
+        ]
         return {"__dict__": pairs}
     if kind is tuple:
-        return {"__tuple__": [_encode(element, depth) for element in value]}
+        return {"__tuple__": [_encode(element, depth, clean) for element in value]}
     if kind is set:
-        return {"__set__": [_encode(element, depth) for element in value]}
+        return {"__set__": [_encode(element, depth, clean) for element in value]}
     if kind in _ENCODERS:
         mark, encode = _ENCODERS[kind]
         return {mark: encode(value)}
     if isinstance(value, str):
-        return redact(str.__str__(value))
+        return clean(str.__str__(value))
     base: Any
     for base in (dict, list, tuple, int, float, bytes):
         if isinstance(value, base):
-            return _encode(base(value), depth)
-    return {"__repr__": redact(_safe_repr(value))}
+            return _encode(base(value), depth, clean)
+    return {"__repr__": clean(_safe_repr(value))}
 
 
 def _safe_repr(value: Any) -> str:
