@@ -17,6 +17,7 @@ from apache_beam.typehints.row_type import RowTypeConstraint
 from contextframe_beam import transforms
 from contextframe_beam.connectors import read, registry
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.mapper import FieldMapper
 from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.source import Source
@@ -44,6 +45,7 @@ def ReadFromConnector(
     reading: Mapping[str, Any] | None = None,
     fields: Mapping[str, str] | None = None,
     resume_from: str | None = None,
+    bounds: Mapping[str, str] | None = None,
     error_handling: Mapping[str, Any] | None = None,
 ) -> beam.PTransform[Any, Any]:
     """Reads any connector; its rows have the columns source, partition, position and item (JSON).
@@ -55,11 +57,16 @@ def ReadFromConnector(
         fields: Fields of the item that become columns of their own, with their types: string,
             integer, number or boolean.
         resume_from: The dataset that the run ends in; read what changed since its last run.
+        bounds: The range of time to read, `{since: ..., until: ..., slice: 1d}`; such a run moves
+            no state.
         error_handling: `{output: NAME}` gives failed items as rows instead of to WriteToLance.
     """
     cls = registry.load_connector_class(connector)
     made = registry.build_connector(cls, dict(arguments or {}))
-    return _Read(made, dict(reading or {}), dict(fields or {}), resume_from, error_handling)
+    range_of_time = Bounds.of(**bounds) if bounds else None
+    return _Read(
+        made, dict(reading or {}), dict(fields or {}), resume_from, range_of_time, error_handling
+    )
 
 
 def ReadFromJson(
@@ -69,17 +76,18 @@ def ReadFromJson(
     **arguments: Any,
 ) -> beam.PTransform[Any, Any]:
     """Reads JSON and JSON Lines files, with the arguments of the connector `json`."""
-    return ReadFromConnector("json", arguments, None, fields, resume_from, error_handling)
+    return ReadFromConnector("json", arguments, None, fields, resume_from, None, error_handling)
 
 
 def ReadFromApi(
     fields: Mapping[str, str] | None = None,
     resume_from: str | None = None,
+    bounds: Mapping[str, str] | None = None,
     error_handling: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> beam.PTransform[Any, Any]:
     """Reads an HTTP API, with the arguments of the connector `api`, such as `config`."""
-    return ReadFromConnector("api", arguments, None, fields, resume_from, error_handling)
+    return ReadFromConnector("api", arguments, None, fields, resume_from, bounds, error_handling)
 
 
 class _Read(beam.PTransform[Any, Any]):
@@ -89,15 +97,18 @@ class _Read(beam.PTransform[Any, Any]):
         reading: dict[str, Any],
         columns: dict[str, str],
         resume_from: str | None,
+        bounds: Bounds | None,
         error_handling: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
         state = None
         if resume_from is not None:
             state = _state_in(open_dataset(resume_from), connector.source_id(reading))
-        self._read = read.ReadFromConnector(connector, resume_from=state, **reading)
+        self._read = read.ReadFromConnector(connector, resume_from=state, bounds=bounds, **reading)
         resumed = (resume_from, state) if resume_from is not None and state else None
-        self._source = ReadSource(Source(connector, reading).info, connector, resumed)
+        self._source = ReadSource(
+            Source(connector, reading, bounds=bounds).info, connector, resumed
+        )
         self._columns = columns
         self._type = _yaml_rows.row_type(_yaml_rows.ORIGIN, columns)
         self._errors = _error_output(error_handling)
@@ -182,7 +193,7 @@ class WriteToLance(beam.PTransform[Any, Any]):
 
     Args:
         uri: The dataset.
-        mode: upsert, append, overwrite or create.
+        mode: upsert, mirror, append, overwrite or create.
         run_id: Names the run; a run of an id that was committed is not committed again.
         embed_dim: Length of the vectors of a new dataset.
         storage_options: Credentials and settings of the object store.
@@ -227,11 +238,11 @@ class WriteToLance(beam.PTransform[Any, Any]):
         for source in sources:
             if source.resumed is None:
                 continue
-            if self._mode == "overwrite":
+            if self._mode in ("overwrite", "mirror"):
                 raise ConfigError(
-                    f"WriteToLance overwrites {self._uri}, but {source.info.name} is read from "
-                    "where its last run ended, and what is older would be lost; take resume_from "
-                    "out, or choose the mode upsert"
+                    f"WriteToLance in the mode {self._mode} wants all of {source.info.name}, which "
+                    "is read from where its last run ended, and what is older would be lost; take "
+                    "resume_from out, or choose the mode upsert"
                 )
             dataset, state = source.resumed
             met = open_dataset(dataset)

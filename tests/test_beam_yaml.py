@@ -16,6 +16,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines import _yaml_rows, yaml_transforms
 from contextframe_beam.state import read_states
+from contextframe_beam.transforms.lance_sink import MODES
 from tests.cli_helpers import ROOT, environment, lines, write_documents
 from tests.http_fixture import HttpServer, http_server, server
 
@@ -161,8 +162,8 @@ class Changes(IncrementalConnector):
     def _full_sync(self):
         return [{"id": "all"}]
 
-    def _incremental_sync(self, since):
-        return [{"id": "changed"}]
+    def _incremental_sync(self, since, until=None):
+        return [{"id": f"{since[:10]} to {until[:10]}" if until else "changed"}]
 
     def map_to_frame_record(self, item):
         return FrameRecord("text", dict(item), unique_id=item["id"])
@@ -187,10 +188,26 @@ def test_a_run_goes_on_from_the_state_that_the_last_one_committed(tmp_path: Path
     assert sorted(records_of(tmp_path / "kb.lance")) == ["all", "changed"]
 
 
-def test_overwriting_with_what_changed_only_is_refused(tmp_path: Path) -> None:
+def test_a_range_of_time_is_read_and_moves_no_state(tmp_path: Path) -> None:
+    read_changes(tmp_path)
+    (before,) = states_of(tmp_path / "kb.lance").values()
+    bounds = {"since": "2026-01-01", "until": "2026-02-01"}
+    (tmp_path / "changes.py").write_text(CHANGES)
+    run_chain(
+        {"ReadFromConnector": {"connector": f"{tmp_path}/changes.py:Changes", "bounds": bounds}},
+        {"MapToFrames": {}},
+        {"WriteToLance": {"uri": str(tmp_path / "kb.lance")}},
+    )
+    assert sorted(records_of(tmp_path / "kb.lance")) == ["2026-01-01 to 2026-02-01", "all"]
+    (after,) = states_of(tmp_path / "kb.lance").values()
+    assert before.partitions == after.partitions
+
+
+@pytest.mark.parametrize("mode", sorted({"overwrite", "mirror"} & set(MODES)))
+def test_what_changed_only_is_refused_where_all_is_wanted(tmp_path: Path, mode: str) -> None:
     read_changes(tmp_path)
     with pytest.raises(Exception, match="what is older would be lost"):
-        read_changes(tmp_path, mode="overwrite")
+        read_changes(tmp_path, mode=mode)
     assert sorted(records_of(tmp_path / "kb.lance")) == ["all"]
 
 
