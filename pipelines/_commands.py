@@ -12,6 +12,7 @@ import contextframe_beam
 from contextframe_beam.pipelines._api_commands import check_group, login_command
 from contextframe_beam.pipelines._completion import completion_command, folders
 from contextframe_beam.pipelines._ingest_command import ingest_group
+from contextframe_beam.pipelines._new_command import new_command
 from contextframe_beam.pipelines._shared import (
     count,
     debug_option,
@@ -114,6 +115,7 @@ _JSON = click.Option(
 _AT = version_option("--at", "Look at this version instead of the newest one.")
 
 commands.add_command(ingest_group)
+commands.add_command(new_command)
 commands.add_command(test_group)
 commands.add_command(check_group)
 commands.add_command(login_command)

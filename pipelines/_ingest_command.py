@@ -260,7 +260,7 @@ def _command(name: str, settings: Settings) -> click.Command:
         params=[*options, *own],
         callback=ingest,
         help=f"Ingest documents of the connector {name}.\n\n{summary}",
-        epilog=examples(_example_of(name, found)) + "\n\n"
+        epilog=examples(f"{shortest_command('ingest', name, found)} --to kb.lance") + "\n\n"
         "Any other option is passed on to Apache Beam, as in --parallelism=4, and so is all "
         "that stands behind a lone --. Any value of the connector may be a reference to a secret: "
         "env:NAME, file:PATH or gcp-secret:projects/P/secrets/S.",
@@ -274,8 +274,8 @@ def _command(name: str, settings: Settings) -> click.Command:
     )
 
 
-def _example_of(name: str, found: ConnectorOptions) -> str:
-    """Returns the shortest command that reads a connector."""
+def shortest_command(command: str, name: str, found: ConnectorOptions) -> str:
+    """Returns a command for a connector with the options that it requires, and no others."""
     required = {
         parameter.name
         for parameter in (*found.constructor.values(), *found.reading.values())
@@ -286,7 +286,7 @@ def _example_of(name: str, found: ConnectorOptions) -> str:
         for option in found.options
         if (option.name or "").partition("__")[2] in required
     ]
-    return " ".join(["contextframe-beam ingest", name, *given, "--to kb.lance"])
+    return " ".join(["contextframe-beam", command, name, *given])
 
 
 def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict[str, Any]) -> None:

@@ -11,10 +11,20 @@ import click
 from contextframe_beam.connectors._identity import constructor_arguments
 from contextframe_beam.connectors.registry import build_connector, load_connector_class
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.pipelines._ingest_command import ConnectorCommand, IngestGroup
+from contextframe_beam.pipelines._ingest_command import (
+    ConnectorCommand,
+    IngestGroup,
+    shortest_command,
+)
 from contextframe_beam.pipelines._options import ConnectorOptions, options_of
 from contextframe_beam.pipelines._settings import Settings
-from contextframe_beam.pipelines._shared import SectionOption, count, debug_option, pairs
+from contextframe_beam.pipelines._shared import (
+    SectionOption,
+    count,
+    debug_option,
+    examples,
+    pairs,
+)
 
 _EXAMPLE = "contextframe-beam test my_crm.py:CRM --token env:CRM_TOKEN"
 _CHECKING = "Checking"
@@ -84,7 +94,7 @@ def _command(name: str, settings: Settings) -> click.Command:
         help=f"Check the connector {name} against its source; nothing is written.\n\nEach check "
         "passes, fails with a reason and a way to mend it, or cannot tell. The exit code is 1 when "
         "one fails.",
-        epilog=f"Example: {_EXAMPLE}",
+        epilog=examples(shortest_command("test", name, found)),
         context_settings={
             "token_normalize_func": lambda text: text.replace("_", "-"),
             "max_content_width": 100,
@@ -153,7 +163,7 @@ test_group = _TestGroup(
     help="Check a connector against its source: credentials, splits, ids, errors, memory.\n\n"
     "The connector's own arguments are options, as for `ingest`.",
     subcommand_metavar="CONNECTOR [OPTIONS]",
-    epilog=f"Example: {_EXAMPLE}",
+    epilog=examples(_EXAMPLE),
     no_args_is_help=True,
     context_settings={"max_content_width": 100},
 )

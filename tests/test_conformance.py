@@ -35,7 +35,7 @@ def outcome(subject: Subject, check: str) -> Outcome:
 #: Each broken connector: what catches it, how it is made, and what the reason says.
 BROKEN: list[tuple[str, Callable[..., BaseConnector], str]] = [
     ("authenticates", broken.SaysNothing, "returned None"),
-    ("refuses_wrong_credentials", broken.AcceptsAnybody, "with wrong credentials and read"),
+    ("refuses_wrong_credentials", broken.AcceptsAnybody, "credentials and read 10 items"),
     ("travels_without_secrets", broken.CarriesTheSecret, "its pickle holds a secret"),
     (
         "travels_without_secrets",
