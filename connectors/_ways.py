@@ -23,11 +23,8 @@ from contextframe_beam.connectors._prefetch import read_ahead
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.kinds import looked_back
-from contextframe_beam.connectors.page import Page, Partition
+from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.errors import ConfigError, ConnectorError
-
-#: The one partition of a source that has no parts.
-WHOLE = "all"
 
 _ITEMS_IN_A_PAGE = 500
 _OURS = (base.__name__, kinds.__name__)

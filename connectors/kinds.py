@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import parsed_time
-from contextframe_beam.connectors.page import Page, Partition
+from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ConnectorError
 
@@ -109,10 +109,14 @@ class IncrementalConnector(BaseConnector):
     """A source that can tell what changed: write `_full_sync` and `_incremental_sync`.
 
     A pipeline keeps the time of the last run with the data, in the dataset. `state_file` is for
-    plain loops over `sync_documents`, which have no dataset to keep it in.
+    plain loops over `sync_documents`, which have no dataset to keep it in. `ingest` heeds it as
+    well: it reads since the earlier of the two times, and everything where one of them is not
+    known, so neither a deleted file nor a new dataset leads to documents that are missing. It
+    writes the file after the commit.
 
     Args:
-        state_file: Where `sync_documents` keeps the time of the last run, as JSON.
+        state_file: Where the time of the last run is kept, as JSON; only in the dataset if not
+            given.
 
     Attributes:
         lookback: How far before the beginning of the last run the next one reads, for sources that
@@ -160,6 +164,37 @@ class IncrementalConnector(BaseConnector):
         that time, can be read in slices.
         """
         raise self._unwritten("_incremental_sync(self, since)", "return what changed since then")
+
+    def reconciled(self, states: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the states that a run goes on from, with what the state file says.
+
+        Args:
+            states: What the dataset says, by the id of the partition.
+        """
+        if not self.state_file:
+            return dict(states)
+        self.last_sync = None
+        self._load_state()
+        known = states.get(WHOLE)
+        stored = known.get("since") if isinstance(known, Mapping) else None
+        ours, theirs = parsed_time(self.last_sync or ""), parsed_time(stored or "")
+        if ours is None or theirs is None:
+            return {}
+        return {WHOLE: {"since": stored if theirs <= ours else self.last_sync}}
+
+    def committed(self, states: Mapping[str, Any]) -> None:
+        """Writes the state file, if there is one, after a run was committed.
+
+        Args:
+            states: What the dataset says now.
+
+        Raises:
+            ConnectorError: it cannot be written.
+        """
+        known = states.get(WHOLE)
+        if self.state_file and isinstance(known, Mapping) and known.get("since"):
+            self.last_sync = str(known["since"])
+            self._save_state()
 
     def _load_state(self) -> None:
         if not self.state_file or not Path(self.state_file).exists():
@@ -211,7 +246,7 @@ class PaginatedConnector(BaseConnector):
 
         def partitions(self):
             """Returns the parts of the source, each named by the same id in every run."""
-            return [Partition("all")]
+            return [Partition(WHOLE)]
 
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
         """Returns one page of a partition.

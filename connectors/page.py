@@ -20,6 +20,9 @@ from uuid import UUID
 
 from contextframe_beam.connectors.secrets import redact
 
+#: The one partition of a source that has no parts.
+WHOLE = "all"
+
 _FRAMES_KEPT = 20
 _TRACEBACK_LIMIT = 8 * 1024
 _MESSAGE_LIMIT = 4 * 1024

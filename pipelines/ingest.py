@@ -17,6 +17,7 @@ import apache_beam as beam
 
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
+from contextframe_beam.connectors.kinds import IncrementalConnector
 from contextframe_beam.connectors.read import ReadFromConnector
 from contextframe_beam.connectors.source import Chosen, Source
 from contextframe_beam.errors import CommitError, ConfigError
@@ -87,6 +88,7 @@ def ingest(
     if done is not None:
         return done
     sync_kwargs, bounds = dict(sync_kwargs or {}), bounds or Bounds()
+    moves_state = not bounds.given
     every = None if commit_every is None else _backfill.Every.of(commit_every)
     if every is not None and mode not in _backfill.MODES:
         raise ConfigError(
@@ -99,6 +101,8 @@ def ingest(
     full = full or mode in ("overwrite", "mirror")
     state = _state_of(connector, to, sync_kwargs, storage_options)
     resume_from = dict(state.partitions) if state is not None and not full else {}
+    if isinstance(connector, IncrementalConnector):
+        resume_from = connector.reconciled(resume_from)
 
     def run_once(run_id: str, letters: str, chosen: Chosen | None = None) -> CommitReceipt:
         sink = WriteToLance(
@@ -128,8 +132,14 @@ def ingest(
             )
         return replace(receipt, already_committed=False)
 
+    def keep(receipt: CommitReceipt) -> CommitReceipt:
+        if isinstance(connector, IncrementalConnector) and moves_state:
+            now = _state_of(connector, to, sync_kwargs, storage_options)
+            connector.committed(now.partitions if now is not None else {})
+        return receipt
+
     if every is None:
-        return run_once(run_id, letters)
+        return keep(run_once(run_id, letters))
     arguments = _backfill.arguments_of(bounds, mode, full)
     progress = _backfill.Progress.of(state, arguments)
     bounds = _backfill.bounds_of(progress, bounds)
@@ -137,12 +147,13 @@ def ingest(
         progress = _backfill.begun(run_id, arguments, bounds)
     source = Source(connector, sync_kwargs, full, resume_from, bounds=bounds)
     connector.ensure_authenticated()
-    return _backfill.run_backfill(
+    receipt = _backfill.run_backfill(
         list(source.parts()),
         every,
         replace(progress, run_id=run_id),
         lambda one, number, chosen: run_once(one, _backfill.letters_of(letters, number), chosen),
     )
+    return keep(receipt)
 
 
 def new_run_id() -> str:

@@ -12,8 +12,8 @@ from contextframe_beam.connectors.api.config import Resource
 from contextframe_beam.connectors.api.connector import APIConnector
 from contextframe_beam.connectors.page import Page, Partition, encode_item
 from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ContextFrameError
-from contextframe_beam.record import FrameRecord
 
 _SAMPLES = 3
 _SHOWN_TEXT = 300
@@ -181,12 +181,15 @@ def _describe(
 def _sample(connector: APIConnector, item: dict[str, Any]) -> Sample:
     sample = Sample(item)
     try:
-        record: FrameRecord = connector.map_to_frame_record(item)
+        record = connector.map_to_frame_record(item)
     except Exception as error:
         sample.error = redact(f"{type(error).__name__}: {error}")
         return sample
-    text = record.text_content or ""
     sample.unique_id = record.unique_id
+    if isinstance(record, Deletion):
+        sample.title = "(deleted)"
+        return sample
+    text = record.text_content or ""
     sample.title = record.metadata.get("title")
     sample.text = text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "..."
     sample.timestamp = record.timestamp

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -76,6 +76,8 @@ class Incremental(Section):
 class Filter(Section):
     """A condition that a record must meet to become a document; all given ones must hold."""
 
+    _needs_condition: ClassVar[bool] = True
+
     field: str
     """The path of the value in a record."""
     equals: Any = None
@@ -93,7 +95,7 @@ class Filter(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Filter:
-        if self.model_fields_set <= {"field"}:
+        if self._needs_condition and self.model_fields_set <= {"field"}:
             raise wrong(
                 (), "has no condition; give equals, not_equals, one_of, none_of, matches or exists"
             )
@@ -102,6 +104,12 @@ class Filter(Section):
         except re.error as error:
             raise wrong(("matches",), f"is not a regular expression: {error}") from None
         return self
+
+
+class Deleted(Filter):
+    """When a record says that it was deleted; a field alone when it has a value but false or 0."""
+
+    _needs_condition: ClassVar[bool] = False
 
 
 class Relationship(Section):
@@ -179,6 +187,9 @@ class Resource(Section):
     """How its records become documents."""
     filters: list[Filter] = Field(default_factory=list)
     """Conditions that a record must meet."""
+    deleted: Deleted | None = None
+    """When a record says that it was deleted, such as {field: deleted_at}; its document is deleted
+    then, whatever the filters say."""
     max_pages: Annotated[int, Field(ge=1)] | None = None
     """The most pages that are read of it, for each record of the parent."""
     max_items: Annotated[int, Field(ge=1)] | None = None

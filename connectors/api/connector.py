@@ -18,7 +18,7 @@ from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.numbered import PageNumber
 from contextframe_beam.connectors.api.pages import PageReader
 from contextframe_beam.connectors.api.plan import Planner
-from contextframe_beam.connectors.api.resource import Endpoint, below
+from contextframe_beam.connectors.api.resource import Endpoint, below, condition_of
 from contextframe_beam.connectors.bounds import Bounds, seconds_of
 from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.client import HttpClient
@@ -27,6 +27,7 @@ from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
 from contextframe_beam.connectors.source import Source
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.record import FrameRecord
 
@@ -141,6 +142,9 @@ class APIConnector(PaginatedConnector):
         self._mappers = {
             one.name: ResourceMapper(one.mapping, self.source_name, one.name, self._prefix_of)
             for one in self._config.resources
+        }
+        self._deleted = {
+            one.name: condition_of(one.deleted) for one in self._config.resources if one.deleted
         }
         self._reader = PageReader(self._endpoint_of, self._send)
         self._failed = 0
@@ -287,8 +291,8 @@ class APIConnector(PaginatedConnector):
         """Returns one page of a partition."""
         return self._reader.fetch(partition, cursor)
 
-    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
-        """Turns a record into a frame, as its resource's `mapping` says.
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
+        """Turns a record into a frame, as its resource's `mapping` says, or into its deletion.
 
         Without resources: the text is `content`, all other fields are metadata, and the unique_id
         is `api:<id>`.
@@ -296,7 +300,13 @@ class APIConnector(PaginatedConnector):
         mapper = self._mappers.get(item.get(RESOURCE, ""))
         if mapper is None and len(self._mappers) == 1 and RESOURCE not in item:
             mapper = next(iter(self._mappers.values()))
-        return page_style_record(item) if mapper is None else mapper.map(item)
+        if mapper is None:
+            return page_style_record(item)
+        is_deleted = self._deleted.get(mapper.resource)
+        if is_deleted is not None and is_deleted(item):
+            record = mapper.map(item)
+            return Deletion(record.unique_id, record.timestamp)
+        return mapper.map(item)
 
     def get_stats(self) -> dict[str, Any]:
         """Returns the base class's numbers, and what failed."""

@@ -34,6 +34,7 @@ class ResourceMapper:
         self, mapping: RecordMapping, source: str, resource: str, prefix_of: Callable[[str], str]
     ) -> None:
         self.prefix = prefix_of(resource)
+        self.resource = resource
         self._template = mapping.id if isinstance(mapping.id, str) and "{" in mapping.id else None
         self._origin = {"source": source, "resource": resource}
         targets = mapping.relationships

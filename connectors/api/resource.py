@@ -22,6 +22,7 @@ from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 _NO_CONTENT = (204, 205)
+_NO = ("false", "0", "no")
 _QUERY = re.compile(r"\s*(?:query\b|\{|fragment\b|#)")
 _NOTHING: Any = object()
 _MISSING: Any = object()
@@ -64,7 +65,8 @@ class Endpoint:
         sent = [self._params, self._headers, self._body, self._form]
         self._has_secrets = _has_reference(sent)
         self._origin = urls.origin_of(config.base_url)
-        self._filters = [_condition(one) for one in resource.filters]
+        self._filters = [condition_of(one) for one in resource.filters]
+        self._is_deleted = resource.deleted and condition_of(resource.deleted)
         self._safe = resource.safe_to_repeat
         body = resource.body
         if self._safe is None and isinstance(body, Mapping) and _is_query(body.get("query")):
@@ -170,6 +172,8 @@ class Endpoint:
                     return False
             elif not self.asks_since and since is not None and is_before(value, since):
                 return False
+        if self._is_deleted and self._is_deleted(item):
+            return True
         return all(condition(item) for condition in self._filters)
 
     def chooses(self, params: Mapping[str, Any]) -> bool:
@@ -262,15 +266,18 @@ def _filled(value: Any, known: Mapping[str, Any]) -> Any:
     return value
 
 
-def _condition(settings: Filter) -> Callable[[Mapping[str, Any]], bool]:
+def condition_of(settings: Filter) -> Callable[[Mapping[str, Any]], bool]:
     """Returns the function that tells whether a record meets a condition."""
     given = settings.model_fields_set
     pattern = re.compile(settings.matches) if settings.matches is not None else None
     none_of = settings.none_of or ()
+    bare = given <= {"field"}
 
     def holds(item: Mapping[str, Any]) -> bool:
         value = lookup(item, settings.field, _MISSING)
         there = value is not _MISSING and value is not None
+        if bare:
+            return there and bool(value) and as_text(value).lower() not in _NO
         if settings.exists is not None and there is not settings.exists:
             return False
         value = value if there else None
