@@ -4,11 +4,14 @@
 # The first of these that is Python 3.10 or later and has venv makes .venv; PYTHON=... names another.
 PYTHON ?= python3.12 python3.11 python3.10 python3
 DLT ?= dlt[lance]>=1.31,<1.32
+AIRFLOW ?= apache-airflow==3.3.2
 AIRBYTE ?= airbyte-cdk>=7.39,<8
 
 VENV := .venv
 VENV_DLT := .venv-dlt
 VENV_AIRBYTE := .venv-airbyte
+# Outside the checkout, like the engines: large, and the same for all of them.
+VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
 PY := $(VENV)/bin/python
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
@@ -17,7 +20,7 @@ unexport PYTHONHOME PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types tests engines soak bench docs format clean
+.PHONY: help demo test lint types tests engines airflow soak bench docs format clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +42,8 @@ tests: $(VENV)/.installed ## Run the tests; TESTS='tests/test_x.py -k name' sele
 
 engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism need (Java, Maven, Go).
 	@$(PY) -m contextframe_beam.pipelines._engine_install
+
+airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its template, apart from everything else.
 
 soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out.
 	@$(PY) -m pytest -m soak $(TESTS)
@@ -80,6 +85,14 @@ $(VENV_AIRBYTE)/.installed: Makefile
 	@echo "Installing Airbyte's CDK into $(VENV_AIRBYTE) (once) ..."
 	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) --upgrade pip
 	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) '$(AIRBYTE)'
+	@touch $@
+
+$(VENV_AIRFLOW)/.installed: Makefile
+	@mkdir -p $(dir $(VENV_AIRFLOW))
+	$(call make_venv,$(VENV_AIRFLOW))
+	@echo "Installing Airflow into $(VENV_AIRFLOW) (once) ..."
+	@$(VENV_AIRFLOW)/bin/python $(PIP_INSTALL) --upgrade pip
+	@$(VENV_AIRFLOW)/bin/python $(PIP_INSTALL) '$(AIRFLOW)'
 	@touch $@
 
 # Debian and Ubuntu ship Python without ensurepip, and then `python -m venv` fails half-way: look first.
