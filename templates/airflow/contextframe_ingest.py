@@ -44,11 +44,12 @@ def contextframe_ingest():
             *("--since", context["data_interval_start"].isoformat()),
             *("--until", context["data_interval_end"].isoformat()),
         ]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # What went wrong is written to the standard error, which the task's log shows.
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode == _WRONG_USAGE:
-            raise AirflowFailException(done.stderr)
+            raise AirflowFailException("the command is wrong; its message is above")
         if done.returncode:
-            raise AirflowException(done.stderr)
+            raise AirflowException("nothing was committed; the reason is above")
         return done.stdout
 
     ingest()
