@@ -47,6 +47,12 @@ class FileSecret(_ReferenceSecret):
     prefix = "file"
 
 
+class KeyringSecret(_ReferenceSecret):
+    """An entry of the keyring of the machine that uses it."""
+
+    prefix = "keyring"
+
+
 def beam_secret(reference: str) -> Secret:
     """Returns the `Secret` for a reference.
 
@@ -60,6 +66,8 @@ def beam_secret(reference: str) -> Secret:
         return EnvSecret(where)
     if kind == "file":
         return FileSecret(where)
+    if kind == "keyring":
+        return KeyringSecret(where)
     if "/versions/" not in where:
         where += "/versions/latest"
     return GcpSecret(where)

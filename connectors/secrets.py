@@ -1,9 +1,10 @@
 """References to secrets: what travels is `env:NAME`, never the value behind it.
 
-A reference is a text of one of three forms:
+A reference is a text of one of four forms:
 
 * `env:NAME`: an environment variable of the process that uses it,
 * `file:PATH`: the content of a file on the machine that uses it (`file://...` is a URL, not this),
+* `keyring:[SERVICE/]NAME`: an entry of the system's keyring, for work on one's own machine,
 * `gcp-secret:projects/P/secrets/S[/versions/V]`: Google Secret Manager.
 
 Given to a connector, it becomes a `SecretReference`, which turns into its value at the moment it is
@@ -24,12 +25,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, SupportsIndex
 from urllib.parse import quote, quote_plus
 
+from contextframe_beam.connectors import _keyring
 from contextframe_beam.errors import SecretError
 
 if TYPE_CHECKING:
     from apache_beam.utils.secret import Secret
 
-_REFERENCE = re.compile(r"(?:env:[^\s=]+|file:(?!//)\S[^\n]*|gcp-secret:\S+)\Z")
+_REFERENCE = re.compile(r"(?:env:[^\s=]+|file:(?!//)\S[^\n]*|keyring:\S+|gcp-secret:\S+)\Z")
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:keys?|apikeys?|tokens?|secrets?|passwords?|passwd|pwd|passphrase|credentials?"
     r"|authorization|cookies?)$"
@@ -69,7 +71,7 @@ def looks_secret(name: str) -> bool:
 def resolve(reference: str) -> str:
     """Returns the value behind a reference and remembers it for `redact`.
 
-    Values from files and from Secret Manager are read again after `CACHE_SECONDS`.
+    Values from files, the keyring and Secret Manager are read again after `CACHE_SECONDS`.
 
     Raises:
         SecretError: there is no such value, it cannot be read, or it is empty.
@@ -78,8 +80,8 @@ def resolve(reference: str) -> str:
     kind, _, where = name.partition(":")
     if not is_reference(name):
         raise SecretError(
-            f"{name!r} is not a reference to a secret; write env:NAME, file:PATH or "
-            "gcp-secret:projects/P/secrets/S"
+            f"{name!r} is not a reference to a secret; write env:NAME, file:PATH, keyring:NAME "
+            "or gcp-secret:projects/P/secrets/S"
         )
     if kind == "env":
         value = _from_environment(where)
@@ -87,7 +89,10 @@ def resolve(reference: str) -> str:
         cached = _cache.get(name)
         if cached is not None and time.monotonic() < cached[0]:
             return cached[1]
-        value = _from_file(where) if kind == "file" else _from_secret_manager(name, where)
+        if kind == "keyring":
+            value = _keyring.read(name)
+        else:
+            value = _from_file(where) if kind == "file" else _from_secret_manager(name, where)
         _cache[name] = (time.monotonic() + CACHE_SECONDS, value)
     if not value:
         raise SecretError(f"the secret {name} is empty; give it a value")

@@ -169,6 +169,17 @@ def _own_options() -> list[SectionOption]:
             callback=_set_verbose,
             help="Show what connectors and this program log.",
         ),
+        SectionOption(
+            ["--log-format"],
+            section=_OUTPUT,
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_set_log_format,
+            help="How lines on the standard error are written; json is one object a line.",
+        ),
         debug_option(_OUTPUT),
     ]
 
@@ -178,6 +189,10 @@ def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> Non
         settings = context.ensure_object(Settings)
         settings.verbose = True
         _logs.tell_more(settings)
+
+
+def _set_log_format(context: click.Context, _: click.Parameter, value: str) -> None:
+    context.ensure_object(Settings).json_logs = value == "json"
 
 
 class IngestGroup(click.Group):

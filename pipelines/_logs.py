@@ -38,8 +38,7 @@ def on_stderr(settings: Settings) -> Iterator[None]:
         os.environ.setdefault(name, value)
     root = logging.getLogger()
     level = root.level
-    handler = _StderrHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler = _StderrHandler(settings)
     handler.addFilter(_Shown(settings))
     handler.addFilter(RedactingFilter())
     root.addHandler(handler)
@@ -66,7 +65,9 @@ def tell_more(settings: Settings) -> None:
 @contextmanager
 def shared_with_workers(settings: Settings) -> Iterator[None]:
     """Makes worker processes that are started in the block show what this one shows."""
-    os.environ[_VARIABLE] = json.dumps([settings.debug, settings.verbose, settings.packages])
+    os.environ[_VARIABLE] = json.dumps(
+        [settings.debug, settings.verbose, settings.json_logs, settings.packages]
+    )
     try:
         yield
     finally:
@@ -81,9 +82,9 @@ def of_launcher() -> Iterator[None]:
         logging.getLogger().addHandler(logging.NullHandler())
         yield
         return
-    debug, verbose, packages = json.loads(told)
+    debug, verbose, json_logs, packages = json.loads(told)
     # Beam's own records are in the launcher's log when it debugs.
-    settings = Settings(verbose=debug or verbose, packages=packages)
+    settings = Settings(verbose=debug or verbose, json_logs=json_logs, packages=packages)
     if not debug:
         sys.stderr = _WithoutBeam(sys.stderr)
     with on_stderr(settings):
@@ -94,6 +95,20 @@ def of_launcher() -> Iterator[None]:
         yield
 
 
+def line(settings: Settings, text: str, level: int = logging.INFO) -> str:
+    """Returns a line for the standard error, as the log writes its own."""
+    if not settings.json_logs:
+        return text
+    told = {"name": _OURS, "levelno": level, "levelname": logging.getLevelName(level), "msg": text}
+    return _json_of(logging.makeLogRecord(told))
+
+
+def _json_of(record: logging.LogRecord) -> str:
+    from contextframe_beam.connectors.http.logs import JsonFormatter
+
+    return JsonFormatter().format(record)
+
+
 def show_traceback(error: BaseException) -> None:
     """Writes an exception's traceback to the standard error, without secrets."""
     sys.stderr.write(redact("".join(traceback.format_exception(error))))
@@ -101,6 +116,14 @@ def show_traceback(error: BaseException) -> None:
 
 class _StderrHandler(logging.Handler):
     """Writes to whatever the standard error is now: a live display puts its own in between."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _json_of(record) if self._settings.json_logs else self._text.format(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -9,8 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from contextframe_beam.pipelines._logs import line
+
 if TYPE_CHECKING:
     from rich.live import Live
+
+    from contextframe_beam.pipelines._settings import Settings
 
 SECONDS_BETWEEN_LINES = 5.0
 _RATE_SECONDS = 10.0
@@ -24,16 +28,17 @@ class Display(Protocol):
 
 
 @contextmanager
-def display(name: str, quiet: bool) -> Iterator[Display]:
+def display(name: str, quiet: bool, settings: Settings) -> Iterator[Display]:
     """Gives the display that suits the standard error.
 
     Args:
         name: What is read.
         quiet: Show nothing.
+        settings: Say how lines are written.
     """
     if quiet:
         yield _Nothing()
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and not settings.json_logs:
         from rich.console import Console
         from rich.live import Live
 
@@ -41,7 +46,7 @@ def display(name: str, quiet: bool) -> Iterator[Display]:
         with Live(console=console, refresh_per_second=8, transient=True) as live:
             yield _OnTerminal(name, live)
     else:
-        yield _Lines(name)
+        yield _Lines(name, settings)
 
 
 class _Nothing:
@@ -52,15 +57,16 @@ class _Nothing:
 class _Lines:
     """Writes a line every few seconds, so that the log of a scheduler shows life."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, settings: Settings) -> None:
         self._status = _Status(name)
+        self._settings = settings
         self._next = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def show(self, counts: Mapping[str, int]) -> None:
         text = self._status.text(counts)
         if time.monotonic() >= self._next:
             self._next += SECONDS_BETWEEN_LINES
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(line(self._settings, text) + "\n")
             sys.stderr.flush()
 
 

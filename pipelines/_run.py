@@ -108,7 +108,7 @@ def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
     with _scratch_folder() as folder:
         task = _Task(job)
         try:
-            with display(job.name, quiet) as shown:
+            with display(job.name, quiet, settings) as shown:
                 while not task.ended.wait(_LOOK_EVERY) and not asked.is_set():
                     shown.show(progress.totals(folder))
         except KeyboardInterrupt:  # where nobody took over the signals

@@ -14,6 +14,7 @@ class Settings:
     Attributes:
         debug: Show tracebacks and everybody's log.
         verbose: Show what our own packages log at level INFO.
+        json_logs: Write each line of the log as a JSON object.
         packages: Others whose warnings are shown: those that connectors are from.
         interrupts: Tells who asked the process to stop.
         abandoned: What was under way was given up, and the process must end without waiting for
@@ -22,6 +23,7 @@ class Settings:
 
     debug: bool = False
     verbose: bool = False
+    json_logs: bool = False
     packages: list[str] = field(default_factory=list)
     interrupts: Interrupts = field(default_factory=Interrupts)
     abandoned: bool = False

@@ -65,6 +65,8 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
         KeyboardInterrupt: it was interrupted before it changed anything.
     """
     # Nothing is imported before, so that an interrupt finds us listening.
+    import logging
+
     import click
 
     from contextframe_beam.pipelines import _completion, _logs
@@ -89,7 +91,8 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
             report = report_of(error)
             if settings.debug:
                 _logs.show_traceback(error)
-            click.echo(report.text(settings.debug), err=True)
+            text = report.text(settings.debug)
+            click.echo(_logs.line(settings, text, logging.ERROR), err=True)
             return WRONG_USAGE if report.wrong_usage else FAILED
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import keyring
+import pyotp
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -22,6 +23,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 from keyring.backend import KeyringBackend
 from keyring.backends.fail import Keyring as NoKeyring
 
+from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http import HttpClient, HttpError, HttpRequest, auth_from_config
 from contextframe_beam.connectors.http.auth import AUTH_TYPES
 from contextframe_beam.connectors.http.login import login
@@ -698,3 +700,65 @@ def test_expiry_is_understood_in_each_form():
     assert read({"access_token": "a-token"}).fresh
     with pytest.raises(ConnectorError, match="gave no access_token \\(it gave token\\)"):
         read({"token": "x"})
+
+
+ONE_TIME_SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+TWO_STEPS = {
+    "type": "session",
+    "login": {
+        "url": f"/login/challenge?otp={ONE_TIME_SECRET}",
+        "json": {"user": "ann", "password": "passw0rd-of-ann"},
+    },
+    "challenge": {
+        "url": "/login/code",
+        "json": {"session_id": "{challenge}", "code": "{code}"},
+    },
+    "name": "X-Session",
+}
+
+
+def test_a_login_of_two_steps_brings_the_challenge_back_with_the_code(server):
+    auth = {**TWO_STEPS, "totp_secret": ONE_TIME_SECRET}
+    with HttpClient.from_config(server.url, auth=auth) as client:
+        assert client.send(HttpRequest("GET", "/session/api")).status == 200
+    assert server.count("/login/challenge") == server.count("/login/code") == 1
+
+
+def test_a_login_of_two_steps_needs_one_where_the_server_asks_for_no_code(server):
+    login_request = {**TWO_STEPS["login"], "url": "/login/challenge"}
+    auth = {**TWO_STEPS, "login": login_request, "totp_secret": ONE_TIME_SECRET}
+    with HttpClient.from_config(server.url, auth=auth) as client:
+        assert client.send(HttpRequest("GET", "/session/api")).status == 200
+    assert server.count("/login/code") == 0
+
+
+def test_a_person_is_asked_for_the_code_after_the_first_step(server, tmp_path):
+    steps = []
+
+    def ask(prompt):
+        steps.append(server.count("/login/challenge"))
+        return pyotp.TOTP(ONE_TIME_SECRET).now()
+
+    reference = login(
+        {"base_url": server.url, "auth": {**TWO_STEPS, "token": f"file:{tmp_path / 'token'}"}},
+        ask=ask,
+    )
+    assert steps == [1] and read_token(reference).access == "sess1on-1"
+
+
+def test_a_challenge_that_is_not_described_is_told(server):
+    auth = {**TWO_STEPS, "challenge": {"ulr": "/login/code"}, "totp_secret": ONE_TIME_SECRET}
+    with pytest.raises(ConfigError, match="challenge has no 'ulr'"):
+        HttpClient.from_config(server.url, auth=auth)
+
+
+def test_any_argument_may_be_in_the_keyring(server, memory_keyring):
+    memory_keyring.set_password("crm", "token", "a-token-of-the-keyring")
+    client = HttpClient.from_config(
+        server.url, auth={"type": "bearer", "token": "keyring:crm/token"}
+    )
+    sent = client.send(HttpRequest("GET", "/echo")).json()["headers"]
+    assert sent["authorization"] == "Bearer a-token-of-the-keyring"
+    assert secrets.redact("say a-token-of-the-keyring") == "say keyring:crm/token"
+    with pytest.raises(SecretError, match="keyring:crm/none is empty"):
+        secrets.resolve("keyring:crm/none")

@@ -164,6 +164,19 @@ class SessionSettings(_Placed):
     code_header: str | None = field(
         default=None, metadata=_about("The header of the login request that takes the code.")
     )
+    challenge: dict[str, Any] | None = field(
+        default=None,
+        metadata=_about(
+            "The second request of a login of two steps: url, method (POST), json, form, headers. "
+            "{challenge} in it stands for what the first answer gave, {code} for the code."
+        ),
+    )
+    challenge_path: str = field(
+        default="session_id",
+        metadata=_about(
+            "Where the first answer has the challenge's id; without it the token is there already."
+        ),
+    )
     token: str | None = field(
         default=None, metadata=_about("Where contextframe-beam login leaves the token: file:PATH.")
     )
@@ -374,8 +387,7 @@ def settings_from_config(config: Mapping[str, Any]) -> AuthSettings:
     hints = get_type_hints(kind)
     for key, value in given.items():
         _check(where, key, fields[key], hints[fields[key].name], value)
-        if not (isinstance(value, str) and value.startswith("keyring:")):
-            secrets.register_literals(value, key)
+        secrets.register_literals(value, key)
     values = {fields[key].name: secrets.referenced(value) for key, value in given.items()}
     return kind(**values)
 

@@ -78,8 +78,8 @@ def login(
     elif isinstance(settings, DeviceCodeSettings):
         token = _entered(settings, http, open_browser, say, patience)
     elif isinstance(settings, SessionSettings) and needs_person(settings):
-        code = ask(f"One-time code for {urls.shown(http.absolute(settings.login['url']))}: ")
-        token = log_in(settings, http, code.strip())
+        prompt = f"One-time code for {urls.shown(http.absolute(settings.login['url']))}: "
+        token = log_in(settings, http, lambda: ask(prompt))
     else:
         raise ConfigError(f"auth of type {settings.type} needs no login: a run logs in by itself")
     reference = str.__str__(settings.token) if settings.token else _new_reference(settings)

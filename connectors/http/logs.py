@@ -12,6 +12,7 @@ import logging
 from datetime import datetime, timezone
 from urllib.parse import urlsplit
 
+from contextframe_beam.connectors.page import encode_item
 from contextframe_beam.connectors.secrets import RedactingFilter, redact
 
 logger = logging.getLogger("contextframe_beam.http")
@@ -28,16 +29,21 @@ for _name in (logger.name, *_CHATTY):
     logging.getLogger(_name).addFilter(_FILTER)
 
 
+_STANDARD = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "http"})
+
+
 class JsonFormatter(logging.Formatter):
     """Writes each log record as one line of JSON without secrets.
 
     Fields: time, level, logger, message; those of a request (method, host, path, status, ms,
-    attempt) where there is one; exception, where there is one.
+    attempt) where there is one; what `extra={...}` gave; exception, where there is one.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns the line."""
+        given = {name: one for name, one in vars(record).items() if name not in _STANDARD}
         line: dict[str, object] = {
+            **encode_item(given),
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,

@@ -321,7 +321,7 @@ def _reference(text: str | None) -> str | None:
     if text is None:
         return None
     plain = str.__str__(text)
-    return plain if secrets.is_reference(plain) or plain.startswith("keyring:") else None
+    return plain if secrets.is_reference(plain) else None
 
 
 def _scope(scope: str | list[str] | None) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ def session_auth(settings: SessionSettings, http: HttpClient) -> Auth:
     Raises:
         ConfigError: the login request is not described.
     """
-    _check(settings)
+    _check("login", settings.login)
+    if settings.challenge is not None:
+        _check("challenge", settings.challenge)
     reference = None if settings.token is None else str.__str__(settings.token)
     store = TokenStore(reference, f"{http.absolute(settings.login['url'])} {settings.account()}")
 
@@ -42,56 +45,90 @@ def session_auth(settings: SessionSettings, http: HttpClient) -> Auth:
     if reference is not None and not needs_person(settings):
         raise ConfigError(
             "auth of type session: token is for logins that ask a person for a code; without "
-            "code_field or code_header, or with totp_secret, leave it out"
+            "code_field, code_header or challenge, or with totp_secret, leave it out"
         )
     return TokenAuth(TokenSource(fetch, store), settings.placement(), account)
 
 
 def needs_person(settings: SessionSettings) -> bool:
     """Tells whether a login asks somebody for a code."""
-    takes_code = settings.code_field is not None or settings.code_header is not None
-    return takes_code and settings.totp_secret is None
+    takes_code = (settings.code_field, settings.code_header, settings.challenge)
+    return any(one is not None for one in takes_code) and settings.totp_secret is None
 
 
-def log_in(settings: SessionSettings, http: HttpClient, code: str | None = None) -> Token:
-    """Sends the login request and returns the token it gives.
+def log_in(
+    settings: SessionSettings, http: HttpClient, ask: Callable[[], str] | None = None
+) -> Token:
+    """Logs in and returns the token that the server gives.
 
     Args:
         settings: What to send, and where the token is in the answer.
         http: A client whose TLS and timeouts are used.
-        code: The one-time code, when a person typed it in.
+        ask: Asks a person for the one-time code. In a login of two steps that is after the first
+            one, which may be what sends the code to the person.
 
     Raises:
         HttpError: the login is refused.
         ConnectorError: there is no token in the answer.
     """
-    _check(settings)
-    login: Mapping[str, Any] = secrets.resolved(dict(settings.login))
-    json, form = login.get("json"), login.get("form")
-    headers = dict(login.get("headers") or {})
-    if code is None and settings.totp_secret is not None:
-        code = _one_time_code(str(settings.totp_secret))
-    if code is not None:
-        secrets.register(code)
-        if settings.code_header:
-            headers[settings.code_header] = code
-        elif form is not None:
-            form = {**form, settings.code_field or "otp": code}
-        else:
-            json = {**(json or {}), settings.code_field or "otp": code}
+    _check("login", settings.login)
+    login: dict[str, Any] = secrets.resolved(dict(settings.login))
+    if settings.challenge is None:
+        code = _code(settings, ask)
+        if code is not None and settings.code_header:
+            login["headers"] = {**(login.get("headers") or {}), settings.code_header: code}
+        elif code is not None:
+            body = "form" if login.get("form") is not None else "json"
+            login[body] = {**(login.get(body) or {}), settings.code_field or "otp": code}
+    response = _sent(login, http)
+    if settings.challenge is not None:
+        challenge = _at(response.json(), settings.challenge_path)
+        # Without one the server trusts this client already, and the token is in its answer.
+        if challenge:
+            told = {"challenge": str(challenge), "code": _code(settings, ask) or ""}
+            response = _sent(_filled(secrets.resolved(dict(settings.challenge)), told), http)
+    access = _token_in(response, settings)
+    renew: dict[str, Any] = {"access_token": access, "expires_in": settings.expires_in}
+    return Token.of(renew)
+
+
+def _sent(login: Mapping[str, Any], http: HttpClient) -> HttpResponse:
     url = http.absolute(str(login["url"]))
     request = HttpRequest(
         str(login.get("method", "POST")).upper(),
         url,
         params=login.get("params") or {},
-        headers=headers,
-        json=json,
-        form=form,
+        headers=login.get("headers") or {},
+        json=login.get("json"),
+        form=login.get("form"),
     )
-    response = http.for_origin(url).send(request)
-    access = _token_in(response, settings)
-    renew: dict[str, Any] = {"access_token": access, "expires_in": settings.expires_in}
-    return Token.of(renew)
+    return http.for_origin(url).send(request)
+
+
+def _code(settings: SessionSettings, ask: Callable[[], str] | None) -> str | None:
+    code = None
+    if settings.totp_secret is not None:
+        code = _one_time_code(str(settings.totp_secret))
+    elif ask is not None:
+        code = ask().strip()
+    if code:
+        secrets.register(code)
+    return code
+
+
+def _filled(value: Any, told: Mapping[str, str]) -> Any:
+    """Returns a request with what stands for the challenge and the code filled in."""
+    if isinstance(value, str):
+        return re.sub(r"\{(challenge|code)\}", lambda match: told[match[1]], value)
+    if isinstance(value, dict):
+        return {key: _filled(one, told) for key, one in value.items()}
+    return [_filled(one, told) for one in value] if isinstance(value, list) else value
+
+
+def _at(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _token_in(response: HttpResponse, settings: SessionSettings) -> str:
@@ -102,10 +139,8 @@ def _token_in(response: HttpResponse, settings: SessionSettings) -> str:
         found = _cookie(response.headers.getlist("Set-Cookie"), settings.token_cookie)
         where = f"cookie {settings.token_cookie}"
     else:
-        found = response.json()
+        found = _at(response.json(), settings.token_path)
         where = settings.token_path
-        for name in settings.token_path.split("."):
-            found = found.get(name) if isinstance(found, dict) else None
     if not isinstance(found, str | int) or isinstance(found, bool) or found == "":
         raise ConnectorError(
             f"the login at {response.url} was answered {response.status}, but there is no token "
@@ -136,9 +171,9 @@ def _one_time_code(secret: str) -> str:
     raise ConfigError(message)
 
 
-def _check(settings: SessionSettings) -> None:
-    unknown = [key for key in settings.login if key not in _LOGIN_FIELDS]
-    if "url" not in settings.login or unknown:
+def _check(name: str, request: Mapping[str, Any]) -> None:
+    unknown = [key for key in request if key not in _LOGIN_FIELDS]
+    if "url" not in request or unknown:
         known = ", ".join(_LOGIN_FIELDS)
         problem = f"has no {unknown[0]!r}" if unknown else "needs url"
-        raise ConfigError(f"auth of type session: login {problem} (it has {known})")
+        raise ConfigError(f"auth of type session: {name} {problem} (it has {known})")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors import _keyring, secrets
 from contextframe_beam.connectors.http._private import locked, shared_file, write_private
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.logs import logger
@@ -249,7 +249,7 @@ def read_token(reference: str) -> Token:
                 "or put it there"
             ) from None
     elif kind == "keyring":
-        text = _keyring(reference).get_password(*_keyring_entry(where)) or ""
+        text = _keyring.read(reference)
     else:
         text = secrets.resolve(reference)
     if not text:
@@ -280,7 +280,7 @@ def write_token(reference: str, token: Token) -> None:
     kind, _, where = reference.partition(":")
     text = json.dumps(token.document())
     if kind == "keyring":
-        _keyring(reference).set_password(*_keyring_entry(where), text)
+        _keyring.write(reference, text)
         return
     if kind != "file":
         raise ConfigError(f"nothing can be stored behind {reference}")
@@ -294,43 +294,6 @@ def write_token(reference: str, token: Token) -> None:
         write_private(path, text)
     except OSError as error:
         raise SecretError(f"cannot store the token in {reference} ({error.strerror})") from error
-
-
-def _keyring(reference: str) -> Any:
-    try:
-        import keyring
-    except ImportError:
-        raise ConfigError(
-            f"{reference} needs the keyring library; install contextframe-beam[keyring]"
-        ) from None
-    return _Keyring(keyring, reference)
-
-
-class _Keyring:
-    """The system's keyring, whose errors are ours."""
-
-    def __init__(self, library: Any, reference: str) -> None:
-        self._library = library
-        self._reference = reference
-
-    def get_password(self, service: str, name: str) -> str | None:
-        found = self._asked(self._library.get_password, service, name)
-        return None if found is None else str(found)
-
-    def set_password(self, service: str, name: str, text: str) -> None:
-        self._asked(self._library.set_password, service, name, text)
-
-    def _asked(self, function: Callable[..., Any], *arguments: str) -> Any:
-        try:
-            return function(*arguments)
-        except self._library.errors.KeyringError as error:
-            message = secrets.redact(str(error))
-        raise SecretError(f"the keyring cannot be asked for {self._reference} ({message})")
-
-
-def _keyring_entry(where: str) -> tuple[str, str]:
-    service, _, name = where.rpartition("/")
-    return service or "contextframe-beam", name
 
 
 def _digest(token: Token) -> str:
