@@ -49,8 +49,8 @@ TUNING = frozenset(
         "verbose",
     }
 )
-#: The arguments of `partitions` that a run gives by itself.
-GIVEN_BY_RUN = frozenset({"resume_from", "since", "until"})
+#: The arguments of `partitions` and of a plan that a run gives by itself.
+GIVEN_BY_RUN = frozenset({"resume_from", "reached", "since", "until"})
 _DEPTH_LIMIT = 20
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

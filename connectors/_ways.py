@@ -30,6 +30,8 @@ _ITEMS_IN_A_PAGE = 500
 _OURS = (base.__name__, kinds.__name__)
 _NO_ARGUMENTS = Arguments({}, False)
 _ENDS = {"since", "until"}
+#: Under this name a plan says which part of the source it leaves out.
+SKIPPED = ""
 _EARLIEST = "1970-01-01T00:00:00+00:00"
 
 
@@ -105,6 +107,8 @@ class Way(ABC):
         self.kwargs = kwargs
         self.resume = resume
         self.at_once = self.ahead = 1
+        #: After `plan`: what takes the place of all states, where the plan itself knows that.
+        self.reached: dict[str, Any] | None = None
 
     @classmethod
     def takes(cls, connector: BaseConnector) -> Arguments:
@@ -280,6 +284,7 @@ class BlocksWay(Way):
         super().__init__(connector, kwargs, resume)
         self.at_once = max(int(getattr(connector, "max_in_flight", 1)), 1)
         self.ahead = self.at_once
+        self._skipped = ""
 
     @classmethod
     def takes(cls, connector: BaseConnector) -> Arguments:
@@ -290,9 +295,18 @@ class BlocksWay(Way):
         return _ENDS & set(_arguments(connector, "_plan").named)
 
     def plan(self) -> Iterator[Part]:
-        found = self.connector._plan(**self.kwargs, **self.resume.bounds.given)
+        arguments = {**self.kwargs, **self.resume.bounds.given}
+        reached: dict[str, Any] = {}
+        if "reached" in _arguments(self.connector, "_plan").named:
+            arguments.update(resume_from=self.resume.known, reached=reached)
+        found = self.connector._plan(**arguments)
         for partition, blocks in each(self.connector, "", lambda _: "list", found):
             yield Part(partition, blocks)
+        self._skipped = reached.pop(SKIPPED, "")
+        self.reached = reached or None
+
+    def _left_out(self) -> str:
+        return self._skipped
 
     def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
         found = self.connector._read_block(part.partition, block)

@@ -12,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
@@ -30,7 +31,16 @@ from contextframe_beam.connectors._jsonl import (
     parse_lines,
     text_of,
 )
+from contextframe_beam.connectors._seen_files import (
+    SEEN_FILES,
+    changed_at,
+    failed_state,
+    marks_of,
+    unseen,
+)
+from contextframe_beam.connectors._ways import SKIPPED
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import parsed_time
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.secrets import without_url_password
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
@@ -61,6 +71,10 @@ class JSONFileConnector(BaseConnector):
         id_field: The field that identifies a line.
         max_line_bytes: Longer lines become dead letters; memory is bounded by it.
         max_document_bytes: Larger files of one document become dead letters.
+        skip_unchanged: Leave out files whose time of change and size are those that an earlier run
+            saw. Files that could not be read, or that changed less than ten seconds before the run,
+            are read again. What fails after reading is not, and neither is anything else when the
+            mapping or an enricher changes: then read everything once (`--full`).
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -75,6 +89,7 @@ class JSONFileConnector(BaseConnector):
         id_field: str = "id",
         max_line_bytes: int = 64 << 20,
         max_document_bytes: int = 256 << 20,
+        skip_unchanged: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -90,6 +105,7 @@ class JSONFileConnector(BaseConnector):
         self.id_field = id_field
         self.max_line_bytes = max_line_bytes
         self.max_document_bytes = max_document_bytes
+        self.skip_unchanged = skip_unchanged
         #: Reading an object store waits for a network; reading a disk only works.
         self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
         self._failed = 0
@@ -176,14 +192,42 @@ class JSONFileConnector(BaseConnector):
         identity["arguments"] = jsonable(arguments)
         return identity
 
-    def _plan(self, pattern: str | None = None) -> Iterator[tuple[Partition, int]]:
-        """Yields partitions and how many blocks each has: files of lines, and groups of others."""
+    def _plan(
+        self,
+        pattern: str | None = None,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        resume_from: Mapping[str, Any] | None = None,
+        reached: dict[str, Any] | None = None,
+    ) -> Iterator[tuple[Partition, int]]:
+        """Yields partitions and how many blocks each has: files of lines, and groups of others.
+
+        Args:
+            pattern: Which files, in place of the connector's own pattern.
+            since: Only files that were changed at this time or later, ISO 8601.
+            until: Only files that were changed before this time.
+            resume_from: The states that an earlier run reached.
+            reached: Filled with the states that hold when all that was planned is read.
+        """
         pattern = pattern or self.pattern
         _check_pattern(pattern)
+        began = datetime.now(timezone.utc)
         found = self._files.list(pattern)
         if not found:
             where = without_url_password(str(self.directory))
             self.logger.info("no file in %s matches %s", where, pattern)
+        if since is not None or until is not None:
+            found = [info for info in found if _changed_within(info, since, until)]
+        if self.skip_unchanged and reached is not None:
+            listed = len(found)
+            reached[SEEN_FILES] = {"seen": marks_of(found, began)}
+            found = unseen(found, resume_from or {})
+            if len(found) < listed:
+                reached[SKIPPED] = (
+                    f"{listed - len(found):,} files that did not change were not read"
+                )
+                self.logger.info("%s", reached[SKIPPED])
         group: list[FileInfo] = []
         size = 0
         for info in found:
@@ -219,9 +263,19 @@ class JSONFileConnector(BaseConnector):
             failures += [self._failure(one, partition, info, one.offset) for one in bad]
             size += lines.size
             while len(items) >= _ITEMS_IN_A_PAGE:
-                yield _page_of(items[:_ITEMS_IN_A_PAGE], failures), size
+                page = _page_of(items[:_ITEMS_IN_A_PAGE], failures)
+                page.state = self._failed_state([info] if failures else [])
+                yield page, size
                 items, failures, size = items[_ITEMS_IN_A_PAGE:], [], 0
-        yield _page_of(items, failures), size
+        page = _page_of(items, failures)
+        page.state = self._failed_state([info] if failures else [])
+        yield page, size
+
+    def _failed_state(self, infos: list[FileInfo]) -> dict[str, Any] | None:
+        """Returns what makes the next run read files again that could not be read."""
+        if not infos or not self.skip_unchanged:
+            return None
+        return failed_state(infos)
 
     def _chunks(self, info: FileInfo, block: int, block_bytes: int) -> Iterator[Lines]:
         if info.path.endswith(".gz"):
@@ -253,6 +307,7 @@ class JSONFileConnector(BaseConnector):
 
     def _read_group(self, partition: Partition, infos: list[FileInfo]) -> tuple[Page, int]:
         page = Page([], position=partition.id)
+        failed: list[FileInfo] = []
         size = 0
         for info, content in self._files.contents(infos, self.max_document_bytes):
             data = b""
@@ -265,12 +320,14 @@ class JSONFileConnector(BaseConnector):
             except (*UNREADABLE, EOFError, zlib.error, gzip.BadGzipFile, ConnectorError) as error:
                 bad = BadDocument(0, data[:KEPT_WHOLE_BYTES], ConnectorError(reason_of(error)))
                 page.failures.append(self._failure(bad, partition, info))
+                failed.append(info)
                 continue
             free_names(item)
             item["_file_path"] = _shown(info.path)
             item["_file_name"] = _name_of(info.path)
             item["_modified_at"] = info.modified_at
             page.items.append(item)
+        page.state = self._failed_state(failed)
         return page, size
 
     def _failure(
@@ -301,6 +358,14 @@ class JSONFileConnector(BaseConnector):
                                 {"position": letter.position, "message": letter.message}
                             )
                     yield from page.items
+
+
+def _changed_within(info: FileInfo, since: str | None, until: str | None) -> bool:
+    changed = changed_at(info)
+    begin, end = parsed_time(since or ""), parsed_time(until or "")
+    if changed is None:
+        return True
+    return (begin is None or changed >= begin) and (end is None or changed < end)
 
 
 def _check_pattern(pattern: str) -> None:

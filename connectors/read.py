@@ -109,7 +109,7 @@ class _Opener:
         full_sync: bool,
         resume_from: dict[str, Any],
         info: SourceInfo,
-        bounds: Bounds | None,
+        bounds: Bounds | None = None,
     ) -> None:
         self._connector = connector
         self._arguments = (sync_kwargs, full_sync, resume_from, info, bounds)

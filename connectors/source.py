@@ -123,6 +123,11 @@ class Source:
         """
         return self._way.plan()
 
+    @property
+    def reached(self) -> dict[str, Any] | None:
+        """After `parts` were made: the states that hold when all of them are read, where known."""
+        return None if self._is_bounded else self._way.reached
+
     def plan(self, workers: int = 1, chosen: Chosen | None = None) -> Iterator[PlanChunk]:
         """Yields the plan in pieces, and at last its header.
 
@@ -143,7 +148,8 @@ class Source:
                 chunk = []
         yield from self._pieces(chunk, workers)
         if chosen is None:
-            yield PlanChunk((), 0, 1, planned, self._way.partial)
+            state = {"partitions": self.reached} if self.reached is not None else None
+            yield PlanChunk((), 0, 1, planned, self._way.partial, state)
         else:
             yield PlanChunk((), 0, 1, planned, "it is a part of a backfill", chosen.state)
 

@@ -150,6 +150,7 @@ def run_backfill(
     every: Every,
     progress: Progress,
     commit: Callable[[str, int, Chosen], CommitReceipt],
+    reached: dict[str, Any] | None = None,
 ) -> CommitReceipt:
     """Commits parts, some at a time, until all are done.
 
@@ -159,6 +160,7 @@ def run_backfill(
         progress: Where it stands.
         commit: Reads parts and commits them; gets a run id, the number of the commit (0 for the
             last one) and the parts. Its receipt counts all commits of the backfill so far.
+        reached: The states of the source when all is read, where the plan knows them.
 
     Returns:
         The receipt of the last commit, which counts all of them.
@@ -189,6 +191,8 @@ def run_backfill(
             done=done.pack(),
         )
         state: dict[str, Any] = {"backfill": asdict(following) if left else {}}
+        if reached is not None and not left:
+            state["partitions"] = reached
         if progress.last:
             state["continues"] = progress.last
         journal.begin(run_id)

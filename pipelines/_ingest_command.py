@@ -380,7 +380,9 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     if receipt.failed and values["commit_every"]:
         # Each commit leaves a file of its own beside that of the last one.
         kept = os.path.dirname(dead_letters) or "."
-    outcome = Outcome(receipt, to, kept, time.monotonic() - began)
+    skips = getattr(connector, "skip_unchanged", False) and not values["full"]
+    left_out = "files that did not change since an earlier run were not read" if skips else ""
+    outcome = Outcome(receipt, to, kept, time.monotonic() - began, left_out)
     click.echo(outcome.to_json() if values["json"] else outcome.text())
 
 

@@ -20,12 +20,14 @@ class Outcome:
         to: The dataset.
         dead_letters: Where the failed items are; None when none failed.
         seconds: How long it took.
+        left_out: What of the source was not looked at; empty where that is not known.
     """
 
     receipt: CommitReceipt
     to: str
     dead_letters: str | None
     seconds: float
+    left_out: str = ""
 
     def to_json(self) -> str:
         """Returns one JSON object on one line."""
@@ -51,6 +53,8 @@ class Outcome:
         if receipt.bytes:
             size = f", {in_bytes(receipt.bytes)} in {_files(receipt.fragments)}"
         lines.append(f"run {receipt.run_id}, mode {receipt.mode}{size}")
+        if self.left_out and not receipt.already_committed:
+            lines.append(self.left_out)
         return "\n".join(lines)
 
     def _done(self) -> str:

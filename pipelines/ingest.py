@@ -147,11 +147,13 @@ def ingest(
         progress = _backfill.begun(run_id, arguments, bounds)
     source = Source(connector, sync_kwargs, full, resume_from, bounds=bounds)
     connector.ensure_authenticated()
+    parts = list(source.parts())
     receipt = _backfill.run_backfill(
-        list(source.parts()),
+        parts,
         every,
         replace(progress, run_id=run_id),
         lambda one, number, chosen: run_once(one, _backfill.letters_of(letters, number), chosen),
+        source.reached,
     )
     return keep(receipt)
 

@@ -1,0 +1,86 @@
+"""Which files an earlier run saw as they are now, in a state of bounded size.
+
+A file is known by a mark of its path, its size and its time of change: 10 bytes each. A file that
+was changed shortly before it was listed is not marked, because it may change again without its
+time of change showing that, where clocks are coarse or differ.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from contextframe_beam.connectors._files import FileInfo
+from contextframe_beam.marks import Marks
+
+_LOGGER = logging.getLogger(__name__)
+
+#: The name under which the marks are kept among the states of partitions.
+SEEN_FILES = "files"
+
+#: Beyond so many files none is marked, and all are read each time.
+MOST_FILES = 500_000
+
+_SETTLED_AFTER = timedelta(seconds=10)
+
+
+def marks_of(infos: Sequence[FileInfo], began: datetime) -> str:
+    """Returns the marks of files, without those that changed shortly before `began`."""
+    marks = Marks()
+    if len(infos) > MOST_FILES:
+        _LOGGER.warning(
+            "%d files are more than the %d that are remembered; all are read each time",
+            len(infos),
+            MOST_FILES,
+        )
+        return marks.pack()
+    settled = ((info, changed_at(info)) for info in infos)
+    marks.add(_name(info) for info, at in settled if at is not None and at < began - _SETTLED_AFTER)
+    return marks.pack()
+
+
+def failed_state(infos: Iterable[FileInfo]) -> dict[str, Any]:
+    """Returns the state of a partition with files that could not be read."""
+    marks = Marks()
+    marks.add(map(_name, infos))
+    return {"failed": marks.pack()}
+
+
+def unseen(infos: Sequence[FileInfo], states: Mapping[str, Any]) -> list[FileInfo]:
+    """Returns the files that are to be read, by what earlier runs left.
+
+    Args:
+        infos: All files there are.
+        states: The states of partitions: the marks of all files seen, and those of files that
+            could not be read.
+    """
+    seen = _marks(states.get(SEEN_FILES), "seen")
+    failed = [_marks(state, "failed") for state in states.values()]
+    return [
+        info
+        for info in infos
+        if _name(info) not in seen or any(_name(info) in one for one in failed if len(one))
+    ]
+
+
+def changed_at(info: FileInfo) -> datetime | None:
+    """Returns when a file was changed; None where that is not known."""
+    try:
+        time = datetime.fromisoformat((info.modified_at or "").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return time.astimezone(timezone.utc)  # local files have local times
+
+
+def _marks(state: Any, key: str) -> Marks:
+    packed = state.get(key, "") if isinstance(state, Mapping) else ""
+    try:
+        return Marks(packed)
+    except (ValueError, AttributeError):  # edited by hand: nothing is known then
+        return Marks()
+
+
+def _name(info: FileInfo) -> str:
+    return f"{info.path}\n{info.size}\n{info.modified_at}"

@@ -1,0 +1,145 @@
+"""`skip_unchanged` of the JSON connector: files that an earlier run saw as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contextframe_beam import FrameDataset
+from contextframe_beam.connectors import _seen_files
+from contextframe_beam.connectors._files import FileInfo
+from contextframe_beam.connectors._seen_files import marks_of, unseen
+from tests.cli_helpers import cli, lines, write_documents
+
+HOUR = 3600
+
+
+def put(folder: Path, name: str, content: Any, age: float = HOUR) -> Path:
+    """Writes a file that was changed so many seconds ago."""
+    write_documents(folder, {name: content})
+    at = time.time() - age
+    os.utime(folder / name, (at, at))
+    return folder / name
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    put(folder, "a.json", {"content": "a"})
+    put(folder, "b.json", {"content": "b"})
+    put(folder, "c.jsonl", lines([{"id": n, "content": f"c{n}"} for n in range(3)]))
+    return folder
+
+
+def ingest(docs: Path, *more: object) -> dict[str, Any]:
+    result = cli(
+        *("ingest", "json", "--directory", docs, "--pattern", "*.json*", "--skip-unchanged"),
+        *("--to", docs.parent / "kb.lance", "--embed-dim", 4, "--json", *more),
+    )
+    assert result.code == 0, result
+    found: dict[str, Any] = result.json
+    return found
+
+
+def seen(receipt: dict[str, Any]) -> tuple[int, int]:
+    return receipt["rows_written"], receipt["rows_unchanged"]
+
+
+def test_only_files_that_changed_are_read(docs):
+    assert seen(ingest(docs)) == (5, 0)
+    assert seen(ingest(docs)) == (0, 0)
+    put(docs, "a.json", {"content": "A"}, HOUR / 2)
+    put(docs, "d.json", {"content": "d"})
+    assert seen(ingest(docs)) == (2, 0)
+    assert seen(ingest(docs)) == (0, 0)
+    assert len(FrameDataset.open(str(docs.parent / "kb.lance"))) == 6
+
+
+@pytest.mark.parametrize("more", [["--full"], ["--mode", "overwrite"], ["--mode", "mirror"]])
+def test_full_runs_read_everything(docs, more):
+    ingest(docs)
+    assert sum(seen(ingest(docs, *more))) == 5
+    assert len(FrameDataset.open(str(docs.parent / "kb.lance"))) == 5
+
+
+def test_a_file_that_changed_just_now_is_read_again(docs):
+    put(docs, "a.json", {"content": "A"}, age=0)
+    ingest(docs)
+    assert seen(ingest(docs)) == (0, 1)
+
+
+def test_a_file_that_cannot_be_read_is_tried_again_until_it_can(docs):
+    bad = put(docs, "bad.json", b"{")
+    assert ingest(docs)["failed"] == 1
+    receipt = cli(
+        *("ingest", "json", "--directory", docs, "--pattern", "*.json*", "--skip-unchanged"),
+        *("--to", docs.parent / "kb.lance"),
+    )
+    assert receipt.code == 1 and "1 of 1 items failed" in receipt.err
+    put(docs, "bad.json", {"content": "good"}, HOUR / 3)
+    assert seen(ingest(docs)) == (1, 0)
+    assert seen(ingest(docs)) == (0, 0)
+    bad.unlink()
+    assert seen(ingest(docs)) == (0, 0)
+
+
+def test_the_state_is_of_the_files_that_are_there(docs):
+    ingest(docs)
+    kb = str(docs.parent / "kb.lance")
+    (before,) = FrameDataset.open(kb).states()
+    (docs / "a.json").unlink()
+    ingest(docs)
+    (after,) = FrameDataset.open(kb).states()
+    assert list(after.partitions) == ["files"]
+    assert len(after.partitions["files"]["seen"]) < len(before.partitions["files"]["seen"])
+
+
+def test_a_run_that_commits_as_it_goes_marks_files_at_its_end(docs):
+    assert seen(ingest(docs, "--commit-every", 1)) == (5, 0)
+    assert seen(ingest(docs, "--commit-every", 1)) == (0, 0)
+
+
+def test_without_being_asked_everything_is_read(docs):
+    ingest(docs)
+    result = cli(
+        *("ingest", "json", "--directory", docs, "--pattern", "*.json*", "--json"),
+        *("--to", docs.parent / "kb.lance"),
+    )
+    assert seen(result.json) == (0, 5)
+
+
+def test_the_receipt_says_that_files_were_left_out(docs):
+    ingest(docs)
+    result = cli(
+        *("ingest", "json", "--directory", docs, "--pattern", "*.json*", "--skip-unchanged"),
+        *("--to", docs.parent / "kb.lance"),
+    )
+    assert "files that did not change since an earlier run were not read" in result.out
+
+
+def test_a_range_of_time_is_that_of_the_files(docs):
+    put(docs, "old.json", {"content": "old"}, age=40 * 24 * HOUR)
+    since = (datetime.now(timezone.utc) - timedelta(days=2)).isoformat()
+    assert seen(ingest(docs, "--since", since)) == (5, 0)
+    assert seen(ingest(docs, "--until", since)) == (1, 0)
+    assert seen(ingest(docs)) == (0, 6)
+
+
+def test_beyond_the_bound_no_file_is_marked(monkeypatch):
+    monkeypatch.setattr(_seen_files, "MOST_FILES", 2)
+    infos = [FileInfo(f"/x/{n}", n, "2020-01-01T00:00:00") for n in range(3)]
+    now = datetime.now(timezone.utc)
+    assert unseen(infos[:2], {"files": {"seen": marks_of(infos[:2], now)}}) == []
+    assert unseen(infos, {"files": {"seen": marks_of(infos, now)}}) == infos
+
+
+def test_a_state_that_was_edited_to_nonsense_reads_everything():
+    infos = [FileInfo("/x", 1, "2020-01-01T00:00:00")]
+    for nonsense in ({"seen": "\x00"}, {"seen": 5}, 7, {"seen": "abc"}):
+        assert unseen(infos, {"files": json.loads(json.dumps(nonsense))}) == infos
