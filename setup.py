@@ -69,6 +69,7 @@ setup(
         "keyring": ["keyring>=25,<26"],
         "secrets": ["google-cloud-secret-manager>=2.20,<3"],
         "testing": ["vcrpy>=8,<10"],
+        "dataflow": ["apache-beam[gcp]>=2.77,<3", "gcsfs>=2024.6"],
         "yaml": ["apache-beam[yaml]>=2.77,<3"],
         "dev": [
             "apache-beam[yaml]>=2.77,<3",

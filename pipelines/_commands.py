@@ -11,6 +11,7 @@ import click
 import contextframe_beam
 from contextframe_beam.pipelines._api_commands import check_group, login_command
 from contextframe_beam.pipelines._completion import completion_command, folders
+from contextframe_beam.pipelines._flex_command import flex_command
 from contextframe_beam.pipelines._ingest_command import ingest_group
 from contextframe_beam.pipelines._new_command import new_command
 from contextframe_beam.pipelines._shared import (
@@ -184,4 +185,5 @@ commands.add_command(
 )
 commands.add_command(state_group)
 commands.add_command(templates_group)
+commands.add_command(flex_command)
 commands.add_command(completion_command)

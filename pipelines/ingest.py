@@ -14,6 +14,7 @@ if __name__ == "__main__":  # first of all, because Beam logs while it is import
     main(["ingest", *sys.argv[1:]])
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
@@ -29,6 +30,10 @@ from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, Wri
 from contextframe_beam.transforms._commit import committed_receipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
 from contextframe_beam.transforms.enrich import Enricher
+
+
+class TemplateWritten(CommitError):
+    """The job was only described, as the launcher of a Dataflow template asks with its options."""
 
 
 def ingest(
@@ -125,6 +130,11 @@ def ingest(
         frames | "WriteToLance" >> sink
         run_to_end(pipeline, workers)
         receipt = committed_receipt(to, run_id, storage_options)
+        if receipt is None and options.view_as(GoogleCloudOptions).template_location:
+            raise TemplateWritten(
+                f"run {run_id} is described and not run yet; it is committed when Dataflow has run "
+                "the job"
+            )
         if receipt is None:
             raise CommitError(
                 f"the pipeline ended, but {to} does not hold run {run_id}; run it again and look "
