@@ -42,6 +42,16 @@ LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 _PATIENCE_SECONDS = 1.0
 
 
+class FlinkJobOptions(PipelineOptions):
+    """Options of Flink's job server that Beam's Python does not know by itself."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: Any) -> None:
+        parser.add_argument("--number_of_execution_retries", type=int)
+        parser.add_argument("--execution_retry_delay", type=int)
+        parser.add_argument("--flink_conf_dir")
+
+
 def pipeline_options(
     runner: str = "DirectRunner", workers: int = 1, beam_args: Sequence[str] = ()
 ) -> PipelineOptions:
