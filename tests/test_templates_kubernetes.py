@@ -16,6 +16,7 @@ from cronsim import CronSim
 
 from contextframe_beam import FrameDataset
 from tests.cli_helpers import ROOT, cli_process, environment
+from tests.engines import free_port, java, program
 from tests.http_fixture import HttpServer, http_server, server
 
 __all__ = ["http_server", "server"]
@@ -112,6 +113,71 @@ def test_the_cron_job_does_what_it_says_and_a_restarted_pod_does_it_once(
     ]
     assert [one["already_committed"] for one in receipts] == [False, True]
     assert {one["run_id"] for one in receipts} == {"contextframe-ingest-29400007"}
+    assert len(FrameDataset.open(str(tmp_path / "kb.lance"))) == 5
+
+
+def container_of(name: str, resource: str, container: str) -> dict[str, Any]:
+    (pod,) = [pod_of(one) for one in resources(name) if one["metadata"]["name"] == resource
+              and one["kind"] != "Service"]  # fmt: skip
+    (found,) = [one for one in pod["containers"] if one["name"] == container]
+    return found
+
+
+def edited(words: list[str], values: dict[str, str]) -> list[str]:
+    """Changes values in a command; each of them must be in it."""
+    for old, new in values.items():
+        assert any(old in word for word in words), (old, words)
+        words = [word.replace(old, new) for word in words]
+    return words
+
+
+@pytest.mark.engine
+@pytest.mark.xdist_group("FlinkRunner")
+def test_the_flink_job_runs_on_the_job_server_and_the_workers_of_the_cluster(
+    server: HttpServer, tmp_path: Path
+) -> None:
+    jobs, artifacts, workers = free_port(), free_port(), free_port()
+    pool = container_of("flink.yaml", "contextframe-taskmanager", "python-workers")
+    pool_words = edited([*pool["command"], *pool["args"]], {"50000": str(workers)})
+    server_words = edited(
+        container_of("flink.yaml", "contextframe-jobserver", "jobserver")["args"],
+        {
+            "contextframe-jobmanager:8081": "[local]",
+            "0.0.0.0": "localhost",
+            "8099": str(jobs),
+            "8098": str(artifacts),
+        },
+    )
+    folders = ["--artifacts-dir", str(tmp_path / "artifacts"), "--expansion-port", "0"]
+    submit = edited(
+        container_of("flink-job.yaml", "contextframe-backfill-1", "submit")["args"],
+        {
+            "/etc/contextframe": str(tmp_path),
+            "s3://bucket": str(tmp_path),
+            "$(RUN_ID)": "contextframe-backfill-1",
+            "contextframe-jobserver:8099": f"localhost:{jobs}",
+            "contextframe-jobserver:8098": f"localhost:{artifacts}",
+            "localhost:50000": f"localhost:{workers}",
+            "--parallelism=4": "--parallelism=2",
+        },
+    )
+    config = one("cronjob.yaml", "ConfigMap")["data"]["crm.yaml"]
+    (tmp_path / "crm.yaml").write_text(
+        config.replace("https://crm.example.com", server.url).replace(
+            "path: contacts", "path: pages?n=5"
+        )
+    )
+    secrets = one("cronjob.yaml", "Secret")["stringData"]
+    flink = java("FlinkRunner", *server_words, *folders)
+    with (
+        program(flink, jobs, tmp_path / "flink.log"),
+        program(pool_words, workers, tmp_path / "pool.log", **secrets),
+    ):
+        receipts = [
+            cli_process(*submit, env=environment(**secrets), cwd=tmp_path) for _ in range(2)
+        ]
+    assert [one.code for one in receipts] == [0, 0], receipts
+    assert [one.json["already_committed"] for one in receipts] == [False, True]
     assert len(FrameDataset.open(str(tmp_path / "kb.lance"))) == 5
 
 
