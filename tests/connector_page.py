@@ -154,10 +154,15 @@ class FilledOAuthConnector(OAuthConnector):
 
     def _wait_for_callback(self) -> str:
         self.server.code = None
+        self.server.timeout = 30
+        self.server.handle_timeout = self._nobody_agreed
         while self.server.code is None:
             self.server.handle_request()
         self.server.server_close()
         return self.server.code
+
+    def _nobody_agreed(self) -> None:
+        raise TimeoutError("the browser did not come back with a code")
 
     def _exchange_code(self, code: str) -> dict[str, Any]:
         return self._token("authorization_code", code=code, redirect_uri=self.redirect_uri)

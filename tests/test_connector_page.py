@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import webbrowser
 from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
@@ -83,6 +84,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "large_dataset.jsonl").write_text("\n\n".join(map(json.dumps, lines)))
     (tmp_path / "browser.py").write_text(BROWSER)
     monkeypatch.setenv("BROWSER", f"{sys.executable} {tmp_path / 'browser.py'} %s &")
+    # The module looks for browsers once a process, and another test may have made it look.
+    monkeypatch.setattr(webbrowser, "_tryorder", None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
