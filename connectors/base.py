@@ -74,10 +74,10 @@ class BaseConnector(metaclass=_ConnectorMeta):
     are the other base classes, in `kinds`.
 
     Any constructor argument may be a reference to a secret (`env:NAME`, `file:PATH`,
-    `gcp-secret:...`). An attribute that holds one gives its value each time it is read; only the
-    reference is stored, shown and pickled. Plain-text secrets under names such as `api_key` are
-    kept out of `repr`, logs and messages, but they do travel when the connector is pickled: give a
-    reference.
+    `keyring:NAME`, `gcp-secret:...`). An attribute that holds one gives its value each time it is
+    read; only the reference is stored, shown and pickled. Plain-text secrets under names such as
+    `api_key` are kept out of `repr`, logs and messages, but they do travel when the connector is
+    pickled: give a reference.
 
     Attributes:
         authenticated: Whether `authenticate` has succeeded in this process.

@@ -278,7 +278,7 @@ def _command(name: str, settings: Settings) -> click.Command:
         epilog=examples(f"{shortest_command('ingest', name, found)} --to kb.lance") + "\n\n"
         "Any other option is passed on to Apache Beam, as in --parallelism=4, and so is all "
         "that stands behind a lone --. Any value of the connector may be a reference to a secret: "
-        "env:NAME, file:PATH or gcp-secret:projects/P/secrets/S.",
+        "env:NAME, file:PATH, keyring:NAME or gcp-secret:projects/P/secrets/S.",
         context_settings={
             "ignore_unknown_options": True,
             "allow_extra_args": True,

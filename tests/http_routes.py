@@ -419,6 +419,18 @@ def challenge(exchange: Exchange) -> None:
         exchange.reply({"token": memory["token"]})
 
 
+def quota(exchange: Exchange) -> None:
+    """Each token may ask `each` times; then it is told to come back in `wait` seconds."""
+    token = exchange.headers.get("Authorization", "")
+    with exchange.lock:
+        used = exchange.memory.setdefault("quota", {})
+        used[token] = used.get(token, 0) + 1
+        if used[token] > exchange.number("each", 2):
+            exchange.reply({}, 429, {"Retry-After": exchange.query.get("wait", "60")})
+        else:
+            exchange.reply({"token": token.removeprefix("Bearer ")})
+
+
 def session_api(exchange: Exchange) -> None:
     """Accepts the newest session, in `X-Session` or in the cookie `sid`; `uses` as for OAuth."""
     with exchange.lock:
@@ -484,4 +496,5 @@ ROUTES: dict[str, Route] = {
     "/login/challenge": challenge,
     "/login/code": challenge,
     "/session/api": session_api,
+    "/quota": quota,
 }

@@ -762,3 +762,40 @@ def test_any_argument_may_be_in_the_keyring(server, memory_keyring):
     assert secrets.redact("say a-token-of-the-keyring") == "say keyring:crm/token"
     with pytest.raises(SecretError, match="keyring:crm/none is empty"):
         secrets.resolve("keyring:crm/none")
+
+
+TOKENS = {"type": "tokens", "tokens": ["first-t0ken", "second-t0ken", "third-t0ken"]}
+
+
+def tokens_of(client: HttpClient, count: int, path: str = "/quota?each=100") -> list[str]:
+    return [client.send(HttpRequest("GET", path)).json()["token"] for _ in range(count)]
+
+
+def test_several_tokens_take_turns(server):
+    with HttpClient.from_config(server.url, auth=TOKENS) as client:
+        assert tokens_of(client, 6) == TOKENS["tokens"] * 2
+        assert "t0ken" not in repr(client)
+
+
+def test_a_token_whose_quota_is_used_up_lets_the_others_go_on(server):
+    """The first token is refused for a minute; nobody waits, and the others do its work."""
+    first = {"type": "bearer", "token": "first-t0ken"}
+    with HttpClient.from_config(server.url, auth=first) as client:
+        tokens_of(client, 2, "/quota?each=2")
+    with HttpClient.from_config(server.url, auth=TOKENS, total_timeout=30) as client:
+        found = tokens_of(client, 4, "/quota?each=2")
+        assert sorted(found) == ["second-t0ken"] * 2 + ["third-t0ken"] * 2
+        assert client.stats.wait_ms == 0
+
+
+def test_each_token_has_a_budget_of_its_own(server):
+    """Nine requests at three an hour for each of three tokens wait for nothing."""
+    auth = {**TOKENS, "budget": {"per_hour": 3, "name": f"own {server.url}"}}
+    with HttpClient.from_config(server.url, auth=auth) as client:
+        assert sorted(tokens_of(client, 9)) == sorted(TOKENS["tokens"] * 3)
+        assert client.stats.wait_ms == 0
+
+
+def test_no_token_is_no_pool(server):
+    with pytest.raises(ConfigError, match="at least one token"):
+        HttpClient.from_config(server.url, auth={"type": "tokens", "tokens": []})

@@ -124,6 +124,28 @@ class BearerSettings(_Placed):
 
 
 @dataclass(repr=False, kw_only=True)
+class TokensSettings(_Placed):
+    """Several tokens that take turns, each with limits of its own."""
+
+    type: ClassVar[str] = "tokens"
+    tokens: list[str] = field(metadata=_about("The tokens, best as references."))
+    budget: dict[str, Any] | None = field(
+        default=None,
+        metadata=_about("How many requests each token may send, as in {per_hour: 5000}."),
+    )
+
+    def build(self, http: HttpClient | None) -> Auth:
+        from contextframe_beam.connectors.http.budget import Budget
+        from contextframe_beam.connectors.http.pool import TokenPool
+
+        if not self.tokens:
+            raise ConfigError("auth of type tokens needs at least one token")
+        budget = Budget.from_config(self.budget) if self.budget else Budget()
+        auths = [KeyAuth(token, self.placement()) for token in self.tokens]
+        return TokenPool(auths, budget, _needed(http, self.type).origin)
+
+
+@dataclass(repr=False, kw_only=True)
 class BasicSettings(AuthSettings):
     """A user's name and password."""
 
@@ -331,6 +353,7 @@ AUTH_TYPES: Mapping[str, type[AuthSettings]] = {
     for one in (
         ApiKeySettings,
         BearerSettings,
+        TokensSettings,
         BasicSettings,
         SessionSettings,
         ClientCredentialsSettings,

@@ -145,6 +145,14 @@ class Budget:
         """
         self._opened().pause(seconds)
 
+    def paused(self) -> float:
+        """Returns for how many seconds no request may begin, as the server asked.
+
+        Raises:
+            ConnectorError: the Redis server cannot be asked.
+        """
+        return self._opened().paused()
+
     def _opened(self) -> Account:
         if self._account is None:
             with self._lock:

@@ -24,6 +24,7 @@ from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.cache import Cache, Kept
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.logs import log_request, logger
+from contextframe_beam.connectors.http.pool import Lane, TokenPool
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse, reason_of
 from contextframe_beam.connectors.http.retry import Attempts, Wait, quota_wait
 from contextframe_beam.connectors.http.transport import Broken, Transport
@@ -277,30 +278,39 @@ class HttpClient:
         renewed = False
         while True:
             number += 1
-            self._wait_for_budget(clock)
-            result = self._exchanged(request, clock, number)
+            lane = self._lane()
+            self._wait_for_budget(clock, lane)
+            result = self._exchanged(request, clock, number, lane)
             if isinstance(result, Broken):
                 wait = attempts.after_break(result.sent) if result.transient else None
             else:
-                self._heed_quota(result)
+                self._heed_quota(result, lane)
                 if result.status < 400:
                     return result
                 refusal = result
-                if result.status == 401 and not renewed and self._renewed(result):
+                if result.status == 401 and not renewed and self._renewed(result, lane):
                     renewed = True
                     continue
                 wait = attempts.after_answer(result.status, result.headers)
-            if wait is not None and self._waits(wait, clock):
+            if wait is not None and self._waits(wait, clock, lane):
                 continue
             if not raise_for_status and isinstance(result, HttpResponse):
                 return result
             raise _failure(request, result, refusal, number, clock)
 
-    def _exchanged(self, request: HttpRequest, clock: _Clock, number: int) -> HttpResponse | Broken:
+    def _lane(self) -> Lane:
+        """Returns what the next request goes with."""
+        if isinstance(self.auth, TokenPool):
+            return self.auth.next()
+        return Lane(self.auth, self._budget)
+
+    def _exchanged(
+        self, request: HttpRequest, clock: _Clock, number: int, lane: Lane
+    ) -> HttpResponse | Broken:
         left = clock.left()
         if left <= 0:
             return Broken("was given up", sent=False, transient=False)
-        signed = self._with_credentials(request)
+        signed = self._with_credentials(request, lane.auth)
         began = time.perf_counter()
         result = self._transport.exchange(signed, left)
         seconds = time.perf_counter() - began
@@ -312,18 +322,18 @@ class HttpClient:
             log_request(request.method, request.url, result.status, seconds, number)
         return result
 
-    def _with_credentials(self, request: HttpRequest) -> HttpRequest:
+    def _with_credentials(self, request: HttpRequest, auth: Auth | None) -> HttpRequest:
         if urls.origin_of(request.url) == self.origin:
             for name, value in self._headers.items():
                 if request.header(name) is None:
                     request = request.with_header(name, str(value))
-            return request if self.auth is None else self.auth.apply(request)
+            return request if auth is None else auth.apply(request)
         return _without_secrets(request)
 
-    def _renewed(self, response: HttpResponse) -> bool:
-        if self.auth is None or urls.origin_of(response.sent.url) != self.origin:
+    def _renewed(self, response: HttpResponse, lane: Lane) -> bool:
+        if lane.auth is None or urls.origin_of(response.sent.url) != self.origin:
             return False
-        return self.auth.renew(response)
+        return lane.auth.renew(response)
 
     def _check_origin(self, request: HttpRequest) -> None:
         origin = urls.origin_of(request.url)
@@ -334,17 +344,19 @@ class HttpClient:
                 "credentials), or change base_url"
             )
 
-    def _wait_for_budget(self, clock: _Clock) -> None:
+    def _wait_for_budget(self, clock: _Clock, lane: Lane) -> None:
         waited = self._budget.acquire()
+        if lane.budget is not self._budget:
+            waited += lane.budget.acquire()
         if waited:
             clock.exclude(waited)
             self._count(wait_ms=int(waited * 1000))
 
-    def _waits(self, wait: Wait, clock: _Clock) -> bool:
+    def _waits(self, wait: Wait, clock: _Clock, lane: Lane) -> bool:
         """Waits before the next attempt, unless the time is over by then."""
         if wait.shared:
             # The wait itself comes with the next request of the budget, for all of them.
-            self._budget.pause(wait.seconds)
+            lane.budget.pause(wait.seconds)
             return clock.left() > 0
         if wait.seconds >= clock.left():
             return False
@@ -352,11 +364,11 @@ class HttpClient:
         self._count(wait_ms=int(wait.seconds * 1000))
         return True
 
-    def _heed_quota(self, response: HttpResponse) -> None:
+    def _heed_quota(self, response: HttpResponse, lane: Lane) -> None:
         """Lets all requests wait when the server says that its quota is used up."""
         wait = quota_wait(response.headers, time.time())
         if wait and wait <= self.max_wait:
-            self._budget.pause(wait)
+            lane.budget.pause(wait)
 
     def _cache_key(self, request: HttpRequest) -> str | None:
         if self.cache is None:
