@@ -65,15 +65,24 @@ class ConnectorOptions:
         Raises:
             ConfigError: an argument is missing or not of its type, or the class refuses it.
         """
-        given = self.given(values)
-        self._require(given, self.constructor)
-        return build_connector(self.cls, given)
+        return build_connector(self.cls, self.arguments(values))
 
-    def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the constructor's arguments that were given on the command line."""
-        given = _given(values, self.constructor)
+    def arguments(
+        self, values: Mapping[str, Any], others: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Returns the constructor's arguments that were given on the command line.
+
+        Args:
+            values: What the options were set to.
+            others: Arguments from elsewhere, which the options come before.
+
+        Raises:
+            ConfigError: one is missing.
+        """
+        given = {**(others or {}), **_given(values, self.constructor)}
         if constructor_arguments(self.cls).is_open:
             given.update(values.get("argument") or {})
+        self._require(given, self.constructor)
         return given
 
     def sync_kwargs(self, values: Mapping[str, Any]) -> dict[str, Any]:

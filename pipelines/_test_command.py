@@ -11,6 +11,7 @@ import click
 from contextframe_beam.connectors._identity import constructor_arguments
 from contextframe_beam.connectors.registry import build_connector, load_connector_class
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.pipelines import _logs
 from contextframe_beam.pipelines._ingest_command import (
     ConnectorCommand,
     IngestGroup,
@@ -85,7 +86,7 @@ def _command(name: str, settings: Settings) -> click.Command:
     found = options_of(cls, name, {"--help", *(flag for one in own for flag in one.opts)})
 
     def test(**values: Any) -> None:
-        _test(found, values)
+        _test(found, values, settings)
 
     return ConnectorCommand(
         name,
@@ -102,10 +103,10 @@ def _command(name: str, settings: Settings) -> click.Command:
     )
 
 
-def _test(found: ConnectorOptions, values: dict[str, Any]) -> None:
+def _test(found: ConnectorOptions, values: dict[str, Any], settings: Settings) -> None:
     from contextframe_beam.connectors.testing import Status, Subject, run_checks
 
-    arguments = {**_read(values.get("config_file")), **found.given(values)}
+    arguments = found.arguments(values, _read(values.get("config_file")))
     sync_kwargs = found.sync_kwargs(values)
     wrong = values["wrong"]
     build_connector(found.cls, arguments)  # a wrong argument is told before any check
@@ -136,6 +137,8 @@ def _test(found: ConnectorOptions, values: dict[str, Any]) -> None:
             told = one.status.value if one.status is Status.NOT_APPLICABLE else ""
             reason = f"{told}: {one.reason}" if told else one.reason
             click.echo(f"{_MARKS[one.status.value]} {one.check:{width}}  {reason}")
+            if settings.debug and one.error is not None:
+                _logs.show_traceback(one.error)
             if one.mend:
                 click.echo(f"     {'':{width}}  to mend it: {one.mend}")
     if any(one.status is Status.FAILED for one in outcomes):

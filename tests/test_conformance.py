@@ -9,10 +9,12 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contextframe_beam.connectors import APIConnector, BaseConnector, JSONFileConnector
+from contextframe_beam.connectors.registry import list_connectors
 from contextframe_beam.connectors.testing import (
     CHECKS,
     ConnectorTests,
@@ -155,14 +157,23 @@ class TestAPIConnectorWithAKey(ConnectorTests):
         return APIConnector(self.url, "right-key-12345")
 
 
-def test_the_connector_of_the_page_fails_where_an_author_is_null(server: HttpServer) -> None:  # noqa: F811
-    subject = Subject(
-        lambda: page.APIConnector(server.url, "right-key-12345"),
-        sync_kwargs={"params": {"n": 3}},
-    )
-    found = {one.check: one for one in run_checks(subject)}
-    failed = [name for name, one in found.items() if one.status is Status.FAILED]
-    assert failed == [] or failed == ["survives_odd_values"]
+class AuthorsOfThePage(BaseConnector):
+    """Maps as the page's APIConnector does, items that have an author."""
+
+    def sync_documents(self) -> list[dict[str, Any]]:
+        return [{"id": 1, "content": "text", "author": {"name": "Ann"}}]
+
+    map_to_frame_record = page.APIConnector.map_to_frame_record
+
+
+def test_the_mapping_of_the_page_is_caught_where_an_author_is_null() -> None:
+    found = outcome(Subject(AuthorsOfThePage), "survives_odd_values")
+    assert found.status is Status.FAILED and "where 'author' is null" in found.reason
+
+
+def test_every_registered_connector_is_checked_here() -> None:
+    registered = {one.class_path.rpartition(":")[2] for one in list_connectors()}
+    assert registered == {JSONFileConnector.__name__, APIConnector.__name__}
 
 
 def test_pytest_is_not_needed() -> None:
@@ -185,6 +196,14 @@ def test_the_command_fails_with_the_reason_and_a_way_to_mend_it() -> None:
     result = cli("test", f"{MODULE}:TrustsEveryField", "--token", broken.GOOD_TOKEN)
     assert result.code == 1
     assert "AttributeError" in result.out and "to mend it:" in result.out
+
+
+def test_where_it_does_not_authenticate_nothing_is_read(tmp_path: Path) -> None:
+    result = cli("test", "json", "--directory", tmp_path / "nowhere", "--debug")
+    assert result.code == 1 and result.out.count("FAIL") == 1
+    assert "Directory not found" in result.out and "it does not authenticate" in result.out
+    assert "Traceback" in result.err
+    assert_error(cli("test", "json"), 2, "missing option --directory")
 
 
 def test_the_command_gives_json() -> None:

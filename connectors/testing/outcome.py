@@ -23,12 +23,14 @@ class Outcome:
         status: How it ended.
         reason: What was found.
         mend: What to do about a failure.
+        error: What the connector raised, where that is the failure.
     """
 
     check: str
     status: Status
     reason: str
     mend: str = ""
+    error: Exception | None = None
 
 
 class Failed(Exception):
