@@ -64,6 +64,7 @@ class _Origin:
     Attributes:
         batches: What the rows are made of, the bookkeeping of the run included.
         rest: The batches without their records: only the bookkeeping.
+        to_rows: Makes the rows.
         guard: Fails the run for the failures in `rest`, unless somebody has taken these.
         sources: The sources that are read.
         is_mapped: Whether the batches hold records; else they are pages.
@@ -71,6 +72,7 @@ class _Origin:
 
     batches: Any
     rest: Any
+    to_rows: _ToRowsDoFn
     guard: _GuardDoFn
     sources: tuple[ReadSource, ...]
     is_mapped: bool
@@ -130,6 +132,8 @@ def batches_behind(given: Any, from_rows: type[FromRowsDoFn], kind: type) -> Any
     if not given.windowing.is_default():
         # Batches of rows are made for the whole run, whatever windows a stock transform set.
         given = given | "OneWindow" >> beam.WindowInto(GlobalWindows())
+    for above in origins:
+        above.to_rows.is_rest_taken = True
     infos = {one.info.source_id: one.info for one in sources_above(given)}
     counted = {one.info.source_id for above in origins if above.is_mapped for one in above.sources}
     batches = given | "FromRows" >> beam.ParDo(from_rows(infos, counted)).with_output_types(kind)
@@ -169,10 +173,9 @@ def with_rows(
     rows, rest = out.rows, out[_REST]
     rows.element_type, rest.element_type = row_type, kind
     to_rows.rows = rows
-    guard = _GuardDoFn()
-    guarding = beam.ParDo(guard)
+    guarding = beam.ParDo(_GuardDoFn())
     rest | "Guard" >> guarding
-    rows._contextframe_origin = _Origin(batches, rest, guarding.fn, sources, is_mapped)
+    rows._contextframe_origin = _Origin(batches, rest, to_rows.fn, guarding.fn, sources, is_mapped)
     return rows if errors is None else {"good": rows, errors: failures}
 
 
@@ -212,6 +215,7 @@ class _ToRowsDoFn(beam.DoFn):
     def __init__(self, columns: dict[str, str]) -> None:
         self._columns = columns
         self.is_wanted = True
+        self.is_rest_taken = False
 
     def process(self, batch: Page | FrameBatch) -> Iterator[Any]:
         if isinstance(batch, Page):
@@ -237,6 +241,8 @@ class _ToRowsDoFn(beam.DoFn):
                 else:
                     row = _yaml_rows.row_of_item(item, origin, self._columns)
             except RecordError as error:
+                if not self.is_rest_taken:
+                    raise
                 rest.failures.append(_letter(error, item, batch, index))
             else:
                 yield row

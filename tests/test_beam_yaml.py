@@ -274,6 +274,22 @@ def test_an_item_whose_field_has_another_type_is_a_dead_letter(tmp_path: Path) -
     assert sorted(records_of(kb)) == sorted("abcdef")
 
 
+def test_an_item_that_only_another_sink_would_miss_fails_the_run(tmp_path: Path) -> None:
+    folder = write_documents(tmp_path / "docs", {"odd.json": {"id": 1, "text": "t", "rank": "?"}})
+    mapping = {"type": "MapToFrames", "config": {"fields": {"rank": "integer"}}}
+    kb, out = str(tmp_path / "kb.lance"), str(tmp_path / "out")
+    with pytest.raises(Exception, match="the field rank is str"):
+        run_pipeline(
+            "composite",
+            [
+                {"type": "ReadFromJson", "config": {"directory": str(folder)}},
+                {**mapping, "input": "ReadFromJson"},
+                {"type": "WriteToLance", "input": "MapToFrames", "config": {"uri": kb}},
+                {"type": "WriteToJson", "input": "MapToFrames", "config": {"path": out}},
+            ],
+        )
+
+
 def test_too_many_failures_commit_nothing_also_where_rows_flow(tmp_path: Path) -> None:
     folder = write_documents(
         tmp_path / "docs", {"a.json": '{"id": 1}', "b.json": "{", "c.json": "{"}
