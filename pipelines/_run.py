@@ -239,7 +239,7 @@ def _remove_pieces(job: Job) -> None:
     from contextframe_beam.transforms.dead_letters import remove_pieces
 
     with suppress(OSError):
-        remove_pieces(job.dead_letters, job.run_id)
+        remove_pieces(job.dead_letters, job.run_id, job.storage_options)
         os.rmdir(f"{job.to}.dead-letters")  # fails, as it should, when letters are in it
 
 

@@ -20,8 +20,20 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.errors import ConfigError, DatasetError
-from contextframe_beam.fragments import is_local
+from contextframe_beam.fragments import StorageOptions, is_local
 from contextframe_beam.transforms.batches import FrameBatch, RowBatch
+
+# What Lance calls a setting of S3, without `aws_`, and what s3fs calls it.
+_S3_OPTIONS = {
+    "access_key_id": "key",
+    "secret_access_key": "secret",
+    "session_token": "token",
+}
+_S3_CLIENT_OPTIONS = {
+    "endpoint": "endpoint_url",
+    "endpoint_url": "endpoint_url",
+    "region": "region_name",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,7 @@ class WriteDeadLetters(
     Args:
         path: The file, local or an fsspec address; it is replaced.
         run_id: Written into each letter; made up when not given.
+        storage_options: Credentials and settings of the object store, as the dataset has them.
 
     Returns:
         A PCollection of one `DeadLetterReport`, after the file is complete.
@@ -56,10 +69,11 @@ class WriteDeadLetters(
         ConfigError: nothing is installed that can write to such an address.
     """
 
-    def __init__(self, path: str, run_id: str = "") -> None:
+    def __init__(self, path: str, run_id: str = "", storage_options: StorageOptions = None) -> None:
         super().__init__()
+        self._options = storage_options
         try:
-            fsspec.core.url_to_fs(path)
+            filesystem_of(path, storage_options)
         except (ImportError, ValueError) as error:
             raise ConfigError(
                 f"cannot write dead letters to {path}: {error}; install what it needs, such as "
@@ -69,13 +83,15 @@ class WriteDeadLetters(
         self._run_id = run_id or uuid.uuid4().hex
 
     def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[DeadLetterReport]:
-        pieces = batches | "WritePieces" >> beam.ParDo(_WritePiecesDoFn(self._path, self._run_id))
+        pieces = batches | "WritePieces" >> beam.ParDo(
+            _WritePiecesDoFn(self._path, self._run_id, self._options)
+        )
         none = batches.pipeline | "NoPiece" >> beam.Create([(0, ("", 0))])
         reports: beam.PCollection[DeadLetterReport] = (
             (pieces, none)
             | "Pieces" >> beam.Flatten()
             | "Together" >> beam.GroupByKey()
-            | "Join" >> beam.MapTuple(_Join(self._path, self._run_id))
+            | "Join" >> beam.MapTuple(_Join(self._path, self._run_id, self._options))
         )
         return reports
 
@@ -83,9 +99,10 @@ class WriteDeadLetters(
 class _WritePiecesDoFn(beam.DoFn):
     """Appends the letters of a bundle to a piece of its own."""
 
-    def __init__(self, path: str, run_id: str) -> None:
+    def __init__(self, path: str, run_id: str, options: StorageOptions) -> None:
         self._path = path
         self._run_id = run_id
+        self._options = options
         self._file: Any = None
 
     def start_bundle(self) -> None:
@@ -96,7 +113,7 @@ class _WritePiecesDoFn(beam.DoFn):
     def process(self, batch: FrameBatch | RowBatch) -> Iterable[Any]:
         if batch.failures:
             if self._file is None:
-                self._file = open_for_writing(self._piece)
+                self._file = open_for_writing(self._piece, storage_options=self._options)
             with _writing(self._piece):
                 for letter in batch.failures:
                     letter.run_id = letter.run_id or self._run_id
@@ -124,32 +141,60 @@ class _WritePiecesDoFn(beam.DoFn):
 class _Join:
     """Puts the pieces together, in the order of their names."""
 
-    def __init__(self, path: str, run_id: str) -> None:
+    def __init__(self, path: str, run_id: str, options: StorageOptions) -> None:
         self._path = path
         self._run_id = run_id
+        self._options = options
 
     def __call__(self, _: int, pieces: Iterable[tuple[str, int]]) -> DeadLetterReport:
         found = sorted(piece for piece in pieces if piece[1])
         if found:
-            join_pieces(self._path, [name for name, _ in found])
+            join_pieces(self._path, [name for name, _ in found], self._options)
         elif is_local(self._path):
             remove_file(self._path)
         # A run without failures does not ask for the right to write to a distant place.
         if found or is_local(self._path):
-            remove_pieces(self._path, self._run_id)
+            remove_pieces(self._path, self._run_id, self._options)
         return DeadLetterReport(self._path, sum(count for _, count in found))
 
 
-def join_pieces(path: str, pieces: list[str]) -> None:
+def filesystem_of(path: str, storage_options: StorageOptions = None) -> tuple[Any, str]:
+    """Returns the file system of an address, and the path in it.
+
+    Args:
+        path: A local path or an fsspec address.
+        storage_options: Of the dataset's object store, by the names that Lance has for them; those
+            of S3 are used for addresses on S3.
+
+    Raises:
+        ImportError: nothing is installed for such an address.
+        ValueError: there is no such kind of address.
+    """
+    options: dict[str, Any] = {}
+    if storage_options and path.startswith(("s3://", "s3a://")):
+        client: dict[str, str] = {}
+        for name, value in storage_options.items():
+            plain = name.lower().removeprefix("aws_")
+            if plain in _S3_OPTIONS:
+                options[_S3_OPTIONS[plain]] = value
+            elif plain in _S3_CLIENT_OPTIONS:
+                client[_S3_CLIENT_OPTIONS[plain]] = value
+        if client:
+            options["client_kwargs"] = client
+    filesystem, plain = fsspec.core.url_to_fs(path, **options)
+    return filesystem, plain
+
+
+def join_pieces(path: str, pieces: list[str], storage_options: StorageOptions = None) -> None:
     """Makes one file of its pieces; repeated after they were removed, does nothing.
 
     Raises:
         DatasetError: the file cannot be written.
     """
-    filesystem, _ = fsspec.core.url_to_fs(path)
+    filesystem, _ = filesystem_of(path, storage_options)
     if not all(filesystem.exists(piece) for piece in pieces):
         return
-    with _writing(path), open_for_writing(path, "wb") as target:
+    with _writing(path), open_for_writing(path, "wb", storage_options) as target:
         for piece in pieces:
             with filesystem.open(piece, "rb") as source:
                 shutil.copyfileobj(source, target)
@@ -162,9 +207,9 @@ def remove_file(path: str) -> None:
         filesystem.rm_file(plain)
 
 
-def remove_pieces(path: str, run_id: str) -> None:
+def remove_pieces(path: str, run_id: str, storage_options: StorageOptions = None) -> None:
     """Removes a run's pieces, those of bundles that failed included."""
-    filesystem, plain = fsspec.core.url_to_fs(pieces_prefix(path, run_id))
+    filesystem, plain = filesystem_of(pieces_prefix(path, run_id), storage_options)
     for piece in filesystem.glob(f"{glob.escape(plain)}*.part"):
         filesystem.rm(piece)
 
@@ -174,14 +219,14 @@ def pieces_prefix(path: str, run_id: str) -> str:
     return f"{path}.{run_id}."
 
 
-def open_for_writing(path: str, mode: str = "w") -> Any:
+def open_for_writing(path: str, mode: str = "w", storage_options: StorageOptions = None) -> Any:
     """Opens a local file or an fsspec address, making its folder.
 
     Raises:
         DatasetError: it cannot be written.
     """
     with _writing(path):
-        filesystem, plain = fsspec.core.url_to_fs(path)
+        filesystem, plain = filesystem_of(path, storage_options)
         folder = filesystem._parent(plain)
         if folder:
             filesystem.makedirs(folder, exist_ok=True)

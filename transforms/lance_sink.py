@@ -130,7 +130,9 @@ class WriteToLance(
         header = batches.pipeline | "RunHeader" >> beam.Create([(0, Written())])
         parts = [written, header]
         if run.dead_letters:
-            letters = rows | "DeadLetters" >> WriteDeadLetters(run.dead_letters, run.run_id)
+            letters = rows | "DeadLetters" >> WriteDeadLetters(
+                run.dead_letters, run.run_id, run.storage_options
+            )
             parts.append(letters | "LettersWritten" >> beam.Map(_nothing_written))
         receipts: beam.PCollection[CommitReceipt] = (
             parts
