@@ -1,0 +1,88 @@
+"""A Flink session cluster, with its workers in a pool of their own: more than one of them reads."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contextframe_beam.pipelines.ingest import ingest
+from tests.cli_helpers import wait_until
+from tests.engines import free_port, java, job_server, program, worker_pool
+from tests.pipeline_helpers import EMBED_DIM, texts_in
+from tests.test_engine_runs import WhoReads
+
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
+
+RUNTIME = "org.apache.flink.runtime"
+SLOTS = 2
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """Runs a job manager and a task manager; gives the cluster's address."""
+    rest, data = free_port(), free_port()
+    settings: dict[str, Any] = {
+        "jobmanager.rpc.address": "localhost",
+        "jobmanager.rpc.port": free_port(),
+        "jobmanager.memory.process.size": "1g",
+        "rest.address": "localhost",
+        "rest.port": rest,
+        "taskmanager.data.port": data,
+        "taskmanager.numberOfTaskSlots": SLOTS,
+        # Flink's own scripts work these out; its classes want each of them.
+        "taskmanager.cpu.cores": SLOTS,
+        "taskmanager.memory.task.heap.size": "256m",
+        "taskmanager.memory.task.off-heap.size": "0",
+        "taskmanager.memory.framework.heap.size": "128m",
+        "taskmanager.memory.framework.off-heap.size": "128m",
+        "taskmanager.memory.jvm-metaspace.size": "256m",
+        "taskmanager.memory.jvm-overhead.min": "64m",
+        "taskmanager.memory.jvm-overhead.max": "64m",
+        "taskmanager.memory.network.min": "128m",
+        "taskmanager.memory.network.max": "128m",
+        "taskmanager.memory.managed.size": "32m",
+        "io.tmp.dirs": tmp_path,
+    }
+    lines = [f"{name}: {value}\n" for name, value in settings.items()]
+    (tmp_path / "config.yaml").write_text("".join(lines))
+    where = ("--configDir", str(tmp_path))
+    manager = f"{RUNTIME}.entrypoint.StandaloneSessionClusterEntrypoint"
+    tasks = f"{RUNTIME}.taskexecutor.TaskManagerRunner"
+    with (
+        program(java("FlinkRunner", manager, *where), rest, tmp_path / "manager.log"),
+        program(java("FlinkRunner", tasks, *where), data, tmp_path / "tasks.log"),
+    ):
+        wait_until(lambda: _slots(rest) == SLOTS)
+        yield f"localhost:{rest}"
+
+
+def _slots(port: int) -> int:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://localhost:{port}/overview") as answer:
+        return int(json.loads(answer.read())["slots-total"])
+
+
+def test_partitions_are_read_by_several_workers(cluster, tmp_path):
+    pages = {f"part-{number}": [[{"id": f"{number}"}]] for number in range(40)}
+    kb = tmp_path / "kb.lance"
+    with (
+        worker_pool(tmp_path) as pool,
+        job_server("FlinkRunner", tmp_path, "--flink-master", cluster) as server,
+    ):
+        arguments = server.arguments(
+            f"--environment_config={pool}", "--sdk_worker_parallelism=2", workers="EXTERNAL"
+        )
+        receipt = ingest(
+            WhoReads(pages), str(kb), embed_dim=EMBED_DIM, runner="FlinkRunner", beam_args=arguments
+        )
+    # Mapping is fused with reading, and each text names the process that mapped it.
+    readers = Counter(texts_in(kb).values())
+    assert receipt.rows_written == len(pages)
+    assert len(readers) == 2
+    assert min(readers.values()) >= len(pages) // 8
