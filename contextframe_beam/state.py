@@ -37,7 +37,7 @@ MAX_RUNS = 200
 MAX_STATE_BYTES = 16 << 20
 
 #: The name, that no partition has, under which a run says what holds for the state as a whole:
-#: `partitions`, which takes the place of all states so far;
+#: `partitions`, which takes the place of all states so far; `reached`, which adds to them;
 #: `backfill`, the record of a backfill that goes on after this commit (empty at its end), and
 #: `continues`, the run id of the commit before, which this one takes in.
 PLAN = ""
@@ -153,7 +153,11 @@ class SourceState:
             run = replace(run, **sums)
         return replace(
             self,
-            partitions={**plan.get("partitions", self.partitions), **new},
+            partitions={
+                **plan.get("partitions", self.partitions),
+                **plan.get("reached", {}),
+                **new,
+            },
             runs=(*runs, run)[-MAX_RUNS:],
             backfill=plan.get("backfill", self.backfill),
         )

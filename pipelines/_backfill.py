@@ -192,7 +192,8 @@ def run_backfill(
         )
         state: dict[str, Any] = {"backfill": asdict(following) if left else {}}
         if reached is not None and not left:
-            state["partitions"] = reached
+            # Added, because the commits before this one may have left states of their own.
+            state["reached"] = reached
         if progress.last:
             state["continues"] = progress.last
         journal.begin(run_id)

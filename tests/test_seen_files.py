@@ -105,6 +105,14 @@ def test_a_run_that_commits_as_it_goes_marks_files_at_its_end(docs):
     assert seen(ingest(docs, "--commit-every", 1)) == (0, 0)
 
 
+def test_a_failure_in_an_earlier_commit_is_not_forgotten_at_the_end(docs):
+    put(docs, "c.jsonl", lines([{"id": 0}, {"id": 1}]) + "{\n")
+    receipt = ingest(docs, "--commit-every", 1)
+    assert (receipt["failed"], receipt["rows_written"]) == (1, 4)
+    again = ingest(docs, "--commit-every", 1)
+    assert (again["failed"], *seen(again)) == (1, 0, 2)
+
+
 def test_without_being_asked_everything_is_read(docs):
     ingest(docs)
     result = cli(

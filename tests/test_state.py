@@ -12,7 +12,7 @@ from contextframe_beam import ConnectorError, DatasetError, FrameDataset, RunSum
 from contextframe_beam.dataset import adopt
 from contextframe_beam.fragments import Destination, write_rows
 from contextframe_beam.removal import Removal
-from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, read_states, state_rows
+from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, PLAN, read_states, state_rows
 from contextframe_beam.transaction import commit_update
 from tests.frame_strategies import EMBED_DIM, json_objects, texts
 
@@ -163,3 +163,26 @@ class TestRows:
 
     def test_no_rows_is_an_empty_batch(self):
         assert state_rows([], anchor=False, embed_dim=EMBED_DIM).num_rows == 0
+
+
+def test_a_state_is_bounded():
+    large = SourceState("s", "crm", partitions={f"p{n}": {"x": "y" * 10_000} for n in range(1700)})
+    with pytest.raises(ConnectorError, match=r"crm has 17,\d+,\d+ bytes in 1,700 partitions"):
+        large.to_json()
+
+
+def test_the_commits_of_a_backfill_are_one_run():
+    first = SourceState("s").after(run(1), {PLAN: {"backfill": {"last": "run-1"}}, "a": {"x": 1}})
+    assert first.backfill == {"last": "run-1"}
+    both = first.after(run(2), {PLAN: {"backfill": {}, "continues": "run-1"}, "b": {"x": 2}})
+    assert [(one.run_id, one.written) for one in both.runs] == [("run-2", 2)]
+    assert both.partitions == {"a": {"x": 1}, "b": {"x": 2}} and not both.backfill
+    assert SourceState.from_json(first.to_json()) == first
+
+
+def test_a_plan_may_add_to_all_states_or_take_their_place():
+    state = SourceState("s", partitions={"a": {"x": 1}})
+    added = state.after(run(1), {PLAN: {"reached": {"b": {}}}})
+    assert set(added.partitions) == {"a", "b"}
+    replaced = state.after(run(1), {PLAN: {"partitions": {"b": {}}}, "c": {}})
+    assert set(replaced.partitions) == {"b", "c"}
