@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option
+from contextframe_beam.pipelines._shared import debug_option, examples
 
 
 def ingest_arguments(connector: str, arguments: str, others: list[str]) -> list[str]:
@@ -70,4 +70,8 @@ flex_command = click.Command(
     ],
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     help="Run `ingest` as a Dataflow Flex Template starts it, with parameters only.",
+    epilog=examples(
+        "contextframe-beam flex-template --connector=json --to=gs://bucket/kb.lance "
+        '--arguments=\'{"directory": "gs://bucket/docs"}\''
+    ),
 )

@@ -119,6 +119,11 @@ class NamesByChance(Sound):
         return FrameRecord(item["text"], unique_id=f"s:{uuid.uuid4()}")
 
 
+class NamesAllAlike(Sound):
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
+        return FrameRecord(item["text"], unique_id="s:document")
+
+
 class NamesByHash(Sound):
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
         return FrameRecord("text", unique_id=f"s:{hash(item['text'])}")

@@ -51,6 +51,7 @@ BROKEN: list[tuple[str, Callable[..., BaseConnector], str]] = [
     ("splits_read_each_item_once", broken.LosesTheFirst, "ranges of 7"),
     ("splits_read_each_item_once", broken.RemembersWhereItWas, "missing"),
     ("same_item_same_uuid", broken.NamesByChance, "the second time"),
+    ("same_item_same_uuid", broken.NamesAllAlike, "20 items map to 1 uuids"),
     ("same_item_same_uuid", broken.NamesByHash, "in another process"),
     ("survives_odd_values", broken.TrustsEveryField, "where 'author' is null: AttributeError"),
     ("survives_odd_values", broken.MapsToADict, "returned dict, not a FrameRecord"),

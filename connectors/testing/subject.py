@@ -69,7 +69,7 @@ class Subject:
         limit: int = LIMIT,
     ) -> None:
         self.make = make
-        self.wrong = wrong or self._with_nonsense
+        self.wrong = wrong or self.with_nonsense
         self.broken = broken or (lambda: None)
         self.sync_kwargs = dict(sync_kwargs or {})
         self.limit = limit
@@ -145,17 +145,15 @@ class Subject:
             found.append(str(value))
             return value
 
-        self._replaced(noted)
+        self.rebuilt(noted)
         return [value for value in found if len(value) >= secrets.SHORTEST_REDACTED]
+
+    def with_nonsense(self) -> BaseConnector | None:
+        """Returns the connector with nonsense for each of its secrets; None without any."""
+        return self.rebuilt(lambda _: f"wrong-{uuid.uuid4().hex}")
 
     def rebuilt(self, change: Callable[[str], str]) -> BaseConnector | None:
         """Returns the connector with every secret among its arguments changed; None without any."""
-        return self._replaced(change)
-
-    def _with_nonsense(self) -> BaseConnector | None:
-        return self._replaced(lambda _: f"wrong-{uuid.uuid4().hex}")
-
-    def _replaced(self, change: Callable[[str], Any]) -> BaseConnector | None:
         connector = self.make()
         named = named_arguments(type(connector), *connector._arguments)
         count = itertools.count()

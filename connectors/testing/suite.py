@@ -92,7 +92,7 @@ class ConnectorTests:
 
     def with_wrong_credentials(self) -> BaseConnector | None:
         """Makes it with wrong credentials; unless overridden, its secrets become nonsense."""
-        return self.subject()._with_nonsense()
+        return self.subject().with_nonsense()
 
     def with_unreadable_item(self) -> BaseConnector | None:
         """Makes it for a source that has an item that cannot be read; None if there is none."""
