@@ -13,11 +13,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from contextframe_beam.connectors.registry import list_connectors
 from contextframe_beam.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable  # Python 3.10 has it elsewhere
 
 LONGEST_NAME = 30
 
