@@ -12,8 +12,8 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, TextIO
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from typing import Any, TextIO, cast
 
 from contextframe_beam.connectors.secrets import RedactingFilter, redact
 from contextframe_beam.pipelines._settings import Settings
@@ -107,6 +107,18 @@ def _json_of(record: logging.LogRecord) -> str:
     from contextframe_beam.connectors.http.logs import JsonFormatter
 
     return JsonFormatter().format(record)
+
+
+@contextmanager
+def without_beam(settings: Settings) -> Iterator[None]:
+    """Keeps off the standard error what Beam's workers print there, unless somebody debugs.
+
+    Some engines have their workers in the launcher's process.
+    """
+    with ExitStack() as stack:
+        if not settings.debug:
+            stack.enter_context(redirect_stderr(cast(TextIO, _WithoutBeam(sys.stderr))))
+        yield
 
 
 def show_traceback(error: BaseException) -> None:

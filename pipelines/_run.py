@@ -81,7 +81,7 @@ def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
     """
     # What connectors print must not get into the result.
     with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings), seldom_collected():
-        return _run_here(job, settings, quiet) if job.is_local else _run_elsewhere(job)
+        return _run_here(job, settings, quiet) if job.is_local else _run_elsewhere(job, settings)
 
 
 def run_upkeep(work: Callable[[], T], settings: Settings) -> T:
@@ -126,9 +126,10 @@ def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
         return _told_by_dataset(job, folder, existed, ended_with)
 
 
-def _run_elsewhere(job: Job) -> CommitReceipt:
+def _run_elsewhere(job: Job, settings: Settings) -> CommitReceipt:
     try:
-        return job.start()
+        with _logs.without_beam(settings):
+            return job.start()
     except KeyboardInterrupt:
         receipt = _receipt(job)
         if receipt is not None:

@@ -25,7 +25,7 @@ from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms import lance_sink
-from tests.cli_helpers import letters_of, write_documents
+from tests.cli_helpers import assert_error, cli_process, letters_of, write_documents
 from tests.engines import EACH_ENGINE, Running, engine, engines, worker_pool
 from tests.http_fixture import HttpServer, http_server, server
 from tests.pipeline_helpers import EMBED_DIM, Documents, document, documents, ids_in, texts_in
@@ -245,3 +245,13 @@ def test_a_commit_step_that_is_repeated_commits_once(engine, tmp_path, monkeypat
     assert receipt.rows_written == 20
     assert ids_in(kb) == sorted(str(number) for number in range(20))
     assert FrameDataset.open(str(kb)).version == 1
+
+
+def test_the_command_line_says_in_one_message_what_a_step_raised(engine, tmp_path):
+    folder = write_documents(tmp_path / "docs", {"a.json": '{"content": "cut off'})
+    to = tmp_path / "kb.lance"
+    result = cli_process(
+        *("ingest", "json", "--directory", folder, "--to", to, "--runner", engine.runner),
+        *engine.arguments(),
+    )
+    assert_error(result, 1, "1 of 1 items failed, all of them; nothing was committed")
