@@ -145,7 +145,7 @@ class TestSums:
             tally = whole.sources[SOURCE.source_id]
             assert (whole.read, whole.failed, tally.planned, tally.finished) == (6, 6, 4, 4)
             assert tally.partitions == {f"part-{number}": {"at": number} for number in range(4)}
-            assert sorted(whole.unchanged) == [bytes([number]) * 8 for number in range(4)]
+            assert sorted(tally.unchanged) == [bytes([number]) * 8 for number in range(4)]
         assert one.samples == other.samples == ["map part page 0[1]: no"] * 3
 
     def test_adding_up_changes_no_part(self):

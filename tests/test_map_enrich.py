@@ -57,10 +57,7 @@ class Numbering:
         return record
 
 
-RETURNED = (
-    "map_to_frame_record returned {}; it must return a FrameRecord (or a Deletion, for a document "
-    "that is gone)"
-)
+RETURNED = "map_to_frame_record returned {}; it must return a FrameRecord"
 
 
 class TestMapping:
