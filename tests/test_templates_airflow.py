@@ -22,9 +22,12 @@ __all__ = ["http_server", "server"]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 AIRFLOW = CACHE / "contextframe-beam" / "airflow" / "bin" / "airflow"
 
-pytestmark = pytest.mark.skipif(
-    not AIRFLOW.exists(), reason="Airflow is not installed; `make airflow` does it"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not AIRFLOW.exists(), reason="Airflow is not installed; `make airflow` does it"
+    ),
+    pytest.mark.xdist_group("airflow"),  # one process makes the database, which takes a while
+]
 
 # Runs the command; the first run that commits is said to have failed, as if the machine had died.
 FAILS_AFTER_ITS_FIRST_COMMIT = """\
