@@ -3,6 +3,7 @@
 make bench                                    # files: 1,000,000 documents; http: 20,000 records
 make bench BENCH='ingest --documents 100000 --rounds 1'
 make bench BENCH='http --http-records 200000 --rounds 1'
+make bench BENCH=upsert                       # into up to 5,000,000 rows; when named only
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import http_run
 import ingest_run
+import upsert_run
 
-GROUPS = ("ingest", "http")
+GROUPS = ("ingest", "http", "upsert")
 
 
 def main() -> None:
@@ -23,14 +25,14 @@ def main() -> None:
         "groups",
         nargs="*",
         metavar="GROUP",
-        help="ingest (from files), http (from an API); both when none is given",
+        help="ingest (from files), http (from an API), upsert; the first two when none is given",
     )
     parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest")
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where documents are kept between runs")
     options = parser.parse_args()
-    groups = options.groups or GROUPS
+    groups = options.groups or ("ingest", "http")
     for name in groups:
         if name not in GROUPS:
             parser.error(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
@@ -38,6 +40,8 @@ def main() -> None:
         ingest_run.measure(options.documents, options.rounds, options.folder)
     if "http" in groups:
         http_run.measure(options.http_records, options.rounds)
+    if "upsert" in groups:
+        upsert_run.measure(options.rounds)
 
 
 if __name__ == "__main__":
