@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from contextframe_beam import Deletion, FrameDataset, FrameRecord
 from contextframe_beam.connectors import BaseConnector
 from contextframe_beam.errors import RecordError
 from contextframe_beam.record import uuid_of
-from tests.pipeline_helpers import EMBED_DIM, EVERY_WAY, document, ids_in, run
+from contextframe_beam.transforms._commit import commit_run
+from contextframe_beam.transforms._written import Written
+from tests.pipeline_helpers import EMBED_DIM, EVERY_WAY, begin, document, ids_in, run, write
 
 
 @pytest.fixture
@@ -84,3 +88,33 @@ class TestInPipelines:
         dataset = FrameDataset.create(str(kb), embed_dim=EMBED_DIM)
         assert Changes(1, {"gone": 1}, 2, 3, {"gone": 3}, 1).sync_to_dataset(dataset) == 4
         assert ids_in(kb) == ["1", "2"]
+
+
+DAYS = st.sampled_from([None, "2026-01-01", "2026-01-02", "2026-01-03"])
+CHANGES = st.lists(st.tuples(st.integers(0, 2), st.booleans(), DAYS), max_size=8)
+
+
+class TestAgainstRows:
+    @settings(max_examples=25, deadline=None)
+    @given(CHANGES, st.data())
+    def test_a_row_stays_if_it_is_later_than_every_deletion(self, tmp_path_factory, changes, data):
+        """Whatever the order, and however they are dealt to workers."""
+        kb = tmp_path_factory.mktemp("law") / "kb.lance"
+        first = begin(kb, "first")
+        commit_run(first, write(first, document(0, "stored"), document(9, "stored")))
+        elements = [
+            Deletion(f"doc:{key}", day) if gone else document(key, f"of {day}", timestamp=day)
+            for key, gone, day in data.draw(st.permutations(changes))
+        ]
+        started = begin(kb, "second")
+        cut = data.draw(st.integers(0, len(elements)))
+        parts = [write(started, *elements[:cut]), write(started, *elements[cut:])]
+        commit_run(started, Written.sum(parts))
+        expected = {"9"}
+        for key in range(3):
+            deletions = [day or "9999" for other, gone, day in changes if other == key and gone]
+            rows = [day or "" for other, gone, day in changes if other == key and not gone]
+            is_stored = key == 0 and not rows and not deletions
+            if is_stored or (rows and (not deletions or max(rows) > max(deletions))):
+                expected.add(str(key))
+        assert ids_in(kb) == sorted(expected)
