@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,7 @@ CHANGES = 10_000
 SIZES = (100_000, 1_000_000, 5_000_000)
 PEERS_AT = 1_000_000
 MANY = 1_000_000
+FILES = 10_000
 
 
 def measure(rounds: int) -> None:
@@ -44,7 +46,9 @@ def measure(rounds: int) -> None:
     print(f"\n{SIZES[-1]:,} rows take {large.seconds / small.seconds:.2f} times {SIZES[0]:,}")
     for peer in ("by hand", "dlt"):
         if peer in medians:
-            print(f"at {PEERS_AT:,}: {medians[peer].seconds / ours.seconds:.2f} times {peer}")
+            ratio = medians[peer].seconds / ours.seconds
+            print(f"at {PEERS_AT:,}: {peer} takes {ratio:.2f} times as long")
+    subprocess.run([sys.executable, str(HERE / "upsert_fragments.py"), str(FILES)], check=True)
 
 
 def _fresh(source: Path, to: Path) -> Path:

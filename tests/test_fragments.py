@@ -345,6 +345,16 @@ class TestCheckingFiles:
         with pytest.raises(CommitError, match=f"{cut.name}.* bytes instead of "):
             check_files(uri, written)
 
+    def test_raw_data_in_a_file_of_its_own_must_be_whole_too(self, uri):
+        # In format 2.2 large raw data lies beside the data file, in a folder of its name.
+        written = write_rows(Destination(uri, None, "2.2"), [rows(2, raw_data=bytes(200_000))])
+        check_files(uri, written)
+        beside = Path(file_uri(uri, written[0].paths[0].removesuffix(".lance")))
+        lost = next(file for file in beside.iterdir())
+        lost.unlink()
+        with pytest.raises(CommitError, match=r"raw data beside .* is not what a worker wrote"):
+            check_files(uri, written)
+
     def test_through_an_object_store_as_well(self, uri, written):
         path = uri
         uri = f"file-object-store://{quote(uri)}"
