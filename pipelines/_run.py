@@ -21,7 +21,6 @@ from contextframe_beam import journal
 from contextframe_beam.connectors import progress
 from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError
 from contextframe_beam.pipelines import _logs
-from contextframe_beam.pipelines._garbage import seldom_collected
 from contextframe_beam.pipelines._progress import display
 from contextframe_beam.pipelines._settings import Settings
 
@@ -80,7 +79,7 @@ def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
         Exception: whatever made it fail; it was not committed.
     """
     # What connectors print must not get into the result.
-    with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings), seldom_collected():
+    with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings):
         return _run_here(job, settings, quiet) if job.is_local else _run_elsewhere(job, settings)
 
 

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from contextframe_beam.pipelines import _logs
-from contextframe_beam.pipelines._garbage import seldom_collected
+from contextframe_beam.pipelines._garbage import collect_seldom
 
 _COMMIT_PATIENCE = 30.0
 
@@ -26,8 +26,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_follow, args=(os.getppid(),), name="follow", daemon=True).start()
+    collect_seldom()
     # Before Beam is imported: its imports log, and the first log call installs a handler.
-    with seldom_collected(), _logs.of_launcher():
+    with _logs.of_launcher():
         from apache_beam.runners.worker import sdk_worker_main
 
         sdk_worker_main.main(sys.argv)
