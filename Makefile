@@ -8,6 +8,7 @@ AIRFLOW ?= apache-airflow==3.3.2
 AIRBYTE ?= airbyte-cdk>=7.39,<8
 
 VENV := .venv
+VENV_BENCH := .venv-bench
 VENV_DLT := .venv-dlt
 VENV_AIRBYTE := .venv-airbyte
 # Outside the checkout, like the engines: large, and the same for all of them.
@@ -48,8 +49,8 @@ airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its temp
 soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out.
 	@$(PY) -m pytest -m soak $(TESTS)
 
-bench: $(VENV)/.installed $(VENV_DLT)/.installed $(VENV_AIRBYTE)/.installed ## Measure speed against the limit and the peers; BENCH=... passes arguments.
-	@$(PY) benchmarks/run.py $(BENCH)
+bench: $(VENV_BENCH)/.installed $(VENV_DLT)/.installed $(VENV_AIRBYTE)/.installed ## Measure speed against the limit and the peers; BENCH=... passes arguments.
+	@$(VENV_BENCH)/bin/python benchmarks/run.py $(BENCH)
 
 docs: $(VENV)/.installed ## Build the documentation site into build/site.
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
@@ -60,7 +61,7 @@ format: $(VENV)/.installed ## Rewrite the code in the project's format.
 	@$(PY) -m ruff format
 
 clean: ## Remove environments, caches and builds.
-	rm -rf $(VENV) $(VENV_DLT) $(VENV_AIRBYTE) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
@@ -69,6 +70,15 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PY) $(PIP_INSTALL) --constraint constraints.txt --upgrade pip setuptools
 	@PYTHONWARNINGS='ignore:Editable installation' \
 		$(PY) $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# What users install, and no more: Beam also imports some packages that are only there for tests.
+$(VENV_BENCH)/.installed: setup.py constraints.txt
+	$(call make_venv,$(VENV_BENCH))
+	@echo "Installing the package alone into $(VENV_BENCH) (once) ..."
+	@$(VENV_BENCH)/bin/python $(PIP_INSTALL) --constraint constraints.txt --upgrade pip setuptools
+	@PYTHONWARNINGS='ignore:Editable installation' \
+		$(VENV_BENCH)/bin/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable .
 	@touch $@
 
 # dlt pins another pylance, so it lives apart.
