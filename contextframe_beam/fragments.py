@@ -27,6 +27,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 from contextframe_beam import journal
 from contextframe_beam.errors import CommitError, DatasetError, SchemaError
 from contextframe_beam.keys import numbers_of
+from contextframe_beam.object_store import in_words
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -497,4 +498,4 @@ def size_of(batch: pa.RecordBatch) -> int:
 def first_line(error: BaseException | None) -> str:
     """Returns what an error of Lance says, without the Rust source location behind it."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return text.split(", /")[0]
+    return in_words(text.split(", /")[0])

@@ -234,8 +234,9 @@ SOURCE = SourceInfo("0123456789abcdef", "documents", {"connector": "documents"})
 
 def begin(to: Path | str, run_id: str = "run-1", mode: str = "upsert", **options: Any) -> Run:
     """Begins a run by hand, for tests that stop between its steps."""
+    there = open_dataset(str(to), options.get("storage_options"))
     settings: dict[str, Any] = {
-        "embed_dim": EMBED_DIM if open_dataset(str(to)) is None else None,
+        "embed_dim": EMBED_DIM if there is None else None,
         "storage_options": None,
         "storage_version": DEFAULT_STORAGE_VERSION,
         "failures": FailureLimit(),
