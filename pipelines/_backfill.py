@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -181,7 +182,10 @@ def run_backfill(
     while True:
         chosen, left = left[:size], left[size:]
         number = progress.commits + 1
-        run_id = f"{progress.run_id}.{number}" if left else progress.run_id
+        run_id = progress.run_id
+        if left:
+            # Unlike any other: that number of another attempt may stand for other parts.
+            run_id = f"{run_id}.{number}-{uuid.uuid4().hex[:8]}"
         done.add(part.content for part in chosen)
         following = replace(
             progress,

@@ -21,7 +21,7 @@ from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.kinds import IncrementalConnector
 from contextframe_beam.connectors.read import ReadFromConnector
 from contextframe_beam.connectors.source import Chosen, Source
-from contextframe_beam.errors import CommitError, ConfigError
+from contextframe_beam.errors import CommitError, ConcurrentRunError, ConfigError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
 from contextframe_beam.pipelines import _backfill
 from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
@@ -108,8 +108,25 @@ def ingest(
     resume_from = dict(state.partitions) if state is not None and not full else {}
     if isinstance(connector, IncrementalConnector):
         resume_from = connector.reconciled(resume_from)
+    last = _last_run(state)
+
+    def require_known_state() -> None:
+        # A sink takes what it finds for what the run knows. So what was committed, or rolled back,
+        # between the look at the state and the making of the sink is for us to notice.
+        now = _state_of(connector, to, sync_kwargs, storage_options)
+        if every is None:
+            same = full or not moves_state or _partitions(now) == _partitions(state)
+        else:
+            same = _last_run(now) == last
+        if not same:
+            raise ConcurrentRunError(
+                f"what {to} says about how far {connector.name} was read has changed since this "
+                "run looked at it, so another run was committed or undone; nothing of this one "
+                "was committed, run it again"
+            )
 
     def run_once(run_id: str, letters: str, chosen: Chosen | None = None) -> CommitReceipt:
+        nonlocal last
         sink = WriteToLance(
             to,
             mode=mode,
@@ -120,6 +137,7 @@ def ingest(
             max_failures=max_failures,
             dead_letters=letters,
         )
+        require_known_state()
         source = ReadFromConnector(connector, full, resume_from, bounds, chosen, **sync_kwargs)
         # Anew each time, because a runner changes the options that it is given.
         options = pipeline_options(runner, workers, beam_args)
@@ -140,6 +158,7 @@ def ingest(
                 f"the pipeline ended, but {to} does not hold run {run_id}; run it again and look "
                 "into the runner's log"
             )
+        last = run_id
         return replace(receipt, already_committed=False)
 
     def keep(receipt: CommitReceipt) -> CommitReceipt:
@@ -215,3 +234,11 @@ def _state_of(
     if dataset is None:
         return None
     return read_states(dataset).get(connector.source_id(sync_kwargs))
+
+
+def _last_run(state: SourceState | None) -> str | None:
+    return state.runs[-1].run_id if state is not None and state.runs else None
+
+
+def _partitions(state: SourceState | None) -> dict[str, Any]:
+    return dict(state.partitions) if state is not None else {}

@@ -18,6 +18,7 @@ from contextframe_beam.marks import Marks
 from contextframe_beam.pipelines._backfill import Every, letters_of
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import SourceState
+from contextframe_beam.state_edit import reset_state
 from tests.cli_helpers import (
     assert_error,
     cli,
@@ -27,7 +28,7 @@ from tests.cli_helpers import (
 from tests.cli_helpers import (
     letters_of as all_letters,
 )
-from tests.pipeline_helpers import documents, ids_in
+from tests.pipeline_helpers import documents, ids_in, texts_in
 
 # Each partition that is read is noted; one is never answered while a file names it.
 MODULE = """
@@ -215,6 +216,53 @@ def test_two_runs_of_one_backfill_do_not_both_go_on(tmp_path):
         ingest(Meeting(documents(1, 2, 3, 4, partitions=4).pages), kb, commit_every=1, embed_dim=4)
     assert isinstance(error.value.__cause__, ConcurrentRunError)
     assert ids_in(kb) == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert"])
+def test_a_run_that_is_committed_while_the_parts_are_listed_is_not_done_again(tmp_path, mode):
+    kb = str(tmp_path / "kb.lance")
+
+    class Met(type(documents())):  # type: ignore[misc]
+        listed = False
+
+        def partitions(self) -> Any:
+            if not Met.listed:
+                Met.listed = True
+                ingest(Met(self.pages), kb, mode=mode, commit_every=1, embed_dim=4)
+            return super().partitions()
+
+    with pytest.raises(ConcurrentRunError, match="how far Met was read has changed"):
+        ingest(Met(documents(1, 2).pages), kb, mode=mode, commit_every=1, embed_dim=4)
+    assert ids_in(kb) == ["1", "2"]
+
+
+def test_a_rollback_while_the_parts_are_listed_ends_a_backfill(tmp_path):
+    kb = str(tmp_path / "kb.lance")
+
+    class RolledBack(type(documents())):  # type: ignore[misc]
+        version = 0
+
+        def partitions(self) -> Any:
+            if RolledBack.version:
+                FrameDataset.open(kb).rollback(RolledBack.version)
+            return super().partitions()
+
+    ingest(RolledBack(documents(1, 2).pages), kb, embed_dim=4)
+    ingest(RolledBack(documents(1, 2, 3).pages), kb)
+    RolledBack.version = 1
+    with pytest.raises(ConcurrentRunError, match="was committed or undone"):
+        ingest(RolledBack(documents(4).pages), kb, commit_every=1)
+    assert ids_in(kb) == ["1", "2"]
+
+
+def test_a_backfill_begun_anew_under_its_run_id_commits_every_part(tmp_path):
+    kb = str(tmp_path / "kb.lance")
+    with pytest.raises(CommitError, match="1 parts in 1 commits stay committed"):
+        ingest(documents(1, {"id": 2, "error": "no"}), kb, run_id="r", commit_every=1, embed_dim=4)
+    (state,) = FrameDataset.open(kb).states()
+    reset_state(kb, [state.source])
+    ingest(documents({"id": 1, "text": "changed"}, 2), kb, run_id="r", commit_every=1)
+    assert texts_in(kb) == {"1": "changed", "2": "text of 2"}
 
 
 @pytest.mark.parametrize(
