@@ -58,12 +58,18 @@ class Part:
 
     @property
     def content(self) -> str:
-        """Names what is read: files are something else when one of them has changed."""
+        """Names what is read.
+
+        Files are something else when one of them has changed, and a slice of time when it ends
+        elsewhere; the newest slice, which has a state, goes on from that.
+        """
         params = self.partition.params
-        files = None
+        what = None
         if isinstance(params, Mapping):
-            files = params.get("files") or params.get("file")
-        return f"{self.id} {files!r}" if files else self.id
+            what = params.get("files") or params.get("file")
+            if params.get("stateless"):
+                what = params.get("until")
+        return f"{self.id} {what!r}" if what else self.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from contextframe_beam._query import sql_literal
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.fragments import first_line
 from contextframe_beam.keys import KeySet
@@ -82,7 +83,7 @@ def find_rows(dataset: lance.LanceDataset, keys: KeySet) -> tuple[Addresses, Pla
         return no_addresses(), np.zeros(0, np.int64)
     options: dict[str, Any] = {}
     if len(keys) <= _FEW_KEYS and _has_key_index(dataset):
-        texts = (f"'{key}'" for key in keys.texts() if "'" not in key)
+        texts = map(sql_literal, keys.texts())
         options["filter"] = f"uuid IN ({', '.join(texts)})"
     addresses, places = [no_addresses()], [np.zeros(0, np.int64)]
     try:

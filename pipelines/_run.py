@@ -158,9 +158,8 @@ class _Task:
 
     def _run(self) -> None:
         try:
-            earlier = _receipt(self._job)
-            self.is_new = earlier is None
-            self.result = earlier or self._job.start()
+            self.is_new = _receipt(self._job) is None
+            self.result = self._job.start()
         except BaseException as error:
             self.error = error
         finally:

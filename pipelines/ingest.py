@@ -89,10 +89,16 @@ def ingest(
         ContextFrameError: whatever went wrong; the dataset is as it was.
     """
     run_id = run_id or new_run_id()
+    sync_kwargs, bounds = dict(sync_kwargs or {}), bounds or Bounds()
     done = committed_receipt(to, run_id, storage_options)
     if done is not None:
+        state = _state_of(connector, to, sync_kwargs, storage_options)
+        if state is None or state.run(run_id) is None:
+            raise ConfigError(
+                f"the run {run_id} of {to} read another source than {connector.name} as it is "
+                "asked for now, and a run id is used once in a dataset; give another one"
+            )
         return done
-    sync_kwargs, bounds = dict(sync_kwargs or {}), bounds or Bounds()
     moves_state = not bounds.given
     every = None if commit_every is None else _backfill.Every.of(commit_every)
     if every is not None and mode not in _backfill.MODES:

@@ -641,6 +641,22 @@ def test_slices_are_partitions_and_the_newest_holds_the_state(server):
     }
 
 
+def test_slices_of_another_length_are_other_parts_of_a_backfill(server):
+    resource = incremental(start="2026-01-01T00:00:00Z", until_param="until", format="iso")
+    short, long = (
+        {part.content for part in Source(connector(server, settings)).parts()}
+        for settings in (with_slice(resource, "10d"), with_slice(resource, "20d"))
+    )
+    assert short & long == {"things"}
+    assert short == {
+        part.content for part in Source(connector(server, with_slice(resource, "10d"))).parts()
+    }
+
+
+def with_slice(resource: dict[str, Any], length: str) -> dict[str, Any]:
+    return {**resource, "incremental": {**resource["incremental"], "slice": length}}
+
+
 def test_a_limit_advances_no_state(server):
     api = connector(server, incremental())
     for limits in ({"max_items": 5}, {"max_pages": 1}):

@@ -261,6 +261,17 @@ class TestIngest:
             "dead_letters": None,
         }
 
+    def test_a_run_id_of_another_source_is_wrong_usage(self, tmp_path: Path, kb: Path) -> None:
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "one.json").write_text(f'{{"id": "{name}", "content": "text"}}')
+        command = ("ingest", "json", "--to", kb, "--run-id", "nightly", "--directory")
+        assert cli(*command, tmp_path / "a").code == 0
+        refused = cli(*command, tmp_path / "b")
+        assert_error(refused, 2, "the run nightly of", "read another source than json", "once")
+        (record,) = FrameDataset.open(str(kb))
+        assert str(record.unique_id).endswith("a/one.json")
+
     def test_a_run_id_is_committed_once(self, docs: Path, kb: Path) -> None:
         command = ("ingest", "json", "--directory", docs, "--to", kb, "--run-id", "nightly-1")
         assert cli(*command).code == 0

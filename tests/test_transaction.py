@@ -70,6 +70,12 @@ class TestRemoving:
         removal = remove_keys(dataset.lance, pa.array([document(1).uuid] * 2))
         assert removal.rows == 1
 
+    def test_a_key_with_a_quote_is_found_by_an_index_as_well(self, tmp_path):
+        keys = pa.array(["it's", "other"])
+        stored = lance.write_dataset(pa.table({"uuid": keys}), str(tmp_path / "kb.lance"))
+        stored.create_scalar_index("uuid", "BTREE")
+        assert remove_keys(lance.dataset(stored.uri), keys[:1]).rows == 1
+
     def test_no_keys_remove_nothing(self, dataset):
         assert remove_keys(dataset.lance, pa.array([], pa.string())) == NOTHING
 
