@@ -24,6 +24,7 @@ from contextframe_beam.connectors.source import Chosen
 from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError
 from contextframe_beam.marks import Marks
 from contextframe_beam.state import SourceState
+from contextframe_beam.state_edit import MODE as BY_HAND
 from contextframe_beam.transforms import CommitReceipt
 
 _LOGGER = logging.getLogger(__name__)
@@ -118,11 +119,21 @@ class Progress:
     done: str = ""
 
     @classmethod
-    def of(cls, state: SourceState | None, arguments: str) -> Progress | None:
-        """Returns how far an unfinished backfill with these arguments is, if there is one."""
+    def of(
+        cls, state: SourceState | None, bounds: Bounds, mode: str, full: bool
+    ) -> Progress | None:
+        """Returns how far an unfinished backfill with these arguments is, if there is one.
+
+        One that upserts all of a source is out of date when another run has read the source since:
+        what it did may have changed again, and doing it again loses nothing.
+        """
         record = dict(state.backfill) if state is not None else {}
-        if record.get("arguments") != arguments:
+        if state is None or record.get("arguments") != arguments_of(bounds, mode, full):
             return None
+        if mode == "upsert" and not bounds.given:
+            runs = [run.run_id for run in state.runs if run.mode != BY_HAND]
+            if runs[-1:] != [record.get("last")]:
+                return None
         try:
             Marks(record.get("done", ""))
             return cls(**record)

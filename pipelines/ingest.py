@@ -176,7 +176,7 @@ def ingest(
     if every is None:
         return keep(run_once(run_id, letters))
     arguments = _backfill.arguments_of(bounds, mode, full)
-    progress = _backfill.Progress.of(state, arguments)
+    progress = _backfill.Progress.of(state, bounds, mode, full)
     bounds = _backfill.bounds_of(progress, bounds)
     if progress is None:
         progress = _backfill.begun(run_id, arguments, bounds)
@@ -225,8 +225,7 @@ def unfinished_run(
         sync_kwargs: Arguments of the connector's `sync_documents`.
     """
     state = _state_of(connector, to, sync_kwargs or {}, storage_options)
-    arguments = _backfill.arguments_of(bounds or Bounds(), mode, full)
-    progress = _backfill.Progress.of(state, arguments)
+    progress = _backfill.Progress.of(state, bounds or Bounds(), mode, full)
     return None if progress is None else progress.run_id
 
 

@@ -265,6 +265,15 @@ def test_a_backfill_begun_anew_under_its_run_id_commits_every_part(tmp_path):
     assert texts_in(kb) == {"1": "changed", "2": "text of 2"}
 
 
+def test_a_backfill_is_begun_anew_when_the_source_was_read_as_a_whole_since(tmp_path):
+    kb = str(tmp_path / "kb.lance")
+    with pytest.raises(CommitError, match="1 parts in 1 commits stay committed"):
+        ingest(documents(1, {"id": 2, "error": "no"}), kb, commit_every=1, embed_dim=4)
+    ingest(documents(1, 2), kb)
+    ingest(documents({"id": 1, "text": "changed"}, 2), kb, commit_every=1)
+    assert texts_in(kb) == {"1": "changed", "2": "text of 2"}
+
+
 @pytest.mark.parametrize(
     ("text", "every"),
     [
