@@ -664,6 +664,14 @@ def test_a_limit_advances_no_state(server):
     assert states_of(list(Source(api, {"max_items": 99}).pages())) != {}
 
 
+def test_a_limit_that_may_cut_a_slice_short_advances_no_state(server):
+    settings = {"start": "2026-01-01T00:00:00Z", "slice": "10d", "until_param": "until"}
+    api = connector(server, incremental(**settings, format="iso"))
+    pages = list(Source(api, {"max_items": 5}).pages())
+    assert {one["id"] for page in pages for one in page.items} < set(range(25))
+    assert states_of(pages) == {}
+
+
 def test_children_have_states_of_their_own(server):
     notes = {**NOTES, "incremental": {"field": "updated_at", "param": "since"}}
     pages = list(Source(connector(server, CONTACTS, notes), {"only": ["notes"]}).pages())

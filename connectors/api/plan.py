@@ -104,16 +104,22 @@ class Planner:
         name = resource.name
         since = self._since(name, incremental)
         following: Slice | None = None
+        has_others = False
+        bounds: dict[str, Any]
         for one in slices(incremental, since or 0, self._began):
             if following is not None:
+                has_others = True
                 bounds = {"since": following.since, "until": following.until}
                 yield self._partition(
                     resource, f"{name}/{following.begin}", **bounds, stateless=True
                 )
             following = one
         assert following is not None
-        # The newest slice goes under the name of the resource and holds the state of all.
+        # The newest slice goes under the name of the resource and holds the state of all, unless
+        # a limit may have cut one of the others short.
         bounds = {"since": following.since, "until": following.until}
+        if has_others and self._limits_of(resource):
+            bounds["stateless"] = True
         yield self._partition(resource, name, **bounds, floor=following.begin)
 
     def _of_parents(self, resource: Resource) -> Iterator[Partition]:
@@ -174,16 +180,20 @@ class Planner:
         return clamped(value, self._began, incremental.format)
 
     def _partition(self, resource: Resource, identifier: str, **params: Any) -> Partition:
-        limits = {"max_pages": resource.max_pages, "max_items": resource.max_items}
-        for name, most in self._limits.items():
-            both = [one for one in (limits[name], most) if one is not None]
-            limits[name] = min(both) if both else None
+        limits = self._limits_of(resource)
         given = {"resource": resource.name, "run": self._run, **limits, **params}
         if resource.incremental is not None:
             given["began"] = text_of(self._began)
         return Partition(
             identifier, {key: value for key, value in given.items() if value is not None}
         )
+
+    def _limits_of(self, resource: Resource) -> dict[str, int]:
+        limits = {"max_pages": resource.max_pages, "max_items": resource.max_items}
+        for name, most in self._limits.items():
+            both = [one for one in (limits[name], most) if one is not None]
+            limits[name] = min(both) if both else None
+        return {name: most for name, most in limits.items() if most is not None}
 
 
 def _field_of(item: Mapping[str, Any], field: str) -> Any:
