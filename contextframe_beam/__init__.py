@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SchemaError,
         SecretError,
         TooManyFailures,
+        UnknownCommitError,
     )
     from contextframe_beam.history import Version
     from contextframe_beam.record import FrameRecord
@@ -46,6 +47,7 @@ __all__ = [
     "SecretError",
     "SourceState",
     "TooManyFailures",
+    "UnknownCommitError",
     "Version",
     "frame_schema",
 ]

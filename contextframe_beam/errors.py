@@ -48,5 +48,9 @@ class ConcurrentRunError(CommitError):
     """Another run changed what this run depended on; run it again."""
 
 
+class UnknownCommitError(ContextFrameError):
+    """A commit whose outcome the object store does not tell; a run may be repeated under its id."""
+
+
 class TooManyFailures(CommitError):
     """More items failed than the run allows; nothing was committed."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from contextframe_beam.errors import ConcurrentRunError, ConfigError
+from contextframe_beam.errors import ConcurrentRunError, ConfigError, UnknownCommitError
 from contextframe_beam.fragments import (
     Destination,
     StorageOptions,
@@ -189,7 +189,6 @@ def _change(
         after = [change(state).after(summary, {}) for state in before]
         rows = state_rows(after, anchor=False, embed_dim=embed_dim_of(dataset.schema))
         written = write_rows(Destination(uri, storage_options), [rows])
-        committed = None
         try:
             removal = remove_keys(dataset, pa.array([state.key for state in before]))
             committed = commit_update(
@@ -199,9 +198,11 @@ def _change(
                 properties={"contextframe.run_id": run_id, "contextframe.mode": MODE},
                 storage_options=storage_options,
             )
-        finally:
-            if committed is None:
-                delete_files(uri, written, storage_options)
+        except UnknownCommitError:
+            raise  # the new version may name the file
+        except BaseException:
+            delete_files(uri, written, storage_options)
+            raise
         return int(committed.version)
 
     return with_retries(uri, attempt)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 import time
 import uuid
@@ -22,12 +23,20 @@ import pyarrow as pa
 from lance.commit import CommitConflictError
 from lance.dataset import LanceOperation, Transaction
 
-from contextframe_beam.errors import CommitError, ConcurrentRunError, DatasetError
+from contextframe_beam.errors import (
+    CommitError,
+    ConcurrentRunError,
+    DatasetError,
+    UnknownCommitError,
+)
 from contextframe_beam.fragments import StorageOptions, WrittenFragment, first_line, open_dataset
 from contextframe_beam.removal import Removal
 
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 20
+
+# What Lance says, without a type of its own, where an answer was lost and asking again failed.
+_UNKNOWN = re.compile(r"Commit result for version \d+ is unknown")
 
 # Held by whoever commits, and for good by a process that must not commit any more.
 _MAY_COMMIT = threading.Lock()
@@ -258,6 +267,11 @@ def _commit(
     except CommitConflictError as error:
         raise ConflictError(first_line(error)) from error
     except (OSError, ValueError) as error:
+        if _UNKNOWN.search(str(error)):
+            raise UnknownCommitError(
+                f"whether the commit to {uri} was made is not known: {first_line(error)}; "
+                "look there before you do it again"
+            ) from error
         if creates and open_dataset(uri, storage_options) is not None:
             raise ConflictError(f"{uri} was created by someone else") from error
         if isinstance(error, ValueError):

@@ -21,7 +21,12 @@ from contextframe_beam import journal
 from contextframe_beam.connectors._ways import Part
 from contextframe_beam.connectors.bounds import Bounds, parsed_time, seconds_of, text_of
 from contextframe_beam.connectors.source import Chosen
-from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError
+from contextframe_beam.errors import (
+    CommitError,
+    ConfigError,
+    ContextFrameError,
+    UnknownCommitError,
+)
 from contextframe_beam.marks import Marks
 from contextframe_beam.state import SourceState
 from contextframe_beam.state_edit import MODE as BY_HAND
@@ -218,7 +223,8 @@ def run_backfill(
         except ContextFrameError as error:
             if not progress.commits:
                 raise
-            raise CommitError(
+            kind = UnknownCommitError if isinstance(error, UnknownCommitError) else CommitError
+            raise kind(
                 f"{error}. Of the backfill, {progress.parts:,} parts in {progress.commits:,} "
                 "commits stay committed; run the same command again to go on"
             ) from error

@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from contextframe_beam import journal
 from contextframe_beam.connectors import progress
-from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError
+from contextframe_beam.errors import (
+    CommitError,
+    ConfigError,
+    ContextFrameError,
+    UnknownCommitError,
+)
 from contextframe_beam.pipelines import _logs
 from contextframe_beam.pipelines._progress import display
 from contextframe_beam.pipelines._settings import Settings
@@ -76,7 +81,8 @@ def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
 
     Raises:
         InterruptedRunError: it was interrupted, and not committed.
-        Exception: whatever made it fail; it was not committed.
+        UnknownCommitError: the object store does not tell whether it was committed.
+        Exception: whatever else made it fail; it was not committed.
     """
     # What connectors print must not get into the result.
     with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings):
@@ -200,12 +206,17 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
     try:
         receipt = _receipt(job)
     except ContextFrameError as failure:
-        raise CommitError(
+        if isinstance(error, UnknownCommitError):
+            raise error from failure
+        raise UnknownCommitError(
             f"{error}. Whether run {job.run_id} was committed before cannot be seen: {failure}"
         ) from error
     if receipt is not None:
         _LOGGER.warning("the run was committed before this happened: %s", error)
         return replace(receipt, already_committed=False)
+    if isinstance(error, UnknownCommitError):
+        # A request that is still under way may yet name the files.
+        raise error
     current = journal.current(folder)
     if current is None or not _is_committed(job, current):
         journal.delete_noted(folder, job.storage_options)

@@ -86,7 +86,8 @@ def ingest(
         The receipt of the committed run.
 
     Raises:
-        ContextFrameError: whatever went wrong; the dataset is as it was.
+        UnknownCommitError: the object store does not tell whether the run was committed.
+        ContextFrameError: whatever else went wrong; the dataset is as it was.
     """
     run_id = run_id or new_run_id()
     sync_kwargs, bounds = dict(sync_kwargs or {}), bounds or Bounds()

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
+import subprocess
+import sys
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import botocore.session
 import lance
 import pytest
 
-from contextframe_beam import CommitError, ContextFrameError, DatasetError, FrameDataset
+from contextframe_beam import (
+    CommitError,
+    ContextFrameError,
+    DatasetError,
+    FrameDataset,
+    UnknownCommitError,
+)
 from contextframe_beam.cleanup import cleanup
 from contextframe_beam.connectors import JSONFileConnector
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import ANCHOR_KEY
 from contextframe_beam.transforms._commit import commit_run
-from tests.cli_helpers import assert_error, cli
+from tests.cli_helpers import assert_error, cli, environment
 from tests.pipeline_helpers import EMBED_DIM, begin, document, documents, write
 from tests.s3_faults import Fault, FaultyProxy
-from tests.s3_server import BUCKET, SECRET_KEY, s3  # noqa: F401
+from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3  # noqa: F401
+from tests.test_crash import POINT_VARIABLE
 
 
 @pytest.fixture
@@ -43,6 +56,11 @@ def read(kb, options):
     return texts
 
 
+def is_commit(request):
+    """Tells whether a request makes a version."""
+    return request.method == "PUT" and "/_versions/" in request.path
+
+
 class TestRuns:
     @pytest.mark.parametrize("workers", [1, 2])
     def test_every_mode(self, kb, options, workers):
@@ -57,6 +75,8 @@ class TestRuns:
         assert sorted(read(kb, options)) == ["1", "2", "3", "4"]
         run(documents(9), "overwrite")
         assert sorted(read(kb, options)) == ["9"]
+        assert run(documents(8), "mirror").rows_deleted == 1
+        assert sorted(read(kb, options)) == ["8"]
 
     def test_a_run_id_is_committed_once(self, kb, options):
         for again in (False, True):
@@ -70,6 +90,27 @@ class TestRuns:
         write(begin(kb, "died", storage_options=options), 2)
         assert sorted(read(kb, options)) == ["1"]
         ingest(documents(1, 2), kb, run_id="died", storage_options=options)
+        assert sorted(read(kb, options)) == ["1", "2"]
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_process_that_is_killed_at_its_commit(self, kb, options, when):
+        ingest(documents(1), kb, embed_dim=EMBED_DIM, storage_options=options)
+        code = (
+            "import json, sys; from tests.test_crash import documents, ingest; "
+            "ingest(documents(1, 2), sys.argv[1], run_id='nightly', "
+            "storage_options=json.loads(sys.argv[2]))"
+        )
+        child = subprocess.run(
+            [sys.executable, "-c", code, kb, json.dumps(options)],
+            env=environment(**{POINT_VARIABLE: f"{when} commit"}),
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        assert child.returncode == -signal.SIGKILL, child.stderr
+        assert sorted(read(kb, options)) == (["1"] if when == "before" else ["1", "2"])
+        receipt = ingest(documents(1, 2), kb, run_id="nightly", storage_options=options)
+        assert receipt.already_committed == (when == "after")
         assert sorted(read(kb, options)) == ["1", "2"]
 
     def test_a_file_that_is_gone_stops_the_commit(self, s3, kb, options):  # noqa: F811
@@ -113,6 +154,33 @@ class TestRuns:
 
 
 class TestCommits:
+    def test_one_of_many_conditional_writes_of_an_object_wins(self, s3):  # noqa: F811
+        client = botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=s3.endpoint,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            region_name="us-east-1",
+        )
+        barrier = threading.Barrier(8)
+
+        def put(number, key):
+            barrier.wait()
+            try:
+                client.put_object(Bucket=BUCKET, Key=key, Body=b"%d" % number, IfNoneMatch="*")
+            except client.exceptions.ClientError as error:
+                # Either answer says that another one was first.
+                assert error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412)
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            for key in (f"conditional/{uuid.uuid4().hex}" for _ in range(3)):
+                won = list(pool.map(put, range(8), [key] * 8))
+                assert won.count(True) == 1
+                stored = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+                assert stored == b"%d" % won.index(True)
+
     def test_one_of_many_that_create_it_wins(self, kb, options):
         barrier = threading.Barrier(6)
 
@@ -148,6 +216,7 @@ class TestOperations:
     def test_search_edit_look_back_and_roll_back(self, kb, options):
         dataset = FrameDataset.create(kb, EMBED_DIM, options)
         dataset.add_many([document(1, "apples"), document(2, "pears")])
+        assert dataset.get("doc:2") == document(2, "pears")
         before = dataset.version
         assert dataset.delete("doc:1")
         assert dataset.search("apples") == []
@@ -198,6 +267,13 @@ class TestErrors:
         assert_error(result, 1, f"cannot open {kb}", "403 Forbidden", "check the credentials")
         assert "wrong-secret-of-mine" not in result.err
 
+    def test_wrong_credentials_of_a_run(self, s3, kb, tmp_path):  # noqa: F811
+        (tmp_path / "a.json").write_text('{"id": "a", "text": "apples"}')
+        flags = [*s3.flags, "--storage-option", "secret_access_key=wrong-secret-of-mine"]
+        result = cli("ingest", "json", "--directory", tmp_path, "--to", kb, *flags)
+        assert_error(result, 1, f"cannot open {kb}", "403 Forbidden", "check the credentials")
+        assert "wrong-secret-of-mine" not in result.err
+
     def test_a_bucket_that_is_missing(self, s3, tmp_path):  # noqa: F811
         (tmp_path / "a.json").write_text('{"id": "a", "text": "apples"}')
         to = "s3://no-such-bucket/kb.lance"
@@ -229,6 +305,88 @@ class TestTrouble:
         assert proxy.faults > 2
         assert receipt.rows_written == 1
         assert read(kb, options) == {"1": "text of 1", "2": "text of 2"}
+        known = FrameDataset.open(kb, storage_options=options).states()[0].runs
+        assert [run.run_id for run in known].count("nightly") == 1
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            lambda dataset: dataset.add(document(2)),
+            lambda dataset: dataset.delete("doc:1"),
+            lambda dataset: dataset.rollback(1),
+        ],
+        ids=["add", "delete", "roll back"],
+    )
+    def test_an_edit_whose_answer_is_lost_is_made_once(self, proxy, kb, options, edit):
+        FrameDataset.create(kb, EMBED_DIM, options).add(document(1))
+        through = {**options, "endpoint": proxy.endpoint}
+        dataset = FrameDataset.open(kb, storage_options=through)
+        proxy.fault = lambda request: (
+            Fault(503, after=True) if is_commit(request) and not proxy.faults else None
+        )
+        edit(dataset)
+        assert proxy.faults == 1
+        assert dataset.version == 3
+        newest = FrameDataset.open(kb, storage_options=options)
+        assert newest.version == 3
+        assert len(list(newest)) == len(list(dataset))
+
+    @pytest.mark.parametrize(
+        "made", [True, pytest.param(False, marks=pytest.mark.soak)], ids=["made", "not made"]
+    )
+    def test_a_commit_that_nobody_answers_for_is_unknown(self, proxy, kb, tmp_path, made):
+        (tmp_path / "a.json").write_text('{"id": "a", "text": "apples"}')
+        server = S3Server(proxy.upstream)
+        options = server.options
+        FrameDataset.create(kb, EMBED_DIM, options)
+        command = ["ingest", "json", "--directory", tmp_path, "--to", kb, "--run-id", "nightly"]
+
+        def fault(request):
+            # From the commit on the store answers nothing.
+            if proxy.faults or is_commit(request):
+                return Fault(503, after=made and not proxy.faults)
+            return None
+
+        proxy.fault = fault
+        through = [*server.flags, "--storage-option", f"endpoint={proxy.endpoint}"]
+        result = cli(*command, *through, "--storage-option", "client_max_retries=1")
+        assert_error(result, 1, "is not known", "503", "run nightly again under the same id")
+        assert "not committed" not in result.err
+        assert len(read(kb, options)) == made
+        again = cli(*command, "--json", *server.flags)
+        assert again.json["already_committed"] == made
+        assert list(read(kb, options).values()) == ["apples"]
+
+    @pytest.mark.parametrize(
+        "seed", [1, 2, *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 40))]
+    )
+    def test_any_faults_leave_it_as_before_or_as_after(self, proxy, kb, options, seed):
+        ingest(documents(1, 2, 3), kb, embed_dim=EMBED_DIM, storage_options=options)
+        before = read(kb, options)
+        source = documents({"id": 1, "text": "new"}, 2, 4)
+        after = {"1": "new", "2": "text of 2", "4": "text of 4"}
+        chance = random.Random(seed)
+        often = chance.choice([0.05, 0.2, 0.5])
+
+        def fault(request):
+            if chance.random() >= often:
+                return None
+            status = chance.choice([0, 500, 503])
+            return Fault(status, chance.choice([0, 0, 0.2]), after=chance.random() < 0.5)
+
+        proxy.fault = fault
+        through = {**options, "endpoint": proxy.endpoint, "client_max_retries": "1"}
+        try:
+            ingest(source, kb, mode="mirror", run_id="nightly", storage_options=through)
+            allowed = [after]
+        except UnknownCommitError:
+            allowed = [before, after]
+        except ContextFrameError:
+            allowed = [before]
+        assert proxy.faults
+        assert read(kb, options) in allowed
+        ingest(source, kb, mode="mirror", run_id="nightly", storage_options=options)
+        assert read(kb, options) == after
         known = FrameDataset.open(kb, storage_options=options).states()[0].runs
         assert [run.run_id for run in known].count("nightly") == 1
 

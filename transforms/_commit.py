@@ -24,6 +24,7 @@ from contextframe_beam.errors import (
     ContextFrameError,
     DatasetError,
     SchemaError,
+    UnknownCommitError,
 )
 from contextframe_beam.fragments import (
     Destination,
@@ -118,6 +119,7 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
         TooManyFailures: more items failed than the run allows.
         ConcurrentRunError: another run made this one's decisions void, or kept coming first.
         CommitError: something of the run is missing; in each case nothing was committed.
+        UnknownCommitError: the object store did not answer, and cannot be asked what it did.
     """
     try:
         return _commit(run, written)
@@ -582,6 +584,11 @@ def _answer(
         committed = commit(new)
     except DatasetError as error:
         raise CommitError(f"run {run.run_id} was not committed: {error}") from error
+    except UnknownCommitError as error:
+        raise UnknownCommitError(
+            f"{error}. To do run {run.run_id} again under the same id (--run-id) is safe: it is "
+            "never applied twice"
+        ) from error
     return replace(_receipt_of(summary), version=int(committed.version))
 
 
