@@ -16,7 +16,7 @@ from airbyte_cdk.models import AirbyteStateMessage, ConfiguredAirbyteCatalogSeri
 from airbyte_cdk.sources.declarative.concurrent_declarative_source import (
     ConcurrentDeclarativeSource,
 )
-from http_server import PAGE, PARTITIONS
+from http_server import AT_ONCE, PAGE, PARTITIONS
 
 _NO_STATE: list[AirbyteStateMessage] = []
 
@@ -72,8 +72,8 @@ def _manifest(shape: str, base_url: str) -> dict[str, Any]:
         "version": "6.0.0",
         "type": "DeclarativeSource",
         "check": {"type": "CheckStream", "stream_names": ["items"]},
-        # All partitions at once.
-        "concurrency_level": {"type": "ConcurrencyLevel", "default_concurrency": PARTITIONS},
+        # As many as the others.
+        "concurrency_level": {"type": "ConcurrencyLevel", "default_concurrency": AT_ONCE},
         "streams": [
             {
                 "type": "DeclarativeStream",

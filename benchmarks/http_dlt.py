@@ -12,10 +12,10 @@ from typing import Any
 
 import dlt
 from dlt.sources.rest_api import rest_api_source
-from http_server import PARTITIONS
+from http_server import AT_ONCE, PARTITIONS
 
-# All partitions at once, where dlt reads 5 unless told.
-os.environ.setdefault("EXTRACT__WORKERS", str(PARTITIONS))
+# As many as the others; dlt reads 5 partitions at once unless told.
+os.environ.setdefault("EXTRACT__WORKERS", str(AT_ONCE))
 
 _PAGES = {"type": "page_number", "base_page": 1, "total_path": "total_pages"}
 _CURSOR = {"type": "cursor", "cursor_path": "next", "cursor_param": "cursor"}

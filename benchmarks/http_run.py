@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from http_api import configuration
-from http_server import LATENCY
+from http_server import AT_ONCE, LATENCY
 from measure import Measurement, in_turn, print_medians, run
 
 HERE = Path(__file__).parent
@@ -24,8 +24,6 @@ DLT = HERE.parent / ".venv-dlt" / "bin" / "python"
 AIRBYTE = HERE.parent / ".venv-airbyte" / "bin" / "python"
 
 SHAPES = {"pages": "(a) one endpoint by page", "partitions": "(b) 20 partitions by cursor"}
-#: As many as APIConnector sends at once unless told.
-AT_ONCE = 16
 
 _COUNT_ROWS = """
 import sys, lance

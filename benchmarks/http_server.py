@@ -22,6 +22,8 @@ from urllib.parse import parse_qs, urlsplit
 LATENCY = 0.05
 PAGE = 100
 PARTITIONS = 20
+#: How many requests every client may have under way: what APIConnector does unless told.
+AT_ONCE = 16
 
 _TEXTS = 100
 
