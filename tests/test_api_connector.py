@@ -297,7 +297,8 @@ def test_records_that_the_server_takes_out_afterwards_do_not_end_the_pages(serve
 @pytest.mark.parametrize(
     ("resource", "message"),
     [
-        (things("pages", "page", ignore=1), "page 2 has the same records as one before it"),
+        # Pages of a known total are read in parallel, so any of them may be met first.
+        (things("pages", "page", ignore=1), "has the same records as one before it"),
         (things("pages", "page", ignore=1, kind="none"), "page 2 has the same records as one bef"),
         (
             things("cursors", {"type": "cursor", "cursor": "meta.next_cursor"}, loop=1),
