@@ -325,7 +325,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
         new_run_id,
         unfinished_run,
     )
-    from contextframe_beam.pipelines.runners import is_local
+    from contextframe_beam.pipelines.runners import is_local, pipeline_options, starts_engine
 
     to = values["to"]
     run_id = values["run_id"]
@@ -365,6 +365,8 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
             **optional,
         )
 
+    runner = values["runner"]
+    options = pipeline_options(runner, values["workers"], ctx.args)
     job = Job(
         start=start,
         name=connector.name,
@@ -372,8 +374,9 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
         run_id=run_id,
         storage_options=storage_options,
         dead_letters=dead_letters,
-        runner=values["runner"],
-        is_local=is_local(values["runner"]),
+        runner=runner,
+        is_local=is_local(runner),
+        starts_engine=starts_engine(options, runner),
     )
     receipt = run_job(job, settings, quiet=values["json"])
     kept = existing(dead_letters) if receipt.failed else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,34 @@ def display(name: str, quiet: bool, settings: Settings) -> Iterator[Display]:
             yield _OnTerminal(name, live)
     else:
         yield _Lines(name, settings)
+
+
+@contextmanager
+def waiting(name: str, quiet: bool, settings: Settings) -> Iterator[None]:
+    """Writes every few seconds how long a run on an engine has taken, of which no counts come.
+
+    Args:
+        name: What is waited for.
+        quiet: Show nothing.
+        settings: Say how lines are written.
+    """
+    ended, began = threading.Event(), time.monotonic()
+
+    def write() -> None:
+        while not ended.wait(SECONDS_BETWEEN_LINES):
+            elapsed = _duration(time.monotonic() - began)
+            sys.stderr.write(line(settings, f"{name}: running, {elapsed}") + "\n")
+            sys.stderr.flush()
+
+    writer = threading.Thread(target=write, name="progress", daemon=True)
+    if not quiet:
+        writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if not quiet:
+            writer.join()
 
 
 class _Nothing:

@@ -26,7 +26,7 @@ from contextframe_beam.errors import (
     UnknownCommitError,
 )
 from contextframe_beam.pipelines import _logs
-from contextframe_beam.pipelines._progress import display
+from contextframe_beam.pipelines._progress import display, waiting
 from contextframe_beam.pipelines._settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Job:
         storage_options: Of the dataset.
         dead_letters: Where failed items go.
         runner: What runs it.
-        is_local: Whether that is this machine, and only it.
+        is_local: Whether that is this process with workers of its own.
+        starts_engine: Whether the engine is started for this run, and ends with this process.
     """
 
     start: Callable[[], CommitReceipt]
@@ -69,6 +70,7 @@ class Job:
     dead_letters: str
     runner: str
     is_local: bool
+    starts_engine: bool
 
 
 def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
@@ -86,7 +88,11 @@ def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
     """
     # What connectors print must not get into the result.
     with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings):
-        return _run_here(job, settings, quiet) if job.is_local else _run_elsewhere(job, settings)
+        return (
+            _run_here(job, settings, quiet)
+            if job.is_local
+            else _run_elsewhere(job, settings, quiet)
+        )
 
 
 def run_upkeep(work: Callable[[], T], settings: Settings) -> T:
@@ -131,17 +137,21 @@ def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
         return _told_by_dataset(job, folder, existed, ended_with)
 
 
-def _run_elsewhere(job: Job, settings: Settings) -> CommitReceipt:
+def _run_elsewhere(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
     try:
-        with _logs.without_beam(settings):
+        with _logs.without_beam(settings), waiting(f"{job.name} on {job.runner}", quiet, settings):
             return job.start()
     except KeyboardInterrupt:
         receipt = _receipt(job)
         if receipt is not None:
             return replace(receipt, already_committed=False)
+        goes_on = (
+            f"The {job.runner} that this command started ends with it"
+            if job.starts_engine
+            else f"{job.runner} may go on with it: stop it there if it should not"
+        )
         raise InterruptedRunError(
-            f"interrupted; run {job.run_id} is not committed so far. {job.runner} may go on with "
-            "it: stop it there if it should not"
+            f"interrupted; run {job.run_id} is not committed so far. {goes_on}"
         ) from None
 
 

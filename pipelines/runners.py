@@ -11,6 +11,7 @@ import argparse
 import difflib
 import os
 import shutil
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 
 # How long the news of a dead worker may take.
 _PATIENCE_SECONDS = 1.0
+# How long a job server may take to accept a connection.
+_ENDPOINT_PATIENCE_SECONDS = 5.0
 
 
 class FlinkJobOptions(PipelineOptions):
@@ -82,7 +85,11 @@ def pipeline_options(
             f"--workers is for local runs; set the parallelism of {runner} with its own options, "
             "as in --parallelism or --num_workers"
         )
-    options.view_as(SetupOptions).save_main_session = False
+    setup = options.view_as(SetupOptions)
+    setup.save_main_session = False
+    # Workers import these before anything else. Threads that first meet our modules at once, each
+    # from another end, would wait for each other's import locks, which Python ends with an error.
+    setup.beam_plugins = [*(setup.beam_plugins or []), "contextframe_beam.transforms"]
     levels = options.view_as(WorkerOptions)
     if levels.default_sdk_harness_log_level in (None, "WARNING"):
         # Python takes both names, and Beam's Java, which job servers are written in, only this.
@@ -112,9 +119,11 @@ def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
 
     Raises:
         ConfigError: Beam knows no such runner.
+        CommitError: nobody listens where the options say that a job server is.
     """
     if is_local(runner):
         return local_runner(options)
+    _require_job_server(options)
     try:
         return create_runner(runner)
     except (ValueError, ImportError, AttributeError) as error:
@@ -162,6 +171,24 @@ def _engine_arguments(options: PipelineOptions, runner: str) -> list[str]:
     if "://" not in given and not os.path.isfile(given):
         raise ConfigError(f"--{engine.option}: there is no file {given}")
     return []
+
+
+def _require_job_server(options: PipelineOptions) -> None:
+    """Looks whether the job server answers; Beam would wait a minute and then show a traceback."""
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if not endpoint or endpoint == "embed":
+        return
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--job_endpoint: {endpoint!r} is not an address; write HOST:PORT")
+    try:
+        address = (host.strip("[]"), int(port))
+        socket.create_connection(address, _ENDPOINT_PATIENCE_SECONDS).close()
+    except OSError as error:
+        raise CommitError(
+            f"no job server answers at {endpoint} (--job_endpoint): {error}; nothing was "
+            "committed, start the job server or correct the address"
+        ) from error
 
 
 def _short(runner: str) -> str:

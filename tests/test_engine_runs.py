@@ -126,6 +126,7 @@ def test_every_source_in_every_mode_gives_the_same_dataset_as_in_process(
         (documents(*changed, {"id": 7, "text": "again"}, {"id": 98, "error": "no"}), "upsert"),
         (JSONFileConnector(directory=str(folder)), "upsert"),
         (api(server), "upsert"),
+        (documents(*range(10, 22)), "mirror"),
         (Numbers(95), "overwrite"),
     ]
     found: dict[str, list[Any]] = {"here": [], "engine": []}

@@ -10,7 +10,14 @@ import pytest
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.pipelines import _engine_install
 from contextframe_beam.pipelines.engines import ENGINES, FOLDER_VARIABLE, engines_folder
-from contextframe_beam.pipelines.runners import is_local, pipeline_options, starts_engine
+from contextframe_beam.pipelines.runners import (
+    is_local,
+    pipeline_options,
+    runner_for,
+    starts_engine,
+)
+from tests.cli_helpers import assert_error, cli, write_documents
+from tests.engines import free_port
 
 
 @pytest.fixture
@@ -98,6 +105,25 @@ class TestOptions:
     )
     def test_only_an_engine_of_this_machine_ends_with_the_launcher(self, runner, arguments, starts):
         assert starts_engine(pipeline_options(runner, beam_args=arguments), runner) is starts
+
+
+class TestJobEndpoint:
+    def test_where_nobody_listens_it_says_so_and_does_not_wait(self, tmp_path):
+        folder = write_documents(tmp_path / "docs", {"a.json": {"content": "x"}})
+        endpoint = f"localhost:{free_port()}"
+        result = cli(
+            *("ingest", "json", "--directory", folder, "--to", tmp_path / "kb.lance"),
+            *("--runner", "PortableRunner", f"--job_endpoint={endpoint}"),
+        )
+        assert_error(result, 1, f"no job server answers at {endpoint} (--job_endpoint)")
+        assert not (tmp_path / "kb.lance").exists()
+
+    @pytest.mark.parametrize("endpoint", ["localhost", ":8099", "localhost:flink", "localhost:0"])
+    def test_what_is_no_address_is_refused(self, endpoint):
+        arguments = [f"--job_endpoint={endpoint}"]
+        options = pipeline_options("PortableRunner", beam_args=arguments)
+        with pytest.raises(ConfigError, match="is not an address; write HOST:PORT"):
+            runner_for(options, "PortableRunner")
 
 
 class TestInstalling:

@@ -96,7 +96,7 @@ def begin():
 
 
 def run(settings):
-    job = Job(begin, "json", dataset, "r1", {}, dataset + ".letters", "DirectRunner", True)
+    job = Job(begin, "json", dataset, "r1", {}, dataset + ".letters", "DirectRunner", True, False)
     print(run_job(job, settings, quiet=True))
     return cli.DONE
 
