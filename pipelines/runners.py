@@ -85,11 +85,7 @@ def pipeline_options(
             f"--workers is for local runs; set the parallelism of {runner} with its own options, "
             "as in --parallelism or --num_workers"
         )
-    setup = options.view_as(SetupOptions)
-    setup.save_main_session = False
-    # Workers import these before anything else. Threads that first meet our modules at once, each
-    # from another end, would wait for each other's import locks, which Python ends with an error.
-    setup.beam_plugins = [*(setup.beam_plugins or []), "contextframe_beam.transforms"]
+    options.view_as(SetupOptions).save_main_session = False
     levels = options.view_as(WorkerOptions)
     if levels.default_sdk_harness_log_level in (None, "WARNING"):
         # Python takes both names, and Beam's Java, which job servers are written in, only this.
