@@ -121,7 +121,7 @@ def test_a_group_holds_no_more_bytes_than_a_page_should(tmp_path, monkeypatch):
 
 
 def test_a_gzipped_document_is_unzipped(tmp_path):
-    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b'{"id": 1}'))
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(b'{"id": 1}', mtime=0))
     (item,) = opened(tmp_path, "*.gz").sync_documents()
     assert (item["id"], item["_file_name"]) == (1, "a.json.gz")
 
@@ -148,7 +148,7 @@ def test_a_gzipped_document_is_unzipped(tmp_path):
         (b"[" * 100_000, "it is nested too deeply"),
         (b'{"a": ' + b"9" * 5000 + b"}", "it has a number that is too long"),
         (b'{"a": "' + b"x" * 300 + b'"}', "it has 309 bytes or more, the limit is 300"),
-        (gzip.compress(b"{}"), "it is not UTF-8"),
+        (gzip.compress(b"{}", mtime=0), "it is not UTF-8"),
     ],
 )
 def test_what_is_no_document_becomes_a_dead_letter(tmp_path, content, message):
@@ -189,7 +189,13 @@ def test_a_document_larger_than_the_limit_is_not_loaded(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.json.gz", "a.jsonl.gz"])
 @pytest.mark.parametrize(
-    "content", [b"not gzip", gzip.compress(b'{"a": 1}\n' * 999)[:-9], gzip.compress(b"{}") + b"x"]
+    "content",
+    # Without a time, which would make the names of the tests different in each process.
+    [
+        b"not gzip",
+        gzip.compress(b'{"a": 1}\n' * 999, mtime=0)[:-9],
+        gzip.compress(b"{}", mtime=0) + b"x",
+    ],
 )
 def test_damaged_gzip_is_a_dead_letter(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
@@ -509,7 +515,7 @@ def test_an_object_store_is_read_like_a_disk(bucket, tmp_path, monkeypatch):
         "b.json": b"[]",
         "c.jsonl": rows,
         "d.jsonl.gz": gzip.compress(rows),
-        "e.json.gz": gzip.compress(b'{"id": "zipped"}'),
+        "e.json.gz": gzip.compress(b'{"id": "zipped"}', mtime=0),
         "f.json": b'{"big": "' + b"x" * 600 + b'"}',
         "sub/g.json": b"{}",
     }
