@@ -117,7 +117,7 @@ class TestRunIds:
     def test_the_job_does_not_even_read_again(self, kb):
         source = documents(1, 2)
         receipt = ingest(source, str(kb), run_id="nightly", embed_dim=EMBED_DIM)
-        unreadable = Documents({"all": [[{"id": 3}]]})
+        unreadable = documents(1, 2)
         del unreadable.pages
         again = ingest(unreadable, str(kb), run_id="nightly")
         assert again.already_committed
