@@ -1,6 +1,12 @@
-"""Settings for every property-based test: the same examples on each run, and no time limits."""
+"""For every test: the same examples of properties on each run without time limits, and no secrets
+of the tests before it."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from contextframe_beam.connectors import secrets
 
 settings.register_profile(
     "repeatable",
@@ -11,3 +17,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _words_are_no_secrets() -> Iterator[None]:
+    """Forgets words that a test made secret: `other` would be starred in the messages of others."""
+    yield
+    words = [value for value in secrets._labels if value.isalpha() and value.islower()]
+    for word in words:
+        del secrets._labels[word]
+    secrets._plain_forms = tuple(
+        pair for pair in secrets._plain_forms if pair[0].strip("\"'") not in words
+    )
