@@ -88,6 +88,7 @@ def resolve(reference: str) -> str:
     else:
         cached = _cache.get(name)
         if cached is not None and time.monotonic() < cached[0]:
+            register(cached[1], name)
             return cached[1]
         if kind == "keyring":
             value = _keyring.read(name)

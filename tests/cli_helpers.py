@@ -45,7 +45,7 @@ def cli(*arguments: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def _heed_interrupts() -> None:
+def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -58,7 +58,7 @@ def start(*arguments: object, module: str = "contextframe_beam", **options: Any)
         text=True,
         start_new_session=True,
         # What was started in the background ignores interrupts, and so would its children.
-        preexec_fn=_heed_interrupts,
+        preexec_fn=heed_interrupts,
         **{"env": environment(), **options},
     )
 

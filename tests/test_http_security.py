@@ -16,7 +16,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from contextframe_beam.connectors import Page, PaginatedConnector, Partition
+from contextframe_beam.connectors import Page, PaginatedConnector, Partition, secrets
 from contextframe_beam.connectors.http import (
     HttpClient,
     HttpError,
@@ -243,6 +243,8 @@ def requests_that_fail(server: HttpServer) -> list[HttpRequest]:
 
 
 def test_planted_credentials_are_nowhere(server, everything, tmp_path):
+    for name in ("PASSWORD", "KEY", "TOKEN"):  # as secrets they are known from here on
+        secrets.resolve(f"env:PLANTED_{name}")
     options = {"retries": 1, "backoff": 0.001, "total_timeout": 0.1, "max_response_bytes": 100_000}
     cache = {"ttl": 60, "path": str(tmp_path / "http.sqlite")}
     with HttpClient(server.url) as http:
