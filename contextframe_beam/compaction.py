@@ -8,12 +8,11 @@ changes the same files: whichever comes second decides anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import lance
 from lance import optimize
-from lance.commit import CommitConflictError
 from lance.fragment import FragmentMetadata
 from lance.optimize import Compaction
 
@@ -26,18 +25,13 @@ from contextframe_beam.fragments import (
     open_dataset,
 )
 from contextframe_beam.history import missing_dataset
-from contextframe_beam.transaction import ConflictError, with_retries
-
-# What a commit of Lance says that met another one, where its exception has no type of its own.
-_CONFLICTS = ("commit conflict", "incompatible with concurrent", "preempted by concurrent")
+from contextframe_beam.transaction import changing, with_retries
 
 _KEY = "uuid"
 
 # Lance's type information does not know how to read these from JSON.
 _CompactionTask: Any = optimize.CompactionTask
 _RewriteResult: Any = optimize.RewriteResult
-
-T = TypeVar("T")
 
 
 def plan_tasks(dataset: lance.LanceDataset, target_rows: int = MAX_ROWS_PER_FRAGMENT) -> list[str]:
@@ -87,6 +81,7 @@ def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptio
 
     Raises:
         ConcurrentRunError: runs kept coming first.
+        UnknownCommitError: the object store does not tell whether it was committed.
         DatasetError: it cannot be committed; the dataset is as it was.
     """
     # A task that was done twice counts once.
@@ -98,7 +93,7 @@ def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptio
         fitting = [result for originals, result in unique.items() if stored.issuperset(originals)]
         if not fitting:
             return 0
-        metrics = conflicting(
+        metrics = changing(
             uri,
             lambda: Compaction.commit(dataset, [_RewriteResult.from_json(one) for one in fitting]),
         )
@@ -124,6 +119,7 @@ def update_indices(uri: str, storage_options: StorageOptions = None) -> list[str
 
     Raises:
         ConcurrentRunError: others kept committing.
+        UnknownCommitError: the object store does not tell whether it was committed.
         DatasetError: an index cannot be written.
     """
 
@@ -131,7 +127,7 @@ def update_indices(uri: str, storage_options: StorageOptions = None) -> list[str
         dataset = _latest(uri, storage_options)
         behind = [name for name in _index_names(dataset) if _unindexed(dataset, name)]
         if behind:
-            conflicting(uri, lambda: dataset.optimize.optimize_indices(index_names=behind))
+            changing(uri, lambda: dataset.optimize.optimize_indices(index_names=behind))
         return behind
 
     return with_retries(uri, attempt)
@@ -148,7 +144,7 @@ def make_key_index(uri: str, storage_options: StorageOptions = None) -> bool:
         dataset = _latest(uri, storage_options)
         if any(_KEY in index.field_names for index in dataset.describe_indices()):
             return False
-        conflicting(uri, lambda: dataset.create_scalar_index(_KEY, "BTREE"))
+        changing(uri, lambda: dataset.create_scalar_index(_KEY, "BTREE"))
         return True
 
     return with_retries(uri, attempt)
@@ -167,23 +163,3 @@ def _latest(uri: str, storage_options: StorageOptions) -> lance.LanceDataset:
     if dataset is None:
         raise missing_dataset(uri)
     return dataset
-
-
-def conflicting(uri: str, commit: Callable[[], T]) -> T:
-    """Calls one of Lance's own commits, and tells a conflict from a failure.
-
-    Raises:
-        ConflictError: another commit came first.
-        DatasetError: it failed.
-    """
-    try:
-        return commit()
-    except (OSError, ValueError) as error:
-        said = first_line(error)
-        if isinstance(error, CommitConflictError) or any(
-            words in said.lower() for words in _CONFLICTS
-        ):
-            raise ConflictError(said) from error
-        raise DatasetError(
-            f"cannot commit to {uri}: {said}; check space and permissions there"
-        ) from error

@@ -41,8 +41,14 @@ from contextframe_beam.removal import Removal
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 20
 
+# What Lance raises; RuntimeError where it makes an index.
+_FAILURES = (OSError, ValueError, RuntimeError)
+
 # What Lance says, without a type of its own, where an answer was lost and asking again failed.
 _UNKNOWN = re.compile(r"Commit result for version \d+ is unknown")
+
+# What a commit of Lance says that met another one, where its exception has no type of its own.
+_CONFLICTS = ("commit conflict", "incompatible with concurrent", "preempted by concurrent")
 
 # Held by whoever commits, and for good by a process that must not commit any more.
 _MAY_COMMIT = threading.Lock()
@@ -124,14 +130,7 @@ def commit_columns(dataset: lance.LanceDataset, columns: pa.Schema) -> lance.Lan
     Raises:
         ConflictError: another commit came first.
     """
-    try:
-        dataset.add_columns(columns)
-    except CommitConflictError as error:
-        raise ConflictError(first_line(error)) from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"cannot add columns to {dataset.uri}: {first_line(error)}; check permissions there"
-        ) from error
+    changing(dataset.uri, lambda: dataset.add_columns(columns), "add columns to")
     return dataset
 
 
@@ -141,16 +140,32 @@ def commit_text_index(dataset: lance.LanceDataset) -> lance.LanceDataset:
     Raises:
         ConflictError: another commit came first.
     """
-    try:
-        dataset.create_scalar_index("text_content", "INVERTED")
-    except CommitConflictError as error:
-        raise ConflictError(first_line(error)) from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(
-            f"cannot make the full-text index of {dataset.uri}: {first_line(error)}; "
-            "check space and permissions there"
-        ) from error
+    changing(
+        dataset.uri,
+        lambda: dataset.create_scalar_index("text_content", "INVERTED"),
+        "make the full-text index of",
+    )
     return dataset
+
+
+def changing(uri: str, change: Callable[[], T], doing: str = "commit to") -> T:
+    """Calls what makes a commit of Lance's own, which changes no document.
+
+    Args:
+        uri: The dataset.
+        change: What to call; it may be called again, whether it was committed or not.
+        doing: What it does, for messages.
+
+    Raises:
+        ConflictError: another commit came first.
+        UnknownCommitError: the object store does not tell whether it was committed.
+        DatasetError: it failed.
+    """
+    try:
+        return change()
+    except _FAILURES as error:
+        told = _told(uri, error, doing, "the documents are as they were, do it again")
+        raise told from error
 
 
 def commit_restore(
@@ -270,22 +285,27 @@ def _commit(
                 storage_options=dict(storage_options) if storage_options else None,
                 max_retries=0,
             )
-    except CommitConflictError as error:
-        raise ConflictError(first_line(error)) from error
-    except (OSError, ValueError) as error:
-        # On a path of this machine whoever asks afterwards sees what became of it.
-        if _UNKNOWN.search(str(error)) and not is_local(uri):
-            raise UnknownCommitError(
-                f"whether the commit to {uri} was made is not known: {first_line(error)}; "
-                "look there before you do it again"
-            ) from error
-        if creates and open_dataset(uri, storage_options) is not None:
-            raise ConflictError(f"{uri} was created by someone else") from error
-        if isinstance(error, ValueError):
-            raise CommitError(
-                f"Lance refuses the transaction on {uri}: {first_line(error)}; "
-                "nothing was committed"
-            ) from error
-        raise DatasetError(
-            f"cannot commit to {uri}: {first_line(error)}; check space and permissions there"
-        ) from error
+    except _FAILURES as error:
+        told = _told(uri, error, "commit to", "look there before you do it again")
+        if isinstance(told, DatasetError):
+            if creates and open_dataset(uri, storage_options) is not None:
+                told = ConflictError(f"{uri} was created by someone else")
+            elif isinstance(error, ValueError):
+                told = CommitError(
+                    f"Lance refuses the transaction on {uri}: {first_line(error)}; "
+                    "nothing was committed"
+                )
+        raise told from error
+
+
+def _told(uri: str, error: Exception, doing: str, unknown: str) -> Exception:
+    """Returns what a failure of Lance's means: a conflict, an unknown outcome, or no commit."""
+    said = first_line(error)
+    if isinstance(error, CommitConflictError) or any(word in said.lower() for word in _CONFLICTS):
+        return ConflictError(said)
+    # On a path of this machine whoever asks afterwards sees what became of it.
+    if _UNKNOWN.search(str(error)) and not is_local(uri):
+        return UnknownCommitError(
+            f"whether the commit to {uri} was made is not known: {said}; {unknown}"
+        )
+    return DatasetError(f"cannot {doing} {uri}: {said}; check space and permissions there")

@@ -10,6 +10,8 @@ The signature of a request covers the host that the client spoke to, so the prox
 from __future__ import annotations
 
 import http.client
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -45,11 +47,18 @@ class Fault:
         status: The answer in place of the server's; 0 passes the request on.
         delay: Seconds before that.
         after: The server does the work first, and only its answer is lost.
+        cut: The connection is closed in place of an answer.
     """
 
     status: int = 0
     delay: float = 0.0
     after: bool = False
+    cut: bool = False
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the client gets another answer than the server's, or none."""
+        return bool(self.status) or self.cut
 
 
 @dataclass
@@ -115,13 +124,14 @@ class FaultyProxy:
             with self._lock:
                 self.faults += 1
             time.sleep(fault.delay)
-            if fault.status and not fault.after:
-                _answer(handler, fault.status, [], b"")
+            if fault.has_answer and not fault.after:
+                _answer_with(fault, handler)
                 return
         status, headers, answer = self._pass_on(handler, body)
-        if fault is not None and fault.status:
-            status, headers, answer = fault.status, [], b""
-        _answer(handler, status, headers, answer)
+        if fault is not None and fault.has_answer:
+            _answer_with(fault, handler)
+        else:
+            _answer(handler, status, headers, answer)
 
     def _pass_on(
         self, handler: BaseHTTPRequestHandler, body: bytes
@@ -139,6 +149,16 @@ class FaultyProxy:
             return answer.status, answer.getheaders(), answer.read()
         finally:
             connection.close()
+
+
+def _answer_with(fault: Fault, handler: BaseHTTPRequestHandler) -> None:
+    if fault.cut:
+        # Not only closed, which would look like an empty answer.
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.shutdown(socket.SHUT_RDWR)
+        handler.close_connection = True
+    else:
+        _answer(handler, fault.status, [], b"")
 
 
 def _answer(

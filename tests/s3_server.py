@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +25,8 @@ ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key-that-must-not-be-shown"
 BUCKET = "frames"
 _PATIENCE_SECONDS = 60
+# From <sys/prctl.h>.
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,12 @@ class S3Server:
         return f"s3://{BUCKET}/{uuid.uuid4().hex}/kb.lance"
 
 
+def end_with_parent() -> None:
+    """Makes the kernel end this process when its parent is gone, however that ended (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def start_server(folder: Path) -> tuple[S3Server, subprocess.Popen[bytes]]:
     """Starts a server whose data is in a folder.
 
@@ -134,6 +144,7 @@ def start_server(folder: Path) -> tuple[S3Server, subprocess.Popen[bytes]]:
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=end_with_parent,
     )
     server = S3Server(f"http://127.0.0.1:{s3}")
     deadline = time.monotonic() + _PATIENCE_SECONDS

@@ -1,0 +1,44 @@
+"""The servers of tests do not outlive them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli_helpers import ROOT, environment, wait_until
+
+_PARENT = """
+import subprocess, time
+from tests.s3_server import end_with_parent
+child = subprocess.Popen(["sleep", "600"], start_new_session=True, preexec_fn=end_with_parent)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of such a death")
+def test_a_server_ends_with_a_test_run_that_is_killed():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    child = int(parent.stdout.readline())
+    assert is_alive(child)
+    parent.kill()
+    parent.communicate()
+    wait_until(lambda: not is_alive(child))
+
+
+def is_alive(process):
+    try:
+        os.kill(process, 0)
+        with open(f"/proc/{process}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
