@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _EXAMPLE = "contextframe-beam ingest json --directory docs --to kb.lance"
 
+#: In a context's `meta`: set where the launcher of a Flex Template runs the command.
+LAUNCHED_BY_TEMPLATE = "contextframe_beam.launched_by_template"
+
 _BOUNDS = {"since", "until", "slice"}
 _DESTINATION = "Dataset"
 _RUN = "Run"
@@ -397,7 +400,7 @@ def check_others(ctx: click.Context) -> None:
 
     unknown = unknown_options(ctx.args)
     if not unknown:
-        _check_beam(ctx.args)
+        _check_beam(ctx)
         return
     name = unknown[0].partition("=")[0]
     if not name.startswith("-"):
@@ -416,10 +419,17 @@ def _nearest(name: str, own: Sequence[str], others: Sequence[str]) -> list[str]:
     return nearest or difflib.get_close_matches(name, others, n=1)
 
 
-def _check_beam(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        if argument.partition("=")[0] in ("--direct_num_workers", "--direct_running_mode"):
-            raise ConfigError(f"{argument.partition('=')[0]} is set by --workers; give --workers N")
+def _check_beam(ctx: click.Context) -> None:
+    for argument in ctx.args:
+        option = argument.partition("=")[0]
+        if option in ("--direct_num_workers", "--direct_running_mode"):
+            raise ConfigError(f"{option} is set by --workers; give --workers N")
+        if option == "--template_location" and not ctx.meta.get(LAUNCHED_BY_TEMPLATE):
+            raise ConfigError(
+                f"{option} would describe one run, with its id and the sync state of now, and "
+                "starting that again would change nothing; schedule a Flex Template, which plans "
+                "each run when it starts: `contextframe-beam templates write dataflow DIR`"
+            )
 
 
 ingest_group = IngestGroup(

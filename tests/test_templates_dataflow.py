@@ -162,6 +162,15 @@ def test_a_launch_that_only_describes_the_job_is_no_failure(tmp_path: Path) -> N
     assert (tmp_path / "job").stat().st_size > 0
 
 
+def test_a_classic_template_which_could_run_once_only_is_refused(tmp_path: Path) -> None:
+    write_documents(tmp_path / "documents", {"a.json": {"id": 1}})
+    result = cli(
+        *("ingest", "json", "--directory", tmp_path / "documents", "--to", tmp_path / "kb.lance"),
+        *("--runner=DataflowRunner", f"--template_location={tmp_path}/job"),
+    )
+    assert_error(result, 2, "--template_location", "`contextframe-beam templates write dataflow")
+
+
 def test_what_the_image_is_made_of_is_there() -> None:
     text = dockerfile()
     assert "COPY . /template" in text
