@@ -4,6 +4,7 @@ make bench                                    # files: 1,000,000 documents; http
 make bench BENCH='ingest --documents 100000 --rounds 1'
 make bench BENCH='http --http-records 200000 --rounds 1'
 make bench BENCH=upsert                       # into up to 5,000,000 rows; when named only
+make bench BENCH=scale                        # costly enrichment, start-up by engine; when named
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import http_run
 import ingest_run
+import scale_run
+import startup_run
 import upsert_run
 
-GROUPS = ("ingest", "http", "upsert")
+GROUPS = ("ingest", "http", "upsert", "scale")
 
 
 def main() -> None:
@@ -25,10 +28,12 @@ def main() -> None:
         "groups",
         nargs="*",
         metavar="GROUP",
-        help="ingest (from files), http (from an API), upsert; the first two when none is given",
+        help="ingest (from files), http (from an API), upsert, scale (costly enrichment and "
+        "start-up); the first two when none is given",
     )
     parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest")
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")
+    parser.add_argument("--enriched", type=int, default=10_000, help="for scale")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where documents are kept between runs")
     options = parser.parse_args()
@@ -42,6 +47,9 @@ def main() -> None:
         http_run.measure(options.http_records, options.rounds)
     if "upsert" in groups:
         upsert_run.measure(options.rounds)
+    if "scale" in groups:
+        scale_run.measure(options.enriched, options.rounds)
+        startup_run.measure(options.rounds)
 
 
 if __name__ == "__main__":

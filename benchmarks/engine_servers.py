@@ -1,0 +1,90 @@
+"""What runs on an engine need beside it: a job server that runs already, a pool of workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contextframe_beam.pipelines.engines import ENGINES
+
+_PATIENCE_SECONDS = 60.0
+# What Beam itself opens to Spark.
+_OPENED = [
+    f"--add-opens=java.base/{package}=ALL-UNNAMED"
+    for package in ("sun.nio.ch", "java.nio", "java.util", "java.lang.invoke")
+]
+
+
+def missing(runner: str) -> str | None:
+    """Says why runs on an engine cannot be measured; None when they can."""
+    engine = ENGINES[runner]
+    if engine.path() is None:
+        return f"{engine.name} is not in {engine.folder}; `make engines` fetches it"
+    if engine.needs_java and shutil.which("java") is None:
+        return f"{engine.name} needs Java, and there is no java on PATH"
+    return None
+
+
+@contextmanager
+def job_server(runner: str) -> Iterator[str]:
+    """Runs an engine with its job server until the block ends; gives its address."""
+    engine, port = ENGINES[runner], _free_port()
+    path = str(engine.path())
+    if engine.needs_java:
+        command = ["java", *_OPENED, "-jar", path, "--job-port", str(port)]
+        command += ["--artifact-port", "0", "--expansion-port", "0"]
+    else:
+        command = [path, "--job_port", str(port), "--serve_http=false"]
+    with _program(command, port):
+        yield f"localhost:{port}"
+
+
+@contextmanager
+def worker_pool() -> Iterator[str]:
+    """Runs a pool that starts worker processes when an engine asks it to; gives its address."""
+    port = _free_port()
+    command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
+    with _program([*command, f"--service_port={port}"], port):
+        yield f"localhost:{port}"
+
+
+@contextmanager
+def _program(command: list[str], port: int) -> Iterator[None]:
+    silent = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command,
+        stdin=silent,
+        stdout=silent,
+        stderr=silent,
+        # A pool starts its workers with the `python` that it finds there.
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    try:
+        _wait_until_it_listens(process, port)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"{process.args!r} does not listen")
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
