@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from lance.file import LanceFileSession
 
 from contextframe_beam.errors import ConfigError, DatasetError
+from contextframe_beam.exclusion import cleaning_up
 from contextframe_beam.fragments import StorageOptions, first_line, open_dataset
 from contextframe_beam.history import missing_dataset
 
@@ -71,6 +72,7 @@ def cleanup(
 
     Raises:
         ConfigError: the ages are dangerous.
+        ConcurrentRunError: a rollback is under way.
         DatasetError: there is no dataset, or its files cannot be listed or deleted.
     """
     if keep < timedelta() or lost_after < timedelta():
@@ -99,7 +101,8 @@ def cleanup(
             ).stats
         else:
             _delete(dataset.uri, lost["path"].to_pylist(), storage_options)
-            stats = dataset.cleanup_old_versions(age, error_if_tagged_old_versions=False)
+            with cleaning_up(dataset, storage_options):
+                stats = dataset.cleanup_old_versions(age, error_if_tagged_old_versions=False)
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"cannot clean up {uri}: {first_line(error)}; its newest version is as it was. "

@@ -33,6 +33,7 @@ from contextframe_beam.errors import (
     RecordError,
     SchemaError,
 )
+from contextframe_beam.exclusion import rolling_back
 from contextframe_beam.fragments import (
     DEFAULT_STORAGE_VERSION,
     Destination,
@@ -326,9 +327,9 @@ class FrameDataset:
             The version that is the newest now.
 
         Raises:
-            DatasetError: there is no such version.
+            DatasetError: there is no such version, or the store refuses to write.
             SchemaError: at that version it was no dataset of frames.
-            ConcurrentRunError: others kept committing.
+            ConcurrentRunError: others kept committing, or a cleanup is under way.
         """
         self._require_newest()
         _checked_embed_dim(open_version(self.uri, version, self._options))
@@ -339,7 +340,8 @@ class FrameDataset:
                 return latest
             return commit_restore(latest, version, self._options)
 
-        self._dataset = with_retries(self.uri, attempt)
+        with rolling_back(self._latest(), version, self._options):
+            self._dataset = with_retries(self.uri, attempt)
         self.embed_dim = _checked_embed_dim(self._dataset)
         self._adopted = False
         return self.version

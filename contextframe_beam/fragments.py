@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance.file import LanceFileReader, LanceFileSession
 from lance.fragment import FragmentMetadata, write_fragments
 
@@ -380,15 +381,15 @@ def delete_files(
 ) -> None:
     """Deletes the files of fragments that no transaction will ever name.
 
-    A file that the newest version names is kept: an object store may have lost the answer to a
-    commit that was done. What cannot be deleted stays until Lance's own cleanup finds it, days
-    later.
+    A file that a version names is kept: an object store may have lost the answer to a commit that
+    was done, and that version may have been replaced or rolled back since. What cannot be deleted
+    stays until Lance's own cleanup finds it, days later.
     """
     paths = [path for fragment in fragments for path in fragment.paths]
     if not paths:
         return
     try:
-        named = _named_files(uri, storage_options)
+        named = _named_files(uri, paths, storage_options)
         paths = [path for path in paths if path not in named]
         session = LanceFileSession(file_uri(uri, ""), _as_dict(storage_options))
         for path in paths:
@@ -415,11 +416,17 @@ def _side_files(
     return tuple((name, os.stat(_local_path(file_uri(uri, name))).st_size) for name in found)
 
 
-def _named_files(uri: str, storage_options: StorageOptions) -> set[str]:
+def _named_files(uri: str, paths: Sequence[str], storage_options: StorageOptions) -> set[str]:
+    """Returns those of `paths` that a version names which is still there."""
     dataset = open_dataset(uri, storage_options)
     if dataset is None:
         return set()
-    return {file.path for fragment in dataset.get_fragments() for file in fragment.metadata.files}
+    wanted = pa.array([f"data/{path}" for path in paths], pa.string())
+    return {
+        path.removeprefix("data/")
+        for batch in dataset.tracked_files()
+        for path in batch.filter(pc.is_in(batch.column("path"), wanted)).column("path").to_pylist()
+    }
 
 
 def is_local(uri: str) -> bool:

@@ -146,10 +146,14 @@ class KeySet:
         self._odd = pa.array([], pa.string()) if odd is None else odd.unique().drop_null()
 
     @classmethod
-    def of(cls, keys: pa.Array) -> KeySet:
-        """Makes the set of an array of texts."""
-        numbers, odd = numbers_of(keys)
-        return cls(numbers.take(~odd), keys.filter(pa.array(odd)))
+    def of(cls, parts: Iterable[pa.Array]) -> KeySet:
+        """Makes the set of arrays of texts; of each only the numbers are kept."""
+        numbers, texts = [], []
+        for keys in parts:
+            found, odd = numbers_of(keys)
+            numbers.append(found.take(~odd))
+            texts.append(keys.filter(pa.array(odd)))
+        return cls(Numbers.concat(numbers), pa.concat_arrays([pa.array([], pa.string()), *texts]))
 
     def __len__(self) -> int:
         return len(self._uuids) + len(self._odd)

@@ -139,7 +139,7 @@ def remove_rows(dataset: lance.LanceDataset, addresses: Addresses) -> Removal:
 
 def remove_keys(dataset: lance.LanceDataset, keys: pa.Array) -> Removal:
     """Removes the rows whose uuid is among `keys`; see `remove_rows`."""
-    addresses, _ = find_rows(dataset, KeySet.of(keys))
+    addresses, _ = find_rows(dataset, KeySet.of([keys]))
     return remove_rows(dataset, addresses)
 
 

@@ -42,6 +42,9 @@ MAX_STATE_BYTES = 16 << 20
 #: `continues`, the run id of the commit before, which this one takes in.
 PLAN = ""
 
+#: The mode, among a source's runs, of one of another source that overwrote the dataset.
+OVERWRITTEN = "overwritten"
+
 #: Source id of what is written without a connector.
 NO_SOURCE = "records"
 
@@ -132,8 +135,9 @@ class SourceState:
         return uuid_of(_STATE_URI + self.source)
 
     def run(self, run_id: str) -> RunSummary | None:
-        """Returns the run of that id, if it was committed."""
-        return next((run for run in reversed(self.runs) if run.run_id == run_id), None)
+        """Returns the source's run of that id, if it was committed."""
+        own = (run for run in reversed(self.runs) if run.mode != OVERWRITTEN)
+        return next((run for run in own if run.run_id == run_id), None)
 
     def after(self, run: RunSummary, partitions: Mapping[str, Any]) -> SourceState:
         """Returns the state with one more run and the partitions' new states.

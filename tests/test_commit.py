@@ -123,6 +123,31 @@ class TestRunIds:
         assert again.already_committed
         assert again.rows_written == receipt.rows_written == 2
 
+    @pytest.mark.parametrize("mode", ["append", "overwrite", "upsert"])
+    def test_a_run_id_of_another_source_is_refused(self, kb, mode):
+        run(documents(1), kb, run_id="nightly")
+        with pytest.raises(Exception, match=r"run nightly of another source \(Documents\)"):
+            run(documents(2, source="more"), kb, run_id="nightly", mode=mode)
+        assert ids_in(kb) == ["1"]
+
+    def test_it_is_refused_also_after_that_source_overwrote_the_dataset(self, kb):
+        run(documents(1, source="more"), kb, run_id="first")
+        run(documents(2), kb, run_id="nightly", mode="overwrite")
+        with pytest.raises(Exception, match="used once in a dataset; nothing of Documents was"):
+            run(documents(1, source="more"), kb, run_id="nightly")
+        assert ids_in(kb) == ["2"]
+
+    def test_it_is_refused_also_when_that_source_came_first_at_the_last_moment(self, kb):
+        commit(kb, 1)
+        started = begin(kb, "nightly")
+        written = write(started, 2)
+        with (
+            at_the_commit(lambda: commit(kb, 3, run_id="nightly", source=OTHER)),
+            pytest.raises(CommitError, match="of another source"),
+        ):
+            commit_run(started, written)
+        assert ids_in(kb) == ["1", "3"]
+
     def test_unknown_runs_have_no_receipt(self, kb):
         assert committed_receipt(str(kb), "run-1") is None
         commit(kb, 1)

@@ -410,9 +410,14 @@ class TestOpening:
             open_dataset(dataset.uri)
 
 
-def test_a_file_that_the_newest_version_names_is_not_deleted(tmp_path):
+def test_a_file_that_a_version_names_is_not_deleted_also_when_it_was_rolled_back(tmp_path):
     dataset = FrameDataset.create(str(tmp_path / "kb.lance"), embed_dim=4)
+    before = dataset.version
     dataset.add(FrameRecord("text", unique_id="a:1"))
     named = [WrittenFragment.of(one.metadata) for one in dataset.lance.get_fragments()]
+    added = dataset.version
     delete_files(dataset.uri, named)
     assert FrameDataset.open(dataset.uri).get("a:1").text_content == "text"
+    dataset.rollback(before)
+    delete_files(dataset.uri, named)
+    assert FrameDataset.open(dataset.uri, version=added).get("a:1").text_content == "text"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import lance
 import pyarrow as pa
 import pytest
 
 from contextframe_beam import ConcurrentRunError, DatasetError, FrameDataset, SchemaError
+from contextframe_beam.cleanup import cleanup
+from contextframe_beam.exclusion import cleaning_up, rolling_back
 from contextframe_beam.fragments import Destination, write_rows
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.removal import remove_keys
@@ -213,6 +218,46 @@ class TestWhatItRefuses:
     def test_a_dataset_that_was_opened_at_a_version(self, kb):
         with pytest.raises(DatasetError, match="opened to read"):
             FrameDataset.open(kb, version=1).rollback(1)
+
+
+class TestCleanupsUnderWay:
+    def test_neither_begins_while_the_other_one_is_under_way(self, kb):
+        with cleaning_up(lance.dataset(kb)):
+            assert_error(cli("rollback", kb, "--to", 1), 1, "a cleanup of", "nothing was rolled")
+        with rolling_back(lance.dataset(kb), 1):
+            refused = cli("cleanup", kb, "--keep", "0s")
+            assert_error(refused, 1, "a rollback of", "nothing was cleaned up")
+        assert [one.version for one in FrameDataset.open(kb).history()] == [1, 2]
+        assert lance.dataset(kb).tags.list() == {}
+
+    def test_one_that_was_killed_holds_the_other_off_for_a_day(self, kb):
+        lance.dataset(kb).tags.create("contextframe.cleanup.killed", 1)
+        with pytest.raises(ConcurrentRunError, match=r"tag contextframe\.cleanup\.killed"):
+            rolled_back(kb)
+        (tag,) = Path(kb, "_refs", "tags").iterdir()
+        made = json.loads(tag.read_text())
+        made["createdAt"] = (datetime.now(timezone.utc) - timedelta(hours=25)).isoformat()
+        tag.write_text(json.dumps(made))
+        rolled_back(kb)
+        cleanup(kb, keep=timedelta(0))
+        assert lance.dataset(kb).tags.list() == {}
+        assert [one.version for one in FrameDataset.open(kb).history()] == [3]
+
+    def test_at_once_they_leave_a_dataset_that_can_be_read(self, kb):
+        for _ in range(10):
+            FrameDataset.open(kb).add(document("new"))
+            version = FrameDataset.open(kb).version
+            FrameDataset.open(kb).delete("doc:new")
+            with ThreadPoolExecutor(2) as pool:
+                done = [
+                    pool.submit(cleanup, kb, keep=timedelta(0)),
+                    pool.submit(rolled_back, kb, version),
+                ]
+            failures = [one.exception() for one in done if one.exception()]
+            assert all(isinstance(one, ConcurrentRunError | DatasetError) for one in failures)
+            newest = FrameDataset.open(kb)
+            assert ("new" in ids_in(kb)) == (done[1].exception() is None)
+            assert newest.get("doc:1").text_content == "changed"
 
 
 class TestOnTheCommandLine:

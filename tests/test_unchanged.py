@@ -319,7 +319,7 @@ class TestStoredRows:
         met = stored.find(digests_of(*map(document, (3, 255, 8))))
         seen = SeenRows(dataset, [pack(met[:1]), pack(met[1:]), pack(met[:1])])
         assert len(seen) == 3
-        keys = KeySet.of(pa.array([document(number).uuid for number in (1, 255, 3, 700)]))
+        keys = KeySet.of([pa.array([document(number).uuid for number in (1, 255, 3, 700)])])
         assert sorted(seen.of_keys(keys, ["uri"])["uri"].to_pylist()) == ["doc:255", "doc:3"]
 
 

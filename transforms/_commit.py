@@ -7,7 +7,7 @@ run is in the dataset once whenever a call reports success.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -43,6 +43,7 @@ from contextframe_beam.state import (
     ANCHOR_KEY,
     DOCUMENTS,
     NO_SOURCE,
+    OVERWRITTEN,
     RunSummary,
     SourceState,
     StateRows,
@@ -127,7 +128,7 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
         # Another committer of this run may have come first, and removed what is not needed any
         # more; or the answer to our own commit was lost.
         try:
-            done = committed_receipt(run.uri, run.run_id, run.storage_options)
+            done = _committed_before(run, written)
         except ContextFrameError:
             raise error from error.__cause__
         if done is None:
@@ -136,7 +137,7 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
 
 
 def _commit(run: Run, written: Written) -> CommitReceipt:
-    earlier = committed_receipt(run.uri, run.run_id, run.storage_options)
+    earlier = _committed_before(run, written)
     if earlier is not None:
         return earlier
     _check_complete(run, written)
@@ -216,8 +217,12 @@ class _Plan:
     @property
     def tallies(self) -> list[SourceTally]:
         """What each source gave; at least one."""
-        found = list(self.written.sources.values())
-        return found or [SourceTally(SourceInfo(NO_SOURCE, NO_SOURCE))]
+        return _tallies(self.written)
+
+
+def _tallies(written: Written) -> list[SourceTally]:
+    found = list(written.sources.values())
+    return found or [SourceTally(SourceInfo(NO_SOURCE, NO_SOURCE))]
 
 
 def committed_receipt(
@@ -228,6 +233,30 @@ def committed_receipt(
     if dataset is None:
         return None
     return _receipt_of_earlier(run_id, dataset, read_states(dataset))
+
+
+def _committed_before(run: Run, written: Written) -> CommitReceipt | None:
+    dataset = open_dataset(run.uri, run.storage_options)
+    if dataset is None:
+        return None
+    states = read_states(dataset)
+    _refuse_foreign_run(run, _tallies(written), states)
+    return _receipt_of_earlier(run.run_id, dataset, states)
+
+
+def _refuse_foreign_run(
+    run: Run, tallies: Iterable[SourceTally], states: Mapping[str, SourceState]
+) -> None:
+    """Refuses a run id under which other sources were committed: it would pass for done."""
+    of = {source: state for source, state in states.items() if state.run(run.run_id)}
+    new = [tally.info for tally in tallies if tally.info.source_id not in of]
+    if of and new:
+        known = " and ".join(sorted(state.name or source for source, state in of.items()))
+        raise CommitError(
+            f"a run {run.run_id} of another source ({known}) was committed to {run.uri} before, "
+            f"and a run id is used once in a dataset; nothing of {new[0].name} was committed, give "
+            "it another run id"
+        )
 
 
 def _receipt_of_earlier(
@@ -308,6 +337,7 @@ def _attempt(plan: _Plan) -> CommitReceipt:
     # From here on all is decided from one version: what is committed later makes us start again.
     rows = read_state_rows(dataset)
     states = rows.states
+    _refuse_foreign_run(run, plan.tallies, states)
     earlier = _receipt_of_earlier(run.run_id, dataset, states)
     if earlier is not None:
         return earlier
@@ -360,7 +390,8 @@ def _replace_all(
     """
     forgotten = {source: state.forgotten() for source, state in states.items()}
     own = _own_states(plan, forgotten, summary)
-    others = [state.after(summary, {}) for source, state in forgotten.items() if source not in own]
+    ended = RunSummary(summary.run_id, OVERWRITTEN, summary.at, summary.version)
+    others = [state.after(ended, {}) for source, state in forgotten.items() if source not in own]
     run = plan.run
     return _answer(
         plan,

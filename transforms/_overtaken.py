@@ -8,9 +8,9 @@ gives. Rows that were only deleted are no such case: that is as if it had happen
 from __future__ import annotations
 
 import lance
-import pyarrow.compute as pc
 
 from contextframe_beam.dataset import sql_literal
+from contextframe_beam.keys import KeySet
 
 
 def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source: str) -> bool:
@@ -31,11 +31,11 @@ def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source
     scanner = now.scanner(
         columns=["uuid"], filter=f"x_state IS NULL AND ({own}) IS NOT TRUE", fragments=added
     )
-    others = scanner.to_table()["uuid"].combine_chunks()
+    others = KeySet.of(batch.column("uuid") for batch in scanner.to_batches())
     if not len(others):
         return False
     return any(
-        pc.any(pc.is_in(batch.column("uuid"), value_set=others)).as_py()
+        bool(others.contains(batch.column("uuid")).any())
         for batch in base.scanner(columns=["uuid"], filter=own).to_batches()
     )
 

@@ -104,7 +104,7 @@ class SeenRows:
             for batch, at in scan_rows(self._base, ["uuid"], fragments=list(fragments)):
                 seen = self._among(self._numbering.of(at))
                 keys.append(batch.column("uuid").filter(pa.array(seen)))
-        return KeySet.of(pa.concat_arrays(keys))
+        return KeySet.of(keys)
 
     def _among(self, numbers: Places) -> Mask:
         return _contains(self._numbers, numbers)

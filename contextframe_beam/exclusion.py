@@ -1,0 +1,113 @@
+"""Keeps a rollback from a version that a cleanup is just removing.
+
+Lance would restore a version while a cleanup deletes the files of it, and the newest version
+would name files that are gone. So each of the two leaves a tag before it looks whether the other
+one left one: whatever the order, at least one of them sees the other. The rollback's tag also
+keeps the cleanups of other programs from the version.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from lance import LanceDataset
+
+from contextframe_beam.errors import ConcurrentRunError, DatasetError
+from contextframe_beam.fragments import StorageOptions, first_line
+from contextframe_beam.history import open_version
+
+_CLEANUP = "contextframe.cleanup."
+_ROLLBACK = "contextframe.rollback."
+
+#: A tag that is older was left by a process that was killed.
+STALE = timedelta(days=1)
+
+
+@contextmanager
+def cleaning_up(dataset: LanceDataset, storage_options: StorageOptions = None) -> Iterator[None]:
+    """Holds off rollbacks while versions are removed.
+
+    Args:
+        dataset: The newest version.
+        storage_options: Of the dataset.
+
+    Raises:
+        ConcurrentRunError: a rollback is under way.
+        DatasetError: the store refuses to write.
+    """
+    # What is stale keeps a version for ever.
+    for name, tag in _tags(dataset, _CLEANUP, _ROLLBACK).items():
+        if _is_stale(tag):
+            _remove(dataset, name)
+    with _tagged(dataset, _CLEANUP, int(dataset.version), storage_options):
+        _refuse(dataset, _ROLLBACK, "a rollback", "cleaned up")
+        yield
+
+
+@contextmanager
+def rolling_back(
+    dataset: LanceDataset, version: int, storage_options: StorageOptions = None
+) -> Iterator[None]:
+    """Keeps a version from being removed while it is restored.
+
+    Args:
+        dataset: The newest version.
+        version: The one to restore.
+        storage_options: Of the dataset.
+
+    Raises:
+        ConcurrentRunError: a cleanup is under way.
+        DatasetError: it has removed the version, or the store refuses to write.
+    """
+    with _tagged(dataset, _ROLLBACK, version, storage_options):
+        _refuse(dataset, _CLEANUP, "a cleanup", "rolled back")
+        yield
+
+
+@contextmanager
+def _tagged(
+    dataset: LanceDataset, prefix: str, version: int, storage_options: StorageOptions
+) -> Iterator[None]:
+    name = prefix + uuid.uuid4().hex[:12]
+    try:
+        dataset.tags.create(name, version)
+    except (OSError, ValueError) as error:
+        # Says that a cleanup has removed the version meanwhile, where that is so.
+        open_version(dataset.uri, version, storage_options)
+        raise DatasetError(
+            f"cannot set a tag in {dataset.uri}: {first_line(error)}; check permissions there"
+        ) from error
+    try:
+        yield
+    finally:
+        _remove(dataset, name)
+
+
+def _refuse(dataset: LanceDataset, prefix: str, what: str, done: str) -> None:
+    for name, tag in _tags(dataset, prefix).items():
+        if not _is_stale(tag):
+            raise ConcurrentRunError(
+                f"{what} of {dataset.uri} is under way since {tag['created_at']:%Y-%m-%d %H:%M} "
+                f"UTC, so nothing was {done}; do it again when that has ended. If it was killed, "
+                f"its tag {name} stops to count after a day; "
+                f"lance.dataset({dataset.uri!r}).tags.delete({name!r}) removes it at once"
+            )
+
+
+def _tags(dataset: LanceDataset, *prefixes: str) -> dict[str, dict[str, Any]]:
+    tags: Any = dataset.tags.list()
+    return {name: tag for name, tag in tags.items() if name.startswith(prefixes)}
+
+
+def _is_stale(tag: dict[str, Any]) -> bool:
+    return bool(tag["created_at"] < datetime.now(timezone.utc) - STALE)
+
+
+def _remove(dataset: LanceDataset, name: str) -> None:
+    # Another process may have found it to be stale; and what it stood for is done by now.
+    with suppress(OSError, ValueError):
+        dataset.tags.delete(name)
