@@ -31,9 +31,14 @@ _LOOK_EVERY = 0.002
 
 # What a run would import, which takes longer than the run.
 _IMPORTED = (
+    "contextframe_beam.cleanup",
     "contextframe_beam.pipelines._ingest_command",
     "contextframe_beam.pipelines._run",
+    "contextframe_beam.pipelines._state_commands",
+    "contextframe_beam.pipelines._upkeep_commands",
+    "contextframe_beam.pipelines.compact",
     "contextframe_beam.pipelines.ingest",
+    "s3fs",
     "tests.faults.simulated",
 )
 

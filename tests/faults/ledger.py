@@ -1,21 +1,22 @@
 """What a dataset must equal: a ledger that is kept from what the sources gave.
 
 Each version of the dataset is looked at. One that holds a new run must equal the version before
-with that run applied, row by row; a rollback must equal the version that it returned to, in its
-documents and its state; any other version must equal the one before.
+with that run applied, row by row: what the partitions' states say was read, which must go on from
+where the states before ended. A rollback must equal the version that it returned to, in its
+documents and its state; any other version, such as a compaction, must equal the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.fragments import open_dataset
-from contextframe_beam.state import STATES, SourceState
-from tests.faults.world import Item, Reading
+from contextframe_beam.state import STATES, RunSummary, SourceState
+from tests.faults.world import PARTITIONS, Item, newest
 
 #: What is stored of a document: its text, metadata, timestamp, and the source that wrote it.
 Row = tuple[str | None, dict[str, Any], str | None, str]
@@ -27,13 +28,15 @@ class Snapshot:
 
     Attributes:
         rows: Its documents.
-        rounds: The round that each source's state says it is in.
+        reached: The state of each source's partitions.
         runs: The ids of the runs that its state rows know.
+        parts: The last run of each source that has committed some of its parts, and not yet all.
     """
 
     rows: Mapping[str, Row]
-    rounds: Mapping[str, int]
+    reached: Mapping[str, Mapping[str, Any]]
     runs: frozenset[str]
+    parts: Mapping[str, str]
 
 
 class Ledger:
@@ -41,23 +44,25 @@ class Ledger:
 
     Args:
         dataset: Where it is, or will be.
-        reading: Returns what a source gave in one of its rounds.
+        items: Returns what a source gave of a partition, since a round (0: all), in a round.
         storage_options: Of the dataset.
     """
 
     def __init__(
         self,
         dataset: Path | str,
-        reading: Callable[[str, int], Reading],
+        items: Callable[[str, str, int, int], Iterable[Item]],
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
         self.dataset = str(dataset)
-        self.now = Snapshot({}, {}, frozenset())
+        self.now = Snapshot({}, {}, frozenset(), {})
         self.version = 0
+        #: The id of each source that the dataset knows.
+        self.ids: dict[str, str] = {}
         #: The ids of all runs that were ever committed, those that were rolled back included.
         self.committed: set[str] = set()
         self._snapshots: dict[int, Snapshot] = {}
-        self._reading = reading
+        self._items = items
         self._options = dict(storage_options) if storage_options else None
 
     def follow(self) -> list[str]:
@@ -90,44 +95,66 @@ class Ledger:
 
     def _apply(self, dataset: FrameDataset, version: int) -> list[str]:
         states = {str(one.identity["arguments"]["source"]): one for one in dataset.states()}
+        self.ids = {name: state.source for name, state in states.items()}
         own_rows = dataset.lance.count_rows(filter=STATES)
         assert own_rows == len(states) + 1, f"version {version} has {own_rows} rows of its own"
         known = frozenset(run.run_id for state in states.values() for run in state.runs)
-        assert self.now.runs <= known, f"version {version} has forgotten a run"
+        forgotten = self.now.runs - known - set(self.now.parts.values())
+        assert not forgotten, f"version {version} has forgotten {forgotten}"
         new = sorted(known - self.now.runs)
         assert len(new) <= 1, f"version {version} holds {len(new)} new runs: {new}"
-        rows, rounds = dict(self.now.rows), dict(self.now.rounds)
-        if new:
-            source, state = next((n, s) for n, s in states.items() if s.run(new[0]))
-            number = _round_of(state)
-            assert number >= rounds.get(source, 0), f"version {version}: {source} went back"
-            rounds[source] = number
-            run = state.run(new[0])
-            assert run is not None
-            _run(rows, self._reading(source, number), run.mode)
-        stored = {name: _round_of(state) for name, state in states.items()}
-        assert stored == rounds, f"version {version}: states {stored}, expected {rounds}"
+        now = Snapshot(dict(self.now.rows), self.now.reached, known, self.now.parts)
+        for run_id in new:
+            source, state = next((n, s) for n, s in states.items() if s.run(run_id))
+            try:
+                now = self._after(now, source, state, state.run(run_id))
+            except AssertionError as error:
+                raise AssertionError(
+                    f"version {version}, run {run_id} of {source}: {error}"
+                ) from None
+        stored = {name: dict(state.partitions) for name, state in states.items()}
+        assert stored == now.reached, f"version {version}: {stored}, expected {now.reached}"
         by = {state.source: name for name, state in states.items()}
-        _compare(_rows_of(dataset, by), rows, f"version {version} (new: {new})")
-        self.now = Snapshot(rows, rounds, known)
+        _compare(_rows_of(dataset, by), now.rows, f"version {version} (new: {new})")
+        self.now = now
         return new
 
+    def _after(self, now: Snapshot, source: str, state: SourceState, run: RunSummary) -> Snapshot:
+        """Returns what must be there after a run."""
+        before, parts = now.reached.get(source, {}), dict(now.parts)
+        is_part = source in parts or bool(state.backfill)
+        parts.pop(source, None)
+        if state.backfill:
+            parts[source] = str(state.backfill["last"])
+        if run.mode == "state":  # by hand: forgets what was reached, and changes no document
+            return replace(now, reached={**now.reached, source: {}}, parts=parts)
+        read = {name: one for name, one in state.partitions.items() if one != before.get(name)}
+        assert is_part or set(read) == set(PARTITIONS), f"only {sorted(read)} were read"
+        attempts = {one["attempt"] for one in read.values()}
+        assert len(attempts) == 1, f"the attempts {attempts} were mixed"
+        items: list[Item] = []
+        for name, one in read.items():
+            reached = before.get(name, {"round": 0})["round"]
+            assert one["since"] in (0, reached), f"{name} has a gap: {before.get(name)}, then {one}"
+            assert one["round"] >= reached, f"{name} went back from {before.get(name)} to {one}"
+            items += self._items(source, name, one["since"], one["round"])
+        failed = any("error" in item for item in items)
+        assert bool(run.kept) == (run.mode == "mirror" and failed), f"it kept: {run.kept!r}"
+        rows = dict(now.rows)
+        _run(rows, source, newest(items), mirrors=run.mode == "mirror" and not failed)
+        reached = {**now.reached, source: {**before, **read}}
+        return replace(now, rows=rows, reached=reached, parts=parts)
 
-def _round_of(state: SourceState) -> int:
-    found = {value["round"] for value in state.partitions.values()}
-    assert len(found) == 1, f"the partitions of {state.name} are in the rounds {found}"
-    return int(found.pop())
 
-
-def _run(rows: dict[str, Row], reading: Reading, mode: str) -> None:
+def _run(rows: dict[str, Row], source: str, newest: Mapping[str, Item], mirrors: bool) -> None:
     """Applies a run to the rows."""
-    newest = reading.newest()
-    if mode == "mirror":
-        gone = [key for key, row in rows.items() if row[3] == reading.source and key not in newest]
-        for key in gone:
-            del rows[key]
+    gone = [key for key, row in rows.items() if mirrors and row[3] == source and key not in newest]
+    gone += [key for key, item in newest.items() if item.get("deleted")]
+    for key in gone:
+        rows.pop(key, None)
     for key, item in newest.items():
-        rows[key] = _row_of(item, reading.source)
+        if not item.get("deleted"):
+            rows[key] = _row_of(item, source)
 
 
 def _row_of(item: Item, source: str) -> Row:

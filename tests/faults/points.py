@@ -26,6 +26,9 @@ PHASES = (
     "committing",
     "tidying up",
     "reporting",
+    "rewriting",
+    "reindexing",
+    "removing",
     "ended",
 )
 
@@ -48,6 +51,7 @@ class Point:
 
 
 _COMMIT = "contextframe_beam.transforms._commit"
+_COMPACT = "contextframe_beam.pipelines.compact"
 _SIMULATED = "tests.faults.simulated"
 
 POINTS = {
@@ -65,7 +69,26 @@ POINTS = {
     "commit": Point("lance", "LanceDataset.commit", "committing", "tidying up"),
     "tidy": Point(_COMMIT, "delete_files", "tidying up"),
     "receipt": Point("contextframe_beam.pipelines.ingest", "committed_receipt", "starting"),
+    "task": Point(_COMPACT, "do_task", "rewriting"),
+    "indices": Point(_COMPACT, "update_indices", "reindexing"),
+    # What Lance commits by itself: a compaction and the numbers for it, and indices.
+    "own commit": Point("contextframe_beam.compaction", "changing", "committing", "reporting"),
+    "lost files": Point("contextframe_beam.cleanup", "_delete", "removing"),
+    "old versions": Point("lance", "LanceDataset.cleanup_old_versions", "removing", "reporting"),
 }
+
+#: Where housekeeping comes to, by its command.
+OF_HOUSEKEEPING = {
+    "compact": ["task", "indices", "own commit", "own commit", "own commit"],
+    "cleanup": ["lost files", "old versions"],
+    "rollback": ["commit"],
+    "state": ["commit"],
+}
+
+#: Where runs come to.
+OF_RUNS = sorted(
+    POINTS.keys() - {name for of in OF_HOUSEKEEPING.values() for name in of} | {"commit"}
+)
 
 WHEN = ("before", "during", "after")
 

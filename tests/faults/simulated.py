@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from contextframe_beam import FrameRecord
+from contextframe_beam import Deletion, FrameRecord
 from contextframe_beam.connectors import Page, PaginatedConnector, Partition
 
-#: Pages as the source gives them in each round of its life, and the round that it is in.
+#: Pages as the source gives them in each round of its life, and the round that it is in. The feed
+#: `all` has what is in a partition, the feed `changes` what changed there since the round before.
 SCHEMA = """
 CREATE TABLE page (
-    source TEXT, round INTEGER, partition TEXT, number INTEGER, items TEXT,
-    PRIMARY KEY (source, round, partition, number)
+    source TEXT, feed TEXT, round INTEGER, partition TEXT, number INTEGER, items TEXT,
+    PRIMARY KEY (source, feed, round, partition, number)
 );
 CREATE TABLE latest (source TEXT PRIMARY KEY, round INTEGER);
 """
@@ -24,59 +26,81 @@ CREATE TABLE latest (source TEXT PRIMARY KEY, round INTEGER);
 class Simulated(PaginatedConnector):
     """Reads one source of a simulated world as it is in its present round.
 
+    The state of a partition says what was read for it: `round`, `since` which round (0 when all of
+    it was read), and by which `attempt`.
+
     Args:
         world: The world's file.
         source: Which of its sources.
         numbered: Whether the source tells how many pages a partition has.
+        changes: Whether to read what changed since the round of a partition's state.
+        attempt: Told in the states.
     """
 
     identity_args = ("source",)
 
-    def __init__(self, world: Path, source: str = "left", numbered: bool = False) -> None:
+    def __init__(
+        self,
+        world: Path,
+        source: str = "left",
+        numbered: bool = False,
+        changes: bool = False,
+        attempt: int = 0,
+    ) -> None:
         super().__init__()
         self.world = world
         self.source = source
         self.numbered = numbered
+        self.changes = changes
+        self.attempt = attempt
 
-    def partitions(self) -> list[Partition]:
-        ((number,),) = self._rows("SELECT round FROM latest WHERE source = ?", self.source)
-        found = self._rows(
-            "SELECT partition, count(*) FROM page WHERE source = ? AND round = ? "
-            "GROUP BY partition ORDER BY partition",
-            self.source,
-            number,
+    def partitions(self, resume_from: Mapping[str, Any] | None = None) -> list[Partition]:
+        ((latest,),) = self._rows("SELECT round FROM latest WHERE source = ?", self.source)
+        names = self._rows(
+            "SELECT DISTINCT partition FROM page WHERE source = ? ORDER BY partition", self.source
         )
-        return [Partition(name, {"round": number, "pages": pages}) for name, pages in found]
+        found = []
+        for (name,) in names:
+            known = (resume_from or {}).get(name) if self.changes else None
+            since = known["round"] if known else 0
+            params = {"round": latest, "since": since}
+            found.append(Partition(name, {**params, "pages": len(self._pages(name, **params))}))
+        return found
 
     def count_pages(self, partition: Partition) -> int | None:
-        return partition.params["pages"] if self.numbered else None
+        return max(partition.params["pages"], 1) if self.numbered else None
 
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
-        number, pages = cursor or 0, partition.params["pages"]
-        ((items,),) = self._rows(
-            "SELECT items FROM page WHERE source = ? AND round = ? AND partition = ? "
-            "AND number = ?",
-            self.source,
-            partition.params["round"],
-            partition.id,
-            number,
-        )
-        is_last = number == pages - 1
+        read = dict(partition.params)
+        number, count = cursor or 0, read.pop("pages")
+        pages = self._pages(partition.id, **read)
+        is_last = number >= count - 1
         return Page(
-            json.loads(items),
+            json.loads(pages[number]) if pages else [],
             next_cursor=None if is_last or self.numbered else number + 1,
-            state={"round": partition.params["round"]} if is_last else None,
+            state={**read, "attempt": self.attempt} if is_last else None,
         )
 
-    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         if "error" in item:
             raise ValueError(item["error"])
+        if item.get("deleted"):
+            return Deletion(item["id"], item["at"])
         return FrameRecord(
             item["text"],
             unique_id=item["id"],
             metadata=dict(item["metadata"]),
             timestamp=item["at"],
         )
+
+    def _pages(self, partition: str, round: int, since: int) -> list[str]:
+        feed, after = ("changes", since) if since else ("all", round - 1)
+        found = self._rows(
+            "SELECT items FROM page WHERE source = ? AND feed = ? AND partition = ? "
+            "AND round > ? AND round <= ? ORDER BY round, number",
+            *(self.source, feed, partition, after, round),
+        )
+        return [items for (items,) in found]
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         # A connection of its own each time: several threads read, and a fork may lie between.

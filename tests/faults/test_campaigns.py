@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.campaign import Campaign, Tally, fresh_seed, print_tally
+from tests.faults.campaign import Campaign, fresh_seed
 from tests.faults.forks import Forks
+from tests.faults.places import on_s3
+from tests.faults.tally import Tally
+from tests.s3_faults import FaultyProxy
+from tests.s3_server import s3  # noqa: F401
 
 SOAK_KILLS = 500
+SOAK_KILLS_ON_S3 = 100
 SOAK_STEPS = 12
 
 
@@ -55,13 +60,37 @@ def test_a_full_disk_leaves_the_dataset_as_it_was(forks, small_disk):
     assert campaign.run(steps=3).outcomes["failure reported"]
 
 
+@pytest.fixture
+def proxy(s3):  # noqa: F811
+    with FaultyProxy(s3.endpoint) as proxy:
+        yield proxy
+
+
+def test_a_store_that_makes_trouble(s3, proxy, forks, tmp_path):  # noqa: F811
+    kinds = {"kill": 1, "meet": 1, "keep house": 1}
+    campaign = Campaign(23, tmp_path / "campaign", forks, kinds, place=on_s3(s3, proxy))
+    assert campaign.run(steps=2).faults
+
+
 @pytest.mark.soak
 def test_five_hundred_kills(forks, tmp_path, capfd):
     tally, began = Tally(), time.monotonic()
     while tally.kills.total() < SOAK_KILLS:
         seed = fresh_seed()
-        folder = Path(tmp_path, str(seed))
-        tally.add(Campaign(seed, folder, forks).run(SOAK_STEPS))
+        tally.add(Campaign(seed, Path(tmp_path, str(seed)), forks).run(SOAK_STEPS))
         with capfd.disabled():
             print(f"\nseed {seed}")
-            print_tally(tally, time.monotonic() - began)
+            tally.show(time.monotonic() - began)
+
+
+@pytest.mark.soak
+def test_a_hundred_kills_on_a_store_that_makes_trouble(s3, forks, tmp_path, capfd):  # noqa: F811
+    tally, began = Tally(), time.monotonic()
+    while tally.kills.total() < SOAK_KILLS_ON_S3:
+        seed = fresh_seed()
+        with FaultyProxy(s3.endpoint) as proxy:
+            place = on_s3(s3, proxy)
+            tally.add(Campaign(seed, Path(tmp_path, str(seed)), forks, place=place).run(SOAK_STEPS))
+        with capfd.disabled():
+            print(f"\nseed {seed}")
+            tally.show(time.monotonic() - began)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -31,21 +31,27 @@ class Reading:
         source: The source.
         round: The round.
         pages: The pages of each partition.
+        changes: Pages of what changed in each partition since the round before.
     """
 
     source: str
     round: int
     pages: Mapping[str, list[list[Item]]]
+    changes: Mapping[str, list[list[Item]]]
 
-    def newest(self) -> dict[str, Item]:
-        """Returns the newest version of each document that can be mapped."""
-        found: dict[str, Item] = {}
-        for pages in self.pages.values():
-            for item in (item for page in pages for item in page if "error" not in item):
-                known = found.get(item["id"])
-                if known is None or _version(item) > _version(known):
-                    found[item["id"]] = item
-        return found
+
+def newest(items: Iterable[Item]) -> dict[str, Item]:
+    """Returns the newest version of each document that can be mapped, deletions included."""
+    found: dict[str, Item] = {}
+    for item in items:
+        known = found.get(item["id"])
+        if "error" not in item and (known is None or _version(item) > _version(known)):
+            found[item["id"]] = item
+    return found
+
+
+def _nothing() -> dict[str, list[Item]]:
+    return {name: [] for name in PARTITIONS}
 
 
 @dataclass
@@ -54,6 +60,7 @@ class _Source:
     documents: dict[str, dict[str, Item]] = field(
         default_factory=lambda: {name: {} for name in PARTITIONS}
     )
+    log: dict[str, list[Item]] = field(default_factory=_nothing)
 
 
 class World:
@@ -92,27 +99,48 @@ class World:
                     self._insert(source, partition)
         for _ in range(changes):
             self._change(source, self._chance.choice(PARTITIONS))
-        pages = {partition: self._read(source, partition) for partition in PARTITIONS}
-        reading = Reading(source, state.round, pages)
+        # What changes while pages are read may be in them or not, so it belongs to the next round.
+        log, state.log = state.log, _nothing()
+        reading = Reading(
+            source,
+            state.round,
+            {name: self._read(source, name, log[name]) for name in PARTITIONS},
+            {name: self._paged(log[name]) for name in PARTITIONS},
+        )
         self.readings[source, state.round] = reading
         self._save(reading)
         return reading
 
+    def items(self, source: str, partition: str, since: int, round: int) -> list[Item]:
+        """Returns what is read of a partition: all in a round, or what changed since another."""
+        rounds = range(since + 1, round + 1) if since else [round]
+        readings = [self.readings[source, number] for number in rounds]
+        pages = [(one.changes if since else one.pages)[partition] for one in readings]
+        return [item for round in pages for page in round for item in page]
+
     def _change(self, source: str, partition: str) -> Item | None:
         """Makes one change, and returns the version that is new in the partition."""
-        documents = self._sources[source].documents[partition]
+        state = self._sources[source]
+        documents = state.documents[partition]
         kind = self._chance.choices(["insert", "update", "delete", "move"], [3, 6, 2, 1])[0]
         if kind == "insert" or not documents:
             return self._insert(source, partition)
         key = self._chance.choice(sorted(documents))
         if kind == "update":
-            documents[key] = self._version_of(key)
-            return documents[key]
+            return self._put(source, partition, key)
         del documents[key]
         if kind == "move":
-            other = self._chance.choice([name for name in PARTITIONS if name != partition])
-            self._sources[source].documents[other][key] = self._version_of(key)
+            self._put(source, self._chance.choice([p for p in PARTITIONS if p != partition]), key)
+        else:
+            item = self._version_of(key)
+            state.log[partition].append({**item, "text": None, "deleted": True})
         return None
+
+    def _put(self, source: str, partition: str, key: str) -> Item:
+        state, item = self._sources[source], self._version_of(key)
+        state.documents[partition][key] = item
+        state.log[partition].append(item)
+        return item
 
     def _insert(self, source: str, partition: str) -> Item | None:
         # One document in eight belongs to all sources, so that they replace each other's rows.
@@ -122,9 +150,7 @@ class World:
                 return None
         else:
             key = f"doc:{source}-{self._versions}"
-        item = self._version_of(key)
-        self._sources[source].documents[partition][key] = item
-        return item
+        return self._put(source, partition, key)
 
     def _version_of(self, key: str) -> Item:
         self._versions += 1
@@ -138,11 +164,12 @@ class World:
             "metadata": {"version": number, "author": self._chance.choice(["Ann", "Bo", ""])},
         }
 
-    def _read(self, source: str, partition: str) -> list[list[Item]]:
+    def _read(self, source: str, partition: str, log: list[Item]) -> list[list[Item]]:
         """Returns the partition's pages, oldest first, while documents go on changing.
 
         A document that changes comes again at the end; one that is inserted before the place that
-        was reached shifts the next page, which then repeats the last items of the one before.
+        was reached shifts the next page, which then repeats the last items of the one before. Some
+        sources also tell what was deleted.
         """
         documents = self._sources[source].documents[partition]
         waiting = sorted(documents.values(), key=_version)
@@ -161,16 +188,30 @@ class World:
             if self._chance.random() < 0.1:
                 # Nothing but this names the document, so it stays as an earlier run left it.
                 pages[-1].append({"id": f"doc:{source}-broken", "error": "cannot be mapped"})
+        for item in log:
+            if item.get("deleted") and self._chance.random() < 0.5:
+                self._chance.choice(pages).append(item)
+        return pages
+
+    def _paged(self, log: list[Item]) -> list[list[Item]]:
+        """Returns changes in pages, of which one may repeat the last ones of another."""
+        pages: list[list[Item]] = []
+        rest = list(log)
+        while rest:
+            count = self._chance.randint(1, max(2, self._size // 2))
+            pages.append([*(pages[-1][-1:] if pages else []), *rest[:count]])
+            rest = rest[count:]
         return pages
 
     def _save(self, reading: Reading) -> None:
         rows = [
-            (reading.source, reading.round, partition, number, json.dumps(items))
-            for partition, pages in reading.pages.items()
+            (reading.source, feed, reading.round, partition, number, json.dumps(items))
+            for feed, parts in (("all", reading.pages), ("changes", reading.changes))
+            for partition, pages in parts.items()
             for number, items in enumerate(pages)
         ]
         with closing(sqlite3.connect(self.path)) as connection, connection:
-            connection.executemany("INSERT INTO page VALUES (?, ?, ?, ?, ?)", rows)
+            connection.executemany("INSERT INTO page VALUES (?, ?, ?, ?, ?, ?)", rows)
             latest = (reading.source, reading.round)
             connection.execute("INSERT OR REPLACE INTO latest VALUES (?, ?)", latest)
 
