@@ -55,17 +55,23 @@ def row_of(item: dict[str, Any], path: Path, modified: str) -> dict[str, Any]:
     }
 
 
-def batches(folder: Path) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of all documents, 1,000 a batch."""
-    rows = []
+def rows_of(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yields the rows of all documents."""
     for path in sorted(folder.glob("*.jsonl")):
         modified = datetime.fromtimestamp(path.stat().st_mtime).isoformat()
         with path.open() as file:
             for line in file:
-                rows.append(row_of(json.loads(line), path, modified))
-                if len(rows) == 1000:
-                    yield pa.RecordBatch.from_pylist(rows, SCHEMA)
-                    rows = []
+                yield row_of(json.loads(line), path, modified)
+
+
+def batches(folder: Path) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of all documents, 1,000 a batch."""
+    rows = []
+    for row in rows_of(folder):
+        rows.append(row)
+        if len(rows) == 1000:
+            yield pa.RecordBatch.from_pylist(rows, SCHEMA)
+            rows = []
     if rows:
         yield pa.RecordBatch.from_pylist(rows, SCHEMA)
 

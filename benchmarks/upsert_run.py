@@ -1,4 +1,14 @@
-"""Measures upserts into datasets of several sizes, against `merge_insert` by hand and dlt."""
+"""Measures upserts into datasets of several sizes, against `merge_insert` by hand and dlt.
+
+Each is a whole process, from its start to its end, that reads the same file of JSON Lines and
+leaves a dataset with the same documents, none of which has an index on its key:
+
+- ours: `contextframe-beam ingest json`, an Apache Beam pipeline in one process, of whose CPU time
+  half a second is the import of Beam;
+- by hand: `merge_insert` with a digest and a state row, and no more (`upsert_by_hand.py`);
+- dlt: its merge into its Lance destination (`upsert_dlt.py`), in separate commits for data and
+  state. It goes on in the dataset that it made, so after the first round all rows are there.
+"""
 
 from __future__ import annotations
 

@@ -480,7 +480,9 @@ def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> Lanc
         ]
         if missing:
             latest = commit_columns(latest, pa.schema(missing))
-        if latest.count_rows(filter=f"{STATES} AND uuid = '{ANCHOR_KEY}'"):
+        # Looking for the key itself would read all keys.
+        own = latest.to_table(columns=["uuid"], filter=STATES)["uuid"]
+        if ANCHOR_KEY in own.to_pylist():
             return latest
         anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(latest.schema))
         new = write_rows(Destination(uri, storage_options), [anchor])
