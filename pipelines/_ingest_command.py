@@ -28,6 +28,7 @@ from contextframe_beam.pipelines._shared import (
     pairs,
     storage_option,
 )
+from contextframe_beam.pipelines._worker_processes import serving
 
 if TYPE_CHECKING:
     from contextframe_beam.transforms.receipt import CommitReceipt
@@ -313,6 +314,9 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     check_others(ctx)
     if not values["to"]:
         raise click.UsageError(f"missing option --to (the dataset), as in: {_EXAMPLE}", ctx)
+    if values["workers"] > 1:
+        # Now, so that it imports Beam while this process does.
+        ctx.with_resource(serving())
     connector = found.connector(values)
     sync_kwargs = found.sync_kwargs(values)
     bounds = Bounds.of(**{name: values.get(name) for name in _BOUNDS})

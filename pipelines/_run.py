@@ -28,6 +28,7 @@ from contextframe_beam.errors import (
 from contextframe_beam.pipelines import _logs
 from contextframe_beam.pipelines._progress import display, waiting
 from contextframe_beam.pipelines._settings import Settings
+from contextframe_beam.pipelines._worker_processes import end_all
 
 if TYPE_CHECKING:
     from contextframe_beam.transforms.receipt import CommitReceipt
@@ -188,20 +189,14 @@ def _stop_everything() -> None:
     from contextframe_beam.transaction import stop_commits
 
     stop_commits(COMMIT_PATIENCE)
-    _end_workers()
+    end_all(STOP_PATIENCE)
     aborting = threading.Thread(target=abort_all, daemon=True)
     aborting.start()
     aborting.join(STOP_PATIENCE)
 
 
-def _end_workers() -> None:
-    # Only a run that got as far as starting workers has loaded this.
-    processes = sys.modules.get("contextframe_beam.pipelines.processes")
-    if processes is not None:
-        processes.end_all(STOP_PATIENCE)
-
-
 def _death_of_worker() -> CommitError | None:
+    # Only a run that got as far as starting workers has loaded this.
     processes = sys.modules.get("contextframe_beam.pipelines.processes")
     death = processes.death_of_worker(1.0) if processes is not None else None
     return None if death is None else CommitError(death)

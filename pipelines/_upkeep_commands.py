@@ -19,6 +19,7 @@ from contextframe_beam.pipelines._shared import (
     storage_option,
     version_option,
 )
+from contextframe_beam.pipelines._worker_processes import serving
 
 
 def _age(text: object) -> timedelta:
@@ -53,6 +54,8 @@ def _rollback(dataset: str, version: int, as_json: bool, storage_option: dict[st
 @click.pass_context
 def _compact(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) -> None:
     check_others(ctx)
+    if values["workers"] > 1:
+        ctx.with_resource(serving())
     from contextframe_beam.pipelines._run import run_upkeep
     from contextframe_beam.pipelines.compact import compact
 

@@ -8,12 +8,10 @@ the environments that Beam's FnApiRunner lets others register.
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import subprocess
 import sys
 import threading
-import time
+from contextlib import ExitStack
 from typing import Any
 
 from apache_beam.portability.api import beam_fn_api_pb2
@@ -21,12 +19,13 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.transforms.environments import Environment, python_sdk_capabilities
 from google.protobuf import json_format, text_format
 
+from contextframe_beam.pipelines._worker_processes import how_it_ended, serving
+
 _LOGGER = logging.getLogger(__name__)
 _URN = "contextframe_beam:env:local_process:v1"
 _PATIENCE_SECONDS = 5.0
 _ANSWER_EVERY_SECONDS = 0.2
 
-_running: set[subprocess.Popen[bytes]] = set()
 # Not a SimpleQueue: in Python 3.10 a timeout of 0 may make that one wait for ever.
 _deaths: queue.Queue[str] = queue.Queue()
 
@@ -61,34 +60,26 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
     def __init__(self, _: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         super().__init__(state, provision_info, grpc_server)
         self._stopping = threading.Event()
+        self._server = ExitStack()
 
     def start_worker(self) -> None:
         options = self.provision_info.provision_info.pipeline_options
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "contextframe_beam.pipelines.worker"],
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # what connectors print must not get into the launcher's result
-            start_new_session=True,  # an interrupt on the terminal is the launcher's to handle
-            env={
-                **os.environ,
-                # Whatever the launcher can import, connectors and enrichers too, workers can.
-                "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path),
+        server = self._server.enter_context(serving())
+        self._process = server.start(
+            {
                 "CONTROL_API_SERVICE_DESCRIPTOR": _described(self.control_api_service_descriptor()),
                 "LOGGING_API_SERVICE_DESCRIPTOR": _described(self.logging_api_service_descriptor()),
                 "PIPELINE_OPTIONS": json_format.MessageToJson(options),
                 "WORKER_ID": self.worker_id,
-            },
+            }
         )
-        _running.add(self._process)
         threading.Thread(target=self._watch, name=f"watch-{self.worker_id}", daemon=True).start()
 
     def stop_worker(self) -> None:
         self._stopping.set()
-        try:
-            self._process.wait(_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not self._process.wait(_PATIENCE_SECONDS):
             self._process.kill()
-            self._process.wait()
+            self._process.wait(_PATIENCE_SECONDS)
 
     def close(self) -> None:
         self._stopping.set()
@@ -96,14 +87,14 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
             # The run has failed or was interrupted; what the worker still does is for nothing,
             # and a polite close would wait for it.
             self._process.kill()
-        super().close()
+        with self._server:
+            super().close()
 
     def _watch(self) -> None:
-        code = self._process.wait()
-        _running.discard(self._process)
+        self._process.wait()
         if self._stopping.is_set():
             return
-        how = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
+        how = how_it_ended(self._process.code or 0)
         message = f"a worker process {how}; nothing was committed, run it again"
         reason = f"contextframe_beam.errors.CommitError: {message}"
         _deaths.put(message)
@@ -129,26 +120,6 @@ def death_of_worker(patience: float) -> str | None:
         return _deaths.get(timeout=patience)
     except queue.Empty:
         return None
-
-
-def end_all(patience: float) -> None:
-    """Ends the worker processes of an interrupted run.
-
-    They are asked first, so that they remove what they have begun to write.
-
-    Args:
-        patience: Seconds after which those that have not ended are killed.
-    """
-    running = list(_running)
-    for process in running:
-        process.terminate()
-    deadline = time.monotonic() + patience
-    for process in running:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _described(descriptor: Any) -> str:

@@ -1,8 +1,9 @@
 """The worker process of a local run with several workers: Beam's own, without its noise.
 
-The launcher starts it (`python -m contextframe_beam.pipelines.worker`). Its logs reach the launcher
-over Beam's log channel; on the terminal appears only what the launcher would show as well. It ends
-when the launcher asks it to or is gone, and then removes what it has begun to write.
+It is a fork of the server of workers (`_worker_server`), or where nothing can be forked a process
+of its own (`python -m contextframe_beam.pipelines.worker`). Its logs reach the launcher over Beam's
+log channel; on the terminal appears only what the launcher would show as well. It ends when the
+launcher asks it to or is gone, and the server with it, and then removes what it has begun to write.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def main() -> None:
     os._exit(0)
 
 
-def _follow(launcher: int) -> NoReturn:
-    """Stops the worker when the launcher was killed and cannot do that any more."""
-    while os.getppid() == launcher:
+def _follow(server: int) -> NoReturn:
+    """Stops the worker when the server is gone, as it is when the launcher is."""
+    while os.getppid() == server:
         time.sleep(1)
     _stop()
 

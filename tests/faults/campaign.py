@@ -242,7 +242,7 @@ class Campaign:
         job = replace(job, arguments=[*job.arguments, "--workers", "2"])
         process = start(*job.arguments)
         time.sleep(self._chance.uniform(0.3, 3.5))
-        workers = _children_of(process.pid)
+        workers = _started_by(process.pid)
         victim, who = process.pid, "launcher"
         if workers and self._chance.random() < 0.5:
             victim, who = self._chance.choice(workers), "worker"
@@ -387,11 +387,13 @@ def _told(job: Job, outcome: Outcome) -> str:
     return f"   {job.name} ({action_of(job)}) {argument(job, '--source')}{moment}: {end} {last}"
 
 
-def _children_of(process: int) -> list[int]:
+def _started_by(process: int) -> list[int]:
+    """Returns the processes that a process has started, and those that these have started."""
     found = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False
     )
-    return [int(pid) for pid in found.stdout.split()]
+    children = [int(pid) for pid in found.stdout.split()]
+    return [*children, *(one for child in children for one in _started_by(child))]
 
 
 def _wait_for(processes: list[int]) -> None:
