@@ -21,7 +21,7 @@ from contextframe_beam.connectors._calls import each, guarded, shown, whole_numb
 from contextframe_beam.connectors._identity import GIVEN_BY_RUN, Arguments, arguments_of
 from contextframe_beam.connectors._prefetch import read_ahead
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.bounds import Bounds
+from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds, parsed_time, text_of
 from contextframe_beam.connectors.kinds import looked_back
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -136,6 +136,13 @@ class Way(ABC):
     def _left_out(self) -> str:
         return ""
 
+    def moves_state(self, part: Part) -> bool:
+        """Tells whether the state of a part holds for its partition.
+
+        A range of time says nothing about what lies before it.
+        """
+        return not self.resume.is_bounded
+
     @abstractmethod
     def plan(self) -> Iterator[Part]:
         """Yields the partitions.
@@ -170,6 +177,15 @@ class PagesWay(Way):
     def ends(cls, connector: BaseConnector) -> set[str]:
         return _ENDS & set(_arguments(connector, "partitions").named)
 
+    def moves_state(self, part: Part) -> bool:
+        bounds, params = self.resume.bounds, part.partition.params
+        if not bounds.given:
+            return True
+        if not isinstance(params, Mapping) or RESUMES_AT not in params:
+            return False
+        resumes = parsed_time(params[RESUMES_AT])
+        return bounds.since is None or (resumes is not None and bounds.since <= resumes)
+
     def _left_out(self) -> str:
         if self.resume.known and "resume_from" in _arguments(self.connector, "partitions").named:
             return "it was read on from where an earlier run ended"
@@ -201,7 +217,10 @@ class PagesWay(Way):
             yield Partition(WHOLE)
             return
         if "resume_from" in _arguments(self.connector, "partitions").named:
-            kwargs["resume_from"] = self.resume.known
+            # Most connectors would take a state for another beginning of the range.
+            tells = bounds.given and getattr(self.connector, "_tells_where_it_resumes", False)
+            states = self.resume.states if tells and not self.resume.full_sync else None
+            kwargs["resume_from"] = self.resume.known if states is None else dict(states)
         found = guarded(self.connector, "", "partitions()", lambda: partitions(**kwargs))
         if found is None or isinstance(found, str):
             raise ConnectorError(
@@ -424,11 +443,32 @@ class ChangesWay(StreamWay):
             return set()
         return {"since"} | (_ENDS & set(_arguments(connector, "_incremental_sync").named))
 
-    @property
-    def _since(self) -> str | None:
-        known = self.resume.known.get(WHOLE)
+    def _reached(self, states: Mapping[str, Any]) -> str | None:
+        known = states.get(WHOLE)
         since = known.get("since") if isinstance(known, Mapping) else None
         return since if since and hasattr(self.connector, "_incremental_sync") else None
+
+    @property
+    def _since(self) -> str | None:
+        return self._reached(self.resume.known)
+
+    def moves_state(self, part: Part) -> bool:
+        bounds, reached = self.resume.bounds, self._reached(self.resume.states)
+        if not bounds.given:
+            return True
+        if reached is None or part.partition.params.get("until") != bounds.given.get("until"):
+            return False
+        since = parsed_time(looked_back(reached, self.connector.lookback))
+        end = self._end(datetime.now(timezone.utc))
+        return (
+            since is not None
+            and (bounds.since is None or bounds.since <= since)
+            and text_of(end) > reached
+        )
+
+    def _end(self, began: datetime) -> datetime:
+        """Returns up to when all is known that was read."""
+        return min(began, self.resume.bounds.until or began)
 
     def _left_out(self) -> str:
         return f"only what changed since {self._since} was read" if self._since else ""
@@ -461,7 +501,7 @@ class ChangesWay(StreamWay):
         items = guarded(connector, part.id, name, call)
         if items is None:
             _list_of(items, connector, name)
-        return self._paged(part.id, items, {"since": began.isoformat()})
+        return self._paged(part.id, items, {"since": text_of(self._end(began))})
 
 
 class ListWay(StreamWay):

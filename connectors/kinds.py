@@ -237,6 +237,10 @@ class PaginatedConnector(BaseConnector):
 
     max_in_flight: int = 16
 
+    # Whether its partitions of a range of time say RESUMES_AT (bounds.py), for which it is told
+    # the states then as well.
+    _tells_where_it_resumes: ClassVar[bool] = False
+
     if TYPE_CHECKING:
         # So typed, a subclass may take the arguments of sync_documents here.
         def partitions(self, *args: Any, **kwargs: Any) -> Iterable[Partition | str]:

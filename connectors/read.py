@@ -42,7 +42,7 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         full_sync: Read everything, also of a connector that could read changes only.
         resume_from: The states that the last run left, by the id of the partition.
         bounds: The range of time to read, `Bounds.of(since="2026-01-01", slice="1d")`. Such a run
-            moves no state.
+            moves the state only where it leaves nothing out that one without bounds would read.
         chosen: Read only these parts of a plan that was made before.
         **sync_kwargs: The arguments of the connector's `sync_documents`.
 

@@ -88,8 +88,8 @@ class Source:
         full_sync: Read everything, whatever the states say.
         resume_from: The states that an earlier run reached, by the id of the partition.
         info: Which source it is; made of the connector unless given.
-        bounds: The range of time to read; everything, or what changed, when not given. What such a
-            run reads moves no state.
+        bounds: The range of time to read; everything, or what changed, when not given. Such a run
+            moves the states of those partitions only of which it leaves nothing out.
 
     Raises:
         ConfigError: the connector takes no such arguments, cannot be read at all, or not by time.
@@ -140,18 +140,23 @@ class Source:
         """
         chunk: list[Part] = []
         planned = 0
+        # Only then, because a run that says something about the state meets the source's others.
+        sliced: dict[str, Any] = {}
         for part in self.parts() if chosen is None else chosen.parts:
             planned += part.blocks
+            if part.slice and self._way.moves_state(part):
+                sliced = {"sliced": True}
             chunk.append(part)
             if len(chunk) == _PARTITIONS_IN_A_CHUNK:
                 yield from self._pieces(chunk, workers)
                 chunk = []
         yield from self._pieces(chunk, workers)
         if chosen is None:
-            state = {"partitions": self.reached} if self.reached is not None else None
-            yield PlanChunk((), 0, 1, planned, self._way.partial, state)
+            reached = {"partitions": self.reached} if self.reached is not None else {}
+            yield PlanChunk((), 0, 1, planned, self._way.partial, {**reached, **sliced} or None)
         else:
-            yield PlanChunk((), 0, 1, planned, "it is a part of a backfill", chosen.state)
+            state = {**chosen.state, **sliced}
+            yield PlanChunk((), 0, 1, planned, "it is a part of a backfill", state)
 
     def read_blocks(
         self, chunk: PlanChunk, claim: Callable[[int], bool], start: int | None = None
@@ -241,8 +246,7 @@ class Source:
             position=page.position,
             source=self.info,
             failures=page.failures,
-            # A range of time says nothing about how far the source was read.
-            state=None if self._is_bounded else page.state,
+            state=page.state if self._way.moves_state(part) else None,
             finished=page.finished,
             partial=page.partial,
         )

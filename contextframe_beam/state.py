@@ -38,6 +38,7 @@ MAX_STATE_BYTES = 16 << 20
 
 #: The name, that no partition has, under which a run says what holds for the state as a whole:
 #: `partitions`, which takes the place of all states so far; `reached`, which adds to them;
+#: `sliced`, that states come from slices of time of partitions, whose names stand behind theirs;
 #: `backfill`, the record of a backfill that goes on after this commit (empty at its end), and
 #: `continues`, the run id of the commit before, which this one takes in.
 PLAN = ""
@@ -150,6 +151,9 @@ class SourceState:
         """
         new = dict(partitions)
         plan = new.pop(PLAN, {})
+        if plan.get("sliced"):
+            # Slices are called by their beginnings, so the newest one that has a state is the last.
+            new = {name.rpartition(" ")[0]: new[name] for name in sorted(new)}
         earlier = self.run(plan["continues"]) if plan.get("continues") else None
         runs = [one for one in self.runs if one is not earlier]
         if earlier is not None:

@@ -68,8 +68,9 @@ def ingest(
         beam_args: Beam's own options, as on a command line.
         run_id: Names the run; a run of that id that was committed is not done again.
         full: Read everything, whatever an earlier run has read; overwriting and mirroring do.
-        bounds: The range of time to read, as `Bounds.of(since="2026-01-01", slice="1d")`. Such a
-            run moves no state, so that the next one without it misses nothing.
+        bounds: The range of time to read, as `Bounds.of(since="2026-01-01", slice="1d")`. The state
+            moves to its end where the range leaves nothing out that a run without it would read,
+            and stays where it is otherwise, so that the next one without it misses nothing.
         commit_every: Commit as the run goes on, whole partitions at a time: `10` of them, about
             `"100k-rows"`, or what takes about `"15m"`. A run that dies is continued by the next
             one with the same arguments. For the modes upsert and append; `max_failures` holds for
@@ -91,6 +92,7 @@ def ingest(
     """
     run_id = run_id or new_run_id()
     sync_kwargs, bounds = dict(sync_kwargs or {}), bounds or Bounds()
+    is_bounded = bool(bounds.given)
     done = committed_receipt(to, run_id, storage_options)
     if done is not None:
         state = _state_of(connector, to, sync_kwargs, storage_options)
@@ -100,7 +102,6 @@ def ingest(
                 "asked for now, and a run id is used once in a dataset; give another one"
             )
         return done
-    moves_state = not bounds.given
     every = None if commit_every is None else _backfill.Every.of(commit_every)
     if every is not None and mode not in _backfill.MODES:
         raise ConfigError(
@@ -122,7 +123,7 @@ def ingest(
         # between the look at the state and the making of the sink is for us to notice.
         now = _state_of(connector, to, sync_kwargs, storage_options)
         if every is None:
-            same = full or not moves_state or _partitions(now) == _partitions(state)
+            same = full or _partitions(now) == _partitions(state)
         else:
             same = _last_run(now) == last
         if not same:
@@ -169,9 +170,10 @@ def ingest(
         return replace(receipt, already_committed=False)
 
     def keep(receipt: CommitReceipt) -> CommitReceipt:
-        if isinstance(connector, IncrementalConnector) and moves_state:
-            now = _state_of(connector, to, sync_kwargs, storage_options)
-            connector.committed(now.partitions if now is not None else {})
+        if isinstance(connector, IncrementalConnector):
+            now = _partitions(_state_of(connector, to, sync_kwargs, storage_options))
+            if not is_bounded or now != _partitions(state):
+                connector.committed(now)
         return receipt
 
     if every is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,48 @@ def test_a_connector_that_cannot_be_told_is_refused_before_anything_is_read():
         read(Open(), since="2026-01-01", slice="30d")
 
 
+# What a range of time says about how far a source was read.
+
+
+def states_of(pages: list[Page]) -> dict[str, Any]:
+    return {page.partition: page.state for page in pages if page.state and page.partition}
+
+
+class Late(Days):
+    lookback = timedelta(days=2)
+
+
+@pytest.mark.parametrize(
+    ("connector", "bounds", "reached"),
+    [
+        (Days(), {"since": DAYS[2], "until": DAYS[8]}, DAYS[8]),
+        (Days(), {"since": DAYS[4], "until": DAYS[8]}, DAYS[8]),
+        (Days(), {"since": DAYS[5], "until": DAYS[8]}, None),
+        (Days(), {"since": DAYS[1], "until": DAYS[3]}, None),
+        (Days(), {"until": DAYS[8]}, DAYS[8]),
+        (Late(), {"since": DAYS[3], "until": DAYS[8]}, None),
+        (Late(), {"since": DAYS[2], "until": DAYS[8]}, DAYS[8]),
+    ],
+)
+def test_a_range_that_leaves_nothing_out_moves_the_state_to_its_end(connector, bounds, reached):
+    found = states_of(read(connector, {"all": {"since": DAYS[4]}}, **bounds))
+    assert found == ({} if reached is None else {"all": {"since": reached}})
+
+
+def test_a_range_without_a_state_before_moves_none():
+    assert states_of(read(Days(), since=DAYS[2])) == {}
+
+
+def test_of_the_slices_the_last_one_moves_the_state():
+    states = {"all": {"since": DAYS[4]}}
+    pages = read(Days(), states, since=DAYS[2], until=DAYS[8], slice="1d")
+    assert list(states_of(pages).values()) == [{"since": DAYS[8]}]
+
+
+def test_a_connector_that_does_not_say_where_it_resumes_keeps_its_states():
+    assert states_of(read(Channels(), {"a": {"at": DAYS[4]}}, since=DAYS[0], until=DAYS[8])) == {}
+
+
 # An API.
 
 
@@ -190,6 +233,12 @@ def api(server: Any, **resource: Any) -> APIConnector:
     things = {"name": "things", "path": "changes", "params": {"n": 25}, "paginator": "page"}
     things = {**things, "incremental": incremental, **resource}
     return APIConnector(f"{server.url}/api", resources=[things], retries=0)
+
+
+def api_settings(server: Any, incremental: dict[str, Any]) -> str:
+    things = {"name": "things", "path": "changes", "params": {"n": 25}, "paginator": "page"}
+    resources = [{**things, "incremental": incremental}]
+    return json.dumps({"base_url": f"{server.url}/api", "resources": resources})
 
 
 def numbers(pages: list[Page]) -> list[int]:
@@ -213,6 +262,42 @@ def test_slices_of_an_api_hold_each_record_once(server):
 def test_an_api_that_cannot_choose_is_read_and_chosen_from_here(server):
     pages = read(api(server, incremental={"field": "updated_at"}), since="2026-01-24")
     assert numbers(pages) == [23, 24]
+
+
+WHOLE_TIME = {"field": "updated_at", "param": "since", "until_param": "until"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "cursor", "bounds", "reached"),
+    [
+        ({}, "2026-01-06T00:00:00Z", {"since": "2026-01-05"}, "2026-01-25T00:00:00Z"),
+        ({}, "2026-01-06T00:00:00Z", {"since": "2026-01-07"}, None),
+        ({}, "2026-01-06T00:00:00Z", {"since": "2026-01-02", "until": "2026-01-04"}, None),
+        ({}, None, {"since": "2026-01-01"}, None),
+        ({}, None, {"until": "2026-01-09"}, "2026-01-08T00:00:00Z"),
+        ({"start": "2026-01-03"}, None, {"since": "2026-01-03"}, "2026-01-25T00:00:00Z"),
+        ({"lookback": "2d"}, "2026-01-06T00:00:00Z", {"since": "2026-01-05"}, None),
+        ({"lookback": "2d"}, "2026-01-06", {"since": "2026-01-04"}, "2026-01-25T00:00:00Z"),
+    ],
+)
+@pytest.mark.parametrize("told", [True, False], ids=["asked", "chosen here"])
+def test_the_cursor_of_an_api_moves_with_a_range_that_leaves_nothing_out(
+    server, told, settings, cursor, bounds, reached
+):
+    told_how = WHOLE_TIME if told else {"field": "updated_at"}
+    connector = api(server, incremental={**told_how, **settings})
+    states = {} if cursor is None else {"things": {"cursor": cursor}}
+    found = states_of(read(connector, states, **bounds))
+    assert found == ({} if reached is None else {"things": {"cursor": reached}})
+
+
+def test_a_limit_moves_no_cursor_whichever_slices_it_cuts(server):
+    connector = api(server)
+    connector.authenticate()
+    states = {"things": {"cursor": "2026-01-02T00:00:00Z"}}
+    bounds = Bounds.of("2026-01-01", "2026-01-26", "10d")
+    source = Source(connector, {"max_items": 9}, resume_from=states, bounds=bounds)
+    assert states_of(list(source.pages())) == {}
 
 
 def test_a_resource_without_a_time_is_refused(server):
@@ -273,6 +358,21 @@ def days(tmp_path: Path) -> Path:
 
 def stored(to: Path) -> list[str]:
     return sorted(str(record.unique_id) for record in FrameDataset.open(str(to)))
+
+
+@pytest.mark.parametrize("every", [(), ("--commit-every", 2)], ids=["at once", "by parts"])
+def test_the_run_after_a_sliced_backfill_goes_on_at_its_end(tmp_path, server, every):
+    kb, config = tmp_path / "kb.lance", tmp_path / "api.json"
+    incremental = {**WHOLE_TIME, "start": "2026-01-01T00:00:00Z"}
+    config.write_text(api_settings(server, incremental))
+    job = ("ingest", "api", "--config", config, "--to", kb, "--embed-dim", 4, "--json")
+    cli(*job, "--since", "2026-01-01", "--until", "2026-02-10", "--slice", "7d", *every)
+    assert len(stored(kb)) == 25
+    (state,) = FrameDataset.open(str(kb)).states()
+    assert state.partitions == {"things": {"cursor": "2026-01-25T00:00:00Z"}}
+    server.reset()
+    assert cli(*job).json["rows_unchanged"] == 1
+    assert all("since=2026-01-25T" in one["query"] for one in server.requests("/api/changes"))
 
 
 def test_a_backfill_leaves_the_running_cursor_where_it_is(tmp_path, days):

@@ -96,11 +96,18 @@ def test_where_one_of_them_is_gone_everything_is_read(tmp_path, notes, missing):
     assert result["rows_written"] + result["rows_unchanged"] == 2
 
 
-def test_a_range_of_time_leaves_the_state_file_alone(tmp_path, notes):
+def test_a_range_of_time_that_leaves_something_out_leaves_the_state_file_alone(tmp_path, notes):
     cli(*notes)
     before = (tmp_path / "state.json").read_bytes()
-    assert cli(*notes, "--since", "2026-01-01").code == 0
+    assert cli(*notes, "--since", "2999-01-01").code == 0
     assert (tmp_path / "state.json").read_bytes() == before
+
+
+def test_one_that_leaves_nothing_out_moves_state_and_file(tmp_path, notes):
+    cli(*notes)
+    before = last_sync(tmp_path)
+    assert cli(*notes, "--since", "2026-01-01").code == 0
+    assert last_sync(tmp_path) == reached(tmp_path) > before
 
 
 # Deletions that an API tells of.

@@ -74,6 +74,8 @@ class APIConnector(PaginatedConnector):
         ConfigError: the configuration cannot be read, or says something wrong.
     """
 
+    _tells_where_it_resumes = True
+
     def __init__(
         self,
         base_url: str | None = None,

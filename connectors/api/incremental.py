@@ -6,7 +6,7 @@ a number that only grows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -51,6 +51,24 @@ def newest(items: Iterable[Any], field: str, known: Value | None = None) -> Valu
     return known if there[0] == rank[0] and there[1] > rank[1] else best
 
 
+def newest_of(
+    items: Iterable[Any], field: str, params: Mapping[str, Any], known: Value | None = None
+) -> Value | None:
+    """Returns the greatest value of those records that belong to a partition; see `newest`.
+
+    Args:
+        items: The records, with those that an API gave from outside a range of time.
+        field: The path of the value.
+        params: What the partition says: `bounds` where a range of time is read.
+        known: A value from before.
+    """
+    bounds = params.get("bounds")
+    if bounds:
+        ends = bounds.get("since"), bounds.get("until")
+        items = [one for one in items if within(lookup(one, field), *ends)]
+    return newest(items, field, known)
+
+
 def is_before(value: Any, since: Value) -> bool:
     """Tells whether a record's value is certainly smaller than `since`."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -69,13 +87,13 @@ def request_value(value: Value, settings: Incremental) -> Value:
         return value if settings.lookback is None else moved_back(value, settings)
     if settings.lookback is None and settings.format is None:
         return value
-    time = _time_of(value)
+    time = time_of(value)
     if time is None:
         raise ConfigError(
             f"incremental: {value!r} is not a time, so it has no lookback and no format"
         )
     if settings.lookback is not None:
-        time -= timedelta(seconds=seconds_of(settings.lookback))
+        time -= lookback_of(settings)
     return written(time, settings.format, value)
 
 
@@ -109,7 +127,7 @@ def clamped(value: Value, began: datetime, form: str | None) -> Value:
         return value
     if not isinstance(value, str) and not _is_epoch(value):
         return value
-    time = _time_of(value)
+    time = time_of(value)
     if time is None or time <= began:
         return value
     return written(began, None, value)
@@ -143,7 +161,7 @@ def within(value: Any, since: str | None, until: str | None) -> bool:
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return True
-    time = _time_of(value)
+    time = time_of(value)
     if time is None:
         return True
     begin, end = parsed_time(since or ""), parsed_time(until or "")
@@ -174,11 +192,10 @@ def slices(settings: Incremental, since: Value, now: datetime) -> Iterator[Slice
     Raises:
         ConfigError: `since` is not a time, or there would be too many slices.
     """
-    start = _time_of(since)
+    start = time_of(since)
     if start is None:
         raise ConfigError(f"incremental: slices need times, and {since!r} is none")
-    if settings.lookback is not None:
-        start -= timedelta(seconds=seconds_of(settings.lookback))
+    start -= lookback_of(settings)
     length = timedelta(seconds=seconds_of(settings.slice or 0))
     if length <= timedelta() or (now - start) / length > _MOST_SLICES:
         raise ConfigError(
@@ -237,6 +254,12 @@ def _rank(value: Value) -> tuple[str, Any]:
     return ("text", value) if time is None else ("time", time)
 
 
-def _time_of(value: Value) -> datetime | None:
+def lookback_of(settings: Incremental) -> timedelta:
+    """Returns how far before what was reached a run begins, where values are times."""
+    return timedelta(seconds=seconds_of(settings.lookback or 0))
+
+
+def time_of(value: Value) -> datetime | None:
+    """Returns the time that a value says; None if it says none."""
     text = as_timestamp(value)
     return None if text is None else parsed_time(text)

@@ -11,13 +11,13 @@ from typing import Any
 
 from contextframe_beam.connectors.api.answer import Answer
 from contextframe_beam.connectors.api.detect import Detect, Found, detect
-from contextframe_beam.connectors.api.incremental import clamped, newest
+from contextframe_beam.connectors.api.incremental import clamped, newest_of, time_of
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
 from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
-from contextframe_beam.connectors.bounds import parsed_time
+from contextframe_beam.connectors.bounds import RESUMES_AT, parsed_time
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
@@ -128,7 +128,8 @@ class PageReader:
         pages = self._believed(pages, size, endpoint, params, paginator)
         params.update(pages=pages, size=size, first=digest(records) if records else None)
         if endpoint.incremental is not None:
-            params["newest"] = newest(records, endpoint.incremental.field, _known(params))
+            field = endpoint.incremental.field
+            params["newest"] = newest_of(records, field, params, _known(params))
         return pages
 
     def _believed(
@@ -297,7 +298,7 @@ class PageReader:
             walk.cut = True
         walk.items += len(records)
         if endpoint.incremental is not None:
-            walk.newest = newest(records, endpoint.incremental.field, walk.newest)
+            walk.newest = newest_of(records, endpoint.incremental.field, params, walk.newest)
         page = Page(records, position=position)
         if records and set(map(type, records)) != {dict}:
             page.items = [one for one in records if isinstance(one, dict)]
@@ -335,6 +336,10 @@ class PageReader:
             page.partial = f"max_pages or max_items cut {params.get('resource', 'it')} short"
             return
         if endpoint.incremental is None or params.get("stateless"):
+            return
+        before = parsed_time(params.get(RESUMES_AT, ""))
+        reached = None if before is None or walk.newest is None else time_of(walk.newest)
+        if before is not None and reached is not None and reached < before:
             return
         if walk.newest is not None:
             form = endpoint.incremental.format
@@ -377,6 +382,8 @@ def _letter(error: Exception, item: Any, partition: Partition, position: str) ->
 
 def _known(params: Mapping[str, Any]) -> Any:
     """Returns the value that an earlier run reached, which no later one falls behind."""
+    if "bounds" in params:
+        return None
     return params.get("floor", params.get("since"))
 
 

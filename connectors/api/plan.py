@@ -8,10 +8,18 @@ from itertools import chain, islice
 from typing import Any
 
 from contextframe_beam.connectors.api.config import ApiConfig, Incremental, Resource
-from contextframe_beam.connectors.api.incremental import NUMBER, Slice, bound, clamped, slices
+from contextframe_beam.connectors.api.incremental import (
+    NUMBER,
+    Slice,
+    bound,
+    clamped,
+    lookback_of,
+    slices,
+    time_of,
+)
 from contextframe_beam.connectors.api.mapping import PARENT, UNIQUE_ID, ResourceMapper
 from contextframe_beam.connectors.api.place import quoted
-from contextframe_beam.connectors.bounds import Bounds, text_of
+from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds, text_of
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.page import Partition
 from contextframe_beam.errors import ConfigError
@@ -165,6 +173,11 @@ class Planner:
         if incremental is None or not given:
             return {"since": since}
         asked: dict[str, Any] = {"bounds": given}
+        resumes = None if since is None else time_of(since)
+        # A limit may cut one slice short and not the next.
+        if not self._limits_of(resource) and (since is None or resumes is not None):
+            begin = None if resumes is None else resumes - lookback_of(incremental)
+            asked[RESUMES_AT] = "" if begin is None else text_of(begin)
         for name, time in (("since", self._bounds.since), ("until", self._bounds.until)):
             if time is not None:
                 asked[name] = bound(time, incremental, since, is_end=name == "until")
