@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from contextframe_beam.connectors.api.connector import APIConnector
     from contextframe_beam.connectors.base import BaseConnector
+    from contextframe_beam.connectors.cursors import clamped_cursor, newest_cursor
     from contextframe_beam.connectors.json_file import JSONFileConnector
     from contextframe_beam.connectors.kinds import (
         BatchConnector,
@@ -53,9 +54,11 @@ __all__ = [
     "SourceInfo",
     "StreamingConnector",
     "build_connector",
+    "clamped_cursor",
     "connector_parameters",
     "list_connectors",
     "load_connector_class",
+    "newest_cursor",
     "redact",
     "resolved",
     "sync_parameters",
@@ -64,6 +67,7 @@ __all__ = [
 _HOMES = {
     "api.connector": ["APIConnector"],
     "base": ["BaseConnector"],
+    "cursors": ["clamped_cursor", "newest_cursor"],
     "json_file": ["JSONFileConnector"],
     "kinds": [
         "BatchConnector",

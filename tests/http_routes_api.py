@@ -7,9 +7,11 @@ to behave.
 from __future__ import annotations
 
 import json
+import operator
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -301,6 +303,25 @@ def _changes(asked: Asked) -> Reply:
     return Reply(answer)
 
 
+def _given(asked: Asked) -> Reply:
+    """The records that `items` gives as JSON, those whose `at` is not before `since`.
+
+    With `open` the beginning does not belong to them, and with `cut` they show whole seconds only.
+    """
+    found = json.loads(asked.query["items"])
+    if "since" in asked.query:
+        since = _time(asked.query["since"])
+        belongs = operator.gt if "open" in asked.query else operator.ge
+        found = [one for one in found if belongs(_time(one["at"]), since)]
+    if "cut" in asked.query:
+        found = [{**one, "at": one["at"][:19] + "Z"} for one in found]
+    return Reply({"items": found})
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
 def _documents(asked: Asked) -> Reply:
     """`/api/v1/me` and `/api/v1/documents`, as the simplest API has them; the key is `right`."""
     what = asked.path.removeprefix("/api/v1/")
@@ -328,5 +349,6 @@ ROUTES: dict[str, Route] = {
     "/api/contacts": _route(_contacts),
     "/api/contacts/": _route(_contacts),
     "/api/changes": _route(_changes),
+    "/api/given": _route(_given),
     "/api/v1/": _route(_documents),
 }

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.connectors.api.config import ApiConfig, Incremental
-from contextframe_beam.connectors.api.incremental import newest, request_value, slices
+from contextframe_beam.connectors.api.incremental import request_value, slices
 from contextframe_beam.connectors.api.load import load_config
 from contextframe_beam.connectors.api.mapping import ResourceMapper
 from contextframe_beam.connectors.api.models import (
@@ -27,6 +27,7 @@ from contextframe_beam.connectors.api.models import (
 )
 from contextframe_beam.connectors.api.numbered import Offset
 from contextframe_beam.connectors.api.schema import SCHEMA_FILE, schema_text
+from contextframe_beam.connectors.cursors import newest_cursor
 from contextframe_beam.connectors.http.auth import AUTH_TYPES
 from contextframe_beam.errors import ConfigError
 
@@ -368,15 +369,23 @@ def test_a_duration(text, seconds):
         (["2026-01-01", "2026-01-01T00:00:01.123456789Z"], None, "2026-01-01T00:00:01.123456789Z"),
         ([3, 10, 9.5], 4, 10),
         ([3], 4, 4),
-        (["9", "10"], None, "9"),
+        (["9", "10"], None, "10"),
+        (["99"], "100", "100"),
+        (["1.5", "1.25", 1], None, "1.5"),
+        (["b", "a"], None, "b"),
+        (["2026-01-01T10:00:00", "2026-01-01T11:00:00+02:00"], None, "2026-01-01T10:00:00"),
+        (["N/A", "2026-01-01", "zzz"], None, "2026-01-01"),
+        (["N/A"], "2026-01-01", "2026-01-01"),
+        ([float("nan"), 3, float("nan")], None, 3),
         ([None, True, "", [1]], "a", "a"),
-        ([5, "2026-01-01"], None, 5),
+        ([5, "2026-01-01"], 4, 5),
+        ([5, "2026-01-01"], None, "2026-01-01"),
         ([5], "2026-01-01", 5),
         ([], None, None),
     ],
 )
 def test_the_newest_value(values, known, best):
-    assert newest([{"at": value} for value in values], "at", known) == best
+    assert newest_cursor([{"at": value} for value in values], "at", known) == best
 
 
 @pytest.mark.parametrize(

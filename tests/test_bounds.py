@@ -20,8 +20,8 @@ from contextframe_beam.connectors import (
     Page,
     PaginatedConnector,
     Partition,
+    clamped_cursor,
 )
-from contextframe_beam.connectors.api.incremental import clamped
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError
@@ -331,10 +331,16 @@ NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
         (4_000_000_000, "number", 4_000_000_000),
         (99_999_999_999, None, 99_999_999_999),
         ("zzz", None, "zzz"),
+        ("4000000000", None, str(int(NOW.timestamp()))),
+        ("4000000000", "number", "4000000000"),
+        ("99999999999", None, "99999999999"),
+        (datetime(2999, 1, 1), None, NOW.replace(tzinfo=None)),
+        (datetime(2999, 1, 1, tzinfo=timezone(timedelta(hours=2))), None, NOW),
+        (datetime(2026, 2, 1), None, datetime(2026, 2, 1)),
     ],
 )
 def test_a_cursor_is_never_later_than_the_beginning_of_the_run(newest, form, cursor):
-    assert clamped(newest, NOW, form) == cursor
+    assert clamped_cursor(newest, NOW, form) == cursor
 
 
 def test_a_record_dated_in_the_future_does_not_skip_the_others(server):

@@ -11,13 +11,14 @@ from typing import Any
 
 from contextframe_beam.connectors.api.answer import Answer
 from contextframe_beam.connectors.api.detect import Detect, Found, detect
-from contextframe_beam.connectors.api.incremental import clamped, newest_of, time_of
+from contextframe_beam.connectors.api.incremental import newest_of
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
 from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
 from contextframe_beam.connectors.bounds import RESUMES_AT, parsed_time
+from contextframe_beam.connectors.cursors import clamped_cursor, time_of
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
@@ -344,7 +345,7 @@ class PageReader:
         if walk.newest is not None:
             form = endpoint.incremental.format
             began = parsed_time(params.get("began", "")) or datetime.now(timezone.utc)
-            page.state = {"cursor": clamped(walk.newest, began, form)}
+            page.state = {"cursor": clamped_cursor(walk.newest, began, form)}
 
     def _not_found(
         self, page: Page, partition: Partition, endpoint: Endpoint, error: HttpError

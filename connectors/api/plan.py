@@ -9,17 +9,15 @@ from typing import Any
 
 from contextframe_beam.connectors.api.config import ApiConfig, Incremental, Resource
 from contextframe_beam.connectors.api.incremental import (
-    NUMBER,
     Slice,
     bound,
-    clamped,
     lookback_of,
     slices,
-    time_of,
 )
 from contextframe_beam.connectors.api.mapping import PARENT, UNIQUE_ID, ResourceMapper
 from contextframe_beam.connectors.api.place import quoted
 from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds, text_of
+from contextframe_beam.connectors.cursors import NUMBER, clamped_cursor, time_of
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.page import Partition
 from contextframe_beam.errors import ConfigError
@@ -190,7 +188,7 @@ class Planner:
         value = state.get("cursor") if isinstance(state, Mapping) else None
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return incremental.start
-        return clamped(value, self._began, incremental.format)
+        return clamped_cursor(value, self._began, incremental.format)
 
     def _partition(self, resource: Resource, identifier: str, **params: Any) -> Partition:
         limits = self._limits_of(resource)

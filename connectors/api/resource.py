@@ -11,11 +11,12 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.api.answer import Answer, guess_records, records_at
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Filter, Resource
 from contextframe_beam.connectors.api.detect import Detect
-from contextframe_beam.connectors.api.incremental import is_before, request_value, within
+from contextframe_beam.connectors.api.incremental import request_value, resumed
 from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE
 from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.place import Place, quoted
+from contextframe_beam.connectors.cursors import is_before, within
 from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.mapper import as_text, lookup
@@ -170,8 +171,11 @@ class Endpoint:
             if bounds:
                 if not within(value, bounds.get("since"), bounds.get("until")):
                     return False
-            elif not self.asks_since and since is not None and is_before(value, since):
-                return False
+            elif not self.asks_since and since is not None:
+                # The beginnings of slices are moved back already.
+                begin = since if params.get("until") is not None else resumed(since, incremental)
+                if is_before(value, begin):
+                    return False
         if self._is_deleted and self._is_deleted(item):
             return True
         return all(condition(item) for condition in self._filters)
