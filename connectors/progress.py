@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import threading
 from pathlib import Path
 
 #: Names the folder, to the processes that a run starts.
@@ -26,17 +27,20 @@ class _Counts:
         self._file: mmap.mmap | None = None
         self._folder: str | None = None
         self._values = [0] * len(_FIELDS)
+        # Some engines have several workers in one process.
+        self._lock = threading.Lock()
 
     def add(self, items: int, rows: int, unchanged: int, failures: int) -> None:
         folder = os.environ.get(FOLDER_VARIABLE)
-        if folder != self._folder:
-            self._folder = folder
-            self._values = [0] * len(_FIELDS)
-            self._file = _open(folder) if folder else None
-        if self._file is not None:
-            for index, amount in enumerate((items, rows, unchanged, failures)):
-                self._values[index] += amount
-            self._file[:] = _LAYOUT.pack(*self._values)
+        with self._lock:
+            if folder != self._folder:
+                self._folder = folder
+                self._values = [0] * len(_FIELDS)
+                self._file = _open(folder) if folder else None
+            if self._file is not None:
+                for index, amount in enumerate((items, rows, unchanged, failures)):
+                    self._values[index] += amount
+                self._file[:] = _LAYOUT.pack(*self._values)
 
 
 def _open(folder: str) -> mmap.mmap | None:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 5.0
 _RATE_SECONDS = 10.0
+_LOOK_EVERY = 1.0
 
 
 class Display(Protocol):
     """Something that shows counts."""
 
-    def show(self, counts: Mapping[str, int]) -> None:
-        """Shows the newest counts: items, rows, unchanged and failures, since the run began."""
+    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
+        """Shows the newest counts: items, rows, unchanged and failures, since the run began.
+
+        Args:
+            counts: The counts.
+            state: Shown while there are none.
+        """
 
 
 @contextmanager
@@ -51,35 +57,31 @@ def display(name: str, quiet: bool, settings: Settings) -> Iterator[Display]:
 
 
 @contextmanager
-def waiting(name: str, quiet: bool, settings: Settings) -> Iterator[None]:
-    """Writes every few seconds how long a run on an engine has taken, of which no counts come.
+def watching(shown: Display, look: Callable[[], tuple[str, Mapping[str, int]]]) -> Iterator[None]:
+    """Shows what `look` tells, every second, while the block waits for something else.
 
     Args:
-        name: What is waited for.
-        quiet: Show nothing.
-        settings: Say how lines are written.
+        shown: Where to show it.
+        look: Returns a state in a word, and the newest counts.
     """
-    ended, began = threading.Event(), time.monotonic()
+    ended = threading.Event()
 
-    def write() -> None:
-        while not ended.wait(SECONDS_BETWEEN_LINES):
-            elapsed = _duration(time.monotonic() - began)
-            sys.stderr.write(line(settings, f"{name}: running, {elapsed}") + "\n")
-            sys.stderr.flush()
+    def watch() -> None:
+        while not ended.wait(_LOOK_EVERY):
+            state, counts = look()
+            shown.show(counts, state)
 
-    writer = threading.Thread(target=write, name="progress", daemon=True)
-    if not quiet:
-        writer.start()
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         ended.set()
-        if not quiet:
-            writer.join()
+        watcher.join()
 
 
 class _Nothing:
-    def show(self, counts: Mapping[str, int]) -> None:
+    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
         return
 
 
@@ -91,8 +93,8 @@ class _Lines:
         self._settings = settings
         self._next = time.monotonic() + SECONDS_BETWEEN_LINES
 
-    def show(self, counts: Mapping[str, int]) -> None:
-        text = self._status.text(counts)
+    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
+        text = self._status.text(counts, state)
         if time.monotonic() >= self._next:
             self._next += SECONDS_BETWEEN_LINES
             sys.stderr.write(line(self._settings, text) + "\n")
@@ -111,8 +113,8 @@ class _OnTerminal:
         self._spinner: Any = Spinner("dots", text=self._text)
         live.update(self._spinner)
 
-    def show(self, counts: Mapping[str, int]) -> None:
-        self._text.plain = self._status.text(counts)
+    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
+        self._text.plain = self._status.text(counts, state)
 
 
 class _Status:
@@ -123,11 +125,11 @@ class _Status:
         self._began = time.monotonic()
         self._recent: deque[tuple[float, int]] = deque()
 
-    def text(self, counts: Mapping[str, int]) -> str:
+    def text(self, counts: Mapping[str, int], state: str = "starting") -> str:
         now = time.monotonic()
         elapsed = _duration(now - self._began)
         if not counts["items"]:
-            return f"{self._name}: starting, {elapsed}"
+            return f"{self._name}: {state}, {elapsed}"
         rate = self._rate(now, counts["rows"] + counts["unchanged"])
         parts = [f"{counts['items']:,} items", f"{rate:,.0f} rows/s"]
         if counts["unchanged"]:

@@ -26,7 +26,7 @@ from contextframe_beam.errors import (
     UnknownCommitError,
 )
 from contextframe_beam.pipelines import _logs
-from contextframe_beam.pipelines._progress import display, waiting
+from contextframe_beam.pipelines._progress import display, watching
 from contextframe_beam.pipelines._settings import Settings
 from contextframe_beam.pipelines._worker_processes import end_all
 
@@ -139,8 +139,16 @@ def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
 
 
 def _run_elsewhere(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
+    # Not before Beam is there.
+    from contextframe_beam.pipelines._job_progress import how_far
+
     try:
-        with _logs.without_beam(settings), waiting(f"{job.name} on {job.runner}", quiet, settings):
+        with (
+            _scratch_folder(progress.FOLDER_VARIABLE) as folder,
+            display(f"{job.name} on {job.runner}", quiet, settings) as shown,
+            _logs.without_beam(settings),
+            watching(shown, lambda: how_far(folder)),
+        ):
             return job.start()
     except KeyboardInterrupt:
         receipt = _receipt(job)
@@ -266,12 +274,18 @@ def _remove_empty(path: str) -> None:
 
 
 @contextmanager
-def _scratch_folder() -> Iterator[str]:
-    """A folder for what the processes of a run count and note, and for Beam's temporary files."""
+def _scratch_folder(*names: str) -> Iterator[str]:
+    """A folder that variables of the environment name until the block ends.
+
+    Without any it is for all that the processes of a local run leave behind: what they count and
+    note, and Beam's temporary files.
+    """
     folder = tempfile.mkdtemp(prefix="contextframe-")
-    names = (progress.FOLDER_VARIABLE, journal.FOLDER_VARIABLE, "TMPDIR")
+    before_here = tempfile.tempdir
+    if not names:
+        names = (progress.FOLDER_VARIABLE, journal.FOLDER_VARIABLE, "TMPDIR")
+        tempfile.tempdir = folder
     before = {name: os.environ.get(name) for name in names}
-    before_here, tempfile.tempdir = tempfile.tempdir, folder
     os.environ.update(dict.fromkeys(names, folder))
     try:
         yield folder

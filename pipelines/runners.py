@@ -33,6 +33,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from contextframe_beam.errors import CommitError, ConfigError
 from contextframe_beam.pipelines._errors import ours_of
+from contextframe_beam.pipelines._job_progress import watched
 from contextframe_beam.pipelines.engines import ENGINES
 from contextframe_beam.pipelines.processes import LocalProcessEnvironment, death_of_worker
 
@@ -204,7 +205,9 @@ def run_to_end(pipeline: beam.Pipeline, workers: int) -> None:
     while death_of_worker(0.0):
         pass  # of an earlier run in this process
     try:
-        pipeline.run().wait_until_finish()
+        result = pipeline.run()
+        with watched(result):
+            result.wait_until_finish()
     except Exception as error:
         ours = ours_of(error)
         if ours is None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from contextframe_beam.connectors import (
     Page,
     PaginatedConnector,
     Partition,
+    progress,
 )
 from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.fragments import open_dataset
+from contextframe_beam.pipelines import _job_progress, runners
+from contextframe_beam.pipelines._job_progress import counts_of, how_far
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms import lance_sink
 from tests.cli_helpers import assert_error, cli_process, letters_of, write_documents
@@ -194,6 +198,44 @@ def test_worker_processes_of_a_pool_share_the_work(engine, pool, tmp_path):
     assert str(os.getpid()) not in processes
     # Prism has one worker for each environment.
     assert len(processes) == (1 if engine.runner == "PrismRunner" else 2)
+
+
+class LooksHowFar(BaseConnector):
+    """Behind its first thousand documents it asks how far the run is; the last one is broken."""
+
+    identity_args = ()
+
+    def sync_documents(self) -> Iterator[Any]:
+        yield from ({"id": f"{number}"} for number in range(1000))
+        state, counts = how_far(os.environ[progress.FOLDER_VARIABLE])
+        yield {"id": "then", "text": json.dumps([state, counts])}
+        yield {}
+
+    def map_to_frame_record(self, item: Any) -> FrameRecord:
+        return document(item["id"], item.get("text", ""))
+
+
+def test_counts_come_from_workers_here_while_it_runs_and_from_the_engine_at_its_end(
+    engine, tmp_path, monkeypatch
+):
+    at_the_end = []
+
+    @contextmanager
+    def watched(job: Any) -> Iterator[None]:
+        with _job_progress.watched(job):
+            yield
+        at_the_end.append(counts_of(job))
+
+    monkeypatch.setattr(runners, "watched", watched)
+    monkeypatch.setenv(progress.FOLDER_VARIABLE, str(tmp_path))
+    kb = tmp_path / "kb.lance"
+    how = {"runner": engine.runner, "beam_args": engine.arguments()}
+    receipt = ingest(LooksHowFar(), str(kb), embed_dim=EMBED_DIM, **how)
+    state, counts = json.loads(str(texts_in(kb)["then"]))
+    assert state == "running"
+    assert 0 < counts["rows"] <= 1000
+    assert at_the_end == [{"items": 1002, "rows": 1001, "unchanged": 0, "failures": 1}]
+    assert (receipt.rows_written, receipt.failed) == (1001, 1)
 
 
 def test_a_worker_that_is_killed_leaves_no_run_or_a_whole_one(engine, pool, tmp_path):
