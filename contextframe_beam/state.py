@@ -140,7 +140,9 @@ class SourceState:
         own = (run for run in reversed(self.runs) if run.mode != OVERWRITTEN)
         return next((run for run in own if run.run_id == run_id), None)
 
-    def after(self, run: RunSummary, partitions: Mapping[str, Any]) -> SourceState:
+    def after(
+        self, run: RunSummary, partitions: Mapping[str, Any], *, is_complete: bool = False
+    ) -> SourceState:
         """Returns the state with one more run and the partitions' new states.
 
         The commits of a backfill are one run, which has the counts of all and the id of the last.
@@ -148,12 +150,15 @@ class SourceState:
         Args:
             run: The run.
             partitions: The new states by partition; what is under `PLAN` is for all of them.
+            is_complete: Whether all of the source was read, so that a partition that is not among
+                these is gone. Should it come back, it is read whole.
         """
         new = dict(partitions)
         plan = new.pop(PLAN, {})
         if plan.get("sliced"):
             # Slices are called by their beginnings, so the newest one that has a state is the last.
             new = {name.rpartition(" ")[0]: new[name] for name in sorted(new)}
+        known = {} if is_complete and new else self.partitions
         earlier = self.run(plan["continues"]) if plan.get("continues") else None
         runs = [one for one in self.runs if one is not earlier]
         if earlier is not None:
@@ -162,7 +167,7 @@ class SourceState:
         return replace(
             self,
             partitions={
-                **plan.get("partitions", self.partitions),
+                **plan.get("partitions", known),
                 **plan.get("reached", {}),
                 **new,
             },
@@ -199,7 +204,8 @@ class SourceState:
             raise ConnectorError(
                 f"the sync state of {self.name or self.source} has {len(text):,} bytes in "
                 f"{len(self.partitions):,} partitions, and at most {MAX_STATE_BYTES:,} are kept; "
-                "let the connector keep less for each, or read fewer, larger partitions"
+                "let the connector keep less for each, or read fewer, larger partitions. Reading "
+                "everything (--full) forgets those that are gone"
             )
         return text
 

@@ -191,11 +191,25 @@ class TestStateRow:
         assert (last.written, last.unchanged, last.failed) == (1, 1, 1)
         assert (last.fragments, last.bytes) == (receipt.fragments, receipt.bytes)
 
-    def test_partitions_that_a_run_did_not_read_keep_their_state(self, kb):
+    def test_a_partition_that_a_complete_run_did_not_see_is_forgotten(self, kb):
         run(Documents({"a": [[{"id": 1}]], "b": [[{"id": 2}]]}), kb)
         run(Documents({"b": [[{"id": 2}, {"id": 3}]]}), kb)
         (state,) = FrameDataset.open(str(kb)).states()
+        assert state.partitions == {"b": {"read": 2}}
+
+    def test_one_that_an_incomplete_run_did_not_see_keeps_its_state(self, kb):
+        run(Documents({"a": [[{"id": 1}]], "b": [[{"id": 2}]]}), kb)
+        some = Documents({"b": [[{"id": 2}, {"id": 3}]]})
+        ingest(some, str(kb), commit_every=1)
+        (state,) = FrameDataset.open(str(kb)).states()
         assert state.partitions == {"a": {"read": 1}, "b": {"read": 2}}
+
+    def test_a_complete_run_that_gives_no_state_keeps_those_there_are(self, kb):
+        commit(kb, 1, run_id="a", state={"at": 1})
+        commit(kb, 2, run_id="b")
+        assert read_states(lance.dataset(str(kb)))[SOURCE.source_id].partitions == {
+            "all": {"at": 1}
+        }
 
     def test_overwriting_forgets_what_sources_had_reached_but_not_their_runs(self, kb):
         commit(kb, 1, run_id="a", source=SOURCE, state={"at": 1})

@@ -582,7 +582,7 @@ def _own_states(
         info = tally.info
         before = states.get(info.source_id) or SourceState(info.source_id)
         now = replace(before, name=info.name, identity=info.identity)
-        after[info.source_id] = now.after(summary, tally.partitions)
+        after[info.source_id] = now.after(summary, tally.partitions, is_complete=not tally.partial)
     return after
 
 
