@@ -94,7 +94,10 @@ setup(
         ],
     },
     entry_points={
-        "console_scripts": ["contextframe-beam = contextframe_beam.pipelines.cli:main"],
+        "console_scripts": [
+            "contextframe-beam = contextframe_beam.pipelines.cli:main",
+            "contextframe-beam-worker = contextframe_beam.pipelines.boot:main",
+        ],
         "contextframe.connectors": [
             "api = contextframe_beam.connectors.api.connector:APIConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",

@@ -29,6 +29,7 @@ from contextframe_beam.pipelines._upkeep_commands import (
     compact_command,
     rollback_command,
 )
+from contextframe_beam.pipelines._worker_pool_command import worker_pool_command
 
 
 class _Commands(click.Group):
@@ -185,5 +186,6 @@ commands.add_command(
 )
 commands.add_command(state_group)
 commands.add_command(templates_group)
+commands.add_command(worker_pool_command)
 commands.add_command(flex_command)
 commands.add_command(completion_command)

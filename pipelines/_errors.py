@@ -19,6 +19,7 @@ from contextframe_beam.connectors.secrets import redact
 _STEP = re.compile(r"\s*\[while running '(?:[^']|'(?!\]))*'\]")
 _RAISED = re.compile(r"^(?P<type>[A-Za-z_][\w.]*): ?(?P<message>.*)", re.MULTILINE)
 _TRACEBACK = "Traceback (most recent call last):"
+_CAUSE = "The above exception was the direct cause of the following exception:"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def report_of(error: BaseException) -> Report:
         return Report(error.format_message())
     if isinstance(error, errors.ContextFrameError):
         return Report(_without_step(str(error)), isinstance(error, errors.ConfigError))
-    text = _text_of(error)
+    text = text_of(error)
     if (isinstance(error, RuntimeError) and _TRACEBACK in text) or _names_ours(text):
         return _of_worker(text)
     message = _without_step(text)
@@ -71,7 +72,7 @@ def report_of(error: BaseException) -> Report:
 
 def ours_of(error: BaseException) -> errors.ContextFrameError | None:
     """Returns the exception of ours that Beam has wrapped, or None when there is none in it."""
-    text = _text_of(error)
+    text = text_of(error)
     if isinstance(error, errors.ContextFrameError):
         return type(error)(_without_step(text))
     raised = list(_RAISED.finditer(text))
@@ -155,11 +156,18 @@ def _without_step(text: str) -> str:
     return _STEP.sub("", text).strip()
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Returns what an exception says, without what Beam puts behind it.
+
+    An engine may ask about a bundle that has failed; what it is told is that it has, because of the
+    exception which made it fail.
+    """
     try:
-        return str(error)
+        text = str(error)
     except Exception:
         return ""
+    cause, _, rest = text.rpartition(_CAUSE)
+    return cause.rstrip() if "Bundle processing associated with" in rest else text
 
 
 def _last_line(text: str) -> str:

@@ -24,6 +24,7 @@ from contextframe_beam.connectors.source import Chosen, Source
 from contextframe_beam.errors import CommitError, ConcurrentRunError, ConfigError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
 from contextframe_beam.pipelines import _backfill
+from contextframe_beam.pipelines._staging import RequireStaged, staged_options
 from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
 from contextframe_beam.state import SourceState, read_states
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
@@ -150,7 +151,11 @@ def ingest(
         # Anew each time, because a runner changes the options that it is given.
         options = pipeline_options(runner, workers, beam_args)
         pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
-        frames = pipeline | "Read" >> source | "Map" >> MapToFrames(connector)
+        pages = pipeline | "Read" >> source
+        staged = staged_options(options)
+        if staged:
+            pages = pages | "RequireStaged" >> beam.ParDo(RequireStaged(list(staged)))
+        frames = pages | "Map" >> MapToFrames(connector)
         if enrichers:
             frames = frames | "Enrich" >> Enrich(enrichers)
         frames | "WriteToLance" >> sink

@@ -34,6 +34,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 from contextframe_beam.errors import CommitError, ConfigError
 from contextframe_beam.pipelines._errors import ours_of
 from contextframe_beam.pipelines._job_progress import watched
+from contextframe_beam.pipelines._staging import check_staged, staging_failure
 from contextframe_beam.pipelines.engines import ENGINES
 from contextframe_beam.pipelines.processes import LocalProcessEnvironment, death_of_worker
 
@@ -86,6 +87,7 @@ def pipeline_options(
             f"--workers is for local runs; set the parallelism of {runner} with its own options, "
             "as in --parallelism or --num_workers"
         )
+    check_staged(options, is_local(runner) or _worker_type(options, runner) == "LOOPBACK")
     options.view_as(SetupOptions).save_main_session = False
     levels = options.view_as(WorkerOptions)
     if levels.default_sdk_harness_log_level in (None, "WARNING"):
@@ -103,12 +105,24 @@ def starts_engine(options: PipelineOptions, runner: str) -> bool:
     """Tells whether the launcher starts the engine, and the engine ends with the launcher."""
     if _short(runner) not in ENGINES or options.view_as(PortableOptions).job_endpoint:
         return False
+    return _is_for_this_machine(options, runner)
+
+
+def _is_for_this_machine(options: PipelineOptions, runner: str) -> bool:
+    """Tells whether an engine's options name no cluster."""
     flink = str(options.view_as(FlinkRunnerOptions).flink_master)
     spark = str(options.view_as(SparkRunnerOptions).spark_master_url)
     return {
         "FlinkRunner": flink in ("[local]", "[auto]"),
         "SparkRunner": spark.partition("[")[0] == "local",
-    }.get(_short(runner), True)
+        "PrismRunner": True,
+    }.get(_short(runner), False)
+
+
+def _worker_type(options: PipelineOptions, runner: str) -> str:
+    """Returns the type of the environment that the workers of an engine get, as Beam chooses it."""
+    given = options.view_as(PortableOptions).environment_type
+    return given or ("LOOPBACK" if _is_for_this_machine(options, runner) else "DOCKER")
 
 
 def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
@@ -212,9 +226,9 @@ def run_to_end(pipeline: beam.Pipeline, workers: int) -> None:
         ours = ours_of(error)
         if ours is None:
             died = death_of_worker(_PATIENCE_SECONDS) if workers > 1 else None
-            if died is None:
+            ours = CommitError(died) if died is not None else staging_failure(error)
+            if ours is None:
                 raise
-            ours = CommitError(died)
         raise ours from error
 
 

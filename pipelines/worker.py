@@ -1,14 +1,16 @@
-"""The worker process of a local run with several workers: Beam's own, without its noise.
+"""The worker process: Beam's own, without its noise, which leaves nothing behind.
 
-It is a fork of the server of workers (`_worker_server`), or where nothing can be forked a process
-of its own (`python -m contextframe_beam.pipelines.worker`). Its logs reach the launcher over Beam's
-log channel; on the terminal appears only what the launcher would show as well. It ends when the
-launcher asks it to or is gone, and the server with it, and then removes what it has begun to write.
+In a local run it is a fork of the server of workers (`_worker_server`), or where nothing can be forked
+a process of its own (`python -m contextframe_beam.pipelines.worker`); for an engine `boot` becomes it.
+Its logs reach whoever started it over Beam's log channel; on the terminal appears only what the
+launcher would show as well. It ends when whoever started it asks it to or is gone, and then removes
+what it has begun to write.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -19,11 +21,14 @@ from typing import NoReturn
 from contextframe_beam.pipelines import _logs
 from contextframe_beam.pipelines._garbage import collect_seldom
 
+#: Names a folder that is of no use without this worker.
+FOLDER_VARIABLE = "CONTEXTFRAME_WORKER_FOLDER"
+
 _COMMIT_PATIENCE = 30.0
 
 
-def main() -> None:
-    """Runs the worker until the launcher is done with it."""
+def main() -> NoReturn:
+    """Runs the worker until whoever started it is done with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_follow, args=(os.getppid(),), name="follow", daemon=True).start()
@@ -33,15 +38,25 @@ def main() -> None:
         from apache_beam.runners.worker import sdk_worker_main
 
         sdk_worker_main.main(sys.argv)
-    # All work is done and reported; tearing down the interpreter would only keep the run waiting.
+    end(0)
+
+
+def end(code: int) -> NoReturn:
+    """Ends this process and removes its folder.
+
+    All work is done and reported; tearing down the interpreter would only keep the run waiting.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(code)
 
 
-def _follow(server: int) -> NoReturn:
-    """Stops the worker when the server is gone, as it is when the launcher is."""
-    while os.getppid() == server:
+def _follow(parent: int) -> NoReturn:
+    """Stops the worker when whoever started it was killed and cannot do that any more."""
+    while os.getppid() == parent:
         time.sleep(1)
     _stop()
 
@@ -54,7 +69,7 @@ def _stop(number: int = 0, frame: FrameType | None = None) -> NoReturn:
 
         transaction.stop_commits(_COMMIT_PATIENCE)
         abort_all()
-    os._exit(1)
+    end(1)
 
 
 if __name__ == "__main__":

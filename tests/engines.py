@@ -183,15 +183,31 @@ def engines() -> Iterator[Engines]:
         yield Engines(stack, Path(folder))
 
 
-#: A test for each engine; those of one engine stay in one process, which has its job server.
-EACH_ENGINE = pytest.mark.parametrize(
-    "engine",
-    [
-        pytest.param(name, marks=[pytest.mark.engine, pytest.mark.xdist_group(name)], id=one.name)
-        for name, one in ENGINES.items()
-    ],
-    indirect=True,
-)
+def each_engine(*, soak: Sequence[str] = ()) -> pytest.MarkDecorator:
+    """Makes a test for each engine; those of one stay in one process, which has its job server.
+
+    Args:
+        soak: The runners on which it takes too long for every day.
+    """
+    return pytest.mark.parametrize(
+        "engine",
+        [
+            pytest.param(
+                name,
+                marks=[
+                    pytest.mark.engine,
+                    pytest.mark.xdist_group(name),
+                    *([pytest.mark.soak] if name in soak else []),
+                ],
+                id=one.name,
+            )
+            for name, one in ENGINES.items()
+        ],
+        indirect=True,
+    )
+
+
+EACH_ENGINE = each_engine()
 
 
 @pytest.fixture

@@ -701,6 +701,17 @@ Traceback (most recent call last):
         assert "--debug" in report.text()
         assert "--debug" not in report.text(debug=True)
 
+    def test_that_a_bundle_has_failed_is_no_news(self) -> None:
+        raised = "RuntimeError: Original Exception: OddError: no idea"
+        first = self.WORKER.format(name="OddError", raised="some.module.OddError: no idea")
+        text = (
+            f"{raised}\n{first}\nThe above exception was the direct cause of the following "
+            "exception:\n\nTraceback (most recent call last):\nRuntimeError: Bundle processing "
+            "associated with inst003 has failed. Check prior failing response and attached "
+            "exception for details.\n"
+        )
+        assert report_of(RuntimeError(text)).message == "OddError: no idea"
+
     def test_what_nobody_foresaw(self) -> None:
         assert report_of(ZeroDivisionError("division by zero")).message == (
             "ZeroDivisionError: division by zero"

@@ -107,6 +107,47 @@ class TestOptions:
         assert starts_engine(pipeline_options(runner, beam_args=arguments), runner) is starts
 
 
+class TestPackagesForWorkers:
+    @pytest.mark.parametrize(
+        ("runner", "arguments"),
+        [
+            ("DirectRunner", []),
+            ("PrismRunner", ["--job_endpoint=localhost:8099"]),
+            ("FlinkRunner", ["--job_endpoint=localhost:8099"]),
+            ("SparkRunner", ["--job_endpoint=localhost:8099"]),
+            ("PortableRunner", ["--environment_type=LOOPBACK"]),
+        ],
+    )
+    def test_workers_of_the_launcher_install_nothing_so_they_are_refused(
+        self, runner, arguments, tmp_path
+    ):
+        (tmp_path / "setup.py").write_text("")
+        given = [*arguments, f"--setup_file={tmp_path}/setup.py"]
+        with pytest.raises(ConfigError, match=r"^--setup_file is for other workers"):
+            pipeline_options(runner, beam_args=given)
+
+    @pytest.mark.parametrize("option", ["setup_file", "extra_package", "requirements_file"])
+    def test_a_file_that_is_not_there_is_refused(self, option):
+        given = ["--environment_type=EXTERNAL", f"--{option}=no/setup.py"]
+        with pytest.raises(ConfigError, match=f"^--{option}: there is no file no/setup.py$"):
+            pipeline_options("PortableRunner", beam_args=given)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [("build.py", "neither setup.py nor pyproject.toml"), ("pyproject.toml", "pip install bu")],
+    )
+    def test_a_setup_file_that_beam_cannot_build_is_refused(self, name, message, tmp_path):
+        (tmp_path / name).write_text("")
+        with pytest.raises(ConfigError, match=message):
+            pipeline_options("DataflowRunner", beam_args=[f"--setup_file={tmp_path / name}"])
+
+    def test_a_setup_file_may_be_named_from_here(self, tmp_path, monkeypatch):
+        (tmp_path / "setup.py").write_text("")
+        monkeypatch.chdir(tmp_path)
+        options = pipeline_options("DataflowRunner", beam_args=["--setup_file=setup.py"])
+        assert options.get_all_options()["setup_file"] == str(tmp_path / "setup.py")
+
+
 class TestJobEndpoint:
     def test_where_nobody_listens_it_says_so_and_does_not_wait(self, tmp_path):
         folder = write_documents(tmp_path / "docs", {"a.json": {"content": "x"}})

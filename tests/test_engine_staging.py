@@ -1,0 +1,237 @@
+"""Packages that a launcher sends to workers which have none of them, on Flink, Spark and Prism.
+
+The connector is an entry point of a user's package, which needs a library, and both are where the
+job is launched only. Workers look its secrets up, and nobody else has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cli_helpers import Result, assert_error, cli, cli_process, environment
+from tests.engines import Engines, Running, each_engine, engine, engines, free_port, program
+from tests.engines import worker_pool as beams_own_pool
+from tests.pipeline_helpers import texts_in
+
+__all__ = ["engine", "engines"]
+
+SETUP = """
+from setuptools import setup
+
+setup(
+    name="{name}",
+    version="1",
+    py_modules=["{name}"],
+    install_requires={needs},
+    entry_points={{"contextframe.connectors": ["{name} = {name}:Vault"]}},
+)
+"""
+LIBRARY = """
+import hashlib
+
+
+def digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+"""
+CONNECTOR = """
+import sys
+
+from contextframe_beam import FrameRecord
+from contextframe_beam.connectors import BaseConnector
+from vault_library import digest
+
+
+class Vault(BaseConnector):
+    identity_args = ()
+
+    def __init__(self, api_key: str, password: str):
+        super().__init__()
+        self.api_key = api_key
+        self.password = password
+
+    def sync_documents(self):
+        yield {"id": "key", "value": str(self.api_key)}
+        yield {"id": "password", "value": str(self.password)}
+
+    def map_to_frame_record(self, item):
+        return FrameRecord(f"{sys.prefix} {digest(item['value'])}", unique_id=item["id"])
+"""
+KEY, PASSWORD = "key-of-the-workers", "password-of-the-workers"
+WORKER = str(Path(sys.executable).with_name("contextframe-beam-worker"))
+
+
+@dataclass(frozen=True)
+class Package:
+    """A user's package with a connector.
+
+    Attributes:
+        setup_file: What it is built with.
+        requirements: A file that names the library it needs.
+        wheels: A folder with both as wheels.
+        site: A folder in which both are installed.
+    """
+
+    setup_file: Path
+    requirements: Path
+    wheels: Path
+    site: Path
+
+    @property
+    def wheel(self) -> Path:
+        return self.wheels / "vault_plugin-1-py3-none-any.whl"
+
+    @property
+    def library(self) -> Path:
+        return self.wheels / "vault_library-1-py3-none-any.whl"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    root = tmp_path_factory.mktemp("package")
+    for name, text, needs in (
+        ("vault_library", LIBRARY, []),
+        ("vault_plugin", CONNECTOR, ["vault_library"]),
+    ):
+        (root / name).mkdir()
+        (root / name / f"{name}.py").write_text(text)
+        (root / name / "setup.py").write_text(SETUP.format(name=name, needs=needs))
+    (root / "requirements.txt").write_text("vault_library==1\n")
+    folders = [root / "vault_library", root / "vault_plugin"]
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    build = ["wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", root / "wheels"]
+    subprocess.run([*pip, *build, *folders], check=True)
+    wheels = sorted((root / "wheels").iterdir())
+    subprocess.run([*pip, "install", "--no-deps", "--target", root / "site", *wheels], check=True)
+    return Package(
+        root / "vault_plugin" / "setup.py",
+        root / "requirements.txt",
+        root / "wheels",
+        root / "site",
+    )
+
+
+@contextmanager
+def pool(folder: Path, **env: str) -> Iterator[str]:
+    """Runs `contextframe-beam worker-pool`, whose workers have `env` too; gives its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "contextframe_beam", "worker-pool", f"--port={port}"]
+    with program(command, port, folder / "pool.log", TMPDIR=str(folder), **env):
+        yield f"localhost:{port}"
+
+
+def launch(package: Package, folder: Path, runner: str, arguments: list[str]) -> Result:
+    """Runs the connector from a command that alone has its package, and none of its secrets."""
+    assert "VAULT_KEY" not in os.environ
+    return cli_process(
+        *("ingest", "vault_plugin", "--to", folder / "kb.lance", "--embed-dim", 4),
+        *("--api-key", "env:VAULT_KEY", "--password", f"file:{folder / 'password'}"),
+        *("--runner", runner),
+        *arguments,
+        env={
+            **environment(TMPDIR=str(folder), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(package.wheels)),
+            "PYTHONPATH": os.pathsep.join([environment()["PYTHONPATH"], str(package.site)]),
+        },
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "password").write_text(PASSWORD)
+    return tmp_path
+
+
+def assert_workers_installed_it(folder: Path, result: Result) -> None:
+    """Checks that the documents hold the workers' secrets, read in environments of their own."""
+    assert result.code == 0, result.err
+    said = [str(text).split() for text in texts_in(folder / "kb.lance").values()]
+    expected = {hashlib.sha256(value.encode()).hexdigest() for value in (KEY, PASSWORD)}
+    assert {digest for _, digest in said} == expected
+    assert not {prefix for prefix, _ in said} & {sys.prefix, sys.base_prefix}
+
+
+# Each worker installs for itself, and Spark starts four of them for this.
+@each_engine(soak=["SparkRunner", "PrismRunner"])
+def test_a_pool_installs_a_setup_file_and_requirements_and_removes_them(
+    engine: Running, package: Package, folder: Path
+) -> None:
+    with pool(folder, VAULT_KEY=KEY) as address:
+        arguments = engine.arguments(
+            f"--environment_config={address}",
+            f"--setup_file={package.setup_file}",
+            f"--requirements_file={package.requirements}",
+            workers="EXTERNAL",
+        )
+        result = launch(package, folder, engine.runner, arguments)
+        assert_workers_installed_it(folder, result)
+    assert not list(folder.glob("contextframe-worker-*"))
+
+
+def as_process(env: Mapping[str, str]) -> str:
+    """Returns the option that makes an engine start workers itself."""
+    return f"--environment_config={json.dumps({'command': WORKER, 'env': env})}"
+
+
+@each_engine(soak=["SparkRunner", "FlinkRunner"])
+def test_workers_that_the_engine_starts_install_extra_packages(
+    engine: Running, package: Package, folder: Path
+) -> None:
+    arguments = engine.arguments(
+        # A secret would be in the job here; this one is read from a file that the workers see.
+        as_process({"VAULT_KEY": KEY, "TMPDIR": str(folder)}),
+        f"--extra_package={package.wheel}",
+        f"--extra_package={package.library}",
+        workers="PROCESS",
+    )
+    result = launch(package, folder, engine.runner, arguments)
+    assert_workers_installed_it(folder, result)
+
+
+@pytest.mark.engine
+@pytest.mark.xdist_group("PrismRunner")
+class TestWhatIsNotThere:
+    """Messages about packages that workers do not have; engines would wait, or tell a traceback."""
+
+    def run(self, package: Package, folder: Path, engines: Engines, *arguments: str) -> Result:
+        how = engines.get("PrismRunner").arguments(*arguments, workers="EXTERNAL")
+        return cli(
+            *("ingest", "vault_plugin", "--to", folder / "kb.lance", "--embed-dim", 4),
+            *("--api-key", "none", "--password", "none", "--runner", "PrismRunner", *how),
+        )
+
+    @pytest.fixture(autouse=True)
+    def _importable_here(self, package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.syspath_prepend(str(package.site))
+
+    def test_a_package_that_workers_lack_or_cannot_install_is_named(
+        self, package: Package, folder: Path, engines: Engines
+    ) -> None:
+        with pool(folder, PIP_NO_INDEX="1") as address:
+            to = f"--environment_config={address}"
+            lacking = self.run(package, folder, engines, to)
+            sent = f"--extra_package={package.wheel}"
+            without_library = self.run(package, folder, engines, to, sent)
+        assert_error(lacking, 1, "the workers have no module vault_plugin", "--setup_file")
+        assert without_library.code == 1
+        said = without_library.err
+        assert said.startswith("Error: packages of the job cannot be installed on a worker:"), said
+        assert "No matching distribution found for vault_library" in said
+        assert not (folder / "kb.lance").exists()
+
+    def test_older_code_of_a_pool_that_installs_nothing_does_not_run(
+        self, package: Package, folder: Path, engines: Engines
+    ) -> None:
+        with beams_own_pool(folder, PYTHONPATH=str(package.site)) as address:
+            sent = f"--extra_package={package.wheel}"
+            result = self.run(package, folder, engines, f"--environment_config={address}", sent)
+        assert_error(result, 1, "have not installed what --extra_package sent", "worker-pool")
+        assert not (folder / "kb.lance").exists()
