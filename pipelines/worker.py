@@ -1,10 +1,10 @@
 """The worker process: Beam's own, without its noise, which leaves nothing behind.
 
-In a local run it is a fork of the server of workers (`_worker_server`), or where nothing can be forked
-a process of its own (`python -m contextframe_beam.pipelines.worker`); for an engine `boot` becomes it.
-Its logs reach whoever started it over Beam's log channel; on the terminal appears only what the
-launcher would show as well. It ends when whoever started it asks it to or is gone, and then removes
-what it has begun to write.
+In a local run it is a fork of the server of workers (`_worker_server`), or where nothing can be
+forked a process of its own (`python -m contextframe_beam.pipelines.worker`); for an engine `boot`
+becomes it. Its logs reach whoever started it over Beam's log channel; on the terminal appears only
+what the launcher would show as well. It ends when whoever started it asks it to or is gone, and
+then removes what it has begun to write.
 """
 
 from __future__ import annotations

@@ -138,7 +138,9 @@ def test_the_flink_job_runs_on_the_job_server_and_the_workers_of_the_cluster(
 ) -> None:
     jobs, artifacts, workers = free_port(), free_port(), free_port()
     pool = container_of("flink.yaml", "contextframe-taskmanager", "python-workers")
-    pool_words = edited([*pool["command"], *pool["args"]], {"50000": str(workers)})
+    pool_words = edited(
+        [*pool["command"], *pool["args"]], {"50000": str(workers), "0.0.0.0": "localhost"}
+    )
     server_words = edited(
         container_of("flink.yaml", "contextframe-jobserver", "jobserver")["args"],
         {
