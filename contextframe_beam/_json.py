@@ -125,3 +125,26 @@ def _dump_slowly(value: Any, where: str) -> str:
 def _slow_text_of(value: Any) -> Any:
     # Only whole values come here that orjson knows and json does not (dates, UUIDs, ...).
     return orjson.loads(orjson.dumps(value, default=_text_of, option=_OPTIONS))
+
+
+def is_unicode(text: str) -> bool:
+    """Tells whether a text can be stored: one with half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def lone_surrogate(record: Any) -> RecordError:
+    """Returns the error that says where a record holds a lone surrogate."""
+    places: dict[str, Any] = {
+        name: getattr(record, name)
+        for name in ("text_content", "unique_id", "timestamp", "raw_data_type", "metadata")
+    }
+    try:
+        for where, value in places.items():
+            check_json(value, where)
+    except RecordError as error:
+        return error
+    return RecordError("the record holds text that is not Unicode")

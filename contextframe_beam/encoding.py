@@ -1,7 +1,9 @@
 """Records to rows and back, without loss.
 
 `encode_records` is the hottest code of an ingest: it turns a batch of records into one Arrow
-RecordBatch with a list a column. `decode_rows` is its inverse (`decoding.py`).
+RecordBatch with a list a column. `decode_rows` is its inverse (`decoding.py`). Here is what records
+have beside metadata; where metadata goes is in `_layout.py`, what is noted about a row in
+`_row_notes.py`, and its digest in `_digests.py`.
 
 How metadata is laid out in a row:
 
@@ -24,38 +26,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import repeat
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
-from xxhash import xxh3_128, xxh3_128_digest
 
-from contextframe_beam._fields import (
-    FIT,
-    fit_date,
-    fit_relationships,
-    fit_text,
-    fit_texts,
-    fit_title,
-    is_date,
-    title_of,
-)
-from contextframe_beam._json import check_json, dump_json
+from contextframe_beam._digests import row_contents, row_digests
+from contextframe_beam._fields import fit_date, title_of
+from contextframe_beam._json import dump_json, is_unicode, lone_surrogate
+from contextframe_beam._layout import MetadataLayout, custom_metadata
+from contextframe_beam._row_notes import RowNotes
 from contextframe_beam._vectors import fit_vector, null_array, vector_array
 from contextframe_beam.decoding import decode_rows
 from contextframe_beam.errors import RecordError
 from contextframe_beam.record import ANCHOR_KEY, RESERVED, FrameRecord, uuid_of
-from contextframe_beam.schema import KEY_VALUE, RECORD_TYPES, frame_schema
+from contextframe_beam.schema import RECORD_TYPES, frame_schema
 
 __all__ = ["decode_rows", "encode_records", "fit_vector", "null_array", "record_uuid"]
-
-# Work by column grows with rows times names. A batch is split where that is more than so many times
-# the values that there are, and more than the work that another batch costs.
-_SPARSE = 8
-_SMALL = 8192
 
 
 def record_uuid(record: FrameRecord) -> str:
@@ -104,20 +93,8 @@ def encode_records(
     return (whole or batches)[0], sorted(errors.items())
 
 
-class _Missing:
-    """Stands for metadata that a record does not have."""
-
-
-_MISSING = _Missing()
-_TEXT_ONLY = {str}
-_EVERY_ROW: None = None
-
-
 class _Encoder:
-    """Turns records into columns, a metadata name at a time.
-
-    Work goes by column, not by record, because most columns of a batch hold nothing but text and
-    are then handled by a few calls of C instead of a loop.
+    """Turns records into columns.
 
     Attributes:
         columns: The values of each column that has any.
@@ -136,11 +113,8 @@ class _Encoder:
         # The records' attributes by name, and the names of those that any record has.
         self._values: dict[str, Sequence[Any]] = {}
         self._used: set[str] = set()
-        self._entries: dict[str, Sequence[str | None]] = {}
-        # What x_encoding says, as (kind, name, rows); rows None means every row.
-        self._marks: list[tuple[str, str | None, list[int] | None]] = []
-        # Per name what the rows store, None where they have nothing of that name.
-        self._hashed: list[Sequence[Any]] = []
+        self._notes = RowNotes(self._count)
+        self._layout = MetadataLayout([], [], self._notes)
         steps = (self._check, self._metadata, self._attributes, self._identify)
         for step in steps if records else ():
             step()
@@ -154,7 +128,7 @@ class _Encoder:
         for field in schema:
             name = field.name
             if name == "custom_metadata":
-                arrays.append(self._custom_metadata())
+                arrays.append(custom_metadata(self._layout.entries, self._count))
             elif name == "x_source" and source is not None:
                 arrays.append(pa.repeat(pa.scalar(source, pa.string()), self._count))
             elif name not in self.columns:
@@ -194,176 +168,10 @@ class _Encoder:
                     )
 
     def _metadata(self) -> None:
-        """Lays the metadata out in columns and entries."""
-        all_metadata: Sequence[dict[Any, Any]] = self._values["metadata"]
-        self._names: list[str] = []
-        first = tuple(all_metadata[0])
-        alike = all(map(first.__eq__, map(tuple, all_metadata)))
-        names = dict.fromkeys(first if alike else chain.from_iterable(all_metadata))
-        if not _TEXT_ONLY.issuperset(map(type, names)) or not _is_unicode("".join(names)):
-            for index, metadata in enumerate(all_metadata):
-                for key in metadata:
-                    if not isinstance(key, str):
-                        self.errors[index] = RecordError(
-                            f"metadata has the key {key!r} ({type(key).__name__}); keys are text"
-                        )
-                    elif not _is_unicode(key):
-                        self.errors[index] = RecordError(
-                            f"the metadata key {key!a} holds a lone surrogate, which is not "
-                            "Unicode text; rename it"
-                        )
-            if self.errors:
-                return
-        cells = sum(map(len, all_metadata))
-        self.sparse = len(names) * self._count > _SPARSE * cells + _SMALL
-        if self.sparse:
-            return
-        # Sorted, so that a row's digest depends neither on the order of its metadata nor on its
-        # neighbours'.
-        self._names = sorted(names)
-        by_name: dict[str, Sequence[Any]] = {}
-        if alike:
-            by_name = dict(
-                zip(first, zip(*map(dict.values, all_metadata), strict=True), strict=False)
-            )
-        for name in self._names:
-            values = by_name.get(name) or [
-                metadata.get(name, _MISSING) for metadata in all_metadata
-            ]
-            fit = FIT.get(name)
-            if fit is None:
-                self._entry(name, values)
-            else:
-                self._column(name, values, fit)
-
-    def _entry(self, name: str, values: Sequence[Any]) -> None:
-        """Makes a name an entry of custom_metadata."""
-        if name == "timestamp":
-            self._own_timestamp(values)
-        kinds = set(map(type, values))
-        if kinds == _TEXT_ONLY:
-            self._entries[name] = values
-            self._hashed.append(values)
-            return
-        if kinds == _TEXT_OR_NONE:
-            self._entries[name] = values
-            self._hashed.append(["" if value is None else value for value in values])
-            nulls = [index for index, value in enumerate(values) if value is None]
-            self._marks.append(("null", name, nulls))
-            return
-        texts: list[str | None] = [None] * self._count
-        hashed: list[Any] = [None] * self._count
-        self._texts(name, values, texts, hashed)
-        self._entries[name] = texts
-        self._hashed.append(hashed)
-
-    def _column(self, name: str, values: Sequence[Any], fit: Callable[[Any], Any]) -> None:
-        """Makes a name a column, and an entry where the column cannot hold all of a value."""
-        if set(map(type, values)) == _TEXT_ONLY:
-            if fit is fit_text or (fit is fit_title and all(values)):
-                self.columns[name] = values
-                self._hashed.append(values)
-                return
-            if fit is fit_date:
-                days = [value[:10] for value in values]
-                if all(map(is_date, set(days))):
-                    self.columns[name] = days
-                    self._hashed.append(values)
-                    lengths = set(map(len, values))
-                    if 10 not in lengths:
-                        self._entries[name] = values
-                    elif len(lengths) > 1:
-                        self._entries[name] = [
-                            None if len(value) == 10 else value for value in values
-                        ]
-                    return
-        if fit is fit_texts and all(map(fit_texts, values)):
-            self.columns[name] = values
-            self._hashed.append(values)
-            return
-        column: list[Any] = [None] * self._count
-        texts: list[str | None] = [None] * self._count
-        hashed: list[Any] = [None] * self._count
-        rest: list[Any]
-        if name == "relationships":
-            rest = self._relationships(values, column, hashed)
-        else:
-            rest = [_MISSING] * self._count
-            for index, value in enumerate(values):
-                if value is None or value is _MISSING:
-                    rest[index] = value
-                    continue
-                fitted = column[index] = fit(value)
-                if fitted is value:
-                    hashed[index] = value
-                else:
-                    rest[index] = value
-        self._texts(name, rest, texts, hashed)
-        self.columns[name] = column
-        self._entries[name] = texts
-        self._hashed.append(hashed)
-
-    def _relationships(
-        self, values: Sequence[Any], column: list[Any], hashed: list[Any]
-    ) -> list[Any]:
-        """Fills the column of relationships; returns those values that it cannot hold wholly."""
-        rest: list[Any] = [_MISSING] * self._count
-        targets: list[int] = []
-        for index, value in enumerate(values):
-            if value is None or value is _MISSING:
-                rest[index] = value
-                continue
-            try:
-                rows, is_target, exact = fit_relationships(value, self._records[index].unique_id)
-            except RecordError as error:
-                self.errors[index] = error
-                continue
-            except UnicodeEncodeError:
-                self._refuse_lone_surrogate(index)
-                continue
-            column[index] = rows
-            if exact:
-                hashed[index] = rows
-                if is_target:
-                    targets.append(index)
-            else:
-                rest[index] = value
-        if targets:
-            self._marks.append(("targets", None, targets))
-        return rest
-
-    def _texts(
-        self,
-        name: str,
-        values: Sequence[Any],
-        texts: list[str | None],
-        hashed: list[Any],
-    ) -> None:
-        """Fills in the text of each value that is there: text as it is, others as JSON."""
-        as_json: list[int] = []
-        nulls: list[int] = []
-        for index, value in enumerate(values):
-            if type(value) is str:
-                texts[index] = hashed[index] = value
-            elif value is None:
-                nulls.append(index)
-                hashed[index] = ""
-            elif value is not _MISSING:
-                try:
-                    texts[index] = hashed[index] = dump_json(value, f"metadata[{name!r}]")
-                    as_json.append(index)
-                except RecordError as error:
-                    self.errors[index] = error
-        for kind, rows in (("json", as_json), ("null", nulls)):
-            if rows:
-                every = len(rows) == self._count
-                self._marks.append((kind, name, _EVERY_ROW if every else rows))
-
-    def _own_timestamp(self, values: Sequence[Any]) -> None:
-        """Keeps the record's timestamp apart from metadata of the same name."""
-        for index, value in enumerate(values):
-            if value is not _MISSING:
-                self._marks.append(("timestamp", self._records[index].timestamp, [index]))
+        self._layout = MetadataLayout(self._records, self._values["metadata"], self._notes)
+        self.columns.update(self._layout.columns)
+        self.errors.update(self._layout.errors)
+        self.sparse = self._layout.sparse
 
     def _attributes(self) -> None:
         """Lays out what is not metadata: text, title, timestamp, context, vector, raw data."""
@@ -380,8 +188,8 @@ class _Encoder:
         if "raw_data_type" in used:
             columns["raw_data_type"] = values["raw_data_type"]
             for index, kind in enumerate(columns["raw_data_type"]):
-                if kind is not None and not _is_unicode(kind):
-                    self._refuse_lone_surrogate(index)
+                if kind is not None and not is_unicode(kind):
+                    self.errors[index] = lone_surrogate(self._records[index])
         if "vector" in used:
             columns["vector"] = self._each(
                 "vector", lambda vector: fit_vector(vector, self._embed_dim)
@@ -401,14 +209,16 @@ class _Encoder:
 
     def _timestamps(self) -> None:
         timestamps, all_metadata = self._values["timestamp"], self._values["metadata"]
-        if "timestamp" in self._entries:
-            merged: list[str | None] = list(self._entries["timestamp"])
-            for index, metadata in enumerate(all_metadata):
-                if "timestamp" not in metadata:
-                    merged[index] = timestamps[index]
-            self._entries["timestamp"] = merged
-        else:
-            self._entries["timestamp"] = timestamps
+        entries = self._layout.entries
+        merged = timestamps
+        if "timestamp" in entries:
+            merged = [
+                own if "timestamp" in metadata else timestamp
+                for own, metadata, timestamp in zip(
+                    entries["timestamp"], all_metadata, timestamps, strict=True
+                )
+            ]
+        entries["timestamp"] = merged
         days = self.columns.get("updated_at")
         if days is not None and None not in days:
             return
@@ -422,7 +232,7 @@ class _Encoder:
                     and "updated_at" not in self._values["metadata"][index]
                 ):
                     made.append(index)
-        self._mark_made("updated_at", made)
+        self._notes.add("made", "updated_at", made)
 
     def _titles(self) -> None:
         titles = self.columns.get("title")
@@ -435,12 +245,7 @@ class _Encoder:
                 filled[index] = title_of(record.text_content, record.unique_id)
                 if "title" not in record.metadata:
                     made.append(index)
-        self._mark_made("title", made)
-
-    def _mark_made(self, name: str, rows: list[int]) -> None:
-        if rows:
-            every = len(rows) == self._count
-            self._marks.append(("made", name, _EVERY_ROW if every else rows))
+        self._notes.add("made", "title", made)
 
     def _identify(self) -> None:
         """Gives each row its digest, id and key."""
@@ -448,15 +253,17 @@ class _Encoder:
         anonymous = [index for index, unique_id in enumerate(unique_ids) if not unique_id]
         for index in anonymous:
             kind = "made" if unique_ids[index] is None else "empty"
-            self._marks.append((kind, "uri", [index]))
+            self._notes.add(kind, "uri", [index])
         if any(map(str.startswith, filter(None, unique_ids), repeat(RESERVED))):
             self._refuse_reserved(unique_ids)
         for index, own in enumerate(self.columns.get("uuid", ())):
             unique_id = unique_ids[index]
             # Else a reader would take it for the one that is made from the unique_id.
-            if own and unique_id and _is_unicode(unique_id) and own == uuid_of(unique_id):
-                self._marks.append(("given", "uuid", [index]))
-        encodings = self._encodings()
+            if own and unique_id and is_unicode(unique_id) and own == uuid_of(unique_id):
+                self._notes.add("given", "uuid", [index])
+        encodings, refused = self._notes.texts()
+        for index in refused:
+            self.errors[index] = lone_surrogate(self._records[index])
         digests = self._digests(unique_ids, encodings)
         if self.errors:
             return
@@ -483,6 +290,42 @@ class _Encoder:
         if any(encodings):
             self.columns["x_encoding"] = encodings
 
+    def _digests(self, unique_ids: list[str | None], encodings: list[str | None]) -> list[bytes]:
+        columns = self.columns
+        try:
+            return row_digests(
+                self._contents(unique_ids, encodings),
+                columns.get("vector"),
+                columns.get("raw_data"),
+            )
+        except TypeError:
+            for index, row in enumerate(self._contents(unique_ids, encodings)):
+                try:
+                    orjson.dumps(row)
+                except TypeError:
+                    self.errors[index] = lone_surrogate(self._records[index])
+            if not self.errors:
+                raise
+            return []
+
+    def _contents(
+        self, unique_ids: list[str | None], encodings: list[str | None]
+    ) -> Iterable[Sequence[Any]]:
+        columns, layout = self.columns, self._layout
+        nothing = [None] * self._count
+        return row_contents(
+            layout.names,
+            self._values["metadata"],
+            layout.hashed,
+            texts=(self._values["timestamp"], unique_ids, columns["text_content"]),
+            shared=(
+                columns["record_type"],
+                columns.get("context", nothing),
+                columns.get("raw_data_type", nothing),
+                encodings,
+            ),
+        )
+
     def _refuse_reserved(self, unique_ids: list[str | None]) -> None:
         for index, unique_id in enumerate(unique_ids):
             if unique_id and unique_id.startswith(RESERVED):
@@ -499,132 +342,8 @@ class _Encoder:
                     "own; choose another one"
                 )
 
-    def _encodings(self) -> list[str | None]:
-        common = [(kind, name) for kind, name, rows in self._marks if rows is _EVERY_ROW]
-        encodings = [_encoding_of(tuple(common))] * self._count
-        special: dict[int, list[tuple[str, str | None]]] = {}
-        for kind, name, rows in self._marks:
-            for index in rows or ():
-                special.setdefault(index, list(common)).append((kind, name))
-        for index, marks in special.items():
-            try:
-                encodings[index] = _encoding_of(tuple(marks))
-            except RecordError:
-                self._refuse_lone_surrogate(index)
-        return encodings
-
-    def _digests(self, unique_ids: list[str | None], encodings: list[str | None]) -> list[bytes]:
-        """Returns 16 bytes over the content of each row, whatever the rows beside it."""
-        columns = self.columns
-        # JSON keeps apart what is text, list, number or missing, and where each ends.
-        contents = map(orjson.dumps, self._contents(unique_ids, encodings))
-        try:
-            if "vector" not in columns and "raw_data" not in columns:
-                return list(map(xxh3_128_digest, contents))
-            nothing = [None] * self._count
-            vectors, raw_data = columns.get("vector", nothing), columns.get("raw_data", nothing)
-            return list(map(_digest, contents, vectors, raw_data))
-        except TypeError:
-            for index, row in enumerate(self._contents(unique_ids, encodings)):
-                try:
-                    orjson.dumps(row)
-                except TypeError:
-                    self._refuse_lone_surrogate(index)
-            if not self.errors:
-                raise
-            return []
-
-    def _contents(
-        self, unique_ids: list[str | None], encodings: list[str | None]
-    ) -> Iterable[Sequence[Any]]:
-        """Yields what each row holds except vector and raw data."""
-        whole = not any(None in hashed for hashed in self._hashed)
-        rows: Iterable[Sequence[Any]] = zip(
-            self._heads(encodings, whole),
-            _without_none(self._values["timestamp"]),
-            _without_none(unique_ids),
-            _without_none(self.columns["text_content"]),
-            *self._hashed,
-            strict=True,
-        )
-        if whole:
-            return rows
-        return ([part for part in row if part is not None] for row in rows)
-
-    def _heads(self, encodings: list[str | None], whole: bool) -> list[str]:
-        """Returns what is often the same from row to row, the names of the metadata with it."""
-        signatures: Iterable[tuple[str, ...]] = [tuple(self._names)] * self._count
-        if not whole:
-            signatures = map(tuple, self._values["metadata"])
-        nothing = [None] * self._count
-        leading = zip(
-            signatures,
-            self.columns["record_type"],
-            self.columns.get("context", nothing),
-            self.columns.get("raw_data_type", nothing),
-            encodings,
-            strict=True,
-        )
-        known: dict[tuple[Any, ...], str] = {}
-        heads = []
-        for key in leading:
-            head = known.get(key)
-            if head is None:
-                names, *rest = key
-                head = known[key] = orjson.dumps((sorted(names), *rest)).decode()
-            heads.append(head)
-        return heads
-
-    def _refuse_lone_surrogate(self, index: int) -> None:
-        self.errors[index] = RecordError(_lone_surrogate(self._records[index]))
-
-    def _custom_metadata(self) -> pa.Array:
-        if not self._entries:
-            return pa.ListArray.from_arrays(
-                pa.array([0] * (self._count + 1), pa.int32()), pa.array([], KEY_VALUE)
-            )
-        names = sorted(self._entries)
-        count, width = self._count, len(names)
-        flat = chain.from_iterable(zip(*map(self._entries.__getitem__, names), strict=True))
-        values = pa.array(list(flat), pa.string())
-        keys = pa.array(names, pa.string()).take(
-            pa.array(np.tile(np.arange(width, dtype=np.int32), count))
-        )
-        ends = np.arange(count + 1, dtype=np.int32) * width
-        if values.null_count:
-            there = values.is_valid()
-            values, keys = values.filter(there), keys.filter(there)
-            widths = there.to_numpy(zero_copy_only=False).reshape(count, width).sum(axis=1)
-            ends[1:] = np.cumsum(widths)
-        entries = pa.StructArray.from_arrays([keys, values], fields=list(KEY_VALUE))
-        return pa.ListArray.from_arrays(pa.array(ends), entries)
-
-
-def _digest(content: bytes, vector: Any, raw_data: bytes | None) -> bytes:
-    if vector is None and raw_data is None:
-        return xxh3_128_digest(content)
-    hashed = xxh3_128(content)
-    for data in (None if vector is None else vector.tobytes(), raw_data):
-        hashed.update(b"-" if data is None else b"%d:" % len(data))
-        hashed.update(data or b"")
-    return hashed.digest()
-
-
-def _without_none(values: Sequence[Any]) -> Sequence[Any]:
-    """Returns `values` with another mark for None, which means no such name further on."""
-    return values if None not in values else [value is not None and value for value in values]
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
 
 _RECORDS_ONLY = {FrameRecord}
-_TEXT_OR_NONE = {str, type(None)}
 _NONE_ONLY = {type(None)}
 _RECORD_TYPES = frozenset(RECORD_TYPES)
 _NONE = type(None)
@@ -648,35 +367,6 @@ def _frame_schema(embed_dim: int) -> pa.Schema:
     return frame_schema(embed_dim)
 
 
-@lru_cache(maxsize=1024)
-def _encoding_of(marks: tuple[tuple[str, str | None], ...]) -> str | None:
-    if not marks:
-        return None
-    parts: dict[str, Any] = {}
-    for kind, name in sorted(marks, key=str):
-        if kind == "targets":
-            parts[kind] = True
-        elif kind == "timestamp":
-            parts[kind] = name
-        else:
-            parts.setdefault(kind, []).append(name)
-    return dump_json(parts, "metadata")
-
-
 def _wrong(name: str, expected: str, value: object) -> str:
     shown = f"{value!r:.60}" if isinstance(value, str | int | float) else type(value).__name__
     return f"{name} is {shown}; expected {expected}"
-
-
-def _lone_surrogate(record: FrameRecord) -> str:
-    """Says where a record holds a lone surrogate."""
-    places: dict[str, Any] = {
-        name: getattr(record, name)
-        for name in ("text_content", "unique_id", "timestamp", "raw_data_type", "metadata")
-    }
-    try:
-        for where, value in places.items():
-            check_json(value, where)
-    except RecordError as error:
-        return str(error)
-    return "the record holds text that is not Unicode"
