@@ -201,6 +201,7 @@ class Campaign:
                 jobs.append(self._some_time(self._housekeeping("compact", is_alone=False)))
         self._do(*jobs, lives_on=True)
         if kind in ("compact", "cleanup"):
+            self._remove_tags()
             (outcome,) = self._do(self._housekeeping(kind, is_alone=True), quiet=True)
             assert outcome.code == 0, f"{kind} failed: {outcome.err}"
         if kind == "cleanup":
@@ -224,6 +225,12 @@ class Campaign:
             for file in self._place.folder.rglob("*"):
                 os.utime(file, (then, then))
         return self._jobs.house(kind, "--keep", "0s", "--lost-after", "1d")
+
+    def _remove_tags(self) -> None:
+        """Does what a cleanup or rollback asks for that met the tag of one which was killed."""
+        tags = self._open().lance.tags
+        for name in tags.list():
+            tags.delete(name)
 
     def _require_no_lost_files(self) -> None:
         stored = self._open().lance
