@@ -21,6 +21,8 @@ from contextframe_beam.fragments import (
     MAX_BYTES_PER_FRAGMENT,
     MAX_ROWS_PER_FRAGMENT,
     StorageOptions,
+    WrittenFragment,
+    delete_files,
     first_line,
     open_dataset,
 )
@@ -73,8 +75,8 @@ def do_task(uri: str, task: str, storage_options: StorageOptions = None) -> str:
 def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptions = None) -> int:
     """Puts the rewritten fragments in the place of the old ones, in one transaction.
 
-    What a run has changed meanwhile is left out: its rewritten files are out of date. Called
-    again with the same results it does nothing.
+    What a run has changed meanwhile is left out: its rewritten files are out of date, and are
+    deleted. Called again with the same results it does nothing.
 
     Returns:
         How many fragments were replaced.
@@ -84,8 +86,10 @@ def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptio
         UnknownCommitError: the object store does not tell whether it was committed.
         DatasetError: it cannot be committed; the dataset is as it was.
     """
+    written = list(results)
     # A task that was done twice counts once.
-    unique = {_originals(result): result for result in results}
+    unique = {_originals(result): result for result in written}
+    committed: list[str] = []
 
     def attempt() -> int:
         dataset = _latest(uri, storage_options)
@@ -97,9 +101,21 @@ def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptio
             uri,
             lambda: Compaction.commit(dataset, [_RewriteResult.from_json(one) for one in fitting]),
         )
+        committed.extend(fitting)
         return int(metrics.fragments_removed)
 
-    return with_retries(uri, attempt)
+    replaced = with_retries(uri, attempt)
+    needless = [new for one in written if one not in committed for new in _rewritten(one)]
+    delete_files(uri, needless, storage_options)
+    return replaced
+
+
+def _rewritten(result: str) -> list[WrittenFragment]:
+    """Returns the fragments that a task has made."""
+    return [
+        WrittenFragment.of(FragmentMetadata.from_json(json.dumps(fragment)))
+        for fragment in json.loads(result)["new_fragments"]
+    ]
 
 
 def _originals(result: str) -> tuple[str, ...]:

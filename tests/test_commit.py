@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -765,23 +765,55 @@ class TestCompleteness:
     def test_retries_leave_no_files_behind(self, kb):
         commit(kb, 1, 2, run_id="earlier")
         started = begin(kb, "run-2")
-        written = write(
-            started,
-            document(2, "older", timestamp="2026-01-01"),
-            document(2, "newer", timestamp="2026-01-02"),
-        )
+        written = write(started, *_TWICE)
         files = data_files(kb)
         with at_the_commit(lambda: lance.dataset(str(kb)).delete("uri = 'doc:1'")):
             commit_run(started, written)
         assert texts_in(kb) == {"2": "newer"}
-        used = {
-            file.path
-            for version in lance.dataset(str(kb)).versions()
-            for fragment in lance.dataset(str(kb), version=version["version"]).get_fragments()
-            for file in fragment.data_files()
-        }
         assert len(files) == 3
-        assert data_files(kb) == used
+        assert data_files(kb) == named_files(kb)
+
+    def test_a_run_that_was_committed_from_other_files_leaves_none_of_its_own(self, kb):
+        commit(kb, 1, run_id="earlier")
+        late = begin(kb, "nightly")
+        written = write(late, *_TWICE)
+        quick = begin(kb, "nightly")
+        with at_the_commit(lambda: commit_run(quick, write(quick, *_TWICE))):
+            assert commit_run(late, written).already_committed
+        assert commit_run(late, written).already_committed
+        assert texts_in(kb) == {"1": "text of 1", "2": "newer"}
+        assert data_files(kb) == named_files(kb)
+
+    @pytest.mark.parametrize("when", ["before", "at"])
+    def test_a_refused_run_leaves_nothing_but_what_its_workers_wrote(self, kb, when):
+        commit(kb, 1, run_id="earlier", state={"at": 0})
+        started = begin(kb, "refused")
+        written = write(started, *_TWICE, state={"at": 1})
+        files = {path for one in written.fragments for path in one.paths}
+
+        def other() -> None:
+            commit(kb, 1, run_id="other", state={"at": 2})
+
+        meanwhile = at_the_commit(other) if when == "at" else nullcontext(other())
+        with meanwhile, pytest.raises(ConcurrentRunError):
+            commit_run(started, written)
+        assert data_files(kb) == named_files(kb) | files
+
+
+_TWICE = (
+    document(2, "older", timestamp="2026-01-01"),
+    document(2, "newer", timestamp="2026-01-02"),
+)
+
+
+def named_files(kb: Path) -> set[str]:
+    """Returns the data files that any version names."""
+    return {
+        file.path
+        for version in lance.dataset(str(kb)).versions()
+        for fragment in lance.dataset(str(kb), version=version["version"]).get_fragments()
+        for file in fragment.data_files()
+    }
 
 
 def test_sources_without_state_may_run_at_once(kb):

@@ -22,6 +22,7 @@ from tests.pipeline_helpers import (
     EMBED_DIM,
     EVERY_WAY,
     begin,
+    data_files,
     document,
     documents,
     texts_in,
@@ -165,10 +166,11 @@ class TestRunsMeanwhile:
         results = [do_task(kb, task) for task in plan_tasks(lance.dataset(kb))]
         run = begin(kb, "meanwhile")
         commit_run(run, write(run, document("same", "newest")))
-        before = content(kb)
-        commit_tasks(kb, results)
+        before, files = content(kb), data_files(kb)
+        assert commit_tasks(kb, results) == 0
         assert content(kb) == before
         check_guards(kb)
+        assert len(data_files(kb)) == len(files) - len(results)
 
     def test_the_same_commit_again_does_nothing(self, kb):
         results = [do_task(kb, task) for task in plan_tasks(lance.dataset(kb))]

@@ -13,8 +13,9 @@ from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.schema import OWN_COLUMNS
 from contextframe_beam.state_edit import reset_state
+from contextframe_beam.transforms._commit import commit_run
 from tests.cli_helpers import assert_error, cli
-from tests.pipeline_helpers import EMBED_DIM, document, documents
+from tests.pipeline_helpers import EMBED_DIM, begin, document, documents, write
 from tests.s3_faults import Fault, FaultyProxy
 from tests.s3_server import S3Server, s3  # noqa: F401
 from tests.test_s3 import is_commit, read
@@ -93,6 +94,10 @@ def without_own_columns(kb, options):
     lance.dataset(kb, storage_options=options).drop_columns(list(OWN_COLUMNS))
 
 
+def files_of(endpoint, kb):
+    return set(S3Server(endpoint).filesystem().ls(f"{kb}/data"))
+
+
 class TestHousekeeping:
     @pytest.mark.parametrize(
         "fault", [DONE_AND_CUT, pytest.param(CUT, marks=pytest.mark.soak)], ids=["made", "not made"]
@@ -136,6 +141,28 @@ class TestHousekeeping:
 
 
 class TestRuns:
+    def test_the_files_stay_that_a_late_request_may_name(self, proxy, kb, options, through):
+        run = begin(kb, "nightly", storage_options=through)
+        twice = [
+            document(9, text, timestamp=at) for text, at in (("a", "2026-01-01"), ("b", "2027"))
+        ]
+        written = write(run, *twice)
+        before = files_of(proxy.upstream, kb)
+        asked = 0
+
+        def decide(request):
+            # The commit is not answered, and neither are Lance's questions what became of it.
+            nonlocal asked
+            asked += is_commit(request) or (asked > 0 and "/_versions" in request.path)
+            return CUT if asked in range(1, 5) and "/_versions" in request.path else None
+
+        proxy.fault = decide
+        with pytest.raises(UnknownCommitError, match="nightly again under the same id"):
+            commit_run(run, written)
+        after = files_of(proxy.upstream, kb)
+        assert after > before
+        assert len(after - before) == 2  # the rows without those that are outdated, and the state
+
     @pytest.mark.soak
     @pytest.mark.parametrize("fault", [DONE_AND_CUT, CUT], ids=["made", "not made"])
     def test_with_two_workers(self, proxy, kb, options, through, fault):

@@ -123,7 +123,7 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
         UnknownCommitError: the object store did not answer, and cannot be asked what it did.
     """
     try:
-        return _commit(run, written)
+        receipt = _commit(run, written)
     except ContextFrameError as error:
         # Another committer of this run may have come first, and removed what is not needed any
         # more; or the answer to our own commit was lost.
@@ -133,7 +133,11 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
             raise error from error.__cause__
         if done is None:
             raise
-        return done
+        receipt = done
+    if receipt.already_committed:
+        # By a committer that had the same files, or files of its own: then nobody needs these.
+        delete_files(run.uri, written.fragments, run.storage_options)
+    return receipt
 
 
 def _commit(run: Run, written: Written) -> CommitReceipt:
@@ -154,16 +158,20 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
     unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
     attempts: list[WrittenFragment] = []
     plan = _Plan(run, written, unique, seen, attempts)
-    receipt = None
     try:
         receipt = with_retries(run.uri, lambda: _attempt(plan))
-        return receipt
-    finally:
-        if receipt is not None and not receipt.already_committed:
-            # Each attempt looked for the run's id first, so those before the last one did fail.
-            delete_files(run.uri, [*unique.obsolete, *attempts[:-1]], run.storage_options)
-        elif not attempts:
-            delete_files(run.uri, unique.rewritten, run.storage_options)
+    except ContextFrameError as error:
+        # After other failures of an attempt, a request may still be under way that names the files.
+        if not attempts or isinstance(error, ConcurrentRunError):
+            delete_files(run.uri, [*unique.rewritten, *attempts], run.storage_options)
+        raise
+    if receipt.already_committed:
+        needless = [*unique.rewritten, *attempts]
+    else:
+        # Each attempt looked for the run's id first, so those before the last one did fail.
+        needless = [*unique.obsolete, *attempts[:-1]]
+    delete_files(run.uri, needless, run.storage_options)
+    return receipt
 
 
 def _seen_rows(run: Run, written: Written) -> SeenRows | None:
