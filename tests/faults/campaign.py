@@ -185,10 +185,10 @@ class Campaign:
             ballast = self._folder / "ballast"
             with open(ballast, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, max(1, self._free() - size))
-            self._do(job)
+            self._do(job, is_starved=True)
             ballast.unlink()
         else:
-            self._do(replace(job, file_limit=size))
+            self._do(replace(job, file_limit=size), is_starved=True)
         self._succeed()
 
     def _free(self) -> int:
@@ -292,13 +292,16 @@ class Campaign:
         assert len(read) == len(PARTITIONS) or not is_whole, f"only {read} were read"
         self._jobs.seconds += (outcome.seconds - self._jobs.seconds) / 4
 
-    def _do(self, *jobs: Job, quiet: bool = False, lives_on: bool = False) -> list[Outcome]:
+    def _do(
+        self, *jobs: Job, quiet: bool = False, lives_on: bool = False, is_starved: bool = False
+    ) -> list[Outcome]:
         """Does jobs at the same time.
 
         Args:
             *jobs: Which.
             quiet: No faults of a store.
             lives_on: A source goes on to its next round meanwhile.
+            is_starved: They may find too little space.
         """
         living = None
         if lives_on and self._chance.random() < 0.6:
@@ -311,7 +314,7 @@ class Campaign:
             if outcome.killed:
                 self.tally.kill(action_of(job), outcome.phase)
         self._settle(list(jobs), outcomes)
-        if self._place.folder and not any(job.file_limit for job in jobs):
+        if self._place.folder and not is_starved:
             self._require_good_end(jobs, outcomes, lost)
         return outcomes
 
