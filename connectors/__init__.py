@@ -6,8 +6,9 @@ Apache Beam.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from contextframe_beam._lazy import lazy_names
 
 if TYPE_CHECKING:
     from contextframe_beam.connectors.api.connector import APIConnector
@@ -87,17 +88,5 @@ _HOMES = {
     ],
     "secrets": ["RedactingFilter", "SecretReference", "redact", "resolved"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

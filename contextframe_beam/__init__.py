@@ -5,8 +5,9 @@ Names are imported when they are first used, so that the command line answers at
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from contextframe_beam._lazy import lazy_names
 
 if TYPE_CHECKING:
     from contextframe_beam.dataset import FrameDataset
@@ -55,22 +56,23 @@ __all__ = [
 _HOMES = {
     "deletion": ["Deletion"],
     "dataset": ["FrameDataset"],
+    "errors": [
+        "CommitError",
+        "ConcurrentRunError",
+        "ConfigError",
+        "ConnectorError",
+        "ContextFrameError",
+        "DatasetError",
+        "RecordError",
+        "SchemaError",
+        "SecretError",
+        "TooManyFailures",
+        "UnknownCommitError",
+    ],
     "history": ["Version"],
     "record": ["FrameRecord"],
     "schema": ["frame_schema"],
     "state": ["RunSummary", "SourceState"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name, "errors" if name in __all__ else None)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -7,8 +7,9 @@ which Python ends with an error.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from contextframe_beam._lazy import lazy_names
 
 if TYPE_CHECKING:
     from contextframe_beam.transforms.batches import FrameBatch, RowBatch
@@ -32,29 +33,13 @@ __all__ = [
     "WriteToLance",
 ]
 
-_HOME_OF = {
-    "CommitReceipt": "receipt",
-    "DeadLetterReport": "dead_letters",
-    "Enrich": "enrich",
-    "Enricher": "enrich",
-    "FrameBatch": "batches",
-    "KeywordEnricher": "enrich",
-    "MapToFrames": "map",
-    "RowBatch": "batches",
-    "ToRecords": "map",
-    "WriteDeadLetters": "dead_letters",
-    "WriteToLance": "lance_sink",
+_HOMES = {
+    "batches": ["FrameBatch", "RowBatch"],
+    "dead_letters": ["DeadLetterReport", "WriteDeadLetters"],
+    "enrich": ["Enrich", "Enricher", "KeywordEnricher"],
+    "lance_sink": ["WriteToLance"],
+    "map": ["MapToFrames", "ToRecords"],
+    "receipt": ["CommitReceipt"],
 }
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
