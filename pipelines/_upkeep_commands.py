@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -90,8 +90,17 @@ def _compact(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) 
 def _cleanup(dataset: str, as_json: bool, storage_option: dict[str, str], **values: Any) -> None:
     from contextframe_beam.cleanup import cleanup
     from contextframe_beam.pipelines._receipt import in_bytes
+    from contextframe_beam.pipelines.ingest import dead_letters_beside
+    from contextframe_beam.transforms.dead_letters import remove_lost_pieces
 
     receipt = cleanup(dataset, storage_options=storage_option, **values)
+    pieces, size = remove_lost_pieces(
+        f"{dead_letters_beside(dataset)}/",
+        values["lost_after"],
+        dry_run=receipt.dry_run,
+        storage_options=storage_option,
+    )
+    receipt = replace(receipt, lost_files=receipt.lost_files + pieces, bytes=receipt.bytes + size)
     if as_json:
         click.echo(json.dumps(asdict(receipt)))
         return

@@ -208,7 +208,12 @@ def new_run_id() -> str:
 
 def default_dead_letters(to: str, run_id: str) -> str:
     """Returns where a run's dead letters go when nothing else is said: beside the dataset."""
-    return f"{str(to).rstrip('/')}.dead-letters/{run_id}.jsonl"
+    return f"{dead_letters_beside(to)}/{run_id}.jsonl"
+
+
+def dead_letters_beside(to: str) -> str:
+    """Returns the folder of the dead letters of all runs into a dataset."""
+    return f"{str(to).rstrip('/')}.dead-letters"
 
 
 def unfinished_run(

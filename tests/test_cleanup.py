@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +17,7 @@ from contextframe_beam import ConfigError, DatasetError, FrameDataset
 from contextframe_beam.cleanup import cleanup
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms._commit import commit_run
-from tests.cli_helpers import assert_error, cli
+from tests.cli_helpers import assert_error, cli, environment
 from tests.pipeline_helpers import (
     EMBED_DIM,
     begin,
@@ -25,7 +27,7 @@ from tests.pipeline_helpers import (
     ids_in,
     write,
 )
-from tests.test_crash import killed
+from tests.test_crash import POINT_VARIABLE, killed
 
 NOTHING = timedelta(0)
 DAY = timedelta(days=1)
@@ -204,6 +206,28 @@ class TestOnTheCommandLine:
         done = cli("cleanup", kb, "--keep", "0s", "--json").json
         assert (done["versions"], done["lost_files"], done["dry_run"]) == (2, 0, False)
         assert cli("cleanup", kb).out.startswith("removed 0 old versions")
+
+    def test_pieces_of_dead_letters_go_as_lost_files_do(self, kb):
+        code = (
+            "import sys; from tests.test_crash import documents, ingest; "
+            "ingest(documents({'id': 1, 'error': 'no'}), sys.argv[1], run_id='lost')"
+        )
+        killed_there = environment(**{POINT_VARIABLE: "before joining letters"})
+        assert subprocess.run([sys.executable, "-c", code, kb], env=killed_there).returncode == -9
+        folder = Path(f"{kb}.dead-letters")
+        (piece,) = folder.glob("*.part")
+        size = piece.stat().st_size
+        letters = folder / "earlier.jsonl"
+        letters.touch()
+        make_old(kb)
+        assert cli("cleanup", kb, "--json").json["lost_files"] == 0
+        assert piece.exists()
+        make_old(folder)
+        told = cli("cleanup", kb, "--json", "--dry-run").json
+        assert (told["lost_files"], told["bytes"]) == (1, size)
+        assert piece.exists()
+        assert cli("cleanup", kb, "--json").json["lost_files"] == 1
+        assert list(folder.iterdir()) == [letters]
 
     def test_what_is_wrong_is_told(self, kb):
         assert_error(cli("cleanup", kb, "--keep", "soon"), 2, "'soon' is no age", "7d")

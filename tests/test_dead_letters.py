@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +247,15 @@ class TestPieces:
         join_pieces(str(letters), pieces)
         assert letters.read_text() == "0\n1\n"
         assert list(letters.parent.iterdir()) == [letters]
+
+    def test_pieces_that_a_run_left_a_week_ago_go_with_the_next_one(self, kb, letters):
+        letters.parent.mkdir()
+        old, young = (Path(f"{pieces_prefix(str(letters), name)}0.part") for name in "ab")
+        for piece in (old, young):
+            piece.touch()
+        os.utime(old, (0, time.time() - 8 * 24 * 3600))
+        run(documents(1, {"id": 2, "error": "no"}), kb, run_id="r", dead_letters=str(letters))
+        assert sorted(letters.parent.iterdir()) == [letters, young]
 
     def test_pieces_of_a_killed_attempt_are_not_joined_and_are_removed(self, kb, letters):
         letters.parent.mkdir()

@@ -144,6 +144,16 @@ class TestRuns:
         (path,) = files.ls(f"{kb}.dead-letters", detail=False)
         assert json.loads(files.cat(path))["item"]["id"] == 2
 
+    def test_pieces_of_dead_letters_that_a_killed_run_left_are_cleaned_up(self, s3, kb, options):  # noqa: F811
+        FrameDataset.create(kb, EMBED_DIM, options)
+        files = s3.filesystem()
+        files.pipe(f"{kb}.dead-letters/r.jsonl.r.0.part", b"half a let")
+        assert cli("cleanup", kb, "--json", *s3.flags).json["lost_files"] == 0
+        flags = ["--lost-after", "0s", "--no-writers", "--json", *s3.flags]
+        receipt = cli("cleanup", kb, *flags).json
+        assert (receipt["lost_files"], receipt["bytes"]) == (1, 10)
+        assert not files.exists(f"{kb}.dead-letters/r.jsonl.r.0.part")
+
     def test_a_json_source_there(self, s3, kb, options, monkeypatch):  # noqa: F811
         for name, value in s3.variables.items():
             monkeypatch.setenv(name, value)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import apache_beam as beam
@@ -19,6 +20,7 @@ import fsspec
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from contextframe_beam.cleanup import KEEP
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.fragments import StorageOptions, is_local
 from contextframe_beam.transforms.batches import FrameBatch, RowBatch
@@ -155,6 +157,7 @@ class _Join:
         # A run without failures does not ask for the right to write to a distant place.
         if found or is_local(self._path):
             remove_pieces(self._path, self._run_id, self._options)
+            remove_lost_pieces(f"{self._path}.", KEEP, storage_options=self._options)
         return DeadLetterReport(self._path, sum(count for _, count in found))
 
 
@@ -212,6 +215,46 @@ def remove_pieces(path: str, run_id: str, storage_options: StorageOptions = None
     filesystem, plain = filesystem_of(pieces_prefix(path, run_id), storage_options)
     for piece in filesystem.glob(f"{glob.escape(plain)}*.part"):
         filesystem.rm(piece)
+
+
+def remove_lost_pieces(
+    prefix: str,
+    lost_after: timedelta,
+    *,
+    dry_run: bool = False,
+    storage_options: StorageOptions = None,
+) -> tuple[int, int]:
+    """Removes pieces of runs that were killed: a run joins its pieces before it is committed.
+
+    Args:
+        prefix: What the addresses of the pieces begin with, such as a folder with a slash.
+        lost_after: Pieces that are younger may be those of a run which is under way.
+        dry_run: Only count.
+        storage_options: Of the dataset.
+
+    Returns:
+        How many pieces there were, and their bytes.
+
+    Raises:
+        DatasetError: they cannot be listed or removed.
+    """
+    try:
+        filesystem, plain = filesystem_of(f"{prefix}*", storage_options)
+    except (ImportError, ValueError):
+        return 0, 0  # nor could anything be written there
+    before = datetime.now(timezone.utc) - lost_after
+    count = size = 0
+    try:
+        for piece in filesystem.glob(f"{glob.escape(plain.removesuffix('*'))}*.part"):
+            if filesystem.modified(piece) <= before:
+                count, size = count + 1, size + int(filesystem.size(piece) or 0)
+                if not dry_run:
+                    filesystem.rm_file(piece)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot clean up {prefix}*.part: {error.strerror or error}; check permissions there"
+        ) from error
+    return count, size
 
 
 def pieces_prefix(path: str, run_id: str) -> str:
