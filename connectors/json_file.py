@@ -232,11 +232,13 @@ class JSONFileConnector(BaseConnector):
         size = 0
         for info in found:
             if info.path.endswith(_LINE_SUFFIXES):
-                blocks = -(-info.size // BLOCK_BYTES)
+                blocks = max(-(-info.size // BLOCK_BYTES), 1)
                 if info.path.endswith(".gz"):
                     blocks = 1
-                params = {"file": _packed(info), "block_bytes": BLOCK_BYTES}
-                yield Partition(_shown(info.path), params), max(blocks, 1)
+                # All of one size: with a short one at the end of each file, and blocks given out in
+                # turn, one of two workers would get all that are long.
+                params = {"file": _packed(info), "block_bytes": max(-(-info.size // blocks), 1)}
+                yield Partition(_shown(info.path), params), blocks
                 continue
             if group and (len(group) == _FILES_IN_A_GROUP or size + info.size > _GROUP_BYTES):
                 yield _grouped(group), 1

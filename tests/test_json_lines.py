@@ -61,6 +61,18 @@ def test_a_large_file_is_several_blocks_and_pages_of_bounded_length(tmp_path):
     assert [item["n"] for page in pages for item in page.items] == list(range(300_000))
 
 
+def test_blocks_of_a_file_are_of_one_size_so_that_workers_who_take_turns_get_the_same(tmp_path):
+    line = b'{"text": "%s"}\n' % (b"x" * 1000)
+    connector = lines_of(tmp_path, line * (_jsonl.BLOCK_BYTES * 11 // 10 // len(line)))
+    counts = [0]
+    for page in Source(connector).pages():
+        counts[-1] += len(page.items)
+        if page.partition and page.finished:
+            counts.append(0)
+    first, second = counts[:2]
+    assert abs(first - second) <= 1
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
