@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import fcntl
 import hashlib
-import importlib
 import logging
 import os
 import queue
@@ -44,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     given = _parsed(sys.argv[1:] if arguments is None else arguments)
     os.dup2(2, 1)  # Beam's pools give a pipe here that nobody reads
     collect_seldom()
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("contextframe_beam").setLevel(logging.INFO)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.ERROR)
+    logging.getLogger("contextframe_beam").setLevel(logging.INFO)  # and Beam's imports warn
     info = _provisioned(given)
     folder = _new_folder()
     os.environ.update(_environment(given, info, folder))
@@ -101,19 +100,15 @@ def _endpoint(given: argparse.Namespace, info: Any, name: str) -> str:
     return str(getattr(info, f"{name}_endpoint").url or getattr(given, f"{name}_endpoint"))
 
 
-def _grpc() -> Any:
-    # Not before a worker runs: Beam logs while it is imported, and gRPC has no types.
-    return importlib.import_module("grpc")
-
-
 def _channel(address: str, worker_id: str) -> Any:
+    import grpc
     from apache_beam.runners.worker.channel_factory import GRPCChannelFactory
     from apache_beam.runners.worker.worker_id_interceptor import WorkerIdInterceptor
 
     channel = GRPCChannelFactory.insecure_channel(
         address, [("grpc.max_receive_message_length", -1)]
     )
-    return _grpc().intercept_channel(channel, WorkerIdInterceptor(worker_id))
+    return grpc.intercept_channel(channel, WorkerIdInterceptor(worker_id))
 
 
 def _provisioned(given: argparse.Namespace) -> Any:
@@ -193,6 +188,7 @@ def _refuse_all_work(given: argparse.Namespace, info: Any, error: Exception) -> 
 
     Engines wait for ever for a worker of a pool that does not come, and would tell nobody why.
     """
+    import grpc
     from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
     if not isinstance(error, CommitError):
@@ -202,7 +198,7 @@ def _refuse_all_work(given: argparse.Namespace, info: Any, error: Exception) -> 
     answers: queue.Queue[Any] = queue.Queue()
     with _channel(_endpoint(given, info, "control"), given.id) as channel:
         stub = beam_fn_api_pb2_grpc.BeamFnControlStub(channel)
-        with contextlib.suppress(_grpc().RpcError):  # how an engine that has failed says goodbye
+        with contextlib.suppress(grpc.RpcError):  # how an engine that has failed says goodbye
             for request in stub.Control(iter(answers.get, None)):
                 answers.put(
                     beam_fn_api_pb2.InstructionResponse(

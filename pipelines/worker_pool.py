@@ -6,10 +6,10 @@ machine and installs no packages; the protocol and the handling of processes are
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
 from apache_beam.portability.api import beam_fn_api_pb2_grpc
 from apache_beam.runners.worker.worker_pool_main import (
     BeamFnExternalWorkerPoolServicer,
@@ -32,7 +32,6 @@ def serve(program: str, host: str, port: int) -> Iterator[str]:
     Raises:
         ConfigError: it cannot listen there.
     """
-    grpc = importlib.import_module("grpc")  # which has no types
     server = grpc.server(thread_pool_executor.shared_unbounded_instance())
     pool = BeamFnExternalWorkerPoolServicer(use_process=True, container_executable=program)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
