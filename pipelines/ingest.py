@@ -13,28 +13,27 @@ if __name__ == "__main__":  # first of all, because Beam logs while it is import
 
     main(["ingest", *sys.argv[1:]])
 
-import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions
-
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.kinds import IncrementalConnector
 from contextframe_beam.connectors.read import ReadFromConnector
 from contextframe_beam.connectors.source import Chosen, Source
-from contextframe_beam.errors import CommitError, ConcurrentRunError, ConfigError
-from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
+from contextframe_beam.errors import ConfigError
+from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION
 from contextframe_beam.pipelines import _backfill
-from contextframe_beam.pipelines._staging import RequireStaged, staged_options
-from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
-from contextframe_beam.state import SourceState, read_states
-from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
-from contextframe_beam.transforms._commit import committed_receipt
+from contextframe_beam.pipelines._job import Job, TemplateWritten, partitions_of, state_of
+from contextframe_beam.state import SourceState
+from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
 from contextframe_beam.transforms.enrich import Enricher
 
-
-class TemplateWritten(CommitError):
-    """The job was only described, as the launcher of a Dataflow template asks with its options."""
+__all__ = [
+    "TemplateWritten",
+    "default_dead_letters",
+    "ingest",
+    "new_run_id",
+    "unfinished_run",
+]
 
 
 def ingest(
@@ -91,17 +90,25 @@ def ingest(
         UnknownCommitError: the object store does not tell whether the run was committed.
         ContextFrameError: whatever else went wrong; the dataset is as it was.
     """
-    run_id = run_id or new_run_id()
-    sync_kwargs, bounds = dict(sync_kwargs or {}), bounds or Bounds()
-    is_bounded = bool(bounds.given)
-    done = committed_receipt(to, run_id, storage_options)
+    run_id, bounds = run_id or new_run_id(), bounds or Bounds()
+    job = Job(
+        connector=connector,
+        to=to,
+        mode=mode,
+        enrichers=enrichers,
+        workers=workers,
+        runner=runner,
+        beam_args=beam_args,
+        # What these do not read is gone, so they must not read changes only.
+        full=full or mode in ("overwrite", "mirror"),
+        max_failures=max_failures,
+        embed_dim=embed_dim,
+        storage_options=storage_options,
+        storage_version=storage_version,
+        sync_kwargs=dict(sync_kwargs or {}),
+    )
+    done = job.committed(run_id)
     if done is not None:
-        state = _state_of(connector, to, sync_kwargs, storage_options)
-        if state is None or state.run(run_id) is None:
-            raise ConfigError(
-                f"the run {run_id} of {to} read another source than {connector.name} as it is "
-                "asked for now, and a run id is used once in a dataset; give another one"
-            )
         return done
     every = None if commit_every is None else _backfill.Every.of(commit_every)
     if every is not None and mode not in _backfill.MODES:
@@ -109,96 +116,64 @@ def ingest(
             f"with the mode {mode} a source is committed as a whole, so commit-every cannot be "
             f"given; it goes with {' and '.join(_backfill.MODES)}"
         )
-    pipeline_options(runner, workers, beam_args)  # refuses wrong ones before anything is read
+    job.options()  # refuses wrong ones before anything is read
     letters = dead_letters or default_dead_letters(to, run_id)
-    # What these do not read is gone, so they must not read changes only.
-    full = full or mode in ("overwrite", "mirror")
-    state = _state_of(connector, to, sync_kwargs, storage_options)
-    resume_from = dict(state.partitions) if state is not None and not full else {}
+    known = job.state()
+    resume_from = {} if job.full else partitions_of(known)
     if isinstance(connector, IncrementalConnector):
         resume_from = connector.reconciled(resume_from)
-    last = _last_run(state)
-
-    def require_known_state() -> None:
-        # A sink takes what it finds for what the run knows. So what was committed, or rolled back,
-        # between the look at the state and the making of the sink is for us to notice.
-        now = _state_of(connector, to, sync_kwargs, storage_options)
-        if every is None:
-            same = full or _partitions(now) == _partitions(state)
-        else:
-            same = _last_run(now) == last
-        if not same:
-            raise ConcurrentRunError(
-                f"what {to} says about how far {connector.name} was read has changed since this "
-                "run looked at it, so another run was committed or undone; nothing of this one "
-                "was committed, run it again"
-            )
-
-    def run_once(run_id: str, letters: str, chosen: Chosen | None = None) -> CommitReceipt:
-        nonlocal last
-        sink = WriteToLance(
-            to,
-            mode=mode,
-            run_id=run_id,
-            embed_dim=embed_dim,
-            storage_options=storage_options,
-            storage_version=storage_version,
-            max_failures=max_failures,
-            dead_letters=letters,
-        )
-        require_known_state()
-        source = ReadFromConnector(connector, full, resume_from, bounds, chosen, **sync_kwargs)
-        # Anew each time, because a runner changes the options that it is given.
-        options = pipeline_options(runner, workers, beam_args)
-        pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
-        pages = pipeline | "Read" >> source
-        staged = staged_options(options)
-        if staged:
-            pages = pages | "RequireStaged" >> beam.ParDo(RequireStaged(list(staged)))
-        frames = pages | "Map" >> MapToFrames(connector)
-        if enrichers:
-            frames = frames | "Enrich" >> Enrich(enrichers)
-        frames | "WriteToLance" >> sink
-        run_to_end(pipeline, workers)
-        receipt = committed_receipt(to, run_id, storage_options)
-        if receipt is None and options.view_as(GoogleCloudOptions).template_location:
-            raise TemplateWritten(
-                f"run {run_id} is described and not run yet; it is committed when Dataflow has run "
-                "the job"
-            )
-        if receipt is None:
-            raise CommitError(
-                f"the pipeline ended, but {to} does not hold run {run_id}; run it again and look "
-                "into the runner's log"
-            )
-        last = run_id
-        return replace(receipt, already_committed=False)
-
-    def keep(receipt: CommitReceipt) -> CommitReceipt:
-        if isinstance(connector, IncrementalConnector):
-            now = _partitions(_state_of(connector, to, sync_kwargs, storage_options))
-            if not is_bounded or now != _partitions(state):
-                connector.committed(now)
-        return receipt
-
     if every is None:
-        return keep(run_once(run_id, letters))
-    arguments = _backfill.arguments_of(bounds, mode, full)
-    progress = _backfill.Progress.of(state, bounds, mode, full)
+        receipt = job.run(
+            run_id,
+            letters,
+            ReadFromConnector(connector, job.full, resume_from, bounds, **job.sync_kwargs),
+            lambda now: job.full or partitions_of(now) == partitions_of(known),
+        )
+    else:
+        receipt = _run_by_parts(job, run_id, letters, every, known, resume_from, bounds)
+    if isinstance(connector, IncrementalConnector):
+        now = partitions_of(job.state())
+        if not bounds.given or now != partitions_of(known):
+            connector.committed(now)
+    return receipt
+
+
+def _run_by_parts(
+    job: Job,
+    run_id: str,
+    letters: str,
+    every: _backfill.Every,
+    known: SourceState | None,
+    resume_from: dict[str, Any],
+    bounds: Bounds,
+) -> CommitReceipt:
+    """Commits as the run goes on, from where one with the same arguments has ended."""
+    arguments = _backfill.arguments_of(bounds, job.mode, job.full)
+    progress = _backfill.Progress.of(known, bounds, job.mode, job.full)
     bounds = _backfill.bounds_of(progress, bounds)
     if progress is None:
         progress = _backfill.begun(run_id, arguments, bounds)
-    source = Source(connector, sync_kwargs, full, resume_from, bounds=bounds)
-    connector.ensure_authenticated()
+    last = _last_run(known)
+
+    def run_part(run_id: str, number: int, chosen: Chosen) -> CommitReceipt:
+        nonlocal last
+        receipt = job.run(
+            run_id,
+            _backfill.letters_of(letters, number),
+            ReadFromConnector(
+                job.connector, job.full, resume_from, bounds, chosen, **job.sync_kwargs
+            ),
+            lambda now: _last_run(now) == last,
+        )
+        last = run_id
+        return receipt
+
+    source = Source(job.connector, job.sync_kwargs, job.full, resume_from, bounds=bounds)
+    job.connector.ensure_authenticated()
     parts = list(source.parts())
-    receipt = _backfill.run_backfill(
-        parts,
-        every,
-        replace(progress, run_id=run_id),
-        lambda one, number, chosen: run_once(one, _backfill.letters_of(letters, number), chosen),
-        source.reached,
+    return _backfill.run_backfill(
+        parts, every, replace(progress, run_id=run_id), run_part, source.reached
     )
-    return keep(receipt)
 
 
 def new_run_id() -> str:
@@ -237,26 +212,10 @@ def unfinished_run(
         storage_options: Of the dataset.
         sync_kwargs: Arguments of the connector's `sync_documents`.
     """
-    state = _state_of(connector, to, sync_kwargs or {}, storage_options)
+    state = state_of(connector, to, sync_kwargs or {}, storage_options)
     progress = _backfill.Progress.of(state, bounds or Bounds(), mode, full)
     return None if progress is None else progress.run_id
 
 
-def _state_of(
-    connector: BaseConnector,
-    to: str,
-    sync_kwargs: Mapping[str, Any],
-    storage_options: Mapping[str, str] | None,
-) -> SourceState | None:
-    dataset = open_dataset(to, storage_options)
-    if dataset is None:
-        return None
-    return read_states(dataset).get(connector.source_id(sync_kwargs))
-
-
 def _last_run(state: SourceState | None) -> str | None:
     return state.runs[-1].run_id if state is not None and state.runs else None
-
-
-def _partitions(state: SourceState | None) -> dict[str, Any]:
-    return dict(state.partitions) if state is not None else {}
