@@ -88,7 +88,8 @@ def wait_until(condition: Callable[[], object], process: Any = None) -> None:
 
 def without_progress(text: str) -> str:
     """Leaves out the lines that a run prints every few seconds, which a slow machine gets to."""
-    return re.sub(r"^[\w.-]+: [^\n]*, (?:\d+:)?\d+:\d\d\n", "", text, flags=re.MULTILINE)
+    line = r"^[\w.-]+(?: on \w+)?: [^\n]*, (?:\d+:)?\d+:\d\d\n"
+    return re.sub(line, "", text, flags=re.MULTILINE)
 
 
 def assert_error(result: Result, code: int, *parts: str) -> None:

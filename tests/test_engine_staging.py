@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_helpers import Result, assert_error, cli, cli_process, environment
+from tests.cli_helpers import Result, assert_error, cli, cli_process, environment, without_progress
 from tests.engines import Engines, Running, each_engine, engine, engines, free_port, program
 from tests.engines import worker_pool as beams_own_pool
 from tests.pipeline_helpers import texts_in
@@ -222,7 +222,7 @@ class TestWhatIsNotThere:
             without_library = self.run(package, folder, engines, to, sent)
         assert_error(lacking, 1, "the workers have no module vault_plugin", "--setup_file")
         assert without_library.code == 1
-        said = without_library.err
+        said = without_progress(without_library.err)
         assert said.startswith("Error: packages of the job cannot be installed on a worker:"), said
         assert "No matching distribution found for vault_library" in said
         assert not (folder / "kb.lance").exists()

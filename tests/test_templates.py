@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -71,30 +68,3 @@ def test_a_misspelt_template_is_told_the_nearest(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert_error(cli("templates", "write", "cron", tmp_path / "file"), 2, "cannot write to")
-
-
-@pytest.mark.soak
-def test_the_wheel_hands_them_out_where_there_is_no_checkout(tmp_path: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
-    subprocess.run(build, check=True)
-    (wheel,) = tmp_path.glob("contextframe_beam-*.whl")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    # Only what the command imports; all of Beam would take minutes and prove nothing more.
-    needed = ["click", "orjson", "pyarrow", "numpy", "rich", "pylance", "xxhash", "PyYAML"]
-    constraints = ["--constraint", ROOT / "constraints.txt"]
-    subprocess.run([*pip, "--python", python, "install", *constraints, *needed], check=True)
-    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
-    command = tmp_path / "venv" / "bin" / "contextframe-beam"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    for name in NAMES:
-        folder = tmp_path / name
-        subprocess.run(
-            [command, "templates", "write", name, folder],
-            check=True,
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-        )
-        assert files_in(folder) == sorted(find_template(name).files)
