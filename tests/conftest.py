@@ -1,7 +1,8 @@
-"""For every test: the same examples of properties on each run without time limits, and no secrets
-of the tests before it."""
+"""For every test: the same examples of properties on each run and no limits of time, no secrets of
+the tests before it, and a place for a dataset."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,3 +30,9 @@ def _words_are_no_secrets() -> Iterator[None]:
     secrets._plain_forms = tuple(
         pair for pair in secrets._plain_forms if pair[0].strip("\"'") not in words
     )
+
+
+@pytest.fixture
+def kb(tmp_path: Path) -> Path:
+    """Gives the path of a dataset that is not there yet."""
+    return tmp_path / "kb.lance"

@@ -30,7 +30,7 @@ from contextframe_beam.transforms import (
     MapToFrames,
     WriteToLance,
 )
-from contextframe_beam.transforms._commit import Run
+from contextframe_beam.transforms._commit import Run, commit_run
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.batches import encode_batch
@@ -230,6 +230,7 @@ def data_files(to: Path | str) -> set[str]:
 
 
 SOURCE = SourceInfo("0123456789abcdef", "documents", {"connector": "documents"})
+OTHER = SourceInfo("fedcba9876543210", "others", {})
 
 
 def begin(to: Path | str, run_id: str = "run-1", mode: str = "upsert", **options: Any) -> Run:
@@ -276,6 +277,14 @@ def write(
     writer.process(encode_batch(batch, run.embed_dim))
     ((_, written),) = (element.value for element in writer.finish_bundle())
     return written
+
+
+def commit(
+    to: Path | str, *records: Any, run_id: str = "run-1", mode: str = "upsert", **what: Any
+) -> CommitReceipt:
+    """Runs all steps of a run by hand."""
+    started = begin(to, run_id, mode)
+    return commit_run(started, write(started, *records, **what))
 
 
 def document(name: Any, text: str | None = None, **fields: Any) -> FrameRecord:

@@ -179,11 +179,6 @@ def notes(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
-
-
-@pytest.fixture
 def stored(docs: Path, kb: Path) -> Path:
     assert cli("ingest", "json", "--directory", docs, "--to", kb).code == 0
     return kb

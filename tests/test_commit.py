@@ -38,10 +38,12 @@ from contextframe_beam.transforms._commit import commit_run, committed_receipt
 from tests.pipeline_helpers import (
     EACH_BUNDLE_TWICE,
     EMBED_DIM,
+    OTHER,
     SOURCE,
     Documents,
     PlainDocuments,
     begin,
+    commit,
     data_files,
     document,
     documents,
@@ -50,19 +52,6 @@ from tests.pipeline_helpers import (
     texts_in,
     write,
 )
-
-OTHER = SourceInfo("fedcba9876543210", "others", {})
-
-
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
-
-
-def commit(to: Path, *records: Any, run_id: str = "run-1", mode: str = "upsert", **what: Any):
-    """Runs all steps of a run by hand."""
-    started = begin(to, run_id, mode)
-    return commit_run(started, write(started, *records, **what))
 
 
 def add_foreign(to: Path, *names: Any) -> None:

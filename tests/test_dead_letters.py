@@ -35,11 +35,6 @@ from tests.pipeline_helpers import (
 
 
 @pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
-
-
-@pytest.fixture
 def letters(tmp_path: Path) -> Path:
     return tmp_path / "letters" / "failed.jsonl"
 

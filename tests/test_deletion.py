@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +16,6 @@ from contextframe_beam.record import uuid_of
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._written import Written
 from tests.pipeline_helpers import EMBED_DIM, EVERY_WAY, begin, document, ids_in, run, write
-
-
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
 
 
 class Changes(BaseConnector):

@@ -33,11 +33,6 @@ from tests.pipeline_helpers import (
 )
 
 
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
-
-
 def version_of(name: Any, at: str | None, text: str | None = None, **fields: Any) -> FrameRecord:
     return document(name, text or f"of {at}", timestamp=at, **fields)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,11 +22,6 @@ from tests.pipeline_helpers import (
     ids_in,
     run,
 )
-
-
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
 
 
 def written(read: int, failed: int) -> Written:

@@ -36,11 +36,6 @@ from tests.pipeline_helpers import (
 )
 
 
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
-
-
 def write_records(to: Path, records: list[FrameRecord], **options: Any) -> CommitReceipt:
     pipeline = new_pipeline()
     return finish(pipeline, pipeline | beam.Create(records) | sink(to, **options), to)

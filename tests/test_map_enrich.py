@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -31,11 +30,6 @@ from tests.pipeline_helpers import (
 
 #: What a mapper does with an item, by the item itself.
 ITEMS = st.lists(st.sampled_from(["good", "raises", "none", "dict", "exit"]))
-
-
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
 
 
 def odd_mapper(item: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lance
 import pytest
@@ -17,8 +17,10 @@ from contextframe_beam.transforms import _unchanged
 from contextframe_beam.transforms._commit import commit_run
 from tests.pipeline_helpers import (
     EVERY_WAY,
+    OTHER,
     SOURCE,
     begin,
+    commit,
     document,
     documents,
     ids_in,
@@ -27,17 +29,7 @@ from tests.pipeline_helpers import (
     write,
 )
 
-OTHER = SourceInfo("fedcba9876543210", "others", {})
-
-
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
-
-
-def commit(to: Path, *records: Any, run_id: str, mode: str = "mirror", **what: Any):
-    started = begin(to, run_id, mode)
-    return commit_run(started, write(started, *records, **what))
+mirror = partial(commit, mode="mirror")
 
 
 class TestInPipelines:
@@ -74,37 +66,37 @@ class TestInPipelines:
         assert receipt.kept == "1 item failed"
 
     def test_records_without_a_connector_mirror_nothing(self, kb):
-        commit(kb, 1, 2, run_id="first", source=SOURCE)
+        mirror(kb, 1, 2, run_id="first", source=SOURCE)
         started = begin(kb, "second", "mirror")
         written = write(started, 3, source=SourceInfo("records", "records"))
         assert "belong to no source" in commit_run(started, written).kept
         assert ids_in(kb) == ["1", "2", "3"]
 
     def test_a_run_that_was_not_complete_deletes_nothing_but_what_it_was_told_to(self, kb):
-        commit(kb, 1, 2, 3, run_id="first")
-        receipt = commit(kb, 2, Deletion("doc:3"), run_id="second", partial="--limit 1 was given")
+        mirror(kb, 1, 2, 3, run_id="first")
+        receipt = mirror(kb, 2, Deletion("doc:3"), run_id="second", partial="--limit 1 was given")
         assert (ids_in(kb), receipt.rows_deleted) == (["1", "2"], 1)
         assert receipt.kept == "--limit 1 was given"
 
     def test_the_reason_stays_with_the_run(self, kb):
-        commit(kb, 1, run_id="first", partial="a filter")
+        mirror(kb, 1, run_id="first", partial="a filter")
         (state,) = FrameDataset.open(str(kb)).states()
         assert state.runs[-1].kept == "a filter"
-        assert commit(kb, 1, run_id="first").kept == "a filter"
+        assert mirror(kb, 1, run_id="first").kept == "a filter"
 
     def test_a_doubled_row_of_an_append_is_gone_afterwards(self, kb):
-        commit(kb, 1, 2, run_id="first")
-        commit(kb, 1, run_id="second", mode="append")
-        receipt = commit(kb, 1, 2, run_id="third")
+        mirror(kb, 1, 2, run_id="first")
+        mirror(kb, 1, run_id="second", mode="append")
+        receipt = mirror(kb, 1, 2, run_id="third")
         assert (ids_in(kb), receipt.rows_deleted) == (["1", "2"], 1)
 
     def test_rows_that_nobody_could_look_up_are_written_again_with_the_same_result(
         self, kb, monkeypatch
     ):
-        commit(kb, 1, 2, 3, run_id="first")
+        mirror(kb, 1, 2, 3, run_id="first")
         monkeypatch.setattr(_unchanged, "MAX_DIGESTS", 0)
         monkeypatch.setattr(_unchanged, "FEW_DIGESTS", 0)
-        receipt = commit(kb, 1, 3, 4, run_id="second")
+        receipt = mirror(kb, 1, 3, 4, run_id="second")
         assert (receipt.rows_written, receipt.rows_replaced, receipt.rows_deleted) == (3, 2, 1)
         assert ids_in(kb) == ["1", "3", "4"]
 
@@ -128,7 +120,7 @@ class TestMeanwhile:
     @pytest.mark.parametrize("meanwhile", [compact, index_keys])
     def test_housekeeping_changes_nothing(self, kb, meanwhile):
         for number in range(4):
-            commit(kb, *range(3 * number, 3 * number + 3), run_id=f"{number}", mode="upsert")
+            mirror(kb, *range(3 * number, 3 * number + 3), run_id=f"{number}", mode="upsert")
         started = begin(kb, "mirror", "mirror")
         written = write(started, 0, 1, document(4, "new"), 7, 11, 12)
         meanwhile(kb)
@@ -137,25 +129,25 @@ class TestMeanwhile:
         assert (receipt.rows_unchanged, receipt.rows_deleted) == (4, 7)
 
     def test_what_another_source_brought_is_left_to_it(self, kb):
-        commit(kb, 1, 2, 3, run_id="first")
+        mirror(kb, 1, 2, 3, run_id="first")
         started = begin(kb, "mirror", "mirror")
         written = write(started, 1)
-        commit(kb, 8, 9, run_id="others", mode="upsert", source=OTHER)
+        mirror(kb, 8, 9, run_id="others", mode="upsert", source=OTHER)
         compact(kb)
         commit_run(started, written)
         assert ids_in(kb) == ["1", "8", "9"]
 
     def test_a_document_that_another_source_took_over_is_left_to_it(self, kb):
-        commit(kb, 1, 2, 3, run_id="first")
+        mirror(kb, 1, 2, 3, run_id="first")
         started = begin(kb, "mirror", "mirror")
         written = write(started, document(1, "new"))
-        commit(kb, document(2, "others'"), run_id="others", mode="upsert", source=OTHER)
+        mirror(kb, document(2, "others'"), run_id="others", mode="upsert", source=OTHER)
         commit_run(started, written)
         assert texts_in(kb) == {"1": "new", "2": "others'"}
 
     def test_a_rollback_is_noticed(self, kb):
-        commit(kb, 1, 2, run_id="first")
-        commit(kb, 1, run_id="second")
+        mirror(kb, 1, 2, run_id="first")
+        mirror(kb, 1, run_id="second")
         started = begin(kb, "mirror", "mirror")
         written = write(started, 1)
         lance.dataset(str(kb), version=1).restore()
@@ -164,7 +156,7 @@ class TestMeanwhile:
         assert ids_in(kb) == ["1", "2"]
 
     def test_two_mirrors_of_one_source_do_not_mix(self, kb):
-        commit(kb, 1, 2, 3, run_id="first")
+        mirror(kb, 1, 2, 3, run_id="first")
         slow, quick = begin(kb, "slow", "mirror"), begin(kb, "quick", "mirror")
         written = write(slow, 1)
         commit_run(quick, write(quick, 1, 2))

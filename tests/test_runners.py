@@ -46,11 +46,6 @@ from tests.pipeline_helpers import (
 )
 
 
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
-
-
 class TestOptions:
     @pytest.mark.parametrize("name", ["DirectRunner", "FnApiRunner", "apache_beam.DirectRunner"])
     def test_the_local_runner_is_always_the_same(self, name):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import lance
@@ -36,11 +35,6 @@ from tests.pipeline_helpers import (
     texts_in,
     write,
 )
-
-
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    return tmp_path / "kb.lance"
 
 
 class Records(BaseConnector):
