@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import lance
 import pytest
 
@@ -14,7 +18,7 @@ from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.schema import OWN_COLUMNS
 from contextframe_beam.state_edit import reset_state
 from contextframe_beam.transforms._commit import commit_run
-from tests.cli_helpers import assert_error, cli
+from tests.cli_helpers import assert_error, cli, start, wait_until
 from tests.pipeline_helpers import EMBED_DIM, begin, document, documents, write
 from tests.s3_faults import Fault, FaultyProxy
 from tests.s3_server import S3Server, s3  # noqa: F401
@@ -202,3 +206,44 @@ class TestRuns:
         (after,) = FrameDataset.open(kb, storage_options=options).states()
         assert len(after.runs) == len(state.runs) + fault.after
         assert sorted(read(kb, options)) == ["0", "1", "2"]
+
+
+class TestKilled:
+    @pytest.mark.parametrize(
+        ("number", "arrives"),
+        [
+            pytest.param(2, True, id="compaction, arrives"),
+            pytest.param(2, False, id="compaction, is lost", marks=pytest.mark.soak),
+            pytest.param(1, True, id="numbers for it, arrive", marks=pytest.mark.soak),
+            pytest.param(1, False, id="numbers for it, are lost", marks=pytest.mark.soak),
+        ],
+    )
+    def test_a_compaction_that_is_killed_while_the_store_has_its_commit(
+        self, proxy, kb, options, number, arrives
+    ):
+        texts, version = read(kb, options), FrameDataset.open(kb, storage_options=options).version
+        asked, killed = threading.Event(), threading.Event()
+        commits = 0
+
+        def decide(request):
+            nonlocal commits
+            commits += is_commit(request)
+            if not is_commit(request) or commits != number:
+                return None
+            asked.set()
+            assert killed.wait(60)
+            return None if arrives else CUT
+
+        proxy.fault = decide
+        flags = S3Server(proxy.upstream).flags
+        process = start("compact", kb, *flags, "--storage-option", f"endpoint={proxy.endpoint}")
+        wait_until(asked.is_set, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        killed.set()
+        made = version + number - (not arrives)
+        wait_until(lambda: FrameDataset.open(kb, storage_options=options).version == made)
+        heal(proxy)
+        assert read(kb, options) == texts
+        assert compact(kb, storage_options=options).fragments_after == 1
+        assert read(kb, options) == texts

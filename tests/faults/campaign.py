@@ -209,12 +209,29 @@ class Campaign:
                 jobs.append(self._some_time(self._housekeeping("compact", is_alone=False)))
         self._do(*jobs, lives_on=True)
         if kind in ("compact", "cleanup"):
-            self._remove_tags()
-            (outcome,) = self._do(self._housekeeping(kind, is_alone=True), quiet=True)
-            assert outcome.code == 0, f"{kind} failed: {outcome.err}"
+            self._keep_house_well(kind)
+        self._succeed()
+
+    def kill_house(self) -> None:
+        """Housekeeping that is killed, again and again after runs, and at last some that is not."""
+        for _ in range(self._chance.randint(1, 4)):
+            self._evolve()
+            self._succeed()
+            kind = self._chance.choice(["compact"] * 4 + ["cleanup", "rollback", "state reset"])
+            self._do(self._jobs.deadly(self._housekeeping(kind, is_alone=True)))
+        for kind in ("compact", "cleanup"):
+            self._keep_house_well(kind)
+        self._succeed()
+
+    def _keep_house_well(self, kind: str) -> None:
+        """Does housekeeping that must succeed, and must leave nothing to do."""
+        self._remove_tags()
+        (outcome,) = self._do(self._housekeeping(kind, is_alone=True), quiet=True)
+        assert outcome.code == 0, f"{kind} failed: {outcome.err}"
         if kind == "cleanup":
             assert not self._lost_files(), f"cleanup left {self._lost_files()}"
-        self._succeed()
+        elif self._place.folder:
+            assert len(self._open().lance.get_fragments()) == 1, "it is not compact"
 
     def _housekeeping(self, kind: str, is_alone: bool) -> Job:
         if kind == "rollback":
@@ -312,7 +329,9 @@ class Campaign:
             outcomes = self._run(jobs, living)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.killed:
-                self.tally.kill(action_of(job), outcome.phase)
+                action = action_of(job)
+                is_house = action in OF_HOUSEKEEPING
+                self.tally.kill(f"{action}: {outcome.phase}" if is_house else action, outcome.phase)
         self._settle(list(jobs), outcomes)
         if self._place.folder and not is_starved:
             self._require_good_end(jobs, outcomes, lost)
@@ -391,6 +410,7 @@ _STEPS: dict[str, Callable[[Campaign], None]] = {
     "commit twice": Campaign.commit_twice,
     "fill disk": Campaign.fill_disk,
     "keep house": Campaign.keep_house,
+    "kill house": Campaign.kill_house,
     "two workers": Campaign.workers,
 }
 
@@ -402,7 +422,8 @@ KINDS = {
     "meet": 4,
     "commit twice": 2,
     "fill disk": 1,
-    "keep house": 7,
+    "keep house": 5,
+    "kill house": 4,
     "two workers": 1,
 }
 
@@ -413,7 +434,8 @@ S3_KINDS = {
     "kill parts": 1,
     "meet": 3,
     "commit twice": 2,
-    "keep house": 4,
+    "keep house": 3,
+    "kill house": 2,
 }
 
 

@@ -20,7 +20,7 @@ _PASSAGES = {
     "states": 2,
     "commit": 2,
     "receipt": 2,
-    "own commit": 4,
+    "own commit": 2,
     "indices": 2,
 }
 
@@ -105,9 +105,8 @@ class Jobs:
     def deadly(self, job: Job, among: list[str] | None = None) -> Job:
         """Returns the job with the moment at which it is killed."""
         action = action_of(job)
-        if among is None and self._chance.random() < 0.35:
-            share = 0.5 if action in OF_HOUSEKEEPING else 1.1
-            return replace(job, kill_after=self._chance.uniform(0.1, share) * self.seconds)
+        if among is None and action not in OF_HOUSEKEEPING and self._chance.random() < 0.35:
+            return replace(job, kill_after=self._chance.uniform(0.1, 1.1) * self.seconds)
         point = self._chance.choice(among or OF_HOUSEKEEPING.get(action, OF_RUNS))
         # A commit takes some milliseconds, and more on a store; other steps longer.
         longest = self._chance.choice([0.004, 0.03] + [0.6] * (self._place.proxy is not None))
