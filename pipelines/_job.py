@@ -17,7 +17,7 @@ from contextframe_beam.pipelines._staging import RequireStaged, staged_options
 from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
 from contextframe_beam.state import SourceState, read_states
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
-from contextframe_beam.transforms._commit import committed_receipt
+from contextframe_beam.transforms._earlier import committed_receipt
 from contextframe_beam.transforms.enrich import Enricher
 
 

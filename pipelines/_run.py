@@ -240,7 +240,7 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
 
 
 def _receipt(job: Job) -> CommitReceipt | None:
-    from contextframe_beam.transforms._commit import committed_receipt
+    from contextframe_beam.transforms._earlier import committed_receipt
 
     return committed_receipt(job.to, job.run_id, job.storage_options)
 

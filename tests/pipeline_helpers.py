@@ -30,8 +30,9 @@ from contextframe_beam.transforms import (
     MapToFrames,
     WriteToLance,
 )
-from contextframe_beam.transforms._commit import Run, commit_run
+from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._failures import FailureLimit
+from contextframe_beam.transforms._plan import Run
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.batches import encode_batch
 from contextframe_beam.transforms.lance_sink import _WriteFragmentsDoFn, begin_run

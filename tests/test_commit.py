@@ -34,7 +34,8 @@ from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.schema import FORMAT_COLUMNS
 from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, read_states
 from contextframe_beam.transforms import CommitReceipt, _commit
-from contextframe_beam.transforms._commit import commit_run, committed_receipt
+from contextframe_beam.transforms._commit import commit_run
+from contextframe_beam.transforms._earlier import committed_receipt
 from tests.pipeline_helpers import (
     EACH_BUNDLE_TWICE,
     EMBED_DIM,

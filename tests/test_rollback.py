@@ -21,7 +21,8 @@ from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import frame_schema
 from contextframe_beam.state import ANCHOR_KEY, state_rows
 from contextframe_beam.transaction import ConflictError, commit_update
-from contextframe_beam.transforms._commit import commit_run, committed_receipt
+from contextframe_beam.transforms._commit import commit_run
+from contextframe_beam.transforms._earlier import committed_receipt
 from tests.cli_helpers import assert_error, cli
 from tests.pipeline_helpers import (
     EMBED_DIM,

@@ -7,110 +7,67 @@ run is in the dataset once whenever a call reports success.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
-from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
 
-from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.dataset import adopt
 from contextframe_beam.errors import (
     CommitError,
     ConcurrentRunError,
     ContextFrameError,
     DatasetError,
-    SchemaError,
     UnknownCommitError,
 )
 from contextframe_beam.fragments import (
-    Destination,
-    StorageOptions,
     WrittenFragment,
     check_files,
     delete_files,
     open_dataset,
     write_rows,
 )
-from contextframe_beam.history import rollback_after
-from contextframe_beam.keys import KeySet, Numbers, NumberSet, numbers_of
+from contextframe_beam.keys import KeySet, Numbers
 from contextframe_beam.removal import Addresses, find_rows, no_addresses, remove_rows
-from contextframe_beam.schema import embed_dim_of, frame_schema
 from contextframe_beam.state import (
     ANCHOR_KEY,
     DOCUMENTS,
-    NO_SOURCE,
     OVERWRITTEN,
     RunSummary,
     SourceState,
     StateRows,
     read_state_rows,
-    read_states,
     state_rows,
 )
 from contextframe_beam.transaction import commit_overwrite, commit_update, with_retries
 from contextframe_beam.transforms._duplicates import (
     ORDER_COLUMNS,
-    Deduplicated,
     Deletions,
     drop_duplicates,
     keys_of,
 )
-from contextframe_beam.transforms._failures import FailureLimit
-from contextframe_beam.transforms._overtaken import replaced_by_others
+from contextframe_beam.transforms._earlier import (
+    committed_before,
+    receipt_of,
+    receipt_of_earlier,
+    refuse_foreign_run,
+)
+from contextframe_beam.transforms._plan import Plan, Run
+from contextframe_beam.transforms._refusals import (
+    base_of,
+    refuse_own_keys,
+    require_complete,
+    require_no_rollback,
+    require_one_layout,
+    require_same_columns,
+    require_same_sources,
+)
 from contextframe_beam.transforms._seen import SeenRows, rows_of_sources
-from contextframe_beam.transforms._written import SourceTally, Written
+from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.receipt import CommitReceipt
-
-#: How many versions after the expected one may be the one that a run made.
-_VERSIONS_LOOKED_AT = 100
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run is to do, known before it starts.
-
-    Attributes:
-        uri: The dataset.
-        mode: create, append, overwrite, upsert or mirror.
-        run_id: Its name; a run of a name that was committed is not committed again.
-        embed_dim: The dataset's vector length.
-        base_version: The dataset's version when the run began; None where there was none.
-        storage_options: For object stores.
-        storage_version: The file format of a new dataset.
-        failures: How many failed items are too many.
-        dead_letters: Where the failed items are, for messages.
-    """
-
-    uri: str
-    mode: str
-    run_id: str
-    embed_dim: int
-    base_version: int | None
-    storage_options: Mapping[str, str] | None
-    storage_version: str
-    failures: FailureLimit
-    dead_letters: str | None = None
-
-    @property
-    def replaces(self) -> bool:
-        """Whether it replaces stored rows of its keys, and leaves those alone that are the same."""
-        return self.mode in ("upsert", "mirror")
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns of its rows."""
-        return frame_schema(self.embed_dim)
-
-    @property
-    def destination(self) -> Destination:
-        """Where its rows go."""
-        return Destination(
-            self.uri, self.storage_options, self.storage_version, self.mode == "overwrite"
-        )
 
 
 def commit_run(run: Run, written: Written) -> CommitReceipt:
@@ -128,7 +85,7 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
         # Another committer of this run may have come first, and removed what is not needed any
         # more; or the answer to our own commit was lost.
         try:
-            done = _committed_before(run, written)
+            done = committed_before(run, written)
         except ContextFrameError:
             raise error from error.__cause__
         if done is None:
@@ -141,10 +98,10 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
 
 
 def _commit(run: Run, written: Written) -> CommitReceipt:
-    earlier = _committed_before(run, written)
+    earlier = committed_before(run, written)
     if earlier is not None:
         return earlier
-    _check_complete(run, written)
+    require_complete(run, written)
     run.failures.check(written, run.dead_letters)
     check_files(run.uri, written.fragments, run.storage_options)
     seen = _seen_rows(run, written)
@@ -157,7 +114,7 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
         contested = seen.of_keys(KeySet(keys), ORDER_COLUMNS)
     unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
     attempts: list[WrittenFragment] = []
-    plan = _Plan(run, written, unique, seen, attempts)
+    plan = Plan(run, written, unique, seen, attempts)
     try:
         receipt = with_retries(run.uri, lambda: _attempt(plan))
     except ContextFrameError as error:
@@ -177,159 +134,11 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
 def _seen_rows(run: Run, written: Written) -> SeenRows | None:
     """Returns the rows that the run met unchanged; None where there are none."""
     unchanged = [part for tally in written.sources.values() for part in tally.unchanged]
-    base = _base(run) if unchanged else None
+    base = base_of(run) if unchanged else None
     return SeenRows(base, unchanged) if base is not None else None
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What every attempt of a commit has in common.
-
-    Attributes:
-        run: The run.
-        written: What its workers reported.
-        unique: Its data files, keys once.
-        seen: The stored rows that the run met unchanged; None where there are none.
-        attempts: The data file of state rows of each attempt, in order; attempts add to it.
-    """
-
-    run: Run
-    written: Written
-    unique: Deduplicated
-    seen: SeenRows | None
-    attempts: list[WrittenFragment]
-
-    @property
-    def unchanged(self) -> int:
-        """Stored documents that stay as they are."""
-        return len(self.seen) - self.unique.outdated if self.seen is not None else 0
-
-    @property
-    def met(self) -> int:
-        """Items of the run that were such a document, or were when they were read."""
-        return sum(tally.met for tally in self.tallies)
-
-    @property
-    def kept(self) -> str:
-        """Why a mirror must not delete what it did not see; empty where it may."""
-        if self.run.mode != "mirror":
-            return ""
-        reasons = sorted({reason for tally in self.tallies for reason in tally.partial})
-        if self.written.failed:
-            some = "1 item" if self.written.failed == 1 else f"{self.written.failed:,} items"
-            reasons.append(f"{some} failed")
-        if NO_SOURCE in self.written.sources:
-            reasons.append("records that no connector made belong to no source")
-        return "; ".join(reasons)
-
-    @property
-    def tallies(self) -> list[SourceTally]:
-        """What each source gave; at least one."""
-        return _tallies(self.written)
-
-
-def _tallies(written: Written) -> list[SourceTally]:
-    found = list(written.sources.values())
-    return found or [SourceTally(SourceInfo(NO_SOURCE, NO_SOURCE))]
-
-
-def committed_receipt(
-    uri: str, run_id: str, storage_options: StorageOptions = None
-) -> CommitReceipt | None:
-    """Returns the receipt of a run that was committed already, else None."""
-    dataset = open_dataset(uri, storage_options)
-    if dataset is None:
-        return None
-    return _receipt_of_earlier(run_id, dataset, read_states(dataset))
-
-
-def _committed_before(run: Run, written: Written) -> CommitReceipt | None:
-    dataset = open_dataset(run.uri, run.storage_options)
-    if dataset is None:
-        return None
-    states = read_states(dataset)
-    _refuse_foreign_run(run, _tallies(written), states)
-    return _receipt_of_earlier(run.run_id, dataset, states)
-
-
-def _refuse_foreign_run(
-    run: Run, tallies: Iterable[SourceTally], states: Mapping[str, SourceState]
-) -> None:
-    """Refuses a run id under which other sources were committed: it would pass for done."""
-    of = {source: state for source, state in states.items() if state.run(run.run_id)}
-    new = [tally.info for tally in tallies if tally.info.source_id not in of]
-    if of and new:
-        known = " and ".join(sorted(state.name or source for source, state in of.items()))
-        raise CommitError(
-            f"a run {run.run_id} of another source ({known}) was committed to {run.uri} before, "
-            f"and a run id is used once in a dataset; nothing of {new[0].name} was committed, give "
-            "it another run id"
-        )
-
-
-def _receipt_of_earlier(
-    run_id: str, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
-) -> CommitReceipt | None:
-    found = [run for run in (state.run(run_id) for state in states.values()) if run]
-    if not found:
-        return None
-    return replace(
-        _receipt_of(found[0]), version=_version_of(found[0], dataset), already_committed=True
-    )
-
-
-def _version_of(summary: RunSummary, dataset: lance.LanceDataset) -> int:
-    """Returns the version that a run made.
-
-    The run itself could only expect one when it wrote its state: where another program added
-    rows at the same moment, it became a later one. Versions that were cleaned up cannot tell.
-    """
-    last = min(int(dataset.version), summary.version + _VERSIONS_LOOKED_AT)
-    for version in range(summary.version, last + 1):
-        try:
-            transaction = dataset.read_transaction(version)
-        except (OSError, ValueError):
-            continue
-        properties = (transaction.transaction_properties if transaction else None) or {}
-        if properties.get("contextframe.run_id") == summary.run_id:
-            return version
-    return summary.version
-
-
-def _receipt_of(summary: RunSummary) -> CommitReceipt:
-    return CommitReceipt(
-        version=summary.version,
-        run_id=summary.run_id,
-        mode=summary.mode,
-        rows_written=summary.written,
-        rows_replaced=summary.replaced,
-        rows_deleted=summary.deleted,
-        rows_unchanged=summary.unchanged,
-        rows_dropped=summary.dropped,
-        failed=summary.failed,
-        fragments=summary.fragments,
-        bytes=summary.bytes,
-        kept=summary.kept,
-    )
-
-
-def _check_complete(run: Run, written: Written) -> None:
-    for tally in written.sources.values():
-        if tally.planned != tally.finished:
-            raise CommitError(
-                f"only {tally.finished:,} of the {tally.planned:,} parts of {tally.info.name} "
-                f"reached the commit of run {run.run_id}; nothing was committed. The runner lost "
-                "or repeated elements; run it again, on one worker if it happens again"
-            )
-    if written.announced != len(written.fragments):
-        raise CommitError(
-            f"only {len(written.fragments):,} of the {written.announced:,} data files that the "
-            f"workers wrote reached the commit of run {run.run_id}; nothing was committed. The "
-            "runner lost or repeated elements; run it again, on one worker if it happens again"
-        )
-
-
-def _attempt(plan: _Plan) -> CommitReceipt:
+def _attempt(plan: Plan) -> CommitReceipt:
     run = plan.run
     dataset = open_dataset(run.uri, run.storage_options)
     if dataset is None:
@@ -338,15 +147,15 @@ def _attempt(plan: _Plan) -> CommitReceipt:
                 f"{run.uri} was removed while run {run.run_id} was reading; nothing was committed"
             )
         return _create(plan)
-    _require_no_rollback(run, dataset)
+    require_no_rollback(run, dataset)
     if run.mode == "append" or run.replaces:
-        _require_same_columns(run, dataset)
+        require_same_columns(run, dataset)
         dataset = adopt(dataset, run.storage_options)
     # From here on all is decided from one version: what is committed later makes us start again.
     rows = read_state_rows(dataset)
     states = rows.states
-    _refuse_foreign_run(run, plan.tallies, states)
-    earlier = _receipt_of_earlier(run.run_id, dataset, states)
+    refuse_foreign_run(run, plan.tallies, states)
+    earlier = receipt_of_earlier(run.run_id, dataset, states)
     if earlier is not None:
         return earlier
     if run.mode == "create":
@@ -355,16 +164,16 @@ def _attempt(plan: _Plan) -> CommitReceipt:
         )
     if run.mode == "overwrite":
         return _overwrite(plan, dataset, states)
-    _require_same_sources(plan, dataset, states)
+    require_same_sources(plan, dataset, states)
     return _update(plan, dataset, rows)
 
 
-def _create(plan: _Plan) -> CommitReceipt:
+def _create(plan: Plan) -> CommitReceipt:
     return _replace_all(plan, 0, {}, _summary(plan, version=1))
 
 
 def _overwrite(
-    plan: _Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
+    plan: Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
 ) -> CommitReceipt:
     run = plan.run
     if run.base_version is None:
@@ -389,7 +198,7 @@ def _overwrite(
 
 
 def _replace_all(
-    plan: _Plan, read_version: int, states: Mapping[str, SourceState], summary: RunSummary
+    plan: Plan, read_version: int, states: Mapping[str, SourceState], summary: RunSummary
 ) -> CommitReceipt:
     """Makes the run's rows the dataset's only ones.
 
@@ -417,10 +226,10 @@ def _replace_all(
     )
 
 
-def _update(plan: _Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitReceipt:
+def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitReceipt:
     """Adds the run's rows, and removes what they replace and what is deleted."""
     run, unique = plan.run, plan.unique
-    _refuse_own_keys(plan, rows)
+    refuse_own_keys(plan, rows)
     sources = [tally.info.source_id for tally in plan.tallies]
     own = [rows.states[source].key for source in sources if source in rows.states]
     # The state row guards against the source's other runs. Runs of other sources may bring the
@@ -462,7 +271,7 @@ def _update(plan: _Plan, dataset: lance.LanceDataset, rows: StateRows) -> Commit
     )
 
 
-def _unseen(plan: _Plan, dataset: lance.LanceDataset) -> Addresses:
+def _unseen(plan: Plan, dataset: lance.LanceDataset) -> Addresses:
     """Returns the rows of a complete mirror's sources that it did not meet unchanged."""
     if plan.run.mode != "mirror" or plan.kept:
         return no_addresses()
@@ -472,97 +281,20 @@ def _unseen(plan: _Plan, dataset: lance.LanceDataset) -> Addresses:
     return plan.seen.others(dataset, sources)
 
 
-def _refuse_own_keys(plan: _Plan, rows: StateRows) -> None:
-    """Refuses documents under the key of a state row: readers and commits would mix them up."""
-    stated = [*rows.addresses, *(SourceState(t.info.source_id).key for t in plan.tallies)]
-    numbers, _ = numbers_of(pa.array(stated, pa.string()))
-    brought = NumberSet(numbers)
-    for keys in (plan.unique.keys, plan.unique.deleted):
-        found = brought.find(keys)
-        if (found >= 0).any():
-            key = stated[int(found.max())]
-            raise CommitError(
-                f"run {plan.run.run_id} has a document with the uuid {key}, the key of a row that "
-                f"{plan.run.uri} has of its own; nothing was committed. Give it another uuid, or "
-                "leave it to be made from the unique_id"
-            )
+def _own_states(
+    plan: Plan, states: Mapping[str, SourceState], summary: RunSummary
+) -> dict[str, SourceState]:
+    """Returns the states of the run's sources after it."""
+    after = {}
+    for tally in plan.tallies:
+        info = tally.info
+        before = states.get(info.source_id) or SourceState(info.source_id)
+        now = replace(before, name=info.name, identity=info.identity)
+        after[info.source_id] = now.after(summary, tally.partitions, is_complete=not tally.partial)
+    return after
 
 
-def _require_same_sources(
-    plan: _Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
-) -> None:
-    """Refuses decisions that were made from a state or rows which others have changed since."""
-    run = plan.run
-    dependent = [
-        tally
-        for tally in plan.tallies
-        if tally.unchanged or tally.partitions or run.mode == "mirror"
-    ]
-    if not dependent:
-        return
-    base = _base(run)
-    known = {} if base is None else read_states(base)
-    for tally in dependent:
-        before, now = known.get(tally.info.source_id), states.get(tally.info.source_id)
-        if _progress(before) != _progress(now):
-            raise ConcurrentRunError(
-                f"another run of {tally.info.name} was committed to {run.uri} while run "
-                f"{run.run_id} was reading; nothing of this one was committed, run it again"
-            )
-        if base is None or base.version == dataset.version or not tally.unchanged:
-            continue
-        if replaced_by_others(base, dataset, tally.info.source_id):
-            raise ConcurrentRunError(
-                f"documents of {tally.info.name} in {run.uri} were replaced by others while run "
-                f"{run.run_id} was reading; nothing of this one was committed, run it again"
-            )
-
-
-def _progress(state: SourceState | None) -> tuple[Any, ...]:
-    return (state.runs[-1:], dict(state.partitions)) if state else ((), {})
-
-
-def _base(run: Run) -> lance.LanceDataset | None:
-    """Returns the dataset as the run met it, None if there was none."""
-    if run.base_version is None:
-        return None
-    try:
-        return open_dataset(run.uri, run.storage_options, run.base_version)
-    except DatasetError as error:
-        raise ConcurrentRunError(
-            f"version {run.base_version} of {run.uri}, from which run {run.run_id} started, was "
-            "cleaned up meanwhile; nothing was committed, run it again"
-        ) from error
-
-
-def _require_no_rollback(run: Run, dataset: lance.LanceDataset) -> None:
-    """Refuses a run that began with what a rollback has undone since."""
-    found = rollback_after(dataset, run.base_version or 0)
-    if found is not None:
-        raise ConcurrentRunError(
-            f"{run.uri} was rolled back to version {found.restored} while run {run.run_id} was "
-            "reading; nothing was committed, run it again"
-        )
-
-
-def _require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
-    """Refuses a dataset that somebody made or remade otherwise after the run began."""
-    try:
-        same = embed_dim_of(dataset.schema) == run.embed_dim
-    except SchemaError:
-        same = False
-    if not same:
-        raise _columns_changed(run)
-
-
-def _columns_changed(run: Run) -> CommitError:
-    return CommitError(
-        f"the columns of {run.uri} changed while run {run.run_id} was writing; "
-        "nothing was committed, run it again"
-    )
-
-
-def _summary(plan: _Plan, *, version: int, replaced: int = 0, deleted: int = 0) -> RunSummary:
+def _summary(plan: Plan, *, version: int, replaced: int = 0, deleted: int = 0) -> RunSummary:
     unique = plan.unique
     return RunSummary(
         run_id=plan.run.run_id,
@@ -581,19 +313,6 @@ def _summary(plan: _Plan, *, version: int, replaced: int = 0, deleted: int = 0) 
     )
 
 
-def _own_states(
-    plan: _Plan, states: Mapping[str, SourceState], summary: RunSummary
-) -> dict[str, SourceState]:
-    """Returns the states of the run's sources after it."""
-    after = {}
-    for tally in plan.tallies:
-        info = tally.info
-        before = states.get(info.source_id) or SourceState(info.source_id)
-        now = replace(before, name=info.name, identity=info.identity)
-        after[info.source_id] = now.after(summary, tally.partitions, is_complete=not tally.partial)
-    return after
-
-
 def _properties(summary: RunSummary) -> dict[str, str]:
     counts = {
         name: value
@@ -608,7 +327,7 @@ def _properties(summary: RunSummary) -> dict[str, str]:
 
 
 def _answer(
-    plan: _Plan,
+    plan: Plan,
     summary: RunSummary,
     commit: Callable[[list[WrittenFragment]], lance.LanceDataset],
     states: pa.RecordBatch,
@@ -618,7 +337,7 @@ def _answer(
     with_states = write_rows(run.destination, [states])
     plan.attempts.extend(with_states)
     new = [*plan.unique.fragments, *with_states]
-    _check_columns(run, new)
+    require_one_layout(run, new)
     try:
         committed = commit(new)
     except DatasetError as error:
@@ -628,19 +347,4 @@ def _answer(
             f"{error}. To do run {run.run_id} again under the same id (--run-id) is safe: it is "
             "never applied twice"
         ) from error
-    return replace(_receipt_of(summary), version=int(committed.version))
-
-
-def _check_columns(run: Run, fragments: list[WrittenFragment]) -> None:
-    """Refuses files whose columns carry other field ids than the dataset's.
-
-    Files for a new dataset number their columns by position; if somebody else created it
-    meanwhile with other columns, Lance would mix them up.
-    """
-    layouts = {
-        (*file["fields"], file["file_major_version"], file["file_minor_version"])
-        for fragment in fragments
-        for file in json.loads(fragment.metadata)["files"]
-    }
-    if len(layouts) > 1:
-        raise _columns_changed(run)
+    return replace(receipt_of(summary), version=int(committed.version))

@@ -33,9 +33,11 @@ from contextframe_beam.record import FrameRecord
 from contextframe_beam.removal import Places
 from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
 from contextframe_beam.state import NO_SOURCE
-from contextframe_beam.transforms._commit import Run, commit_run, committed_receipt
+from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._duplicates import Deletions
+from contextframe_beam.transforms._earlier import committed_receipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES, FailureLimit
+from contextframe_beam.transforms._plan import Run
 from contextframe_beam.transforms._unchanged import FEW_DIGESTS, StoredRows, pack, stored_rows
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.batches import (

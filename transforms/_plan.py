@@ -1,0 +1,114 @@
+"""What the commit of a run is to do, before and after its workers have written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from contextframe_beam.connectors.page import SourceInfo
+from contextframe_beam.fragments import Destination, WrittenFragment
+from contextframe_beam.schema import frame_schema
+from contextframe_beam.state import NO_SOURCE
+from contextframe_beam.transforms._duplicates import Deduplicated
+from contextframe_beam.transforms._failures import FailureLimit
+from contextframe_beam.transforms._seen import SeenRows
+from contextframe_beam.transforms._written import SourceTally, Written
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is to do, known before it starts.
+
+    Attributes:
+        uri: The dataset.
+        mode: create, append, overwrite, upsert or mirror.
+        run_id: Its name; a run of a name that was committed is not committed again.
+        embed_dim: The dataset's vector length.
+        base_version: The dataset's version when the run began; None where there was none.
+        storage_options: For object stores.
+        storage_version: The file format of a new dataset.
+        failures: How many failed items are too many.
+        dead_letters: Where the failed items are, for messages.
+    """
+
+    uri: str
+    mode: str
+    run_id: str
+    embed_dim: int
+    base_version: int | None
+    storage_options: Mapping[str, str] | None
+    storage_version: str
+    failures: FailureLimit
+    dead_letters: str | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it replaces stored rows of its keys, and leaves those alone that are the same."""
+        return self.mode in ("upsert", "mirror")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of its rows."""
+        return frame_schema(self.embed_dim)
+
+    @property
+    def destination(self) -> Destination:
+        """Where its rows go."""
+        return Destination(
+            self.uri, self.storage_options, self.storage_version, self.mode == "overwrite"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every attempt of a commit has in common.
+
+    Attributes:
+        run: The run.
+        written: What its workers reported.
+        unique: Its data files, keys once.
+        seen: The stored rows that the run met unchanged; None where there are none.
+        attempts: The data file of state rows of each attempt, in order; attempts add to it.
+    """
+
+    run: Run
+    written: Written
+    unique: Deduplicated
+    seen: SeenRows | None
+    attempts: list[WrittenFragment]
+
+    @property
+    def unchanged(self) -> int:
+        """Stored documents that stay as they are."""
+        return len(self.seen) - self.unique.outdated if self.seen is not None else 0
+
+    @property
+    def met(self) -> int:
+        """Items of the run that were such a document, or were when they were read."""
+        return sum(tally.met for tally in self.tallies)
+
+    @property
+    def kept(self) -> str:
+        """Why a mirror must not delete what it did not see; empty where it may."""
+        if self.run.mode != "mirror":
+            return ""
+        reasons = sorted({reason for tally in self.tallies for reason in tally.partial})
+        if self.written.failed:
+            some = "1 item" if self.written.failed == 1 else f"{self.written.failed:,} items"
+            reasons.append(f"{some} failed")
+        if NO_SOURCE in self.written.sources:
+            reasons.append("records that no connector made belong to no source")
+        return "; ".join(reasons)
+
+    @property
+    def tallies(self) -> list[SourceTally]:
+        """What each source gave; at least one."""
+        return tallies_of(self.written)
+
+
+def tallies_of(written: Written) -> list[SourceTally]:
+    """Returns what each source gave; at least one, of what no connector made."""
+    found = list(written.sources.values())
+    return found or [SourceTally(SourceInfo(NO_SOURCE, NO_SOURCE))]
