@@ -38,7 +38,7 @@ from contextframe_beam.connectors._seen_files import (
     marks_of,
     unseen,
 )
-from contextframe_beam.connectors._ways import SKIPPED
+from contextframe_beam.connectors._way import SKIPPED
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import parsed_time
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition

@@ -14,7 +14,8 @@ from itertools import accumulate
 from typing import Any
 
 from contextframe_beam.connectors._prefetch import read_ahead
-from contextframe_beam.connectors._ways import Part, Resume, choose_way
+from contextframe_beam.connectors._way import Part, Resume
+from contextframe_beam.connectors._ways import choose_way
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.page import Page, SourceInfo

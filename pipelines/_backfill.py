@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from contextframe_beam import journal
-from contextframe_beam.connectors._ways import Part
+from contextframe_beam.connectors._way import Part
 from contextframe_beam.connectors.bounds import Bounds, parsed_time, seconds_of, text_of
 from contextframe_beam.connectors.source import Chosen
 from contextframe_beam.errors import (

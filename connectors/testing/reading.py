@@ -8,7 +8,8 @@ import tracemalloc
 from collections import Counter
 from typing import Any
 
-from contextframe_beam.connectors._ways import BatchesWay, ListWay
+from contextframe_beam.connectors._ways_by_block import BatchesWay
+from contextframe_beam.connectors._ways_by_item import ListWay
 from contextframe_beam.connectors.testing.outcome import Failed, NotApplicable
 from contextframe_beam.connectors.testing.subject import Reading, Subject, blocks_of, fingerprints
 

@@ -1,0 +1,278 @@
+"""Reading in blocks that are claimed one by one: pages, blocks of our own connectors, batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from contextframe_beam.connectors._calls import each, guarded, shown, whole_number
+from contextframe_beam.connectors._identity import Arguments, arguments_of
+from contextframe_beam.connectors._prefetch import read_ahead
+from contextframe_beam.connectors._way import (
+    ENDS,
+    SKIPPED,
+    Part,
+    Resume,
+    Way,
+    ahead_of,
+    arguments_at,
+    list_of,
+    owner_of,
+    without_given,
+)
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds, parsed_time
+from contextframe_beam.connectors.page import WHOLE, Page, Partition
+from contextframe_beam.errors import ConnectorError
+
+
+class PagesWay(Way):
+    """`partitions` and `fetch_page`: by cursor, or by number where `count_pages` gives one."""
+
+    methods = ("fetch_page", "partitions", "count_pages")
+
+    def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
+        super().__init__(connector, kwargs, resume)
+        self.at_once = max(int(getattr(connector, "max_in_flight", 16)), 1)
+        self.ahead = ahead_of(self.at_once)
+
+    @classmethod
+    def takes(cls, connector: BaseConnector) -> Arguments:
+        return without_given(arguments_at(connector, "partitions"))
+
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        return ENDS & set(arguments_at(connector, "partitions").named)
+
+    def moves_state(self, part: Part) -> bool:
+        bounds, params = self.resume.bounds, part.partition.params
+        if not bounds.given:
+            return True
+        if not isinstance(params, Mapping) or RESUMES_AT not in params:
+            return False
+        resumes = parsed_time(params[RESUMES_AT])
+        return bounds.since is None or (resumes is not None and bounds.since <= resumes)
+
+    def _left_out(self) -> str:
+        if self.resume.known and "resume_from" in arguments_at(self.connector, "partitions").named:
+            return "it was read on from where an earlier run ended"
+        return ""
+
+    def plan(self) -> Iterator[Part]:
+        for bounds in self.resume.bounds.slices():
+            partitions = self._partitions(bounds)
+            name = bounds.given["since"] if self.resume.bounds.slice else ""
+            if owner_of(type(self.connector), "count_pages") is None:
+                for partition in partitions:
+                    yield Part(partition, 1, slice=name)
+                continue
+            # The count is a request as well, so a thousand partitions are asked in parallel.
+            for partition, total in read_ahead(
+                partitions,
+                lambda one: iter([(one, self._count(one))]),
+                threads=self.at_once,
+                ahead=self.ahead,
+                key=lambda _: None,
+                is_last=lambda _: True,
+            ):
+                yield Part(partition, max(total or 1, 1), total, name)
+
+    def _partitions(self, bounds: Bounds) -> Iterator[Partition]:
+        kwargs = {**self.kwargs, **bounds.given}
+        partitions = getattr(self.connector, "partitions", None)
+        if partitions is None:
+            yield Partition(WHOLE)
+            return
+        if "resume_from" in arguments_at(self.connector, "partitions").named:
+            # Most connectors would take a state for another beginning of the range.
+            tells = bounds.given and getattr(self.connector, "_tells_where_it_resumes", False)
+            states = self.resume.states if tells and not self.resume.full_sync else None
+            kwargs["resume_from"] = self.resume.known if states is None else dict(states)
+        found = guarded(self.connector, "", "partitions()", lambda: partitions(**kwargs))
+        if found is None or isinstance(found, str):
+            raise ConnectorError(
+                f"{self.connector.name}: partitions() returned {found!r}; return a list of names"
+            )
+        seen: set[str] = set()
+        for given in each(self.connector, "", lambda _: "partitions()", found):
+            one = Partition(given) if isinstance(given, str) else given
+            if not isinstance(one, Partition):
+                raise ConnectorError(
+                    f"{self.connector.name}: partitions() gave a {type(one).__name__}; "
+                    "give texts or Partition objects"
+                )
+            if not one.id:
+                raise ConnectorError(
+                    f"{self.connector.name}: partitions() gave a partition without a name"
+                )
+            if one.id in seen:
+                raise ConnectorError(
+                    f"{self.connector.name}: partitions() gave {one.id!r} twice; its items would "
+                    "be read twice"
+                )
+            seen.add(one.id)
+            yield one
+
+    def _count(self, partition: Partition) -> int | None:
+        total = guarded(
+            self.connector,
+            partition.id,
+            "count_pages()",
+            lambda: self.connector.count_pages(partition),
+        )
+        if total is None:
+            return None
+        return whole_number(total, f"{self.connector.name}: count_pages({partition.id!r})")
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        if part.total == 0:
+            yield Page([], finished=1), 0
+            return
+        partition = part.partition
+        numbered = part.total is not None
+        cursor: Any = block if numbered else None
+        seen = {_fingerprint(cursor)}
+        state = None
+        while True:
+            where = "first page" if cursor is None else f"page {shown(cursor)}"
+            fetch = partial(self.connector.fetch_page, partition, cursor)
+            page = guarded(self.connector, part.id, where, fetch)
+            if not isinstance(page, Page):
+                raise ConnectorError(
+                    f"{self.connector.name}: partition {partition.id}, {where}: fetch_page "
+                    f"returned a {type(page).__name__}; return a Page"
+                )
+            # A total may be too small: the last page of those that were counted may name another.
+            cursor = page.next_cursor if block == part.blocks - 1 else None
+            state = page.state if page.state is not None else state
+            page = Page(
+                page.items,
+                position=page.position or where,
+                failures=page.failures,
+                partial=page.partial,
+            )
+            if cursor is None:
+                # Only the last page carries the state: before it, the partition is not through.
+                page.state = state if block == part.blocks - 1 else None
+                page.finished = 1
+                yield page, 0
+                return
+            yield page, 0
+            if _fingerprint(cursor) in seen:
+                raise ConnectorError(
+                    f"{self.connector.name}: partition {partition.id}, {where}: the source gave "
+                    f"the cursor {shown(cursor)} a second time, so reading would never end; "
+                    "its pages may have changed meanwhile: run again, or correct fetch_page"
+                )
+            seen.add(_fingerprint(cursor))
+
+
+class BlocksWay(Way):
+    """`_plan` and `_read_block`: our own connectors that know their blocks, such as files."""
+
+    methods = ("_read_block", "_plan")
+
+    def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
+        super().__init__(connector, kwargs, resume)
+        self.at_once = max(int(getattr(connector, "max_in_flight", 1)), 1)
+        self.ahead = self.at_once
+        self._skipped = ""
+
+    @classmethod
+    def takes(cls, connector: BaseConnector) -> Arguments:
+        return without_given(arguments_at(connector, "_plan"))
+
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        return ENDS & set(arguments_at(connector, "_plan").named)
+
+    def plan(self) -> Iterator[Part]:
+        arguments = {**self.kwargs, **self.resume.bounds.given}
+        reached: dict[str, Any] = {}
+        if "reached" in arguments_at(self.connector, "_plan").named:
+            arguments.update(resume_from=self.resume.known, reached=reached)
+        found = self.connector._plan(**arguments)
+        for partition, blocks in each(self.connector, "", lambda _: "list", found):
+            yield Part(partition, blocks)
+        self._skipped = reached.pop(SKIPPED, "")
+        self.reached = reached or None
+
+    def _left_out(self) -> str:
+        return self._skipped
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        found = self.connector._read_block(part.partition, block)
+        pages = each(self.connector, part.partition.id, lambda _: f"block {block}", found)
+        page, size = next(pages, (Page([]), 0))
+        for following in pages:
+            yield page, size
+            page, size = following
+        page.finished = 1
+        yield page, size
+
+
+class BatchesWay(Way):
+    """A total and `_fetch_batch(start, end)`."""
+
+    methods = ("_fetch_batch", "total_items")
+
+    def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
+        super().__init__(connector, kwargs, resume)
+        self.at_once = max(int(getattr(connector, "max_workers", 4)), 1)
+        self.ahead = ahead_of(self.at_once)
+        self._size = whole_number(
+            getattr(connector, "batch_size", 100), f"{connector.name}: batch_size", least=1
+        )
+
+    @classmethod
+    def takes(cls, connector: BaseConnector) -> Arguments:
+        known = (
+            "total_items" in vars(connector) or owner_of(type(connector), "total_items") is not None
+        )
+        return arguments_of(_total_known if known else _total_unknown)
+
+    def plan(self) -> Iterator[Part]:
+        connector = self.connector
+        total = self.kwargs.get("total_items")
+        if total is None:
+            total = connector.total_items
+            if callable(total):
+                total = guarded(connector, "", "total_items()", total)
+        total = whole_number(total, f"{connector.name}: total_items")
+        yield Part(Partition(WHOLE), max(-(-total // self._size), 1), total)
+
+    def _left_out(self) -> str:
+        total = self.kwargs.get("total_items")
+        if total is None or owner_of(type(self.connector), "total_items") is None:
+            return ""
+        return f"only {total:,} items were asked for"
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        start = block * self._size
+        end = min(start + self._size, part.total or 0)
+        items: Any = []
+        where = f"items {start} to {end}"
+        if start < end:
+            items = guarded(
+                self.connector,
+                part.partition.id,
+                where,
+                lambda: self.connector._fetch_batch(start, end),
+            )
+        items = list_of(items, self.connector, "_fetch_batch")
+        yield Page(items, position=where, finished=1), 0
+
+
+def _fingerprint(cursor: Any) -> bytes:
+    # Sources of a million pages exist, and so do cursors of a kilobyte.
+    return hashlib.blake2b(repr(cursor).encode(errors="replace"), digest_size=12).digest()
+
+
+def _total_known(total_items: int | None = None) -> None:
+    """Has the signature of reading batches when the connector knows their total."""
+
+
+def _total_unknown(total_items: int) -> None:
+    """Has the signature of reading batches when it must be told."""

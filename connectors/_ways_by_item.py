@@ -1,0 +1,138 @@
+"""Reading item by item: a stream, what changed since the last run, and a plain list."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+
+from contextframe_beam.connectors._calls import each, guarded
+from contextframe_beam.connectors._way import ENDS, Part, Way, arguments_at, list_of, owner_of
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import parsed_time, text_of
+from contextframe_beam.connectors.kinds import looked_back
+from contextframe_beam.connectors.page import WHOLE, Page, Partition
+
+_ITEMS_IN_A_PAGE = 500
+_EARLIEST = "1970-01-01T00:00:00+00:00"
+
+
+class StreamWay(Way):
+    """`sync_documents_stream`: one item after the other, never all of them."""
+
+    methods: ClassVar[tuple[str, ...]] = ("sync_documents_stream",)
+
+    def plan(self) -> Iterator[Part]:
+        yield Part(Partition(WHOLE), 1)
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        items = guarded(self.connector, part.id, self.methods[0], self._items)
+        if items is None:
+            list_of(items, self.connector, self.methods[0])
+        return self._paged(part.id, items)
+
+    def _items(self) -> Any:
+        return getattr(self.connector, self.methods[0])(**self.kwargs)
+
+    def _paged(
+        self, partition: str, items: Iterable[Any], state: dict[str, Any] | None = None
+    ) -> Iterator[tuple[Page, int]]:
+        checked = each(self.connector, partition, lambda count: f"item {count}", items)
+        start = 0
+        found = list(itertools.islice(checked, _ITEMS_IN_A_PAGE))
+        while True:
+            # One item more tells whether this page is the last one.
+            beyond = list(itertools.islice(checked, 1))
+            page = Page(found, position=f"items {start} to {start + len(found)}")
+            if not beyond:
+                page.state, page.finished = state, 1
+                yield page, 0
+                return
+            yield page, 0
+            start += len(found)
+            found = [*beyond, *itertools.islice(checked, _ITEMS_IN_A_PAGE - 1)]
+
+
+class ChangesWay(StreamWay):
+    """`_full_sync` and `_incremental_sync(since)`: what changed since the last run."""
+
+    methods = ("_full_sync", "_incremental_sync")
+
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        if owner_of(type(connector), "_incremental_sync") is None:
+            return set()
+        return {"since"} | (ENDS & set(arguments_at(connector, "_incremental_sync").named))
+
+    def _reached(self, states: Mapping[str, Any]) -> str | None:
+        known = states.get(WHOLE)
+        since = known.get("since") if isinstance(known, Mapping) else None
+        return since if since and hasattr(self.connector, "_incremental_sync") else None
+
+    @property
+    def _since(self) -> str | None:
+        return self._reached(self.resume.known)
+
+    def moves_state(self, part: Part) -> bool:
+        bounds, reached = self.resume.bounds, self._reached(self.resume.states)
+        if not bounds.given:
+            return True
+        if reached is None or part.partition.params.get("until") != bounds.given.get("until"):
+            return False
+        since = parsed_time(looked_back(reached, self.connector.lookback))
+        end = self._end(datetime.now(timezone.utc))
+        return (
+            since is not None
+            and (bounds.since is None or bounds.since <= since)
+            and text_of(end) > reached
+        )
+
+    def _end(self, began: datetime) -> datetime:
+        """Returns up to when all is known that was read."""
+        return min(began, self.resume.bounds.until or began)
+
+    def _left_out(self) -> str:
+        return f"only what changed since {self._since} was read" if self._since else ""
+
+    def plan(self) -> Iterator[Part]:
+        for bounds in self.resume.bounds.slices():
+            name = bounds.given["since"] if self.resume.bounds.slice else ""
+            yield Part(Partition(WHOLE, bounds.given), 1, slice=name)
+
+    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+        connector = self.connector
+        # What changes while this run reads is read again by the next one.
+        began = datetime.now(timezone.utc)
+        bounds, since = part.partition.params, self._since
+        if bounds:
+            arguments = {"since": _EARLIEST, **bounds}
+            name, call = (
+                "_incremental_sync",
+                lambda: connector._incremental_sync(**arguments, **self.kwargs),
+            )
+        elif since:
+            name, call = (
+                "_incremental_sync",
+                lambda: connector._incremental_sync(
+                    looked_back(since, connector.lookback), **self.kwargs
+                ),
+            )
+        else:
+            name, call = "_full_sync", lambda: connector._full_sync(**self.kwargs)
+        items = guarded(connector, part.id, name, call)
+        if items is None:
+            list_of(items, connector, name)
+        return self._paged(part.id, items, {"since": text_of(self._end(began))})
+
+
+class ListWay(StreamWay):
+    """`sync_documents`, as on the simplest connector."""
+
+    methods = ("sync_documents",)
+
+    def _items(self) -> Any:
+        kwargs = self.kwargs
+        if self.resume.full_sync and "full_sync" in self.takes(self.connector).named:
+            kwargs = {"full_sync": True, **kwargs}
+        return self.connector.sync_documents(**kwargs)
