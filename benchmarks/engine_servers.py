@@ -1,16 +1,14 @@
-"""What runs on an engine need beside it: a job server that runs already, a pool of workers."""
+"""Job servers that run already, for the benchmarks that need one."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from contextframe_beam.pipelines.engines import ENGINES
 
@@ -37,35 +35,21 @@ def job_server(runner: str) -> Iterator[str]:
     """Runs an engine with its job server until the block ends; gives its address."""
     engine, port = ENGINES[runner], _free_port()
     path = str(engine.path())
-    if engine.needs_java:
-        command = ["java", *_OPENED, "-jar", path, "--job-port", str(port)]
-        command += ["--artifact-port", "0", "--expansion-port", "0"]
-    else:
-        command = [path, "--job_port", str(port), "--serve_http=false"]
-    with _program(command, port):
-        yield f"localhost:{port}"
-
-
-@contextmanager
-def worker_pool() -> Iterator[str]:
-    """Runs a pool that starts worker processes when an engine asks it to; gives its address."""
-    port = _free_port()
-    command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
-    with _program([*command, f"--service_port={port}"], port):
-        yield f"localhost:{port}"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as artifacts:
+        if engine.needs_java:
+            command = ["java", *_OPENED, "-jar", path, "--job-port", str(port)]
+            command += ["--artifact-port", "0", "--expansion-port", "0"]
+            command += ["--artifacts-dir", artifacts]
+        else:
+            command = [path, "--job_port", str(port), "--serve_http=false"]
+        with _program(command, port):
+            yield f"localhost:{port}"
 
 
 @contextmanager
 def _program(command: list[str], port: int) -> Iterator[None]:
     silent = subprocess.DEVNULL
-    process = subprocess.Popen(
-        command,
-        stdin=silent,
-        stdout=silent,
-        stderr=silent,
-        # A pool starts its workers with the `python` that it finds there.
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-    )
+    process = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent)
     try:
         _wait_until_it_listens(process, port)
         yield

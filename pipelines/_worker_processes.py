@@ -20,6 +20,9 @@ from typing import IO
 from contextframe_beam.errors import CommitError
 
 _PATIENCE_SECONDS = 5.0
+# Less than others wait for the news that a worker died: one that is dead may stay in the list of
+# processes until the system looks after it.
+_PATIENCE_WITH_KILLED_SECONDS = 0.3
 
 
 class WorkerProcess:
@@ -145,10 +148,12 @@ class WorkerServer:
                 else:
                     self._running.pop(answer["ended"]).ended(answer["code"])
         code = self._process.wait()
-        for worker in list(self._running.values()):
-            # They would follow by themselves, but not before they have done what they are at.
+        left = list(self._running.values())
+        # They would follow by themselves, but not before they have done what they are at.
+        for worker in left:
             worker.kill()
-            _wait_for(worker.pid)
+        _wait_for([worker.pid for worker in left])
+        for worker in left:
             worker.ended(code)
         self._begun.put(None)
 
@@ -188,13 +193,14 @@ def how_it_ended(code: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
 
 
-def _wait_for(pid: int) -> None:
-    """Waits a moment until a process that was killed, and is nobody's child, is gone."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    with suppress(ProcessLookupError):
-        while time.monotonic() < deadline:
-            os.kill(pid, 0)
-            time.sleep(0.01)
+def _wait_for(killed: list[int]) -> None:
+    """Waits a moment until processes that were killed, and are nobody's children, are gone."""
+    deadline = time.monotonic() + _PATIENCE_WITH_KILLED_SECONDS
+    for pid in killed:
+        with suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.kill(pid, 0)
+                time.sleep(0.01)
 
 
 def _python_path() -> str:

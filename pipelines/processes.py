@@ -19,7 +19,7 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.transforms.environments import Environment, python_sdk_capabilities
 from google.protobuf import json_format, text_format
 
-from contextframe_beam.pipelines._worker_processes import how_it_ended, serving
+from contextframe_beam.pipelines._worker_processes import WorkerProcess, how_it_ended, serving
 
 _LOGGER = logging.getLogger(__name__)
 _URN = "contextframe_beam:env:local_process:v1"
@@ -61,11 +61,12 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
         super().__init__(state, provision_info, grpc_server)
         self._stopping = threading.Event()
         self._server = ExitStack()
+        self._process: WorkerProcess | None = None
 
     def start_worker(self) -> None:
         options = self.provision_info.provision_info.pipeline_options
         server = self._server.enter_context(serving())
-        self._process = server.start(
+        process = server.start(
             {
                 "CONTROL_API_SERVICE_DESCRIPTOR": _described(self.control_api_service_descriptor()),
                 "LOGGING_API_SERVICE_DESCRIPTOR": _described(self.logging_api_service_descriptor()),
@@ -73,32 +74,34 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
                 "WORKER_ID": self.worker_id,
             }
         )
-        threading.Thread(target=self._watch, name=f"watch-{self.worker_id}", daemon=True).start()
+        self._process = process
+        name = f"watch-{self.worker_id}"
+        threading.Thread(target=self._watch, args=(process,), name=name, daemon=True).start()
 
     def stop_worker(self) -> None:
         self._stopping.set()
-        if not self._process.wait(_PATIENCE_SECONDS):
+        if self._process is not None and not self._process.wait(_PATIENCE_SECONDS):
             self._process.kill()
             self._process.wait(_PATIENCE_SECONDS)
 
     def close(self) -> None:
         self._stopping.set()
-        if sys.exc_info()[0] is not None:
-            # The run has failed or was interrupted; what the worker still does is for nothing,
-            # and a polite close would wait for it.
-            self._process.kill()
         with self._server:
+            if self._process is not None and sys.exc_info()[0] is not None:
+                # The run has failed or was interrupted; what the worker still does is for nothing,
+                # and a polite close would wait for it.
+                self._process.kill()
             super().close()
 
-    def _watch(self) -> None:
-        self._process.wait()
+    def _watch(self, process: WorkerProcess) -> None:
+        process.wait()
         if self._stopping.is_set():
             return
-        how = how_it_ended(self._process.code or 0)
+        how = how_it_ended(process.code or 0)
         message = f"a worker process {how}; nothing was committed, run it again"
         reason = f"contextframe_beam.errors.CommitError: {message}"
         _deaths.put(message)
-        _LOGGER.info("worker process %d %s", self._process.pid, how)
+        _LOGGER.info("worker process %d %s", process.pid, how)
         while not self._stopping.wait(_ANSWER_EVERY_SECONDS):
             waiting = self.control_conn._futures_by_id
             for instruction, future in list(waiting.items()):

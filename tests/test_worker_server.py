@@ -16,6 +16,7 @@ import pytest
 from contextframe_beam import FrameRecord
 from contextframe_beam.errors import CommitError
 from contextframe_beam.pipelines.ingest import ingest
+from tests.cli_helpers import wait_until
 from tests.pipeline_helpers import EMBED_DIM, TWO_WORKERS, Documents, document, run, texts_in
 
 SERVER = "contextframe_beam.pipelines._worker_server"
@@ -54,7 +55,7 @@ def test_a_server_that_is_killed_fails_the_run_and_takes_its_workers_with_it(tmp
     with pytest.raises(CommitError, match="was killed by signal 9; nothing was committed"):
         ingest(source, str(kb), embed_dim=EMBED_DIM, workers=2)
     assert not kb.exists()
-    assert not Path(f"/proc/{file.read_text()}").exists()
+    wait_until(lambda: not Path(f"/proc/{file.read_text()}").exists())
 
 
 def test_what_it_imports_starts_no_thread_and_is_no_library_that_warns_of_forks():
