@@ -32,7 +32,10 @@ def serve(program: str, host: str, port: int) -> Iterator[str]:
     Raises:
         ConfigError: it cannot listen there.
     """
-    server = grpc.server(thread_pool_executor.shared_unbounded_instance())
+    # Without the option a second pool would get every other request of the same port.
+    server = grpc.server(
+        thread_pool_executor.shared_unbounded_instance(), options=[("grpc.so_reuseport", 0)]
+    )
     pool = BeamFnExternalWorkerPoolServicer(use_process=True, container_executable=program)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     try:

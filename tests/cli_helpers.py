@@ -63,10 +63,12 @@ def start(*arguments: object, module: str = "contextframe_beam", **options: Any)
     )
 
 
-def cli_process(*arguments: object, module: str = "contextframe_beam", **options: Any) -> Result:
+def cli_process(
+    *arguments: object, module: str = "contextframe_beam", timeout: float = 120, **options: Any
+) -> Result:
     """Runs a command in a process of its own."""
     process = start(*arguments, module=module, **options)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=timeout)
     return Result(process.returncode, out, err)
 
 

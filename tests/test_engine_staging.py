@@ -137,6 +137,7 @@ def launch(package: Package, folder: Path, runner: str, arguments: list[str]) ->
         *("--api-key", "env:VAULT_KEY", "--password", f"file:{folder / 'password'}"),
         *("--runner", runner),
         *arguments,
+        timeout=600,
         env={
             **environment(TMPDIR=str(folder), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(package.wheels)),
             "PYTHONPATH": os.pathsep.join([environment()["PYTHONPATH"], str(package.site)]),
