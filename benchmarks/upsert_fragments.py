@@ -10,12 +10,13 @@ from pathlib import Path
 from contextframe_beam import FrameRecord
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.encoding import encode_records
-from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, Destination, FragmentWriter
+from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, Destination
 from contextframe_beam.schema import frame_schema
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.lance_sink import begin_run
+from contextframe_beam.writer import FragmentWriter
 
 EMBED_DIM = 4
 

@@ -18,8 +18,6 @@ from lance.optimize import Compaction
 
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.fragments import (
-    MAX_BYTES_PER_FRAGMENT,
-    MAX_ROWS_PER_FRAGMENT,
     StorageOptions,
     WrittenFragment,
     delete_files,
@@ -28,6 +26,7 @@ from contextframe_beam.fragments import (
 )
 from contextframe_beam.history import missing_dataset
 from contextframe_beam.transaction import changing, with_retries
+from contextframe_beam.writer import MAX_BYTES_PER_FRAGMENT, MAX_ROWS_PER_FRAGMENT
 
 _KEY = "uuid"
 

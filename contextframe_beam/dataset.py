@@ -40,7 +40,6 @@ from contextframe_beam.fragments import (
     StorageOptions,
     delete_files,
     open_dataset,
-    write_rows,
 )
 from contextframe_beam.history import Version, history_of, missing_dataset, open_version
 from contextframe_beam.record import FrameRecord, is_uuid, uuid_of
@@ -70,6 +69,7 @@ from contextframe_beam.transaction import (
     commit_update,
     with_retries,
 )
+from contextframe_beam.writer import write_rows
 
 _BATCH_ROWS = 1024
 # Rows are encoded at so many characters and bytes, which keeps a column below Arrow's 2 GiB.

@@ -19,12 +19,7 @@ from lance.dataset import LanceOperation
 from lance.fragment import FragmentMetadata
 
 from contextframe_beam.errors import CommitError
-from contextframe_beam.fragments import (
-    Destination,
-    WrittenFragment,
-    first_line,
-    open_dataset,
-)
+from contextframe_beam.fragments import Destination, WrittenFragment, first_line, open_dataset
 from contextframe_beam.transaction import lance_schema
 
 _BASE = 1

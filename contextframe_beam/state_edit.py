@@ -17,18 +17,13 @@ from typing import Any
 import pyarrow as pa
 
 from contextframe_beam.errors import ConcurrentRunError, ConfigError, UnknownCommitError
-from contextframe_beam.fragments import (
-    Destination,
-    StorageOptions,
-    delete_files,
-    open_dataset,
-    write_rows,
-)
+from contextframe_beam.fragments import Destination, StorageOptions, delete_files, open_dataset
 from contextframe_beam.history import missing_dataset
 from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import embed_dim_of
 from contextframe_beam.state import RunSummary, SourceState, read_states, state_rows
 from contextframe_beam.transaction import commit_update, with_retries
+from contextframe_beam.writer import write_rows
 
 #: The mode of a change by hand among a source's runs.
 MODE = "state"

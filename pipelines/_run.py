@@ -193,8 +193,8 @@ class _Task:
 
 def _stop_everything() -> None:
     """Ends all that could still write or commit, in this process and in the workers."""
-    from contextframe_beam.fragments import abort_all
     from contextframe_beam.transaction import stop_commits
+    from contextframe_beam.writer import abort_all
 
     stop_commits(COMMIT_PATIENCE)
     end_all(STOP_PATIENCE)

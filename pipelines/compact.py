@@ -16,8 +16,9 @@ from contextframe_beam.compaction import (
     update_indices,
 )
 from contextframe_beam.dataset import FrameDataset
-from contextframe_beam.fragments import MAX_ROWS_PER_FRAGMENT, StorageOptions
+from contextframe_beam.fragments import StorageOptions
 from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
+from contextframe_beam.writer import MAX_ROWS_PER_FRAGMENT
 
 # A run that changes fragments while they are rewritten leaves them for the next round.
 _ROUNDS = 3

@@ -65,7 +65,7 @@ def _stop(number: int = 0, frame: FrameType | None = None) -> NoReturn:
     """Ends this process; a commit that is under way is finished, files are not."""
     transaction = sys.modules.get("contextframe_beam.transaction")
     if transaction is not None:
-        from contextframe_beam.fragments import abort_all
+        from contextframe_beam.writer import abort_all
 
         transaction.stop_commits(_COMMIT_PATIENCE)
         abort_all()

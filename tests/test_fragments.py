@@ -20,19 +20,19 @@ from contextframe_beam import (
     fragments,
     frame_schema,
 )
+from contextframe_beam import writer as writer_module
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.fragments import (
     Destination,
-    FragmentWriter,
     WrittenFragment,
     check_files,
     delete_files,
     file_uri,
     open_dataset,
     read_columns,
-    write_rows,
 )
 from contextframe_beam.schema import STORAGE_VERSIONS
+from contextframe_beam.writer import FragmentWriter, write_rows
 
 EMBED_DIM = 3
 SCHEMA = frame_schema(EMBED_DIM)
@@ -140,7 +140,7 @@ class TestBackpressure:
     def test_rows_that_wait_for_the_encoder_are_bounded(self, tmp_path, monkeypatch):
         batch = rows(10, text="x" * 1000)
         size = fragments.size_of(batch)
-        monkeypatch.setattr(fragments, "_BUFFER_BYTES", 3 * size)
+        monkeypatch.setattr(writer_module, "_BUFFER_BYTES", 3 * size)
         writer = FragmentWriter(Destination(str(tmp_path / "kb")), SCHEMA)
         most = 0
         for _ in range(200):
@@ -150,7 +150,7 @@ class TestBackpressure:
         assert size <= most <= 3 * size
 
     def test_a_batch_larger_than_the_buffer_passes_alone(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(fragments, "_BUFFER_BYTES", 1)
+        monkeypatch.setattr(writer_module, "_BUFFER_BYTES", 1)
         writer = FragmentWriter(Destination(str(tmp_path / "kb")), SCHEMA)
         for _ in range(5):
             writer.add(rows(2))
@@ -199,7 +199,7 @@ class TestGivingUp:
             writer.close()
 
     def test_an_error_inside_lance_reaches_whoever_waits_for_room(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(fragments, "_BUFFER_BYTES", 1)
+        monkeypatch.setattr(writer_module, "_BUFFER_BYTES", 1)
         (tmp_path / "file").write_text("no folder")
         writer = FragmentWriter(Destination(str(tmp_path / "file" / "kb")), SCHEMA)
         caught: list[BaseException] = []
@@ -286,7 +286,8 @@ import sys
 
 import tests.test_fragments as here
 from contextframe_beam.errors import DatasetError
-from contextframe_beam.fragments import Destination, write_rows
+from contextframe_beam.fragments import Destination
+from contextframe_beam.writer import write_rows
 
 to, batch = Destination(sys.argv[1]), here.rows(40)
 (whole,) = write_rows(to, [batch])

@@ -15,7 +15,7 @@ import pytest
 from contextframe_beam import ConcurrentRunError, DatasetError, FrameDataset, SchemaError
 from contextframe_beam.cleanup import cleanup
 from contextframe_beam.exclusion import cleaning_up, rolling_back
-from contextframe_beam.fragments import Destination, write_rows
+from contextframe_beam.fragments import Destination
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import frame_schema
@@ -23,6 +23,7 @@ from contextframe_beam.state import ANCHOR_KEY, state_rows
 from contextframe_beam.transaction import ConflictError, commit_update
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._earlier import committed_receipt
+from contextframe_beam.writer import write_rows
 from tests.cli_helpers import assert_error, cli
 from tests.pipeline_helpers import (
     EMBED_DIM,

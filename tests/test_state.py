@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from contextframe_beam import ConnectorError, DatasetError, FrameDataset, RunSummary, SourceState
 from contextframe_beam.dataset import adopt
-from contextframe_beam.fragments import Destination, write_rows
+from contextframe_beam.fragments import Destination
 from contextframe_beam.removal import Removal
 from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, PLAN, read_states, state_rows
 from contextframe_beam.transaction import commit_update
+from contextframe_beam.writer import write_rows
 from tests.frame_strategies import EMBED_DIM, json_objects, texts
 
 counts = st.integers(0, 10**9)

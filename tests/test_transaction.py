@@ -17,7 +17,7 @@ from contextframe_beam import (
 )
 from contextframe_beam.dataset import adopt
 from contextframe_beam.encoding import encode_records
-from contextframe_beam.fragments import Destination, write_rows
+from contextframe_beam.fragments import Destination
 from contextframe_beam.removal import Removal, remove_keys
 from contextframe_beam.schema import FORMAT_COLUMNS, OWN_COLUMNS, STORAGE_VERSIONS
 from contextframe_beam.state import ANCHOR_KEY, state_rows
@@ -27,6 +27,7 @@ from contextframe_beam.transaction import (
     commit_update,
     with_retries,
 )
+from contextframe_beam.writer import write_rows
 
 EMBED_DIM = 3
 NOTHING = Removal([], [], 0)

@@ -23,13 +23,7 @@ from contextframe_beam.errors import (
     DatasetError,
     UnknownCommitError,
 )
-from contextframe_beam.fragments import (
-    WrittenFragment,
-    check_files,
-    delete_files,
-    open_dataset,
-    write_rows,
-)
+from contextframe_beam.fragments import WrittenFragment, check_files, delete_files, open_dataset
 from contextframe_beam.keys import KeySet, Numbers
 from contextframe_beam.removal import Addresses, find_rows, no_addresses, remove_rows
 from contextframe_beam.state import (
@@ -68,6 +62,7 @@ from contextframe_beam.transforms._refusals import (
 from contextframe_beam.transforms._seen import SeenRows, rows_of_sources
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.receipt import CommitReceipt
+from contextframe_beam.writer import write_rows
 
 
 def commit_run(run: Run, written: Written) -> CommitReceipt:

@@ -21,15 +21,10 @@ import pyarrow as pa
 from contextframe_beam.deletion import Deletion
 from contextframe_beam.encoding import decode_rows
 from contextframe_beam.errors import CommitError
-from contextframe_beam.fragments import (
-    Destination,
-    FragmentWriter,
-    WrittenFragment,
-    delete_files,
-    first_line,
-)
+from contextframe_beam.fragments import Destination, WrittenFragment, delete_files, first_line
 from contextframe_beam.keys import Numbers, NumberSet, numbers_of
 from contextframe_beam.preview import preview
+from contextframe_beam.writer import FragmentWriter
 
 #: What decides between rows of one key.
 ORDER_COLUMNS = ("uuid", "uri", "updated_at", "custom_metadata", "x_encoding", "x_digest")

@@ -22,12 +22,7 @@ from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.dataset import adopt, check_storage_version
 from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConfigError, DatasetError, SchemaError
-from contextframe_beam.fragments import (
-    DEFAULT_STORAGE_VERSION,
-    FragmentWriter,
-    open_dataset,
-    size_of,
-)
+from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset, size_of
 from contextframe_beam.keys import Numbers
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.removal import Places
@@ -48,6 +43,7 @@ from contextframe_beam.transforms.batches import (
 )
 from contextframe_beam.transforms.dead_letters import WriteDeadLetters
 from contextframe_beam.transforms.receipt import CommitReceipt
+from contextframe_beam.writer import FragmentWriter
 
 MODES = ("create", "append", "overwrite", "upsert", "mirror")
 

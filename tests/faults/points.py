@@ -57,8 +57,8 @@ _SIMULATED = "tests.faults.simulated"
 POINTS = {
     "plan": Point(_SIMULATED, "Simulated.partitions", "planning", "reading"),
     "page": Point(_SIMULATED, "Simulated.fetch_page", "reading"),
-    "rows": Point("contextframe_beam.fragments", "FragmentWriter.add", "writing"),
-    "fragment": Point("contextframe_beam.fragments", "FragmentWriter.close", "writing"),
+    "rows": Point("contextframe_beam.writer", "FragmentWriter.add", "writing"),
+    "fragment": Point("contextframe_beam.writer", "FragmentWriter.close", "writing"),
     "decide": Point(
         "contextframe_beam.transforms.lance_sink", "commit_run", "deciding", "reporting"
     ),
