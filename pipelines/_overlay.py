@@ -148,7 +148,7 @@ def _run(command: Sequence[str], failure: str) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "PIP_REQUIRE_VIRTUALENV": "0"},
+        env={**os.environ, "PIP_USER": "0"},  # some images set it, and here it would be refused
         check=False,
     )
     if done.returncode:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import bz2
 import zlib
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -16,17 +17,48 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import translations
 
-from contextframe_beam.connectors import ReadFromConnector
+from contextframe_beam.connectors import BaseConnector, ReadFromConnector
 from contextframe_beam.connectors.api import APIConnector
+from contextframe_beam.connectors.registry import build_connector, load_connector_class
 from contextframe_beam.transforms import Enrich, KeywordEnricher, MapToFrames, WriteToLance
 from tests.pipeline_helpers import EMBED_DIM
 
 SECRET = "planted-secret-4711"
+#: A connector in a file.
+OWN = """
+from contextframe_beam import FrameRecord
+from contextframe_beam.connectors import BaseConnector
+
+
+class Own(BaseConnector):
+    def __init__(self, token: str):
+        super().__init__()
+        self.token = token
+
+    def sync_documents(self):
+        yield {"id": "1"}
+
+    def map_to_frame_record(self, item):
+        return FrameRecord("x", unique_id=item["id"])
+"""
 PARDO = "beam:transform:pardo:v1"
 
 #: The steps whose elements hold documents, and those that take them last.
 DOCUMENTS = ("Read/Read/Process", "MapToFrames/Map", "Enrich/Enrich", "WriteToLance/Encode")
 WRITERS = ("WriteToLance/WriteFragments", "WriteToLance/DeadLetters/WritePieces")
+
+
+def described(connector: BaseConnector, folder: Path) -> Any:
+    """Returns the description of a job that reads a connector into a new dataset."""
+    pipeline = beam.Pipeline()
+    frames = pipeline | "Read" >> ReadFromConnector(connector) | MapToFrames(connector)
+    sink = WriteToLance(
+        str(folder / "kb.lance"),
+        embed_dim=EMBED_DIM,
+        dead_letters=str(folder / "letters.jsonl"),
+    )
+    frames | Enrich([KeywordEnricher()]) | sink
+    return pipeline.to_runner_api()
 
 
 @pytest.fixture
@@ -39,15 +71,7 @@ def proto(tmp_path, monkeypatch) -> Any:
         auth={"type": "bearer", "token": "env:CRM_TOKEN"},
         resources=[{"name": "things", "path": "pages", "paginator": "page"}],
     )
-    pipeline = beam.Pipeline()
-    frames = pipeline | "Read" >> ReadFromConnector(connector) | MapToFrames(connector)
-    sink = WriteToLance(
-        str(tmp_path / "kb.lance"),
-        embed_dim=EMBED_DIM,
-        dead_letters=str(tmp_path / "letters.jsonl"),
-    )
-    frames | Enrich([KeywordEnricher()]) | sink
-    return pipeline.to_runner_api()
+    return described(connector, tmp_path)
 
 
 def pardos(proto: Any) -> list[Any]:
@@ -68,6 +92,19 @@ def unpacked(payload: bytes) -> bytes:
 def test_it_refers_to_secrets_and_holds_none(proto):
     functions = [unpacked(one.do_fn.payload) for one in pardos(proto)]
     assert any(b"env:CRM_TOKEN" in function for function in functions)
+    assert not any(SECRET.encode() in function for function in functions)
+    assert SECRET.encode() not in proto.SerializeToString()
+
+
+def test_a_file_of_ones_own_travels_with_references_and_without_secrets(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "token").write_text(SECRET)
+    cls = load_connector_class(f"{tmp_path / 'own.py'}:Own")
+    connector = build_connector(cls, {"token": f"file:{tmp_path / 'token'}"})
+    assert connector.token == SECRET  # looked up here as well, before the job is described
+    proto = described(connector, tmp_path)
+    functions = [unpacked(one.do_fn.payload) for one in pardos(proto)]
+    assert any(b"class Own(" in function and b"file:" in function for function in functions)
     assert not any(SECRET.encode() in function for function in functions)
     assert SECRET.encode() not in proto.SerializeToString()
 
