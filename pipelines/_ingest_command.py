@@ -384,6 +384,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
         runner=runner,
         is_local=is_local(runner),
         starts_engine=starts_engine(options, runner),
+        source=connector.source_id(sync_kwargs),
     )
     receipt = run_job(job, settings, quiet=values["json"])
     kept = existing(dead_letters) if receipt.failed else None

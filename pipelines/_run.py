@@ -61,6 +61,7 @@ class Job:
         runner: What runs it.
         is_local: Whether that is this process with workers of its own.
         starts_engine: Whether the engine is started for this run, and ends with this process.
+        source: The id of what is read: another source's run may have taken the run's id meanwhile.
     """
 
     start: Callable[[], CommitReceipt]
@@ -72,6 +73,7 @@ class Job:
     runner: str
     is_local: bool
     starts_engine: bool
+    source: str
 
 
 def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
@@ -242,7 +244,7 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
 def _receipt(job: Job) -> CommitReceipt | None:
     from contextframe_beam.transforms._earlier import committed_receipt
 
-    return committed_receipt(job.to, job.run_id, job.storage_options)
+    return committed_receipt(job.to, job.run_id, job.storage_options, job.source)
 
 
 def _is_committed(job: Job, run_id: str) -> bool:

@@ -210,6 +210,26 @@ def test_what_needs_no_pipeline_answers_without_loading_beam(stored: Path) -> No
         assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
+# While it is read, another source's run of the same id is committed to the same dataset.
+_MEETING = """
+from contextframe_beam import FrameRecord
+from contextframe_beam.connectors import Page, PaginatedConnector
+from contextframe_beam.pipelines.ingest import ingest
+
+class First(PaginatedConnector):
+    def fetch_page(self, partition, cursor):
+        return Page([{"id": "first"}])
+
+    def map_to_frame_record(self, item):
+        return FrameRecord(item["id"], unique_id=f"doc:{item['id']}")
+
+class Meeting(First):
+    def fetch_page(self, partition, cursor):
+        ingest(First(), KB, run_id="nightly")
+        return Page([{"id": "second"}])
+"""
+
+
 class TestIngest:
     def test_commits_the_documents_and_gives_a_receipt(self, docs: Path, kb: Path) -> None:
         result = cli("ingest", "json", "--directory", docs, "--to", kb)
@@ -266,6 +286,15 @@ class TestIngest:
         assert_error(refused, 2, "the run nightly of", "read another source than json", "once")
         (record,) = FrameDataset.open(str(kb))
         assert str(record.unique_id).endswith("a/one.json")
+
+    def test_a_run_id_that_another_source_takes_meanwhile_is_no_success(
+        self, tmp_path: Path, kb: Path
+    ) -> None:
+        (tmp_path / "meeting.py").write_text(_MEETING.replace("KB", repr(str(kb))))
+        command = ("ingest", f"{tmp_path}/meeting.py:Meeting", "--to", kb, "--run-id", "nightly")
+        assert_error(cli(*command), 1, "was committed to", "nothing of Meeting was committed")
+        assert [record.text_content for record in FrameDataset.open(str(kb))] == ["first"]
+        assert len(list((kb / "data").iterdir())) == 1 + len(FrameDataset.open(str(kb)).states())
 
     def test_a_run_id_is_committed_once(self, docs: Path, kb: Path) -> None:
         command = ("ingest", "json", "--directory", docs, "--to", kb, "--run-id", "nightly-1")

@@ -88,16 +88,18 @@ from contextframe_beam.pipelines._run import Job, run_job
 from contextframe_beam.pipelines.ingest import ingest
 
 folder, dataset, flag = sys.argv[1:]
+source = JSONFileConnector(folder)
 
 
 def begin():
-    ingest(JSONFileConnector(folder), dataset, run_id="r1")
+    ingest(source, dataset, run_id="r1")
     Path(flag).touch()
     threading.Event().wait()
 
 
 def run(settings):
-    job = Job(begin, "json", dataset, "r1", {}, dataset + ".letters", "DirectRunner", True, False)
+    where = (dataset, "r1", {}, dataset + ".letters")
+    job = Job(begin, "json", *where, "DirectRunner", True, False, source.source_id())
     print(run_job(job, settings, quiet=True))
     return cli.DONE
 

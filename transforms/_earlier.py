@@ -19,13 +19,23 @@ _VERSIONS_LOOKED_AT = 100
 
 
 def committed_receipt(
-    uri: str, run_id: str, storage_options: StorageOptions = None
+    uri: str, run_id: str, storage_options: StorageOptions = None, source: str | None = None
 ) -> CommitReceipt | None:
-    """Returns the receipt of a run that was committed already, else None."""
+    """Returns the receipt of a run that was committed already, else None.
+
+    Args:
+        uri: The dataset.
+        run_id: The run.
+        storage_options: Of the dataset.
+        source: The id of the source that it must have read; any if not given.
+    """
     dataset = open_dataset(uri, storage_options)
     if dataset is None:
         return None
-    return receipt_of_earlier(run_id, dataset, read_states(dataset))
+    states = read_states(dataset)
+    if source is not None:
+        states = {one: state for one, state in states.items() if one == source}
+    return receipt_of_earlier(run_id, dataset, states)
 
 
 def committed_before(run: Run, written: Written) -> CommitReceipt | None:

@@ -33,6 +33,9 @@ from tests.faults.world import PARTITIONS, SOURCES, World
 # What a run says that does not know what became of it.
 _UNKNOWN = re.compile("is not known|cannot be seen")
 
+# What a run says whose id another source's run has: wrong usage where that was there before.
+_REUSED = "a run id is used once"
+
 # Lets Beam do each bundle twice.
 _REPEAT = "--direct_runner_bundle_repeat=1"
 
@@ -172,7 +175,7 @@ class Campaign:
             doomed = [self._jobs.deadly(committers[0], ["files", "duplicates", "commit"])]
         self._do(*committers, *doomed)
         if self._place.folder:
-            names = {job.name for job in committers}
+            names = {_run_of(job) for job in committers}
             assert names & self._ledger.committed, "nobody committed a run"
         self._do(replace(committers[0], threads=1))
 
@@ -369,14 +372,17 @@ class Campaign:
         for job, outcome in zip(jobs, outcomes, strict=True):
             self.story.append(_told(job, outcome))
         self._ledger.follow()
-        for run_id in self._ledger.committed - before:
+        for _, run_id in self._ledger.committed - before:
             known = any(run_id == job.name or run_id.startswith(f"{job.name}.") for job in jobs)
             assert known or run_id.startswith("state-"), f"nobody did {run_id}"
         for job, outcome in zip(jobs, outcomes, strict=True):
-            assert outcome.code in (0, 1, -signal.SIGKILL), f"{outcome.code}: {outcome.err}"
+            is_reused = outcome.code == 2 and _REUSED in outcome.err
+            assert outcome.code in (0, 1, -signal.SIGKILL) or is_reused, (
+                f"{outcome.code}: {outcome.err}"
+            )
             if argument(job, "--run-id"):
-                others = [one for one in jobs if one.name == job.name]
-                self._settle_run(job, outcome, len(others) > 1 or job.name in before)
+                others = [one for one in jobs if _run_of(one) == _run_of(job)]
+                self._settle_run(job, outcome, len(others) > 1 or _run_of(job) in before)
             elif outcome.code == 1:
                 self.tally.outcomes[f"{action_of(job)} reported a failure"] += 1
             elif outcome.code == 0:
@@ -385,7 +391,7 @@ class Campaign:
         self.tally.rows += len(self._ledger.now.rows) * (self._ledger.version - version)
 
     def _settle_run(self, job: Job, outcome: Outcome, may_be_anothers: bool) -> None:
-        there = job.name in self._ledger.committed
+        there = _run_of(job) in self._ledger.committed
         state = "after" if there else "before"
         if outcome.code == 0:
             assert there, f"{job.name} said that it is committed, and is not"
@@ -393,7 +399,7 @@ class Campaign:
         elif outcome.code == 1 and _UNKNOWN.search(outcome.err):
             assert self._place.proxy, f"{job.name} does not know: {outcome.err}"
             self.tally.outcomes[f"said unknown, as {state} the run"] += 1
-        elif outcome.code == 1:
+        elif outcome.code in (1, 2):
             assert not there or may_be_anothers, (
                 f"{job.name} said that it failed, and is committed: {outcome.err}"
             )
@@ -437,6 +443,10 @@ S3_KINDS = {
     "keep house": 3,
     "kill house": 2,
 }
+
+
+def _run_of(job: Job) -> tuple[str, str]:
+    return argument(job, "--source"), job.name
 
 
 def _told(job: Job, outcome: Outcome) -> str:

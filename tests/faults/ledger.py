@@ -59,8 +59,8 @@ class Ledger:
         self.version = 0
         #: The id of each source that the dataset knows.
         self.ids: dict[str, str] = {}
-        #: The ids of all runs that were ever committed, those that were rolled back included.
-        self.committed: set[str] = set()
+        #: Source and id of all runs that were ever committed, those that were rolled back included.
+        self.committed: set[tuple[str, str]] = set()
         self._snapshots: dict[int, Snapshot] = {}
         self._items = items
         self._options = dict(storage_options) if storage_options else None
@@ -85,7 +85,6 @@ class Ledger:
             committed += self._apply(dataset, made.version)
             self.version = made.version
             self._snapshots[made.version] = self.now
-        self.committed.update(committed)
         return committed
 
     def _open(self, version: int | None = None) -> FrameDataset | None:
@@ -106,6 +105,7 @@ class Ledger:
         now = Snapshot(dict(self.now.rows), self.now.reached, known, self.now.parts)
         for run_id in new:
             source, state = next((n, s) for n, s in states.items() if s.run(run_id))
+            self.committed.add((source, run_id))
             try:
                 now = self._after(now, source, state, state.run(run_id))
             except AssertionError as error:
