@@ -63,7 +63,7 @@ def refuse_foreign_run(
     of = {source: state for source, state in states.items() if state.run(run.run_id)}
     new = [tally.info for tally in tallies if tally.info.source_id not in of]
     if of and new:
-        known = " and ".join(sorted(state.name or source for source, state in of.items()))
+        known = " and ".join(sorted(f"{state.name}, {source}" for source, state in of.items()))
         raise CommitError(
             f"a run {run.run_id} of another source ({known}) was committed to {run.uri} before, "
             f"and a run id is used once in a dataset; nothing of {new[0].name} was committed, give "
