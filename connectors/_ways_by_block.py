@@ -50,7 +50,7 @@ class PagesWay(Way):
         bounds, params = self.resume.bounds, part.partition.params
         if not bounds.given:
             return True
-        if not isinstance(params, Mapping) or RESUMES_AT not in params:
+        if bounds.reaches_ahead or not isinstance(params, Mapping) or RESUMES_AT not in params:
             return False
         resumes = parsed_time(params[RESUMES_AT])
         return bounds.since is None or (resumes is not None and bounds.since <= resumes)

@@ -78,19 +78,14 @@ class ChangesWay(StreamWay):
         bounds, reached = self.resume.bounds, self._reached(self.resume.states)
         if not bounds.given:
             return True
-        if reached is None or part.partition.params.get("until") != bounds.given.get("until"):
+        if bounds.reaches_ahead or reached is None:
             return False
-        since = parsed_time(looked_back(reached, self.connector.lookback))
-        end = self._end(datetime.now(timezone.utc))
-        return (
-            since is not None
-            and (bounds.since is None or bounds.since <= since)
-            and text_of(end) > reached
-        )
-
-    def _end(self, began: datetime) -> datetime:
-        """Returns up to when all is known that was read."""
-        return min(began, self.resume.bounds.until or began)
+        if part.partition.params.get("until") != bounds.given.get("until"):
+            return False
+        cursor = parsed_time(reached)
+        if cursor is None or (bounds.until is not None and bounds.until <= cursor):
+            return False
+        return bounds.since is None or bounds.since <= cursor - self.connector.lookback
 
     def _left_out(self) -> str:
         return f"only what changed since {self._since} was read" if self._since else ""
@@ -123,7 +118,8 @@ class ChangesWay(StreamWay):
         items = guarded(connector, part.id, name, call)
         if items is None:
             list_of(items, connector, name)
-        return self._paged(part.id, items, {"since": text_of(self._end(began))})
+        reached = self.resume.bounds.until or began
+        return self._paged(part.id, items, {"since": text_of(reached)})
 
 
 class ListWay(StreamWay):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 
 from contextframe_beam.errors import ConfigError
@@ -33,12 +33,14 @@ class Bounds:
         until: Its end, not included.
         slice: Cut it into slices of this length; it then has both ends.
         is_open: Whether its end is only where slices had to stop, the time when it was made.
+        made: When it was made, before anything was read.
     """
 
     since: datetime | None = None
     until: datetime | None = None
     slice: timedelta | None = None
     is_open: bool = False
+    made: datetime = field(default_factory=lambda: datetime.now(timezone.utc), compare=False)
 
     @classmethod
     def of(
@@ -58,12 +60,12 @@ class Bounds:
             ConfigError: one of them cannot be read, or they do not fit together.
         """
         begin, end = _time("since", since), _time("until", until)
-        length = None
+        length, made = None, datetime.now(timezone.utc)
         if slice is not None:
             if begin is None:
                 raise ConfigError(f"slices of {slice} need a beginning: give since as well")
             length = _length(slice)
-            end = end or datetime.now(timezone.utc)
+            end = end or made
         if begin is not None and end is not None:
             if begin >= end:
                 raise ConfigError(f"since {text_of(begin)} is not before until {text_of(end)}")
@@ -72,13 +74,18 @@ class Bounds:
                     f"slices of {slice} from {text_of(begin)} to {text_of(end)} are more than "
                     f"{_MOST_SLICES:,}; make them longer"
                 )
-        return cls(begin, end, length, until is None and end is not None)
+        return cls(begin, end, length, until is None and end is not None, made)
 
     @property
     def given(self) -> dict[str, str]:
         """The ends that are closed, as ISO 8601 texts in UTC."""
         ends = {"since": self.since, "until": self.until}
         return {name: text_of(one) for name, one in ends.items() if one is not None}
+
+    @property
+    def reaches_ahead(self) -> bool:
+        """Whether things may still change in it, behind whoever has read that piece of it."""
+        return self.until is not None and self.until > self.made
 
     def slices(self) -> Iterator[Bounds]:
         """Yields the slices, the oldest first; the whole range when it is not sliced."""

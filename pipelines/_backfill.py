@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from typing import Any
 
 from contextframe_beam import journal
@@ -156,8 +155,11 @@ def arguments_of(bounds: Bounds, mode: str, full: bool) -> str:
 
 
 def bounds_of(progress: Progress | None, bounds: Bounds) -> Bounds:
-    """Returns the range of time of a backfill, which ends where it did when it began."""
-    if progress is None or not progress.until or not bounds.is_open:
+    """Returns the range of time of a backfill, which is what it was when the backfill began."""
+    if progress is None:
+        return bounds
+    bounds = replace(bounds, made=parsed_time(progress.began) or bounds.made)
+    if not progress.until or not bounds.is_open:
         return bounds
     return replace(bounds, until=parsed_time(progress.until))
 
@@ -238,7 +240,7 @@ def run_backfill(
 def begun(run_id: str, arguments: str, bounds: Bounds) -> Progress:
     """Returns a backfill of which nothing is done yet."""
     until = text_of(bounds.until) if bounds.is_open and bounds.until else ""
-    return Progress(run_id, arguments, text_of(datetime.now(timezone.utc)), until)
+    return Progress(run_id, arguments, text_of(bounds.made), until)
 
 
 def letters_of(path: str, number: int) -> str:

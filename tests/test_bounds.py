@@ -211,6 +211,12 @@ def test_a_range_that_leaves_nothing_out_moves_the_state_to_its_end(connector, b
     assert found == ({} if reached is None else {"all": {"since": reached}})
 
 
+@pytest.mark.parametrize("slice", [None, "365d"])
+def test_a_range_that_ends_in_the_future_moves_no_state(slice):
+    states = {"all": {"since": DAYS[4]}}
+    assert states_of(read(Days(), states, since=DAYS[2], until="2100-01-01", slice=slice)) == {}
+
+
 def test_a_range_without_a_state_before_moves_none():
     assert states_of(read(Days(), since=DAYS[2])) == {}
 
@@ -276,6 +282,7 @@ WHOLE_TIME = {"field": "updated_at", "param": "since", "until_param": "until"}
         ({}, None, {"since": "2026-01-01"}, None),
         ({}, None, {"until": "2026-01-09"}, "2026-01-08T00:00:00Z"),
         ({"start": "2026-01-03"}, None, {"since": "2026-01-03"}, "2026-01-25T00:00:00Z"),
+        ({}, "2026-01-06T00:00:00Z", {"since": "2026-01-05", "until": "2100-01-01"}, None),
         ({"lookback": "2d"}, "2026-01-06T00:00:00Z", {"since": "2026-01-05"}, None),
         ({"lookback": "2d"}, "2026-01-06", {"since": "2026-01-04"}, "2026-01-25T00:00:00Z"),
     ],
