@@ -48,6 +48,10 @@ from contextframe_beam.record import FrameRecord
 
 _LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _FILES_IN_A_GROUP = 200
+# A small source is cut smaller than is best for reading, because an enricher may take a second for
+# each document, and then several workers want something to do.
+_LEAST_BLOCKS = 16
+_SMALLEST_BLOCK_BYTES = 64 << 10
 _GROUP_BYTES = 32 << 20
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
@@ -228,11 +232,15 @@ class JSONFileConnector(BaseConnector):
                     f"{listed - len(found):,} files that did not change were not read"
                 )
                 self.logger.info("%s", reached[SKIPPED])
+        lines = sum(info.size for info in found if info.path.endswith(_LINE_SUFFIXES))
+        block_bytes = min(BLOCK_BYTES, max(-(-lines // _LEAST_BLOCKS), _SMALLEST_BLOCK_BYTES))
+        files = sum(not info.path.endswith(_LINE_SUFFIXES) for info in found)
+        group_files = min(_FILES_IN_A_GROUP, -(-files // _LEAST_BLOCKS))
         group: list[FileInfo] = []
         size = 0
         for info in found:
             if info.path.endswith(_LINE_SUFFIXES):
-                blocks = max(-(-info.size // BLOCK_BYTES), 1)
+                blocks = max(-(-info.size // block_bytes), 1)
                 if info.path.endswith(".gz"):
                     blocks = 1
                 # All of one size: with a short one at the end of each file, and blocks given out in
@@ -240,7 +248,7 @@ class JSONFileConnector(BaseConnector):
                 params = {"file": _packed(info), "block_bytes": max(-(-info.size // blocks), 1)}
                 yield Partition(_shown(info.path), params), blocks
                 continue
-            if group and (len(group) == _FILES_IN_A_GROUP or size + info.size > _GROUP_BYTES):
+            if group and (len(group) == group_files or size + info.size > _GROUP_BYTES):
                 yield _grouped(group), 1
                 group, size = [], 0
             group.append(info)

@@ -97,27 +97,27 @@ def test_a_link_to_a_folder_above_does_not_lead_in_circles(tmp_path):
     assert len(opened(tmp_path, "**/*.json").sync_documents()) == 1
 
 
-def test_small_files_are_read_in_groups(tmp_path):
-    for number in range(450):
-        (tmp_path / f"{number:03}.json").write_text(f'{{"n": {number}}}')
+@pytest.mark.parametrize(
+    ("files", "groups"), [(3, [1, 1, 1]), (450, [29] * 15 + [15]), (3400, [200] * 17)]
+)
+def test_small_files_are_read_in_groups_of_which_several_workers_get_some(tmp_path, files, groups):
+    for number in range(files):
+        (tmp_path / f"{number:04}.json").write_text(f'{{"n": {number}}}')
     connector = opened(tmp_path)
     pages = [page for page in Source(connector).pages() if page.partition]
-    assert [len(page.items) for page in pages] == [200, 200, 50]
-    assert pages[0].partition == f"{tmp_path}/000.json and 199 more"
-    assert [item["n"] for page in pages for item in page.items] == list(range(450))
+    assert [len(page.items) for page in pages] == groups
+    more = f" and {groups[0] - 1} more" if groups[0] > 1 else ""
+    assert pages[0].partition == f"{tmp_path}/0000.json{more}"
+    assert [item["n"] for page in pages for item in page.items] == list(range(files))
 
 
 def test_a_group_holds_no_more_bytes_than_a_page_should(tmp_path, monkeypatch):
     monkeypatch.setattr(json_file, "_GROUP_BYTES", 100)
+    monkeypatch.setattr(json_file, "_LEAST_BLOCKS", 1)
     for number in range(9):
         (tmp_path / f"{number}.json").write_text(json.dumps({"n": number, "text": "x" * 30}))
-    assert [part.blocks for piece in Source(opened(tmp_path)).plan() for part in piece.parts] == [
-        1,
-        1,
-        1,
-        1,
-        1,
-    ]
+    pages = [page for page in Source(opened(tmp_path)).pages() if page.partition]
+    assert [len(page.items) for page in pages] == [2, 2, 2, 2, 1]
 
 
 def test_a_gzipped_document_is_unzipped(tmp_path):

@@ -52,13 +52,19 @@ def test_gzip_may_have_several_members(tmp_path):
     assert failures == []
 
 
-def test_a_large_file_is_several_blocks_and_pages_of_bounded_length(tmp_path):
-    content = b"".join(b'{"n": %d}\n' % number for number in range(300_000))
-    connector = lines_of(tmp_path, content)
+@pytest.mark.parametrize(
+    ("documents", "bytes_of_each", "blocks"),
+    [(20_000, 15, 5), (300_000, 15, 16), (300_000, 100, 29)],
+)
+def test_a_file_is_several_blocks_and_pages_of_bounded_length(
+    tmp_path, documents, bytes_of_each, blocks
+):
+    lines = ((b'{"n": %d}' % number).ljust(bytes_of_each) for number in range(documents))
+    connector = lines_of(tmp_path, b"\n".join(lines))
     pages = [page for page in Source(connector).pages() if page.partition]
-    assert sum(page.finished for page in pages) == -(-len(content) // _jsonl.BLOCK_BYTES) == 4
+    assert sum(page.finished for page in pages) == blocks
     assert max(len(page.items) for page in pages) == 1000
-    assert [item["n"] for page in pages for item in page.items] == list(range(300_000))
+    assert [item["n"] for page in pages for item in page.items] == list(range(documents))
 
 
 def test_blocks_of_a_file_are_of_one_size_so_that_workers_who_take_turns_get_the_same(tmp_path):
