@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.errors import CommitError, ConcurrentRunError, ConfigError
 from contextframe_beam.marks import Marks
-from contextframe_beam.pipelines._backfill import Every, letters_of
+from contextframe_beam.pipelines._backfill import Every, Progress, bounds_of, letters_of
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import SourceState
 from contextframe_beam.state_edit import reset_state
@@ -323,3 +324,11 @@ def test_letters_are_numbered_before_the_suffix():
 def test_slices_without_an_end_go_on_to_where_they_ended_when_it_began():
     assert Bounds.of("2026-01-01", slice="1d").is_open
     assert not Bounds.of("2026-01-01", "2026-01-03", "1d").is_open
+
+
+def test_a_range_that_reached_ahead_when_a_backfill_began_does_so_to_its_end():
+    began, until = datetime(2026, 1, 1, tzinfo=timezone.utc), datetime(2026, 1, 3)
+    bounds = Bounds.of(since="2025-12-01", until=until, slice="1d")
+    assert not bounds.reaches_ahead
+    progress = Progress("run", "arguments", began.isoformat())
+    assert bounds_of(progress, bounds).reaches_ahead
