@@ -59,7 +59,7 @@ def current(folder: str) -> str | None:
 
 
 def delete_noted(folder: str, storage_options: StorageOptions = None) -> None:
-    """Deletes all files that were noted; only for a run that can no longer be committed."""
+    """Deletes noted files that no version names; for a run that can no longer be committed."""
     from contextframe_beam.fragments import WrittenFragment, delete_files
 
     noted: dict[str, list[WrittenFragment]] = {}

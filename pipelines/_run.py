@@ -232,9 +232,8 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
     if isinstance(error, UnknownCommitError):
         # A request that is still under way may yet name the files.
         raise error
-    current = journal.current(folder)
-    if current is None or not _is_committed(job, current):
-        journal.delete_noted(folder, job.storage_options)
+    # Of a run that commits as it goes, those of a commit that was made are kept.
+    journal.delete_noted(folder, job.storage_options)
     _remove_pieces(job)
     if not existed:
         _remove_empty(job.to)
@@ -245,10 +244,6 @@ def _receipt(job: Job) -> CommitReceipt | None:
     from contextframe_beam.transforms._earlier import committed_receipt
 
     return committed_receipt(job.to, job.run_id, job.storage_options, job.source)
-
-
-def _is_committed(job: Job, run_id: str) -> bool:
-    return _receipt(replace(job, run_id=run_id)) is not None
 
 
 def _interrupted(job: Job, folder: str) -> str:
