@@ -10,7 +10,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import lance
 import pytest
 from lance.file import LanceFileSession
 
@@ -18,11 +17,11 @@ from contextframe_beam import CommitError, ConfigError, FrameDataset
 from contextframe_beam.cleanup import cleanup
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
-from contextframe_beam.state import ANCHOR_KEY
 from contextframe_beam.transforms._commit import commit_run
 from tests.cli_helpers import cli
 from tests.gcs_server import GcsServer, gcs  # noqa: F401
 from tests.pipeline_helpers import EMBED_DIM, begin, documents, write
+from tests.test_s3 import read
 
 
 @pytest.fixture
@@ -46,27 +45,17 @@ def run(options, kb, tmp_path):
     return ingested
 
 
-def texts(kb, options):
-    """Returns the text of each document, once each key was found to be there once."""
-    records = list(FrameDataset.open(kb, storage_options=options))
-    found = {str(one.unique_id).removeprefix("doc:"): one.text_content for one in records}
-    assert len(found) == len(records)
-    stored = lance.dataset(kb, storage_options=options)
-    assert stored.count_rows(filter=f"uuid = '{ANCHOR_KEY}'") == 1
-    return found
-
-
 def test_every_mode(kb, options, run):
     run(1, 2, mode="create", embed_dim=EMBED_DIM)
     receipt = run({"id": 1, "text": "new"}, 2, 3, workers=2)
     assert (receipt.rows_written, receipt.rows_replaced, receipt.rows_unchanged) == (2, 1, 1)
-    assert texts(kb, options) == {"1": "new", "2": "text of 2", "3": "text of 3"}
+    assert read(kb, options) == {"1": "new", "2": "text of 2", "3": "text of 3"}
     run(4, mode="append")
-    assert sorted(texts(kb, options)) == ["1", "2", "3", "4"]
+    assert sorted(read(kb, options)) == ["1", "2", "3", "4"]
     run(9, mode="overwrite")
-    assert sorted(texts(kb, options)) == ["9"]
+    assert sorted(read(kb, options)) == ["9"]
     assert run(8, mode="mirror").rows_deleted == 1
-    assert sorted(texts(kb, options)) == ["8"]
+    assert sorted(read(kb, options)) == ["8"]
 
 
 def test_it_is_searched_compacted_rolled_back_and_cleaned_up(kb, options, run):
@@ -75,11 +64,11 @@ def test_it_is_searched_compacted_rolled_back_and_cleaned_up(kb, options, run):
     dataset = FrameDataset.open(kb, storage_options=options)
     assert [hit.unique_id for hit in dataset.search("pear")] == ["doc:2"]
     compact(kb, storage_options=options)
-    assert sorted(texts(kb, options)) == ["1", "2"]
+    assert sorted(read(kb, options)) == ["1", "2"]
     FrameDataset.open(kb, storage_options=options).rollback(1)
-    assert sorted(texts(kb, options)) == ["1"]
+    assert sorted(read(kb, options)) == ["1"]
     assert cleanup(kb, keep=timedelta(0), storage_options=options).versions > 0
-    assert sorted(texts(kb, options)) == ["1"]
+    assert sorted(read(kb, options)) == ["1"]
 
 
 def test_committers_at_once_lose_nothing_and_commit_a_run_once(kb, options, run):
@@ -91,7 +80,7 @@ def test_committers_at_once_lose_nothing_and_commit_a_run_once(kb, options, run)
     assert sorted(one.run_id for one in done if not one.already_committed) == [
         one.run_id for one in runs
     ]
-    assert sorted(texts(kb, options)) == ["0", "1", "2", "3", "4", "same"]
+    assert sorted(read(kb, options)) == ["0", "1", "2", "3", "4", "same"]
 
 
 def test_a_lost_data_file_is_noticed_before_the_commit(kb, options, run):
@@ -102,7 +91,7 @@ def test_a_lost_data_file_is_noticed_before_the_commit(kb, options, run):
     LanceFileSession(f"{kb}/data", options).delete_file(path)
     with pytest.raises(CommitError, match="nothing was committed"):
         commit_run(started, written)
-    assert sorted(texts(kb, options)) == ["1"]
+    assert sorted(read(kb, options)) == ["1"]
 
 
 def test_the_command_line(kb, options, run):
