@@ -1,10 +1,12 @@
-"""Job servers that run already, for the benchmarks that need one."""
+"""What runs on engines need beside them: a job server that runs already, a pool of workers."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -47,6 +49,15 @@ def job_server(runner: str) -> Iterator[str]:
 
 
 @contextmanager
+def worker_pool() -> Iterator[str]:
+    """Runs a pool that starts worker processes when an engine asks it to; gives its address."""
+    port = _free_port()
+    command = [sys.executable, "-m", "contextframe_beam", "worker-pool", "--port", str(port)]
+    with _program(command, port):
+        yield f"localhost:{port}"
+
+
+@contextmanager
 def _program(command: list[str], port: int) -> Iterator[None]:
     silent = subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent)
@@ -54,7 +65,7 @@ def _program(command: list[str], port: int) -> Iterator[None]:
         _wait_until_it_listens(process, port)
         yield
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)
         process.wait()
 
 

@@ -14,10 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from documents import write_documents
-from engine_servers import missing
+from engine_servers import missing, worker_pool
 from measure import Measurement, in_turn, print_medians, run
-
-from contextframe_beam.pipelines.worker_pool import serve
 
 HERE = Path(__file__).parent
 WORKERS = 2
@@ -68,8 +66,7 @@ def _ingest(documents: Path, to: Path, *more: str) -> Measurement:
 
 def _on_flink(documents: Path, to: Path, workers: int) -> Measurement:
     # Workers in the launcher would be threads, and share its one interpreter.
-    program = Path(sys.executable).parent / "contextframe-beam-worker"
-    with serve(str(program), "localhost", 0) as pool:
+    with worker_pool() as pool:
         return _ingest(
             *(documents, to, "--runner=FlinkRunner", f"--parallelism={workers}"),
             *("--environment_type=EXTERNAL", f"--environment_config={pool}"),
