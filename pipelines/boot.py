@@ -196,16 +196,41 @@ def _refuse_all_work(given: argparse.Namespace, info: Any, error: Exception) -> 
     # As the end of a traceback, by which a launcher finds it in what its engine says.
     reason = f"\n{type(error).__module__}.{type(error).__qualname__}: {error}"
     answers: queue.Queue[Any] = queue.Queue()
-    with _channel(_endpoint(given, info, "control"), given.id) as channel:
+    connected: dict[str, Any] = {}
+    with (
+        contextlib.suppress(grpc.RpcError),  # how an engine that has failed says goodbye
+        _channel(_endpoint(given, info, "control"), given.id) as channel,
+    ):
         stub = beam_fn_api_pb2_grpc.BeamFnControlStub(channel)
-        with contextlib.suppress(grpc.RpcError):  # how an engine that has failed says goodbye
-            for request in stub.Control(iter(answers.get, None)):
-                answers.put(
-                    beam_fn_api_pb2.InstructionResponse(
-                        instruction_id=request.instruction_id, error=reason
-                    )
+        for request in stub.Control(iter(answers.get, None)):
+            name = request.process_bundle.process_bundle_descriptor_id
+            if name:
+                # Flink and Spark send the input of a bundle before they look at the answer, and
+                # wait minutes for somebody who takes it.
+                wanted = beam_fn_api_pb2.GetProcessBundleDescriptorRequest(
+                    process_bundle_descriptor_id=name
                 )
+                for url in _inputs_of(stub.GetProcessBundleDescriptor(wanted)) - {*connected}:
+                    data = beam_fn_api_pb2_grpc.BeamFnDataStub(_channel(url, given.id))
+                    connected[url] = data.Data(iter(queue.Queue().get, None))
+            answers.put(
+                beam_fn_api_pb2.InstructionResponse(
+                    instruction_id=request.instruction_id, error=reason
+                )
+            )
     worker.end(1)
+
+
+def _inputs_of(descriptor: Any) -> set[str]:
+    """Returns the addresses from which a part of a job gets its elements."""
+    from apache_beam.portability.api import beam_fn_api_pb2
+    from apache_beam.runners.worker.bundle_processor import DATA_INPUT_URN
+
+    return {
+        beam_fn_api_pb2.RemoteGrpcPort.FromString(one.spec.payload).api_service_descriptor.url
+        for one in descriptor.transforms.values()
+        if one.spec.urn == DATA_INPUT_URN
+    }
 
 
 if __name__ == "__main__":

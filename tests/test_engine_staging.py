@@ -197,42 +197,50 @@ def test_workers_that_the_engine_starts_install_extra_packages(
     assert_workers_installed_it(folder, result)
 
 
-@pytest.mark.engine
-@pytest.mark.xdist_group("PrismRunner")
 class TestWhatIsNotThere:
     """Messages about packages that workers do not have; engines would wait, or tell a traceback."""
 
-    def run(self, package: Package, folder: Path, engines: Engines, *arguments: str) -> Result:
-        how = engines.get("PrismRunner").arguments(*arguments, workers="EXTERNAL")
+    def run(self, folder: Path, engine: Running, *arguments: str) -> Result:
+        how = engine.arguments(*arguments, workers="EXTERNAL")
         return cli(
             *("ingest", "vault_plugin", "--to", folder / "kb.lance", "--embed-dim", 4),
-            *("--api-key", "none", "--password", "none", "--runner", "PrismRunner", *how),
+            *("--api-key", "none", "--password", "none", "--runner", engine.runner, *how),
         )
 
     @pytest.fixture(autouse=True)
     def _importable_here(self, package: Package, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(str(package.site))
 
-    def test_a_package_that_workers_lack_or_cannot_install_is_named(
-        self, package: Package, folder: Path, engines: Engines
+    @each_engine(soak=["SparkRunner"])
+    def test_a_package_that_cannot_be_installed_ends_the_run(
+        self, engine: Running, package: Package, folder: Path
     ) -> None:
         with pool(folder, PIP_NO_INDEX="1") as address:
             to = f"--environment_config={address}"
-            lacking = self.run(package, folder, engines, to)
-            sent = f"--extra_package={package.wheel}"
-            without_library = self.run(package, folder, engines, to, sent)
-        assert_error(lacking, 1, "the workers have no module vault_plugin", "--setup_file")
-        assert without_library.code == 1
-        said = without_progress(without_library.err)
+            result = self.run(folder, engine, to, f"--extra_package={package.wheel}")
+        said = without_progress(result.err)
         assert said.startswith("Error: packages of the job cannot be installed on a worker:"), said
         assert "No matching distribution found for vault_library" in said
+        assert result.code == 1
         assert not (folder / "kb.lance").exists()
 
+    @pytest.mark.engine
+    @pytest.mark.xdist_group("PrismRunner")
+    def test_a_package_that_workers_lack_is_named(self, engines: Engines, folder: Path) -> None:
+        with pool(folder) as address:
+            prism = engines.get("PrismRunner")
+            result = self.run(folder, prism, f"--environment_config={address}")
+        assert_error(result, 1, "the workers have no module vault_plugin", "--setup_file")
+        assert not (folder / "kb.lance").exists()
+
+    @pytest.mark.engine
+    @pytest.mark.xdist_group("PrismRunner")
     def test_older_code_of_a_pool_that_installs_nothing_does_not_run(
         self, package: Package, folder: Path, engines: Engines
     ) -> None:
+        prism = engines.get("PrismRunner")
         with beams_own_pool(folder, PYTHONPATH=str(package.site)) as address:
             sent = f"--extra_package={package.wheel}"
-            result = self.run(package, folder, engines, f"--environment_config={address}", sent)
+            result = self.run(folder, prism, f"--environment_config={address}", sent)
         assert_error(result, 1, "have not installed what --extra_package sent", "worker-pool")
         assert not (folder / "kb.lance").exists()
