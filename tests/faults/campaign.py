@@ -95,7 +95,7 @@ class Campaign:
                 self.story.append(f"{number}. {kind}")
                 self.tally.steps[kind] += 1
                 _STEPS[kind](self)
-        except AssertionError as error:
+        except Exception as error:  # a dataset that cannot be read is a failure as well
             story = "\n  ".join(self.story)
             where = "" if self._place.folder else " --s3"
             kinds = "" if self._kinds in (KINDS, S3_KINDS) else f" --only '{','.join(self._kinds)}'"

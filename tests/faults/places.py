@@ -80,7 +80,7 @@ class _Trouble:
         self._chance = chance
         self._often = chance.choice([0.03, 0.1])
         self._commits = chance.randint(1, 3)
-        self._seconds = chance.uniform(0.3, 2)
+        self._seconds = chance.uniform(1, 8)
         self._silent_until = 0.0
         self._lock = threading.Lock()
 
