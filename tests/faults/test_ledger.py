@@ -94,3 +94,24 @@ def test_a_run_that_left_out_what_it_read(world, kb, ledger):
     )
     with pytest.raises(AssertionError, match="1 rows are missing"):
         ledger.follow()
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_an_incremental_run_that_skips_a_round(world, kb, ledger, monkeypatch, skipped):
+    real = Simulated.partitions
+
+    def skipping(self, resume_from=None):
+        for known in (resume_from or {}).values():
+            known["round"] += skipped
+        return real(self, resume_from)
+
+    sync(world, kb, "one")
+    world.evolve("left")
+    world.evolve("left")
+    monkeypatch.setattr(Simulated, "partitions", skipping)
+    ingest(Simulated(world.path, "left", changes=True, attempt=2), str(kb), run_id="two")
+    if skipped:
+        with pytest.raises(AssertionError, match="has a gap"):
+            ledger.follow()
+    else:
+        assert ledger.follow() == ["one", "two"]
