@@ -191,6 +191,8 @@ def _refuse_all_work(given: argparse.Namespace, info: Any, error: Exception) -> 
     import grpc
     from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
+    from contextframe_beam.pipelines._failing_bundles import inputs_of
+
     if not isinstance(error, CommitError):
         error = CommitError(f"a worker could not be set up: {type(error).__name__}: {error}")
     # As the end of a traceback, by which a launcher finds it in what its engine says.
@@ -205,12 +207,11 @@ def _refuse_all_work(given: argparse.Namespace, info: Any, error: Exception) -> 
         for request in stub.Control(iter(answers.get, None)):
             name = request.process_bundle.process_bundle_descriptor_id
             if name:
-                # Flink and Spark send the input of a bundle before they look at the answer, and
-                # wait minutes for somebody who takes it.
+                # As `_failing_bundles` tells, some engines wait for who takes the input.
                 wanted = beam_fn_api_pb2.GetProcessBundleDescriptorRequest(
                     process_bundle_descriptor_id=name
                 )
-                for url in _inputs_of(stub.GetProcessBundleDescriptor(wanted)) - {*connected}:
+                for url in inputs_of(stub.GetProcessBundleDescriptor(wanted)) - {*connected}:
                     data = beam_fn_api_pb2_grpc.BeamFnDataStub(_channel(url, given.id))
                     connected[url] = data.Data(iter(queue.Queue().get, None))
             answers.put(
@@ -219,18 +220,6 @@ def _refuse_all_work(given: argparse.Namespace, info: Any, error: Exception) -> 
                 )
             )
     worker.end(1)
-
-
-def _inputs_of(descriptor: Any) -> set[str]:
-    """Returns the addresses from which a part of a job gets its elements."""
-    from apache_beam.portability.api import beam_fn_api_pb2
-    from apache_beam.runners.worker.bundle_processor import DATA_INPUT_URN
-
-    return {
-        beam_fn_api_pb2.RemoteGrpcPort.FromString(one.spec.payload).api_service_descriptor.url
-        for one in descriptor.transforms.values()
-        if one.spec.urn == DATA_INPUT_URN
-    }
 
 
 if __name__ == "__main__":

@@ -37,6 +37,10 @@ def main() -> NoReturn:
     with _logs.of_launcher():
         from apache_beam.runners.worker import sdk_worker_main
 
+        if FOLDER_VARIABLE in os.environ:  # of an engine
+            from contextframe_beam.pipelines import _failing_bundles
+
+            _failing_bundles.take_their_input()
         sdk_worker_main.main(sys.argv)
     end(0)
 

@@ -224,12 +224,10 @@ class TestWhatIsNotThere:
         assert result.code == 1
         assert not (folder / "kb.lance").exists()
 
-    @pytest.mark.engine
-    @pytest.mark.xdist_group("PrismRunner")
-    def test_a_package_that_workers_lack_is_named(self, engines: Engines, folder: Path) -> None:
+    @each_engine(soak=["SparkRunner"])
+    def test_a_package_that_workers_lack_is_named(self, engine: Running, folder: Path) -> None:
         with pool(folder) as address:
-            prism = engines.get("PrismRunner")
-            result = self.run(folder, prism, f"--environment_config={address}")
+            result = self.run(folder, engine, f"--environment_config={address}")
         assert_error(result, 1, "the workers have no module vault_plugin", "--setup_file")
         assert not (folder / "kb.lance").exists()
 
