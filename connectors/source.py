@@ -216,10 +216,12 @@ class Source:
             count = max(_LOCAL_PIECES * workers, total // _LARGEST_LOCAL_PIECE)
         else:
             count = max(workers, total // _LARGEST_REMOTE_PIECE)
-        count = min(count, total)
+        # All of one length but the last: pieces are dealt out in turn, and where long and short
+        # ones took turns as well, one of two workers would get all that are long.
+        length = -(-total // min(count, total))
         first = 0
-        for piece in range(count):
-            start, stop = total * piece // count, total * (piece + 1) // count
+        for start in range(0, total, length):
+            stop = min(start + length, total)
             while ends[first] <= start:
                 first += 1
             last = first
