@@ -153,10 +153,19 @@ def job_server(runner: str, folder: Path, *more: str) -> Iterator[Running]:
 
 @contextmanager
 def worker_pool(folder: Path, **env: str) -> Iterator[str]:
-    """Runs a pool that starts worker processes when an engine asks it to; gives its address."""
+    """Runs Beam's own pool, which starts workers when an engine asks it to; gives its address."""
     port = free_port()
     command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main"]
     with program([*command, f"--service_port={port}"], port, folder / f"pool-{port}.log", **env):
+        yield f"localhost:{port}"
+
+
+@contextmanager
+def pool(folder: Path, **env: str) -> Iterator[str]:
+    """Runs `contextframe-beam worker-pool`, whose workers have `env` too; gives its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "contextframe_beam", "worker-pool", f"--port={port}"]
+    with program(command, port, folder / "pool.log", TMPDIR=str(folder), **env):
         yield f"localhost:{port}"
 
 

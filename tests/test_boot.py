@@ -6,14 +6,17 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import pytest
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from contextframe_beam.errors import CommitError, ConfigError
 from contextframe_beam.pipelines._overlay import packages_in, python_with
 from contextframe_beam.pipelines.worker_pool import serve
-from tests.cli_helpers import environment
+from tests.cli_helpers import environment, wait_until
 
 MAKES_A_FOLDER = (
     "import time; from contextframe_beam.pipelines import boot;"
@@ -59,6 +62,45 @@ def test_a_second_pool_at_one_port_is_refused() -> None:
             serve("worker", "localhost", port),
         ):
             pass
+
+
+def test_one_engine_does_not_stop_the_workers_of_another_with_the_same_numbers(
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "worker"
+    program.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/${{5#--control_endpoint=}}\nexec sleep 600\n"
+    )
+    program.chmod(0o755)
+
+    def pid(name: str) -> int:
+        file = tmp_path / name
+        wait_until(lambda: file.exists() and file.read_text().strip() != "")
+        return int(file.read_text())
+
+    with serve(str(program), "localhost", 0) as address, ExitStack() as stack:
+        engines = {}
+        for name in ("first", "second"):
+            # Else both would have one connection, as engines in one process do.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = stack.enter_context(grpc.insecure_channel(address, options))
+            engines[name] = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+            started = engines[name].StartWorker(
+                beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1", control_endpoint={"url": name})
+            )
+            assert not started.error
+        first, second = pid("first"), pid("second")
+        engines["second"].StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"))
+        assert not is_alive(second)
+        assert is_alive(first)
+        engines["second"].StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-2"))
+        assert is_alive(first)
+        engines["first"].StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"))
+        assert not is_alive(first)
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def test_a_worker_with_nothing_to_install_is_this_python(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -12,17 +13,24 @@ from typing import Any
 
 import pytest
 
+from contextframe_beam import FrameRecord
 from contextframe_beam.pipelines.ingest import ingest
 from tests.cli_helpers import wait_until
-from tests.engines import free_port, java, job_server, program, worker_pool
-from tests.pipeline_helpers import EMBED_DIM, texts_in
-from tests.test_engine_runs import WhoReads
+from tests.engines import free_port, java, job_server, pool, program
+from tests.pipeline_helpers import EMBED_DIM, Documents, document, texts_in
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
 
 RUNTIME = "org.apache.flink.runtime"
 TASK_MANAGERS = 2
 SLOTS = 2
+
+
+class WhoReads(Documents):
+    """Its texts say which process mapped them."""
+
+    def map_to_frame_record(self, item: Any) -> FrameRecord:
+        return document(item["id"], str(os.getpid()))
 
 
 @pytest.fixture
@@ -76,11 +84,11 @@ def test_partitions_are_read_by_several_workers(cluster, tmp_path):
     pages = {f"part-{number}": [[{"id": f"{number}"}]] for number in range(40)}
     kb = tmp_path / "kb.lance"
     with (
-        worker_pool(tmp_path) as pool,
+        pool(tmp_path) as address,
         job_server("FlinkRunner", tmp_path, "--flink-master", cluster) as server,
     ):
         arguments = server.arguments(
-            f"--environment_config={pool}",
+            f"--environment_config={address}",
             f"--parallelism={TASK_MANAGERS * SLOTS}",
             "--sdk_worker_parallelism=2",
             workers="EXTERNAL",

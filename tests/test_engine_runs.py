@@ -154,13 +154,6 @@ def test_every_source_in_every_mode_gives_the_same_dataset_as_in_process(
         assert here[0].equals(there[0]), steps[step]
 
 
-class WhoReads(Documents):
-    """Its texts say which process mapped them."""
-
-    def map_to_frame_record(self, item: Any) -> FrameRecord:
-        return document(item["id"], str(os.getpid()))
-
-
 class KillsItsWorkerOnce(Documents):
     """Over its last document the worker dies, the first time that it is read."""
 
@@ -187,17 +180,6 @@ def in_pool(engine: Running, address: str, *more: str) -> dict[str, Any]:
     """Returns how to run in worker processes of a pool."""
     arguments = engine.arguments(f"--environment_config={address}", *more, workers="EXTERNAL")
     return {"runner": engine.runner, "beam_args": arguments}
-
-
-def test_worker_processes_of_a_pool_share_the_work(engine, pool, tmp_path):
-    pages = {f"part-{number}": [[{"id": f"{number}"}]] for number in range(40)}
-    kb = tmp_path / "kb.lance"
-    how = in_pool(engine, pool, "--sdk_worker_parallelism=2")
-    ingest(WhoReads(pages), str(kb), embed_dim=EMBED_DIM, **how)
-    processes = set(texts_in(kb).values())
-    assert str(os.getpid()) not in processes
-    # Prism has one worker for each environment.
-    assert len(processes) == (1 if engine.runner == "PrismRunner" else 2)
 
 
 class LooksHowFar(BaseConnector):

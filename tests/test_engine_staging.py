@@ -11,16 +11,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.cli_helpers import Result, assert_error, cli, cli_process, environment, without_progress
-from tests.engines import Engines, Running, each_engine, engine, engines, free_port, program
-from tests.engines import worker_pool as beams_own_pool
+from tests.engines import (
+    Engines,
+    Running,
+    each_engine,
+    engine,
+    engines,
+    pool,
+    worker_pool,
+)
 from tests.pipeline_helpers import texts_in
 
 __all__ = ["engine", "engines"]
@@ -118,15 +124,6 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
         root / "wheels",
         root / "site",
     )
-
-
-@contextmanager
-def pool(folder: Path, **env: str) -> Iterator[str]:
-    """Runs `contextframe-beam worker-pool`, whose workers have `env` too; gives its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "contextframe_beam", "worker-pool", f"--port={port}"]
-    with program(command, port, folder / "pool.log", TMPDIR=str(folder), **env):
-        yield f"localhost:{port}"
 
 
 def launch(package: Package, folder: Path, runner: str, arguments: list[str]) -> Result:
@@ -237,7 +234,7 @@ class TestWhatIsNotThere:
         self, package: Package, folder: Path, engines: Engines
     ) -> None:
         prism = engines.get("PrismRunner")
-        with beams_own_pool(folder, PYTHONPATH=str(package.site)) as address:
+        with worker_pool(folder, PYTHONPATH=str(package.site)) as address:
             sent = f"--extra_package={package.wheel}"
             result = self.run(folder, prism, f"--environment_config={address}", sent)
         assert_error(result, 1, "have not installed what --extra_package sent", "worker-pool")

@@ -53,7 +53,8 @@ def digests(engine: Running, name: str, folder: Path, **more: str) -> set[str]:
     connector = build_connector(load_connector_class(name), arguments)
     kb = folder / "kb.lance"
     with worker_pool(folder, VAULT_KEY=KEY, **more) as pool:
-        how = engine.arguments(f"--environment_config={pool}", workers="EXTERNAL")
+        options = (f"--environment_config={pool}", "--sdk_worker_parallelism=2")
+        how = engine.arguments(*options, workers="EXTERNAL")
         ingest(connector, str(kb), embed_dim=EMBED_DIM, runner=engine.runner, beam_args=how)
     said = [str(text).split() for text in texts_in(kb).values()]
     assert str(os.getpid()) not in {process for process, _ in said}

@@ -31,7 +31,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
         yield started
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_every_version_is_what_its_run_read(seed, forks, tmp_path):
     tally = Campaign(seed, tmp_path / "campaign", forks).run(steps=5)
     assert tally.kills.total() and tally.rows
