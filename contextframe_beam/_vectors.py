@@ -51,8 +51,13 @@ def null_array(kind: pa.DataType, count: int) -> pa.Array:
 
 
 @lru_cache(maxsize=8)
-def _null_vectors(kind: pa.DataType, count: int) -> pa.Array:
-    return pa.nulls(count, kind)
+def _null_vectors(kind: pa.FixedSizeListType, count: int) -> pa.Array:
+    values = count * kind.list_size
+    # NumPy's zeros are pages that the system shares until somebody writes to them.
+    zeros = pa.py_buffer(np.zeros(values * kind.value_type.bit_width // 8, np.uint8))
+    child = pa.Array.from_buffers(kind.value_type, values, [None, zeros])
+    nulls = pa.py_buffer(np.zeros((count + 7) // 8, np.uint8))
+    return pa.Array.from_buffers(kind, count, [nulls], count, children=[child])
 
 
 def vector_array(vectors: Sequence[Any], kind: pa.FixedSizeListType) -> pa.Array:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from lance.fragment import FragmentMetadata, write_fragments
 
 from contextframe_beam import journal
+from contextframe_beam._vectors import null_array
 from contextframe_beam.errors import DatasetError, SchemaError
 from contextframe_beam.fragments import (
     Destination,
@@ -40,6 +41,12 @@ MAX_BYTES_PER_FRAGMENT = 2 << 30
 
 # Rows that wait for the encoder; beyond it the caller waits, which bounds memory.
 _BUFFER_BYTES = 32 << 20
+
+# How much is handed to Lance at once. Each batch costs it some work a column, filled or not: of
+# documents of 1.3 KB, 8.5 us of processor time each in batches of 760, 7.6 us in batches of 1500.
+# Twice as much as here made runs no faster and took 70 MB more.
+_ROWS_AT_ONCE = 2048
+_BYTES_AT_ONCE = 4 << 20
 
 # What Lance gathers before it writes pages. Its own default counts by column and reached 900 MB
 # here; this bounds it to 100 MB and makes the files a little smaller.
@@ -68,6 +75,8 @@ class FragmentWriter:
         self._schema = schema
         self._max_rows = max_rows
         self._max_bytes = max_bytes
+        # Lance looks at a file's size between batches.
+        self._bytes_at_once = min(_BYTES_AT_ONCE, max_bytes)
         self._changed = threading.Condition()
         self._waiting: deque[tuple[pa.RecordBatch, int]] = deque()
         self._waiting_bytes = 0
@@ -145,22 +154,33 @@ class FragmentWriter:
         )
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
-                if self._aborted:
-                    raise _AbortedError
-                if not self._waiting:
-                    return
-                batch, size = self._waiting.popleft()
-                self._waiting_bytes -= size
-                self._changed.notify_all()
+        while batches := self._gathered():
+            batch = _joined(batches)
             numbers, _ = numbers_of(batch.column("uuid"))
             self._keys.append(numbers.to_bytes())
             raw_data = batch.column("raw_data")
             self._has_raw_data |= raw_data.null_count < len(raw_data)
             yield batch
+
+    def _gathered(self) -> list[pa.RecordBatch]:
+        """Waits for as many batches as are worth a call of Lance; none when there are no more."""
+        batches: list[pa.RecordBatch] = []
+        rows = gathered = 0
+        with self._changed:
+            while rows < _ROWS_AT_ONCE and gathered < self._bytes_at_once:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                if self._aborted:
+                    raise _AbortedError
+                if not self._waiting:
+                    break
+                batch, size = self._waiting.popleft()
+                batches.append(batch)
+                rows += batch.num_rows
+                gathered += size
+                self._waiting_bytes -= size
+                self._changed.notify_all()
+        return batches
 
     def _described(self, fragments: Sequence[FragmentMetadata]) -> list[WrittenFragment]:
         to = self._destination
@@ -212,6 +232,21 @@ class FragmentWriter:
 
 class _AbortedError(Exception):
     """Ends the stream of a writer that is no longer wanted."""
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Puts batches behind each other; columns of nothing but nulls go on sharing their memory."""
+    if len(batches) == 1:
+        return batches[0]
+    count = sum(batch.num_rows for batch in batches)
+    columns = []
+    for place, field in enumerate(batches[0].schema):
+        parts = [batch.column(place) for batch in batches]
+        if all(part.null_count == len(part) for part in parts):
+            columns.append(null_array(field.type, count))
+        else:
+            columns.append(pa.concat_arrays(parts))
+    return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
 
 
 _ACTIVE: weakref.WeakSet[FragmentWriter] = weakref.WeakSet()
