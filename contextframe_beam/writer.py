@@ -44,9 +44,9 @@ _BUFFER_BYTES = 32 << 20
 
 # How much is handed to Lance at once. Each batch costs it some work a column, filled or not: of
 # documents of 1.3 KB, 8.5 us of processor time each in batches of 760, 7.6 us in batches of 1500.
-# Twice as much as here made runs no faster and took 70 MB more.
-_ROWS_AT_ONCE = 2048
-_BYTES_AT_ONCE = 4 << 20
+# Twice and four times as much made runs no faster and took 50 and 100 MB more.
+_ROWS_AT_ONCE = 1024
+_BYTES_AT_ONCE = 2 << 20
 
 # What Lance gathers before it writes pages. Its own default counts by column and reached 900 MB
 # here; this bounds it to 100 MB and makes the files a little smaller.
