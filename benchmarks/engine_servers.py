@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,16 +19,6 @@ _OPENED = [
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in ("sun.nio.ch", "java.nio", "java.util", "java.lang.invoke")
 ]
-
-
-def missing(runner: str) -> str | None:
-    """Says why runs on an engine cannot be measured; None when they can."""
-    engine = ENGINES[runner]
-    if engine.path() is None:
-        return f"{engine.name} is not in {engine.folder}; `make engines` fetches it"
-    if engine.needs_java and shutil.which("java") is None:
-        return f"{engine.name} needs Java, and there is no java on PATH"
-    return None
 
 
 @contextmanager

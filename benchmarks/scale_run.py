@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from documents import write_documents
-from engine_servers import missing, worker_pool
+from engine_servers import worker_pool
 from measure import Measurement, in_turn, print_medians, run
+
+from contextframe_beam.pipelines.engines import ENGINES
 
 HERE = Path(__file__).parent
 WORKERS = 2
@@ -35,7 +37,7 @@ def measure(documents: int, rounds: int) -> None:
         for workers in (1, WORKERS):
             jobs[f"alone, {workers}"] = partial(_alone, folder, workers)
             jobs[f"in process, {workers}"] = partial(_ingest, folder, to, f"--workers={workers}")
-        without_flink = missing("FlinkRunner")
+        without_flink = ENGINES["FlinkRunner"].missing()
         if without_flink is None:
             for workers in (1, WORKERS):
                 jobs[f"Flink, {workers}"] = partial(_on_flink, folder, to, workers)

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from engine_servers import job_server, missing
+from engine_servers import job_server
 from measure import Measurement, in_turn, run
 
 from contextframe_beam.pipelines.engines import ENGINES
@@ -39,7 +39,7 @@ def measure(rounds: int) -> None:
         add("in process, 2 workers", "--workers=2")
         skipped = []
         for runner, engine in ENGINES.items():
-            why = missing(runner)
+            why = engine.missing()
             if why is not None:
                 skipped.append(f"{engine.name} was not measured: {why}")
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from contextframe_beam.connectors._calls import each, guarded, shown, whole_number
 from contextframe_beam.connectors._identity import Arguments, arguments_of
@@ -28,23 +28,31 @@ from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.errors import ConnectorError
 
 
-class PagesWay(Way):
+class _PlannedWay(Way):
+    """A way in which the author's own method says what there is, and takes what is asked for."""
+
+    #: The method that plans.
+    planner: ClassVar[str]
+
+    @classmethod
+    def takes(cls, connector: BaseConnector) -> Arguments:
+        return without_given(arguments_at(connector, cls.planner))
+
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        return ENDS & set(arguments_at(connector, cls.planner).named)
+
+
+class PagesWay(_PlannedWay):
     """`partitions` and `fetch_page`: by cursor, or by number where `count_pages` gives one."""
 
     methods = ("fetch_page", "partitions", "count_pages")
+    planner = "partitions"
 
     def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
         super().__init__(connector, kwargs, resume)
         self.at_once = max(int(getattr(connector, "max_in_flight", 16)), 1)
         self.ahead = ahead_of(self.at_once)
-
-    @classmethod
-    def takes(cls, connector: BaseConnector) -> Arguments:
-        return without_given(arguments_at(connector, "partitions"))
-
-    @classmethod
-    def ends(cls, connector: BaseConnector) -> set[str]:
-        return ENDS & set(arguments_at(connector, "partitions").named)
 
     def moves_state(self, part: Part) -> bool:
         bounds, params = self.resume.bounds, part.partition.params
@@ -56,7 +64,7 @@ class PagesWay(Way):
         return bounds.since is None or (resumes is not None and bounds.since <= resumes)
 
     def _left_out(self) -> str:
-        if self.resume.known and "resume_from" in arguments_at(self.connector, "partitions").named:
+        if self.resume.known and "resume_from" in arguments_at(self.connector, self.planner).named:
             return "it was read on from where an earlier run ended"
         return ""
 
@@ -85,7 +93,7 @@ class PagesWay(Way):
         if partitions is None:
             yield Partition(WHOLE)
             return
-        if "resume_from" in arguments_at(self.connector, "partitions").named:
+        if "resume_from" in arguments_at(self.connector, self.planner).named:
             # Most connectors would take a state for another beginning of the range.
             tells = bounds.given and getattr(self.connector, "_tells_where_it_resumes", False)
             states = self.resume.states if tells and not self.resume.full_sync else None
@@ -169,10 +177,11 @@ class PagesWay(Way):
             seen.add(_fingerprint(cursor))
 
 
-class BlocksWay(Way):
+class BlocksWay(_PlannedWay):
     """`_plan` and `_read_block`: our own connectors that know their blocks, such as files."""
 
     methods = ("_read_block", "_plan")
+    planner = "_plan"
 
     def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
         super().__init__(connector, kwargs, resume)
@@ -180,18 +189,10 @@ class BlocksWay(Way):
         self.ahead = self.at_once
         self._skipped = ""
 
-    @classmethod
-    def takes(cls, connector: BaseConnector) -> Arguments:
-        return without_given(arguments_at(connector, "_plan"))
-
-    @classmethod
-    def ends(cls, connector: BaseConnector) -> set[str]:
-        return ENDS & set(arguments_at(connector, "_plan").named)
-
     def plan(self) -> Iterator[Part]:
         arguments = {**self.kwargs, **self.resume.bounds.given}
         reached: dict[str, Any] = {}
-        if "reached" in arguments_at(self.connector, "_plan").named:
+        if "reached" in arguments_at(self.connector, self.planner).named:
             arguments.update(resume_from=self.resume.known, reached=reached)
         found = self.connector._plan(**arguments)
         for partition, blocks in each(self.connector, "", lambda _: "list", found):

@@ -49,7 +49,7 @@ def _option(name: str, value: Any) -> list[str]:
 
 def _run(ctx: click.Context, connector: str, arguments: str) -> None:
     from contextframe_beam.pipelines._ingest_command import LAUNCHED_BY_TEMPLATE, ingest_group
-    from contextframe_beam.pipelines.ingest import TemplateWritten
+    from contextframe_beam.pipelines._ingestion import TemplateWritten
 
     words = ingest_arguments(connector, arguments, ctx.args)
     ctx.meta[LAUNCHED_BY_TEMPLATE] = True

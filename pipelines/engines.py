@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -47,6 +48,14 @@ class Engine:
     def path(self) -> str | None:
         """Returns its jar or program; None when it is not there."""
         return str(self.folder / self.file) if (self.folder / _ABOUT).is_file() else None
+
+    def missing(self) -> str | None:
+        """Says why it cannot be started here; None where it can."""
+        if self.path() is None:
+            return f"{self.name} is not in {self.folder}; `make engines` fetches it"
+        if self.needs_java and shutil.which("java") is None:
+            return f"{self.name} needs Java, and there is no java on PATH"
+        return None
 
     def about(self) -> str:
         """Returns which version it is, in words; "" when it is not there."""

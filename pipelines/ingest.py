@@ -21,19 +21,11 @@ from contextframe_beam.connectors.source import Chosen, Source
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION
 from contextframe_beam.pipelines import _backfill
-from contextframe_beam.pipelines._job import Job, TemplateWritten, partitions_of, state_of
+from contextframe_beam.pipelines._ingestion import Ingestion, partitions_of, state_of
 from contextframe_beam.state import SourceState
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
 from contextframe_beam.transforms.enrich import Enricher
-
-__all__ = [
-    "TemplateWritten",
-    "default_dead_letters",
-    "ingest",
-    "new_run_id",
-    "unfinished_run",
-]
 
 
 def ingest(
@@ -91,7 +83,7 @@ def ingest(
         ContextFrameError: whatever else went wrong; the dataset is as it was.
     """
     run_id, bounds = run_id or new_run_id(), bounds or Bounds()
-    job = Job(
+    ingestion = Ingestion(
         connector=connector,
         to=to,
         mode=mode,
@@ -107,7 +99,7 @@ def ingest(
         storage_version=storage_version,
         sync_kwargs=dict(sync_kwargs or {}),
     )
-    done = job.committed(run_id)
+    done = ingestion.committed(run_id)
     if done is not None:
         return done
     every = None if commit_every is None else _backfill.Every.of(commit_every)
@@ -116,30 +108,32 @@ def ingest(
             f"with the mode {mode} a source is committed as a whole, so commit-every cannot be "
             f"given; it goes with {' and '.join(_backfill.MODES)}"
         )
-    job.options()  # refuses wrong ones before anything is read
+    ingestion.options()  # refuses wrong ones before anything is read
     letters = dead_letters or default_dead_letters(to, run_id)
-    known = job.state()
-    resume_from = {} if job.full else partitions_of(known)
+    known = ingestion.state()
+    resume_from = {} if ingestion.full else partitions_of(known)
     if isinstance(connector, IncrementalConnector):
         resume_from = connector.reconciled(resume_from)
     if every is None:
-        receipt = job.run(
+        receipt = ingestion.run(
             run_id,
             letters,
-            ReadFromConnector(connector, job.full, resume_from, bounds, **job.sync_kwargs),
-            lambda now: job.full or partitions_of(now) == partitions_of(known),
+            ReadFromConnector(
+                connector, ingestion.full, resume_from, bounds, **ingestion.sync_kwargs
+            ),
+            lambda now: ingestion.full or partitions_of(now) == partitions_of(known),
         )
     else:
-        receipt = _run_by_parts(job, run_id, letters, every, known, resume_from, bounds)
+        receipt = _run_by_parts(ingestion, run_id, letters, every, known, resume_from, bounds)
     if isinstance(connector, IncrementalConnector):
-        now = partitions_of(job.state())
+        now = partitions_of(ingestion.state())
         if not bounds.given or now != partitions_of(known):
             connector.committed(now)
     return receipt
 
 
 def _run_by_parts(
-    job: Job,
+    ingestion: Ingestion,
     run_id: str,
     letters: str,
     every: _backfill.Every,
@@ -148,8 +142,8 @@ def _run_by_parts(
     bounds: Bounds,
 ) -> CommitReceipt:
     """Commits as the run goes on, from where one with the same arguments has ended."""
-    arguments = _backfill.arguments_of(bounds, job.mode, job.full)
-    progress = _backfill.Progress.of(known, bounds, job.mode, job.full)
+    arguments = _backfill.arguments_of(bounds, ingestion.mode, ingestion.full)
+    progress = _backfill.Progress.of(known, bounds, ingestion.mode, ingestion.full)
     bounds = _backfill.bounds_of(progress, bounds)
     if progress is None:
         progress = _backfill.begun(run_id, arguments, bounds)
@@ -157,19 +151,26 @@ def _run_by_parts(
 
     def run_part(run_id: str, number: int, chosen: Chosen) -> CommitReceipt:
         nonlocal last
-        receipt = job.run(
+        receipt = ingestion.run(
             run_id,
             _backfill.letters_of(letters, number),
             ReadFromConnector(
-                job.connector, job.full, resume_from, bounds, chosen, **job.sync_kwargs
+                ingestion.connector,
+                ingestion.full,
+                resume_from,
+                bounds,
+                chosen,
+                **ingestion.sync_kwargs,
             ),
             lambda now: _last_run(now) == last,
         )
         last = run_id
         return receipt
 
-    source = Source(job.connector, job.sync_kwargs, job.full, resume_from, bounds=bounds)
-    job.connector.ensure_authenticated()
+    source = Source(
+        ingestion.connector, ingestion.sync_kwargs, ingestion.full, resume_from, bounds=bounds
+    )
+    ingestion.connector.ensure_authenticated()
     parts = list(source.parts())
     return _backfill.run_backfill(
         parts, every, replace(progress, run_id=run_id), run_part, source.reached

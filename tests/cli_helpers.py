@@ -138,3 +138,20 @@ def letters_of(dataset: Path) -> list[dict[str, Any]]:
     """Returns all dead letters beside a dataset."""
     files = Path(f"{dataset}.dead-letters").glob("*.jsonl")
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def is_running(process: int) -> bool:
+    """Tells whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        pass
+    except ProcessLookupError:
+        return False
+    if Path("/proc").exists():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -60,12 +59,10 @@ class Running:
 def require(runner: str) -> str:
     """Returns the path of an engine; skips the test when it is not there."""
     engine = ENGINES[runner]
-    path = engine.path()
-    if path is None:
-        pytest.skip(f"{engine.name} is not in {engine.folder}; `make engines` fetches it")
-    if engine.needs_java and shutil.which("java") is None:
-        pytest.skip(f"{engine.name} needs Java, and there is no java on PATH")
-    return path
+    why = engine.missing()
+    if why is not None:
+        pytest.skip(why)
+    return str(engine.path())
 
 
 def free_port() -> int:

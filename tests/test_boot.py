@@ -16,7 +16,7 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 from contextframe_beam.errors import CommitError, ConfigError
 from contextframe_beam.pipelines._overlay import packages_in, python_with
 from contextframe_beam.pipelines.worker_pool import serve
-from tests.cli_helpers import environment, wait_until
+from tests.cli_helpers import environment, is_running, wait_until
 
 MAKES_A_FOLDER = (
     "import time; from contextframe_beam.pipelines import boot;"
@@ -91,16 +91,12 @@ def test_one_engine_does_not_stop_the_workers_of_another_with_the_same_numbers(
             assert not started.error
         first, second = pid("first"), pid("second")
         engines["second"].StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"))
-        assert not is_alive(second)
-        assert is_alive(first)
+        assert not is_running(second)
+        assert is_running(first)
         engines["second"].StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-2"))
-        assert is_alive(first)
+        assert is_running(first)
         engines["first"].StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"))
-        assert not is_alive(first)
-
-
-def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+        assert not is_running(first)
 
 
 def test_a_worker_with_nothing_to_install_is_this_python(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tests.engines import (
     worker_pool,
 )
 from tests.pipeline_helpers import texts_in
+from tests.vault import KEY, PASSWORD, vault
 
 __all__ = ["engine", "engines"]
 
@@ -49,30 +50,9 @@ import hashlib
 def digest(text):
     return hashlib.sha256(text.encode()).hexdigest()
 """
-CONNECTOR = """
-import sys
-
-from contextframe_beam import FrameRecord
-from contextframe_beam.connectors import BaseConnector
-from vault_library import digest
-
-
-class Vault(BaseConnector):
-    identity_args = ()
-
-    def __init__(self, api_key: str, password: str):
-        super().__init__()
-        self.api_key = api_key
-        self.password = password
-
-    def sync_documents(self):
-        yield {"id": "key", "value": str(self.api_key)}
-        yield {"id": "password", "value": str(self.password)}
-
-    def map_to_frame_record(self, item):
-        return FrameRecord(f"{sys.prefix} {digest(item['value'])}", unique_id=item["id"])
-"""
-KEY, PASSWORD = "key-of-the-workers", "password-of-the-workers"
+CONNECTOR = vault(
+    "import sys\n\nfrom vault_library import digest", "{sys.prefix} {digest(item['value'])}"
+)
 WORKER = str(Path(sys.executable).with_name("contextframe-beam-worker"))
 
 

@@ -14,35 +14,15 @@ from contextframe_beam.pipelines.ingest import ingest
 from tests.cli_helpers import start, wait_until
 from tests.engines import EACH_ENGINE, Engines, Running, engine, engines, require, worker_pool
 from tests.pipeline_helpers import EMBED_DIM, texts_in
+from tests.vault import KEY, PASSWORD, vault
 
 __all__ = ["engine", "engines"]
 
 #: Each document says in which process its secrets were looked up, and what they were.
-CONNECTOR = """
-import hashlib
-import os
-
-from contextframe_beam import FrameRecord
-from contextframe_beam.connectors import BaseConnector
-
-
-class Vault(BaseConnector):
-    identity_args = ()
-
-    def __init__(self, api_key: str, password: str):
-        super().__init__()
-        self.api_key = api_key
-        self.password = password
-
-    def sync_documents(self):
-        yield {"id": "key", "value": str(self.api_key)}
-        yield {"id": "password", "value": str(self.password)}
-
-    def map_to_frame_record(self, item):
-        digest = hashlib.sha256(item["value"].encode()).hexdigest()
-        return FrameRecord(f"{os.getpid()} {digest}", unique_id=item["id"])
-"""
-KEY, PASSWORD = "key-of-the-workers", "password-of-the-workers"
+CONNECTOR = vault(
+    "import hashlib\nimport os",
+    "{os.getpid()} {hashlib.sha256(item['value'].encode()).hexdigest()}",
+)
 
 
 def digests(engine: Running, name: str, folder: Path, **more: str) -> set[str]:

@@ -19,6 +19,7 @@ from tests.cli_helpers import (
     cli,
     environment,
     heed_interrupts,
+    is_running,
     start,
     state_of,
     wait_until,
@@ -145,22 +146,6 @@ def scratch(tmp_path: Path) -> Path:
     folder = tmp_path / "tmp"
     folder.mkdir()
     return folder
-
-
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        pass
-    except ProcessLookupError:
-        return False
-    if Path("/proc").exists():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def start_slowly(slow: str, flags: Path, kb: Path, scratch: Path, *more: object) -> Any:

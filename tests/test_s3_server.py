@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.cli_helpers import ROOT, environment, wait_until
+from tests.cli_helpers import ROOT, environment, is_running, wait_until
 
 _PARENT = """
 import subprocess, time
@@ -29,16 +28,7 @@ def test_a_server_ends_with_a_test_run_that_is_killed():
         text=True,
     )
     child = int(parent.stdout.readline())
-    assert is_alive(child)
+    assert is_running(child)
     parent.kill()
     parent.communicate()
-    wait_until(lambda: not is_alive(child))
-
-
-def is_alive(process):
-    try:
-        os.kill(process, 0)
-        with open(f"/proc/{process}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    wait_until(lambda: not is_running(child))

@@ -37,7 +37,7 @@ _IMPORTED = (
     "contextframe_beam.pipelines._state_commands",
     "contextframe_beam.pipelines._upkeep_commands",
     "contextframe_beam.pipelines.compact",
-    "contextframe_beam.pipelines._job",
+    "contextframe_beam.pipelines._ingestion",
     "contextframe_beam.pipelines.ingest",
     "s3fs",
     "tests.faults.simulated",

@@ -68,7 +68,7 @@ POINTS = {
     "states": Point(_COMMIT, "write_rows", "deciding"),
     "commit": Point("lance", "LanceDataset.commit", "committing", "tidying up"),
     "tidy": Point(_COMMIT, "delete_files", "tidying up"),
-    "receipt": Point("contextframe_beam.pipelines._job", "committed_receipt", "starting"),
+    "receipt": Point("contextframe_beam.pipelines._ingestion", "committed_receipt", "starting"),
     "task": Point(_COMPACT, "do_task", "rewriting"),
     "indices": Point(_COMPACT, "update_indices", "reindexing"),
     # What Lance commits by itself: a compaction and the numbers for it, and indices.

@@ -26,7 +26,7 @@ class TemplateWritten(CommitError):
 
 
 @dataclass(frozen=True)
-class Job:
+class Ingestion:
     """What all runs of one call of `ingest` share; `ingest` says what the arguments mean."""
 
     connector: BaseConnector
