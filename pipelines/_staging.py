@@ -7,7 +7,7 @@ that is older than what was sent never runs in its place.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -67,11 +67,20 @@ def check_staged(options: PipelineOptions, in_launcher: bool) -> None:
     name = Path(setup.setup_file).name
     if name not in ("setup.py", "pyproject.toml"):
         raise ConfigError(f"--setup_file: {name} is neither setup.py nor pyproject.toml")
-    if name == "pyproject.toml" and importlib.util.find_spec("build") is None:
+    if name == "pyproject.toml" and not _has_build():
         raise ConfigError(
             "--setup_file: a pyproject.toml is built with the package build, which is not "
             "installed: `pip install build`, or give a wheel with --extra_package"
         )
+
+
+def _has_build() -> bool:
+    # Not by its module: a folder `build`, as packages leave where they are built, passes for it.
+    try:
+        importlib.metadata.distribution("build")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 class RequireStaged(beam.DoFn):

@@ -136,8 +136,12 @@ class TestPackagesForWorkers:
         ("name", "message"),
         [("build.py", "neither setup.py nor pyproject.toml"), ("pyproject.toml", "pip install bu")],
     )
-    def test_a_setup_file_that_beam_cannot_build_is_refused(self, name, message, tmp_path):
+    def test_a_setup_file_that_beam_cannot_build_is_refused(
+        self, name, message, tmp_path, monkeypatch
+    ):
         (tmp_path / name).write_text("")
+        (tmp_path / "build").mkdir()  # what building the package by hand leaves there
+        monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(ConfigError, match=message):
             pipeline_options("DataflowRunner", beam_args=[f"--setup_file={tmp_path / name}"])
 
