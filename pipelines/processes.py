@@ -89,8 +89,11 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
         with self._server:
             if self._process is not None and sys.exc_info()[0] is not None:
                 # The run has failed or was interrupted; what the worker still does is for nothing,
-                # and a polite close would wait for it.
-                self._process.kill()
+                # and a polite close would wait for it. One that is killed while it writes leaves
+                # what it has begun, so it is asked first.
+                self._process.terminate()
+                if not self._process.wait(_PATIENCE_SECONDS):
+                    self._process.kill()
             super().close()
 
     def _watch(self, process: WorkerProcess) -> None:
