@@ -71,13 +71,14 @@ def read_ahead(
 class _Task(Generic[_T, _R]):
     """One task, as far as it has been read."""
 
-    __slots__ = ("argument", "done", "error", "is_resting", "key", "results", "steps")
+    __slots__ = ("argument", "done", "error", "is_resting", "key", "results", "steps", "taken")
 
     def __init__(self, argument: _T, key: Hashable) -> None:
         self.argument = argument
         self.key = key
         self.steps: Iterator[_R] | None = None
         self.results: deque[_R] = deque()
+        self.taken = 0
         self.is_resting = False
         self.done = False
         self.error: BaseException | None = None
@@ -122,9 +123,10 @@ class _Crew(Generic[_T, _R]):
             BaseException: what the reading of a task raised.
         """
         with self._lock:
-            while (found := _first_ready(active)) is None:
+            while (found := _next_ready(active)) is None:
                 self._ready.wait()
             results = list(found.results)
+            found.taken += len(results)
             found.results.clear()
             if found.done:
                 active.remove(found)
@@ -181,8 +183,12 @@ class _Crew(Generic[_T, _R]):
             self._work.notify()
 
 
-def _first_ready(active: Iterable[_Task[_T, _R]]) -> _Task[_T, _R] | None:
-    """Returns the first task that has something to take and none of its key before it.
+def _next_ready(active: Iterable[_Task[_T, _R]]) -> _Task[_T, _R] | None:
+    """Returns the task to take from next: the least far of those that may be, and are, ready.
+
+    Of tasks with the same key only the first may be. Else the tasks that were begun first would
+    always be served first where the consumer is the slower one, and the others would be left over
+    for the end, when there are too few of them to keep all threads busy.
 
     Raises:
         BaseException: what the reading of a task raised.
@@ -192,7 +198,11 @@ def _first_ready(active: Iterable[_Task[_T, _R]]) -> _Task[_T, _R] | None:
     for task in active:
         if task.error is not None:
             raise task.error
-        if found is None and (task.results or task.done) and task.key not in before:
+        if (
+            (task.results or task.done)
+            and task.key not in before
+            and (found is None or task.taken < found.taken)
+        ):
             found = task
         before.add(task.key)
     return found

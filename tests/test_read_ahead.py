@@ -143,6 +143,38 @@ def test_what_is_read_ahead_is_bounded():
         assert [number for one, number in found if one == task] == list(range(20))
 
 
+def test_partitions_of_one_length_come_to_their_end_together_where_the_consumer_is_the_slower():
+    changed = threading.Condition()
+    read_of, used_of = [0] * 6, [0] * 6
+
+    def read_task(task):
+        for number in range(20):
+            with changed:
+                read_of[task] += 1
+                changed.notify_all()
+            yield task, number
+
+    for task, _ in read_ahead(
+        range(6),
+        read_task,
+        threads=3,
+        ahead=6,
+        key=lambda task: task,
+        is_last=lambda result: result[1] == 19,
+    ):
+        used_of[task] += 1
+        with changed:
+            # The consumer is so slow that every task has a result for it again.
+            changed.wait_for(
+                lambda: all(
+                    read >= min(used + 1, 20) for read, used in zip(read_of, used_of, strict=True)
+                ),
+                timeout=60,
+            )
+        assert max(used_of) - min(used_of) <= 2
+    assert used_of == [20] * 6
+
+
 def test_tasks_are_taken_no_sooner_than_there_is_room():
     taken = []
 
