@@ -74,7 +74,7 @@ class FieldMapper:
         Raises:
             RecordError: `item` is not an object.
         """
-        if not isinstance(item, Mapping):
+        if not _is_object(item):
             raise RecordError(
                 f"an item is an object of fields, not {type(item).__name__}; unpack it first"
             )
@@ -157,9 +157,9 @@ class FieldMapper:
         if self.metadata is None:
             hidden = _TEXT_FIELDS if self.text is None else {self.text}
             return {
-                str(name): value
-                for name, value in item.items()
-                if name not in hidden and not str(name).startswith("_")
+                name: value
+                for name, value in zip(map(str, item), item.values(), strict=True)
+                if name not in hidden and name[:1] != "_"
             }
         if isinstance(self.metadata, Mapping):
             wanted = self.metadata
@@ -171,7 +171,7 @@ class FieldMapper:
 
 def lookup(item: Any, path: str, default: Any = None) -> Any:
     """Returns what a dotted path leads to, or `default` when it leads nowhere."""
-    if isinstance(item, Mapping):
+    if _is_object(item):
         if path in item:
             return item[path]
         head, dot, rest = path.partition(".")
@@ -253,6 +253,8 @@ def names(
         keys: The fields in which an object may have its name.
         separator: What separates several names in one text.
     """
+    if value is None:
+        return []
     if isinstance(value, str) and separator:
         value = value.split(separator)
     elif isinstance(value, set | frozenset):
@@ -261,6 +263,11 @@ def names(
         value = [value]
     texts = (as_text(_name_of(element, keys)).strip() for element in value)
     return list(dict.fromkeys(text for text in texts if text))
+
+
+def _is_object(value: Any) -> bool:
+    # Nearly all are dictionaries, and asking an abstract class takes several times as long.
+    return value.__class__ is dict or isinstance(value, Mapping)
 
 
 def _name_of(value: Any, keys: tuple[str, ...]) -> Any:

@@ -34,7 +34,7 @@ from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._plan import Run
 from contextframe_beam.transforms._written import Written
-from contextframe_beam.transforms.batches import encode_batch
+from contextframe_beam.transforms.batches import encode_batches
 from contextframe_beam.transforms.lance_sink import _WriteFragmentsDoFn, begin_run
 
 EMBED_DIM = 4
@@ -275,7 +275,7 @@ def write(
         partial=partial,
         deletions=deletions,
     )
-    writer.process(encode_batch(batch, run.embed_dim))
+    writer.process(*encode_batches([batch], run.embed_dim))
     ((_, written),) = (element.value for element in writer.finish_bundle())
     return written
 

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 
 from contextframe_beam import FrameDataset, FrameRecord
+from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.errors import ConfigError, DatasetError, SchemaError
 from contextframe_beam.schema import FORMAT_COLUMNS
 from contextframe_beam.transforms import CommitReceipt, MapToFrames, ToRecords, WriteToLance
-from contextframe_beam.transforms.batches import FrameBatch, RowBatch, encode_batch
+from contextframe_beam.transforms.batches import FrameBatch, RowBatch, encode_batches
+from contextframe_beam.transforms.lance_sink import _EncodeDoFn
 from tests.pipeline_helpers import (
     EACH_BUNDLE_TWICE,
     EMBED_DIM,
@@ -47,6 +49,10 @@ def foreign_dataset(to: Path, records: list[FrameRecord], **options: Any) -> lan
     assert not errors
     table = pa.Table.from_batches([rows]).select(list(FORMAT_COLUMNS))
     return lance.write_dataset(table, str(to), **options)
+
+
+def batch_of(records: list[FrameRecord], source: SourceInfo | None = None) -> FrameBatch:
+    return FrameBatch(records, records, source=source, read=len(records))
 
 
 class TestModes:
@@ -208,8 +214,40 @@ class TestElements:
         assert finish(pipeline, records | sink(kb), kb).rows_written == 2
         assert ids_in(kb) == ["1", "2"]
 
+    def test_batches_of_several_sources_and_single_records_meet_in_one_run(self, kb):
+        sources = [SourceInfo("s1", "one"), SourceInfo("s2", "two"), None]
+        elements = [
+            document(number) if info is None else batch_of([document(number)], info)
+            for number in range(12)
+            for info in [sources[number % 3]]
+        ]
+        pipeline = new_pipeline()
+        receipt = finish(pipeline, pipeline | beam.Create(elements) | sink(kb), kb)
+        assert receipt.rows_written == 12
+        rows = lance.dataset(str(kb)).to_table(filter="record_type = 'document'").to_pylist()
+        found = {row["uri"].removeprefix("doc:"): row["x_source"] for row in rows}
+        assert found == {str(number): ("s1", "s2", None)[number % 3] for number in range(12)}
+
+    @pytest.mark.parametrize(
+        ("each", "held"),
+        [
+            pytest.param(batch_of([document(1)]), 8, id="a record each"),
+            pytest.param(batch_of([document(1, "x" * (1 << 20))]), 4, id="much text each"),
+            pytest.param(batch_of([document(1)] * 250), 2, id="many records each"),
+            pytest.param(batch_of([document(1)] * 500), 1, id="enough records each"),
+        ],
+    )
+    def test_few_batches_wait_to_be_encoded_together(self, kb, each, held):
+        encoder = _EncodeDoFn(begin(kb))
+        encoder.start_bundle()
+        given = [len(list(encoder.process(each))) for _ in range(held)]
+        assert given == [0] * (held - 1) + [held]
+        assert list(encoder.finish_bundle()) == []
+
     def test_a_batch_of_rows_pickles_without_what_it_was_cut_from(self):
-        rows = encode_batch(FrameBatch([document(n, "x" * 1000) for n in range(500)], []), 1536)
+        (rows,) = encode_batches(
+            [FrameBatch([document(n, "x" * 1000) for n in range(500)], [])], 1536
+        )
         one = RowBatch(rows.rows.slice(7, 1), "part", state={"at": 1}, read=1, finished=1)
         pickled = pickle.dumps(one)
         assert len(pickled) < 12_000
@@ -221,7 +259,7 @@ class TestElements:
             document(number, vector=[1, 2, 3, number] if number else None, raw_data=b"\0")
             for number in range(count)
         ]
-        rows = encode_batch(FrameBatch(records, records), EMBED_DIM)
+        (rows,) = encode_batches([FrameBatch(records, records)], EMBED_DIM)
         assert pickle.loads(pickle.dumps(rows)) == rows
 
 

@@ -14,7 +14,8 @@ from contextframe_beam.connectors import BaseConnector, DeadLetter, FieldMapper,
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.transforms import Enrich, FrameBatch, KeywordEnricher, MapToFrames
-from contextframe_beam.transforms.batches import encode_batch, enrich_batch, map_page
+from contextframe_beam.transforms.batches import encode_batches, enrich_batch, map_page
+from tests.frame_strategies import records
 from tests.pipeline_helpers import (
     EMBED_DIM,
     SOURCE,
@@ -36,6 +37,10 @@ def odd_mapper(item: str) -> Any:
     if item == "raises":
         raise KeyError("title")
     return {"good": FrameRecord(item), "none": None, "dict": {}, "exit": FrameRecord}[item]
+
+
+#: Has neither a text nor an id.
+UNSTORABLE = FrameRecord("")
 
 
 class Numbering:
@@ -79,7 +84,7 @@ class TestMapping:
             finished=1,
         )
         batch = enrich_batch(map_page(page, odd_mapper), [])
-        rows = encode_batch(batch, EMBED_DIM)
+        (rows,) = encode_batches([batch], EMBED_DIM)
         for one in (batch, rows):
             assert (one.partition, one.source, one.state) == ("p", SOURCE, {"at": 1})
             assert (one.read, one.planned, one.finished) == (2, 7, 1)
@@ -223,3 +228,22 @@ class TestKeywords:
         run(documents({"id": 1, "text": "beam beam lance"}), kb, enrichers=[KeywordEnricher()])
         record = FrameDataset.open(str(kb)).get("doc:1")
         assert record.context == {"keywords": ["beam", "lance"]}
+
+
+class TestEncoding:
+    @given(pages=st.lists(st.lists(records() | st.just(UNSTORABLE), max_size=3), min_size=1))
+    def test_batches_encoded_together_are_what_each_is_by_itself(self, pages):
+        def batches() -> list[FrameBatch]:
+            return [
+                FrameBatch(list(page), list(range(len(page))), f"p{number}", source=SOURCE)
+                for number, page in enumerate(pages)
+            ]
+
+        together = encode_batches(batches(), EMBED_DIM)
+        alone = [one for batch in batches() for one in encode_batches([batch], EMBED_DIM)]
+        assert [one.rows for one in together] == [one.rows for one in alone]
+        refused = [[(letter.partition, letter.item) for letter in one.failures] for one in together]
+        assert refused == [
+            [(f"p{number}", place) for place, one in enumerate(page) if one is UNSTORABLE]
+            for number, page in enumerate(pages)
+        ]

@@ -169,18 +169,42 @@ def enrich_batch(batch: FrameBatch, enrichers: list[Any]) -> FrameBatch:
     return batch
 
 
-def encode_batch(batch: FrameBatch, embed_dim: int, *, deletes: bool = True) -> RowBatch:
-    """Makes rows of the records; those that no row can hold become dead letters (`encode`).
+def encode_batches(
+    batches: Sequence[FrameBatch], embed_dim: int, *, deletes: bool = True
+) -> list[RowBatch]:
+    """Makes the rows of each batch; records that no row can hold become dead letters (`encode`).
+
+    The batches are encoded as one, because that costs some work a column, filled or not.
 
     Args:
-        batch: The records.
+        batches: The records, all of one source.
         embed_dim: The vector length of the dataset.
         deletes: Whether the run looks at stored rows; else deletions become dead letters too.
     """
-    source = batch.source.source_id if batch.source else None
-    rows, errors = encode_records(batch.records, embed_dim=embed_dim, source=source)
+    source = batches[0].source.source_id if batches[0].source else None
+    records = [record for batch in batches for record in batch.records]
+    rows, errors = encode_records(records, embed_dim=embed_dim, source=source)
+    refused = dict(errors)
+    encoded = []
+    first_record = first_row = 0
+    for batch in batches:
+        count = len(batch.records)
+        own = {
+            index: refused[first_record + index]
+            for index in (range(count) if refused else ())
+            if first_record + index in refused
+        }
+        encoded.append(_row_batch(batch, rows.slice(first_row, count - len(own)), own, deletes))
+        first_record += count
+        first_row += count - len(own)
+    return encoded
+
+
+def _row_batch(
+    batch: FrameBatch, rows: pa.RecordBatch, refused: dict[int, RecordError], deletes: bool
+) -> RowBatch:
     failures = batch.failures
-    for index, error in errors:
+    for index, error in refused.items():
         item = batch.items[index]
         if item is None:  # no connector made the record, so it is all there is to keep
             record = batch.records[index]

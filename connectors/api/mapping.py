@@ -43,9 +43,11 @@ class ResourceMapper:
             (one.type, one.target, prefix_of(one.resource or resource))
             for one in (targets if isinstance(targets, list) else [])
         ]
+        # The unique_id has the resource's prefix, and may be a template, so it is made here.
+        self._id = FieldMapper().id if mapping.id is None else _paths(mapping.id)
         own: dict[str, Any] = {
             name: _paths(value)
-            for name in ("id", "title", "timestamp")
+            for name in ("title", "timestamp")
             if (value := getattr(mapping, name)) is not None and not _is_template(value)
         }
         if mapping.tags is not None:
@@ -56,6 +58,7 @@ class ResourceMapper:
             relationships=self._linked,
             metadata=tuple(chosen) if isinstance(chosen, list) else chosen,
             constants=mapping.constants,
+            id=(),
             record_type=mapping.record_type,
             **own,
         )
@@ -86,7 +89,7 @@ class ResourceMapper:
     def unique_id(self, item: Mapping[str, Any]) -> str | None:
         """Returns the unique_id of an item; None when it has no id, or only a part of one."""
         if self._template is None:
-            text = as_text(first(item, self._mapper.id))
+            text = as_text(first(item, self._id))
         else:
             parts = [
                 as_text(lookup(item, path.strip())) for path in _TEMPLATE.findall(self._template)
