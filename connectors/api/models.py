@@ -62,7 +62,7 @@ _LITERAL: Any = Literal  # its members are known at run time only
 class Section(BaseModel):
     """A part of a configuration; keys that it does not know are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
