@@ -218,8 +218,7 @@ class TestElements:
         sources = [SourceInfo("s1", "one"), SourceInfo("s2", "two"), None]
         elements = [
             document(number) if info is None else batch_of([document(number)], info)
-            for number in range(12)
-            for info in [sources[number % 3]]
+            for number, info in enumerate(sources * 4)
         ]
         pipeline = new_pipeline()
         receipt = finish(pipeline, pipeline | beam.Create(elements) | sink(kb), kb)

@@ -25,6 +25,18 @@ def read(connector, sync_kwargs=None):
     return [page for page in Source(connector, sync_kwargs).pages() if page.partition]
 
 
+def results_of(tasks, read_task, ahead):
+    """What three threads read of tasks that give (task, number) for twenty numbers each."""
+    return read_ahead(
+        range(tasks),
+        read_task,
+        threads=3,
+        ahead=ahead,
+        key=lambda task: task,
+        is_last=lambda result: result[1] == 19,
+    )
+
+
 class Two(PaginatedConnector):
     def partitions(self):
         return ["x", "y"]
@@ -125,14 +137,7 @@ def test_what_is_read_ahead_is_bounded():
             yield task, number
 
     found = []
-    for result in read_ahead(
-        range(30),
-        read_task,
-        threads=3,
-        ahead=4,
-        key=lambda task: task,
-        is_last=lambda result: result[1] == 19,
-    ):
+    for result in results_of(30, read_task, ahead=4):
         found.append(result)
         with lock:
             outside -= 1
@@ -154,18 +159,11 @@ def test_partitions_of_one_length_come_to_their_end_together_where_the_consumer_
                 changed.notify_all()
             yield task, number
 
-    for task, _ in read_ahead(
-        range(6),
-        read_task,
-        threads=3,
-        ahead=6,
-        key=lambda task: task,
-        is_last=lambda result: result[1] == 19,
-    ):
+    for task, _ in results_of(6, read_task, ahead=6):
         used_of[task] += 1
         with changed:
             # The consumer is so slow that every task has a result for it again.
-            changed.wait_for(
+            assert changed.wait_for(
                 lambda: all(
                     read >= min(used + 1, 20) for read, used in zip(read_of, used_of, strict=True)
                 ),

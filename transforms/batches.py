@@ -184,27 +184,22 @@ def encode_batches(
     source = batches[0].source.source_id if batches[0].source else None
     records = [record for batch in batches for record in batch.records]
     rows, errors = encode_records(records, embed_dim=embed_dim, source=source)
-    refused = dict(errors)
     encoded = []
-    first_record = first_row = 0
+    start = row = 0
     for batch in batches:
-        count = len(batch.records)
-        own = {
-            index: refused[first_record + index]
-            for index in (range(count) if refused else ())
-            if first_record + index in refused
-        }
-        encoded.append(_row_batch(batch, rows.slice(first_row, count - len(own)), own, deletes))
-        first_record += count
-        first_row += count - len(own)
+        stop = start + len(batch.records)
+        refused = [(index - start, error) for index, error in errors if start <= index < stop]
+        count = len(batch.records) - len(refused)
+        encoded.append(_row_batch(batch, rows.slice(row, count), refused, deletes))
+        start, row = stop, row + count
     return encoded
 
 
 def _row_batch(
-    batch: FrameBatch, rows: pa.RecordBatch, refused: dict[int, RecordError], deletes: bool
+    batch: FrameBatch, rows: pa.RecordBatch, refused: list[tuple[int, RecordError]], deletes: bool
 ) -> RowBatch:
     failures = batch.failures
-    for index, error in refused.items():
+    for index, error in refused:
         item = batch.items[index]
         if item is None:  # no connector made the record, so it is all there is to keep
             record = batch.records[index]

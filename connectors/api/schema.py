@@ -26,7 +26,8 @@ def config_schema() -> dict[str, Any]:
     # Pydantic can read these texts too, but does so whenever the models are imported, for 0.13 s.
     texts = _field_texts()
     for name, section in ((ApiConfig.__name__, schema), *schema["$defs"].items()):
-        for owner in inspect.getmro(getattr(config, name, object)):
+        # A section's own texts come last, over those that it inherits.
+        for owner in reversed(inspect.getmro(getattr(config, name, object))):
             for field, text in texts.get(owner.__name__, {}).items():
                 section["properties"][field]["description"] = text
     schema = _without_titles(schema)
