@@ -368,5 +368,6 @@ def _frame_schema(embed_dim: int) -> pa.Schema:
 
 
 def _wrong(name: str, expected: str, value: object) -> str:
-    shown = f"{value!r:.60}" if isinstance(value, str | int | float) else type(value).__name__
+    plain = value is None or isinstance(value, str | int | float)
+    shown = f"{value!r:.60}" if plain else f"a {type(value).__name__}"
     return f"{name} is {shown}; expected {expected}"

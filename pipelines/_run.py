@@ -256,7 +256,7 @@ def _interrupted(job: Job, folder: str) -> str:
 
 
 def _remove_pieces(job: Job) -> None:
-    from contextframe_beam.transforms.dead_letters import remove_pieces
+    from contextframe_beam.transforms._letter_files import remove_pieces
 
     with suppress(OSError):
         remove_pieces(job.dead_letters, job.run_id, job.storage_options)

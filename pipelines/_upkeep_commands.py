@@ -91,7 +91,7 @@ def _cleanup(dataset: str, as_json: bool, storage_option: dict[str, str], **valu
     from contextframe_beam.cleanup import cleanup
     from contextframe_beam.pipelines._receipt import in_bytes
     from contextframe_beam.pipelines.ingest import dead_letters_beside
-    from contextframe_beam.transforms.dead_letters import remove_lost_pieces
+    from contextframe_beam.transforms._letter_files import remove_lost_pieces
 
     receipt = cleanup(dataset, storage_options=storage_option, **values)
     pieces, size = remove_lost_pieces(

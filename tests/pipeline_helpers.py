@@ -275,7 +275,7 @@ def write(
         partial=partial,
         deletions=deletions,
     )
-    writer.process(*encode_batches([batch], run.embed_dim))
+    writer.process(encode_batches([batch], run.embed_dim))
     ((_, written),) = (element.value for element in writer.finish_bundle())
     return written
 

@@ -15,7 +15,7 @@ from contextframe_beam import FrameRecord
 from contextframe_beam.connectors import DeadLetter, Page, PaginatedConnector
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.transforms import DeadLetterReport, FrameBatch, WriteDeadLetters
-from contextframe_beam.transforms.dead_letters import (
+from contextframe_beam.transforms._letter_files import (
     filesystem_of,
     join_pieces,
     pieces_prefix,

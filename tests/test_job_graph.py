@@ -43,9 +43,9 @@ class Own(BaseConnector):
 """
 PARDO = "beam:transform:pardo:v1"
 
-#: The steps whose elements hold documents, and those that take them last.
+#: The steps whose elements hold documents, and the one that takes them last.
 DOCUMENTS = ("Read/Read/Process", "MapToFrames/Map", "Enrich/Enrich", "WriteToLance/Encode")
-WRITERS = ("WriteToLance/WriteFragments", "WriteToLance/DeadLetters/WritePieces")
+WRITER = "WriteToLance/WriteFragments"
 
 
 def described(connector: BaseConnector, folder: Path) -> Any:
@@ -123,10 +123,10 @@ def test_documents_are_written_by_the_worker_that_read_them(proto):
         for stage in stages
         if any(one.unique_name == DOCUMENTS[0] for one in stage.transforms)
     ]
-    assert fused >= {*DOCUMENTS, *WRITERS}
+    assert fused >= {*DOCUMENTS, WRITER}
     documents = {output for name in DOCUMENTS for output in steps[name].outputs.values()}
     takers = {name for name, one in steps.items() if documents & set(one.inputs.values())}
-    assert takers == {*DOCUMENTS[1:], *WRITERS}
+    assert takers == {*DOCUMENTS[1:], WRITER}
 
 
 def test_only_plans_and_descriptions_are_grouped(proto):
@@ -137,6 +137,5 @@ def test_only_plans_and_descriptions_are_grouped(proto):
     ]
     assert sorted(grouped) == [
         "Read/Spread/ReshufflePerKey/GroupByKey",
-        "WriteToLance/DeadLetters/Together",
         "WriteToLance/Together",
     ]

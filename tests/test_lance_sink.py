@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -227,27 +228,38 @@ class TestElements:
         found = {row["uri"].removeprefix("doc:"): row["x_source"] for row in rows}
         assert found == {str(number): ("s1", "s2", None)[number % 3] for number in range(12)}
 
+    def test_what_is_no_record_fails_instead_of_vanishing(self, kb, tmp_path):
+        letters = tmp_path / "letters.jsonl"
+        pipeline = new_pipeline()
+        elements = pipeline | beam.Create([document(1), {"text": "two"}, None])
+        receipt = finish(pipeline, elements | sink(kb, dead_letters=str(letters)), kb)
+        assert (receipt.rows_written, receipt.failed) == (1, 2)
+        found = [json.loads(line) for line in letters.read_text().splitlines()]
+        assert [(one["item"], one["message"]) for one in found] == [
+            ({"text": "two"}, "the record is a dict; expected a FrameRecord"),
+            (None, "the record is None; expected a FrameRecord"),
+        ]
+
     @pytest.mark.parametrize(
         ("each", "held"),
         [
             pytest.param(batch_of([document(1)]), 8, id="a record each"),
             pytest.param(batch_of([document(1, "x" * (1 << 20))]), 4, id="much text each"),
-            pytest.param(batch_of([document(1)] * 250), 2, id="many records each"),
-            pytest.param(batch_of([document(1)] * 500), 1, id="enough records each"),
+            pytest.param(batch_of([document(1)] * 256), 4, id="many records each"),
+            pytest.param(batch_of([document(1)] * 1024), 1, id="enough records each"),
         ],
     )
     def test_few_batches_wait_to_be_encoded_together(self, kb, each, held):
         encoder = _EncodeDoFn(begin(kb))
         encoder.start_bundle()
-        given = [len(list(encoder.process(each))) for _ in range(held)]
-        assert given == [0] * (held - 1) + [held]
+        *waiting, (together,) = [list(encoder.process(each)) for _ in range(held)]
+        assert waiting == [[]] * (held - 1)
+        assert together.rows.num_rows == held * len(each.records)
         assert list(encoder.finish_bundle()) == []
 
     def test_a_batch_of_rows_pickles_without_what_it_was_cut_from(self):
-        (rows,) = encode_batches(
-            [FrameBatch([document(n, "x" * 1000) for n in range(500)], [])], 1536
-        )
-        one = RowBatch(rows.rows.slice(7, 1), "part", state={"at": 1}, read=1, finished=1)
+        rows = encode_batches([FrameBatch([document(n, "x" * 1000) for n in range(500)], [])], 1536)
+        one = RowBatch(rows.rows.slice(7, 1), partitions={"p": {"at": 1}}, read=1, finished=1)
         pickled = pickle.dumps(one)
         assert len(pickled) < 12_000
         assert pickle.loads(pickled) == one
@@ -258,7 +270,7 @@ class TestElements:
             document(number, vector=[1, 2, 3, number] if number else None, raw_data=b"\0")
             for number in range(count)
         ]
-        (rows,) = encode_batches([FrameBatch(records, records)], EMBED_DIM)
+        rows = encode_batches([FrameBatch(records, records)], EMBED_DIM)
         assert pickle.loads(pickle.dumps(rows)) == rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import BaseConnector, DeadLetter, FieldMapper, Page
 from contextframe_beam.connectors.page import SourceInfo
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.transforms import Enrich, FrameBatch, KeywordEnricher, MapToFrames
 from contextframe_beam.transforms.batches import encode_batches, enrich_batch, map_page
@@ -84,9 +86,11 @@ class TestMapping:
             finished=1,
         )
         batch = enrich_batch(map_page(page, odd_mapper), [])
-        (rows,) = encode_batches([batch], EMBED_DIM)
+        assert (batch.partition, batch.state) == ("p", {"at": 1})
+        rows = encode_batches([batch], EMBED_DIM)
+        assert rows.partitions == {"p": {"at": 1}}
         for one in (batch, rows):
-            assert (one.partition, one.source, one.state) == ("p", SOURCE, {"at": 1})
+            assert one.source == SOURCE
             assert (one.read, one.planned, one.finished) == (2, 7, 1)
             assert one.failures == [letter]
         assert page.failures == [letter]
@@ -240,10 +244,27 @@ class TestEncoding:
             ]
 
         together = encode_batches(batches(), EMBED_DIM)
-        alone = [one for batch in batches() for one in encode_batches([batch], EMBED_DIM)]
-        assert [one.rows for one in together] == [one.rows for one in alone]
-        refused = [[(letter.partition, letter.item) for letter in one.failures] for one in together]
-        assert refused == [
-            [(f"p{number}", place) for place, one in enumerate(page) if one is UNSTORABLE]
+        alone = [encode_batches([batch], EMBED_DIM) for batch in batches()]
+        assert pa.Table.from_batches([together.rows]) == pa.Table.from_batches(
+            [one.rows for one in alone]
+        )
+        assert [(letter.partition, letter.item) for letter in together.failures] == [
+            (f"p{number}", place)
             for number, page in enumerate(pages)
+            for place, one in enumerate(page)
+            if one is UNSTORABLE
         ]
+
+    def test_what_batches_tell_the_commit_is_added_up(self):
+        deletion = Deletion(unique_id="doc:1")
+        rows = encode_batches(
+            [
+                FrameBatch([], [], "p1", state={"at": 1}, read=2, planned=7, finished=1),
+                FrameBatch([], [], "p2", read=3, partial="cut short", deletions=[(deletion, None)]),
+                FrameBatch([], [], "p3", state={"at": 3}, read=4, finished=2),
+            ],
+            EMBED_DIM,
+        )
+        assert rows.partitions == {"p1": {"at": 1}, "p3": {"at": 3}}
+        assert (rows.read, rows.planned, rows.finished) == (9, 7, 3)
+        assert (rows.partial, rows.deletions) == ({"cut short"}, [deletion])

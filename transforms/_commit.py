@@ -97,7 +97,7 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
     if earlier is not None:
         return earlier
     require_complete(run, written)
-    run.failures.check(written, run.dead_letters)
+    run.failures.check(written, run.letters.path if run.letters else None)
     check_files(run.uri, written.fragments, run.storage_options)
     seen = _seen_rows(run, written)
     deletions = Deletions.concat(

@@ -13,6 +13,7 @@ from contextframe_beam.schema import frame_schema
 from contextframe_beam.state import NO_SOURCE
 from contextframe_beam.transforms._duplicates import Deduplicated
 from contextframe_beam.transforms._failures import FailureLimit
+from contextframe_beam.transforms._letter_files import LetterFile
 from contextframe_beam.transforms._seen import SeenRows
 from contextframe_beam.transforms._written import SourceTally, Written
 
@@ -30,7 +31,7 @@ class Run:
         storage_options: For object stores.
         storage_version: The file format of a new dataset.
         failures: How many failed items are too many.
-        dead_letters: Where the failed items are, for messages.
+        letters: Where its dead letters go; None where nobody wants them.
     """
 
     uri: str
@@ -41,7 +42,7 @@ class Run:
     storage_options: Mapping[str, str] | None
     storage_version: str
     failures: FailureLimit
-    dead_letters: str | None = None
+    letters: LetterFile | None = None
 
     @property
     def replaces(self) -> bool:

@@ -62,6 +62,7 @@ class Written:
         sources: What each source gave, by its id.
         failed: Number of dead letters.
         samples: The first few of them, in words.
+        letters: The pieces of the file that they are in.
     """
 
     fragments: list[WrittenFragment] = field(default_factory=list)
@@ -69,6 +70,7 @@ class Written:
     sources: dict[str, SourceTally] = field(default_factory=dict)
     failed: int = 0
     samples: list[str] = field(default_factory=list)
+    letters: list[str] = field(default_factory=list)
 
     @property
     def read(self) -> int:
@@ -116,6 +118,7 @@ class Written:
             whole.announced += part.announced
             whole.failed += part.failed
             whole.samples += part.samples
+            whole.letters += part.letters
             for tally in part.sources.values():
                 whole.tally(tally.info).add(tally)
         whole.fragments.sort(key=lambda fragment: fragment.metadata)

@@ -61,17 +61,28 @@ class FrameBatch:
 
 @dataclass(slots=True)
 class RowBatch:
-    """The rows of one FrameBatch in the dataset's schema; the other fields are FrameBatch's."""
+    """The rows of a few FrameBatches in the dataset's schema, and what else they say together.
+
+    Attributes:
+        rows: The rows.
+        source: Which source all of them are from; None for records that no connector made.
+        partitions: The new state of each partition whose last page is among them.
+        failures: Items that could not be read, mapped, enriched or encoded.
+        read: How many items the pages had.
+        planned: How many blocks the source's plan has, where one of the batches told.
+        finished: How many blocks ended with them.
+        partial: Why what is read of the source is not all of it.
+        deletions: What the items ask to delete.
+    """
 
     rows: pa.RecordBatch
-    partition: str = ""
     source: SourceInfo | None = None
+    partitions: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: list[DeadLetter] = field(default_factory=list)
     read: int = 0
-    state: dict[str, Any] | None = None
     planned: int = 0
     finished: int = 0
-    partial: str = ""
+    partial: set[str] = field(default_factory=set)
     deletions: list[Deletion] = field(default_factory=list)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -171,68 +182,71 @@ def enrich_batch(batch: FrameBatch, enrichers: list[Any]) -> FrameBatch:
 
 def encode_batches(
     batches: Sequence[FrameBatch], embed_dim: int, *, deletes: bool = True
-) -> list[RowBatch]:
-    """Makes the rows of each batch; records that no row can hold become dead letters (`encode`).
+) -> RowBatch:
+    """Makes the rows of batches; records that no row can hold become dead letters (`encode`).
 
-    The batches are encoded as one, because that costs some work a column, filled or not.
+    The batches become one, because encoding and writing cost some work a column, filled or not.
 
     Args:
         batches: The records, all of one source.
         embed_dim: The vector length of the dataset.
         deletes: Whether the run looks at stored rows; else deletions become dead letters too.
     """
-    source = batches[0].source.source_id if batches[0].source else None
+    source = batches[0].source
     records = [record for batch in batches for record in batch.records]
-    rows, errors = encode_records(records, embed_dim=embed_dim, source=source)
-    encoded = []
-    start = row = 0
+    rows, errors = encode_records(
+        records, embed_dim=embed_dim, source=source.source_id if source else None
+    )
+    encoded = RowBatch(rows, source)
+    start = 0
     for batch in batches:
         stop = start + len(batch.records)
         refused = [(index - start, error) for index, error in errors if start <= index < stop]
-        count = len(batch.records) - len(refused)
-        encoded.append(_row_batch(batch, rows.slice(row, count), refused, deletes))
-        start, row = stop, row + count
+        encoded.failures += batch.failures + _refused(batch, refused, deletes)
+        encoded.read += batch.read
+        encoded.planned += batch.planned
+        encoded.finished += batch.finished
+        if batch.state is not None:
+            encoded.partitions[batch.partition] = batch.state
+        if batch.partial:
+            encoded.partial.add(batch.partial)
+        if deletes:
+            encoded.deletions += [deletion for deletion, _ in batch.deletions]
+        start = stop
     return encoded
 
 
-def _row_batch(
-    batch: FrameBatch, rows: pa.RecordBatch, refused: list[tuple[int, RecordError]], deletes: bool
-) -> RowBatch:
-    failures = batch.failures
-    for index, error in refused:
+def _refused(
+    batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: bool
+) -> list[DeadLetter]:
+    letters = []
+    for index, error in records:
         item = batch.items[index]
-        if item is None:  # no connector made the record, so it is all there is to keep
-            record = batch.records[index]
+        record = batch.records[index]
+        if item is None and isinstance(record, FrameRecord):
+            # No connector made the record, so it is all there is to keep.
             names = (name for name in FrameRecord.__slots__ if name != "score")
             item = {name: getattr(record, name) for name in names}
-        failures.append(_letter("encode", error, item, batch, index))
+        letters.append(_letter("encode", error, item, batch, index))
     if not deletes:
         for index, (deletion, item) in enumerate(batch.deletions):
             refusal = RecordError(
                 f"the item deletes {deletion.unique_id or deletion.key}, and a run in the mode "
                 "append adds rows only; choose --mode upsert or mirror"
             )
-            failures.append(_letter("encode", refusal, item, batch, index))
-    return RowBatch(
-        rows=rows,
-        partition=batch.partition,
-        source=batch.source,
-        failures=failures,
-        read=batch.read,
-        state=batch.state,
-        planned=batch.planned,
-        finished=batch.finished,
-        partial=batch.partial,
-        deletions=[deletion for deletion, _ in batch.deletions] if deletes else [],
-    )
+            letters.append(_letter("encode", refusal, item, batch, index))
+    return letters
 
 
 def batch_of_records(elements: Sequence[FrameRecord | Deletion]) -> FrameBatch:
-    """Returns a batch of records and deletions that no connector made."""
-    records = [element for element in elements if isinstance(element, FrameRecord)]
+    """Returns a batch of records and deletions that no connector made.
+
+    Anything else among them goes along as a record, which `encode_batches` refuses.
+    """
+    records = [element for element in elements if not isinstance(element, Deletion)]
     return FrameBatch(
         records=records,
-        items=[None] * len(records),
+        items=[None if isinstance(record, FrameRecord) else record for record in records],
         read=len(elements),
         deletions=[(element, None) for element in elements if isinstance(element, Deletion)],
     )

@@ -32,6 +32,7 @@ from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._duplicates import Deletions
 from contextframe_beam.transforms._earlier import committed_receipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES, FailureLimit
+from contextframe_beam.transforms._letter_files import LetterFile, LetterPiece
 from contextframe_beam.transforms._plan import Run
 from contextframe_beam.transforms._unchanged import FEW_DIGESTS, StoredRows, pack, stored_rows
 from contextframe_beam.transforms._written import Written
@@ -41,7 +42,6 @@ from contextframe_beam.transforms.batches import (
     batch_of_records,
     encode_batches,
 )
-from contextframe_beam.transforms.dead_letters import WriteDeadLetters
 from contextframe_beam.transforms.receipt import CommitReceipt
 from contextframe_beam.writer import FragmentWriter
 
@@ -54,7 +54,7 @@ _WAITING_BYTES = 64 << 20
 # keeps memory in proportion to a page, whatever else than text a record holds.
 _BATCHES_TOGETHER = 8
 _TEXT_TOGETHER = 4 << 20
-_RECORDS_TOGETHER = 500
+_RECORDS_TOGETHER = 1024
 
 
 class WriteToLance(
@@ -131,15 +131,9 @@ class WriteToLance(
         rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run)).with_output_types(RowBatch)
         written = rows | "WriteFragments" >> beam.ParDo(_WriteFragmentsDoFn(run))
         # Makes a group of it even when there is nothing to write.
-        header = batches.pipeline | "RunHeader" >> beam.Create([(0, Written())])
-        parts = [written, header]
-        if run.dead_letters:
-            letters = rows | "DeadLetters" >> WriteDeadLetters(
-                run.dead_letters, run.run_id, run.storage_options
-            )
-            parts.append(letters | "LettersWritten" >> beam.Map(_nothing_written))
+        header = batches.pipeline | beam.Impulse() | "RunHeader" >> beam.Map(_nothing_written)
         receipts: beam.PCollection[CommitReceipt] = (
-            parts
+            (written, header)
             | "Parts" >> beam.Flatten()
             | "Together" >> beam.GroupByKey()
             | "Commit" >> beam.ParDo(_CommitDoFn(run)).with_output_types(CommitReceipt)
@@ -194,7 +188,7 @@ def begin_run(
         storage_options=storage_options,
         storage_version=storage_version,
         failures=failures,
-        dead_letters=dead_letters,
+        letters=LetterFile(dead_letters, run_id, storage_options) if dead_letters else None,
     )
 
 
@@ -211,13 +205,15 @@ class _EncodeDoFn(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._records: list[FrameRecord | Deletion] = []
+        self._text = 0
         self._batches: list[FrameBatch] = []
         self._filled = 0.0
 
     def process(self, element: FrameBatch | FrameRecord | Deletion) -> Iterator[RowBatch]:
         if not isinstance(element, FrameBatch):
             self._records.append(element)
-            if len(self._records) < _RECORDS_TOGETHER:
+            self._text += _text_size([element])
+            if len(self._records) < _RECORDS_TOGETHER and self._text < _TEXT_TOGETHER:
                 return
             element = self._collected()
         yield from self._add(element)
@@ -226,21 +222,21 @@ class _EncodeDoFn(beam.DoFn):
         if self._records:
             yield from map(_global, self._add(self._collected()))
         if self._batches:
-            yield from map(_global, self._encoded())
+            yield _global(self._encoded())
 
     def _add(self, batch: FrameBatch) -> Iterator[RowBatch]:
         if self._batches and self._batches[0].source != batch.source:
-            yield from self._encoded()
+            yield self._encoded()
         self._batches.append(batch)
         self._filled += _share(batch)
         if self._filled >= 1:
-            yield from self._encoded()
+            yield self._encoded()
 
     def _collected(self) -> FrameBatch:
-        records, self._records = self._records, []
+        records, self._records, self._text = self._records, [], 0
         return batch_of_records(records)
 
-    def _encoded(self) -> list[RowBatch]:
+    def _encoded(self) -> RowBatch:
         batches, self._batches = self._batches, []
         self._filled = 0.0
         return encode_batches(batches, self._embed_dim, deletes=self._deletes)
@@ -249,19 +245,24 @@ class _EncodeDoFn(beam.DoFn):
 def _share(batch: FrameBatch) -> float:
     """Returns how much a batch is of what is encoded together."""
     share = max(len(batch.records) / _RECORDS_TOGETHER, 1 / _BATCHES_TOGETHER)
-    if share < 1:
-        texts = [record.text_content for record in batch.records]
-        text = sum(len(text) for text in texts if isinstance(text, str))
-        share = max(share, text / _TEXT_TOGETHER)
-    return share
+    return share if share >= 1 else max(share, _text_size(batch.records) / _TEXT_TOGETHER)
+
+
+def _text_size(records: Iterable[FrameRecord | Deletion]) -> int:
+    texts = (record.text_content for record in records if isinstance(record, FrameRecord))
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 class _WriteFragmentsDoFn(beam.DoFn):
-    """Streams the rows of a bundle into fragments and tells the commit about them."""
+    """Streams the rows of a bundle into fragments, and its dead letters into a piece of a file.
+
+    Tells the commit about both.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._writer: FragmentWriter | None = None
+        self._letters: LetterPiece | None = None
         self._rows = Metrics.counter(metrics.NAMESPACE, metrics.ROWS)
         self._unchanged = Metrics.counter(metrics.NAMESPACE, metrics.ROWS_UNCHANGED)
         self._failures = Metrics.counter(metrics.NAMESPACE, metrics.FAILURES)
@@ -269,6 +270,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
 
     def start_bundle(self) -> None:
         self._abort()
+        self._letters = LetterPiece(self._run.letters) if self._run.letters else None
         self._written = Written()
         self._waiting: list[tuple[SourceInfo, pa.RecordBatch]] = []
         self._waiting_rows = self._waiting_bytes = 0
@@ -280,14 +282,14 @@ class _WriteFragmentsDoFn(beam.DoFn):
         tally.read += batch.read
         tally.planned += batch.planned
         tally.finished += batch.finished
-        if batch.partial:
-            tally.partial.add(batch.partial)
+        tally.partial |= batch.partial
+        tally.partitions |= batch.partitions
         if batch.deletions:
             tally.deletions.append(Deletions.of(batch.deletions))
-        if batch.state is not None:
-            tally.partitions[batch.partition] = batch.state
         if batch.failures:
             self._written.fail(batch.failures)
+            if self._letters is not None:
+                self._letters.add(batch.failures)
             self._failures.inc(len(batch.failures))
         progress.count(items=batch.read, failures=len(batch.failures))
         rows = batch.rows
@@ -310,6 +312,9 @@ class _WriteFragmentsDoFn(beam.DoFn):
             writer, self._writer = self._writer, None
             self._written.fragments = writer.close()
             self._bytes.inc(sum(fragment.size for fragment in self._written.fragments))
+        if self._letters is not None and self._letters.count:
+            self._letters.close()
+            self._written.letters = [self._letters.name]
         for part in self._written.parts():
             yield _global((0, part))
 
@@ -320,6 +325,8 @@ class _WriteFragmentsDoFn(beam.DoFn):
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
+        if self._letters is not None:
+            self._letters.close()
 
     def _new_writer(self) -> FragmentWriter:
         return FragmentWriter(self._run.destination, self._run.schema)
@@ -372,7 +379,11 @@ class _CommitDoFn(beam.DoFn):
         self._run = run
 
     def process(self, element: tuple[int, Iterable[Written]]) -> Iterator[CommitReceipt]:
-        yield commit_run(self._run, Written.sum(element[1]))
+        run, written = self._run, Written.sum(element[1])
+        if run.letters is not None:
+            # First, because a run that fails for its failures is asked what they were.
+            run.letters.join(written.letters)
+        yield commit_run(run, written)
 
 
 def _global(value: Any) -> WindowedValue:

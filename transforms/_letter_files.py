@@ -1,0 +1,249 @@
+"""The file of a run's dead letters: written in pieces by many, joined by one.
+
+Each worker writes a piece beside the target, so letters never travel through a shuffle, and only
+the pieces of bundles that succeeded are joined: a bundle that ran twice is in the file once.
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import fsspec
+
+from contextframe_beam.cleanup import KEEP
+from contextframe_beam.connectors.page import DeadLetter
+from contextframe_beam.errors import ConfigError, DatasetError
+from contextframe_beam.fragments import StorageOptions, is_local
+
+# What Lance calls a setting of S3, without `aws_`, and what s3fs calls it.
+_S3_OPTIONS = {
+    "access_key_id": "key",
+    "secret_access_key": "secret",
+    "session_token": "token",
+}
+_S3_CLIENT_OPTIONS = {
+    "endpoint": "endpoint_url",
+    "endpoint_url": "endpoint_url",
+    "region": "region_name",
+}
+
+
+@dataclass(frozen=True)
+class LetterFile:
+    """Where the dead letters of a run go.
+
+    Attributes:
+        path: The file, local or an fsspec address.
+        run_id: The run.
+        options: Credentials and settings of the object store, as the dataset has them.
+
+    Raises:
+        ConfigError: nothing is installed that can write to such an address.
+    """
+
+    path: str
+    run_id: str
+    options: StorageOptions = None
+
+    def __post_init__(self) -> None:
+        try:
+            filesystem_of(self.path, self.options)
+        except (ImportError, ValueError) as error:
+            extra = "gcs" if self.path.startswith(("gs://", "gcs://")) else "s3"
+            raise ConfigError(
+                f"cannot write dead letters to {self.path}: {error}; install what it needs, such "
+                f"as contextframe-beam[{extra}], or name another file with --dead-letters"
+            ) from error
+
+    def join(self, pieces: Iterable[str]) -> None:
+        """Puts the pieces together, in the order of their names, and removes all of the run's.
+
+        Without pieces the file of an earlier run is removed. Done twice, it is as done once.
+
+        Raises:
+            DatasetError: the file cannot be written.
+        """
+        found = sorted(pieces)
+        if found:
+            join_pieces(self.path, found, self.options)
+        elif is_local(self.path):
+            remove_file(self.path)
+        # A run without failures does not ask for the right to write to a distant place.
+        if found or is_local(self.path):
+            remove_pieces(self.path, self.run_id, self.options)
+            remove_lost_pieces(f"{self.path}.", KEEP, storage_options=self.options)
+
+
+class LetterPiece:
+    """One piece of a file of dead letters; it exists once a letter was added.
+
+    Args:
+        file: The file that it will be a part of.
+
+    Attributes:
+        name: Its address.
+        count: How many letters are in it.
+    """
+
+    def __init__(self, file: LetterFile) -> None:
+        self.name = f"{pieces_prefix(file.path, file.run_id)}{uuid.uuid4().hex}.part"
+        self.count = 0
+        self._run = file
+        self._open: Any = None
+
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Writes letters, which become the run's.
+
+        Raises:
+            DatasetError: they cannot be written.
+        """
+        if not letters:
+            return
+        if self._open is None:
+            self._open = open_for_writing(self.name, storage_options=self._run.options)
+        with _writing(self.name):
+            for letter in letters:
+                letter.run_id = letter.run_id or self._run.run_id
+                self._open.write(letter.to_json() + "\n")
+        self.count += len(letters)
+
+    def close(self) -> None:
+        """Ends the piece; repeated, does nothing."""
+        if self._open is not None:
+            file, self._open = self._open, None
+            with _writing(self.name):
+                file.close()
+
+
+def filesystem_of(path: str, storage_options: StorageOptions = None) -> tuple[Any, str]:
+    """Returns the file system of an address, and the path in it.
+
+    Args:
+        path: A local path or an fsspec address.
+        storage_options: Of the dataset's object store, by the names that Lance has for them; those
+            of S3 are used for addresses on S3.
+
+    Raises:
+        ImportError: nothing is installed for such an address.
+        ValueError: there is no such kind of address.
+    """
+    options: dict[str, Any] = {}
+    if storage_options and path.startswith(("s3://", "s3a://")):
+        client: dict[str, str] = {}
+        for name, value in storage_options.items():
+            plain = name.lower().removeprefix("aws_")
+            if plain in _S3_OPTIONS:
+                options[_S3_OPTIONS[plain]] = value
+            elif plain in _S3_CLIENT_OPTIONS:
+                client[_S3_CLIENT_OPTIONS[plain]] = value
+        if client:
+            options["client_kwargs"] = client
+    filesystem, plain = fsspec.core.url_to_fs(path, **options)
+    return filesystem, plain
+
+
+def join_pieces(path: str, pieces: list[str], storage_options: StorageOptions = None) -> None:
+    """Makes one file of its pieces; repeated after they were removed, does nothing.
+
+    Raises:
+        DatasetError: the file cannot be written.
+    """
+    filesystem, _ = filesystem_of(path, storage_options)
+    if not all(filesystem.exists(piece) for piece in pieces):
+        return
+    with _writing(path), open_for_writing(path, "wb", storage_options) as target:
+        for piece in pieces:
+            with filesystem.open(piece, "rb") as source:
+                shutil.copyfileobj(source, target)
+
+
+def remove_file(path: str) -> None:
+    """Removes the file of an earlier run, if there is one."""
+    filesystem, plain = fsspec.core.url_to_fs(path)
+    if filesystem.exists(plain):
+        filesystem.rm_file(plain)
+
+
+def remove_pieces(path: str, run_id: str, storage_options: StorageOptions = None) -> None:
+    """Removes a run's pieces, those of bundles that failed included."""
+    filesystem, plain = filesystem_of(pieces_prefix(path, run_id), storage_options)
+    for piece in filesystem.glob(f"{glob.escape(plain)}*.part"):
+        filesystem.rm(piece)
+
+
+def remove_lost_pieces(
+    prefix: str,
+    lost_after: timedelta,
+    *,
+    dry_run: bool = False,
+    storage_options: StorageOptions = None,
+) -> tuple[int, int]:
+    """Removes pieces of runs that were killed: a run joins its pieces before it is committed.
+
+    Args:
+        prefix: What the addresses of the pieces begin with, such as a folder with a slash.
+        lost_after: Pieces that are younger may be those of a run which is under way.
+        dry_run: Only count.
+        storage_options: Of the dataset.
+
+    Returns:
+        How many pieces there were, and their bytes.
+
+    Raises:
+        DatasetError: they cannot be listed or removed.
+    """
+    try:
+        filesystem, plain = filesystem_of(f"{prefix}*", storage_options)
+    except (ImportError, ValueError):
+        return 0, 0  # nor could anything be written there
+    before = datetime.now(timezone.utc) - lost_after
+    count = size = 0
+    try:
+        for piece in filesystem.glob(f"{glob.escape(plain.removesuffix('*'))}*.part"):
+            if filesystem.modified(piece) <= before:
+                count, size = count + 1, size + int(filesystem.size(piece) or 0)
+                if not dry_run:
+                    filesystem.rm_file(piece)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot clean up {prefix}*.part: {error.strerror or error}; check permissions there"
+        ) from error
+    return count, size
+
+
+def pieces_prefix(path: str, run_id: str) -> str:
+    """Returns what the names of a run's pieces begin with."""
+    return f"{path}.{run_id}."
+
+
+def open_for_writing(path: str, mode: str = "w", storage_options: StorageOptions = None) -> Any:
+    """Opens a local file or an fsspec address, making its folder.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    with _writing(path):
+        filesystem, plain = filesystem_of(path, storage_options)
+        folder = filesystem._parent(plain)
+        if folder:
+            filesystem.makedirs(folder, exist_ok=True)
+        # Not fsspec.open, which takes a star in the name for a pattern.
+        return filesystem.open(plain, mode, encoding=None if "b" in mode else "utf-8")
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"cannot write the dead letters to {path}: {error.strerror or error}; "
+            "check space there, or name another file with --dead-letters"
+        ) from error
