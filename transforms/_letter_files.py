@@ -19,20 +19,9 @@ import fsspec
 
 from contextframe_beam.cleanup import KEEP
 from contextframe_beam.connectors.page import DeadLetter
-from contextframe_beam.errors import ConfigError, DatasetError
+from contextframe_beam.errors import ConfigError, ContextFrameError, DatasetError
+from contextframe_beam.filesystems import filesystem_of
 from contextframe_beam.fragments import StorageOptions, is_local
-
-# What Lance calls a setting of S3, without `aws_`, and what s3fs calls it.
-_S3_OPTIONS = {
-    "access_key_id": "key",
-    "secret_access_key": "secret",
-    "session_token": "token",
-}
-_S3_CLIENT_OPTIONS = {
-    "endpoint": "endpoint_url",
-    "endpoint_url": "endpoint_url",
-    "region": "region_name",
-}
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,8 @@ class LetterFile:
     def __post_init__(self) -> None:
         try:
             filesystem_of(self.path, self.options)
+        except ConfigError:
+            raise
         except (ImportError, ValueError) as error:
             extra = "gcs" if self.path.startswith(("gs://", "gcs://")) else "s3"
             raise ConfigError(
@@ -122,33 +113,6 @@ class LetterPiece:
                 file.close()
 
 
-def filesystem_of(path: str, storage_options: StorageOptions = None) -> tuple[Any, str]:
-    """Returns the file system of an address, and the path in it.
-
-    Args:
-        path: A local path or an fsspec address.
-        storage_options: Of the dataset's object store, by the names that Lance has for them; those
-            of S3 are used for addresses on S3.
-
-    Raises:
-        ImportError: nothing is installed for such an address.
-        ValueError: there is no such kind of address.
-    """
-    options: dict[str, Any] = {}
-    if storage_options and path.startswith(("s3://", "s3a://")):
-        client: dict[str, str] = {}
-        for name, value in storage_options.items():
-            plain = name.lower().removeprefix("aws_")
-            if plain in _S3_OPTIONS:
-                options[_S3_OPTIONS[plain]] = value
-            elif plain in _S3_CLIENT_OPTIONS:
-                client[_S3_CLIENT_OPTIONS[plain]] = value
-        if client:
-            options["client_kwargs"] = client
-    filesystem, plain = fsspec.core.url_to_fs(path, **options)
-    return filesystem, plain
-
-
 def join_pieces(path: str, pieces: list[str], storage_options: StorageOptions = None) -> None:
     """Makes one file of its pieces; repeated after they were removed, does nothing.
 
@@ -201,6 +165,8 @@ def remove_lost_pieces(
     """
     try:
         filesystem, plain = filesystem_of(f"{prefix}*", storage_options)
+    except ConfigError:
+        raise
     except (ImportError, ValueError):
         return 0, 0  # nor could anything be written there
     before = datetime.now(timezone.utc) - lost_after
@@ -242,8 +208,11 @@ def open_for_writing(path: str, mode: str = "w", storage_options: StorageOptions
 def _writing(path: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except ContextFrameError:
+        raise
+    except Exception as error:  # clients of object stores have errors of their own
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DatasetError(
-            f"cannot write the dead letters to {path}: {error.strerror or error}; "
-            "check space there, or name another file with --dead-letters"
+            f"cannot write the dead letters to {path}: {reason}; "
+            "check space and permissions there, or name another file with --dead-letters"
         ) from error
