@@ -40,3 +40,12 @@ def _words_are_no_secrets() -> Iterator[None]:
 def kb(tmp_path: Path) -> Path:
     """Gives the path of a dataset that is not there yet."""
     return tmp_path / "kb.lance"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what tests had to tell: the processes that run them have no terminal."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "told":
+                terminalreporter.section(report.nodeid)
+                terminalreporter.line(str(value))

@@ -40,7 +40,7 @@ def main() -> None:
                 finally:
                     tally.add(campaign.tally)
                     print(*campaign.story if given.story else [], sep="\n", flush=True)
-                    tally.show(time.monotonic() - began)
+                    print(tally.told(time.monotonic() - began), flush=True)
             if given.seed is not None or tally.kills.total() >= given.kills:
                 return
 

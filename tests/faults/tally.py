@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -39,11 +38,15 @@ class Tally:
         self.kills[phase] += 1
         self.killed[action] += 1
 
-    def show(self, seconds: float) -> None:
-        """Prints it."""
-        sys.stdout.write(
+    def told(self, seconds: float) -> str:
+        """Returns it in words.
+
+        Args:
+            seconds: How long it took.
+        """
+        return (
             f"{self.kills.total()} kills {dict(self.kills)}\nof {dict(self.killed)}\n"
             f"outcomes {dict(self.outcomes)}\nsteps {dict(self.steps)}\n"
             f"{self.versions} versions and {self.rows} rows compared, {self.faults} faults of a "
-            f"store, in {seconds:.0f} s\n"
+            f"store, in {seconds:.0f} s"
         )

@@ -76,24 +76,22 @@ def test_a_store_that_makes_trouble(s3, proxy, forks, tmp_path):  # noqa: F811
 
 
 @pytest.mark.soak
-def test_five_hundred_kills(forks, tmp_path, capfd):
-    tally, began = Tally(), time.monotonic()
+def test_five_hundred_kills(forks, tmp_path, record_property):
+    tally, seeds, began = Tally(), [], time.monotonic()
     while tally.kills.total() < SOAK_KILLS:
-        seed = fresh_seed()
-        tally.add(Campaign(seed, Path(tmp_path, str(seed)), forks).run(SOAK_STEPS))
-        with capfd.disabled():
-            print(f"\nseed {seed}")
-            tally.show(time.monotonic() - began)
+        seeds.append(fresh_seed())
+        folder = Path(tmp_path, str(seeds[-1]))
+        tally.add(Campaign(seeds[-1], folder, forks).run(SOAK_STEPS))
+    record_property("told", f"seeds {seeds}\n{tally.told(time.monotonic() - began)}")
 
 
 @pytest.mark.soak
-def test_a_hundred_kills_on_a_store_that_makes_trouble(s3, forks, tmp_path, capfd):  # noqa: F811
-    tally, began = Tally(), time.monotonic()
+def test_a_hundred_kills_on_a_store_that_makes_trouble(s3, forks, tmp_path, record_property):  # noqa: F811
+    tally, seeds, began = Tally(), [], time.monotonic()
     while tally.kills.total() < SOAK_KILLS_ON_S3:
-        seed = fresh_seed()
+        seeds.append(fresh_seed())
+        folder = Path(tmp_path, str(seeds[-1]))
         with FaultyProxy(s3.endpoint) as proxy:
             place = on_s3(s3, proxy)
-            tally.add(Campaign(seed, Path(tmp_path, str(seed)), forks, place=place).run(SOAK_STEPS))
-        with capfd.disabled():
-            print(f"\nseed {seed}")
-            tally.show(time.monotonic() - began)
+            tally.add(Campaign(seeds[-1], folder, forks, place=place).run(SOAK_STEPS))
+    record_property("told", f"seeds {seeds}\n{tally.told(time.monotonic() - began)}")
