@@ -34,6 +34,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 from contextframe_beam.errors import CommitError, ConfigError
 from contextframe_beam.pipelines._errors import ours_of
 from contextframe_beam.pipelines._job_progress import watched
+from contextframe_beam.pipelines._sampling import sample_often
 from contextframe_beam.pipelines._staging import check_staged, staging_failure
 from contextframe_beam.pipelines.engines import ENGINES
 from contextframe_beam.pipelines.processes import LocalProcessEnvironment, death_of_worker
@@ -146,6 +147,7 @@ def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
 
 def local_runner(options: PipelineOptions) -> PipelineRunner:
     """Returns the FnApiRunner whose workers know the pipeline's options."""
+    sample_often()
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     direct = options.view_as(DirectOptions)
     provision = fn_runner.ExtendedProvisionInfo(

@@ -37,6 +37,9 @@ def main() -> NoReturn:
     with _logs.of_launcher():
         from apache_beam.runners.worker import sdk_worker_main
 
+        from contextframe_beam.pipelines._sampling import sample_often
+
+        sample_often()
         if FOLDER_VARIABLE in os.environ:  # of an engine
             from contextframe_beam.pipelines import _failing_bundles
 

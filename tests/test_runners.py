@@ -18,6 +18,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.worker.statesampler import get_current_tracker
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import IncrementalConnector
@@ -103,6 +104,13 @@ class WhoReads(Documents):
         return document(item["id"], str(os.getpid()))
 
 
+class HowOftenSampled(Documents):
+    """Its texts say how often Beam samples in which step the worker is, in milliseconds."""
+
+    def map_to_frame_record(self, item: Any) -> FrameRecord:
+        return document(item["id"], str(get_current_tracker().sampling_period_ms))
+
+
 class Unmapped(Documents):
     """Nothing of it can be mapped."""
 
@@ -143,6 +151,11 @@ class TestWorkers:
         with pytest.raises(CommitError, match="a worker process was killed by signal 9; nothing"):
             ingest(KillsItsWorker({"all": [[{"id": 1}]]}), str(kb), workers=workers)
         assert not kb.exists()
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_a_bundle_does_not_wait_long_for_beams_last_sample(self, kb, workers):
+        ingest(HowOftenSampled({"all": [[{"id": 1}]]}), str(kb), workers=workers)
+        assert texts_in(kb) == {"1": "10"}
 
     def test_workers_end_with_the_run(self, kb):
         run(WhoReads({"all": [[{"id": 1}], [{"id": 2}]]}), kb, **TWO_WORKERS)
