@@ -1,7 +1,7 @@
 """How soon a bundle ends in a worker.
 
-Beam samples in which step a worker is, the longer a bundle takes the less often: every 200 ms in the
-end. A bundle is reported only after the thread that does it has woken once more. Measured with
+Beam samples in which step a worker is, the longer a bundle takes the less often: in the end every
+200 ms. A bundle is reported only after the thread that does it has woken once more. Measured with
 100,000 documents: 0.2 s of 2.2 s, with one worker and with two.
 """
 
