@@ -168,7 +168,7 @@ def run_backfill(
     parts: Sequence[Part],
     every: Every,
     progress: Progress,
-    commit: Callable[[str, int, Chosen], CommitReceipt],
+    commit: Callable[[str, int, Chosen, bool], CommitReceipt],
     reached: dict[str, Any] | None = None,
 ) -> CommitReceipt:
     """Commits parts, some at a time, until all are done.
@@ -177,8 +177,8 @@ def run_backfill(
         parts: All parts of the source; those that are done are left out.
         every: How many at a time.
         progress: Where it stands.
-        commit: Reads parts and commits them; gets a run id, the number of the commit (0 for the
-            last one) and the parts. Its receipt counts all commits of the backfill so far.
+        commit: Reads parts and commits them; gets a run id, the number of the commit, the parts and
+            whether they are the last ones. Its receipt counts all commits of the backfill so far.
         reached: The states of the source when all is read, where the plan knows them.
 
     Returns:
@@ -221,7 +221,7 @@ def run_backfill(
         journal.begin(run_id)
         began = time.monotonic()
         try:
-            receipt = commit(run_id, number if left else 0, Chosen(tuple(chosen), state))
+            receipt = commit(run_id, number, Chosen(tuple(chosen), state), not left)
         except ContextFrameError as error:
             if not progress.commits:
                 raise
@@ -244,9 +244,7 @@ def begun(run_id: str, arguments: str, bounds: Bounds) -> Progress:
 
 
 def letters_of(path: str, number: int) -> str:
-    """Returns where the dead letters of a commit go; those of the last one where a run's do."""
-    if not number:
-        return path
+    """Returns where the dead letters of a commit go that is not the last one of a run."""
     stem, dot, suffix = path.rpartition(".")
     return f"{stem}.{number}.{suffix}" if dot and "/" not in suffix else f"{path}.{number}"
 

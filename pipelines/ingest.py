@@ -19,12 +19,13 @@ from contextframe_beam.connectors.kinds import IncrementalConnector
 from contextframe_beam.connectors.read import ReadFromConnector
 from contextframe_beam.connectors.source import Chosen, Source
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION
+from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, is_local
 from contextframe_beam.pipelines import _backfill
 from contextframe_beam.pipelines._ingestion import Ingestion, partitions_of, state_of
 from contextframe_beam.state import SourceState
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
+from contextframe_beam.transforms._letter_files import remove_file
 from contextframe_beam.transforms.enrich import Enricher
 
 
@@ -149,11 +150,17 @@ def _run_by_parts(
         progress = _backfill.begun(run_id, arguments, bounds)
     last = _last_run(known)
 
-    def run_part(run_id: str, number: int, chosen: Chosen) -> CommitReceipt:
+    def run_part(run_id: str, number: int, chosen: Chosen, is_last: bool) -> CommitReceipt:
         nonlocal last
+        letters_of_part = _backfill.letters_of(letters, number)
+        if is_last:
+            # A commit of that number which was killed had parts behind it, and read these as well.
+            if is_local(letters_of_part):
+                remove_file(letters_of_part)
+            letters_of_part = letters
         receipt = ingestion.run(
             run_id,
-            _backfill.letters_of(letters, number),
+            letters_of_part,
             ReadFromConnector(
                 ingestion.connector,
                 ingestion.full,

@@ -190,6 +190,15 @@ def test_each_commit_has_dead_letters_of_its_own(slow):
     assert Path(result.json["dead_letters"]).exists()
 
 
+def test_letters_of_a_commit_that_was_killed_do_not_stay_when_the_last_one_reads_its_parts(slow):
+    letters = slow / "kb.lance.dead-letters"
+    letters.mkdir()
+    for number in (2, 3):
+        (letters / f"r.{number}.jsonl").write_text("of a commit that was killed\n")
+    cli(*job(slow, "--commit-every", 3, "--run-id", "r"))
+    assert not list(letters.iterdir())
+
+
 @pytest.mark.parametrize("mode", ["create", "overwrite", "mirror"])
 def test_modes_that_replace_a_source_as_a_whole_are_refused(tmp_path, mode):
     with pytest.raises(ConfigError, match=f"with the mode {mode} a source is committed as a whole"):
@@ -316,7 +325,6 @@ def test_marks_are_a_set_that_travels_as_text(names, other):
 
 
 def test_letters_are_numbered_before_the_suffix():
-    assert letters_of("a.d/x.jsonl", 0) == "a.d/x.jsonl"
     assert letters_of("a.d/x.jsonl", 3) == "a.d/x.3.jsonl"
     assert letters_of("a.d/x", 3) == "a.d/x.3"
 
