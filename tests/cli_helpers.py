@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -45,10 +44,6 @@ def cli(*arguments: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def heed_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start(*arguments: object, module: str = "contextframe_beam", **options: Any) -> Any:
     """Starts a command in a process of its own, in a process group of its own."""
     return subprocess.Popen(
@@ -57,8 +52,6 @@ def start(*arguments: object, module: str = "contextframe_beam", **options: Any)
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # What was started in the background ignores interrupts, and so would its children.
-        preexec_fn=heed_interrupts,
         **{"env": environment(), **options},
     )
 

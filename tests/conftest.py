@@ -2,6 +2,8 @@
 the tests before it, and a place for a dataset."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contextframe_beam.connectors import secrets
+
+# What was started in the background ignores interrupts, and so would the commands that tests start.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Else gcsfs, when it is imported, prepares to ask Google itself what kind of bucket one is.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 import pytest
 
 from tests.s3_faults import FaultyProxy
-from tests.s3_server import end_with_parent, free_ports
+from tests.s3_server import ending_with_parent, free_ports
 
 BUCKET = "frames"
 _PATIENCE_SECONDS = 30
@@ -84,10 +84,9 @@ def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
         flags = ["-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-public-host={host}"]
         log = (tmp_path_factory.mktemp("gcs") / "log").open("wb")
         process = subprocess.Popen(
-            [str(program), *flags, "-backend=memory"],
+            ending_with_parent([str(program), *flags, "-backend=memory"]),
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=end_with_parent,
         )
         try:
             if not _made_bucket(proxy.upstream, process):

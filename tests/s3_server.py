@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,14 @@ ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key-that-must-not-be-shown"
 BUCKET = "frames"
 _PATIENCE_SECONDS = 60
-# From <sys/prctl.h>.
-_PR_SET_PDEATHSIG = 1
+# The 1 is PR_SET_PDEATHSIG of <sys/prctl.h>; of a parent that is gone already it does not tell.
+_END_WITH_PARENT = """
+import ctypes, os, signal, sys
+parent, *command = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(parent):
+    os.execv(command[0], command)
+"""
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,15 @@ class S3Server:
         return f"s3://{BUCKET}/{uuid.uuid4().hex}/kb.lance"
 
 
-def end_with_parent() -> None:
-    """Makes the kernel end this process when its parent is gone, however that ended (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def ending_with_parent(command: Sequence[str]) -> list[str]:
+    """Returns a command that the kernel ends when its parent is gone, however that ended (Linux).
+
+    It is said by the process itself and not by a `preexec_fn`, for which the parent is forked: with
+    a server of gRPC in it, one of a hundred such children crashes.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), *command]
 
 
 def start_server(folder: Path) -> tuple[S3Server, subprocess.Popen[bytes]]:
@@ -116,35 +125,36 @@ def start_server(folder: Path) -> tuple[S3Server, subprocess.Popen[bytes]]:
     (folder / "data").mkdir()
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
-        [
-            program,
-            "server",
-            f"-dir={folder / 'data'}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
-            f"-master.port={master}",
-            f"-master.port.grpc={master_rpc}",
-            "-master.volumeSizeLimitMB=64",
-            "-master.telemetry=false",
-            f"-volume.port={volume}",
-            f"-volume.port.grpc={volume_rpc}",
-            "-volume.max=100",
-            "-filer",
-            f"-filer.port={filer}",
-            f"-filer.port.grpc={filer_rpc}",
-            "-s3",
-            f"-s3.port={s3}",
-            f"-s3.port.grpc={s3_rpc}",
-            f"-s3.config={settings}",
-            "-s3.iam=false",
-            "-s3.port.iceberg=0",
-            "-s3.port.lance=0",
-        ],
+        ending_with_parent(
+            [
+                program,
+                "server",
+                f"-dir={folder / 'data'}",
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+                f"-master.port={master}",
+                f"-master.port.grpc={master_rpc}",
+                "-master.volumeSizeLimitMB=64",
+                "-master.telemetry=false",
+                f"-volume.port={volume}",
+                f"-volume.port.grpc={volume_rpc}",
+                "-volume.max=100",
+                "-filer",
+                f"-filer.port={filer}",
+                f"-filer.port.grpc={filer_rpc}",
+                "-s3",
+                f"-s3.port={s3}",
+                f"-s3.port.grpc={s3_rpc}",
+                f"-s3.config={settings}",
+                "-s3.iam=false",
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+            ]
+        ),
         cwd=folder,
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=end_with_parent,
     )
     server = S3Server(f"http://127.0.0.1:{s3}")
     deadline = time.monotonic() + _PATIENCE_SECONDS

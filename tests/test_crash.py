@@ -23,7 +23,7 @@ from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import Page, Partition
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.ingest import ingest
-from contextframe_beam.transforms import CommitReceipt, _commit, dead_letters
+from contextframe_beam.transforms import CommitReceipt, _commit, _letter_files
 from tests.pipeline_helpers import EMBED_DIM, Documents, data_files, documents, ids_in, texts_in
 
 #: Names the point where the process kills itself, as in `before commit`.
@@ -35,7 +35,7 @@ FUNCTIONS = {
     "state rows": (_commit, ["write_rows"]),
     "duplicates": (_commit, ["drop_duplicates"]),
     "tidying up": (_commit, ["delete_files"]),
-    "joining letters": (dead_letters, ["join_pieces"]),
+    "joining letters": (_letter_files, ["join_pieces"]),
 }
 
 

@@ -215,7 +215,7 @@ def test_counts_come_from_workers_here_while_it_runs_and_from_the_engine_at_its_
     receipt = ingest(LooksHowFar(), str(kb), embed_dim=EMBED_DIM, **how)
     state, counts = json.loads(str(texts_in(kb)["then"]))
     assert state == "running"
-    assert 0 < counts["rows"] <= 1000
+    assert 0 < counts["items"] <= 1000
     assert at_the_end == [{"items": 1002, "rows": 1001, "unchanged": 0, "failures": 1}]
     assert (receipt.rows_written, receipt.failed) == (1001, 1)
 

@@ -18,7 +18,6 @@ from contextframe_beam import FrameDataset
 from tests.cli_helpers import (
     cli,
     environment,
-    heed_interrupts,
     is_running,
     start,
     state_of,
@@ -225,7 +224,6 @@ def test_after_the_commit_the_run_counts_as_done(tmp_path: Path, scratch: Path) 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(TMPDIR=str(scratch)),
-        preexec_fn=heed_interrupts,
         text=True,
     )
     wait_until(flag.exists, process)

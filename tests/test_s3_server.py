@@ -10,9 +10,10 @@ import pytest
 from tests.cli_helpers import ROOT, environment, is_running, wait_until
 
 _PARENT = """
-import subprocess, time
-from tests.s3_server import end_with_parent
-child = subprocess.Popen(["sleep", "600"], start_new_session=True, preexec_fn=end_with_parent)
+import shutil, subprocess, time
+from tests.s3_server import ending_with_parent
+sleeping = ending_with_parent([shutil.which("sleep"), "600"])
+child = subprocess.Popen(sleeping, start_new_session=True)
 print(child.pid, flush=True)
 time.sleep(600)
 """

@@ -227,6 +227,7 @@ class _EncodeDoFn(beam.DoFn):
     def _add(self, batch: FrameBatch) -> Iterator[RowBatch]:
         if self._batches and self._batches[0].source != batch.source:
             yield self._encoded()
+        progress.count(items=batch.read)  # as soon as they are read, whatever they wait for here
         self._batches.append(batch)
         self._filled += _share(batch)
         if self._filled >= 1:
@@ -291,7 +292,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
             if self._letters is not None:
                 self._letters.add(batch.failures)
             self._failures.inc(len(batch.failures))
-        progress.count(items=batch.read, failures=len(batch.failures))
+        progress.count(failures=len(batch.failures))
         rows = batch.rows
         if rows.num_rows and self._looks_up:
             # Looked up together, because few of them are found without loading all that is stored.
