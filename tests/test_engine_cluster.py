@@ -19,7 +19,7 @@ from tests.cli_helpers import wait_until
 from tests.engines import free_port, java, job_server, pool, program
 from tests.pipeline_helpers import EMBED_DIM, Documents, document, texts_in
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
+pytestmark = [pytest.mark.soak, pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
 
 RUNTIME = "org.apache.flink.runtime"
 TASK_MANAGERS = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,11 @@ from contextframe_beam.pipelines._job_progress import counts_of, how_far
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms import lance_sink
 from tests.cli_helpers import assert_error, cli_process, letters_of, write_documents
-from tests.engines import EACH_ENGINE, Running, engine, engines, worker_pool
+from tests.engines import EACH_ENGINE, Running, each_engine, engine, engines, worker_pool
 from tests.http_fixture import HttpServer, http_server, server
 from tests.pipeline_helpers import EMBED_DIM, Documents, document, documents, ids_in, texts_in
 
 __all__ = ["engine", "engines", "http_server", "server"]
-
-pytestmark = EACH_ENGINE
 
 
 class Numbers(BatchConnector):
@@ -116,30 +114,17 @@ def outcome(to: Path, receipt: Any) -> tuple[Any, ...]:
     )
 
 
-def test_every_source_in_every_mode_gives_the_same_dataset_as_in_process(
-    engine: Running, server: HttpServer, tmp_path: Path
+def assert_same_as_in_process(
+    engine: Running, folder: Path, steps: Sequence[tuple[BaseConnector, str]]
 ) -> None:
-    folder = write_documents(
-        tmp_path / "docs",
-        {f"{number}.json": {"title": f"T{number}", "content": "x"} for number in range(20)},
-    )
-    changed = [{"id": number, "text": f"new {number % 3}"} for number in range(5, 30)]
-    steps: list[tuple[BaseConnector, str]] = [
-        (documents(*range(20), {"id": 99, "error": "no"}, partitions=3), "create"),
-        (Channels(), "append"),
-        (documents(*changed, {"id": 7, "text": "again"}, {"id": 98, "error": "no"}), "upsert"),
-        (JSONFileConnector(directory=str(folder)), "upsert"),
-        (api(server), "upsert"),
-        (documents(*range(10, 22)), "mirror"),
-        (Numbers(95), "overwrite"),
-    ]
+    """Runs the steps on the engine and here, each into a dataset of its own, and compares them."""
     found: dict[str, list[Any]] = {"here": [], "engine": []}
     for connector, mode in steps:
         for name, how in {
             "here": {},
             "engine": {"runner": engine.runner, "beam_args": engine.arguments()},
         }.items():
-            to = tmp_path / f"{name}.lance"
+            to = folder / f"{name}.lance"
             receipt = ingest(
                 connector,
                 str(to),
@@ -152,6 +137,42 @@ def test_every_source_in_every_mode_gives_the_same_dataset_as_in_process(
     for step, (here, there) in enumerate(zip(found["here"], found["engine"], strict=True)):
         assert here[1:] == there[1:], steps[step]
         assert here[0].equals(there[0]), steps[step]
+
+
+@EACH_ENGINE
+def test_changes_deletes_and_failures_give_the_same_dataset_as_in_process(
+    engine: Running, tmp_path: Path
+) -> None:
+    changed = [{"id": number, "text": f"new {number % 3}"} for number in range(5, 30)]
+    assert_same_as_in_process(
+        engine,
+        tmp_path,
+        [
+            (documents(*range(20), {"id": 99, "error": "no"}, partitions=3), "create"),
+            (documents(*changed, {"id": 7, "text": "again"}, {"id": 98, "error": "no"}), "upsert"),
+            (documents(*range(10, 22)), "mirror"),
+        ],
+    )
+
+
+@each_engine(soak=["SparkRunner"])
+def test_every_kind_of_source_gives_the_same_dataset_as_in_process(
+    engine: Running, server: HttpServer, tmp_path: Path
+) -> None:
+    folder = write_documents(
+        tmp_path / "docs",
+        {f"{number}.json": {"title": f"T{number}", "content": "x"} for number in range(20)},
+    )
+    assert_same_as_in_process(
+        engine,
+        tmp_path,
+        [
+            (Channels(), "append"),
+            (JSONFileConnector(directory=str(folder)), "upsert"),
+            (api(server), "upsert"),
+            (Numbers(95), "overwrite"),
+        ],
+    )
 
 
 class KillsItsWorkerOnce(Documents):
@@ -197,6 +218,7 @@ class LooksHowFar(BaseConnector):
         return document(item["id"], item.get("text", ""))
 
 
+@EACH_ENGINE
 def test_counts_come_from_workers_here_while_it_runs_and_from_the_engine_at_its_end(
     engine, tmp_path, monkeypatch
 ):
@@ -220,6 +242,7 @@ def test_counts_come_from_workers_here_while_it_runs_and_from_the_engine_at_its_
     assert (receipt.rows_written, receipt.failed) == (1001, 1)
 
 
+@EACH_ENGINE
 def test_a_worker_that_is_killed_leaves_no_run_or_a_whole_one(engine, pool, tmp_path):
     if engine.runner == "SparkRunner":
         pytest.skip("Beam's job server for Spark waits for ever for a worker that was killed")
@@ -237,6 +260,7 @@ def test_a_worker_that_is_killed_leaves_no_run_or_a_whole_one(engine, pool, tmp_
     assert FrameDataset.open(str(kb)).version == 1
 
 
+@EACH_ENGINE
 def test_a_commit_step_that_is_repeated_commits_once(engine, tmp_path, monkeypatch):
     commit_run, receipts = lance_sink.commit_run, []
 
@@ -272,6 +296,7 @@ def test_a_commit_step_that_is_repeated_commits_once(engine, tmp_path, monkeypat
     assert FrameDataset.open(str(kb)).version == 1
 
 
+@EACH_ENGINE
 def test_the_command_line_says_in_one_message_what_a_step_raised(engine, tmp_path):
     folder = write_documents(tmp_path / "docs", {"a.json": '{"content": "cut off'})
     to = tmp_path / "kb.lance"

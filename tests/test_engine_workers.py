@@ -12,7 +12,7 @@ import pytest
 from contextframe_beam.connectors.registry import build_connector, load_connector_class
 from contextframe_beam.pipelines.ingest import ingest
 from tests.cli_helpers import start, wait_until
-from tests.engines import EACH_ENGINE, Engines, Running, engine, engines, require, worker_pool
+from tests.engines import Engines, Running, each_engine, engine, engines, require, worker_pool
 from tests.pipeline_helpers import EMBED_DIM, texts_in
 from tests.vault import KEY, PASSWORD, vault
 
@@ -44,7 +44,7 @@ def digests(engine: Running, name: str, folder: Path, **more: str) -> set[str]:
 EXPECTED = {hashlib.sha256(value.encode()).hexdigest() for value in (KEY, PASSWORD)}
 
 
-@EACH_ENGINE
+@each_engine(soak=["SparkRunner"])
 def test_a_file_of_ones_own_travels_and_secrets_are_looked_up_in_the_workers(
     engine: Running, tmp_path: Path
 ) -> None:

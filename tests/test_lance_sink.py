@@ -245,6 +245,9 @@ class TestElements:
         [
             pytest.param(batch_of([document(1)]), 8, id="a record each"),
             pytest.param(batch_of([document(1, "x" * (1 << 20))]), 4, id="much text each"),
+            pytest.param(
+                batch_of([document(1, raw_data=bytes(1 << 20))]), 4, id="much raw data each"
+            ),
             pytest.param(batch_of([document(1)] * 256), 4, id="many records each"),
             pytest.param(batch_of([document(1)] * 1024), 1, id="enough records each"),
         ],
@@ -256,6 +259,13 @@ class TestElements:
         assert waiting == [[]] * (held - 1)
         assert together.rows.num_rows == held * len(each.records)
         assert list(encoder.finish_bundle()) == []
+
+    def test_few_large_records_wait_to_be_encoded_together(self, kb):
+        encoder = _EncodeDoFn(begin(kb))
+        encoder.start_bundle()
+        record = document(1, "x" * (1 << 20), raw_data=bytes(1 << 20))
+        (first, (together,)) = [list(encoder.process(record)) for _ in range(2)]
+        assert (first, together.rows.num_rows) == ([], 2)
 
     def test_a_batch_of_rows_pickles_without_what_it_was_cut_from(self):
         rows = encode_batches([FrameBatch([document(n, "x" * 1000) for n in range(500)], [])], 1536)
