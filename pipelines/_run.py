@@ -226,16 +226,16 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
         raise UnknownCommitError(
             f"{error}. Whether run {job.run_id} was committed before cannot be seen: {failure}"
         ) from error
+    # Of an unknown outcome, a request that is still under way may yet name the files.
+    if not isinstance(error, UnknownCommitError):
+        # Those that a version names are kept: of a commit that was made, by this process or, under
+        # the same id, by another one.
+        journal.delete_noted(folder, job.storage_options)
+        _remove_pieces(job)
     if receipt is not None:
         _LOGGER.warning("the run was committed before this happened: %s", error)
         return replace(receipt, already_committed=False)
-    if isinstance(error, UnknownCommitError):
-        # A request that is still under way may yet name the files.
-        raise error
-    # Of a run that commits as it goes, those of a commit that was made are kept.
-    journal.delete_noted(folder, job.storage_options)
-    _remove_pieces(job)
-    if not existed:
+    if not existed and not isinstance(error, UnknownCommitError):
         _remove_empty(job.to)
     raise error
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import lance
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ from tests.cli_helpers import (
 from tests.cli_helpers import (
     letters_of as all_letters,
 )
-from tests.pipeline_helpers import documents, ids_in, texts_in
+from tests.pipeline_helpers import data_files, documents, ids_in, texts_in
 
 # Each partition that is read is noted; one is never answered while a file names it.
 MODULE = """
@@ -226,6 +228,24 @@ def test_two_runs_of_one_backfill_do_not_both_go_on(tmp_path):
         ingest(Meeting(documents(1, 2, 3, 4, partitions=4).pages), kb, commit_every=1, embed_dim=4)
     assert isinstance(error.value.__cause__, ConcurrentRunError)
     assert ids_in(kb) == ["1", "2", "3", "4"]
+
+
+def test_one_that_another_process_has_overtaken_leaves_no_file(slow):
+    (slow / "stuck").write_text("part-1")
+    process = start(*job(slow, "--commit-every", "3", "--run-id", "nightly"))
+    wait_until((slow / "waiting").exists, process)
+    (slow / "other").mkdir()
+    assert cli(*job(slow, "--folder", slow / "other", "--run-id", "nightly")).code == 0
+    (slow / "stuck").unlink()
+    said, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert json.loads(said)["version"] == 1
+    assert "the run was committed before this happened" in errors
+    assert data_files(slow / "kb.lance") == {
+        file.path
+        for fragment in lance.dataset(str(slow / "kb.lance")).get_fragments()
+        for file in fragment.data_files()
+    }
 
 
 @pytest.mark.parametrize("mode", ["append", "upsert"])
