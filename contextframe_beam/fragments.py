@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import unquote
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from lance.file import LanceFileReader, LanceFileSession
 from lance.fragment import FragmentMetadata
 
-from contextframe_beam.errors import CommitError, DatasetError
+from contextframe_beam.errors import CommitError, ContextFrameError, DatasetError
 from contextframe_beam.object_store import in_words
 
 _LOGGER = logging.getLogger(__name__)
@@ -108,6 +109,21 @@ def open_dataset(
         raise DatasetError(
             f"cannot open {uri}: {first_line(error)}; check the path and the storage options"
         ) from error
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[None]:
+    """Says which dataset could not be read, where Lance raises errors of its own.
+
+    Raises:
+        DatasetError: it could not be read.
+    """
+    try:
+        yield
+    except ContextFrameError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read {uri}: {first_line(error)}") from error
 
 
 def file_uri(uri: str, path: str) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from contextframe_beam._json import dump_json
 from contextframe_beam.encoding import null_array
 from contextframe_beam.errors import ConnectorError, DatasetError, RecordError
+from contextframe_beam.fragments import reading
 from contextframe_beam.record import ANCHOR_KEY as ANCHOR_KEY
 from contextframe_beam.record import ANCHOR_URI, RESERVED, uuid_of
 from contextframe_beam.schema import frame_schema
@@ -247,10 +248,16 @@ class StateRows:
 
 
 def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
-    """Reads the states of a dataset and where they are."""
+    """Reads the states of a dataset and where they are.
+
+    Raises:
+        DatasetError: they cannot be read.
+    """
     if "x_state" not in dataset.schema.names:
         return StateRows()
-    table = dataset.to_table(columns=["uuid", "x_state"], filter=STATES, with_row_address=True)
+    columns = ["uuid", "x_state"]
+    with reading(dataset.uri):
+        table = dataset.to_table(columns=columns, filter=STATES, with_row_address=True)
     rows = list(zip(table["uuid"].to_pylist(), table["x_state"].to_pylist(), strict=True))
     states = [SourceState.from_json(text) for key, text in rows if key != ANCHOR_KEY]
     return StateRows(
@@ -260,7 +267,11 @@ def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
 
 
 def read_states(dataset: lance.LanceDataset) -> dict[str, SourceState]:
-    """Returns the state of every source that the dataset knows, by source id."""
+    """Returns the state of every source that the dataset knows, by source id.
+
+    Raises:
+        DatasetError: the states cannot be read.
+    """
     return dict(read_state_rows(dataset).states)
 
 

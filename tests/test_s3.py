@@ -400,6 +400,25 @@ class TestTrouble:
         known = FrameDataset.open(kb, storage_options=options).states()[0].runs
         assert [run.run_id for run in known].count("nightly") == 1
 
+    def test_a_commit_that_cannot_read_says_so_and_leaves_it_as_it_was(self, proxy, kb, options):
+        for version in (1, 2):
+            ingest(documents(*range(version)), kb, embed_dim=EMBED_DIM, storage_options=options)
+        through = {**options, "endpoint": proxy.endpoint, "client_max_retries": "0"}
+        through["download_retry_count"] = "0"
+        started = begin(kb, "nightly", storage_options=through)
+        written = write(started, document(1, "newer"))
+        proxy.fault = lambda request: (
+            Fault(503) if request.method == "GET" and "/data/" in request.path else None
+        )
+        with pytest.raises(DatasetError, match=f"cannot read {kb}: the object store answered 503"):
+            commit_run(started, written)
+        with pytest.raises(DatasetError, match=f"cannot read {kb}: the object store answered 503"):
+            FrameDataset.open(kb, storage_options=through).states()
+        assert proxy.faults
+        assert FrameDataset.open(kb, storage_options=options).version == 2
+        proxy.fault = lambda request: None
+        assert commit_run(started, written).rows_replaced == 1
+
     @pytest.mark.parametrize("folder", ["data", "_versions"])
     def test_writes_that_always_fail_leave_it_as_it_was(self, proxy, kb, options, folder):
         ingest(documents(1), kb, embed_dim=EMBED_DIM, storage_options=options)

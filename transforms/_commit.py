@@ -23,7 +23,13 @@ from contextframe_beam.errors import (
     DatasetError,
     UnknownCommitError,
 )
-from contextframe_beam.fragments import WrittenFragment, check_files, delete_files, open_dataset
+from contextframe_beam.fragments import (
+    WrittenFragment,
+    check_files,
+    delete_files,
+    open_dataset,
+    reading,
+)
 from contextframe_beam.keys import KeySet, Numbers
 from contextframe_beam.removal import Addresses, find_rows, no_addresses, remove_rows
 from contextframe_beam.state import (
@@ -71,11 +77,13 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
     Raises:
         TooManyFailures: more items failed than the run allows.
         ConcurrentRunError: another run made this one's decisions void, or kept coming first.
-        CommitError: something of the run is missing; in each case nothing was committed.
+        CommitError: something of the run is missing.
+        DatasetError: the dataset cannot be read or written; in each case nothing was committed.
         UnknownCommitError: the object store did not answer, and cannot be asked what it did.
     """
     try:
-        receipt = _commit(run, written)
+        with reading(run.uri):
+            receipt = _commit(run, written)
     except ContextFrameError as error:
         # Another committer of this run may have come first, and removed what is not needed any
         # more; or the answer to our own commit was lost.
@@ -110,8 +118,13 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
     unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
     attempts: list[WrittenFragment] = []
     plan = Plan(run, written, unique, seen, attempts)
+
+    def attempt() -> CommitReceipt:
+        with reading(run.uri):
+            return _attempt(plan)
+
     try:
-        receipt = with_retries(run.uri, lambda: _attempt(plan))
+        receipt = with_retries(run.uri, attempt)
     except ContextFrameError as error:
         # After other failures of an attempt, a request may still be under way that names the files.
         if not attempts or isinstance(error, ConcurrentRunError):
