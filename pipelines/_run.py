@@ -232,11 +232,11 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
         # the same id, by another one.
         journal.delete_noted(folder, job.storage_options)
         _remove_pieces(job)
+        if receipt is None and not existed:
+            _remove_empty(job.to)
     if receipt is not None:
         _LOGGER.warning("the run was committed before this happened: %s", error)
         return replace(receipt, already_committed=False)
-    if not existed and not isinstance(error, UnknownCommitError):
-        _remove_empty(job.to)
     raise error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import lance
 import pytest
 
 from contextframe_beam import Deletion, FrameDataset, FrameRecord
@@ -228,6 +229,16 @@ def texts_in(to: Path | str) -> dict[str, str | None]:
 def data_files(to: Path | str) -> set[str]:
     """Returns the names of all files in the dataset's data folder, those of no version included."""
     return {file.name for file in Path(to, "data").iterdir()}
+
+
+def named_files(to: Path | str) -> set[str]:
+    """Returns the data files that any version names."""
+    return {
+        file.path
+        for version in lance.dataset(str(to)).versions()
+        for fragment in lance.dataset(str(to), version=version["version"]).get_fragments()
+        for file in fragment.data_files()
+    }
 
 
 SOURCE = SourceInfo("0123456789abcdef", "documents", {"connector": "documents"})

@@ -49,6 +49,7 @@ from tests.pipeline_helpers import (
     document,
     documents,
     ids_in,
+    named_files,
     run,
     texts_in,
     write,
@@ -794,16 +795,6 @@ _TWICE = (
     document(2, "older", timestamp="2026-01-01"),
     document(2, "newer", timestamp="2026-01-02"),
 )
-
-
-def named_files(kb: Path) -> set[str]:
-    """Returns the data files that any version names."""
-    return {
-        file.path
-        for version in lance.dataset(str(kb)).versions()
-        for fragment in lance.dataset(str(kb), version=version["version"]).get_fragments()
-        for file in fragment.data_files()
-    }
 
 
 def test_sources_without_state_may_run_at_once(kb):

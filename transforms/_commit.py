@@ -118,13 +118,9 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
     unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
     attempts: list[WrittenFragment] = []
     plan = Plan(run, written, unique, seen, attempts)
-
-    def attempt() -> CommitReceipt:
-        with reading(run.uri):
-            return _attempt(plan)
-
     try:
-        receipt = with_retries(run.uri, attempt)
+        with reading(run.uri):
+            receipt = with_retries(run.uri, lambda: _attempt(plan))
     except ContextFrameError as error:
         # After other failures of an attempt, a request may still be under way that names the files.
         if not attempts or isinstance(error, ConcurrentRunError):

@@ -50,9 +50,8 @@ MODES = ("create", "append", "overwrite", "upsert", "mirror")
 _WAITING_BYTES = 64 << 20
 
 # Batches are encoded together until they are so many, or have so much text and raw data or so many
-# records.
-# Pages of 100 records of 1 KB took 10 us a record longer one by one. The limit on their number
-# keeps memory in proportion to a page, whatever else than text a record holds.
+# records. Pages of 100 records of 1 KB took 10 us a record longer one by one. The limit on their
+# number keeps memory in proportion to a page, whatever else a record holds.
 _BATCHES_TOGETHER = 8
 _SIZE_TOGETHER = 4 << 20
 _RECORDS_TOGETHER = 1024
