@@ -16,7 +16,7 @@ from lance.file import LanceFileSession
 
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.exclusion import cleaning_up
-from contextframe_beam.fragments import StorageOptions, first_line, open_dataset
+from contextframe_beam.fragments import StorageOptions, despite_removals, first_line, open_dataset
 from contextframe_beam.history import missing_dataset
 
 KEEP = timedelta(days=7)
@@ -92,17 +92,22 @@ def cleanup(
     if dataset is None:
         raise missing_dataset(uri)
     try:
-        lost = _lost_files(dataset, datetime.now(timezone.utc) - lost_after, storage_options)
+        before = datetime.now(timezone.utc) - lost_after
+        lost = despite_removals(lambda: _lost_files(dataset, before, storage_options))
         # Lance takes no time at all for its default of two weeks.
         age = max(keep, timedelta(microseconds=1))
         if dry_run:
-            stats = dataset.explain_cleanup_old_versions(
-                age, error_if_tagged_old_versions=False
+            stats = despite_removals(
+                lambda: dataset.explain_cleanup_old_versions(
+                    age, error_if_tagged_old_versions=False
+                )
             ).stats
         else:
             _delete(dataset.uri, lost["path"].to_pylist(), storage_options)
             with cleaning_up(dataset, storage_options):
-                stats = dataset.cleanup_old_versions(age, error_if_tagged_old_versions=False)
+                stats = despite_removals(
+                    lambda: dataset.cleanup_old_versions(age, error_if_tagged_old_versions=False)
+                )
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"cannot clean up {uri}: {first_line(error)}; its newest version is as it was. "

@@ -17,8 +17,9 @@ from typing import Any
 from lance import LanceDataset
 
 from contextframe_beam.errors import ConcurrentRunError, DatasetError
-from contextframe_beam.fragments import StorageOptions, first_line
+from contextframe_beam.fragments import StorageOptions, despite_removals, first_line, reading
 from contextframe_beam.history import open_version
+from contextframe_beam.intact import require_files
 
 _CLEANUP = "contextframe.cleanup."
 _ROLLBACK = "contextframe.rollback."
@@ -61,10 +62,12 @@ def rolling_back(
 
     Raises:
         ConcurrentRunError: a cleanup is under way.
-        DatasetError: it has removed the version, or the store refuses to write.
+        DatasetError: one has removed the version or a part of it, or the store refuses to write.
     """
     with _tagged(dataset, _ROLLBACK, version, storage_options):
         _refuse(dataset, _CLEANUP, "a cleanup", "rolled back")
+        # From here on it stays as it is; a cleanup may have ended just before.
+        require_files(open_version(dataset.uri, version, storage_options))
         yield
 
 
@@ -99,7 +102,8 @@ def _refuse(dataset: LanceDataset, prefix: str, what: str, done: str) -> None:
 
 
 def _tags(dataset: LanceDataset, *prefixes: str) -> dict[str, dict[str, Any]]:
-    tags: Any = dataset.tags.list()
+    with reading(dataset.uri):
+        tags: Any = despite_removals(dataset.tags.list)
     return {name: tag for name, tag in tags.items() if name.startswith(prefixes)}
 
 

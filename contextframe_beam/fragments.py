@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 from urllib.parse import unquote
 
 import lance
@@ -30,6 +33,14 @@ DEFAULT_STORAGE_VERSION = "2.1"
 
 # The last bytes of every Lance file.
 _MAGIC = b"LANC"
+
+# What Lance says of a version or a tag that was removed before it could be read.
+_REMOVED = re.compile(r"Not found: .*/_(refs|versions)/|/_versions/\d+\.manifest was not found")
+
+# Removing thousands of versions takes seconds.
+_ATTEMPTS = 30
+
+T = TypeVar("T")
 
 StorageOptions = Mapping[str, str] | None
 
@@ -122,8 +133,31 @@ def reading(uri: str) -> Iterator[None]:
         yield
     except ContextFrameError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise DatasetError(f"cannot read {uri}: {first_line(error)}") from error
+
+
+def despite_removals(call: Callable[[], T]) -> T:
+    """Calls what lists versions or tags and then reads them, again while they are removed.
+
+    Cleanups remove versions, and cleanups and rollbacks their tags, while others look at them.
+
+    Args:
+        call: What to call; it changes nothing before it has read them.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return call()
+        except (OSError, ValueError) as error:
+            if not is_removed(error):
+                raise
+        time.sleep(min(0.2, 0.001 * 2**attempt))
+    return call()
+
+
+def is_removed(error: Exception) -> bool:
+    """Tells whether Lance failed because a version or a tag was removed meanwhile."""
+    return _REMOVED.search(str(error)) is not None
 
 
 def file_uri(uri: str, path: str) -> str:
@@ -182,14 +216,14 @@ def delete_files(
         paths = [path for path in paths if path not in named]
         session = LanceFileSession(file_uri(uri, ""), as_dict(storage_options))
         for path in paths:
-            for blob in session.list(_side_folder(path)):
+            for blob in session.list(side_folder(path)):
                 session.delete_file(blob)
             session.delete_file(path)
     except (OSError, ValueError, DatasetError) as error:
         _LOGGER.warning("cannot delete unused files of %s: %s", uri, first_line(error))
 
 
-def _side_folder(path: str) -> str:
+def side_folder(path: str) -> str:
     """Returns where the raw data of a data file may lie in files of its own."""
     return path.removesuffix(".lance") + "/"
 
@@ -199,7 +233,7 @@ def side_files_of(
 ) -> tuple[tuple[str, int], ...]:
     """Lists the files beside data files with their bytes; those of object stores count as 0."""
     session = LanceFileSession(file_uri(uri, ""), as_dict(storage_options))
-    found = sorted(name for path in paths for name in session.list(_side_folder(path)))
+    found = sorted(name for path in paths for name in session.list(side_folder(path)))
     if not is_local(uri):
         return tuple((name, 0) for name in found)
     return tuple((name, os.stat(_local_path(file_uri(uri, name))).st_size) for name in found)
@@ -211,11 +245,15 @@ def _named_files(uri: str, paths: Sequence[str], storage_options: StorageOptions
     if dataset is None:
         return set()
     wanted = pa.array([f"data/{path}" for path in paths], pa.string())
-    return {
-        path.removeprefix("data/")
-        for batch in dataset.tracked_files()
-        for path in batch.filter(pc.is_in(batch.column("path"), wanted)).column("path").to_pylist()
-    }
+
+    def named() -> set[str]:
+        return {
+            path.removeprefix("data/")
+            for batch in dataset.tracked_files()
+            for path in batch["path"].filter(pc.is_in(batch["path"], wanted)).to_pylist()
+        }
+
+    return despite_removals(named)
 
 
 def is_local(uri: str) -> bool:

@@ -12,7 +12,13 @@ from lance import LanceDataset
 from lance.dataset import LanceOperation
 
 from contextframe_beam.errors import DatasetError
-from contextframe_beam.fragments import StorageOptions, open_dataset
+from contextframe_beam.fragments import (
+    StorageOptions,
+    despite_removals,
+    is_removed,
+    open_dataset,
+    reading,
+)
 
 # What versions are called that no run and no method of FrameDataset made.
 _OPERATIONS = {
@@ -50,13 +56,20 @@ class Version:
 
 
 def history_of(dataset: LanceDataset) -> list[Version]:
-    """Returns the versions that still exist, oldest first, with what made them."""
+    """Returns the versions that still exist, oldest first, with what made them.
+
+    Raises:
+        DatasetError: they cannot be read.
+    """
     versions = []
-    for entry in dataset.versions():
+    for entry in _versions_of(dataset):
         number = int(entry["version"])
         at = entry["timestamp"]
         at = at if isinstance(at, datetime) else datetime.fromtimestamp(at / 1e9, timezone.utc)
-        properties, operation, restored = _transaction_of(dataset, number)
+        transaction = _transaction_of(dataset, number)
+        if transaction is None:
+            continue
+        properties, operation, restored = transaction
         versions.append(
             Version(
                 version=number,
@@ -68,6 +81,12 @@ def history_of(dataset: LanceDataset) -> list[Version]:
             )
         )
     return versions
+
+
+def _versions_of(dataset: LanceDataset) -> Sequence[Mapping[str, Any]]:
+    with reading(dataset.uri):
+        versions: Any = despite_removals(dataset.versions)
+    return list(versions)
 
 
 def open_version(uri: str, version: int, storage_options: StorageOptions = None) -> LanceDataset:
@@ -92,7 +111,7 @@ def _require_version(uri: str, version: int, storage_options: StorageOptions) ->
     newest = open_dataset(uri, storage_options)
     if newest is None:
         raise missing_dataset(uri)
-    known = [int(entry["version"]) for entry in newest.versions()]
+    known = [int(entry["version"]) for entry in _versions_of(newest)]
     if version in known:
         return
     if 0 < version < known[-1]:
@@ -115,24 +134,34 @@ def rollback_after(dataset: LanceDataset, base: int) -> Version | None:
 
     Versions that were cleaned up meanwhile are not looked at: then `base` is gone as well, and
     whoever depends on it finds that out.
+
+    Raises:
+        DatasetError: a version is there and cannot be read.
     """
     for number in range(base + 1, int(dataset.version) + 1):
-        try:
-            restored = _transaction_of(dataset, number)[2]
-        except (OSError, ValueError):
-            continue
-        if restored is not None:
-            return Version(number, datetime.now(timezone.utc), restored=restored)
+        transaction = _transaction_of(dataset, number)
+        if transaction is not None and transaction[2] is not None:
+            return Version(number, datetime.now(timezone.utc), restored=transaction[2])
     return None
 
 
-def _transaction_of(dataset: LanceDataset, version: int) -> tuple[dict[str, str], str, int | None]:
-    """Returns the properties of what made a version, what it did, and which one it restored."""
+def _transaction_of(
+    dataset: LanceDataset, version: int
+) -> tuple[dict[str, str], str, int | None] | None:
+    """Returns the properties of what made a version, what it did, and which one it restored.
+
+    None if the version is there no more.
+    """
     try:
-        transaction = dataset.read_transaction(version)
+        with reading(dataset.uri):
+            transaction = dataset.read_transaction(version)
     except TypeError:
         # Lance 14 fails to show just those compactions that also moved an index.
         return {}, "compact", None
+    except DatasetError as error:
+        if isinstance(error.__cause__, Exception) and is_removed(error.__cause__):
+            return None
+        raise
     if transaction is None:
         return {}, "", None
     operation: Any = transaction.operation

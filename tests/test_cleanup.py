@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -74,6 +75,26 @@ class TestVersions:
         assert receipt.bytes == size - size_of(kb) > 0
         assert [one.version for one in FrameDataset.open(kb).history()] == [3]
         assert sorted(map(repr, FrameDataset.open(kb))) == before
+
+    def test_whoever_looks_at_them_meanwhile_does_not_fail(self, kb):
+        def clean_up_again_and_again():
+            for _ in range(20):
+                for number in range(10):
+                    FrameDataset.open(kb).add(document(number))
+                cleanup(kb, keep=NOTHING)
+
+        looks = [
+            lambda: FrameDataset.open(kb).history(),
+            lambda: cleanup(kb, dry_run=True),
+            lambda: cleanup(kb, keep=NOTHING),
+        ]
+        with ThreadPoolExecutor(1) as pool:
+            cleaning = pool.submit(clean_up_again_and_again)
+            while not cleaning.done():
+                for look in looks:
+                    look()
+            cleaning.result()
+        assert [one.version for one in FrameDataset.open(kb).history()] == [203]
 
     def test_young_ones_stay(self, kb):
         assert cleanup(kb).versions == 0

@@ -15,7 +15,7 @@ import pytest
 from contextframe_beam import ConcurrentRunError, DatasetError, FrameDataset, SchemaError
 from contextframe_beam.cleanup import cleanup
 from contextframe_beam.exclusion import cleaning_up, rolling_back
-from contextframe_beam.fragments import Destination
+from contextframe_beam.fragments import Destination, despite_removals
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import frame_schema
@@ -48,6 +48,12 @@ def kb(tmp_path):
 
 def rolled_back(kb, version=1):
     FrameDataset.open(kb).rollback(version)
+
+
+def corrupt(kb, version):
+    """Makes a version unreadable."""
+    # Lance names manifests so that the newest comes first.
+    Path(kb, "_versions", f"{2**64 - 1 - version}.manifest").write_bytes(b"no manifest at all")
 
 
 class TestWhatItRestores:
@@ -130,6 +136,18 @@ class TestRunsUnderWay:
         with pytest.raises(ConcurrentRunError, match="rolled back to version 2"):
             commit_run(run, write(run, 2))
         assert ids_in(kb) == []
+
+    def test_it_is_refused_where_a_version_since_then_cannot_be_read(self, kb):
+        run = begin(kb, "third")
+        written = write(run, 7)
+        # For all that can be known then, this was a rollback.
+        rolled_back(kb)
+        restored = FrameDataset.open(kb).version
+        FrameDataset.open(kb).add(document("new"))
+        corrupt(kb, restored)
+        with pytest.raises(DatasetError, match=f"cannot read {kb}.*corrupt"):
+            commit_run(run, written)
+        assert ids_in(kb) == ["1", "2", "new"]
 
     def test_a_rollback_between_the_decision_and_the_commit_conflicts(self, kb):
         stale = lance.dataset(kb)
@@ -222,6 +240,32 @@ class TestWhatItRefuses:
             FrameDataset.open(kb, version=1).rollback(1)
 
 
+def list_tags_while_they_come_and_go(kb, storage_options=None):
+    """Lists tags until one was gone when Lance came to read it, and expects to notice nothing."""
+    ended = threading.Event()
+    calls, answers = [], []
+
+    def toggle():
+        tags = lance.dataset(kb, storage_options=storage_options).tags
+        while not ended.is_set():
+            tags.create("release", 1)
+            tags.delete("release")
+
+    def listing():
+        calls.append(None)
+        return lance.dataset(kb, storage_options=storage_options).tags.list()
+
+    with ThreadPoolExecutor(1) as pool:
+        toggling = pool.submit(toggle)
+        try:
+            while len(calls) == len(answers):
+                answers.append(despite_removals(listing))
+        finally:
+            ended.set()
+        toggling.result()
+    assert {name for answer in answers for name in answer} <= {"release"}
+
+
 class TestCleanupsUnderWay:
     def test_neither_begins_while_the_other_one_is_under_way(self, kb):
         with cleaning_up(lance.dataset(kb)):
@@ -245,6 +289,9 @@ class TestCleanupsUnderWay:
         assert lance.dataset(kb).tags.list() == {}
         assert [one.version for one in FrameDataset.open(kb).history()] == [3]
 
+    def test_tags_that_come_and_go_disturb_neither(self, kb):
+        list_tags_while_they_come_and_go(kb)
+
     def test_at_once_they_leave_a_dataset_that_can_be_read(self, kb):
         for _ in range(10):
             FrameDataset.open(kb).add(document("new"))
@@ -260,6 +307,47 @@ class TestCleanupsUnderWay:
             newest = FrameDataset.open(kb)
             assert ("new" in ids_in(kb)) == (done[1].exception() is None)
             assert newest.get("doc:1").text_content == "changed"
+
+
+class TestVersionsThatAKilledCleanupBeganToRemove:
+    """Lance deletes files first, and the versions that name them last."""
+
+    @pytest.fixture
+    def version(self, tmp_path):
+        """A version with files of all kinds, which no newer version names."""
+        kb = str(tmp_path / "kb.lance")
+        # In this format large raw data lies beside the data file.
+        dataset = FrameDataset.create(kb, embed_dim=EMBED_DIM, storage_version="2.2")
+        raw = {"raw_data": bytes(200_000), "raw_data_type": "application/octet-stream"}
+        dataset.add_many([document(1, **raw), document(2)])
+        dataset.delete("doc:2")
+        dataset.search("text", 1)
+        ingest(documents(9), kb, mode="overwrite", embed_dim=EMBED_DIM)
+        return lance.dataset(kb, version=dataset.version)
+
+    @pytest.mark.parametrize(
+        "files",
+        ["data/*.lance", "data/*/*.blob", "_deletions/*", "_indices/*/*"],
+        ids=["a data file", "raw data", "a deletion file", "a part of an index"],
+    )
+    def test_are_not_rolled_back_to(self, version, files):
+        kb = version.uri
+        named = version.tracked_files(min_version=version.version).read_all().to_pylist()
+        mine = {one["path"] for one in named if one["version"] == version.version}
+        folders = tuple(path.removesuffix(".lance") for path in mine)
+        lost = [
+            path for path in Path(kb).glob(files) if str(path.relative_to(kb)).startswith(folders)
+        ]
+        lost[0].unlink()
+        refused = cli("rollback", kb, "--to", version.version)
+        assert_error(refused, 1, f"version {version.version}", "is not whole", "--keep")
+        assert ids_in(kb) == ["9"]
+        assert lance.dataset(kb).tags.list() == {}
+
+    def test_are_rolled_back_to_when_nothing_is_missing_yet(self, version):
+        FrameDataset.open(version.uri).rollback(version.version)
+        assert ids_in(version.uri) == ["1"]
+        assert FrameDataset.open(version.uri).search("text", 1)
 
 
 class TestOnTheCommandLine:

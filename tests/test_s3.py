@@ -34,6 +34,7 @@ from tests.pipeline_helpers import EMBED_DIM, begin, document, documents, write
 from tests.s3_faults import Fault, FaultyProxy
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3  # noqa: F401
 from tests.test_crash import POINT_VARIABLE
+from tests.test_rollback import list_tags_while_they_come_and_go
 
 
 @pytest.fixture
@@ -249,6 +250,10 @@ class TestOperations:
         assert freed.versions > 0
         assert read(kb, options) == before
         assert len(s3.filesystem().ls(f"{kb}/data")) == 1
+
+    def test_tags_of_others_come_and_go(self, kb, options):
+        FrameDataset.create(kb, EMBED_DIM, options)
+        list_tags_while_they_come_and_go(kb, options)
 
     def test_the_command_line(self, s3, kb, tmp_path):  # noqa: F811
         (tmp_path / "a.json").write_text('{"id": "a", "text": "apples"}')
