@@ -40,6 +40,7 @@ from contextframe_beam.fragments import (
     StorageOptions,
     delete_files,
     open_dataset,
+    reading,
 )
 from contextframe_beam.history import Version, history_of, missing_dataset, open_version
 from contextframe_beam.record import FrameRecord, is_uuid, uuid_of
@@ -481,7 +482,8 @@ def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> Lanc
         if missing:
             latest = commit_columns(latest, pa.schema(missing))
         # Looking for the key itself would read all keys.
-        own = latest.to_table(columns=["uuid"], filter=STATES)["uuid"]
+        with reading(uri):
+            own = latest.to_table(columns=["uuid"], filter=STATES)["uuid"]
         if ANCHOR_KEY in own.to_pylist():
             return latest
         anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(latest.schema))

@@ -17,7 +17,13 @@ from typing import Any
 from lance import LanceDataset
 
 from contextframe_beam.errors import ConcurrentRunError, DatasetError
-from contextframe_beam.fragments import StorageOptions, despite_removals, first_line, reading
+from contextframe_beam.fragments import (
+    StorageOptions,
+    despite_removals,
+    first_line,
+    open_dataset,
+    reading,
+)
 from contextframe_beam.history import open_version
 from contextframe_beam.intact import require_files
 
@@ -44,7 +50,7 @@ def cleaning_up(dataset: LanceDataset, storage_options: StorageOptions = None) -
     for name, tag in _tags(dataset, _CLEANUP, _ROLLBACK).items():
         if _is_stale(tag):
             _remove(dataset, name)
-    with _tagged(dataset, _CLEANUP, int(dataset.version), storage_options):
+    with _tagged(dataset, _CLEANUP, None, storage_options):
         _refuse(dataset, _ROLLBACK, "a rollback", "cleaned up")
         yield
 
@@ -73,14 +79,24 @@ def rolling_back(
 
 @contextmanager
 def _tagged(
-    dataset: LanceDataset, prefix: str, version: int, storage_options: StorageOptions
+    dataset: LanceDataset, prefix: str, version: int | None, storage_options: StorageOptions
 ) -> Iterator[None]:
+    """Sets a tag at a version, or at the newest one, until the block ends."""
     name = prefix + uuid.uuid4().hex[:12]
+
+    def tag_newest() -> None:
+        newest = open_dataset(dataset.uri, storage_options) or dataset
+        newest.tags.create(name, int(newest.version))
+
     try:
-        dataset.tags.create(name, version)
+        if version is None:
+            despite_removals(tag_newest)
+        else:
+            dataset.tags.create(name, version)
     except (OSError, ValueError) as error:
-        # Says that a cleanup has removed the version meanwhile, where that is so.
-        open_version(dataset.uri, version, storage_options)
+        if version is not None:
+            # Says that a cleanup has removed the version meanwhile, where that is so.
+            open_version(dataset.uri, version, storage_options)
         raise DatasetError(
             f"cannot set a tag in {dataset.uri}: {first_line(error)}; check permissions there"
         ) from error

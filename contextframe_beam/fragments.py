@@ -35,7 +35,11 @@ DEFAULT_STORAGE_VERSION = "2.1"
 _MAGIC = b"LANC"
 
 # What Lance says of a version or a tag that was removed before it could be read.
-_REMOVED = re.compile(r"Not found: .*/_(refs|versions)/|/_versions/\d+\.manifest was not found")
+_REMOVED = re.compile(
+    r"Not found: .*/_(refs|versions)/"
+    r"|/_versions/\d+\.manifest was not found"
+    r"|Version not found error: version .* does not exist"
+)
 
 # Removing thousands of versions takes seconds.
 _ATTEMPTS = 30
@@ -110,16 +114,31 @@ def open_dataset(
     Raises:
         DatasetError: there is something, but it cannot be opened.
     """
+
+    def opened() -> lance.LanceDataset | None:
+        try:
+            return lance.dataset(uri, version=version, storage_options=as_dict(storage_options))
+        except (ValueError, FileNotFoundError) as error:
+            if version is None and _is_missing(error):
+                return None
+            raise
+
     try:
-        return lance.dataset(uri, version=version, storage_options=as_dict(storage_options))
+        if version is not None:
+            return opened()
+        found = despite_removals(opened)
+        # A folder may seem empty to who lists it while its only version is replaced by another.
+        return despite_removals(opened) if found is None else found
     except (ValueError, FileNotFoundError) as error:
-        if version is None and "was not found" in str(error):
-            return None
         raise DatasetError(f"cannot open {uri}: {first_line(error)}") from error
     except OSError as error:
         raise DatasetError(
             f"cannot open {uri}: {first_line(error)}; check the path and the storage options"
         ) from error
+
+
+def _is_missing(error: Exception) -> bool:
+    return "was not found" in str(error) and not is_removed(error)
 
 
 @contextmanager

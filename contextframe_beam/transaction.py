@@ -34,6 +34,7 @@ from contextframe_beam.fragments import (
     WrittenFragment,
     first_line,
     is_local,
+    is_removed,
     open_dataset,
 )
 from contextframe_beam.removal import Removal
@@ -49,6 +50,10 @@ _UNKNOWN = re.compile(r"Commit result for version \d+ is unknown")
 
 # What a commit of Lance says that met another one, where its exception has no type of its own.
 _CONFLICTS = ("commit conflict", "incompatible with concurrent", "preempted by concurrent")
+
+# What Lance says of a file that the version names which it reads.
+_LOST_FILE = re.compile(r"Not found: .*/(data|_deletions|_indices)/")
+_LOST_ATTEMPTS = 6
 
 # Held by whoever commits, and for good by a process that must not commit any more.
 _MAY_COMMIT = threading.Lock()
@@ -222,9 +227,13 @@ def commit_guarded(
 def with_retries(uri: str, attempt: Callable[[], T]) -> T:
     """Calls `attempt` until it meets no conflict, with growing, jittered pauses.
 
+    So it does, a few times, where a file was gone: a cleanup may have removed the version that the
+    attempt was reading, which others have followed.
+
     Raises:
         ConcurrentRunError: others kept coming first.
     """
+    lost = 0
     for number in range(_ATTEMPTS):
         try:
             return attempt()
@@ -235,7 +244,12 @@ def with_retries(uri: str, attempt: Callable[[], T]) -> T:
                     f"{_ATTEMPTS} attempts to commit to {uri} met other commits; "
                     "nothing was committed, run it again when fewer runs write there"
                 ) from error
-            time.sleep(random.uniform(0, min(2.0, 0.02 * 2**number)))
+        except (OSError, ValueError, DatasetError) as error:
+            lost += 1
+            if not _LOST_FILE.search(str(error)) or lost == _LOST_ATTEMPTS:
+                raise
+            _LOGGER.info("a version of %s was removed, trying again: %s", uri, error)
+        time.sleep(random.uniform(0, min(2.0, 0.02 * 2**number)))
     raise AssertionError("unreachable")
 
 
@@ -308,4 +322,7 @@ def _told(uri: str, error: Exception, doing: str, unknown: str) -> Exception:
         return UnknownCommitError(
             f"whether the commit to {uri} was made is not known: {said}; {unknown}"
         )
+    if is_removed(error):
+        # Others have committed since, and the version it was built on was cleaned up.
+        return ConflictError(said)
     return DatasetError(f"cannot {doing} {uri}: {said}; check space and permissions there")

@@ -2,6 +2,8 @@
 
 import json
 import random
+from datetime import timedelta
+from pathlib import Path
 
 import lance
 import pyarrow as pa
@@ -15,6 +17,7 @@ from contextframe_beam import (
     frame_schema,
     transaction,
 )
+from contextframe_beam.cleanup import cleanup
 from contextframe_beam.dataset import adopt
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.fragments import Destination
@@ -49,6 +52,12 @@ def anchor(embed_dim: int = EMBED_DIM) -> pa.RecordBatch:
 
 def keys_of(*records: FrameRecord) -> pa.Array:
     return pa.array([*(record.uuid for record in records), ANCHOR_KEY])
+
+
+def overtake(uri: str) -> None:
+    """Commits a new version and removes all others, with their files."""
+    FrameDataset.open(uri).add_many([document(number, "theirs") for number in range(5)])
+    cleanup(uri, keep=timedelta(0))
 
 
 @pytest.fixture
@@ -135,6 +144,13 @@ class TestReplacing:
             commit_update(stale.lance, removal, [], properties={})
         assert len(FrameDataset.open(dataset.uri)) == 6
 
+    def test_a_commit_and_a_cleanup_meanwhile_are_a_conflict(self, dataset):
+        removal = remove_keys(dataset.lance, keys_of(document(1)))
+        overtake(dataset.uri)
+        with pytest.raises(ConflictError):
+            commit_update(dataset.lance, removal, [], properties={})
+        assert texts_in(dataset.uri)["1"] == "theirs"
+
     def test_an_overwrite_meanwhile_is_a_conflict(self, dataset):
         removal = remove_keys(dataset.lance, keys_of(document(1)))
         overwrite(dataset.uri, [document(9)])
@@ -161,6 +177,27 @@ class TestRetrying:
         assert found == [1, 2]  # the anchor, then the other's row as well
         assert texts_in(dataset.uri)["7"] == "mine"
         assert len(FrameDataset.open(dataset.uri)) == 6
+
+    def test_what_was_read_of_a_version_that_was_removed_is_read_anew(self, dataset):
+        seen = []
+
+        def attempt() -> list[str]:
+            latest = lance.dataset(dataset.uri)
+            seen.append(latest.version)
+            if len(seen) == 1:
+                overtake(dataset.uri)
+            return latest.to_table()["text_content"].to_pylist()
+
+        assert "theirs" in with_retries(dataset.uri, attempt)
+        assert len(seen) == 2
+
+    def test_what_the_newest_version_lacks_is_an_error_at_last(self, dataset):
+        for fragment in dataset.lance.get_fragments():
+            for file in fragment.data_files():
+                Path(dataset.uri, "data", file.path).unlink()
+        with pytest.raises(DatasetError, match="Not found"):
+            FrameDataset.open(dataset.uri).add(document(9))
+        assert lance.dataset(dataset.uri).version == dataset.version
 
     def test_it_gives_up_in_the_end_and_says_so(self, monkeypatch):
         monkeypatch.setattr(transaction, "_ATTEMPTS", 3)
