@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,7 +127,7 @@ class Needy:
 '''
 
 
-# Reads on when somebody has seen what it has read so far.
+# Reads each page when somebody has seen how far it was before.
 WAITING = """
 import threading
 from pathlib import Path
@@ -136,15 +137,16 @@ from contextframe_beam.connectors import Page, PaginatedConnector
 
 
 class Waiting(PaginatedConnector):
-    def __init__(self, flag: Path):
+    def __init__(self, seen: Path):
         super().__init__()
-        self.flag = flag
+        self.seen = seen
 
     def fetch_page(self, partition, cursor):
-        if cursor is None:
-            return Page([{"id": number} for number in range(1000)], next_cursor="last")
-        while not self.flag.exists():
+        page = cursor or "first"
+        while not (self.seen / page).exists():
             threading.Event().wait(0.01)
+        if page == "first":
+            return Page([{"id": number} for number in range(1000)], next_cursor="last")
         return Page([{"id": "last"}])
 
     def map_to_frame_record(self, item):
@@ -629,7 +631,8 @@ class TestProgress:
     def test_on_a_terminal_it_is_live_and_gone_at_the_end(self, tmp_path: Path, kb: Path) -> None:
         script, seen = tmp_path / "waiting.py", tmp_path / "seen"
         script.write_text(WAITING)
-        command = ["ingest", f"{script}:Waiting", "--flag", str(seen), "--to", str(kb)]
+        seen.mkdir()
+        command = ["ingest", f"{script}:Waiting", "--seen", str(seen), "--to", str(kb)]
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [sys.executable, "-m", "contextframe_beam", *command],
@@ -642,11 +645,12 @@ class TestProgress:
         shown = ""
         while part := read_terminal(ours):
             shown += part
+            if re.search(r"Waiting: starting, \d+:\d\d", shown):
+                (seen / "first").touch()
             if "1,000 items, " in shown:
-                seen.touch()
+                (seen / "last").touch()
         os.close(ours)
         assert process.wait() == 0
-        assert "Waiting: starting, 0:00" in shown
         assert shown.rindex("wrote 1,001 documents") > shown.rindex("Waiting: ")
 
 

@@ -183,11 +183,12 @@ def test_threads_share_one_account():
 
 
 def test_a_client_waits_for_its_budget_and_counts_it(server):
-    budget = Budget.from_config({"per_second": 20})
+    # With a burst of one, all but the first wait, however long they take.
+    budget = Budget.from_config({"per_second": 20, "burst": 1})
     with HttpClient(server.url, budget=budget) as http, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: http.send(HttpRequest("GET", f"/ok/{n}")), range(30)))
         assert http.stats.requests == 30
-        assert http.stats.wait_ms > 0  # ten of them for the second window
+        assert http.stats.wait_ms > 0
     assert server.at_once() <= 20
 
 
@@ -214,7 +215,7 @@ def test_a_retry_after_holds_in_all_processes(server):
     config = {"per_second": 1000}
     one = HttpClient(server.url, budget=Budget.from_config(config))
     two = HttpClient(server.url, budget=Budget.from_config(config))
-    one.send(HttpRequest("GET", "/used-up", params={"reset": "0.2"}))
+    one.send(HttpRequest("GET", "/used-up", params={"reset": "2"}))
     two.send(HttpRequest("GET", "/ok"))
     assert two.stats.wait_ms > 0
 
@@ -314,7 +315,7 @@ def test_redis_counts_as_the_file_does(redis_url):
 
 
 def test_a_client_uses_redis(redis_url, server):
-    budget = Budget.from_config({"per_second": 20, "redis": redis_url})
+    budget = Budget.from_config({"per_second": 20, "burst": 1, "redis": redis_url})
     with HttpClient(server.url, budget=budget) as http, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: http.send(HttpRequest("GET", f"/ok/{n}")), range(25)))
         assert http.stats.wait_ms > 0

@@ -107,7 +107,7 @@ def test_connections_are_kept_and_shared_by_threads(server):
 
 def test_requests_of_threads_are_under_way_at_the_same_time(server):
     with client(server) as http, ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda n: http.send(get("/slow", seconds=0.05)), range(16)))
+        list(pool.map(lambda n: http.send(get("/slow", seconds=0.5)), range(16)))
     assert server.at_once() >= 8
 
 
@@ -243,7 +243,7 @@ def test_429_with_retry_after_0_burns_no_attempts(server):
 
 
 def test_429_for_ever_ends_with_the_time(server):
-    with client(server, total_timeout=0.3) as http, pytest.raises(HttpError) as caught:
+    with client(server, total_timeout=2) as http, pytest.raises(HttpError) as caught:
         http.send(get("/status/429", retry_after=0))
     assert caught.value.status == 429
 
@@ -251,16 +251,16 @@ def test_429_for_ever_ends_with_the_time(server):
 @pytest.mark.parametrize(
     "told",
     [
-        {"status": 429, "retry_after": "0.05"},
-        {"status": 503, "retry_after": "0.05"},
-        {"status": 403, "retry_after": "0.05"},
-        {"status": 429, "remaining": 0, "reset": "0.05"},
+        {"status": 429, "retry_after": 60},
+        {"status": 503, "retry_after": 60},
+        {"status": 403, "retry_after": 60},
+        {"status": 429, "remaining": 0, "reset": 60},
         {"status": 429, "ratelimit": '"a";r=5;t=90, "b";r=0;t=60'},
         {"status": 429, "retry_date": 60},
     ],
 )
 def test_the_wait_that_a_server_asks_for_is_kept(server, told):
-    with client(server, retries=1, max_wait=0.1) as http:
+    with client(server, retries=1, max_wait=0.5) as http:
         assert http.send(get("/flaky", fails=1, **told)).json() == {"count": 2}
         assert http.stats.wait_ms > 0
 
@@ -276,7 +276,7 @@ def test_waits_are_capped(server):
 def test_all_threads_wait_when_one_is_told_to(server):
     with client(server, retries=0) as http, ThreadPoolExecutor(4) as pool:
         assert http.send(get("/flaky", status=429, fails=1, retry_after="0.1")).json()
-        http.send(get("/used-up", reset="0.1"))
+        http.send(get("/used-up", reset="1"))
         list(pool.map(lambda n: http.send(get(f"/ok/{n}")), range(4)))
         assert http.stats.wait_ms > 0
 
@@ -289,17 +289,17 @@ def test_many_threads_at_a_limited_server_all_get_through(server):
 
 def test_a_server_that_drips_is_cut_off(server):
     for headers in (None, 1):
-        http = client(server, total_timeout=0.2, retries=5)
-        with pytest.raises(HttpError, match=r"it took more than 0\.2 s altogether"):
+        http = client(server, total_timeout=1.5, retries=5)
+        with pytest.raises(HttpError, match=r"it took more than 1\.5 s altogether"):
             http.send(get("/drip", headers=headers))
     assert server.count("/drip") == 2
 
 
 def test_a_server_that_is_silent_is_tried_again(server):
-    with client(server, timeout=(5, 0.05)) as http:
-        assert http.send(get("/slow", seconds=0.5, times=1)).json()["count"] == 2
+    with client(server, timeout=(5, 1)) as http:
+        assert http.send(get("/slow", seconds=5, times=1)).json()["count"] == 2
         with pytest.raises(HttpError, match="sent nothing for too long"):
-            client(server, timeout=(5, 0.05), retries=0).send(get("/slow", seconds=0.5))
+            client(server, timeout=(5, 1), retries=0).send(get("/slow", seconds=5))
 
 
 def test_the_watchdog_lets_others_live(server):
@@ -377,7 +377,7 @@ def test_tls_is_verified(server):
     with HttpClient(server.tls, ca_bundle=server.ca) as http:
         assert http.send(get("/ok")).status == 200
     # The time limit shuts TLS connections as well.
-    hurried = HttpClient(server.tls, ca_bundle=server.ca, total_timeout=0.3)
+    hurried = HttpClient(server.tls, ca_bundle=server.ca, total_timeout=2)
     with pytest.raises(HttpError, match="it took more than"):
         hurried.send(get("/drip"))
     with pytest.raises(ConfigError, match=r"no file or directory '/nowhere\.pem'"):
@@ -492,9 +492,9 @@ def test_a_query_holds_what_was_given_last(first, second):
 def test_sending_blocks_no_other_thread(server):
     done = threading.Event()
     with client(server) as http:
-        thread = threading.Thread(target=lambda: (http.send(get("/slow", seconds=0.2)), done.set()))
-        thread.start()
+        thread = threading.Thread(target=lambda: (http.send(get("/slow", seconds=1)), done.set()))
         before = time.monotonic()
+        thread.start()
         http.send(get("/ok"))
-        assert not done.is_set() or time.monotonic() - before > 0.2
+        assert not done.is_set() or time.monotonic() - before > 1
         thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -66,6 +67,14 @@ class TestOptions:
         assert options.get_all_options()["flink_master"] == "[local]"
         assert options.get_all_options()["streaming"] is True
         assert not options.view_as(SetupOptions).save_main_session
+
+    def test_what_one_view_sets_all_others_see_and_no_copy_does(self):
+        options = pipeline_options()
+        copied = copy.deepcopy(options)
+        options.view_as(SetupOptions).requirements_file = "r.txt"
+        assert options.view_as(SetupOptions).requirements_file == "r.txt"
+        assert options.get_all_options()["requirements_file"] == "r.txt"
+        assert copied.view_as(SetupOptions).requirements_file is None
 
     def test_beam_is_quiet_unless_asked(self):
         assert pipeline_options().view_as(WorkerOptions).default_sdk_harness_log_level == "WARN"

@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,8 +284,9 @@ class Campaign:
         if workers and self._chance.random() < 0.5:
             victim, who = self._chance.choice(workers), "worker"
         if process.poll() is None:
-            os.kill(victim, signal.SIGKILL)
-            self.tally.kill(action_of(job), f"two workers: {who}")
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                self.tally.kill(action_of(job), f"two workers: {who}")
         out, err = process.communicate(timeout=120)
         _wait_for(workers)
         self._settle([job], [Outcome(process.returncode, "starting", 0.0, out, err)])

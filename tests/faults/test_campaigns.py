@@ -37,6 +37,7 @@ def test_every_version_is_what_its_run_read(seed, forks, tmp_path):
     assert tally.kills.total() and tally.rows
 
 
+@pytest.mark.soak
 def test_a_seed_that_nobody_has_tried(forks, tmp_path):
     # Whether a kill meets a process is up to the seed.
     assert Campaign(fresh_seed(), tmp_path / "campaign", forks).run(steps=5).rows
