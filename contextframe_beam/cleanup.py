@@ -134,7 +134,9 @@ def _lost_files(
         return pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())})
     # In this order: what is committed in between is named.
     files = dataset.all_files().read_all()
-    newest = open_dataset(dataset.uri, storage_options) or dataset
+    newest = open_dataset(dataset.uri, storage_options)
+    if newest is None:
+        raise missing_dataset(dataset.uri)
     named = {
         _owner(path)
         for batch in newest.tracked_files()

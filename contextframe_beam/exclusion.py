@@ -24,7 +24,7 @@ from contextframe_beam.fragments import (
     open_dataset,
     reading,
 )
-from contextframe_beam.history import open_version
+from contextframe_beam.history import missing_dataset, open_version
 from contextframe_beam.intact import require_files
 
 _CLEANUP = "contextframe.cleanup."
@@ -85,7 +85,9 @@ def _tagged(
     name = prefix + uuid.uuid4().hex[:12]
 
     def tag_newest() -> None:
-        newest = open_dataset(dataset.uri, storage_options) or dataset
+        newest = open_dataset(dataset.uri, storage_options)
+        if newest is None:
+            raise missing_dataset(dataset.uri)
         newest.tags.create(name, int(newest.version))
 
     try:
