@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,24 @@ class TestPieces:
         join_pieces(str(letters), pieces)
         assert letters.read_text() == "0\n1\n"
         assert list(letters.parent.iterdir()) == [letters]
+
+    def test_pieces_that_another_process_removes_meanwhile_leave_its_file_as_it_is(
+        self, letters, monkeypatch
+    ):
+        letters.parent.mkdir()
+        letters.write_text("joined by the other one\n")
+        pieces = [f"{pieces_prefix(str(letters), 'run')}{number}.part" for number in range(2)]
+        for piece in pieces:
+            Path(piece).write_text("a letter\n")
+        copy = shutil.copyfileobj
+
+        def copy_and_lose_the_rest(source, target):
+            copy(source, target)
+            Path(pieces[1]).unlink()
+
+        monkeypatch.setattr(shutil, "copyfileobj", copy_and_lose_the_rest)
+        join_pieces(str(letters), pieces)
+        assert letters.read_text() == "joined by the other one\n"
 
     def test_pieces_that_a_run_left_a_week_ago_go_with_the_next_one(self, kb, letters):
         letters.parent.mkdir()

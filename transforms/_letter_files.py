@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -116,16 +117,24 @@ class LetterPiece:
 def join_pieces(path: str, pieces: list[str], storage_options: StorageOptions = None) -> None:
     """Makes one file of its pieces; repeated after they were removed, does nothing.
 
+    They may be removed at any moment by another process that does the same run. So all are read
+    before the file is begun, which that process may have written.
+
     Raises:
         DatasetError: the file cannot be written.
     """
     filesystem, _ = filesystem_of(path, storage_options)
-    if not all(filesystem.exists(piece) for piece in pieces):
-        return
-    with _writing(path), open_for_writing(path, "wb", storage_options) as target:
+    with _writing(path), tempfile.TemporaryFile() as joined:
         for piece in pieces:
-            with filesystem.open(piece, "rb") as source:
-                shutil.copyfileobj(source, target)
+            try:
+                source = filesystem.open(piece, "rb")
+            except FileNotFoundError:
+                return
+            with source:
+                shutil.copyfileobj(source, joined)
+        joined.seek(0)
+        with open_for_writing(path, "wb", storage_options) as target:
+            shutil.copyfileobj(joined, target)
 
 
 def remove_file(path: str) -> None:
