@@ -90,7 +90,8 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
             | "Plan"
             >> beam.ParDo(_PlanDoFn(opener, workers, self._chosen)).with_output_types(PlanChunk)
         )
-        # Among the workers. A shuffle for a single one takes 60 ms of a run's start.
+        # A shuffle for one worker takes 60 ms of a run's start. Only of this runner is it certain
+        # that there is no more than one: Beam's other local ones may hand the job to an engine.
         if workers > 1 or _runner_of(pbegin.pipeline) != "FnApiRunner":
             chunks |= "Spread" >> beam.Reshuffle()
         read = beam.ParDo(_ReadDoFn(opener)).with_output_types(Page)

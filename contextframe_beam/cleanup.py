@@ -16,8 +16,8 @@ from lance.file import LanceFileSession
 
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.exclusion import cleaning_up
-from contextframe_beam.fragments import StorageOptions, despite_removals, first_line, open_dataset
-from contextframe_beam.history import missing_dataset
+from contextframe_beam.fragments import StorageOptions, despite_removals, first_line
+from contextframe_beam.history import open_newest
 
 KEEP = timedelta(days=7)
 
@@ -88,9 +88,7 @@ def cleanup(
             f"Lance removes files that no version names after {KEEP.days} days, whatever is asked; "
             f"give at most {KEEP.days}d for lost files"
         )
-    dataset = open_dataset(uri, storage_options)
-    if dataset is None:
-        raise missing_dataset(uri)
+    dataset = open_newest(uri, storage_options)
     try:
         before = datetime.now(timezone.utc) - lost_after
         lost = despite_removals(lambda: _lost_files(dataset, before, storage_options))
@@ -134,12 +132,9 @@ def _lost_files(
         return pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())})
     # In this order: what is committed in between is named.
     files = dataset.all_files().read_all()
-    newest = open_dataset(dataset.uri, storage_options)
-    if newest is None:
-        raise missing_dataset(dataset.uri)
     named = {
         _owner(path)
-        for batch in newest.tracked_files()
+        for batch in open_newest(dataset.uri, storage_options).tracked_files()
         for path in pc.unique(batch.column("path").cast(pa.string())).to_pylist()
     }
     limit = pa.scalar(before, files.schema.field("last_modified").type)

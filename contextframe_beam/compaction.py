@@ -24,7 +24,7 @@ from contextframe_beam.fragments import (
     first_line,
     open_dataset,
 )
-from contextframe_beam.history import missing_dataset
+from contextframe_beam.history import missing_dataset, open_newest
 from contextframe_beam.transaction import changing, with_retries
 from contextframe_beam.writer import MAX_BYTES_PER_FRAGMENT, MAX_ROWS_PER_FRAGMENT
 
@@ -91,7 +91,7 @@ def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptio
     committed: list[str] = []
 
     def attempt() -> int:
-        dataset = _latest(uri, storage_options)
+        dataset = open_newest(uri, storage_options)
         stored = {_described(fragment.metadata) for fragment in dataset.get_fragments()}
         fitting = [result for originals, result in unique.items() if stored.issuperset(originals)]
         if not fitting:
@@ -139,7 +139,7 @@ def update_indices(uri: str, storage_options: StorageOptions = None) -> list[str
     """
 
     def attempt() -> list[str]:
-        dataset = _latest(uri, storage_options)
+        dataset = open_newest(uri, storage_options)
         behind = [name for name in _index_names(dataset) if _unindexed(dataset, name)]
         if behind:
             changing(uri, lambda: dataset.optimize.optimize_indices(index_names=behind))
@@ -156,7 +156,7 @@ def make_key_index(uri: str, storage_options: StorageOptions = None) -> bool:
     """
 
     def attempt() -> bool:
-        dataset = _latest(uri, storage_options)
+        dataset = open_newest(uri, storage_options)
         if any(_KEY in index.field_names for index in dataset.describe_indices()):
             return False
         changing(uri, lambda: dataset.create_scalar_index(_KEY, "BTREE"))
@@ -171,10 +171,3 @@ def _index_names(dataset: lance.LanceDataset) -> Sequence[str]:
 
 def _unindexed(dataset: lance.LanceDataset, name: str) -> int:
     return int(dataset.stats.index_stats(name).get("num_unindexed_fragments", 0))
-
-
-def _latest(uri: str, storage_options: StorageOptions) -> lance.LanceDataset:
-    dataset = open_dataset(uri, storage_options)
-    if dataset is None:
-        raise missing_dataset(uri)
-    return dataset

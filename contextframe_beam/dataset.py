@@ -42,7 +42,7 @@ from contextframe_beam.fragments import (
     open_dataset,
     reading,
 )
-from contextframe_beam.history import Version, history_of, missing_dataset, open_version
+from contextframe_beam.history import Version, history_of, open_newest, open_version
 from contextframe_beam.record import FrameRecord, is_uuid, uuid_of
 from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import (
@@ -154,10 +154,7 @@ class FrameDataset:
         path = _address(path)
         if version is not None:
             return cls(open_version(path, version, storage_options), storage_options, pinned=True)
-        dataset = open_dataset(path, storage_options)
-        if dataset is None:
-            raise missing_dataset(path)
-        return cls(dataset, storage_options)
+        return cls(open_newest(path, storage_options), storage_options)
 
     @property
     def uri(self) -> str:

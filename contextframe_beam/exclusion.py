@@ -21,10 +21,9 @@ from contextframe_beam.fragments import (
     StorageOptions,
     despite_removals,
     first_line,
-    open_dataset,
     reading,
 )
-from contextframe_beam.history import missing_dataset, open_version
+from contextframe_beam.history import open_newest, open_version
 from contextframe_beam.intact import require_files
 
 _CLEANUP = "contextframe.cleanup."
@@ -85,9 +84,7 @@ def _tagged(
     name = prefix + uuid.uuid4().hex[:12]
 
     def tag_newest() -> None:
-        newest = open_dataset(dataset.uri, storage_options)
-        if newest is None:
-            raise missing_dataset(dataset.uri)
+        newest = open_newest(dataset.uri, storage_options)
         newest.tags.create(name, int(newest.version))
 
     try:

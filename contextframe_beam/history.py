@@ -89,6 +89,18 @@ def _versions_of(dataset: LanceDataset) -> Sequence[Mapping[str, Any]]:
     return list(versions)
 
 
+def open_newest(uri: str, storage_options: StorageOptions = None) -> LanceDataset:
+    """Returns a dataset at its newest version.
+
+    Raises:
+        DatasetError: there is none, or it cannot be opened.
+    """
+    dataset = open_dataset(uri, storage_options)
+    if dataset is None:
+        raise missing_dataset(uri)
+    return dataset
+
+
 def open_version(uri: str, version: int, storage_options: StorageOptions = None) -> LanceDataset:
     """Returns a dataset at a version.
 
@@ -108,10 +120,7 @@ def open_version(uri: str, version: int, storage_options: StorageOptions = None)
 
 def _require_version(uri: str, version: int, storage_options: StorageOptions) -> None:
     """Raises a DatasetError that says which versions there are, if `version` is none of them."""
-    newest = open_dataset(uri, storage_options)
-    if newest is None:
-        raise missing_dataset(uri)
-    known = [int(entry["version"]) for entry in _versions_of(newest)]
+    known = [int(entry["version"]) for entry in _versions_of(open_newest(uri, storage_options))]
     if version in known:
         return
     if 0 < version < known[-1]:
@@ -152,16 +161,16 @@ def _transaction_of(
 
     None if the version is there no more.
     """
-    try:
-        with reading(dataset.uri):
+    with reading(dataset.uri):
+        try:
             transaction = dataset.read_transaction(version)
-    except TypeError:
-        # Lance 14 fails to show just those compactions that also moved an index.
-        return {}, "compact", None
-    except DatasetError as error:
-        if isinstance(error.__cause__, Exception) and is_removed(error.__cause__):
-            return None
-        raise
+        except TypeError:
+            # Lance 14 fails to show just those compactions that also moved an index.
+            return {}, "compact", None
+        except (OSError, ValueError) as error:
+            if is_removed(error):
+                return None
+            raise
     if transaction is None:
         return {}, "", None
     operation: Any = transaction.operation

@@ -6,6 +6,7 @@ killed in between leaves versions that can be opened, and not be read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -47,8 +48,7 @@ def _lost(dataset: LanceDataset, present: Mapping[str, int]) -> Iterator[str]:
     for fragment in dataset.get_fragments():
         for file in fragment.metadata.files:
             path = f"data/{file.path}"
-            found = present.get(path, -1)
-            if file.base_id is None and (found < 0 or found < (file.file_size_bytes or 0)):
+            if file.base_id is None and present.get(path, -1) < (file.file_size_bytes or 0):
                 yield path
         deletions: Any = fragment.metadata.deletion_file
         if deletions is not None and deletions.base_id is None:
@@ -70,11 +70,12 @@ def _lost_raw_data(dataset: LanceDataset, present: Mapping[str, int]) -> Iterato
 
     Nothing but the rows tells how many files that are.
     """
+    beside = Counter(path.rpartition("/")[0] + "/" for path in present)
     for fragment in dataset.get_fragments():
         wanted = set()
         for batch in fragment.to_batches(columns=["raw_data"]):
             kind, number = (pc.struct_field(batch["raw_data"], name) for name in _BESIDE)
             wanted.update(number.filter(pc.is_in(kind, _SIDE_KINDS)).to_pylist())
         folders = [f"data/{side_folder(file.path)}" for file in fragment.metadata.files]
-        if len(wanted) > sum(path.startswith(tuple(folders)) for path in present):
+        if len(wanted) > sum(beside[folder] for folder in folders):
             yield f"raw data in {folders[0]}"

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 
 from contextframe_beam.errors import ConcurrentRunError, ConfigError, UnknownCommitError
-from contextframe_beam.fragments import Destination, StorageOptions, delete_files, open_dataset
-from contextframe_beam.history import missing_dataset
+from contextframe_beam.fragments import Destination, StorageOptions, delete_files
+from contextframe_beam.history import open_newest
 from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import embed_dim_of
 from contextframe_beam.state import RunSummary, SourceState, read_states, state_rows
@@ -170,9 +170,7 @@ def _change(
     run_id = f"state-{uuid.uuid4().hex[:12]}"
 
     def attempt() -> int:
-        dataset = open_dataset(uri, storage_options)
-        if dataset is None:
-            raise missing_dataset(uri)
+        dataset = open_newest(uri, storage_options)
         states = read_states(dataset)
         before = [find_source(states, source) for source in sources]
         summary = RunSummary(

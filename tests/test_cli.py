@@ -651,6 +651,7 @@ class TestProgress:
                 (seen / "last").touch()
         os.close(ours)
         assert process.wait() == 0
+        assert re.search(r"Waiting: starting, \d+:\d\d", shown)
         assert shown.rindex("wrote 1,001 documents") > shown.rindex("Waiting: ")
 
 

@@ -183,11 +183,11 @@ def test_threads_share_one_account():
 
 
 def test_a_client_waits_for_its_budget_and_counts_it(server):
-    # With a burst of one, all but the first wait, however long they take.
-    budget = Budget.from_config({"per_second": 20, "burst": 1})
+    budget = Budget.from_config({"per_second": 20})
     with HttpClient(server.url, budget=budget) as http, ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: http.send(HttpRequest("GET", f"/ok/{n}")), range(30)))
-        assert http.stats.requests == 30
+        list(pool.map(lambda n: http.send(HttpRequest("GET", f"/ok/{n}")), range(60)))
+        assert http.stats.requests == 60
+        # Forty of them for later windows; a machine that stalls may miss one of these.
         assert http.stats.wait_ms > 0
     assert server.at_once() <= 20
 
@@ -315,9 +315,9 @@ def test_redis_counts_as_the_file_does(redis_url):
 
 
 def test_a_client_uses_redis(redis_url, server):
-    budget = Budget.from_config({"per_second": 20, "burst": 1, "redis": redis_url})
+    budget = Budget.from_config({"per_second": 20, "redis": redis_url})
     with HttpClient(server.url, budget=budget) as http, ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: http.send(HttpRequest("GET", f"/ok/{n}")), range(25)))
+        list(pool.map(lambda n: http.send(HttpRequest("GET", f"/ok/{n}")), range(60)))
         assert http.stats.wait_ms > 0
 
 

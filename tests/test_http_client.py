@@ -251,10 +251,10 @@ def test_429_for_ever_ends_with_the_time(server):
 @pytest.mark.parametrize(
     "told",
     [
-        {"status": 429, "retry_after": 60},
-        {"status": 503, "retry_after": 60},
-        {"status": 403, "retry_after": 60},
-        {"status": 429, "remaining": 0, "reset": 60},
+        {"status": 429, "retry_after": "0.5"},
+        {"status": 503, "retry_after": "0.5"},
+        {"status": 403, "retry_after": "0.5"},
+        {"status": 429, "remaining": 0, "reset": "0.5"},
         {"status": 429, "ratelimit": '"a";r=5;t=90, "b";r=0;t=60'},
         {"status": 429, "retry_date": 60},
     ],

@@ -127,11 +127,10 @@ def join_pieces(path: str, pieces: list[str], storage_options: StorageOptions = 
     with _writing(path), tempfile.TemporaryFile() as joined:
         for piece in pieces:
             try:
-                source = filesystem.open(piece, "rb")
+                with filesystem.open(piece, "rb") as source:
+                    shutil.copyfileobj(source, joined)
             except FileNotFoundError:
                 return
-            with source:
-                shutil.copyfileobj(source, joined)
         joined.seek(0)
         with open_for_writing(path, "wb", storage_options) as target:
             shutil.copyfileobj(joined, target)
