@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import BaseConnector
+from contextframe_beam.deletion import Deletion
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.errors import ConcurrentRunError
 from contextframe_beam.keys import KeySet, Numbers
@@ -246,6 +247,19 @@ class TestMeanwhile:
         with pytest.raises(ConcurrentRunError, match="replaced by others"):
             commit_run(slow, written)
         assert texts_in(kb) == {"1": "theirs", "2": "theirs"}
+
+    def test_rows_that_another_source_deleted_are_not_relied_on(self, kb):
+        """Else 1 would be gone and 2 this one's, which no order of them gives."""
+        other = replace(SOURCE, source_id="fedcba9876543210", name="other")
+        commit_run(started := begin(kb), write(started, 1, 2))
+        slow = begin(kb, "slow")
+        written = write(slow, 1, document(2, "mine"))
+        quick = begin(kb, "quick")
+        theirs = [Deletion("doc:1"), document(2, "theirs")]
+        commit_run(quick, write(quick, *theirs, source=other))
+        with pytest.raises(ConcurrentRunError, match="deleted by another run"):
+            commit_run(slow, written)
+        assert texts_in(kb) == {"2": "theirs"}
 
     def test_what_another_source_adds_does_not_matter(self, kb):
         other = replace(SOURCE, source_id="fedcba9876543210", name="other")

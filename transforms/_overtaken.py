@@ -1,8 +1,9 @@
-"""Whether others have replaced rows of a source since a run of it began.
+"""Whether others have replaced or deleted rows of a source since a run of it began.
 
-Such a run left alone what it met unchanged. If one of these rows is another source's now, and the
-run's other rows were added on top of that, the dataset would be what neither order of the two
-gives. Rows that were only deleted are no such case: that is as if it had happened just afterwards.
+Such a run left alone what it met unchanged. If one of these rows is another source's now, or was
+deleted by another source's run, and the run's other rows were added on top of that, the dataset
+would be what neither order of the two gives. Rows that were deleted by hand are no such case:
+nothing else happened with that, so it is as if it had happened just afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source
     added = [one for one in now.get_fragments() if _file_of(one) not in known]
     if not added:
         return False
-    own = f"x_source = {sql_literal(source)}"
+    own = _rows_of(source)
     scanner = now.scanner(
         columns=["uuid"], filter=f"x_state IS NULL AND ({own}) IS NOT TRUE", fragments=added
     )
@@ -38,6 +39,22 @@ def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source
         bool(others.contains(batch.column("uuid")).any())
         for batch in base.scanner(columns=["uuid"], filter=own).to_batches()
     )
+
+
+def has_fewer_rows(base: lance.LanceDataset, now: lance.LanceDataset, source: str) -> bool:
+    """Tells whether rows of the source were replaced or deleted.
+
+    Args:
+        base: The version that the run began with.
+        now: A later one, in which no other run of the source was committed.
+        source: The id of the source.
+    """
+    before, after = (one.count_rows(filter=_rows_of(source)) for one in (base, now))
+    return after < before
+
+
+def _rows_of(source: str) -> str:
+    return f"x_source = {sql_literal(source)}"
 
 
 def _file_of(fragment: lance.LanceFragment) -> str:

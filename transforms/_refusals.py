@@ -15,7 +15,7 @@ from contextframe_beam.history import rollback_after
 from contextframe_beam.keys import NumberSet, numbers_of
 from contextframe_beam.schema import embed_dim_of
 from contextframe_beam.state import SourceState, StateRows, read_states
-from contextframe_beam.transforms._overtaken import replaced_by_others
+from contextframe_beam.transforms._overtaken import has_fewer_rows, replaced_by_others
 from contextframe_beam.transforms._plan import Plan, Run
 from contextframe_beam.transforms._written import Written
 
@@ -109,6 +109,12 @@ def require_same_sources(
         return
     base = base_of(run)
     known = {} if base is None else read_states(base)
+    own = {tally.info.source_id for tally in plan.tallies}
+    others_ran = any(
+        _progress(known.get(source)) != _progress(state)
+        for source, state in states.items()
+        if source not in own
+    )
     for tally in dependent:
         before, now = known.get(tally.info.source_id), states.get(tally.info.source_id)
         if _progress(before) != _progress(now):
@@ -118,10 +124,14 @@ def require_same_sources(
             )
         if base is None or base.version == dataset.version or not tally.unchanged:
             continue
-        if replaced_by_others(base, dataset, tally.info.source_id):
+        source = tally.info.source_id
+        if replaced_by_others(base, dataset, source) or (
+            others_ran and has_fewer_rows(base, dataset, source)
+        ):
             raise ConcurrentRunError(
-                f"documents of {tally.info.name} in {run.uri} were replaced by others while run "
-                f"{run.run_id} was reading; nothing of this one was committed, run it again"
+                f"documents of {tally.info.name} in {run.uri} were replaced by others or deleted "
+                f"by another run while run {run.run_id} was reading; nothing of this one was "
+                "committed, run it again"
             )
 
 
