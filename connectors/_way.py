@@ -119,7 +119,7 @@ class Way(ABC):
         return set()
 
     @property
-    def partial(self) -> str:
+    def narrowed(self) -> str:
         """Why what is read is not the whole source; empty where it is."""
         if self.resume.is_bounded:
             return f"only what is of {self.resume.bounds} was read"

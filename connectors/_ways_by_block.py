@@ -159,6 +159,7 @@ class PagesWay(_PlannedWay):
                 page.items,
                 position=page.position or where,
                 failures=page.failures,
+                narrowed=page.narrowed,
                 partial=page.partial,
             )
             if cursor is None:

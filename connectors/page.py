@@ -168,8 +168,12 @@ class Page:
         state: The partition's new state, on its last page.
         planned: How many blocks the whole run has; on one header page only.
         finished: 1 on the last page of each block, else 0.
-        partial: Why what is read of the source is not all of it (a limit, a filter, changes only),
-            in words that go on after "because"; empty where it is. One page of a run suffices.
+        narrowed: Why what the run asks for is not all of the source (a limit, a filter, changes
+            only), in words that go on after "because"; empty where it is. One page of a run
+            suffices. A mirror then deletes nothing that it did not see.
+        partial: Why what was read may not be all that was asked for, and what to do about it;
+            empty where it is known to be. One page of a run suffices. The rows of such a run are
+            committed, but no state of its source moves and a mirror deletes nothing.
     """
 
     items: list[Any]
@@ -181,6 +185,7 @@ class Page:
     state: dict[str, Any] | None = None
     planned: int = 0
     finished: int = 0
+    narrowed: str = ""
     partial: str = ""
 
 

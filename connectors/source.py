@@ -40,7 +40,7 @@ class PlanChunk:
         start: The first block of the piece, counted over the blocks of all `parts`.
         stop: One past its last block.
         planned: On the header, how many blocks the whole plan has.
-        partial: On the header, why the plan is not the whole source; empty where it is.
+        narrowed: On the header, why the plan is not the whole source; empty where it is.
         state: On the header, what holds for the source's state as a whole.
     """
 
@@ -48,7 +48,7 @@ class PlanChunk:
     start: int
     stop: int
     planned: int = 0
-    partial: str = ""
+    narrowed: str = ""
     state: dict[str, Any] | None = None
 
 
@@ -154,7 +154,7 @@ class Source:
         yield from self._pieces(chunk, workers)
         if chosen is None:
             reached = {"partitions": self.reached} if self.reached is not None else {}
-            yield PlanChunk((), 0, 1, planned, self._way.partial, {**reached, **sliced} or None)
+            yield PlanChunk((), 0, 1, planned, self._way.narrowed, {**reached, **sliced} or None)
         else:
             state = {**chosen.state, **sliced}
             yield PlanChunk((), 0, 1, planned, "it is a part of a backfill", state)
@@ -182,7 +182,7 @@ class Source:
                         [],
                         source=self.info,
                         planned=chunk.planned,
-                        partial=chunk.partial,
+                        narrowed=chunk.narrowed,
                         state=chunk.state,
                     )
                 )
@@ -251,6 +251,7 @@ class Source:
             failures=page.failures,
             state=page.state if self._way.moves_state(part) else None,
             finished=page.finished,
+            narrowed=page.narrowed,
             partial=page.partial,
         )
 

@@ -68,6 +68,7 @@ class RunSummary:
         failed: Items that went to the dead letters.
         fragments: Data files added.
         bytes: Their size.
+        partial: Why what was read may not be all that was asked for; empty where it is.
         kept: Why a mirror deleted nothing that it did not see; empty where it could.
     """
 
@@ -83,20 +84,20 @@ class RunSummary:
     failed: int = 0
     fragments: int = 0
     bytes: int = 0
+    partial: tuple[str, ...] = ()
     kept: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what is stored; earlier releases do not read a `kept` that says something."""
-        stored = dict(vars(self))
-        if not self.kept:
-            del stored["kept"]
-        return stored
+        """Returns what is stored; earlier releases do not read fields that say something new."""
+        said_only = ("partial", "kept")
+        return {name: one for name, one in vars(self).items() if one or name not in said_only}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSummary:
         """Reads what this release or another one stored; fields that are unknown are left out."""
         known = {one.name for one in fields(cls)}
-        return cls(**{name: one for name, one in value.items() if name in known})
+        read = {name: one for name, one in value.items() if name in known}
+        return cls(**{**read, "partial": tuple(read.get("partial", ()))})
 
 
 _COUNTS = (
@@ -147,6 +148,7 @@ class SourceState:
         """Returns the state with one more run and the partitions' new states.
 
         The commits of a backfill are one run, which has the counts of all and the id of the last.
+        A run that may not have read all that it asked for moves no partition.
 
         Args:
             run: The run.
@@ -164,14 +166,13 @@ class SourceState:
         runs = [one for one in self.runs if one is not earlier]
         if earlier is not None:
             sums = {name: getattr(run, name) + getattr(earlier, name) for name in _COUNTS}
-            run = replace(run, **sums)
+            reasons = {*earlier.partial, *run.partial}
+            run = replace(run, **sums, partial=tuple(sorted(reasons)))
+        reached = {**plan.get("partitions", known), **plan.get("reached", {}), **new}
         return replace(
             self,
-            partitions={
-                **plan.get("partitions", known),
-                **plan.get("reached", {}),
-                **new,
-            },
+            # What may be missing from a run must be asked for again by the next one.
+            partitions=self.partitions if run.partial else reached,
             runs=(*runs, run)[-MAX_RUNS:],
             backfill=plan.get("backfill", self.backfill),
         )

@@ -263,6 +263,7 @@ def write(
     *records: FrameRecord | Deletion | Any,
     source: SourceInfo = SOURCE,
     state: dict[str, Any] | None = None,
+    narrowed: str = "",
     partial: str = "",
 ) -> Written:
     """Writes what the workers of a run would: one data file of these records or ids."""
@@ -283,6 +284,7 @@ def write(
         state=state,
         planned=1,
         finished=1,
+        narrowed=narrowed,
         partial=partial,
         deletions=deletions,
     )

@@ -124,17 +124,17 @@ def test_a_range_moves_no_state_and_says_that_it_is_not_the_whole_source():
     states = {"all": {"since": DAYS[8]}}
     pages = read(Days(), states, since=DAYS[0], until=DAYS[1])
     assert [page.state for page in pages] == [None] * len(pages)
-    assert {page.partial for page in pages if page.planned} == {
+    assert {page.narrowed for page in pages if page.planned} == {
         f"only what is of since {DAYS[0]} until {DAYS[1]} was read"
     }
 
 
 def test_changes_only_say_so_and_a_full_run_does_not():
     (partial,) = (
-        page.partial for page in read(Days(), {"all": {"since": DAYS[8]}}) if page.planned
+        page.narrowed for page in read(Days(), {"all": {"since": DAYS[8]}}) if page.planned
     )
     assert partial == f"only what changed since {DAYS[8]} was read"
-    assert not any(page.partial for page in read(Days()))
+    assert not any(page.narrowed for page in read(Days()))
 
 
 def test_a_lookback_begins_before_the_last_run():
@@ -320,8 +320,8 @@ def test_a_limit_that_cuts_a_source_short_says_so(server):
     connector.authenticate()
     for limits in ({"max_items": 5}, {"max_pages": 1}):
         pages = list(Source(connector, limits).pages())
-        assert "max_pages or max_items cut things short" in {page.partial for page in pages}
-    assert not any(page.partial for page in Source(connector, {"max_items": 25}).pages())
+        assert "max_pages or max_items cut things short" in {page.narrowed for page in pages}
+    assert not any(page.narrowed for page in Source(connector, {"max_items": 25}).pages())
 
 
 NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)

@@ -260,11 +260,13 @@ class TestEncoding:
         rows = encode_batches(
             [
                 FrameBatch([], [], "p1", state={"at": 1}, read=2, planned=7, finished=1),
-                FrameBatch([], [], "p2", read=3, partial="cut short", deletions=[(deletion, None)]),
+                FrameBatch(
+                    [], [], "p2", read=3, narrowed="cut short", deletions=[(deletion, None)]
+                ),
                 FrameBatch([], [], "p3", state={"at": 3}, read=4, finished=2),
             ],
             EMBED_DIM,
         )
         assert rows.partitions == {"p1": {"at": 1}, "p3": {"at": 3}}
         assert (rows.read, rows.planned, rows.finished) == (9, 7, 3)
-        assert (rows.partial, rows.deletions) == ({"cut short"}, [deletion])
+        assert (rows.narrowed, rows.deletions) == ({"cut short"}, [deletion])

@@ -74,12 +74,12 @@ class TestInPipelines:
 
     def test_a_run_that_was_not_complete_deletes_nothing_but_what_it_was_told_to(self, kb):
         mirror(kb, 1, 2, 3, run_id="first")
-        receipt = mirror(kb, 2, Deletion("doc:3"), run_id="second", partial="--limit 1 was given")
+        receipt = mirror(kb, 2, Deletion("doc:3"), run_id="second", narrowed="--limit 1 was given")
         assert (ids_in(kb), receipt.rows_deleted) == (["1", "2"], 1)
         assert receipt.kept == "--limit 1 was given"
 
     def test_the_reason_stays_with_the_run(self, kb):
-        mirror(kb, 1, run_id="first", partial="a filter")
+        mirror(kb, 1, run_id="first", narrowed="a filter")
         (state,) = FrameDataset.open(str(kb)).states()
         assert state.runs[-1].kept == "a filter"
         assert mirror(kb, 1, run_id="first").kept == "a filter"

@@ -191,6 +191,12 @@ def _overwrite(
             f"{run.run_id} was reading, and overwriting it would lose that; nothing was "
             "committed, run it again"
         )
+    if plan.partial:
+        raise CommitError(
+            f"run {run.run_id} may not have read all of its source, and overwriting {run.uri} "
+            f"would delete what it missed; nothing was committed. {'; '.join(plan.partial)}. "
+            "--mode upsert keeps what is stored"
+        )
     documents = DOCUMENTS if "x_state" in dataset.schema.names else None
     stored = dataset.count_rows(filter=documents)
     found, _ = find_rows(dataset, KeySet(plan.unique.keys))
@@ -294,7 +300,7 @@ def _own_states(
         info = tally.info
         before = states.get(info.source_id) or SourceState(info.source_id)
         now = replace(before, name=info.name, identity=info.identity)
-        after[info.source_id] = now.after(summary, tally.partitions, is_complete=not tally.partial)
+        after[info.source_id] = now.after(summary, tally.partitions, is_complete=not tally.narrowed)
     return after
 
 
@@ -313,6 +319,7 @@ def _summary(plan: Plan, *, version: int, replaced: int = 0, deleted: int = 0) -
         failed=plan.written.failed,
         fragments=len(unique.fragments),
         bytes=sum(fragment.size for fragment in unique.fragments),
+        partial=plan.partial,
         kept=plan.kept,
     )
 

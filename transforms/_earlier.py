@@ -115,5 +115,6 @@ def receipt_of(summary: RunSummary) -> CommitReceipt:
         failed=summary.failed,
         fragments=summary.fragments,
         bytes=summary.bytes,
+        partial=summary.partial,
         kept=summary.kept,
     )

@@ -95,13 +95,20 @@ class Plan:
         """Why a mirror must not delete what it did not see; empty where it may."""
         if self.run.mode != "mirror":
             return ""
-        reasons = sorted({reason for tally in self.tallies for reason in tally.partial})
+        reasons = sorted({reason for tally in self.tallies for reason in tally.narrowed})
+        if self.partial:
+            reasons.append("what was read may not be all of the source")
         if self.written.failed:
             some = "1 item" if self.written.failed == 1 else f"{self.written.failed:,} items"
             reasons.append(f"{some} failed")
         if NO_SOURCE in self.written.sources:
             reasons.append("records that no connector made belong to no source")
         return "; ".join(reasons)
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """Why what was read may not be all that was asked for; empty where it is known to be."""
+        return tuple(sorted({reason for tally in self.tallies for reason in tally.partial}))
 
     @property
     def tallies(self) -> list[SourceTally]:

@@ -26,7 +26,8 @@ class SourceTally:
         met: How many items are stored as they are already.
         unchanged: Which rows of the version that the run began with they are, as `pack` gives it.
         partitions: New states of partitions.
-        partial: Why what was read is not all of the source; empty where it is.
+        narrowed: Why what was asked for is not all of the source; empty where it is.
+        partial: Why what was read may not be all that was asked for; empty where it is.
         deletions: What the source says is gone.
     """
 
@@ -37,6 +38,7 @@ class SourceTally:
     met: int = 0
     unchanged: list[bytes] = field(default_factory=list)
     partitions: dict[str, Any] = field(default_factory=dict)
+    narrowed: set[str] = field(default_factory=set)
     partial: set[str] = field(default_factory=set)
     deletions: list[Deletions] = field(default_factory=list)
 
@@ -48,6 +50,7 @@ class SourceTally:
         self.met += other.met
         self.unchanged += other.unchanged
         self.partitions.update(other.partitions)
+        self.narrowed |= other.narrowed
         self.partial |= other.partial
         self.deletions += other.deletions
 

@@ -36,7 +36,8 @@ class FrameBatch:
         state: The new state of the partition, on its last page.
         planned: How many blocks the source's plan has, on one batch of a run.
         finished: How many blocks ended with this batch.
-        partial: Why what is read of the source is not all of it; empty where it is.
+        narrowed: Why what is asked for is not all of the source; empty where it is.
+        partial: Why what was read may not be all that was asked for; empty where it is.
         deletions: The items that were mapped to a deletion, each with it.
     """
 
@@ -50,6 +51,7 @@ class FrameBatch:
     state: dict[str, Any] | None = None
     planned: int = 0
     finished: int = 0
+    narrowed: str = ""
     partial: str = ""
     deletions: list[tuple[Deletion, Any]] = field(default_factory=list)
 
@@ -71,7 +73,8 @@ class RowBatch:
         read: How many items the pages had.
         planned: How many blocks the source's plan has, where one of the batches told.
         finished: How many blocks ended with them.
-        partial: Why what is read of the source is not all of it.
+        narrowed: Why what is asked for is not all of the source.
+        partial: Why what was read may not be all that was asked for.
         deletions: What the items ask to delete.
     """
 
@@ -82,6 +85,7 @@ class RowBatch:
     read: int = 0
     planned: int = 0
     finished: int = 0
+    narrowed: set[str] = field(default_factory=set)
     partial: set[str] = field(default_factory=set)
     deletions: list[Deletion] = field(default_factory=list)
 
@@ -146,6 +150,7 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> Fra
         state=page.state,
         planned=page.planned,
         finished=page.finished,
+        narrowed=page.narrowed,
         partial=page.partial,
         deletions=[(deletion, items[index]) for index, deletion in deletions.items()],
     )
@@ -208,6 +213,8 @@ def encode_batches(
         encoded.finished += batch.finished
         if batch.state is not None:
             encoded.partitions[batch.partition] = batch.state
+        if batch.narrowed:
+            encoded.narrowed.add(batch.narrowed)
         if batch.partial:
             encoded.partial.add(batch.partial)
         if deletes:

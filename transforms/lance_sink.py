@@ -291,6 +291,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
         tally.read += batch.read
         tally.planned += batch.planned
         tally.finished += batch.finished
+        tally.narrowed |= batch.narrowed
         tally.partial |= batch.partial
         tally.partitions |= batch.partitions
         if batch.deletions:

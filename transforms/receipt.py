@@ -21,6 +21,8 @@ class CommitReceipt:
         failed: Items that went to the dead letters.
         fragments: Data files added.
         bytes: Their size.
+        partial: Why what was read may not be all that was asked for; no state of the source moved
+            then, and a mirror deleted nothing that it did not see. Empty where all is known.
         kept: Why a mirror deleted nothing that it did not see; empty where it could.
         already_committed: The run had been committed before; nothing was done now.
     """
@@ -36,5 +38,6 @@ class CommitReceipt:
     failed: int = 0
     fragments: int = 0
     bytes: int = 0
+    partial: tuple[str, ...] = ()
     kept: str = ""
     already_committed: bool = False

@@ -334,7 +334,7 @@ class PageReader:
                 return
             walk.cut = True
         if walk.cut or params.get("cut"):
-            page.partial = f"max_pages or max_items cut {params.get('resource', 'it')} short"
+            page.narrowed = f"max_pages or max_items cut {params.get('resource', 'it')} short"
             return
         if endpoint.incremental is None or params.get("stateless"):
             return
