@@ -6,7 +6,7 @@ import json
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples
+from contextframe_beam.pipelines._shared import debug_option, examples, say_done
 
 _CONFIG = click.Option(
     ["--config"],
@@ -36,7 +36,7 @@ def _login(config: str) -> None:
         say=lambda text: click.echo(text, err=True),
         ask=lambda text: str(click.prompt(text.rstrip(" :"), err=True)),
     )
-    click.echo(f"logged in; the token is behind {reference}")
+    say_done(f"logged in; the token is behind {reference}")
 
 
 check_group = click.Group(

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples
+from contextframe_beam.pipelines._shared import debug_option, examples, say_done
 
 
 def ingest_arguments(connector: str, arguments: str, others: list[str]) -> list[str]:
@@ -57,7 +57,7 @@ def _run(ctx: click.Context, connector: str, arguments: str) -> None:
         with ingest_group.make_context("ingest", words, parent=ctx) as context:
             ingest_group.invoke(context)
     except TemplateWritten as written:
-        click.echo(str(written))
+        say_done(str(written))
 
 
 flex_command = click.Command(

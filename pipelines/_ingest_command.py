@@ -26,6 +26,7 @@ from contextframe_beam.pipelines._shared import (
     debug_option,
     examples,
     pairs,
+    say_done,
     storage_option,
 )
 from contextframe_beam.pipelines._worker_processes import serving
@@ -394,7 +395,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     skips = getattr(connector, "skip_unchanged", False) and not values["full"]
     left_out = "files that did not change since an earlier run were not read" if skips else ""
     outcome = Outcome(receipt, to, kept, time.monotonic() - began, left_out)
-    click.echo(outcome.to_json() if values["json"] else outcome.text())
+    say_done(outcome.to_json() if values["json"] else outcome.text())
 
 
 def check_others(ctx: click.Context) -> None:

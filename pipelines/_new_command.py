@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples
+from contextframe_beam.pipelines._shared import debug_option, examples, say_done
 
 
 def _new(name: str, kind: str, folder: str) -> None:
@@ -14,10 +14,9 @@ def _new(name: str, kind: str, folder: str) -> None:
 
     written = write_package(name, kind, Path(folder))
     root = Path(folder, name)
-    for path in written:
-        click.echo(f"wrote {path}")
-    click.echo(
-        f"\nThen:\n\n  cd {root}\n  pip install -r requirements.txt\n  pytest\n"
+    listed = "".join(f"wrote {path}\n" for path in written)
+    say_done(
+        f"{listed}\nThen:\n\n  cd {root}\n  pip install -r requirements.txt\n  pytest\n"
         f"  contextframe-beam ingest {name} {KINDS[kind].options} --to kb.lance\n\n"
         f"The connector is in src/{module_of(name)}/connector.py."
     )

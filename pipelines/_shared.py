@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import click
 
-from contextframe_beam.pipelines import _logs
+from contextframe_beam.pipelines import _logs, streams
 from contextframe_beam.pipelines._settings import Settings
 
 
@@ -46,6 +47,22 @@ def storage_option(section: str = "Options") -> SectionOption:
         help="A credential or setting of the dataset's object store. Repeat it for several.",
         section=section,
     )
+
+
+def say_done(text: str) -> None:
+    """Prints what a command has changed, which stays changed when that cannot be printed.
+
+    Then it goes to the standard error, and the command is as successful as it was.
+    """
+    try:
+        click.echo(text)
+    except (streams.OutputError, OSError, ValueError) as error:
+        streams.give_up_output()
+        settings = click.get_current_context().ensure_object(Settings)
+        if not isinstance(error, streams.OutputError):
+            error = streams.OutputError(str(error))
+        warning = f"Warning: it is done, but {error}; it would have said:\n{text}"
+        click.echo(_logs.line(settings, warning, logging.WARNING), err=True)
 
 
 def version_option(flag: str, help: str, required: bool = False) -> SectionOption:

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples, storage_option
+from contextframe_beam.pipelines._shared import (
+    debug_option,
+    examples,
+    say_done,
+    storage_option,
+)
 
 _DATASET = click.Argument(["dataset"])
 _SOURCE = click.Option(
@@ -49,7 +54,7 @@ def _set(dataset: str, file: str, storage_option: dict[str, str]) -> None:
         raise ConfigError(f"cannot read {file}: {reason}") from error
     states = parse_states(text, "standard input" if file == "-" else file)
     version = set_states(dataset, states, storage_option)
-    click.echo(f"set the state of {_sources(len(states))} (version {version} of {dataset})")
+    say_done(f"set the state of {_sources(len(states))} (version {version} of {dataset})")
 
 
 def _reset(
@@ -74,7 +79,7 @@ def _reset(
     version = reset_state(dataset, list(states), partition, storage_option)
     (name,) = (one.name or one.source for one in states.values())
     what = f"the partitions {', '.join(partition)} of {name}" if partition else name
-    click.echo(
+    say_done(
         f"forgot what {what} had reached (version {version} of {dataset}); the next run reads "
         "it from the beginning"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples
+from contextframe_beam.pipelines._shared import debug_option, examples, say_done
 
 
 def _list(as_json: bool) -> None:
@@ -27,9 +27,10 @@ def _write(name: str, folder: str, force: bool) -> None:
     from contextframe_beam.templates import find_template, write_template
 
     template = find_template(name)
-    for path in write_template(template, Path(folder), overwrite=force):
-        click.echo(f"wrote {path}")
-    click.echo(f"\nEdit:\n\n{template.edit}\n\nHow to run it is in {Path(folder, 'README.md')}.")
+    written = write_template(template, Path(folder), overwrite=force)
+    listed = "".join(f"wrote {path}\n" for path in written)
+    readme = Path(folder, "README.md")
+    say_done(f"{listed}\nEdit:\n\n{template.edit}\n\nHow to run it is in {readme}.")
 
 
 templates_group = click.Group(

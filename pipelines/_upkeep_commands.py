@@ -16,6 +16,7 @@ from contextframe_beam.pipelines._shared import (
     count,
     debug_option,
     examples,
+    say_done,
     storage_option,
     version_option,
 )
@@ -40,11 +41,11 @@ def _rollback(dataset: str, version: int, as_json: bool, storage_option: dict[st
     before = opened.version
     after = opened.rollback(version)
     if as_json:
-        click.echo(json.dumps({"uri": opened.uri, "version": after, "restored": version}))
+        say_done(json.dumps({"uri": opened.uri, "version": after, "restored": version}))
     elif after == version:
-        click.echo(f"version {version} is the newest one of {dataset} already; nothing was done")
+        say_done(f"version {version} is the newest one of {dataset} already; nothing was done")
     else:
-        click.echo(
+        say_done(
             f"{dataset} is as it was at version {version}, with {count_documents(len(opened))} and "
             f"the sync state of then. This is version {after}; "
             f"`contextframe-beam rollback {dataset} --to {before}` would undo it"
@@ -70,10 +71,10 @@ def _compact(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) 
         ctx.ensure_object(Settings),
     )
     if as_json:
-        click.echo(json.dumps(asdict(receipt)))
+        say_done(json.dumps(asdict(receipt)))
         return
     if receipt.did_nothing:
-        click.echo(f"nothing to do: {dataset} is compact, and its indices are up to date")
+        say_done(f"nothing to do: {dataset} is compact, and its indices are up to date")
         return
     kept = "fragment" if receipt.fragments_after == 1 else "fragments"
     lines = [
@@ -84,7 +85,7 @@ def _compact(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) 
         lines.append(f"indices brought up to date: {', '.join(receipt.indices)}")
     if receipt.unfinished:
         lines.append("runs kept changing some of them; compact again when fewer are under way")
-    click.echo("\n".join(lines))
+    say_done("\n".join(lines))
 
 
 def _cleanup(dataset: str, as_json: bool, storage_option: dict[str, str], **values: Any) -> None:
@@ -102,10 +103,10 @@ def _cleanup(dataset: str, as_json: bool, storage_option: dict[str, str], **valu
     )
     receipt = replace(receipt, lost_files=receipt.lost_files + pieces, bytes=receipt.bytes + size)
     if as_json:
-        click.echo(json.dumps(asdict(receipt)))
+        say_done(json.dumps(asdict(receipt)))
         return
     verb = "would remove" if receipt.dry_run else "removed"
-    click.echo(
+    say_done(
         f"{verb} {receipt.versions:,} old versions with {receipt.files:,} files, and "
         f"{receipt.lost_files:,} files of lost attempts: {in_bytes(receipt.bytes)}"
     )

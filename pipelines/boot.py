@@ -27,7 +27,7 @@ from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from contextframe_beam.errors import CommitError
-from contextframe_beam.pipelines import _overlay, worker
+from contextframe_beam.pipelines import _overlay, streams, worker
 from contextframe_beam.pipelines._garbage import collect_seldom
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ _LOCK = "in-use"
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one worker until the engine is done with it."""
     given = _parsed(sys.argv[1:] if arguments is None else arguments)
+    streams.prepare_worker()
     os.dup2(2, 1)  # Beam's pools give a pipe here that nobody reads
     collect_seldom()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.ERROR)

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from contextframe_beam.pipelines import streams
+
 if TYPE_CHECKING:
     from contextframe_beam.pipelines._settings import Settings
 
@@ -33,6 +35,7 @@ def end_process_with(action: Callable[[Settings], int]) -> NoReturn:
     """Ends the process with the exit code that `action` returns, also when it is interrupted."""
     at_once = False
     try:
+        streams.prepare()
         from contextframe_beam.pipelines._garbage import collect_seldom
         from contextframe_beam.pipelines._settings import Settings
 
@@ -47,10 +50,12 @@ def end_process_with(action: Callable[[Settings], int]) -> NoReturn:
         sys.stderr.write("Error: interrupted; nothing was committed\n")
         code = FAILED
         at_once = True
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; Python would complain again while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = DONE
+    except streams.OutputError as error:
+        # Python would complain again while it exits.
+        streams.give_up_output()
+        if not error.is_closed:
+            sys.stderr.write(f"Error: {error}\n")
+        code = DONE if error.is_closed else FAILED
     if at_once:
         # What was given up may still have threads, and an end in order would wait for them.
         sys.stderr.flush()
@@ -102,7 +107,7 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
             with commands.make_context(_PROGRAM, list(arguments), obj=settings) as context:
                 commands.invoke(context)
             return DONE
-        except BrokenPipeError:
+        except streams.OutputError:
             raise
         except click.exceptions.Exit as end:
             return end.exit_code

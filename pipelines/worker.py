@@ -18,7 +18,7 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from contextframe_beam.pipelines import _logs
+from contextframe_beam.pipelines import _logs, streams
 from contextframe_beam.pipelines._garbage import collect_seldom
 
 #: Names a folder that is of no use without this worker.
@@ -29,6 +29,7 @@ _COMMIT_PATIENCE = 30.0
 
 def main() -> NoReturn:
     """Runs the worker until whoever started it is done with it."""
+    streams.prepare_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_follow, args=(os.getppid(),), name="follow", daemon=True).start()
