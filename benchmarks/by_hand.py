@@ -11,7 +11,7 @@ import json
 import sys
 import uuid
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def row_of(item: dict[str, Any], path: Path, modified: str) -> dict[str, Any]:
 def rows_of(folder: Path) -> Iterator[dict[str, Any]]:
     """Yields the rows of all documents."""
     for path in sorted(folder.glob("*.jsonl")):
-        modified = datetime.fromtimestamp(path.stat().st_mtime).isoformat()
+        modified = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).isoformat()
         with path.open() as file:
             for line in file:
                 yield row_of(json.loads(line), path, modified)

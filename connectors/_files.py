@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timezone
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -38,7 +38,8 @@ class FileInfo:
     Attributes:
         path: Its absolute path or its URL.
         size: In bytes; 0 for what cannot be read.
-        modified_at: When it was last changed, ISO 8601, where that is known.
+        modified_at: When it was last changed, ISO 8601 with its offset, where that is known: the
+            same text on machines of all time zones.
     """
 
     path: str
@@ -319,7 +320,7 @@ def _local_info(entry: os.DirEntry[str]) -> FileInfo:
 
 
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).isoformat()
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
 
 
 def _shown(url: str) -> str:
@@ -329,6 +330,8 @@ def _shown(url: str) -> str:
 def _time_of(info: dict[str, Any]) -> str | None:
     for name in _REMOTE_TIMES:
         value = info.get(name)
+        if isinstance(value, datetime) and value.tzinfo is None:
+            return value.replace(tzinfo=timezone.utc).isoformat()
         if isinstance(value, date):
             return value.isoformat()
         if isinstance(value, int | float):

@@ -57,11 +57,11 @@ def unseen(infos: Sequence[FileInfo], states: Mapping[str, Any]) -> list[FileInf
             could not be read.
     """
     seen = _marks(states.get(SEEN_FILES), "seen")
-    failed = [_marks(state, "failed") for state in states.values()]
+    failed = [one for one in (_marks(state, "failed") for state in states.values()) if len(one)]
     return [
         info
         for info in infos
-        if _name(info) not in seen or any(_name(info) in one for one in failed if len(one))
+        if not _is_among(info, seen) or any(_is_among(info, one) for one in failed)
     ]
 
 
@@ -71,7 +71,7 @@ def changed_at(info: FileInfo) -> datetime | None:
         time = datetime.fromisoformat((info.modified_at or "").replace("Z", "+00:00"))
     except ValueError:
         return None
-    return time.astimezone(timezone.utc)  # local files have local times
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
 def _marks(state: Any, key: str) -> Marks:
@@ -82,5 +82,16 @@ def _marks(state: Any, key: str) -> Marks:
         return Marks()
 
 
+def _is_among(info: FileInfo, marks: Marks) -> bool:
+    return _name(info) in marks or _name_before(info) in marks
+
+
 def _name(info: FileInfo) -> str:
     return f"{info.path}\n{info.size}\n{info.modified_at}"
+
+
+def _name_before(info: FileInfo) -> str:
+    """Returns the name that releases gave a local file which wrote local times without offset."""
+    at = changed_at(info)
+    local = at.astimezone().replace(tzinfo=None).isoformat() if at is not None else None
+    return f"{info.path}\n{info.size}\n{local}"

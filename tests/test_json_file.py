@@ -8,7 +8,7 @@ import pickle
 import stat
 import tempfile
 import tracemalloc
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import fsspec
@@ -50,7 +50,8 @@ def only_failure(connector):
 
 def test_a_file_is_one_document_that_says_where_it_came_from(tmp_path):
     (tmp_path / "a.json").write_text('{"id": 1, "content": "Ünïcode"}')
-    modified = datetime.fromtimestamp((tmp_path / "a.json").stat().st_mtime).isoformat()
+    changed = (tmp_path / "a.json").stat().st_mtime
+    modified = datetime.fromtimestamp(changed, timezone.utc).isoformat()
     (item,) = opened(tmp_path).sync_documents()
     assert item == {
         "id": 1,

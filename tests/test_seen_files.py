@@ -151,3 +151,55 @@ def test_a_state_that_was_edited_to_nonsense_reads_everything():
     infos = [FileInfo("/x", 1, "2020-01-01T00:00:00")]
     for nonsense in ({"seen": "\x00"}, {"seen": 5}, 7, {"seen": "abc"}):
         assert unseen(infos, {"files": json.loads(json.dumps(nonsense))}) == infos
+
+
+ZONES = ["America/New_York", "UTC", "Asia/Kolkata", "Pacific/Kiritimati", "Pacific/Pago_Pago"]
+
+
+@pytest.fixture
+def machine_in(monkeypatch):
+    """Sets the time zone of this machine."""
+
+    def set_to(zone: str) -> None:
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield set_to
+    monkeypatch.undo()
+    time.tzset()
+
+
+def ingest_all(docs: Path, kb: Path) -> tuple[int, int]:
+    job = ("ingest", "json", "--directory", docs, "--pattern", "*.json*", "--to", kb, "--json")
+    return seen(cli(*job, "--embed-dim", 4).json)
+
+
+def test_the_same_files_give_the_same_rows_in_any_time_zone(docs, machine_in):
+    # One in summer and one in winter, where offsets differ.
+    for name, at in (("a.json", 1751371200), ("b.json", 1767614400.25)):
+        os.utime(docs / name, (at, at))
+    kb = docs.parent / "kb.lance"
+    machine_in(ZONES[0])
+    assert ingest_all(docs, kb) == (5, 0)
+    for zone in ZONES[1:]:
+        machine_in(zone)
+        assert ingest_all(docs, kb) == (0, 5)
+    found = {record.metadata["file_name"]: record for record in FrameDataset.open(str(kb))}
+    assert found["a.json"].timestamp == "2025-07-01T12:00:00+00:00"
+    assert found["b.json"].metadata["modified_at"] == "2026-01-05T12:00:00.250000+00:00"
+
+
+def test_a_file_that_was_seen_is_seen_in_any_time_zone(docs, machine_in):
+    for zone, found in zip(ZONES, [(5, 0), *[(0, 0)] * 4], strict=True):
+        machine_in(zone)
+        assert seen(ingest(docs)) == found
+
+
+def test_marks_of_a_release_that_wrote_local_times_still_hold(machine_in):
+    machine_in("America/New_York")
+    now = datetime.now(timezone.utc)
+    before = [FileInfo(f"/x/{n}", n, "2026-01-05T07:00:00.250000") for n in range(2)]
+    today = [FileInfo(f"/x/{n}", n, "2026-01-05T12:00:00.250000+00:00") for n in range(2)]
+    assert unseen(today, {"files": {"seen": marks_of(before, now)}}) == []
+    touched = FileInfo("/x/0", 0, "2026-01-05T12:00:01.250000+00:00")
+    assert unseen([touched], {"files": {"seen": marks_of(before, now)}}) == [touched]
