@@ -52,6 +52,8 @@ _FILES_IN_A_GROUP = 200
 # each document, and then several workers want something to do.
 _LEAST_BLOCKS = 16
 _SMALLEST_BLOCK_BYTES = 64 << 10
+# What a run that commits as it goes commits at once of one file, at least.
+_PART_BYTES = 8 << 20
 _GROUP_BYTES = 32 << 20
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
@@ -205,7 +207,7 @@ class JSONFileConnector(BaseConnector):
         resume_from: Mapping[str, Any] | None = None,
         reached: dict[str, Any] | None = None,
     ) -> Iterator[tuple[Partition, int]]:
-        """Yields partitions and how many blocks each has: files of lines, and groups of others.
+        """Yields partitions and how many blocks each has: parts of a file of lines, or a group.
 
         Args:
             pattern: Which files, in place of the connector's own pattern.
@@ -240,13 +242,7 @@ class JSONFileConnector(BaseConnector):
         size = 0
         for info in found:
             if info.path.endswith(_LINE_SUFFIXES):
-                blocks = max(-(-info.size // block_bytes), 1)
-                if info.path.endswith(".gz"):
-                    blocks = 1
-                # All of one size: with a short one at the end of each file, and blocks given out in
-                # turn, one of two workers would get all that are long.
-                params = {"file": _packed(info), "block_bytes": max(-(-info.size // blocks), 1)}
-                yield Partition(_shown(info.path), params), blocks
+                yield from _parts_of(info, block_bytes)
                 continue
             if group and (len(group) == group_files or size + info.size > _GROUP_BYTES):
                 yield _grouped(group), 1
@@ -267,7 +263,7 @@ class JSONFileConnector(BaseConnector):
         items: list[dict[str, Any]] = []
         failures: list[DeadLetter] = []
         size = 0
-        for lines in self._chunks(info, block, params["block_bytes"]):
+        for lines in self._chunks(info, block, params):
             found, bad = parse_lines(lines, path, name, modified_at, self.max_line_bytes)
             items += found
             failures += [self._failure(one, partition, info, one.offset) for one in bad]
@@ -287,12 +283,13 @@ class JSONFileConnector(BaseConnector):
             return None
         return failed_state(infos)
 
-    def _chunks(self, info: FileInfo, block: int, block_bytes: int) -> Iterator[Lines]:
+    def _chunks(self, info: FileInfo, block: int, params: Mapping[str, Any]) -> Iterator[Lines]:
         if info.path.endswith(".gz"):
             yield from self._unzipped(info)
             return
-        start = block * block_bytes
-        stop = min(start + block_bytes, info.size)
+        block_bytes = params["block_bytes"]
+        start = params["start"] + block * block_bytes
+        stop = min(start + block_bytes, params["stop"])
         # One request for a block that is far away; pieces that fit the cache for one that is not.
         step = block_bytes if self._files.is_remote else CACHED_BYTES
         try:
@@ -403,6 +400,29 @@ def _id_text(value: Any) -> str:
 
 def _packed(info: FileInfo) -> list[Any]:
     return [info.path, info.size, info.modified_at]
+
+
+def _parts_of(info: FileInfo, block_bytes: int) -> Iterator[tuple[Partition, int]]:
+    """Yields the parts of a file of lines, and how many blocks each has.
+
+    Where a part begins and ends depends on the file alone, so that a run which is continued finds
+    the parts again that are done, whatever other files came meanwhile.
+    """
+    whole = info.path.endswith(".gz") or info.size <= _PART_BYTES
+    length = max(info.size, 1) if whole else _PART_BYTES
+    for start in range(0, max(info.size, 1), length):
+        stop = min(start + length, info.size)
+        blocks = 1 if info.path.endswith(".gz") else max(-(-(stop - start) // block_bytes), 1)
+        params = {
+            "file": _packed(info),
+            "start": start,
+            "stop": stop,
+            # All of one size: with a short one at the end of each part, and blocks given out in
+            # turn, one of two workers would get all that are long.
+            "block_bytes": max(-(-(stop - start) // blocks), 1),
+        }
+        name = _shown(info.path)
+        yield Partition(name if whole else f"{name}, bytes {start} to {stop}", params), blocks
 
 
 def _grouped(infos: list[FileInfo]) -> Partition:

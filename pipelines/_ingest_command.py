@@ -143,9 +143,9 @@ def _own_options() -> list[SectionOption]:
             ["--commit-every"],
             section=_RUN,
             metavar="N|Nk-rows|TIME",
-            help="Commit as the run goes on, whole partitions at a time: 10 of them, about "
-            "100k-rows, or what takes about 15m. If it dies, the same command goes on from there. "
-            "By default a run is one transaction.",
+            help="Commit as the run goes on, whole partitions at a time (of a large file, 8 MiB): "
+            "10 of them, about 100k-rows, or what takes about 15m. If it dies, the same command "
+            "goes on from there. By default a run is one transaction.",
         ),
         SectionOption(
             ["--dead-letters"],

@@ -162,7 +162,7 @@ def _run_elsewhere(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
             else f"{job.runner} may go on with it: stop it there if it should not"
         )
         raise InterruptedRunError(
-            f"interrupted; run {job.run_id} is not committed so far. {goes_on}"
+            f"interrupted; run {job.run_id} is not committed so far{_kept_of(job)}. {goes_on}"
         ) from None
 
 
@@ -247,11 +247,29 @@ def _receipt(job: Job) -> CommitReceipt | None:
 
 
 def _interrupted(job: Job, folder: str) -> str:
-    if journal.current(folder) is None:
-        return "interrupted; nothing was committed"
+    # Only a run that commits as it goes makes a note of each commit that it begins.
+    kept = _kept_of(job) if journal.current(folder) is not None else ""
+    return f"interrupted{kept}" if kept else "interrupted; nothing was committed"
+
+
+def _kept_of(job: Job) -> str:
+    """Returns what the dataset holds of a run that commits as it goes; empty for nothing."""
+    from contextframe_beam.fragments import open_dataset
+    from contextframe_beam.state import read_states
+
+    try:
+        dataset = open_dataset(job.to, job.storage_options)
+        state = read_states(dataset).get(job.source) if dataset is not None else None
+    except ContextFrameError as error:
+        return f"; what run {job.run_id} has committed cannot be seen: {error}"
+    if state is None or state.backfill.get("run_id") != job.run_id:
+        return ""
+    last = state.run(state.backfill.get("last", ""))
+    rows = f" with {last.written:,} rows written" if last is not None else ""
+    commits = int(state.backfill.get("commits", 0))
     return (
-        f"interrupted; what run {job.run_id} has committed so far stays, and the same command goes "
-        "on from there"
+        f"; {commits:,} {'commit' if commits == 1 else 'commits'} of run {job.run_id}{rows} stay, "
+        "and the same command goes on from there"
     )
 
 

@@ -167,11 +167,63 @@ def test_an_interrupt_says_what_stays_and_the_files_of_commits_stay(slow):
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "has committed so far stays, and the same command goes on" in err
+    assert "; 2 commits of run " in err
+    assert " with 40 rows written stay, and the same command goes on from there" in err
     (slow / "stuck").unlink()
     assert len(list(FrameDataset.open(str(slow / "kb.lance")))) == 40
     assert cli(*job(slow, "--commit-every", 2)).code == 0
     assert ids_in(slow / "kb.lance") == EVERYTHING
+
+
+def test_an_interrupt_before_the_first_commit_says_that_nothing_was_kept(slow):
+    (slow / "stuck").write_text("part-1")
+    process = start(*job(slow, "--commit-every", 2))
+    wait_until((slow / "waiting").exists, process)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted; nothing was committed" in err
+    assert not (slow / "kb.lance").exists()
+
+
+# Waits for ever at one document while a file is there.
+STUCK_AT = """
+import time
+from pathlib import Path
+
+class Stuck:
+    def enrich(self, record, item):
+        while item["id"] == 10 and (Path(__file__).parent / "stuck").exists():
+            (Path(__file__).parent / "waiting").touch()
+            time.sleep(0.01)
+        return record
+"""
+
+
+def test_one_large_file_is_committed_in_parts_and_an_interrupt_says_what_was_kept(tmp_path):
+    (tmp_path / "docs").mkdir()
+    with open(tmp_path / "docs" / "a.jsonl", "w") as file:
+        for number in range(20):
+            file.write(json.dumps({"id": number, "pad": "x" * (1 << 20)}) + "\n")
+    (tmp_path / "stuck.py").write_text(STUCK_AT)
+    (tmp_path / "stuck").touch()
+    kb = tmp_path / "kb.lance"
+    command = (
+        *("ingest", "json", "--directory", tmp_path / "docs", "--pattern", "*.jsonl", "--to", kb),
+        *("--embed-dim", 4, "--enrich", f"{tmp_path}/stuck.py:Stuck", "--commit-every", 1),
+    )
+    process = start(*command)
+    wait_until((tmp_path / "waiting").exists, process)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "; 1 commit of run " in err and "with 8 rows written stay" in err
+    (tmp_path / "stuck").unlink()
+    assert len(ids_in(kb)) == 8
+    again = cli(*command, "--json")
+    assert "1 parts are committed, 2 are left" in again.err
+    assert again.json["rows_written"] == 20
+    assert [int(one.rpartition("#")[2]) for one in sorted(ids_in(kb), key=len)] == sorted(range(20))
 
 
 def test_a_failure_says_what_stays_committed(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from contextframe_beam.connectors import _jsonl
+from contextframe_beam.connectors import _jsonl, json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConnectorError
@@ -77,6 +77,19 @@ def test_blocks_of_a_file_are_of_one_size_so_that_workers_who_take_turns_get_the
             counts.append(0)
     first, second = counts[:2]
     assert abs(first - second) <= 1
+
+
+def test_the_parts_of_a_large_file_depend_on_it_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_file, "_PART_BYTES", 1000)
+    monkeypatch.setattr(json_file, "_SMALLEST_BLOCK_BYTES", 100)
+    connector = lines_of(tmp_path, b"".join(b'{"n": %d}\n' % n for n in range(400)), "b.jsonl")
+    before = [part.content for part in Source(connector).parts()]
+    assert len(before) == 5
+    lines_of(tmp_path, b"{}\n" * 3000, "a.jsonl")
+    assert [part.content for part in Source(connector).parts()][-5:] == before
+    items, failures = read(connector)
+    assert failures == []
+    assert [item["n"] for item in items if "n" in item] == list(range(400))
 
 
 @pytest.mark.parametrize(
