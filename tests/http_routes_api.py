@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import operator
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -243,6 +244,19 @@ def _graphql(asked: Asked) -> Reply:
     return Reply({"data": {"repository": {"issues": connection}}})
 
 
+def _played(exchange: Exchange) -> None:
+    """What the variable `pages` of a query holds for `after`; a list is given one by one."""
+    variables = exchange.json()["variables"]
+    after = variables.get("after") or ""
+    answer = variables["pages"][after]
+    if isinstance(answer, list):
+        with exchange.lock:
+            given = exchange.memory.setdefault("played", Counter())
+            answer = answer[min(given[after], len(answer) - 1)]
+            given[after] += 1
+    exchange.reply(answer.get("body", answer), answer.get("status", 200))
+
+
 def _odd(asked: Asked) -> Reply:
     """Answers that are not what they should be; the last part of the path says which."""
     kind = asked.path.rpartition("/")[2]
@@ -345,6 +359,7 @@ ROUTES: dict[str, Route] = {
     "/api/last_ids": _route(_last_ids),
     "/api/ranges": _route(_ranges),
     "/api/graphql": _route(_graphql),
+    "/api/graphql/played": _played,
     "/api/odd/": _route(_odd),
     "/api/contacts": _route(_contacts),
     "/api/contacts/": _route(_contacts),

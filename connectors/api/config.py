@@ -175,6 +175,9 @@ class Resource(Section):
     answer. A ? at its end says that it may be missing. Found by itself when not given."""
     paginator: PaginatorSetting | None = None
     """How its pages follow each other; found out when not given."""
+    partial: Literal["fail", "keep"] = "fail"
+    """What errors beside the data of a GraphQL answer do: fail the run, or keep the nodes that are
+    not concerned. Those that are become dead letters, and the run is partial."""
     incremental: Incremental | None = None
     """What lets a run read only what changed."""
     parent: str | None = None

@@ -11,6 +11,7 @@ from typing import Any
 
 from contextframe_beam.connectors.api.answer import Answer
 from contextframe_beam.connectors.api.detect import Detect, Found, detect
+from contextframe_beam.connectors.api.graphql import FailedNode
 from contextframe_beam.connectors.api.incremental import newest_of
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
@@ -203,7 +204,7 @@ class PageReader:
         records: list[Any] = []
         following = None
         if not seen.is_behind(index):
-            records, following = self._filled(partition, endpoint, paginator, token)
+            records, following = self._filled(partition, endpoint, paginator, token, walk)
             if records:
                 content = digest(records)
                 self._refuse_repetition(params, seen, index, content, position)
@@ -217,7 +218,12 @@ class PageReader:
         return page
 
     def _filled(
-        self, partition: Partition, endpoint: Endpoint, paginator: Numbered, token: At
+        self,
+        partition: Partition,
+        endpoint: Endpoint,
+        paginator: Numbered,
+        token: At,
+        walk: Walk,
     ) -> tuple[list[Any], Any]:
         """Returns the records of a page, asked for again until it is full, and what follows it."""
         records: list[Any] = []
@@ -229,6 +235,7 @@ class PageReader:
                     raise
                 return records, None
             records += found
+            walk.partial = endpoint.unread(answer, token) or walk.partial
             rest = paginator.missing(token, answer, found)
             if rest is None:
                 return records, paginator.next(token, answer, found)
@@ -261,6 +268,7 @@ class PageReader:
             self._go_on(page, params, endpoint, None, walk)
             return page
         following = paginator.next(token, answer, records)
+        walk.partial = endpoint.unread(answer, following or token) or walk.partial
         page = self._page(partition, endpoint, records, position, walk)
         self._go_on(page, params, endpoint, following, walk)
         return page
@@ -300,19 +308,19 @@ class PageReader:
         walk.items += len(records)
         if endpoint.incremental is not None:
             walk.newest = newest_of(records, endpoint.incremental.field, params, walk.newest)
-        page = Page(records, position=position)
+        page = Page(records, position=position, partial=walk.partial)
         if records and set(map(type, records)) != {dict}:
             page.items = [one for one in records if isinstance(one, dict)]
             page.failures = [
-                _letter(
-                    RecordError(f"a record is an object, and this is {type(one).__name__}"),
-                    one,
-                    partition,
-                    f"{position}[{number}]",
-                )
+                _letter_of_record(one, partition, f"{position}[{number}]")
                 for number, one in enumerate(records)
                 if not isinstance(one, dict)
             ]
+            if any(isinstance(one, FailedNode) for one in records):
+                page.partial = page.partial or (
+                    f"{endpoint.resource.name}: the API could not give all nodes; the dead letters "
+                    "say which"
+                )
         if endpoint.chooses(params):
             page.items = [one for one in page.items if endpoint.keeps(one, params)]
         endpoint.mark(page.items, params.get("parent"))
@@ -379,6 +387,13 @@ class PageReader:
 def _letter(error: Exception, item: Any, partition: Partition, position: str) -> DeadLetter:
     # The reader fills in the connector's name.
     return DeadLetter.of("read", error, item, "", partition.id, position)
+
+
+def _letter_of_record(record: Any, partition: Partition, position: str) -> DeadLetter:
+    if isinstance(record, FailedNode):
+        return _letter(RecordError(record.message), record.item, partition, position)
+    problem = f"a record is an object, and this is {type(record).__name__}"
+    return _letter(RecordError(problem), record, partition, position)
 
 
 def _known(params: Mapping[str, Any]) -> Any:

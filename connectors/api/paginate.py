@@ -17,11 +17,13 @@ from contextframe_beam.connectors.api.answer import Answer, as_flag, usual_place
 from contextframe_beam.connectors.api.place import Place, without_placeholder
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import lookup
-from contextframe_beam.connectors.secrets import SecretReference, looks_secret
+from contextframe_beam.connectors.secrets import SecretReference, looks_secret, redact
 from contextframe_beam.errors import ConnectorError
 
 #: How answers usually say that there are more pages.
 HAS_MORE_NAMES = ("has_more", "hasMore", "has_next", "hasNext", "has_next_page", "hasNextPage")
+
+_SHOWN_CURSOR = 80
 
 
 class Paginator(ABC):
@@ -237,6 +239,12 @@ class GraphQL(Paginator):
                 f"{self.page_info} says that there is more, but has no endCursor; ask for it in "
                 "the query"
             )
+        if more and cursor == token:
+            raise ConnectorError(
+                f"{self.page_info} gave the endCursor {_shown(cursor)} again that was asked for, "
+                f"so reading would never end; the query must hand it on, as in `first: 100, after: "
+                f"${self.variable}`"
+            )
         return cursor if more else None
 
 
@@ -264,6 +272,11 @@ def _cursor(value: Any, flag: str | None, answer: Answer, where: str) -> Any:
             )
         return None
     return value
+
+
+def _shown(cursor: Any) -> str:
+    text = redact(repr(cursor))
+    return text if len(text) <= _SHOWN_CURSOR else text[:_SHOWN_CURSOR] + "..."
 
 
 def _with_token(request: HttpRequest, param: str, token: Any) -> HttpRequest:

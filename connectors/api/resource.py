@@ -10,7 +10,15 @@ from typing import Any
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.api.answer import Answer, guess_records, records_at
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Filter, Resource
-from contextframe_beam.connectors.api.detect import Detect
+from contextframe_beam.connectors.api.detect import Detect, Found
+from contextframe_beam.connectors.api.graphql import (
+    faults_in,
+    is_query,
+    list_around,
+    refused,
+    unread_lists,
+    with_failed_nodes,
+)
 from contextframe_beam.connectors.api.incremental import request_value, resumed
 from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE
 from contextframe_beam.connectors.api.models import paginator_of
@@ -24,7 +32,6 @@ from contextframe_beam.errors import ConfigError, ConnectorError
 
 _NO_CONTENT = (204, 205)
 _NO = ("false", "0", "no")
-_QUERY = re.compile(r"\s*(?:query\b|\{|fragment\b|#)")
 _NOTHING: Any = object()
 _MISSING: Any = object()
 
@@ -69,12 +76,11 @@ class Endpoint:
         self._filters = [condition_of(one) for one in resource.filters]
         self._is_deleted = resource.deleted and condition_of(resource.deleted)
         self._safe = resource.safe_to_repeat
-        body = resource.body
-        if self._safe is None and isinstance(body, Mapping) and _is_query(body.get("query")):
+        asks = isinstance(resource.body, Mapping) and is_query(resource.body.get("query"))
+        if self._safe is None and asks:
             self._safe = True
-        self._is_graphql = isinstance(self.paginator, GraphQL) or (
-            isinstance(body, Mapping) and _is_query(body.get("query"))
-        )
+        asks = asks or is_query(resource.params.get("query"))
+        self._is_graphql = isinstance(self.paginator, GraphQL) or asks
         used = {match[1] for match in PLACEHOLDER.finditer(str(resource.templates()))}
         #: Whether the API itself leaves out what is older than asked for.
         self.asks_since = bool(self.incremental and (self.incremental.param or "since" in used))
@@ -149,14 +155,44 @@ class Endpoint:
     def records(self, answer: Answer) -> list[Any]:
         """Returns the records of an answer, as the API gave them.
 
+        A node that a GraphQL server could not give is a `FailedNode`, where `partial: keep` is
+        said.
+
         Raises:
             ConnectorError: they are not where they should be.
         """
         if answer.status in _NO_CONTENT:
             return []
         if self.resource.records is not None:
-            return records_at(answer.data, self.resource.records)
-        return guess_records(answer.data)[1]
+            records = records_at(answer.data, self.resource.records)
+        else:
+            records = guess_records(answer.data)[1]
+        faults = faults_in(answer.data) if self._is_graphql else []
+        return with_failed_nodes(answer.data, records, faults) if faults else records
+
+    def unread(self, answer: Answer, token: Any) -> str:
+        """Returns why an answer may not be all that was asked for; empty where nothing says so.
+
+        Args:
+            answer: The answer.
+            token: The token of its page, or of the one behind it, which may tell how it is paged.
+        """
+        paginator = token.paginator if isinstance(token, Found) else self.paginator
+        if not self._is_graphql and not isinstance(paginator, GraphQL):
+            return ""
+        place = self.resource.records or guess_records(answer.data)[0]
+        if isinstance(paginator, GraphQL):
+            place = paginator.page_info
+        lists = unread_lists(answer.data, list_around(place))
+        if not lists:
+            return ""
+        name = self.resource.name
+        several = len(lists) > 1
+        return (
+            f"{name}: {' and '.join(lists)} {'go' if several else 'goes'} on behind what the query "
+            f"asks for; read {'them as resources' if several else 'it as a resource'} of "
+            f"{'their' if several else 'its'} own (parent: {name}), or ask for more at once"
+        )
 
     def keeps(self, item: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
         """Tells whether a record is to become a document.
@@ -214,15 +250,14 @@ class Endpoint:
         return PLACEHOLDER.sub(value, self._url)
 
     def _refuse_errors(self, data: Any) -> None:
-        if not isinstance(data, Mapping) or not isinstance(data.get("errors"), list):
+        faults = faults_in(data)
+        if not faults or not (self._is_graphql or ("data" in data and data["data"] is None)):
             return
-        errors = data["errors"]
-        if errors and (self._is_graphql or ("data" in data and data["data"] is None)):
-            texts = [
-                as_text(one.get("message") if isinstance(one, Mapping) else one) for one in errors
-            ]
-            more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
-            raise ConnectorError(f"the API answered with errors: {'; '.join(texts[:3])}{more}")
+        if not data.get("data"):
+            raise refused(faults)
+        if self.resource.partial != "keep":
+            hint = "; write `partial: keep` to keep the records that are not concerned"
+            raise refused(faults, hint if any(fault.names_node for fault in faults) else "")
 
 
 def below(base: str, path: str) -> str:
@@ -232,10 +267,6 @@ def below(base: str, path: str) -> str:
     if not path or path.startswith("?"):
         return urls.joined(base, path)
     return f"{base.rstrip('/')}/{path.lstrip('/')}"
-
-
-def _is_query(text: Any) -> bool:
-    return isinstance(text, str) and _QUERY.match(text) is not None
 
 
 def _has_reference(value: Any) -> bool:

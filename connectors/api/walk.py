@@ -27,6 +27,7 @@ class Walk:
         seen: Digests of their contents.
         empty: How many empty ones came last.
         cut: Whether a limit ended it before the source did.
+        partial: Why what was read so far may not be all that was asked for; empty where it is.
     """
 
     pages: int = 0
@@ -35,6 +36,7 @@ class Walk:
     seen: set[int] = field(default_factory=set)
     empty: int = 0
     cut: bool = False
+    partial: str = ""
 
     def is_new(self, records: Sequence[Any]) -> bool:
         """Takes a page to the known ones; tells whether it was not yet.

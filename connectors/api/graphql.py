@@ -1,0 +1,203 @@
+"""What a GraphQL answer says beside its records: errors, and lists that go on behind what it holds.
+
+The form of an answer and of its errors is that of the specification (section 7, Response); that of
+lists in pages is Relay's (`pageInfo`, `edges`), with `nodes` and `totalCount` as many servers have
+them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contextframe_beam.connectors.api.answer import as_count, as_flag
+from contextframe_beam.connectors.mapper import as_text
+from contextframe_beam.errors import ConnectorError
+
+_QUERY = re.compile(r"\s*(?:query\b|\{|fragment\b|#)")
+_LISTS = ("nodes", "edges")
+_TOTALS = ("totalCount", "total_count")
+_SHOWN_ERRORS = 3
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One of the `errors` of an answer.
+
+    Attributes:
+        text: What it says.
+        path: Where in `data` it happened; empty where it does not say.
+        code: What kind it is, in capitals, such as FORBIDDEN or TIMEOUT; "" where it does not say.
+    """
+
+    text: str
+    path: Path = ()
+    code: str = ""
+
+    @property
+    def names_node(self) -> bool:
+        """Whether it is about one element of a list."""
+        return any(isinstance(step, int) for step in self.path)
+
+    def __str__(self) -> str:
+        kind = f" ({self.code})" if self.code and self.code not in self.text.upper() else ""
+        where = f"{'.'.join(map(str, self.path))}: " if self.path else ""
+        return f"{where}{self.text}{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedNode:
+    """What stands in the place of a record that the server could not give, or not whole.
+
+    Attributes:
+        item: What is there of it.
+        message: Why.
+    """
+
+    item: Any
+    message: str
+
+
+def is_query(text: Any) -> bool:
+    """Tells whether a text is a GraphQL query that only reads."""
+    return isinstance(text, str) and _QUERY.match(text) is not None
+
+
+def faults_in(data: Any) -> list[Fault]:
+    """Returns the errors that an answer holds."""
+    errors = data.get("errors") if isinstance(data, Mapping) else None
+    return [_fault(one) for one in errors] if isinstance(errors, list) else []
+
+
+def refused(faults: Sequence[Fault], hint: str = "") -> ConnectorError:
+    """Returns the error of a run that cannot go on for these errors."""
+    more = f" and {len(faults) - _SHOWN_ERRORS} more" if len(faults) > _SHOWN_ERRORS else ""
+    shown = "; ".join(map(str, faults[:_SHOWN_ERRORS]))
+    return ConnectorError(f"the API answered with errors: {shown}{more}{hint}")
+
+
+def with_failed_nodes(data: Any, records: Sequence[Any], faults: Sequence[Fault]) -> list[Any]:
+    """Returns the records, with a `FailedNode` for each that an error took away or left in pieces.
+
+    Args:
+        data: The answer.
+        records: Its records, as they stand in it.
+        faults: Its errors.
+
+    Raises:
+        ConnectorError: an error does not say which nodes it is about.
+    """
+    places = {id(record): at for at, record in enumerate(records) if record is not None}
+    messages: dict[int, list[str]] = {}
+    rest = []
+    for fault in faults:
+        on_the_way = list(_on_the_way(data, fault.path))
+        of_record = [places[id(one)] for one in on_the_way if id(one) in places]
+        if of_record:
+            messages.setdefault(of_record[-1], []).append(str(fault))
+        elif fault.names_node or (fault.path and records):
+            rest.append(fault)
+        else:
+            raise refused([fault])
+    found = [
+        FailedNode(one, "; ".join(messages[at])) if at in messages else one
+        for at, one in enumerate(records)
+    ]
+    if any(fault.names_node for fault in rest):
+        # They say why a node is null, which needs no second letter.
+        found = [one for one in found if one is not None]
+    found += [FailedNode({"path": list(fault.path)}, str(fault)) for fault in rest]
+    return found
+
+
+def unread_lists(data: Any, followed: Path) -> list[str]:
+    """Returns where lists in an answer go on behind what it holds, as `data.issues.*.comments`.
+
+    Args:
+        data: The answer.
+        followed: Where the list is whose pages are read.
+    """
+    found = dict.fromkeys(
+        ".".join("*" if isinstance(step, int) else step for step in path)
+        for path, one in _objects(data, ())
+        if path != followed and _goes_on(one)
+    )
+    return list(found)
+
+
+def list_around(path: str) -> Path:
+    """Returns where the list is whose nodes, or whose `pageInfo`, a path leads to.
+
+    Of several lists, one in the other, it is the outer one.
+    """
+    steps: list[str | int] = []
+    for step in path.rstrip("?").split("."):
+        if step in (*_LISTS, "*", "pageInfo"):
+            break
+        steps.append(int(step) if step.isdecimal() else step)
+    return tuple(steps)
+
+
+def _fault(error: Any) -> Fault:
+    if not isinstance(error, Mapping):
+        return Fault(as_text(error))
+    extensions = error.get("extensions")
+    details = extensions if isinstance(extensions, Mapping) else {}
+    codes = (error.get("type"), error.get("code"), details.get("code"), details.get("type"))
+    code = next((one for one in codes if isinstance(one, str) and one), "")
+    path = error.get("path")
+    steps = path if isinstance(path, list) else []
+    # Some servers begin a path at the answer, and some write the places in lists as text.
+    known = [
+        int(step) if isinstance(step, str) and step.isdecimal() else step
+        for step in (steps[1:] if steps[:1] == ["data"] else steps)
+        if isinstance(step, str | int)
+    ]
+    return Fault(as_text(error.get("message")) or as_text(error), tuple(known), code.upper())
+
+
+def _on_the_way(data: Any, path: Path) -> Iterator[Any]:
+    """Yields what a path leads through, from the outside to the inside."""
+    here = data.get("data") if isinstance(data, Mapping) else None
+    for step in path:
+        if isinstance(here, Mapping):
+            here = here.get(step, here.get(str(step)))
+        elif isinstance(here, list) and isinstance(step, int) and 0 <= step < len(here):
+            here = here[step]
+        else:
+            return
+        yield here
+
+
+def _objects(value: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    pending = [(path, value)]
+    while pending:
+        here, one = pending.pop()
+        if isinstance(one, Mapping):
+            yield here, one
+            pending += [((*here, str(name)), inner) for name, inner in one.items()]
+        elif isinstance(one, list):
+            pending += [((*here, at), inner) for at, inner in enumerate(one)]
+
+
+def _goes_on(one: Mapping[str, Any]) -> bool:
+    """Tells whether an object is a list of which more is to be had, before or behind."""
+    held = next((one[name] for name in _LISTS if isinstance(one.get(name), list)), None)
+    # A query may give `pageInfo` another name.
+    flags = [
+        as_flag(inner.get(name))
+        for inner in one.values()
+        if isinstance(inner, Mapping)
+        for name in ("hasNextPage", "hasPreviousPage")
+        if name in inner
+    ]
+    if any(flags):
+        return True
+    if held is None or False in flags:
+        return False
+    totals = [as_count(one.get(name)) for name in _TOTALS]
+    return any(total is not None and total > len(held) for total in totals)
