@@ -27,9 +27,11 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 from apache_beam.portability.api import beam_provision_api_pb2
-from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability import abstract_job_service, local_job_service
+from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.runners.worker import worker_pool_main
 
 from contextframe_beam.errors import CommitError, ConfigError
 from contextframe_beam.pipelines._errors import ours_of
@@ -37,6 +39,7 @@ from contextframe_beam.pipelines._job_progress import watched
 from contextframe_beam.pipelines._sampling import sample_often
 from contextframe_beam.pipelines._staging import check_staged, staging_failure
 from contextframe_beam.pipelines.engines import ENGINES
+from contextframe_beam.pipelines.loopback import stay_local
 from contextframe_beam.pipelines.processes import LocalProcessEnvironment, death_of_worker
 
 #: Names that mean the runner in this process.
@@ -154,6 +157,7 @@ def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
     if is_local(runner):
         return local_runner(options)
     _require_job_server(options)
+    stay_local(worker_pool_main, local_job_service, abstract_job_service)
     try:
         return create_runner(runner)
     except (ValueError, ImportError, AttributeError) as error:
@@ -166,6 +170,7 @@ def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
 def local_runner(options: PipelineOptions) -> PipelineRunner:
     """Returns the FnApiRunner whose workers know the pipeline's options."""
     sample_often()
+    stay_local(worker_handlers)
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     direct = options.view_as(DirectOptions)
     provision = fn_runner.ExtendedProvisionInfo(

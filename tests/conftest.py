@@ -1,5 +1,5 @@
 """For every test: the same examples of properties on each run and no limits of time, no secrets of
-the tests before it, and a place for a dataset."""
+the tests before it, no port that another machine reaches, and a place for a dataset."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contextframe_beam.connectors import secrets
+from tests.listening import ports, ports_below
 
 # What was started in the background ignores interrupts, and so would the commands that tests start.
 if threading.current_thread() is threading.main_thread():
@@ -40,6 +41,19 @@ def _words_are_no_secrets() -> Iterator[None]:
     secrets._plain_forms = tuple(
         pair for pair in secrets._plain_forms if pair[0].strip("\"'") not in words
     )
+
+
+@pytest.fixture(autouse=True)
+def _no_port_is_open_to_others(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test after which something listens where other machines reach it.
+
+    Engines are others' programs, and have options of their own for that.
+    """
+    yield
+    # All ports first, because to ask whose they are takes ten times as long.
+    found = [one for one in ports() if not one.is_local]
+    if found and request.node.get_closest_marker("engine") is None:
+        assert ports_below(os.getpid(), found) == []
 
 
 @pytest.fixture
