@@ -7,18 +7,20 @@ the same transactions.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 from lance import LanceDataset
-from lance.query import MatchQuery
+from lance.query import FullTextQuery
 
 from contextframe_beam._query import (
     Where,
     check_columns,
     check_limit,
+    documents_with_parts,
     scored_records,
     sql_of,
 )
@@ -60,17 +62,27 @@ from contextframe_beam.state import (
     read_states,
     state_rows,
 )
+from contextframe_beam.text_index import (
+    TextAnalysis,
+    analysis_wanted,
+    loose_query_of,
+    make_text_index,
+    query_of,
+    text_index,
+    words_of,
+)
 from contextframe_beam.transaction import (
     ConflictError,
     commit_columns,
     commit_guarded,
     commit_overwrite,
     commit_restore,
-    commit_text_index,
     commit_update,
     with_retries,
 )
 from contextframe_beam.writer import write_rows
+
+_LOGGER = logging.getLogger(__name__)
 
 _BATCH_ROWS = 1024
 # Rows are encoded at so many characters and bytes, which keeps a column below Arrow's 2 GiB.
@@ -259,7 +271,9 @@ class FrameDataset:
         """Finds the documents whose text matches best (BM25), best first, with their `score`.
 
         Makes the full-text index when there is none, which takes a commit; an earlier version
-        without one is read through instead. Very common words find nothing.
+        without one is read through instead, and so is a dataset that cannot be written. Where no
+        document holds any of the words, those are returned in which one stands within a longer
+        word, as `control` in `uncontrolled`; their score is 0.
 
         Args:
             text: Words.
@@ -276,12 +290,40 @@ class FrameDataset:
         if not self._dataset.count_rows(filter="text_content IS NOT NULL"):
             return []
         if not self._pinned:
-            self._index_text()
-        # Named, the column is searched without an index as well. What is not Unicode is no word.
-        query = MatchQuery(text.encode(errors="replace").decode(), "text_content")
-        return scored_records(
-            lambda: self._scanner(condition, limit=limit, full_text_query=query), "_score"
+            self._make_sure_of_index()
+        # What is not Unicode is no word.
+        text = text.encode(errors="replace").decode()
+        return (
+            self._matches(query_of(self._dataset, text), condition, limit, where)
+            or self._with_parts(words_of(text), condition, limit)
+            or self._matches(loose_query_of(self._dataset, text), condition, limit, where)
         )
+
+    def index_text(self, language: str | None = None) -> bool:
+        """Makes the full-text index, anew where it is there and cuts text in another way.
+
+        Searching makes one for text of any language where there is none. Rows that came after it
+        was made are found as well; `compact` brings them into it.
+
+        Args:
+            language: Such as `de`, for its stems, or `zh`, `ja` or `ko`, whose words are found in
+                part as well. The default is the one given last, and at first any language.
+
+        Returns:
+            Whether it was made; one of that kind may have been there.
+
+        Raises:
+            ConfigError: nothing is known about that language.
+            DatasetError: the index cannot be written.
+        """
+        self._require_newest()
+        analysis = TextAnalysis.of(language) if language is not None else None
+
+        def attempt() -> bool:
+            self._dataset = self._latest()
+            return make_text_index(self._dataset, analysis or analysis_wanted(self._dataset))
+
+        return with_retries(self.uri, attempt)
 
     def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[FrameRecord]:
         """Finds the documents whose vectors are nearest (L2), nearest first.
@@ -305,6 +347,7 @@ class FrameDataset:
         return scored_records(
             lambda: self._scanner(condition, nearest={"column": "vector", "q": query, "k": limit}),
             "_distance",
+            where,
         )
 
     def history(self) -> list[Version]:
@@ -415,15 +458,37 @@ class FrameDataset:
                 "open the dataset without a version to write"
             )
 
-    def _index_text(self) -> None:
-        """Makes the full-text index unless there is one."""
+    def _matches(
+        self, query: FullTextQuery | None, condition: str | None, limit: int, where: Where
+    ) -> list[FrameRecord]:
+        if query is None:
+            return []
+        return scored_records(
+            lambda: self._scanner(condition, limit=limit, full_text_query=query), "_score", where
+        )
 
-        def attempt() -> LanceDataset:
-            dataset = self._latest()
-            return dataset if _has_text_index(dataset) else commit_text_index(dataset)
+    def _with_parts(
+        self, words: Sequence[str], condition: str | None, limit: int
+    ) -> list[FrameRecord]:
+        keys = documents_with_parts(self._dataset, words, condition, limit)
+        if not keys:
+            return []
+        literals = ", ".join(map(sql_literal, keys))
+        found = {one.uuid: one for one in self._records(self._documents(f"uuid IN ({literals})"))}
+        for record in found.values():
+            record.score = 0.0
+        return [found[key] for key in keys]
 
-        if not _has_text_index(self._dataset):
-            self._dataset = with_retries(self.uri, attempt)
+    def _make_sure_of_index(self) -> None:
+        """Makes the full-text index unless there is one, of whatever kind."""
+        if text_index(self._dataset) is not None:
+            return
+        try:
+            self._dataset = self._latest()
+            if text_index(self._dataset) is None:
+                self.index_text()
+        except (DatasetError, ConcurrentRunError) as error:
+            _LOGGER.warning("every text is read, without a full-text index: %s", error)
 
     def _find(self, id: str) -> str | None:
         table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
@@ -542,7 +607,3 @@ def _checked_embed_dim(dataset: LanceDataset) -> int:
         return embed_dim_of(dataset.schema)
     except SchemaError as error:
         raise SchemaError(f"{dataset.uri}: {error}") from error
-
-
-def _has_text_index(dataset: LanceDataset) -> bool:
-    return any("text_content" in index.field_names for index in dataset.describe_indices())

@@ -31,6 +31,7 @@ _OPERATIONS = {
     "Restore": "rollback",
     "Rewrite": "compact",
     "Update": "update",
+    "UpdateConfig": "settings",
 }
 
 

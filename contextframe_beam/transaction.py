@@ -139,20 +139,6 @@ def commit_columns(dataset: lance.LanceDataset, columns: pa.Schema) -> lance.Lan
     return dataset
 
 
-def commit_text_index(dataset: lance.LanceDataset) -> lance.LanceDataset:
-    """Makes the full-text index of `text_content`.
-
-    Raises:
-        ConflictError: another commit came first.
-    """
-    changing(
-        dataset.uri,
-        lambda: dataset.create_scalar_index("text_content", "INVERTED"),
-        "make the full-text index of",
-    )
-    return dataset
-
-
 def changing(uri: str, change: Callable[[], T], doing: str = "commit to") -> T:
     """Calls what makes a commit of Lance's own, which changes no document.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 import contextframe_beam
 from contextframe_beam.pipelines._api_commands import check_group, login_command
 from contextframe_beam.pipelines._completion import completion_command, folders
+from contextframe_beam.pipelines._errors import no_such_option
 from contextframe_beam.pipelines._flex_command import flex_command
 from contextframe_beam.pipelines._ingest_command import ingest_group
 from contextframe_beam.pipelines._new_command import new_command
@@ -27,9 +29,34 @@ from contextframe_beam.pipelines._test_command import test_group
 from contextframe_beam.pipelines._upkeep_commands import (
     cleanup_command,
     compact_command,
+    index_command,
     rollback_command,
 )
 from contextframe_beam.pipelines._worker_pool_command import worker_pool_command
+
+if TYPE_CHECKING:
+    from contextframe_beam.dataset import FrameDataset
+
+# How many documents are looked for that a filter left out.
+_OTHERS = 100
+
+
+class _SearchCommand(click.Command):
+    """Says how to search for words that look like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flags = [flag for option in self.params for flag in option.opts]
+            near = difflib.get_close_matches(error.option_name, flags, n=1)
+            rest = "a search text that begins with a dash stands after a lone --"
+            if not near and len(given) > 1:
+                word = next(one for one in given if one.startswith("-") and one not in flags)
+                rest += f", as in: {ctx.command_path} {given[0]} -- {word!r}"
+            hint = f"{no_such_option(error.option_name, near)}; {rest}"
+            raise click.UsageError(hint, ctx) from error
 
 
 class _Commands(click.Group):
@@ -72,6 +99,7 @@ def _search(
 ) -> None:
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.pipelines import _tables
+    from contextframe_beam.text_index import keeps_every_word
 
     opened = FrameDataset.open(dataset, version, storage_option)
     found = opened.search(text, limit=limit, where=where)
@@ -82,6 +110,31 @@ def _search(
     else:
         within = f" among those where {where}" if where else ""
         click.echo(f"no document of {dataset} matches {text!r}{within}; {len(opened):,} are stored")
+    if found and not any(record.score for record in found):
+        old = "" if keeps_every_word(opened.lance) else f" {_old_index(dataset)}"
+        click.echo(f"These hold the words within longer ones only.{old}", err=True)
+    elif not found:
+        click.echo(_why_nothing(opened, text, where), err=True)
+
+
+def _why_nothing(opened: FrameDataset, text: str, where: str | None) -> str:
+    """Returns what may help someone whose search found nothing."""
+    others = len(opened.search(text, limit=_OTHERS)) if where else 0
+    if others:
+        more = " or more" if others == _OTHERS else ""
+        what = "is 1 document" if others == 1 else f"are {others}{more} documents"
+        return f"Without --where there {what}."
+    return (
+        "None of its words stands in a text, not even within a longer word. Titles and metadata "
+        "are no text; --where asks for those, as in --where \"title LIKE '%word%'\"."
+    )
+
+
+def _old_index(dataset: str) -> str:
+    return (
+        "The index is of an earlier release and leaves out very common and very long words; "
+        f"`contextframe-beam index {dataset}` makes it anew."
+    )
 
 
 def _inspect(
@@ -122,7 +175,7 @@ commands.add_command(test_group)
 commands.add_command(check_group)
 commands.add_command(login_command)
 commands.add_command(
-    click.Command(
+    _SearchCommand(
         "search",
         callback=_search,
         params=[
@@ -149,7 +202,8 @@ commands.add_command(
         ],
         short_help="Find the documents whose text matches best.",
         help="Find the documents of DATASET whose text matches TEXT best.\n\n"
-        "The first search makes the full-text index.",
+        "The first search makes the full-text index, for text of any language; `index` makes one "
+        "for a language of your choice.",
         epilog=examples(
             "contextframe-beam search kb.lance 'quarterly report'",
             "contextframe-beam search kb.lance beam --where \"author = 'Ada'\" --limit 3",
@@ -170,6 +224,7 @@ commands.add_command(
         ),
     )
 )
+commands.add_command(index_command)
 commands.add_command(compact_command)
 commands.add_command(cleanup_command)
 commands.add_command(rollback_command)

@@ -1,4 +1,4 @@
-"""The commands that look after a dataset: compact, cleanup, rollback."""
+"""The commands that look after a dataset: index, compact, cleanup, rollback."""
 
 from __future__ import annotations
 
@@ -50,6 +50,28 @@ def _rollback(dataset: str, version: int, as_json: bool, storage_option: dict[st
             f"the sync state of then. This is version {after}; "
             f"`contextframe-beam rollback {dataset} --to {before}` would undo it"
         )
+
+
+def _index(
+    dataset: str, language: str | None, as_json: bool, storage_option: dict[str, str]
+) -> None:
+    from contextframe_beam.compaction import update_indices
+    from contextframe_beam.dataset import FrameDataset
+    from contextframe_beam.text_index import analysis_wanted
+
+    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    is_new = opened.index_text(language)
+    updated = update_indices(dataset, storage_option)
+    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    finds = str(analysis_wanted(opened.lance))
+    if as_json:
+        facts = {"uri": opened.uri, "version": opened.version, "made": is_new}
+        click.echo(json.dumps({**facts, "updated": updated, "finds": finds}))
+        return
+    what = "made the full-text index of" if is_new else "there is a full-text index already of"
+    if updated:
+        what = "brought up to date the full-text index of"
+    click.echo(f"{what} {dataset}, which finds {finds} (version {opened.version})")
 
 
 @click.pass_context
@@ -115,6 +137,29 @@ def _cleanup(dataset: str, as_json: bool, storage_option: dict[str, str], **valu
 _DATASET = click.Argument(["dataset"], shell_complete=folders)
 _JSON = click.Option(
     ["--json", "as_json"], is_flag=True, help="Print one JSON value, for a script."
+)
+
+index_command = click.Command(
+    "index",
+    callback=_index,
+    params=[
+        _DATASET,
+        click.Option(
+            ["--language"],
+            metavar="LANG",
+            help="Of the texts, as in de or pt, whose words are found by their stems, or zh, ja, "
+            "ko and th, whose words are found in part as well; any suits all.  [default: the one "
+            "given last, and at first any]",
+        ),
+        _JSON,
+        storage_option(),
+        debug_option(),
+    ],
+    short_help="Make the full-text index, for a language or for any.",
+    help="Make the full-text index of DATASET by which `search` finds words, anew where it is "
+    "there and cuts text into words in another way, and bring it up to date.\n\n"
+    "Without it the first search makes one that suits any language.",
+    epilog=examples("contextframe-beam index kb.lance --language zh"),
 )
 
 compact_command = click.Command(
