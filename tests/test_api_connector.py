@@ -400,7 +400,7 @@ def test_the_errors_of_a_graphql_query_are_told(server):
     resource = things(
         "graphql", method="POST", body={"query": QUERY, "variables": {"n": 1, "fails": True}}
     )
-    with pytest.raises(ConnectorError, match="answered with errors: Field 'x' does not exist"):
+    with pytest.raises(ConnectorError, match="with errors: Field 'x' does not exist"):
         ids_of(server, resource)
 
 

@@ -22,11 +22,17 @@ from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.auth import Auth, auth_from_config
 from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.cache import Cache, Kept
-from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.errors import (
+    HttpError,
+    PassedOverError,
+    TokenExpiredError,
+)
+from contextframe_beam.connectors.http.failure import failure, named
+from contextframe_beam.connectors.http.judges import Judge, expired, usual
 from contextframe_beam.connectors.http.logs import log_request, logger
 from contextframe_beam.connectors.http.pool import Lane, TokenPool
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse, reason_of
-from contextframe_beam.connectors.http.retry import Attempts, Wait, quota_wait
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.retry import Attempts, Pause, Verdict, Wait, quota_wait
 from contextframe_beam.connectors.http.transport import Broken, Transport
 from contextframe_beam.errors import ConfigError, ConnectorError
 
@@ -36,13 +42,8 @@ MOST_REDIRECTS = 10
 _TOKEN_BYTES = 1 << 20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-_ADVICE = {
-    400: "check the parameters",
-    401: "the server does not accept the credentials",
-    403: "the account may not read this",
-    404: "check the address",
-    429: "set a budget, or raise retries and max_wait",
-}
+# Statuses with which an expired token is refused, beside 401.
+_MAYBE_EXPIRED = frozenset({400, 403, 419, 440, 498})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class HttpClient:
         allowed_origins: Other origins that links and redirects may lead to; they get no
             credentials.
         backoff: The first wait between attempts, in seconds; it doubles.
+        judge: Looks at each answer, and returns nothing, a `Wait`, or the error to raise; it takes
+            the place of `judges.usual`, which knows the ways of some large APIs.
 
     Raises:
         ConfigError: an address or number that cannot be.
@@ -107,6 +110,7 @@ class HttpClient:
         max_wait: float = 300,
         allowed_origins: Iterable[str] = (),
         backoff: float = 0.5,
+        judge: Judge = usual,
     ) -> None:
         self.base_url = urls.checked_base(str(base_url))
         self.origin = urls.origin_of(self.base_url)
@@ -117,6 +121,7 @@ class HttpClient:
         self.total_timeout = total_timeout
         self.max_wait = max_wait
         self.backoff = backoff
+        self.judge = judge
         self.timeout = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         for name, number in (
             ("timeout", min(self.timeout)),
@@ -178,11 +183,12 @@ class HttpClient:
 
         Args:
             request: What to ask; a relative address is below `base_url`.
-            raise_for_status: False: an answer of 400 or more is returned like any other, once
-                all attempts are used.
+            raise_for_status: False: an answer of 400 or more, or one that is judged to be an
+                error, is returned like any other, once all attempts are used.
 
         Raises:
             HttpError: an answer of 400 or more, or none, after all attempts.
+            Exception: what the judge returned for an answer.
             ConnectorError: an address that is refused, a body that is too large, no token.
         """
         request = self._prepared(request)
@@ -199,7 +205,8 @@ class HttpClient:
             self.cache.confirm(key)
             self._count(cache_hits=1)
             return _from_cache(kept, request)
-        self.cache.store(key, response)
+        if self._judged(response) is None:
+            self.cache.store(key, response)
         return response
 
     def absolute(self, url: str) -> str:
@@ -251,6 +258,7 @@ class HttpClient:
             secrets.resolved(request.json),
             None if request.form is None else secrets.resolved(dict(request.form)),
             request.safe_to_repeat,
+            request.judge,
         )
 
     def _followed(self, request: HttpRequest, raise_for_status: bool) -> HttpResponse:
@@ -264,8 +272,7 @@ class HttpClient:
                 return response
             request = _redirected(request, response, response.absolute(location))
         raise ConnectorError(
-            f"{_named(request)} was redirected more than {MOST_REDIRECTS} times; it goes in a "
-            "circle"
+            f"{named(request)} was redirected more than {MOST_REDIRECTS} times; it goes in a circle"
         )
 
     def _answered(
@@ -274,6 +281,7 @@ class HttpClient:
         """Sends a request as often as it takes, and returns the last answer."""
         attempts = Attempts(self.retries, self.backoff, self.max_wait, request.repeatable)
         refusal: HttpResponse | None = None
+        verdict: Verdict = None
         number = 0
         renewed = False
         while True:
@@ -282,21 +290,36 @@ class HttpClient:
             self._wait_for_budget(clock, lane)
             result = self._exchanged(request, clock, number, lane)
             if isinstance(result, Broken):
-                wait = attempts.after_break(result.sent) if result.transient else None
+                pause = attempts.after_break(result.sent) if result.transient else None
             else:
                 self._heed_quota(result, lane)
-                if result.status < 400:
+                verdict = self._judged(result)
+                if verdict is None and result.status < 400:
                     return result
                 refusal = result
-                if result.status == 401 and not renewed and self._renewed(result, lane):
+                if not renewed and _needs_token(result, verdict) and self._renewed(result, lane):
                     renewed = True
                     continue
-                wait = attempts.after_answer(result.status, result.headers)
-            if wait is not None and self._waits(wait, clock, lane):
+                pause = _pause_after(result, verdict, attempts)
+            if pause is not None and self._waits(pause, clock, lane):
                 continue
-            if not raise_for_status and isinstance(result, HttpResponse):
-                return result
-            raise _failure(request, result, refusal, number, clock)
+            if isinstance(result, HttpResponse):
+                usable = isinstance(verdict, Wait) and verdict.usable and result.status < 400
+                if usable or not raise_for_status:
+                    return result
+                if isinstance(verdict, Exception):
+                    raise verdict
+            raise failure(
+                request,
+                result,
+                refusal,
+                verdict,
+                refused=None if attempts.refused is None else (attempts.refused, self.max_wait),
+                tries=(number, clock.spent()),
+            )
+
+    def _judged(self, response: HttpResponse) -> Verdict:
+        return (response.sent.judge or self.judge)(response)
 
     def _lane(self) -> Lane:
         """Returns what the next request goes with."""
@@ -352,16 +375,18 @@ class HttpClient:
             clock.exclude(waited)
             self._count(wait_ms=int(waited * 1000))
 
-    def _waits(self, wait: Wait, clock: _Clock, lane: Lane) -> bool:
+    def _waits(self, pause: Pause, clock: _Clock, lane: Lane) -> bool:
         """Waits before the next attempt, unless the time is over by then."""
-        if wait.shared:
+        if pause.shared:
             # The wait itself comes with the next request of the budget, for all of them.
-            lane.budget.pause(wait.seconds)
+            lane.budget.pause(pause.seconds)
             return clock.left() > 0
-        if wait.seconds >= clock.left():
+        if pause.seconds >= clock.left() and not pause.asked:
             return False
-        time.sleep(wait.seconds)
-        self._count(wait_ms=int(wait.seconds * 1000))
+        time.sleep(pause.seconds)
+        if pause.asked:
+            clock.exclude(pause.seconds)
+        self._count(wait_ms=int(pause.seconds * 1000))
         return True
 
     def _heed_quota(self, response: HttpResponse, lane: Lane) -> None:
@@ -440,7 +465,7 @@ def _without_secrets(request: HttpRequest) -> HttpRequest:
     path = urlsplit(bare.url).path
     if bare.json is not None or bare.form is not None or secrets.redact(path) != path:
         raise ConnectorError(
-            f"{_named(request)} is at another server, which gets neither bodies nor credentials; "
+            f"{named(request)} is at another server, which gets neither bodies nor credentials; "
             "only plain requests are sent there"
         )
     return bare
@@ -451,26 +476,19 @@ def _from_cache(kept: Kept, request: HttpRequest) -> HttpResponse:
     return HttpResponse(200, kept.headers, kept.body, target, request, from_cache=True)
 
 
-def _failure(
-    request: HttpRequest,
-    result: HttpResponse | Broken,
-    refusal: HttpResponse | None,
-    number: int,
-    clock: _Clock,
-) -> HttpError:
-    """Returns the error for a request that is given up, with the last answer if there was one."""
-    problem = f"{result.problem}" if isinstance(result, Broken) else ""
-    status = 0
-    if refusal is not None:
-        status = refusal.status
-        problem += f"{', after it ' if problem else ''}answered {reason_of(status)}"
-        excerpt = refusal.excerpt()
-        problem += f" ({excerpt})" if excerpt else ""
-    tries = f" after {number} attempts in {clock.spent():.1f} s" if number > 1 else ""
-    advice = _ADVICE.get(status, "the server fails; try again later" if status else "")
-    hint = f"; {advice}" if advice else ""
-    return HttpError(secrets.redact(f"{_named(request)} {problem}{tries}{hint}"), status)
+def _needs_token(response: HttpResponse, verdict: Verdict) -> bool:
+    """Tells whether a refusal means that the token is to be renewed."""
+    if response.status == 401 or isinstance(verdict, TokenExpiredError):
+        return True
+    refused = response.status in _MAYBE_EXPIRED or isinstance(verdict, HttpError)
+    return refused and expired(response)
 
 
-def _named(request: HttpRequest) -> str:
-    return f"{request.method} {urls.shown(urls.with_query(request.url, request.params))}"
+def _pause_after(response: HttpResponse, verdict: Verdict, attempts: Attempts) -> Pause | None:
+    """Returns how long to wait before the next attempt; None to give up."""
+    if isinstance(verdict, Wait):
+        return attempts.after_answer(response.status, response.headers, judged=verdict)
+    # What may be passed over for good is still waited for as long as it may pass.
+    if isinstance(verdict, Exception) and not isinstance(verdict, PassedOverError):
+        return None
+    return attempts.after_answer(response.status, response.headers)

@@ -1,4 +1,4 @@
-"""What goes wrong over HTTP, as one exception that knows the status."""
+"""What goes wrong over HTTP, as exceptions that know the status."""
 
 from __future__ import annotations
 
@@ -17,3 +17,17 @@ class HttpError(ConnectorError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class TokenExpiredError(HttpError):
+    """An answer that means that the token expired: it is renewed, and the request sent again.
+
+    A judge returns it; it is raised where renewing does not help.
+    """
+
+
+class PassedOverError(HttpError):
+    """An answer that may be passed over: whoever asked goes on as if there were nothing.
+
+    A judge returns it; it is raised once there is no reason to send the request again.
+    """

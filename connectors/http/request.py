@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as _json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +15,8 @@ from urllib3 import HTTPHeaderDict
 
 from contextframe_beam.connectors._jsonl import big_integers
 from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.retry import Verdict
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConnectorError
 
@@ -38,6 +40,7 @@ class HttpRequest:
         form: The body, sent as a form, when there is no `json`.
         safe_to_repeat: Whether sending it twice does no harm. None: GET, HEAD, OPTIONS, PUT and
             DELETE may be repeated, POST and PATCH may not.
+        judge: Looks at each answer, in place of the client's own judge.
     """
 
     method: str
@@ -47,6 +50,7 @@ class HttpRequest:
     json: Any = None
     form: Mapping[str, Any] | None = None
     safe_to_repeat: bool | None = None
+    judge: Callable[[HttpResponse], Verdict] | None = None
 
     @property
     def repeatable(self) -> bool:
@@ -171,6 +175,15 @@ class HttpResponse:
         return ConnectorError(
             redact(f"{self.sent.method} {self.url} answered {self.status}, but the body {problem}")
         )
+
+    def refused(self, why: str) -> HttpError:
+        """Returns the error for an answer that is a refusal for another reason than its status.
+
+        Args:
+            why: What goes on after "answered 200 OK".
+        """
+        answered = f"{self.sent.method} {self.url} answered {reason_of(self.status)}"
+        return HttpError(redact(f"{answered} {why}"), self.status)
 
     def excerpt(self) -> str:
         """Returns the beginning of the body as one line without secrets."""
