@@ -17,6 +17,7 @@ from typing import Any, TextIO, cast
 
 from contextframe_beam.connectors.secrets import RedactingFilter, redact
 from contextframe_beam.pipelines._settings import Settings
+from contextframe_beam.pipelines.streams import printable
 
 #: Tells the workers what to show.
 _VARIABLE = "CONTEXTFRAME_LOG"
@@ -135,7 +136,10 @@ class _StderrHandler(logging.Handler):
         self._text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return _json_of(record) if self._settings.json_logs else self._text.format(record)
+        # A live display would take colours and links for its own.
+        return (
+            _json_of(record) if self._settings.json_logs else printable(self._text.format(record))
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from contextframe_beam.pipelines._logs import line
+from contextframe_beam.pipelines.streams import as_it_is, printable
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -49,7 +50,7 @@ def display(name: str, quiet: bool, settings: Settings) -> Iterator[Display]:
         from rich.console import Console
         from rich.live import Live
 
-        console = Console(stderr=True)
+        console = Console(file=as_it_is(sys.stderr))
         with Live(console=console, refresh_per_second=8, transient=True) as live:
             yield _OnTerminal(name, live)
     else:
@@ -114,7 +115,7 @@ class _OnTerminal:
         live.update(self._spinner)
 
     def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
-        self._text.plain = self._status.text(counts, state)
+        self._text.plain = printable(self._status.text(counts, state))
 
 
 class _Status:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from contextframe_beam.pipelines.streams import as_it_is, one_line, printable
 
 if TYPE_CHECKING:
     from contextframe_beam.dataset import FrameDataset
@@ -42,12 +45,15 @@ def show_hits(records: Iterable[FrameRecord], query: str) -> None:
     """Prints search results, three lines each."""
     console = _console()
     for record in records:
-        head = Text.assemble((f"{record.score or 0:7.2f}  ", "dim"), (record.title, "bold"))
+        head = Text.assemble(
+            (f"{record.score or 0:7.2f}  ", "dim"), (one_line(record.title), "bold")
+        )
         console.print(head, soft_wrap=True)
-        console.print(Text(f"         {record.unique_id or record.uuid}", "dim"), soft_wrap=True)
+        name = one_line(record.unique_id or record.uuid)
+        console.print(Text(f"         {name}", "dim"), soft_wrap=True)
         snippet = snippet_of(record.text_content or "", query)
         if snippet and snippet != record.title:
-            console.print(Text(f"         {snippet}"), soft_wrap=True)
+            console.print(Text(f"         {printable(snippet)}"), soft_wrap=True)
 
 
 def snippet_of(text: str, query: str) -> str:
@@ -114,7 +120,7 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     """Prints what `facts_of` found."""
     console = _console()
     console.print(
-        f"{facts['uri']}: {facts['documents']:,} documents, version {facts['version']}, "
+        f"{printable(facts['uri'])}: {facts['documents']:,} documents, version {facts['version']}, "
         f"{facts['fragments']} fragments, vectors of {facts['embed_dim']}, "
         f"storage version {facts['storage_version']}",
         markup=False,
@@ -178,7 +184,7 @@ def show_states(states: Iterable[SourceState]) -> None:
             _print_state(console, one.name, one.source, one.partitions, one.backfill, at_most=None)
         else:
             console.print(
-                f"{one.name} {one.source} has no state: its next run reads everything",
+                one_line(f"{one.name} {one.source} has no state: its next run reads everything"),
                 markup=False,
                 soft_wrap=True,
             )
@@ -238,7 +244,7 @@ class _Console(Console):
 
 
 def _console() -> Console:
-    console = _Console(highlight=False)
+    console = _Console(highlight=False, file=as_it_is(sys.stdout))
     if not console.is_terminal:
         # A pipe has no width; wrapping there only breaks what reads it.
         console.width = 10_000
@@ -260,11 +266,11 @@ def _print_table(
     for name in columns:
         table.add_column(name, overflow="fold")
     for row in rows[left_out:]:
-        table.add_row(*(escape(_text(value)) for value in row))
+        table.add_row(*(escape(printable(_text(value))) for value in row))
     console.print()
     if title:
         earlier = f" (the last {at_most} of {len(rows)}; --json shows all)" if left_out else ""
-        console.print(Text(f"{title}{earlier}", "bold underline"))
+        console.print(Text(one_line(f"{title}{earlier}"), "bold underline"))
     console.print(table)
 
 

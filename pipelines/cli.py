@@ -102,7 +102,7 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
     if completed is not None:
         return completed
     settings = settings or Settings()
-    with _logs.on_stderr(settings):
+    with streams.harmless(), _logs.on_stderr(settings):
         try:
             with commands.make_context(_PROGRAM, list(arguments), obj=settings) as context:
                 commands.invoke(context)

@@ -3,6 +3,9 @@
 A terminal is closed, a disk is full, a reader has seen enough, or a program is started without
 streams at all. What cannot be said on the standard error is lost and nothing else. What cannot be
 written to the standard output is an `OutputError`, so that nobody mistakes it for a file's.
+
+What documents, servers and states hold is shown and never obeyed: no control character of theirs
+reaches a terminal.
 """
 
 from __future__ import annotations
@@ -10,11 +13,21 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+# Of ASCII and Latin-1 all but tabs and line ends, and those of Unicode that end a line or turn its
+# direction around.
+_CONTROL = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]"
+)
 
 
 class OutputError(Exception):
@@ -28,6 +41,42 @@ class OutputError(Exception):
     def __init__(self, reason: str, is_closed: bool = False) -> None:
         super().__init__(f"the standard output cannot be written: {reason}")
         self.is_closed = is_closed
+
+
+def printable(text: str) -> str:
+    """Returns a text with its control characters written out, escape as u001b after a backslash.
+
+    Tabs and line ends stay. JSON stays JSON of the same value.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    """Returns a printable text without line ends."""
+    return printable(" ".join(text.split("\n")))
+
+
+@contextmanager
+def harmless() -> Iterator[None]:
+    """Writes out all control characters that are printed until the block ends."""
+    before = sys.stdout, sys.stderr
+    out, err = cast(TextIO, _Printable(sys.stdout)), cast(TextIO, _Printable(sys.stderr))
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield
+    finally:
+        # Others may have put a stream in their place, or given one up.
+        if sys.stdout is out:
+            sys.stdout = before[0]
+        if sys.stderr is err:
+            sys.stderr = before[1]
+
+
+def as_it_is(stream: TextIO) -> TextIO:
+    """Returns the stream for what colours its own text, and has to make other text printable."""
+    while isinstance(stream, _Printable):
+        stream = stream.stream
+    return stream
 
 
 def prepare() -> None:
@@ -63,6 +112,29 @@ def give_up_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
+
+
+class _Printable:
+    """A stream that writes out control characters."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"expected text, not {type(text).__name__}")
+        self.stream.write(printable(text))
+        return len(text)
+
+    def writelines(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        # Below the text there are only bytes, which nobody looks at.
+        if name == "buffer":
+            raise AttributeError(name)
+        return getattr(self.stream, name)
 
 
 class _Output(io.FileIO):
