@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RecordError,
         SchemaError,
         SecretError,
+        TooManyDeletes,
         TooManyFailures,
         UnknownCommitError,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "SchemaError",
     "SecretError",
     "SourceState",
+    "TooManyDeletes",
     "TooManyFailures",
     "UnknownCommitError",
     "Version",
@@ -66,6 +68,7 @@ _HOMES = {
         "RecordError",
         "SchemaError",
         "SecretError",
+        "TooManyDeletes",
         "TooManyFailures",
         "UnknownCommitError",
     ],

@@ -54,3 +54,7 @@ class UnknownCommitError(ContextFrameError):
 
 class TooManyFailures(CommitError):
     """More items failed than the run allows; nothing was committed."""
+
+
+class TooManyDeletes(CommitError):
+    """The run would delete more of a source than it allows; nothing was committed."""

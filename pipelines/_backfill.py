@@ -30,6 +30,7 @@ from contextframe_beam.marks import Marks
 from contextframe_beam.state import SourceState
 from contextframe_beam.state_edit import MODE as BY_HAND
 from contextframe_beam.transforms import CommitReceipt
+from contextframe_beam.transforms.brake import DELETES
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class Progress:
                 return None
         try:
             Marks(record.get("done", ""))
-            return cls(**record)
+            return cls(**{name: one for name, one in record.items() if name != DELETES})
         except (TypeError, ValueError):  # of a newer release: begun anew, which loses nothing
             return None
 
@@ -225,7 +226,8 @@ def run_backfill(
         except ContextFrameError as error:
             if not progress.commits:
                 raise
-            kind = UnknownCommitError if isinstance(error, UnknownCommitError) else CommitError
+            told = isinstance(error, CommitError | UnknownCommitError)
+            kind = type(error) if told else CommitError
             raise kind(
                 f"{error}. Of the backfill, {progress.parts:,} parts in {progress.commits:,} "
                 "commits stay committed; run the same command again to go on"

@@ -161,6 +161,14 @@ def _own_options() -> list[SectionOption]:
             help="Commit nothing if more items fail, or all do.  [default: 1000]",
         ),
         SectionOption(
+            ["--max-deletes"],
+            section=_RUN,
+            metavar="N|P%",
+            help="Commit nothing if more documents, or a larger share of those stored of this "
+            "source, would be deleted. A share never stops fewer than ten, except when all would "
+            "go; 100% allows any.  [default: 50%]",
+        ),
+        SectionOption(
             ["--json"],
             section=_OUTPUT,
             is_flag=True,
@@ -350,7 +358,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     run_id = run_id or new_run_id()
     dead_letters = values["dead_letters"] or default_dead_letters(to, run_id)
     enrichers = load_enrichers(values["enrich"])
-    optional = {"max_failures": values["max_failures"]} if values["max_failures"] else {}
+    optional = {name: values[name] for name in ("max_failures", "max_deletes") if values[name]}
 
     def start() -> CommitReceipt:
         return ingest(

@@ -38,6 +38,7 @@ class Ingestion:
     beam_args: Sequence[str]
     full: bool
     max_failures: int | str
+    max_deletes: int | str
     embed_dim: int | None
     storage_options: Mapping[str, str] | None
     storage_version: str
@@ -100,6 +101,7 @@ class Ingestion:
             storage_options=self.storage_options,
             storage_version=self.storage_version,
             max_failures=self.max_failures,
+            max_deletes=self.max_deletes,
             dead_letters=dead_letters,
         )
         # A sink takes what it finds for what the run knows. So what was committed, or rolled back,

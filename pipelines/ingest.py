@@ -26,6 +26,7 @@ from contextframe_beam.state import SourceState
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
 from contextframe_beam.transforms._letter_files import remove_file
+from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES
 from contextframe_beam.transforms.enrich import Enricher
 
 
@@ -44,6 +45,7 @@ def ingest(
     commit_every: str | int | None = None,
     dead_letters: str | None = None,
     max_failures: int | str = DEFAULT_MAX_FAILURES,
+    max_deletes: int | str = DEFAULT_MAX_DELETES,
     embed_dim: int | None = None,
     storage_options: Mapping[str, str] | None = None,
     storage_version: str = DEFAULT_STORAGE_VERSION,
@@ -71,6 +73,9 @@ def ingest(
         dead_letters: A JSON Lines file for items that fail; beside the dataset if not given.
         max_failures: A number of items or a share such as `"5%"`; with more failures nothing is
             committed.
+        max_deletes: A number of documents, or a share of the source's stored documents; a run that
+            would delete more of them commits nothing, as in `WriteToLance`. With `commit_every` all
+            its commits count together.
         embed_dim: Length of the vectors of a new dataset.
         storage_options: Credentials and settings of the object store of the dataset.
         storage_version: The file format of a new dataset.
@@ -95,6 +100,7 @@ def ingest(
         # What these do not read is gone, so they must not read changes only.
         full=full or mode in ("overwrite", "mirror"),
         max_failures=max_failures,
+        max_deletes=max_deletes,
         embed_dim=embed_dim,
         storage_options=storage_options,
         storage_version=storage_version,

@@ -37,6 +37,7 @@ from contextframe_beam.pipelines._yaml_batches import (
 from contextframe_beam.pipelines.ingest import default_dead_letters, new_run_id
 from contextframe_beam.state import read_states
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
+from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES
 
 
 def ReadFromConnector(
@@ -198,6 +199,8 @@ class WriteToLance(beam.PTransform[Any, Any]):
         embed_dim: Length of the vectors of a new dataset.
         storage_options: Credentials and settings of the object store.
         max_failures: A number of items, or a share such as `"5%"`.
+        max_deletes: A number of documents, or a share of a source's stored documents such as
+            `"50%"`; a run that would delete more commits nothing.
         dead_letters: A JSON Lines file for items that fail; beside the dataset if not given.
     """
 
@@ -209,6 +212,7 @@ class WriteToLance(beam.PTransform[Any, Any]):
         embed_dim: int | None = None,
         storage_options: Mapping[str, str] | None = None,
         max_failures: int | str = DEFAULT_MAX_FAILURES,
+        max_deletes: int | str = DEFAULT_MAX_DELETES,
         dead_letters: str | None = None,
     ) -> None:
         super().__init__()
@@ -221,6 +225,7 @@ class WriteToLance(beam.PTransform[Any, Any]):
             embed_dim=embed_dim,
             storage_options=storage_options,
             max_failures=max_failures,
+            max_deletes=max_deletes,
             dead_letters=dead_letters or default_dead_letters(uri, run_id),
         )
 

@@ -36,6 +36,7 @@ from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._plan import Run
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.batches import encode_batches
+from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES
 from contextframe_beam.transforms.lance_sink import _WriteFragmentsDoFn, begin_run
 
 EMBED_DIM = 4
@@ -201,7 +202,7 @@ def finish(
         found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(NAMESPACE))
         counters.update({one.key.metric.name: one.committed for one in found["counters"]})
     (receipt,) = json.loads(file.read_text().splitlines()[-1])
-    return CommitReceipt(**receipt)
+    return CommitReceipt(**{**receipt, "partial": tuple(receipt["partial"])})
 
 
 def _append(receipts: list[CommitReceipt], file: str) -> None:
@@ -263,6 +264,7 @@ def write(
     *records: FrameRecord | Deletion | Any,
     source: SourceInfo = SOURCE,
     state: dict[str, Any] | None = None,
+    partition: str = "all",
     narrowed: str = "",
     partial: str = "",
 ) -> Written:
@@ -278,7 +280,7 @@ def write(
     batch = FrameBatch(
         made,
         made,
-        "all",
+        partition,
         source=source,
         read=len(records),
         state=state,
@@ -294,10 +296,15 @@ def write(
 
 
 def commit(
-    to: Path | str, *records: Any, run_id: str = "run-1", mode: str = "upsert", **what: Any
+    to: Path | str,
+    *records: Any,
+    run_id: str = "run-1",
+    mode: str = "upsert",
+    max_deletes: int | str = DEFAULT_MAX_DELETES,
+    **what: Any,
 ) -> CommitReceipt:
     """Runs all steps of a run by hand."""
-    started = begin(to, run_id, mode)
+    started = begin(to, run_id, mode, max_deletes=max_deletes)
     return commit_run(started, write(started, *records, **what))
 
 

@@ -83,7 +83,7 @@ class TestRunIds:
     @pytest.mark.parametrize("mode", ["append", "overwrite", "upsert"])
     def test_it_is_not_after_compaction_and_cleanup(self, kb, mode):
         commit(kb, 0, run_id="before")
-        started = begin(kb, "nightly", mode)
+        started = begin(kb, "nightly", mode, max_deletes="100%")
         written = write(started, 1, 2)
         commit_run(started, written)
         commit(kb, 3, run_id="after")
@@ -205,7 +205,7 @@ class TestStateRow:
     def test_overwriting_forgets_what_sources_had_reached_but_not_their_runs(self, kb):
         commit(kb, 1, run_id="a", source=SOURCE, state={"at": 1})
         commit(kb, 2, run_id="b", source=OTHER, state={"at": 1})
-        commit(kb, 3, run_id="c", source=OTHER, state={"at": 2}, mode="overwrite")
+        commit(kb, 3, run_id="c", source=OTHER, state={"at": 2}, mode="overwrite", max_deletes=1)
         states = read_states(lance.dataset(str(kb)))
         assert states[SOURCE.source_id].partitions == {}
         assert states[OTHER.source_id].partitions == {"all": {"at": 2}}
@@ -384,7 +384,7 @@ class TestTwoAtOnce:
     @IN_EVERY_ORDER
     def test_an_overwrite_never_loses_what_it_did_not_see(self, kb, order):
         commit(kb, 1, run_id="earlier")
-        runs = {"a": begin(kb, "a", "overwrite"), "b": begin(kb, "b")}
+        runs = {"a": begin(kb, "a", "overwrite", max_deletes=1), "b": begin(kb, "b")}
         written = {name: write(runs[name], name) for name in "ab"}
         overwrite, upsert = interleave(
             order, {name: lambda name=name: commit_run(runs[name], written[name]) for name in "ab"}
@@ -440,7 +440,7 @@ class TestTwoAtOnce:
             kb = tmp_path / f"{number}.lance"
             if mode != "create":
                 commit(kb, 0, run_id="earlier")
-            one = begin(kb, "one run", mode)
+            one = begin(kb, "one run", mode, max_deletes="100%")
             jobs.append((kb, mode, [(one, write(one, 1, 2))] * 2))
         for number in range(4):
             kb = tmp_path / f"sources{number}.lance"

@@ -307,7 +307,13 @@ class TestExistingDatasets:
 
     def test_overwriting_may_change_the_length_of_vectors(self, kb):
         run(documents({"id": 1, "vector": [1.0] * 4}), kb)
-        run(documents({"id": 2, "vector": [1.0] * 8}), kb, mode="overwrite", embed_dim=8)
+        run(
+            documents({"id": 2, "vector": [1.0] * 8}),
+            kb,
+            mode="overwrite",
+            embed_dim=8,
+            max_deletes="100%",
+        )
         assert FrameDataset.open(str(kb)).embed_dim == 8
         assert len(FrameDataset.open(str(kb)).get("doc:2").vector) == 8
 

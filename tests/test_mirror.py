@@ -44,7 +44,7 @@ class TestInPipelines:
     def test_a_source_that_has_nothing_any_more_leaves_nothing(self, kb):
         run(documents(1, 2), kb)
         run(documents(8, source="other"), kb)
-        assert run(documents(), kb, mode="mirror").rows_deleted == 2
+        assert run(documents(), kb, mode="mirror", max_deletes=2).rows_deleted == 2
         assert ids_in(kb) == ["8"]
 
     def test_other_sources_rows_are_never_touched(self, kb):
@@ -183,7 +183,7 @@ class TestLaws:
         numbers = iter(range(1000))
 
         def start(source: SourceInfo, mode: str, content: dict[int, str]):
-            started = begin(kb, f"run-{next(numbers)}", mode)
+            started = begin(kb, f"run-{next(numbers)}", mode, max_deletes="100%")
             records = [document(key, text) for key, text in content.items()]
             # The rows that are met unchanged are those of the version at which it began.
             return started, write(started, *records, source=source), dict(model)

@@ -21,6 +21,7 @@ from contextframe_beam.errors import (
     ConcurrentRunError,
     ContextFrameError,
     DatasetError,
+    TooManyDeletes,
     UnknownCommitError,
 )
 from contextframe_beam.fragments import (
@@ -60,6 +61,8 @@ from contextframe_beam.transforms._refusals import (
     base_of,
     refuse_own_keys,
     require_complete,
+    require_few_deletes,
+    require_few_overwritten,
     require_no_rollback,
     require_one_layout,
     require_same_columns,
@@ -67,6 +70,7 @@ from contextframe_beam.transforms._refusals import (
 )
 from contextframe_beam.transforms._seen import SeenRows, rows_of_sources
 from contextframe_beam.transforms._written import Written
+from contextframe_beam.transforms.brake import Deleted
 from contextframe_beam.transforms.receipt import CommitReceipt
 from contextframe_beam.writer import write_rows
 
@@ -76,6 +80,7 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
 
     Raises:
         TooManyFailures: more items failed than the run allows.
+        TooManyDeletes: it would delete more than it allows.
         ConcurrentRunError: another run made this one's decisions void, or kept coming first.
         CommitError: something of the run is missing.
         DatasetError: the dataset cannot be read or written; in each case nothing was committed.
@@ -123,7 +128,7 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
             receipt = with_retries(run.uri, lambda: _attempt(plan))
     except ContextFrameError as error:
         # After other failures of an attempt, a request may still be under way that names the files.
-        if not attempts or isinstance(error, ConcurrentRunError):
+        if not attempts or isinstance(error, ConcurrentRunError | TooManyDeletes):
             delete_files(run.uri, [*unique.rewritten, *attempts], run.storage_options)
         raise
     if receipt.already_committed:
@@ -201,6 +206,7 @@ def _overwrite(
     stored = dataset.count_rows(filter=documents)
     found, _ = find_rows(dataset, KeySet(plan.unique.keys))
     replaced = len(found)
+    require_few_overwritten(plan, dataset, stored)
     summary = _summary(
         plan, version=dataset.version + 1, replaced=replaced, deleted=stored - replaced
     )
@@ -248,20 +254,21 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
     guards = np.array(
         [rows.addresses[key] for key in ([*own, ANCHOR_KEY] if anchored else own)], np.uint64
     )
-    matched, replaced = no_addresses(), 0
+    matched = succeeded = no_addresses()
     if run.replaces:
         keys = KeySet(Numbers.concat([unique.keys, unique.deleted]))
         matched, places = find_rows(dataset, keys)
-        replaced = int((places < len(unique.keys)).sum())
+        succeeded = matched[places < len(unique.keys)]
     unseen = _unseen(plan, dataset)
     own_rows = np.array(list(rows.addresses.values()), np.uint64)
     documents = np.setdiff1d(np.union1d(matched, unseen), own_rows)
+    deleted = require_few_deletes(plan, dataset, np.setdiff1d(documents, succeeded), rows.states)
     removal = remove_rows(dataset, np.concatenate([documents, guards]))
     summary = _summary(
         plan,
         version=dataset.version + 1,
-        replaced=replaced,
-        deleted=len(documents) - replaced,
+        replaced=len(succeeded),
+        deleted=len(documents) - len(succeeded),
     )
     return _answer(
         plan,
@@ -274,7 +281,7 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
             storage_options=run.storage_options,
         ),
         state_rows(
-            _own_states(plan, rows.states, summary).values(),
+            _own_states(plan, rows.states, summary, deleted).values(),
             anchor=anchored,
             embed_dim=run.embed_dim,
         ),
@@ -292,15 +299,28 @@ def _unseen(plan: Plan, dataset: lance.LanceDataset) -> Addresses:
 
 
 def _own_states(
-    plan: Plan, states: Mapping[str, SourceState], summary: RunSummary
+    plan: Plan,
+    states: Mapping[str, SourceState],
+    summary: RunSummary,
+    deleted: Deleted | None = None,
 ) -> dict[str, SourceState]:
-    """Returns the states of the run's sources after it."""
+    """Returns the states of the run's sources after it.
+
+    Args:
+        plan: The run.
+        states: Those before it.
+        summary: What it did.
+        deleted: What it has deleted together with the commits before it, for its next one.
+    """
     after = {}
     for tally in plan.tallies:
         info = tally.info
         before = states.get(info.source_id) or SourceState(info.source_id)
         now = replace(before, name=info.name, identity=info.identity)
-        after[info.source_id] = now.after(summary, tally.partitions, is_complete=not tally.narrowed)
+        state = now.after(summary, tally.partitions, is_complete=not tally.narrowed)
+        if tally.plan.get("backfill"):
+            state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))
+        after[info.source_id] = state
     return after
 
 

@@ -32,15 +32,13 @@ class FailureLimit:
         """
         if isinstance(value, FailureLimit):
             return value
-        text = str(value).strip()
-        if re.fullmatch(r"[0-9]+", text):
-            return cls(count=int(text))
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text)
-        if match and float(match.group(1)) <= 100:
-            return cls(count=None, share=float(match.group(1)) / 100)
-        raise ConfigError(
-            f"max failures is {value!r}; give a number of items such as 100, or a share such as 5%"
-        )
+        found = count_or_share(value)
+        if found is None:
+            raise ConfigError(
+                f"max failures is {value!r}; give a number of items such as 100, or a share such "
+                "as 5%"
+            )
+        return cls(*found)
 
     def __str__(self) -> str:
         if self.share is None:
@@ -70,3 +68,14 @@ class FailureLimit:
             f"{failed:,} of {total:,} items failed, {reason}; nothing was committed."
             f"{where} The first: " + "; ".join(written.samples)
         )
+
+
+def count_or_share(value: int | str) -> tuple[int | None, float | None] | None:
+    """Reads `100` or `"100"` as a number and `"5%"` as a share, from 0 to 1; None for all else."""
+    text = str(value).strip()
+    if re.fullmatch(r"[0-9]+", text):
+        return int(text), None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", text)
+    if match and float(match[1]) <= 100:
+        return None, float(match[1]) / 100
+    return None

@@ -16,6 +16,7 @@ from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._letter_files import LetterFile
 from contextframe_beam.transforms._seen import SeenRows
 from contextframe_beam.transforms._written import SourceTally, Written
+from contextframe_beam.transforms.brake import DeletionLimit
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Run:
         storage_options: For object stores.
         storage_version: The file format of a new dataset.
         failures: How many failed items are too many.
+        deletes: How many deleted documents are too many.
         letters: Where its dead letters go; None where nobody wants them.
     """
 
@@ -42,6 +44,7 @@ class Run:
     storage_options: Mapping[str, str] | None
     storage_version: str
     failures: FailureLimit
+    deletes: DeletionLimit
     letters: LetterFile | None = None
 
     @property

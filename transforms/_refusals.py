@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lance
+import numpy as np
 import pyarrow as pa
 
-from contextframe_beam.errors import CommitError, ConcurrentRunError, DatasetError, SchemaError
+from contextframe_beam.errors import (
+    CommitError,
+    ConcurrentRunError,
+    DatasetError,
+    SchemaError,
+    TooManyDeletes,
+)
 from contextframe_beam.fragments import WrittenFragment, open_dataset
 from contextframe_beam.history import rollback_after
-from contextframe_beam.keys import NumberSet, numbers_of
+from contextframe_beam.keys import KeySet, NumberSet, numbers_of
+from contextframe_beam.removal import Addresses, scan_rows
 from contextframe_beam.schema import embed_dim_of
 from contextframe_beam.state import SourceState, StateRows, read_states
 from contextframe_beam.transforms._overtaken import has_fewer_rows, replaced_by_others
 from contextframe_beam.transforms._plan import Plan, Run
-from contextframe_beam.transforms._written import Written
+from contextframe_beam.transforms._written import SourceTally, Written
+from contextframe_beam.transforms.brake import Deleted, Loss, among, at, count_gone, without
 
 
 def require_complete(run: Run, written: Written) -> None:
@@ -77,6 +86,128 @@ def _columns_changed(run: Run) -> CommitError:
         f"the columns of {run.uri} changed while run {run.run_id} was writing; "
         "nothing was committed, run it again"
     )
+
+
+def require_few_overwritten(plan: Plan, dataset: lance.LanceDataset, stored: int) -> None:
+    """Refuses to overwrite too much of the run's own sources, or all there is with nothing.
+
+    Args:
+        plan: The run.
+        dataset: The version that it overwrites.
+        stored: How many documents are in it.
+
+    Raises:
+        TooManyDeletes: it would.
+    """
+    limit, losses = plan.run.deletes, []
+    if {"x_source", "x_state"} <= set(dataset.schema.names):
+        counts = count_gone(dataset, ["uuid"], without(KeySet(plan.unique.keys)))
+        losses = [_loss(plan, tally, counts) for tally in plan.tallies]
+    limit.check(losses)
+    if not plan.written.read and not limit.allows(stored, stored):
+        raise TooManyDeletes(
+            f"the source gave nothing, and overwriting {plan.run.uri} would delete all "
+            f"{stored:,} documents in it; nothing was deleted. If it shall be empty: "
+            "--max-deletes 100%"
+        )
+
+
+def require_few_deletes(
+    plan: Plan,
+    dataset: lance.LanceDataset,
+    gone: Addresses,
+    states: Mapping[str, SourceState],
+) -> Deleted:
+    """Refuses an upsert or a mirror that would delete too much of a source.
+
+    The commits of a backfill are taken as one run: what they have deleted of the version before the
+    first of them is added up.
+
+    Args:
+        plan: The run.
+        dataset: The version that it is committed to.
+        gone: The documents in it that would be left without a successor.
+        states: What the version says about its sources.
+
+    Returns:
+        What the run has deleted, with the commits before this one.
+
+    Raises:
+        TooManyDeletes: it would.
+    """
+    run = plan.run
+    earlier = _deleted_earlier(plan.tallies, states)
+    so_far = earlier or Deleted(int(dataset.version))
+    silent = [one for one in plan.tallies if run.mode == "mirror" and one.gave_nothing]
+    if not len(gone) and not silent:
+        return so_far
+    counts = count_gone(dataset, [], at(gone))
+    if earlier is not None:
+        counts = _counts_since(run, earlier, dataset, gone, counts)
+    names = {source: state.name for source, state in states.items()}
+    losses = [
+        Loss(names.get(source) or "unknown origin", stored, deleted)
+        for source, (stored, deleted) in counts.items()
+        if deleted
+    ]
+    run.deletes.check([*(_loss(plan, tally, counts) for tally in silent), *losses])
+    deleted = {source: deleted for source, (_, deleted) in counts.items() if deleted}
+    return Deleted(so_far.base, {**so_far.counts, **deleted})
+
+
+def _loss(plan: Plan, tally: SourceTally, counts: Mapping[str, tuple[int, int]]) -> Loss:
+    """Returns what a source of the run would lose; all of it where it gave nothing."""
+    stored, deleted = counts.get(tally.info.source_id, (0, 0))
+    if not tally.gave_nothing:
+        return Loss(tally.info.name, stored, deleted)
+    name = "the source" if len(plan.tallies) == 1 else tally.info.name
+    return Loss(name, stored, stored, gave_nothing=True)
+
+
+def _deleted_earlier(
+    tallies: Iterable[SourceTally], states: Mapping[str, SourceState]
+) -> Deleted | None:
+    """Returns what the backfill that the run goes on with has deleted so far, if it does."""
+    for tally in tallies:
+        state = states.get(tally.info.source_id)
+        if state is not None and tally.plan.get("continues"):
+            return Deleted.of(state.backfill)
+    return None
+
+
+def _counts_since(
+    run: Run,
+    earlier: Deleted,
+    dataset: lance.LanceDataset,
+    gone: Addresses,
+    counts: Mapping[str, tuple[int, int]],
+) -> dict[str, tuple[int, int]]:
+    """Counts as `count_gone` does, but in the version before a backfill, and all its commits.
+
+    What the backfill itself has added is no loss. Where that version was cleaned up, everything is
+    counted.
+    """
+    if not earlier.base:
+        return {}
+    try:
+        base = open_dataset(run.uri, run.storage_options, earlier.base)
+    except DatasetError:
+        base = None
+    if base is not None:
+        keys = KeySet.of(
+            batch.column("uuid").filter(pa.array(np.isin(found, gone)))
+            for batch, found in scan_rows(dataset, ["uuid"])
+        )
+        counts = count_gone(base, ["uuid"], among(keys))
+    else:
+        counts = {
+            source: (stored + earlier.counts.get(source, 0), deleted)
+            for source, (stored, deleted) in counts.items()
+        }
+    return {
+        source: (stored, deleted + earlier.counts.get(source, 0))
+        for source, (stored, deleted) in counts.items()
+    }
 
 
 def refuse_own_keys(plan: Plan, rows: StateRows) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from contextframe_beam.connectors.page import DeadLetter, SourceInfo
 from contextframe_beam.fragments import WrittenFragment
+from contextframe_beam.state import PLAN
 from contextframe_beam.transforms._duplicates import Deletions
 
 _SAMPLES = 3
@@ -41,6 +42,16 @@ class SourceTally:
     narrowed: set[str] = field(default_factory=set)
     partial: set[str] = field(default_factory=set)
     deletions: list[Deletions] = field(default_factory=list)
+
+    @property
+    def gave_nothing(self) -> bool:
+        """Whether all of the source was asked for and there was not even an item that failed."""
+        return not self.read and not self.narrowed
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What holds for the state of the source as a whole, as `PLAN` says."""
+        return dict(self.partitions.get(PLAN) or {})
 
     def add(self, other: SourceTally) -> None:
         """Adds what another worker counted."""

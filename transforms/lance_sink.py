@@ -42,6 +42,7 @@ from contextframe_beam.transforms.batches import (
     batch_of_records,
     encode_batches,
 )
+from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES, DeletionLimit
 from contextframe_beam.transforms.receipt import CommitReceipt
 from contextframe_beam.writer import FragmentWriter
 
@@ -79,6 +80,9 @@ class WriteToLance(
         storage_version: The file format of a new dataset: 2.0, 2.1 or 2.2.
         max_failures: A number of items, or a share such as `"5%"`; when more of them fail, or all
             do, nothing is committed.
+        max_deletes: A number of documents, or a share of a source's stored documents; a run that
+            would delete more of them commits nothing. A share does not stop fewer than ten
+            deletions, unless they are all that is stored. `"100%"` allows any.
         dead_letters: A JSON Lines file for the items that failed.
 
     Returns:
@@ -99,6 +103,7 @@ class WriteToLance(
         storage_options: Mapping[str, str] | None = None,
         storage_version: str = DEFAULT_STORAGE_VERSION,
         max_failures: int | str = DEFAULT_MAX_FAILURES,
+        max_deletes: int | str = DEFAULT_MAX_DELETES,
         dead_letters: str | None = None,
     ) -> None:
         super().__init__()
@@ -114,6 +119,7 @@ class WriteToLance(
             storage_version=storage_version,
             failures=FailureLimit.of(max_failures),
             dead_letters=dead_letters,
+            max_deletes=max_deletes,
         )
 
     @property
@@ -151,6 +157,7 @@ def begin_run(
     storage_version: str,
     failures: FailureLimit,
     dead_letters: str | None,
+    max_deletes: int | str = DEFAULT_MAX_DELETES,
 ) -> Run:
     """Looks at the dataset before anything is read, and refuses what could not be committed."""
     dataset = open_dataset(uri, storage_options)
@@ -188,6 +195,7 @@ def begin_run(
         storage_options=storage_options,
         storage_version=storage_version,
         failures=failures,
+        deletes=DeletionLimit.of(max_deletes),
         letters=LetterFile(dead_letters, run_id, storage_options) if dead_letters else None,
     )
 
