@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from contextframe_beam import journal
-from contextframe_beam.connectors import progress
+from contextframe_beam.connectors import progress, shared_files
 from contextframe_beam.errors import (
     CommitError,
     ConfigError,
@@ -297,11 +297,15 @@ def _scratch_folder(*names: str) -> Iterator[str]:
     """
     folder = tempfile.mkdtemp(prefix="contextframe-")
     before_here = tempfile.tempdir
+    named = dict.fromkeys(names, folder)
     if not names:
-        names = (progress.FOLDER_VARIABLE, journal.FOLDER_VARIABLE, "TMPDIR")
+        own = (progress.FOLDER_VARIABLE, journal.FOLDER_VARIABLE, "TMPDIR")
+        # Budgets and tokens are shared with other runs and outlive this one.
+        shared = {shared_files.DIRECTORY_VARIABLE: shared_files.shared_path()}
+        named = {**dict.fromkeys(own, folder), **shared}
         tempfile.tempdir = folder
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, folder))
+    before = {name: os.environ.get(name) for name in named}
+    os.environ.update(named)
     try:
         yield folder
     finally:

@@ -250,7 +250,8 @@ def token_endpoint(exchange: Exchange) -> None:
     """An OAuth 2 token endpoint for the client `me` with the secret `client-s3cret`.
 
     The memory `oauth` holds how it behaves: `lifetime` of tokens, `rotate`, `scope`, and what it
-    gave out.
+    gave out. `refusals` are statuses of the next answers; a `strict` server revokes everything when
+    it sees a refresh token a second time.
     """
     form = exchange.form()
     with exchange.lock:
@@ -267,7 +268,9 @@ def token_endpoint(exchange: Exchange) -> None:
         known = secret == "client-s3cret" or "client_assertion" in form or (public and not secret)
         if "delay" in memory:
             time.sleep(memory["delay"])
-        if memory.get("broken"):
+        if memory.get("refusals"):
+            exchange.reply({"message": "busy"}, memory["refusals"].pop(0))
+        elif memory.get("broken"):
             exchange.reply("<html>gateway</html>", 502, kind="text/html")
         elif not known or (
             client != "me" and "client_assertion" not in form and grant != "jwt-bearer"
@@ -284,7 +287,10 @@ def token_endpoint(exchange: Exchange) -> None:
 def _refused(grant: str, form: dict[str, str], memory: dict[str, Any]) -> str | None:
     if grant == "refresh_token":
         good = memory.setdefault("refresh", "refresh-t0ken-0")
-        return None if form.get("refresh_token") == good else "invalid_grant"
+        if form.get("refresh_token") == good and not memory.get("revoked"):
+            return None
+        memory["revoked"] = bool(memory.get("strict"))
+        return "invalid_grant"
     if grant == "authorization_code":
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
@@ -327,7 +333,10 @@ def oauth_settings(exchange: Exchange) -> None:
 
 
 def oauth_api(exchange: Exchange) -> None:
-    """Accepts the newest token; with `uses` it expires after so many requests."""
+    """Accepts the newest token; with `uses` it expires after so many requests.
+
+    How another one is refused may be given: `status`, `body`, `challenge`.
+    """
     with exchange.lock:
         memory = exchange.memory.setdefault("oauth", {})
         token = exchange.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -339,7 +348,9 @@ def oauth_api(exchange: Exchange) -> None:
         if good:
             exchange.reply({"count": exchange.count})
         else:
-            exchange.reply({"error": "invalid_token"}, 401)
+            body = exchange.query.get("body", '{"error": "invalid_token"}').encode()
+            headers = _given(exchange, {"challenge": "WWW-Authenticate"})
+            exchange.reply(body, int(exchange.number("status", 401)), headers)
 
 
 def authorize(exchange: Exchange) -> None:

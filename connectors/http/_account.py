@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from contextframe_beam.connectors.http._private import shared_file
 from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.connectors.shared_files import shared_file
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 if TYPE_CHECKING:

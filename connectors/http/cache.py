@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 from urllib3 import HTTPHeaderDict
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.http._private import locked
 from contextframe_beam.connectors.http.logs import logger
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.shared_files import locked
 from contextframe_beam.errors import ConfigError
 
 _OPTIONS = ("ttl", "path", "max_bytes")

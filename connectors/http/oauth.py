@@ -31,7 +31,7 @@ from contextframe_beam.connectors.http.auth import (
 from contextframe_beam.connectors.http.credentials import Auth, TokenAuth
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
-from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore
+from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore, seconds_of
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class TokenEndpoint:
             OAuthRefusal: the endpoint refuses.
         """
         extra = self._extra()
-        client = self.client(repeatable=grant == "client_credentials")
+        client = self.client()
         return self._answered(
             lambda: client.fetch_token(self._url, grant_type=grant, **{**extra, **parameters})
         )
@@ -193,14 +193,14 @@ class TokenEndpoint:
             OAuthRefusal: the endpoint refuses.
         """
         client = self.client()
-        session = _Session(self._http.for_origin(url), repeatable=False)
+        session = _Session(self._http.for_origin(url))
         headers = {"Accept": "application/json"}
         answer = session.post(
             url, fields, headers, client.client_auth(client.token_endpoint_auth_method)
         )
         return _object_of(answer.response)
 
-    def client(self, repeatable: bool = False, **changes: Any) -> Any:
+    def client(self, **changes: Any) -> Any:
         """Returns authlib's client, whose requests go through ours."""
         settings = self._settings
         secret = None if settings.client_secret is None else str(settings.client_secret)
@@ -225,11 +225,11 @@ class TokenEndpoint:
                     + ("a PEM private key" if default == "RS256" else "a text that is long enough")
                 )
             options["client_secret"] = key
-            client = OAuth2Client(_Session(self._http, repeatable), **options)
+            client = OAuth2Client(_Session(self._http), **options)
             signer = PrivateKeyJWT if method == "private_key_jwt" else ClientSecretJWT
             client.register_client_auth_method(signer(self._url, alg=algorithm))
             return client
-        return OAuth2Client(_Session(self._http, repeatable), **options)
+        return OAuth2Client(_Session(self._http), **options)
 
     def _extra(self) -> dict[str, Any]:
         resolved: dict[str, Any] = secrets.resolved(dict(self._settings.params))
@@ -252,9 +252,8 @@ class TokenEndpoint:
 class _Session:
     """What authlib takes for a session of requests."""
 
-    def __init__(self, http: HttpClient, repeatable: bool) -> None:
+    def __init__(self, http: HttpClient) -> None:
         self._http = http
-        self._repeatable = repeatable
 
     def post(
         self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
@@ -267,7 +266,8 @@ class _Session:
             url,
             headers={name: v for name, v in signed.items() if name.lower() != "content-length"},
             form=dict(parse_qsl(body, keep_blank_values=True)),
-            safe_to_repeat=True if self._repeatable else None,
+            # A token whose answer is lost is lost either way, a used refresh token as well.
+            safe_to_repeat=True,
         )
         return _Answer(self._http.send(request, raise_for_status=False))
 
@@ -280,7 +280,11 @@ class _Answer:
         self.status_code = response.status
 
     def json(self) -> Any:
-        return self.response.json()
+        answer = self.response.json()
+        # authlib fails where this is no number.
+        if isinstance(answer, dict) and seconds_of(answer.get("expires_in")) is None:
+            answer.pop("expires_in", None)
+        return answer
 
     def raise_for_status(self) -> None:
         if self.status_code >= 400:

@@ -101,6 +101,7 @@ def _sent(login: Mapping[str, Any], http: HttpClient) -> HttpResponse:
         headers=login.get("headers") or {},
         json=login.get("json"),
         form=login.get("form"),
+        safe_to_repeat=True,
     )
     return http.for_origin(url).send(request)
 

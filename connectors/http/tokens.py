@@ -7,21 +7,27 @@ renews and the others find the result.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from contextframe_beam.connectors import _keyring, secrets
-from contextframe_beam.connectors.http._private import locked, shared_file, write_private
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.logs import logger
+from contextframe_beam.connectors.shared_files import (
+    locked,
+    locked_itself,
+    shared_file,
+    write_private,
+)
 from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
 
 # A token is renewed a little before it expires, as long as that leaves most of its life.
@@ -55,7 +61,8 @@ class Token:
         """Makes a token of what a token endpoint answered.
 
         Args:
-            answer: `access_token`, and perhaps `refresh_token`, `expires_in` or `expires_at`.
+            answer: `access_token`, and perhaps `refresh_token`, `expires_in` or `expires_at`; some
+                servers say with 0 or less that it never expires.
             refresh: The refresh token that stays valid when the answer has none.
 
         Raises:
@@ -65,12 +72,14 @@ class Token:
         if not isinstance(access, str) or not access:
             given = ", ".join(answer) or "nothing"
             raise ConnectorError(f"the token endpoint gave no access_token (it gave {given})")
-        renew_at = _seconds(answer.get("renew_at"))
+        renew_at = seconds_of(answer.get("renew_at"))
         if renew_at is None:
             now = time.time()
-            lasts = _seconds(answer.get("expires_in"))
-            if lasts is None and (until := _seconds(answer.get("expires_at"))) is not None:
+            lasts = seconds_of(answer.get("expires_in"))
+            if lasts is None and (until := seconds_of(answer.get("expires_at"))) is not None:
                 lasts = until - now
+            elif lasts is not None and lasts <= 0:
+                lasts = None
             if lasts is not None:
                 renew_at = now + lasts - min(_EARLY_SECONDS, max(0.0, lasts) * _EARLY_SHARE)
         kept = answer.get("refresh_token") or refresh
@@ -107,11 +116,22 @@ class TokenStore:
 
     def __init__(self, reference: str | None, name: str) -> None:
         self.reference = None if reference is None else str.__str__(reference)
-        self._shared = shared_file("token", self.reference or "", name)
+        place = self.reference or ""
+        if place.startswith("file:"):
+            place = f"file:{os.path.abspath(_path_of(place))}"
+        self._shared = shared_file("token", place, name)
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Keeps other threads and processes of this user from renewing at the same time."""
-        return locked(self._shared.with_suffix(".lock"))
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other threads and processes from renewing at the same time.
+
+        Those that share the file behind the reference only, such as containers, are kept out too.
+        """
+        with contextlib.ExitStack() as held:
+            held.enter_context(locked(self._shared.with_suffix(".lock")))
+            if self.reference is not None and self.reference.startswith("file:"):
+                held.enter_context(locked_itself(_path_of(self.reference)))
+            yield
 
     def load(self) -> Token | None:
         """Returns the newest token there is.
@@ -147,13 +167,16 @@ class TokenStore:
             document["given"] = _digest(given)
         write_private(self._shared, json.dumps(document))
         rotated = token.refresh and (before is None or token.refresh != before.refresh)
-        if rotated and self.reference is not None:
-            self._store_back(token)
+        if rotated and self.reference is not None and self._stored_back(token):
+            # From now on any other token behind the reference was put there by hand.
+            document["given"] = _digest(token)
+            write_private(self._shared, json.dumps(document))
 
-    def _store_back(self, token: Token) -> None:
+    def _stored_back(self, token: Token) -> bool:
         assert self.reference is not None
         try:
             write_token(self.reference, token)
+            return True
         except (ConfigError, SecretError) as error:
             logger.warning(
                 "the refresh token behind %s was replaced by its server, but the new one cannot "
@@ -162,6 +185,7 @@ class TokenStore:
                 self.reference,
                 error,
             )
+        return False
 
 
 class TokenSource:
@@ -215,6 +239,9 @@ class TokenSource:
                     token = self._store.load()
                     if token is None or not token.fresh or token.access == used:
                         token, before = self._fetch(token), token
+                        if not token.fresh:
+                            # One that is given out when it has expired is good until it is refused.
+                            token = replace(token, renew_at=None)
                         self._store.save(token, before)
             except ConnectorError as error:
                 status = error.status if isinstance(error, HttpError) else 0
@@ -237,11 +264,11 @@ def read_token(reference: str) -> Token:
     Raises:
         SecretError: it cannot be read.
     """
-    kind, _, where = reference.partition(":")
+    kind = reference.partition(":")[0]
     if kind == "file":
         # Read past the cache of secrets, because other processes store new ones.
         try:
-            text = Path(os.path.expanduser(where)).read_text(encoding="utf-8").strip()
+            text = _path_of(reference).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8"
             raise SecretError(
@@ -277,14 +304,14 @@ def write_token(reference: str, token: Token) -> None:
         ConfigError: nothing can be stored behind this reference.
         SecretError: storing fails.
     """
-    kind, _, where = reference.partition(":")
+    kind = reference.partition(":")[0]
     text = json.dumps(token.document())
     if kind == "keyring":
         _keyring.write(reference, text)
         return
     if kind != "file":
         raise ConfigError(f"nothing can be stored behind {reference}")
-    path = Path(os.path.expanduser(where))
+    path = _path_of(reference)
     try:
         if path.exists() and token.refresh:
             before = path.read_text(encoding="utf-8").strip()
@@ -296,15 +323,21 @@ def write_token(reference: str, token: Token) -> None:
         raise SecretError(f"cannot store the token in {reference} ({error.strerror})") from error
 
 
+def _path_of(reference: str) -> Path:
+    return Path(os.path.expanduser(reference.partition(":")[2]))
+
+
 def _digest(token: Token) -> str:
     text = token.refresh or token.access
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _seconds(value: Any) -> float | None:
+def seconds_of(value: Any) -> float | None:
+    """Returns a number of seconds, also when it is text; None for anything else."""
     if isinstance(value, bool) or value is None:
         return None
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None

@@ -1,6 +1,6 @@
-"""What the processes of a run share on one machine: files that only their owner can read.
+"""What all runs of a user share on one machine: files that only their owner can read.
 
-Budgets and renewed tokens live here while a run lasts. Everything is made anew when it is missing.
+Budgets and renewed tokens live here. Everything is made anew when it is missing.
 """
 
 from __future__ import annotations
@@ -31,14 +31,19 @@ def shared_file(kind: str, *parts: str) -> Path:
     return shared_directory() / f"{kind}-{digest[:24]}"
 
 
+def shared_path() -> str:
+    """Returns where the directory is that processes of this user share, made or not."""
+    named = os.environ.get(DIRECTORY_VARIABLE)
+    return named or os.path.join(tempfile.gettempdir(), f"contextframe-beam-{os.getuid()}")
+
+
 def shared_directory() -> Path:
     """Returns the directory that processes of this user share, made if it is missing.
 
     Raises:
         ConfigError: the directory belongs to somebody else.
     """
-    named = os.environ.get(DIRECTORY_VARIABLE)
-    path = Path(named or Path(tempfile.gettempdir()) / f"contextframe-beam-{os.getuid()}")
+    path = Path(shared_path())
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
@@ -60,6 +65,28 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def locked_itself(path: Path) -> Iterator[None]:
+    """Keeps others out that lock the same file, also where they share no other folder with us.
+
+    The file may be replaced meanwhile: whoever waited for the old one waits for the new one then.
+    A file that is not there, or that cannot be locked, keeps nobody out.
+    """
+    handle = None
+    with contextlib.suppress(OSError):
+        while handle is None:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if not os.path.samestat(os.fstat(handle), os.stat(path)):
+                os.close(handle)
+                handle = None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def write_private(path: Path, text: str) -> None:
