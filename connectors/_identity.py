@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.state import NARROWING
 
 #: Arguments that change how a source is read but not which documents it has.
 TUNING = frozenset(
@@ -155,6 +156,11 @@ def essential(values: Mapping[str, Any], known: Arguments) -> dict[str, Any]:
             continue
         kept[name] = value
     return kept
+
+
+def without_narrowing(sync_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments to read with, without those that only choose less of a source."""
+    return {name: value for name, value in sync_kwargs.items() if name not in NARROWING}
 
 
 def jsonable(value: Any) -> Any:

@@ -16,7 +16,9 @@ from contextframe_beam.connectors._identity import GIVEN_BY_RUN, Arguments, argu
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.page import Page, Partition
+from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConnectorError
+from contextframe_beam.state import NARROWING
 
 #: The arguments by which a connector is told a range of time.
 ENDS = {"since", "until"}
@@ -105,6 +107,12 @@ class Way(ABC):
         self.kwargs = kwargs
         self.resume = resume
         self.at_once = self.ahead = 1
+        #: The arguments that choose less of the source.
+        self.chosen = {
+            name: kwargs[name]
+            for name in sorted(NARROWING & set(kwargs))
+            if kwargs[name] is not None
+        }
         #: After `plan`: what takes the place of all states, where the plan itself knows that.
         self.reached: dict[str, Any] | None = None
 
@@ -123,6 +131,9 @@ class Way(ABC):
         """Why what is read is not the whole source; empty where it is."""
         if self.resume.is_bounded:
             return f"only what is of {self.resume.bounds} was read"
+        if self.chosen:
+            shown = ", ".join(f"{name}={redact(repr(one))}" for name, one in self.chosen.items())
+            return f"only what {shown} chooses was read"
         return self._left_out()
 
     def _left_out(self) -> str:
@@ -131,9 +142,14 @@ class Way(ABC):
     def moves_state(self, part: Part) -> bool:
         """Tells whether the state of a part holds for its partition.
 
-        A range of time says nothing about what lies before it.
+        A range of time says nothing about what lies before it, and neither does a choice.
         """
-        return not self.resume.is_bounded
+        return not self.resume.is_bounded and not self.cuts
+
+    @property
+    def cuts(self) -> bool:
+        """Whether arguments choose less of the source, also within a partition."""
+        return not set(self.chosen) <= set(getattr(self.connector, "_by_partition", ()))
 
     @abstractmethod
     def plan(self) -> Iterator[Part]:

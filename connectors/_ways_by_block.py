@@ -56,6 +56,8 @@ class PagesWay(_PlannedWay):
 
     def moves_state(self, part: Part) -> bool:
         bounds, params = self.resume.bounds, part.partition.params
+        if self.cuts:
+            return False
         if not bounds.given:
             return True
         if bounds.reaches_ahead or not isinstance(params, Mapping) or RESUMES_AT not in params:

@@ -76,6 +76,8 @@ class ChangesWay(StreamWay):
 
     def moves_state(self, part: Part) -> bool:
         bounds, reached = self.resume.bounds, self._reached(self.resume.states)
+        if self.cuts:
+            return False
         if not bounds.given:
             return True
         if bounds.reaches_ahead or reached is None:

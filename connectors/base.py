@@ -260,7 +260,9 @@ class BaseConnector(metaclass=_ConnectorMeta):
         instead. The same source has the same identity in every process, on every machine.
 
         Args:
-            sync_kwargs: The arguments of `sync_documents` that it is read with.
+            sync_kwargs: The arguments of `sync_documents` that it is read with. Those that only
+                choose less of it (`only`, `limit`, `max_items`, `since` and the like) count for
+                nothing: whatever is chosen, it is the same source.
         """
         cls = type(self)
         arguments = _identity.named_arguments(cls, *self._arguments)
@@ -272,7 +274,8 @@ class BaseConnector(metaclass=_ConnectorMeta):
             "connector": _identity.class_path(cls),
             "arguments": _identity.jsonable(arguments),
         }
-        sync = _identity.essential(sync_kwargs or {}, _identity.reading_arguments(cls))
+        reading = _identity.without_narrowing(sync_kwargs or {})
+        sync = _identity.essential(reading, _identity.reading_arguments(cls))
         if sync:
             identity["sync"] = _identity.jsonable(sync)
         return identity

@@ -241,6 +241,9 @@ class PaginatedConnector(BaseConnector):
     # the states then as well.
     _tells_where_it_resumes: ClassVar[bool] = False
 
+    # Those of its arguments to read with that choose less and leave the states of partitions right.
+    _by_partition: ClassVar[tuple[str, ...]] = ()
+
     if TYPE_CHECKING:
         # So typed, a subclass may take the arguments of sync_documents here.
         def partitions(self, *args: Any, **kwargs: Any) -> Iterable[Partition | str]:

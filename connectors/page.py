@@ -51,11 +51,14 @@ class SourceInfo:
         source_id: 16 hexadecimal characters, the same for the same source on every machine.
         name: The connector's name, for people.
         identity: What `source_id` was made of, as a JSON object without secrets.
+        by_partition: The arguments to read with that choose less of it and leave the states of its
+            partitions right, because they choose among partitions or what they cut has no state.
     """
 
     source_id: str
     name: str
     identity: dict[str, Any] = field(default_factory=dict)
+    by_partition: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

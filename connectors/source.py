@@ -111,7 +111,10 @@ class Source:
         _require_ends(connector, way.ends(connector), bounds)
         self.connector = connector
         self.info = info or SourceInfo(
-            connector.source_id(kwargs), connector.name, connector.source_identity(kwargs)
+            connector.source_id(kwargs),
+            connector.name,
+            connector.source_identity(kwargs),
+            tuple(getattr(connector, "_by_partition", ())),
         )
         self._way = way(connector, kwargs, Resume(full_sync, resume_from or {}, bounds))
         self._is_bounded = bool(bounds.given)
@@ -127,7 +130,7 @@ class Source:
     @property
     def reached(self) -> dict[str, Any] | None:
         """After `parts` were made: the states that hold when all of them are read, where known."""
-        return None if self._is_bounded else self._way.reached
+        return None if self._is_bounded or self._way.cuts else self._way.reached
 
     def plan(self, workers: int = 1, chosen: Chosen | None = None) -> Iterator[PlanChunk]:
         """Yields the plan in pieces, and at last its header.

@@ -50,6 +50,22 @@ OVERWRITTEN = "overwritten"
 #: Source id of what is written without a connector.
 NO_SOURCE = "records"
 
+#: Arguments of `sync_documents` that only choose less of a source: they are no part of its
+#: identity. In the release 0.1 they were, so that each choice had an id and a state of its own.
+NARROWING = frozenset(
+    {
+        "limit",
+        "max_documents",
+        "max_items",
+        "max_pages",
+        "max_records",
+        "max_results",
+        "only",
+        "since",
+        "until",
+    }
+)
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -233,6 +249,60 @@ class SourceState:
                 f"a state row of this dataset cannot be read ({error}); it was written by a newer "
                 "release or changed by hand"
             ) from error
+
+
+def parts_of(
+    states: Mapping[str, SourceState], source: str, identity: Mapping[str, Any]
+) -> list[SourceState]:
+    """Returns the states that earlier releases kept for choices of a source, the oldest first.
+
+    Args:
+        states: All states of a dataset, by source id.
+        source: The source's id.
+        identity: What that was made of.
+    """
+    found = [
+        state
+        for state in states.values()
+        if state.source != source
+        and NARROWING.intersection(state.identity.get("sync") or ())
+        and without_narrowing(state.identity) == identity
+    ]
+    return sorted(found, key=lambda state: max((run.version for run in state.runs), default=0))
+
+
+def without_narrowing(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an identity without the arguments that only choose less of a source."""
+    wider = dict(identity)
+    sync = {k: v for k, v in dict(wider.pop("sync", {})).items() if k not in NARROWING}
+    return {**wider, "sync": sync} if sync else wider
+
+
+def state_of(
+    states: Mapping[str, SourceState],
+    source: str,
+    identity: Mapping[str, Any],
+    by_partition: Iterable[str] = (),
+) -> SourceState | None:
+    """Returns the state of a source, with what its parts have reached and it has not.
+
+    Args:
+        states: All states of a dataset, by source id.
+        source: The source's id.
+        identity: What that was made of.
+        by_partition: The arguments of choices that leave the states of partitions right; what
+            parts that were chosen by others have reached is not known to be true of the source.
+    """
+    parts = parts_of(states, source, identity)
+    state = states.get(source)
+    if not parts:
+        return state
+    reached: dict[str, Any] = {}
+    for part in parts:
+        if NARROWING.intersection(part.identity["sync"]) <= set(by_partition):
+            reached.update(part.partitions)
+    state = state or SourceState(source, identity=identity)
+    return replace(state, partitions={**reached, **state.partitions})
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from contextframe_beam import journal
+from contextframe_beam.connectors._identity import jsonable
 from contextframe_beam.connectors._way import Part
 from contextframe_beam.connectors.bounds import Bounds, parsed_time, seconds_of, text_of
 from contextframe_beam.connectors.source import Chosen
@@ -27,7 +28,7 @@ from contextframe_beam.errors import (
     UnknownCommitError,
 )
 from contextframe_beam.marks import Marks
-from contextframe_beam.state import SourceState
+from contextframe_beam.state import NARROWING, SourceState
 from contextframe_beam.state_edit import MODE as BY_HAND
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms.brake import DELETES
@@ -125,7 +126,12 @@ class Progress:
 
     @classmethod
     def of(
-        cls, state: SourceState | None, bounds: Bounds, mode: str, full: bool
+        cls,
+        state: SourceState | None,
+        bounds: Bounds,
+        mode: str,
+        full: bool,
+        sync_kwargs: Mapping[str, Any],
     ) -> Progress | None:
         """Returns how far an unfinished backfill with these arguments is, if there is one.
 
@@ -133,7 +139,9 @@ class Progress:
         what it did may have changed again, and doing it again loses nothing.
         """
         record = dict(state.backfill) if state is not None else {}
-        if state is None or record.get("arguments") != arguments_of(bounds, mode, full):
+        if state is None or record.get("arguments") != arguments_of(
+            bounds, mode, full, sync_kwargs
+        ):
             return None
         if mode == "upsert" and not bounds.given:
             runs = [run.run_id for run in state.runs if run.mode != BY_HAND]
@@ -146,12 +154,18 @@ class Progress:
             return None
 
 
-def arguments_of(bounds: Bounds, mode: str, full: bool) -> str:
-    """Returns a digest of the arguments that make a backfill another one."""
+def arguments_of(bounds: Bounds, mode: str, full: bool, sync_kwargs: Mapping[str, Any]) -> str:
+    """Returns a digest of the arguments that make a backfill another one.
+
+    What chooses less of the source makes another source of nothing, but another backfill.
+    """
     given = bounds.given
     if bounds.is_open:
         del given["until"]
     asked = [given, str(bounds.slice or ""), mode, full]
+    chosen = {name: one for name, one in sync_kwargs.items() if name in NARROWING}
+    if any(one is not None for one in chosen.values()):
+        asked.append(jsonable(chosen))
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines._staging import RequireStaged, staged_options
 from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
 from contextframe_beam.state import SourceState, read_states
+from contextframe_beam.state import state_of as source_state
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
 from contextframe_beam.transforms._earlier import committed_receipt
 from contextframe_beam.transforms.enrich import Enricher
@@ -147,7 +148,12 @@ def state_of(
     dataset = open_dataset(to, storage_options)
     if dataset is None:
         return None
-    return read_states(dataset).get(connector.source_id(sync_kwargs))
+    return source_state(
+        read_states(dataset),
+        connector.source_id(sync_kwargs),
+        connector.source_identity(sync_kwargs),
+        getattr(connector, "_by_partition", ()),
+    )
 
 
 def partitions_of(state: SourceState | None) -> dict[str, Any]:

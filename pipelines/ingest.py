@@ -149,8 +149,9 @@ def _run_by_parts(
     bounds: Bounds,
 ) -> CommitReceipt:
     """Commits as the run goes on, from where one with the same arguments has ended."""
-    arguments = _backfill.arguments_of(bounds, ingestion.mode, ingestion.full)
-    progress = _backfill.Progress.of(known, bounds, ingestion.mode, ingestion.full)
+    asked = (bounds, ingestion.mode, ingestion.full, ingestion.sync_kwargs)
+    arguments = _backfill.arguments_of(*asked)
+    progress = _backfill.Progress.of(known, *asked)
     bounds = _backfill.bounds_of(progress, bounds)
     if progress is None:
         progress = _backfill.begun(run_id, arguments, bounds)
@@ -227,7 +228,7 @@ def unfinished_run(
         sync_kwargs: Arguments of the connector's `sync_documents`.
     """
     state = state_of(connector, to, sync_kwargs or {}, storage_options)
-    progress = _backfill.Progress.of(state, bounds or Bounds(), mode, full)
+    progress = _backfill.Progress.of(state, bounds or Bounds(), mode, full, sync_kwargs or {})
     return None if progress is None else progress.run_id
 
 

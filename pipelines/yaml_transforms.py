@@ -19,7 +19,7 @@ from contextframe_beam.connectors import read, registry
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.mapper import FieldMapper
-from contextframe_beam.connectors.page import Page
+from contextframe_beam.connectors.page import Page, SourceInfo
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConcurrentRunError, ConfigError
 from contextframe_beam.fragments import open_dataset
@@ -35,7 +35,7 @@ from contextframe_beam.pipelines._yaml_batches import (
     with_rows,
 )
 from contextframe_beam.pipelines.ingest import default_dead_letters, new_run_id
-from contextframe_beam.state import read_states
+from contextframe_beam.state import read_states, state_of
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
 from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES
 
@@ -102,14 +102,13 @@ class _Read(beam.PTransform[Any, Any]):
         error_handling: Mapping[str, Any] | None,
     ) -> None:
         super().__init__()
+        info = Source(connector, reading, bounds=bounds).info
         state = None
         if resume_from is not None:
-            state = _state_in(open_dataset(resume_from), connector.source_id(reading))
+            state = _state_in(open_dataset(resume_from), info)
         self._read = read.ReadFromConnector(connector, resume_from=state, bounds=bounds, **reading)
         resumed = (resume_from, state) if resume_from is not None and state else None
-        self._source = ReadSource(
-            Source(connector, reading, bounds=bounds).info, connector, resumed
-        )
+        self._source = ReadSource(info, connector, resumed)
         self._columns = columns
         self._type = _yaml_rows.row_type(_yaml_rows.ORIGIN, columns)
         self._errors = _error_output(error_handling)
@@ -251,7 +250,7 @@ class WriteToLance(beam.PTransform[Any, Any]):
                 )
             dataset, state = source.resumed
             met = open_dataset(dataset)
-            if dataset == self._uri and _state_in(met, source.info.source_id) != state:
+            if dataset == self._uri and _state_in(met, source.info) != state:
                 raise ConcurrentRunError(
                     f"another run of {source.info.name} was committed to {dataset} while this one "
                     "began; nothing was committed, run it again"
@@ -262,8 +261,10 @@ def _row_of_receipt(receipt: transforms.CommitReceipt) -> beam.Row:
     return beam.Row(**asdict(receipt))
 
 
-def _state_in(dataset: Any, source_id: str) -> dict[str, Any] | None:
-    state = None if dataset is None else read_states(dataset).get(source_id)
+def _state_in(dataset: Any, info: SourceInfo) -> dict[str, Any] | None:
+    if dataset is None:
+        return None
+    state = state_of(read_states(dataset), info.source_id, info.identity, info.by_partition)
     return dict(state.partitions) if state else None
 
 

@@ -284,15 +284,15 @@ def test_signatures_stay_visible_to_tools():
 def test_identity_is_class_and_arguments_without_secrets_defaults_and_tuning():
     identity = APIConnector(
         "https://me:pw@host/", api_key="k", timeout=99, region="eu", password="p"
-    ).source_identity({"endpoint": "/documents", "limit": 7})
+    ).source_identity({"endpoint": "/documents", "depth": 7, "limit": 2})
     assert identity == {
         "connector": f"{__name__}:APIConnector",
         "arguments": {"base_url": "https://me:***@host/", "region": "eu"},
-        "sync": {"limit": 7},
+        "sync": {"depth": 7},
     }
     assert APIConnector("u").source_id() == APIConnector(base_url="u", timeout=1).source_id()
     assert APIConnector("u").source_id() != APIConnector("v").source_id()
-    assert APIConnector("u").source_id({"limit": 4}) != APIConnector("u").source_id()
+    assert APIConnector("u").source_id({"depth": 4}) != APIConnector("u").source_id()
 
 
 def test_a_class_may_name_what_makes_its_identity():

@@ -295,7 +295,7 @@ class TestJob:
         assert kb.with_name("own.jsonl").exists()
 
     def test_arguments_of_the_reading_make_it_another_source(self, kb):
-        for sync_kwargs in ({}, {"only": "2"}):
+        for sync_kwargs in ({}, {"matching": "2"}):
             ingest(Filtered([*self.ITEMS]), str(kb), embed_dim=EMBED_DIM, sync_kwargs=sync_kwargs)
         assert len(FrameDataset.open(str(kb)).states()) == 2
         assert ids_in(kb) == ["1", "2"]
@@ -325,8 +325,12 @@ class TestJob:
 class Filtered(Changes):
     """Takes an argument to read with."""
 
-    def sync_documents(self, only: str = "") -> list[dict[str, Any]]:
-        return [{**item, "text": "x"} for item in self.items if not only or item["id"] == int(only)]
+    def sync_documents(self, matching: str = "") -> list[dict[str, Any]]:
+        return [
+            {**item, "text": "x"}
+            for item in self.items
+            if not matching or item["id"] == int(matching)
+        ]
 
 
 class Refusing:

@@ -7,7 +7,7 @@ run is in the dataset once whenever a call reports success.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 
@@ -40,7 +40,9 @@ from contextframe_beam.state import (
     RunSummary,
     SourceState,
     StateRows,
+    parts_of,
     read_state_rows,
+    state_of,
     state_rows,
 )
 from contextframe_beam.transaction import commit_overwrite, commit_update, with_retries
@@ -56,7 +58,7 @@ from contextframe_beam.transforms._earlier import (
     receipt_of_earlier,
     refuse_foreign_run,
 )
-from contextframe_beam.transforms._plan import Plan, Run
+from contextframe_beam.transforms._plan import Plan, Run, sources_of
 from contextframe_beam.transforms._refusals import (
     base_of,
     refuse_own_keys,
@@ -246,7 +248,7 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
     """Adds the run's rows, and removes what they replace and what is deleted."""
     run, unique = plan.run, plan.unique
     refuse_own_keys(plan, rows)
-    sources = [tally.info.source_id for tally in plan.tallies]
+    sources = sources_of(plan, rows.states)
     own = [rows.states[source].key for source in sources if source in rows.states]
     # The state row guards against the source's other runs. Runs of other sources may bring the
     # same new key, and a source's first run has no row yet: these meet at the anchor.
@@ -259,7 +261,7 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
         keys = KeySet(Numbers.concat([unique.keys, unique.deleted]))
         matched, places = find_rows(dataset, keys)
         succeeded = matched[places < len(unique.keys)]
-    unseen = _unseen(plan, dataset)
+    unseen = _unseen(plan, dataset, sources)
     own_rows = np.array(list(rows.addresses.values()), np.uint64)
     documents = np.setdiff1d(np.union1d(matched, unseen), own_rows)
     deleted = require_few_deletes(plan, dataset, np.setdiff1d(documents, succeeded), rows.states)
@@ -288,11 +290,10 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
     )
 
 
-def _unseen(plan: Plan, dataset: lance.LanceDataset) -> Addresses:
+def _unseen(plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
     """Returns the rows of a complete mirror's sources that it did not meet unchanged."""
     if plan.run.mode != "mirror" or plan.kept:
         return no_addresses()
-    sources = [tally.info.source_id for tally in plan.tallies]
     if plan.seen is None:
         return rows_of_sources(dataset, sources)
     return plan.seen.others(dataset, sources)
@@ -315,7 +316,11 @@ def _own_states(
     after = {}
     for tally in plan.tallies:
         info = tally.info
-        before = states.get(info.source_id) or SourceState(info.source_id)
+        about = (states, info.source_id, info.identity)
+        before = state_of(*about, info.by_partition) or SourceState(info.source_id)
+        for part in parts_of(*about):
+            # From here on, its state is in that of the source.
+            after[part.source] = part.forgotten()
         now = replace(before, name=info.name, identity=info.identity)
         state = now.after(summary, tally.partitions, is_complete=not tally.narrowed)
         if tally.plan.get("backfill"):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.fragments import Destination, WrittenFragment
 from contextframe_beam.schema import frame_schema
-from contextframe_beam.state import NO_SOURCE
+from contextframe_beam.state import NO_SOURCE, SourceState, parts_of
 from contextframe_beam.transforms._duplicates import Deduplicated
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._letter_files import LetterFile
@@ -117,6 +117,18 @@ class Plan:
     def tallies(self) -> list[SourceTally]:
         """What each source gave; at least one."""
         return tallies_of(self.written)
+
+
+def sources_of(plan: Plan, states: Mapping[str, SourceState]) -> list[str]:
+    """Returns the ids under which a dataset holds documents of a run's sources.
+
+    That are their own, and those that earlier releases gave to choices of them.
+    """
+    infos = [tally.info for tally in plan.tallies]
+    own = [info.source_id for info in infos]
+    return own + [
+        part.source for info in infos for part in parts_of(states, info.source_id, info.identity)
+    ]
 
 
 def tallies_of(written: Written) -> list[SourceTally]:

@@ -22,7 +22,7 @@ from contextframe_beam.history import rollback_after
 from contextframe_beam.keys import KeySet, NumberSet, numbers_of
 from contextframe_beam.removal import Addresses, scan_rows
 from contextframe_beam.schema import embed_dim_of
-from contextframe_beam.state import SourceState, StateRows, read_states
+from contextframe_beam.state import SourceState, StateRows, parts_of, read_states
 from contextframe_beam.transforms._overtaken import has_fewer_rows, replaced_by_others
 from contextframe_beam.transforms._plan import Plan, Run
 from contextframe_beam.transforms._written import SourceTally, Written
@@ -144,7 +144,9 @@ def require_few_deletes(
     counts = count_gone(dataset, [], at(gone))
     if earlier is not None:
         counts = _counts_since(run, earlier, dataset, gone, counts)
+    counts = _with_parts(plan, states, counts)
     names = {source: state.name for source, state in states.items()}
+    names.update((tally.info.source_id, tally.info.name) for tally in plan.tallies)
     losses = [
         Loss(names.get(source) or "unknown origin", stored, deleted)
         for source, (stored, deleted) in counts.items()
@@ -153,6 +155,20 @@ def require_few_deletes(
     run.deletes.check([*(_loss(plan, tally, counts) for tally in silent), *losses])
     deleted = {source: deleted for source, (_, deleted) in counts.items() if deleted}
     return Deleted(so_far.base, {**so_far.counts, **deleted})
+
+
+def _with_parts(
+    plan: Plan, states: Mapping[str, SourceState], counts: Mapping[str, tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
+    """Counts what is of choices of a source, which had ids of their own, as of the source."""
+    found = dict(counts)
+    for info in (tally.info for tally in plan.tallies):
+        for part in parts_of(states, info.source_id, info.identity):
+            stored, deleted = found.pop(part.source, (0, 0))
+            before = found.get(info.source_id, (0, 0))
+            if stored:
+                found[info.source_id] = (before[0] + stored, before[1] + deleted)
+    return found
 
 
 def _loss(plan: Plan, tally: SourceTally, counts: Mapping[str, tuple[int, int]]) -> Loss:

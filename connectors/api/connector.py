@@ -75,6 +75,7 @@ class APIConnector(PaginatedConnector):
     """
 
     _tells_where_it_resumes = True
+    _by_partition = ("max_items", "max_pages", "only")
 
     def __init__(
         self,
@@ -321,8 +322,8 @@ class APIConnector(PaginatedConnector):
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns what makes this source itself.
 
-        That is its name, or else `base_url` and what its resources ask for; and what of it is
-        read. Secrets and what only tunes the reading are left out.
+        That is its name, or else `base_url` and what its resources ask for; and the endpoint, if
+        one is read. Secrets, what only tunes the reading and what only chooses less are left out.
         """
         config = self._config
         arguments: dict[str, Any] = {"name": config.name}
@@ -332,11 +333,10 @@ class APIConnector(PaginatedConnector):
                 "params": _identity.jsonable(secrets.referenced(config.params)),
                 "resources": [_resource_identity(one) for one in config.resources],
             }
-        sync = {key: value for key, value in (sync_kwargs or {}).items() if value is not None}
+        reading = _identity.without_narrowing(sync_kwargs or {})
+        sync = {key: value for key, value in reading.items() if value is not None}
         if not config.resources:
             sync.setdefault("endpoint", _ENDPOINT)
-        if "only" in sync:
-            sync["only"] = sorted(sync["only"])
         identity = {
             "connector": _identity.class_path(type(self)),
             "arguments": {key: value for key, value in arguments.items() if value},
