@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from contextframe_beam.connectors.mapper import lookup
+from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.errors import ConnectorError
 
 #: The path of the whole answer.
@@ -34,6 +34,7 @@ RECORD_NAMES = (
     "content",
     "hits",
     "nodes",
+    "edges",
     "_embedded",
 )
 
@@ -54,8 +55,26 @@ _ENVELOPES = (
     "next",
     "data",
 )
+# What may name the columns of rows that are lists.
+_COLUMN_NAMES = (
+    "columns",
+    "column_names",
+    "columnNames",
+    "cols",
+    "fields",
+    "headers",
+    "header",
+    "meta",
+    "schema",
+    "names",
+)
+# Without what is not a letter, as `error_in` looks for them.
+_MESSAGE_NAMES = ("message", "msg", "errormessage", "errmsg", "errormsg", "detail", "reason")
+_CODE_NAMES = ("code", "errcode", "errorcode", "errno", "ret", "retcode", "statuscode", "status")
 _LARGEST_COUNT = 10**18
 _SHOWN_KEYS = 12
+_SHOWN_ERROR = 300
+_DEEPEST = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,8 @@ class Answer:
         links: The targets of its `Link` headers, by relation.
         url: Where it came from.
         status: Its HTTP status.
+        asked: The parameters that were sent, in the query, the body or a form.
+        place: The path of the records in it; empty where that is not known.
     """
 
     data: Any = None
@@ -75,6 +96,8 @@ class Answer:
     links: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
     status: int = 200
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    place: str = ""
 
     def header(self, name: str) -> str | None:
         """Returns a header, whatever the case of its name."""
@@ -124,18 +147,25 @@ def usual_place(
     return None
 
 
-def records_at(data: Any, path: str) -> list[Any]:
+def records_at(data: Any, path: str, *, is_known: bool = False) -> list[Any]:
     """Returns the records of an answer.
 
-    A list is the records, an object is the one record, null is none. A path that ends in `?` may
-    be missing: an answer without it has no records.
+    A list is the records, an object is the one record, null in their place is none. A path that
+    ends in `?` may be missing: an answer without it has no records.
+
+    Args:
+        data: The JSON of an answer.
+        path: Where the records are.
+        is_known: Whether that is certain, so that null on the way there is not an empty list.
 
     Raises:
         ConnectorError: the path is not there, or leads to text or a number.
     """
     optional = path.endswith("?")
     path = path.rstrip("?")
-    found = [data] if path == ROOT else list(_walk(data, path.split("."), "", optional))
+    found = (
+        [data] if path == ROOT else list(_walk(data, path.split("."), "", optional, not is_known))
+    )
     several = path != ROOT and "*" in path.split(".")
     records: list[Any] = []
     for value in found:
@@ -166,7 +196,7 @@ def guess_records(data: Any) -> tuple[str, list[Any]]:
     for name in RECORD_NAMES:
         value = data.get(name)
         if isinstance(value, list):
-            return name, value
+            return (name, value) if not _are_edges(name, value) else _nodes_of(name, value)
         if isinstance(value, Mapping):
             try:
                 inner, records = guess_records(value)
@@ -174,6 +204,11 @@ def guess_records(data: Any) -> tuple[str, list[Any]]:
                 continue
             if inner != ROOT:
                 return f"{name}.{inner}", records
+    connections = list(_connections(data, "", 0))
+    if len(connections) == 1:
+        path, connection = connections[0]
+        inner, records = guess_records(connection)
+        return f"{path}.{inner}", records
     lists = [str(name) for name, value in data.items() if _is_records(value)]
     if len(lists) == 1:
         return lists[0], data[lists[0]]
@@ -191,6 +226,57 @@ def guess_records(data: Any) -> tuple[str, list[Any]]:
         f"no list of records was found in the answer, which has {_keys(data)}; say with 'records' "
         f"where they are ('{ROOT}' when the answer itself is one record)"
     )
+
+
+def with_columns(data: Any, path: str, records: list[Any]) -> list[Any]:
+    """Returns rows that are lists as objects, where a list beside them names their columns.
+
+    Args:
+        data: The JSON of the answer.
+        path: Where the rows are in it.
+        records: The rows; what is no list stays as it is.
+    """
+    rows = [one for one in records if isinstance(one, list)]
+    if not rows or not isinstance(data, Mapping):
+        return records
+    beside = [data]
+    for step in path.split(".")[:-1]:
+        inner = beside[-1].get(step)
+        if not isinstance(inner, Mapping):
+            break
+        beside.append(inner)
+    for place in reversed(beside):
+        for key in _COLUMN_NAMES:
+            columns = _column_names(place.get(key))
+            if columns and all(len(row) == len(columns) for row in rows):
+                return [
+                    dict(zip(columns, one, strict=True)) if isinstance(one, list) else one
+                    for one in records
+                ]
+    return records
+
+
+def error_in(data: Any) -> str:
+    """Returns what an answer without records says went wrong, in its own words; "" if nothing.
+
+    Many APIs answer 200 to what they refuse: `{"ok": false, "error": "ratelimited"}`,
+    `{"code": 99991400, "msg": "too many requests", "data": null}`.
+    """
+    if not isinstance(data, Mapping):
+        return ""
+    values = {re.sub(r"[^a-z]", "", str(name).lower()): value for name, value in data.items()}
+    texts = [values[name] for name in _MESSAGE_NAMES if values.get(name)]
+    for name in ("error", "errors"):
+        error = values.get(name)
+        if error and error is not True and as_count(error) is None:
+            return _shown_error([error, *texts])
+    refused = any(as_flag(values.get(name)) is False for name in ("ok", "success", "succeeded"))
+    refused |= str(values.get("status")).lower() in ("error", "fail", "failed", "failure")
+    refused |= values.get("error") is True
+    codes = [as_count(values[name]) for name in _CODE_NAMES if name in values]
+    # 1 is an error to some APIs and success to others.
+    refused |= bool(texts) and any(code and code != 1 and code // 100 != 2 for code in codes)
+    return _shown_error([*(code for code in codes if code), *texts]) if refused else ""
 
 
 def as_count(value: Any) -> int | None:
@@ -220,7 +306,7 @@ def nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _walk(data: Any, steps: list[str], so_far: str, optional: bool) -> Iterator[Any]:
+def _walk(data: Any, steps: list[str], so_far: str, optional: bool, is_free: bool) -> Iterator[Any]:
     if not steps:
         yield data
         return
@@ -232,24 +318,70 @@ def _walk(data: Any, steps: list[str], so_far: str, optional: bool) -> Iterator[
             return
         if step == "*":
             for value in data.values():
-                yield from _walk(value, rest, here, optional)
+                yield from _walk(value, rest, here, optional, True)
             return
         if step in data:
-            yield from _walk(data[step], rest, here, optional)
+            yield from _walk(data[step], rest, here, optional, is_free)
             return
     elif isinstance(data, list):
         if step.isdecimal() and int(step) < len(data):
-            yield from _walk(data[int(step)], rest, here, optional)
+            yield from _walk(data[int(step)], rest, here, optional, is_free)
             return
         if not step.isdecimal():
             for value in data:
-                yield from _walk(value, rest if step == "*" else steps, here, optional)
+                yield from _walk(value, rest if step == "*" else steps, here, optional, True)
             return
-    elif data is None:
+    elif data is None and is_free:
         yield None
         return
     if not optional:
         raise _missing(here, step, data)
+
+
+def _are_edges(name: str, value: list[Any]) -> bool:
+    if not value:
+        return name == "edges"
+    return all(isinstance(one, Mapping) and "node" in one and len(one) <= 4 for one in value)
+
+
+def _nodes_of(path: str, edges: list[Any]) -> tuple[str, list[Any]]:
+    return f"{path}.*.node", [one["node"] for one in edges]
+
+
+def _connections(data: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields the outermost connections (Relay's lists of nodes or edges) in an answer."""
+    if not isinstance(data, Mapping) or depth > _DEEPEST:
+        return
+    for name, value in data.items():
+        here = f"{path}.{name}" if path else str(name)
+        if not isinstance(value, Mapping):
+            continue
+        if any(isinstance(value.get(one), list) for one in ("nodes", "edges")):
+            yield here, value
+        else:
+            yield from _connections(value, here, depth + 1)
+
+
+def _column_names(value: Any) -> list[str]:
+    """Returns the names in a list of columns; none where it is no such list."""
+    if isinstance(value, Mapping):
+        value = value.get("fields") or value.get("columns")
+    if not isinstance(value, list):
+        return []
+    names = [
+        next((one[key] for key in ("name", "id", "label", "field") if key in one), None)
+        if isinstance(one, Mapping)
+        else one
+        for one in value
+    ]
+    texts = [one for one in names if isinstance(one, str)]
+    return texts if len(set(texts)) == len(names) else []
+
+
+def _shown_error(parts: list[Any]) -> str:
+    texts = [as_text(one) for one in parts]
+    text = ", ".join(one for one in texts if one) or "it was refused"
+    return text if len(text) <= _SHOWN_ERROR else text[:_SHOWN_ERROR] + "..."
 
 
 def _missing(path: str, step: str, data: Any) -> ConnectorError:
@@ -266,7 +398,9 @@ def _missing(path: str, step: str, data: Any) -> ConnectorError:
 
 
 def _is_records(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+    if not isinstance(value, list) or not value or not isinstance(value[0], Mapping):
+        return False
+    return not ({"rel", "relation"} & set(value[0]) and {"href", "url", "uri"} & set(value[0]))
 
 
 def _keys(data: Mapping[Any, Any]) -> str:

@@ -56,6 +56,7 @@ class ResourceReport:
         samples: The first records.
         problem: Why it cannot be read; "" when it can.
         hint: What is odd about it.
+        partial: Why reading it may not give all; "" where nothing says so.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ResourceReport:
     samples: list[Sample] = field(default_factory=list)
     problem: str = ""
     hint: str = ""
+    partial: str = ""
 
 
 @dataclass(slots=True)
@@ -87,7 +89,8 @@ class CheckReport:
     def ok(self) -> bool:
         """Whether everything could be read and mapped."""
         return not self.problem and not any(
-            one.problem or any(sample.error for sample in one.samples) for one in self.resources
+            one.problem or one.partial or any(sample.error for sample in one.samples)
+            for one in self.resources
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -164,6 +167,7 @@ def _describe(
     report: ResourceReport, connector: APIConnector, partition: Partition, page: Page
 ) -> None:
     report.records = len(page.items)
+    report.partial = redact(page.partial)
     report.failed = len(page.failures)
     if page.next_cursor is not None:
         report.next_page = redact(repr(page.next_cursor))
@@ -205,6 +209,8 @@ def _lines(report: ResourceReport) -> list[str]:
     lines = [f"{report.name}: {report.records} records on the first page{pages}{more}"]
     if report.failed:
         lines.append(f"  {report.failed} records cannot be read")
+    if report.partial:
+        lines.append(f"  may be incomplete: {report.partial}")
     if report.hint:
         lines.append(f"  {report.hint}")
     for sample in report.samples:

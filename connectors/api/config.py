@@ -127,8 +127,8 @@ class RecordMapping(Section):
     """Which fields of a record become what of a document."""
 
     id: Paths | None = None
-    """Path(s) of what identifies a record, the first that is there; or a template such as
-    "{project}-{number}"."""
+    """The path of what identifies a record; several paths that do so together, as [owner, number],
+    of which a record may lack all but one; or a template such as "{project}-{number}"."""
     prefix: str | None = None
     """Put before the id to make a unique_id; "<name>:<resource>#" when not given."""
     title: Paths | None = None

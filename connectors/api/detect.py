@@ -8,16 +8,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from contextframe_beam.connectors.api.answer import Answer, as_count, as_flag, usual_place
-from contextframe_beam.connectors.api.numbered import (
-    PAGES_HEADERS,
-    PAGES_NAMES,
-    TOTAL_HEADERS,
-    TOTAL_NAMES,
-    Offset,
-    PageNumber,
-    Range,
-)
+from contextframe_beam.connectors.api.evidence import HAS_MORE_NAMES, next_address, undecided
+from contextframe_beam.connectors.api.numbered import Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import (
+    Continuation,
     CursorInBody,
     CursorInHeader,
     GraphQL,
@@ -27,6 +21,7 @@ from contextframe_beam.connectors.api.paginate import (
     SinglePage,
     has_more,
 )
+from contextframe_beam.connectors.api.totals import named_total, pages_of, total_of
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.errors import ConnectorError
 
@@ -40,6 +35,10 @@ _LINK_NAMES = (
     "next_page_url",
     "nextPageUrl",
     "next_page_link",
+    "next_uri",
+    "nextUri",
+    "next_href",
+    "nextHref",
     "next_page",
     "nextPage",
 )
@@ -58,7 +57,10 @@ _CURSOR_PARAMS = {
     "continuation_token": "continuation_token",
     "continuationToken": "continuationToken",
     "cursor": "cursor",
+    "offset": "offset",
 }
+# Objects of several values that go into the next request.
+_CONTINUATION_NAMES = ("continue", "continuation", "query-continue", "next_params", "nextParams")
 _PAGE_PARAMS = {
     "page": "page",
     "current_page": "page",
@@ -106,6 +108,14 @@ class Detect(Paginator):
     def ends_at(self, token: Found | None, status: int) -> bool:
         return token is not None and token.paginator.ends_at(token.token, status)
 
+    def doubt(self, token: Found | None, answer: Answer, items: Sequence[Any]) -> str:
+        if token is not None:
+            return token.paginator.doubt(token.token, answer, items)
+        why = undecided(answer, items) if isinstance(detect(answer, items), SinglePage) else ""
+        return why and (
+            f"{why}; say how it goes on under paginator, or paginator: single if one page is all"
+        )
+
 
 def detect(answer: Answer, items: Sequence[Any]) -> Paginator:
     """Returns how an API pages.
@@ -117,7 +127,16 @@ def detect(answer: Answer, items: Sequence[Any]) -> Paginator:
     Raises:
         ConnectorError: there are more records than these, but nothing says how to ask for them.
     """
-    for find in (_by_link, _by_range, _by_number, _by_offset, _by_cursor, _by_next_page):
+    for find in (
+        _by_link,
+        _by_range,
+        _by_number,
+        _by_offset,
+        _by_continuation,
+        _by_cursor,
+        _by_next_page,
+        _by_any_address,
+    ):
         found = find(answer, items)
         if found is not None:
             return found
@@ -126,12 +145,9 @@ def detect(answer: Answer, items: Sequence[Any]) -> Paginator:
         raise _unclear(f"the answer names a next page at {named[0]!r}")
     if has_more(answer, None):
         raise _unclear("the answer says that there is more")
-    stated = usual_place(answer.data, TOTAL_NAMES, as_count)
-    counts = {} if stated is None else {stated[0]: stated[1]}
-    counts |= {name: as_count(answer.header(name)) or 0 for name in TOTAL_HEADERS}
-    for name, total in counts.items():
-        if total > len(items) > 0:
-            raise _unclear(f"{name!r} is {total}, and this page has {len(items)} records")
+    total = named_total(answer)
+    if total is not None and total[1] > len(items) > 0:
+        raise _unclear(f"{total[0]!r} is {total[1]}, and this page has {len(items)} records")
     return SinglePage()
 
 
@@ -202,8 +218,7 @@ def _by_range(answer: Answer, items: Sequence[Any]) -> Paginator | None:
 
 def _by_number(answer: Answer, items: Sequence[Any]) -> Paginator | None:
     page = usual_place(answer.data, tuple(_PAGE_PARAMS), as_count)
-    total = usual_place(answer.data, (*PAGES_NAMES, *TOTAL_NAMES), as_count)
-    counted = total is not None or any(map(answer.header, (*PAGES_HEADERS, *TOTAL_HEADERS)))
+    counted = total_of(answer) is not None or pages_of(answer) is not None
     if page is None or page[1] > 1 or not (counted or has_more(answer, None) is not None):
         return None
     return PageNumber(param=_PAGE_PARAMS[page[0].rpartition(".")[2]], first=page[1])
@@ -226,6 +241,24 @@ def _by_offset(answer: Answer, items: Sequence[Any]) -> Paginator | None:
     )
 
 
+def _by_continuation(answer: Answer, items: Sequence[Any]) -> Paginator | None:
+    found = usual_place(answer.data, _CONTINUATION_NAMES, _as_values)
+    return None if found is None else Continuation(found[0])
+
+
+def _as_values(value: Any) -> Any:
+    if not isinstance(value, Mapping) or not value:
+        return None
+    return value if all(isinstance(one, str | int | float) for one in value.values()) else None
+
+
+def _by_any_address(answer: Answer, items: Sequence[Any]) -> Paginator | None:
+    found = next_address(answer)
+    if found is None:
+        return None
+    return LinkInBody(found.path) if found.path else LinkHeader(header=found.name)
+
+
 def _by_cursor(answer: Answer, items: Sequence[Any]) -> Paginator | None:
     info = _page_info(answer.data, "", 0)
     if info is not None:
@@ -236,7 +269,12 @@ def _by_cursor(answer: Answer, items: Sequence[Any]) -> Paginator | None:
         if header is None:
             return None
         return CursorInHeader(header, param="page" if header == "X-Next-Page" else "cursor")
-    return CursorInBody(found[0], param=_CURSOR_PARAMS[found[0].rpartition(".")[2]])
+    name = found[0].rpartition(".")[2]
+    # A number called so is where this page begins.
+    if name == "offset" and as_count(found[1]) is not None:
+        return None
+    flag = usual_place(answer.data, HAS_MORE_NAMES, as_flag)
+    return CursorInBody(found[0], param=_CURSOR_PARAMS[name], has_more=flag and flag[0])
 
 
 def _as_cursor(value: Any) -> Any:

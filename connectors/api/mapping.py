@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contextframe_beam.connectors.api.config import RecordMapping
+from contextframe_beam.connectors.api.place import quoted
 from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
 from contextframe_beam.record import FrameRecord
 
@@ -17,6 +18,7 @@ PARENT = "_parent"
 UNIQUE_ID = "_unique_id"
 
 _TEMPLATE = re.compile(r"\{([^{}]+)\}")
+_ABSENT: Any = object()
 _TARGET_NAMES = ("id", "_id", "uuid", "name")
 
 
@@ -44,7 +46,11 @@ class ResourceMapper:
             for one in (targets if isinstance(targets, list) else [])
         ]
         # The unique_id has the resource's prefix, and may be a template, so it is made here.
-        self._id = FieldMapper().id if mapping.id is None else _paths(mapping.id)
+        self._id = mapping.id if isinstance(mapping.id, str) else FieldMapper().id
+        together = mapping.id if isinstance(mapping.id, list) else []
+        self._together = together if len(together) > 1 else []
+        if len(together) == 1:
+            self._id = together[0]
         own: dict[str, Any] = {
             name: _paths(value)
             for name in ("title", "timestamp")
@@ -88,7 +94,15 @@ class ResourceMapper:
 
     def unique_id(self, item: Mapping[str, Any]) -> str | None:
         """Returns the unique_id of an item; None when it has no id, or only a part of one."""
-        if self._template is None:
+        if self._together:
+            found = [lookup(item, path, _ABSENT) for path in self._together]
+            parts = [as_text(value) for value in found if value is not _ABSENT]
+            if len(parts) == 1:
+                text = parts[0]
+            else:
+                # Quoted, so that ["a/b", "c"] and ["a", "b/c"] are two.
+                text = "/".join(map(quoted, parts)) if all(parts) else ""
+        elif self._template is None:
             text = as_text(first(item, self._id))
         else:
             parts = [

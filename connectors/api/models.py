@@ -29,6 +29,7 @@ from contextframe_beam.connectors.api import place
 from contextframe_beam.connectors.api.detect import Detect
 from contextframe_beam.connectors.api.numbered import Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import (
+    Continuation,
     CursorInBody,
     CursorInHeader,
     GraphQL,
@@ -48,6 +49,7 @@ PAGINATORS: dict[str, type[Paginator]] = {
     "offset": Offset,
     "cursor": CursorInBody,
     "header_cursor": CursorInHeader,
+    "continuation": Continuation,
     "link": LinkInBody,
     "link_header": LinkHeader,
     "last_id": LastId,

@@ -12,40 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from contextframe_beam.connectors.api.answer import Answer, as_count, usual_place, value_at
+from contextframe_beam.connectors.api.answer import Answer, as_count
 from contextframe_beam.connectors.api.paginate import Paginator, has_more
 from contextframe_beam.connectors.api.place import Place
+from contextframe_beam.connectors.api.totals import (
+    Stated,
+    in_content_range,
+    pages_of,
+    stated_by,
+    total_of,
+)
 from contextframe_beam.connectors.http.request import HttpRequest
-
-#: How answers usually tell the number of items, and that of pages.
-TOTAL_NAMES = (
-    "total",
-    "total_count",
-    "totalCount",
-    "total_items",
-    "totalItems",
-    "total_results",
-    "totalResults",
-    "total_records",
-    "totalRecords",
-    "totalElements",
-    "total_elements",
-    "num_found",
-    "@odata.count",
-    "count",
-)
-PAGES_NAMES = (
-    "total_pages",
-    "totalPages",
-    "page_count",
-    "pageCount",
-    "num_pages",
-    "pages",
-    "last_page",
-    "lastPage",
-)
-TOTAL_HEADERS = ("X-Total-Count", "X-Total", "X-WP-Total", "Total-Count")
-PAGES_HEADERS = ("X-Total-Pages", "X-WP-TotalPages", "X-Page-Count")
 
 _NOT_THERE = (404, 416)
 # How APIs refuse what lies behind the end. Behind a total they mean no more than that.
@@ -122,6 +99,13 @@ class _Counted(Numbered):
     @abstractmethod
     def _following(self, token: At, items: Sequence[Any], size: int | None, past: bool) -> At:
         """Returns the token after a page."""
+
+    def stated(self, answer: Answer, items: Sequence[Any]) -> Stated | None:
+        return stated_by(self._total(answer), self._pages(answer), items)
+
+    def _pages(self, answer: Answer) -> int | None:
+        """Returns how many pages there are."""
+        return None
 
     def next(self, token: At, answer: Answer, items: Sequence[Any]) -> At | None:
         settings = self._settings
@@ -223,12 +207,12 @@ class PageNumber(_Counted):
             last = as_count(query.get(Place.of(self.param).name))
             if last is not None:
                 return last - self.first + 1
-        return _count(answer, self.pages, PAGES_NAMES, PAGES_HEADERS)
+        return pages_of(answer, self.pages)
 
     def _total(self, answer: Answer) -> int | None:
         if self.pages is not None and self.total is None:
             return None
-        return _count(answer, self.total, TOTAL_NAMES, TOTAL_HEADERS)
+        return total_of(answer, self.total)
 
     def _reached(self, token: At, answer: Answer, items: Sequence[Any]) -> bool | None:
         index = token.position - self.first
@@ -302,7 +286,7 @@ class Offset(_ByOffset):
         return request
 
     def _total(self, answer: Answer) -> int | None:
-        return _count(answer, self.total, TOTAL_NAMES, TOTAL_HEADERS)
+        return total_of(answer, self.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,23 +318,9 @@ class Range(_ByOffset):
         return status == 416 or _Counted.ends_at(self, token, status)
 
     def _total(self, answer: Answer) -> int | None:
-        return as_count((answer.header("Content-Range") or "").rpartition("/")[2])
+        return in_content_range(answer)
 
 
 def _is_reached(total: int | None, seen: int) -> bool | None:
     # What is below the number of records that were seen is not the total.
     return None if total is None or total < seen else total == seen
-
-
-def _count(
-    answer: Answer, path: str | None, names: tuple[str, ...], headers: tuple[str, ...]
-) -> int | None:
-    if path is not None:
-        if path.startswith("header:"):
-            return as_count(answer.header(path.removeprefix("header:")))
-        return as_count(value_at(answer.data, path))
-    found = usual_place(answer.data, names, as_count)
-    if found is not None:
-        return int(found[1])
-    counts = (as_count(answer.header(name)) for name in headers)
-    return next((count for count in counts if count is not None), None)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from contextframe_beam.connectors.api.answer import Answer
+from contextframe_beam.connectors.api.answer import ROOT, Answer
 from contextframe_beam.connectors.api.detect import Detect, Found, detect
+from contextframe_beam.connectors.api.evidence import cut_short
 from contextframe_beam.connectors.api.graphql import FailedNode
 from contextframe_beam.connectors.api.incremental import newest_of
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
+from contextframe_beam.connectors.api.totals import RECORDS, Stated
 from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
 from contextframe_beam.connectors.bounds import RESUMES_AT, parsed_time
 from contextframe_beam.connectors.cursors import clamped_cursor, time_of
@@ -39,13 +42,17 @@ _PAGES_REMEMBERED = 100_000
 _PROBES_REMEMBERED = 80
 _PROBE_RECORDS = 500
 _SHOWN_TOKEN = 200
+# A page of the same records with the same ids comes so often before it is taken for a loop.
+_MOST_REPETITIONS = 3
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Seen:
     """What this process saw of the numbered pages of one partition in one run."""
 
-    digests: dict[int, int] = field(default_factory=dict)
+    digests: dict[int, set[int]] = field(default_factory=dict)
     empty: set[int] = field(default_factory=set)
     end: int | None = None
 
@@ -127,8 +134,11 @@ class PageReader:
             pages = min(pages, -(-params["max_items"] // size))
         if pages < counted:
             params["cut"] = True
-        pages = self._believed(pages, size, endpoint, params, paginator)
+        pages = self._believed(pages, size, endpoint, params, paginator, _learned(answer))
         params.update(pages=pages, size=size, first=digest(records) if records else None)
+        params["place"] = _learned(answer)
+        stated = paginator.stated(answer, records)
+        params["stated"] = None if stated is None else [stated.number, stated.unit]
         if endpoint.incremental is not None:
             field = endpoint.incremental.field
             params["newest"] = newest_of(records, field, params, _known(params))
@@ -141,6 +151,7 @@ class PageReader:
         endpoint: Endpoint,
         params: Mapping[str, Any],
         paginator: Numbered,
+        place: str,
     ) -> int:
         """Returns how many of so many pages there are, roughly, if the total is far too large.
 
@@ -152,7 +163,7 @@ class PageReader:
         while empty - full > _MANY_PAGES:
             token = paginator.page_at(probe, size)
             try:
-                _, records = self._ask(endpoint, params, paginator, token)
+                _, records = self._ask(endpoint, params, paginator, token, place)
             except HttpError as error:
                 if not paginator.ends_at(token, error.status):
                     raise
@@ -198,7 +209,8 @@ class PageReader:
         token = paginator.page_at(index, params["size"])
         position = _position(paginator, token)
         walk = Walk(pages=index + 1, items=index * (params["size"] or 0))
-        walk.newest = params.get("newest")
+        walk.newest, walk.place = params.get("newest"), params.get("place") or ""
+        walk.stated = Stated(*params["stated"]) if params.get("stated") else None
         is_last = index == params["pages"] - 1
         seen = self._seen_of(partition)
         records: list[Any] = []
@@ -207,8 +219,9 @@ class PageReader:
             records, following = self._filled(partition, endpoint, paginator, token, walk)
             if records:
                 content = digest(records)
-                self._refuse_repetition(params, seen, index, content, position)
+                self._tell_repetition(endpoint, walk, seen, index, content, records, position)
                 walk.seen.update((content, params.get("first") or content))
+                walk.filled = index + 1
             else:
                 with self._lock:
                     seen.found_empty(index)
@@ -229,13 +242,17 @@ class PageReader:
         records: list[Any] = []
         while True:
             try:
-                answer, found = self._first_or_asked(partition, endpoint, paginator, token)
+                answer, found = self._first_or_asked(
+                    partition, endpoint, paginator, token, walk.place
+                )
             except HttpError as error:
                 if not paginator.ends_at(token, error.status):
                     raise
                 return records, None
             records += found
-            walk.partial = endpoint.unread(answer, token) or walk.partial
+            walk.compare(paginator.stated(answer, found))
+            walk.doubt(endpoint.unread(answer, token))
+            walk.doubt(cut_short(answer))
             rest = paginator.missing(token, answer, found)
             if rest is None:
                 return records, paginator.next(token, answer, found)
@@ -250,7 +267,9 @@ class PageReader:
             paginator = paginator_of(params["paginator"]) or paginator
         position = _position(paginator, token)
         try:
-            answer, records = self._first_or_asked(partition, endpoint, paginator, token)
+            answer, records = self._first_or_asked(
+                partition, endpoint, paginator, token, walk.place
+            )
         except HttpError as error:
             page = Page([], position=position)
             if paginator.ends_at(token, error.status):
@@ -260,21 +279,34 @@ class PageReader:
             else:
                 raise
             return page
+        walk.place = walk.place or _learned(answer)
         if not walk.is_new(records):
-            if not _is_past(token):
+            if _is_past(token) and not walk.is_one_page:
+                # Behind the end some APIs repeat their last page.
+                page = Page([], position=position)
+                self._go_on(page, params, endpoint, None, walk)
+                return page
+            if not walk.may_repeat(len(records)):
                 raise repeated(position)
-            # Behind the end some APIs repeat their last page.
-            page = Page([], position=position)
-            self._go_on(page, params, endpoint, None, walk)
-            return page
+            if endpoint.identifies(records):
+                walk.doubt(f"{position} has the records of one before it")
         following = paginator.next(token, answer, records)
-        walk.partial = endpoint.unread(answer, following or token) or walk.partial
+        walk.compare(paginator.stated(answer, records))
+        walk.doubt(endpoint.unread(answer, following or token))
+        walk.doubt(cut_short(answer))
+        if following is None:
+            walk.doubt(paginator.doubt(token, answer, records))
         page = self._page(partition, endpoint, records, position, walk)
         self._go_on(page, params, endpoint, following, walk)
         return page
 
     def _first_or_asked(
-        self, partition: Partition, endpoint: Endpoint, paginator: Paginator, token: Any
+        self,
+        partition: Partition,
+        endpoint: Endpoint,
+        paginator: Paginator,
+        token: Any,
+        place: str,
     ) -> tuple[Answer, list[Any]]:
         """Returns what `count` was answered, the first time that it is wanted, or asks."""
         if _is_first(paginator, token):
@@ -282,14 +314,20 @@ class PageReader:
                 probed = self._probes.pop(_key(partition), None)
             if probed is not None:
                 return probed
-        return self._ask(endpoint, partition.params, paginator, token)
+        return self._ask(endpoint, partition.params, paginator, token, place)
 
     def _ask(
-        self, endpoint: Endpoint, params: Mapping[str, Any], paginator: Paginator, token: Any
+        self,
+        endpoint: Endpoint,
+        params: Mapping[str, Any],
+        paginator: Paginator,
+        token: Any,
+        place: str = "",
     ) -> tuple[Answer, list[Any]]:
         request = endpoint.for_origin(paginator.apply(endpoint.request(params), token))
         answer = endpoint.answer(self._send(request))
-        return answer, endpoint.records(answer)
+        found, records = endpoint.records(answer, place)
+        return replace(answer, place=found), records
 
     def _page(
         self,
@@ -308,7 +346,9 @@ class PageReader:
         walk.items += len(records)
         if endpoint.incremental is not None:
             walk.newest = newest_of(records, endpoint.incremental.field, params, walk.newest)
-        page = Page(records, position=position, partial=walk.partial)
+        name = endpoint.resource.name
+        page = Page(records, position=position, partial=walk.partial and f"{name}: {walk.partial}")
+        walk.partial = ""
         if records and set(map(type, records)) != {dict}:
             page.items = [one for one in records if isinstance(one, dict)]
             page.failures = [
@@ -341,7 +381,10 @@ class PageReader:
                 page.next_cursor = Step(following, walk)
                 return
             walk.cut = True
-        if walk.cut or params.get("cut"):
+        is_cut = walk.cut or params.get("cut")
+        if not is_cut and walk.stated is not None and walk.stated.unit == RECORDS:
+            _tell_of_total(walk, walk.stated, params.get("resource") or params.get("endpoint", ""))
+        if is_cut:
             page.narrowed = f"max_pages or max_items cut {params.get('resource', 'it')} short"
             return
         if endpoint.incremental is None or params.get("stateless"):
@@ -366,15 +409,30 @@ class PageReader:
             item = {"resource": resource.name, "parent": partition.params.get("parent")}
             page.failures = [_letter(error, item, partition, page.position)]
 
-    def _refuse_repetition(
-        self, params: Mapping[str, Any], seen: _Seen, index: int, content: int, position: str
+    def _tell_repetition(
+        self,
+        endpoint: Endpoint,
+        walk: Walk,
+        seen: _Seen,
+        index: int,
+        content: int,
+        records: list[Any],
+        position: str,
     ) -> None:
+        """Remembers a counted page, and says where one came before that has the same records.
+
+        Records without ids may be the same by chance.
+        """
         with self._lock:
-            other = seen.digests.setdefault(content, index)
+            alike = seen.digests.setdefault(content, set())
+            alike.add(index)
+            count = len(alike)
             if len(seen.digests) > _PAGES_REMEMBERED:
                 seen.digests.clear()
-        if other != index or (index > 0 and content == params.get("first")):
-            raise repeated(position)
+        if count > 1 and endpoint.identifies(records):
+            if count > _MOST_REPETITIONS:
+                raise repeated(position)
+            walk.doubt(f"{position} has the records of one before it")
 
     def _seen_of(self, partition: Partition) -> _Seen:
         with self._lock:
@@ -382,6 +440,22 @@ class PageReader:
             while len(self._seen) > _PARTITIONS_REMEMBERED:
                 self._seen.popitem(last=False)
             return seen
+
+
+def _learned(answer: Answer) -> str:
+    """Returns where the records of later pages have to be; empty where the first does not tell."""
+    is_one_record = answer.place == ROOT and not isinstance(answer.data, list)
+    return "" if is_one_record else answer.place
+
+
+def _tell_of_total(walk: Walk, stated: Stated, name: str) -> None:
+    if walk.items != stated.number:
+        _logger.warning(
+            "%s: %d records were read up to the end, and the API stated %d",
+            name,
+            walk.items,
+            stated.number,
+        )
 
 
 def _letter(error: Exception, item: Any, partition: Partition, position: str) -> DeadLetter:

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from contextframe_beam.connectors.api.answer import Answer, as_flag, usual_place, value_at
+from contextframe_beam.connectors.api import evidence, totals
+from contextframe_beam.connectors.api.answer import Answer, as_flag, value_at
 from contextframe_beam.connectors.api.place import Place, without_placeholder
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import lookup
 from contextframe_beam.connectors.secrets import SecretReference, looks_secret, redact
 from contextframe_beam.errors import ConnectorError
 
-#: How answers usually say that there are more pages.
-HAS_MORE_NAMES = ("has_more", "hasMore", "has_next", "hasNext", "has_next_page", "hasNextPage")
+_NOTHING: Any = object()
 
 _SHOWN_CURSOR = 80
 
@@ -60,6 +60,14 @@ class Paginator(ABC):
         """Tells whether an HTTP error to this token's request says that there are no more pages."""
         return False
 
+    def stated(self, answer: Answer, items: Sequence[Any]) -> totals.Stated | None:
+        """Returns what a page of several states about the whole."""
+        return totals.stated(answer, items)
+
+    def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
+        """Returns why a page that `next` takes for the last one may not be it; "" if it is."""
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class SinglePage(Paginator):
@@ -69,6 +77,9 @@ class SinglePage(Paginator):
         return request
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> None:
+        return None
+
+    def stated(self, answer: Answer, items: Sequence[Any]) -> None:
         return None
 
 
@@ -99,6 +110,10 @@ class CursorInBody(Paginator):
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
         return _cursor(value_at(answer.data, self.cursor), self.has_more, answer, self.cursor)
 
+    def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
+        is_said = is_there(answer.data, self.cursor) or _says(answer, self.has_more)
+        return "" if is_said or token != self.first else evidence.hints(answer, items)
+
 
 @dataclass(frozen=True, slots=True)
 class CursorInHeader(Paginator):
@@ -126,13 +141,51 @@ class CursorInHeader(Paginator):
         found = (answer.header(self.header) or "").strip()
         return _cursor(found, self.has_more, answer, f"header {self.header}")
 
+    def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
+        is_said = answer.header(self.header) is not None or _says(answer, self.has_more)
+        return "" if is_said or token != self.first else evidence.hints(answer, items)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation(Paginator):
+    """The answer holds an object of values, which all go into the next request as they are called.
+
+    As in `{"continue": {"apcontinue": "Baker", "continue": "-||"}}`; without it the pages end.
+
+    Attributes:
+        values: The path of the object.
+    """
+
+    values: str = "continue"
+
+    def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
+        for name, value in (token or {}).items():
+            request = Place("query", name).put(request, value)
+        return request
+
+    def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> dict[str, Any] | None:
+        found = value_at(answer.data, self.values)
+        if not found:
+            return None
+        if not isinstance(found, Mapping):
+            raise ConnectorError(
+                f"{self.values!r} is no object of values but a {type(found).__name__}; if it is a "
+                "cursor, use a paginator of the type cursor"
+            )
+        return dict(found)
+
+    def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
+        is_said = token is not None or is_there(answer.data, self.values)
+        return "" if is_said else evidence.hints(answer, items)
+
 
 @dataclass(frozen=True, slots=True)
 class LinkInBody(Paginator):
     """The answer holds the next page's address, absolute or relative.
 
     Attributes:
-        link: Its path, such as `links.next`; an object with `href` or `url` will do as well.
+        link: Its path, such as `links.next`; an object with `href` or `url` will do as well, and a
+            list of such objects, of which the one with the `rel` or `relation` next counts.
     """
 
     link: str
@@ -142,8 +195,10 @@ class LinkInBody(Paginator):
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> str | None:
         value = value_at(answer.data, self.link)
+        if isinstance(value, list):
+            value = next((one for one in value if _is_next(one)), None)
         if isinstance(value, Mapping):
-            value = value.get("href") or value.get("url")
+            value = value.get("href") or value.get("url") or value.get("uri")
         if value is None or value is False or value == "":
             return None
         if not isinstance(value, str):
@@ -153,23 +208,44 @@ class LinkInBody(Paginator):
             )
         return _absolute(answer, value)
 
+    def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
+        is_said = token is not None or is_there(answer.data, self.link)
+        return "" if is_said else evidence.hints(answer, items)
+
 
 @dataclass(frozen=True, slots=True)
 class LinkHeader(Paginator):
-    """A `Link` header (RFC 8288) holds the next page's address.
+    """A header holds the next page's address: `Link` (RFC 8288), or one that is the address alone.
 
     Attributes:
         rel: The relation of the link.
+        header: The header's name, such as `Next-Page`.
     """
 
     rel: str = "next"
+    header: str = "Link"
 
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
         return _at_link(request, token)
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> str | None:
-        target = answer.links.get(self.rel)
+        plain = self.header.lower() != "link"
+        target = (answer.header(self.header) or "").strip() if plain else answer.links.get(self.rel)
         return _absolute(answer, target) if target else None
+
+    def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
+        is_said = token is not None or answer.header(self.header) is not None
+        return "" if is_said else evidence.hints(answer, items)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsized:
+    """The id that a page comes after, where the API gives smaller pages than it is asked for."""
+
+    value: Any
+
+    def __repr__(self) -> str:
+        return repr(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +257,8 @@ class LastId(Paginator):
         field: The path of the id in a record.
         has_more: The path of a flag that ends the pages when it is false; looked for under its
             usual names when not given.
-        size: How many records a full page has, where a shorter one is the end.
+        size: How many records a page is asked to have; a shorter one is the last, unless the first
+            one was shorter already.
         size_param: Where the size goes.
     """
 
@@ -194,20 +271,23 @@ class LastId(Paginator):
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
         if self.size and self.size_param:
             request = Place.of(self.size_param).put(request, self.size)
-        return _with_token(request, self.param, token)
+        value = token.value if isinstance(token, Unsized) else token
+        return _with_token(request, self.param, value)
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
         more = has_more(answer, self.has_more)
         if more is False or not items:
             return None
-        if more is None and self.size and len(items) < self.size:
+        is_short = more is None and self.size is not None and len(items) < self.size
+        is_unsized = isinstance(token, Unsized) or (is_short and token is None)
+        if is_short and not is_unsized:
             return None
         last = lookup(items[-1], self.field)
         if last is None or last == "":
             raise ConnectorError(
                 f"the last record of the page has no {self.field!r}, which the next request needs"
             )
-        return last
+        return Unsized(last) if is_unsized else last
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +303,10 @@ class GraphQL(Paginator):
     variable: str = "after"
 
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
-        return _with_token(request, f"body:variables.{self.variable}", token)
+        # Some REST APIs page as GraphQL does.
+        is_query = request.method != "GET"
+        place = f"body:variables.{self.variable}" if is_query else self.variable
+        return _with_token(request, place, token)
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
         info = value_at(answer.data, self.page_info)
@@ -255,10 +338,20 @@ def has_more(answer: Answer, path: str | None) -> bool | None:
         answer: The answer.
         path: Where the flag is; None looks for the usual names.
     """
-    if path is not None:
-        return as_flag(value_at(answer.data, path))
-    found = usual_place(answer.data, HAS_MORE_NAMES, as_flag)
-    return None if found is None else bool(found[1])
+    return evidence.has_more(answer) if path is None else as_flag(value_at(answer.data, path))
+
+
+def is_there(data: Any, path: str) -> bool:
+    """Tells whether a path leads somewhere in an answer, if only to null."""
+    return lookup(data, path, _NOTHING) is not _NOTHING
+
+
+def _says(answer: Answer, flag: str | None) -> bool:
+    return flag is not None and as_flag(value_at(answer.data, flag)) is not None
+
+
+def _is_next(link: Any) -> bool:
+    return isinstance(link, Mapping) and "next" in (link.get("rel"), link.get("relation"))
 
 
 def _cursor(value: Any, flag: str | None, answer: Answer, where: str) -> Any:

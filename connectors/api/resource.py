@@ -8,7 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.api.answer import Answer, guess_records, records_at
+from contextframe_beam.connectors.api.answer import (
+    ROOT,
+    Answer,
+    error_in,
+    guess_records,
+    records_at,
+    with_columns,
+)
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Filter, Resource
 from contextframe_beam.connectors.api.detect import Detect, Found
 from contextframe_beam.connectors.api.graphql import (
@@ -20,7 +27,7 @@ from contextframe_beam.connectors.api.graphql import (
     with_failed_nodes,
 )
 from contextframe_beam.connectors.api.incremental import request_value, resumed
-from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE
+from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE, ResourceMapper
 from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.place import Place, quoted
@@ -75,6 +82,7 @@ class Endpoint:
         self._origin = urls.origin_of(config.base_url)
         self._filters = [condition_of(one) for one in resource.filters]
         self._is_deleted = resource.deleted and condition_of(resource.deleted)
+        self._mapper = ResourceMapper(resource.mapping, "", resource.name, lambda _: "")
         self._safe = resource.safe_to_repeat
         asks = isinstance(resource.body, Mapping) and is_query(resource.body.get("query"))
         if self._safe is None and asks:
@@ -148,27 +156,67 @@ class Endpoint:
         if response.status not in _NO_CONTENT:
             data = response.json()
             self._refuse_errors(data)
+        sent = response.sent
+        asked = {
+            name: value
+            for given in (sent.params, sent.form, sent.json)
+            if isinstance(given, Mapping)
+            for name, value in given.items()
+        }
         return Answer(
-            data, response.headers, response.links(), response.absolute(""), response.status
+            data,
+            response.headers,
+            response.links(),
+            response.absolute(""),
+            response.status,
+            asked,
         )
 
-    def records(self, answer: Answer) -> list[Any]:
-        """Returns the records of an answer, as the API gave them.
+    def records(self, answer: Answer, place: str = "") -> tuple[str, list[Any]]:
+        """Returns where the records of an answer are, and the records.
 
-        A node that a GraphQL server could not give is a `FailedNode`, where `partial: keep` is
-        said.
+        They are as the API gave them; rows that are lists are objects where their columns are
+        named. A node that a GraphQL server could not give is a `FailedNode`, where
+        `partial: keep` is said.
+
+        Args:
+            answer: The answer.
+            place: Where those of an earlier page of the same partition were.
+
+        Returns:
+            The path of the records, empty where there are none to tell it, and the records.
 
         Raises:
-            ConnectorError: they are not where they should be.
+            ConnectorError: they are not where they should be, or an error is there instead.
         """
+        data = answer.data
         if answer.status in _NO_CONTENT:
-            return []
-        if self.resource.records is not None:
-            records = records_at(answer.data, self.resource.records)
-        else:
-            records = guess_records(answer.data)[1]
-        faults = faults_in(answer.data) if self._is_graphql else []
-        return with_failed_nodes(answer.data, records, faults) if faults else records
+            return place, []
+        if place == ROOT and isinstance(data, Mapping):
+            problem = error_in(data) or f"it has {', '.join(map(repr, map(str, data)))}"
+            raise ConnectorError(
+                f"the answer is an object, where the first page was a list of records: {problem}"
+            )
+        path = self.resource.records or place
+        try:
+            if path:
+                records = records_at(data, path, is_known=True)
+            else:
+                path, records = guess_records(data)
+        except ConnectorError as error:
+            problem = error_in(data)
+            if not problem:
+                raise
+            raise ConnectorError(f"the API answered with an error: {problem}; {error}") from None
+        if not records:
+            problem = error_in(data)
+            if problem:
+                raise ConnectorError(f"the API answered with an error: {problem}")
+        faults = faults_in(data) if self._is_graphql else []
+        if faults:
+            records = with_failed_nodes(data, records, faults)
+        is_told = bool(records) or path != ROOT or isinstance(data, list)
+        return path if is_told else "", with_columns(data, path.rstrip("?"), records)
 
     def unread(self, answer: Answer, token: Any) -> str:
         """Returns why an answer may not be all that was asked for; empty where nothing says so.
@@ -189,10 +237,15 @@ class Endpoint:
         name = self.resource.name
         several = len(lists) > 1
         return (
-            f"{name}: {' and '.join(lists)} {'go' if several else 'goes'} on behind what the query "
+            f"{' and '.join(lists)} {'go' if several else 'goes'} on behind what the query "
             f"asks for; read {'them as resources' if several else 'it as a resource'} of "
             f"{'their' if several else 'its'} own (parent: {name}), or ask for more at once"
         )
+
+    def identifies(self, records: list[Any]) -> bool:
+        """Tells whether records have ids, as far as the first one shows."""
+        first = records[0] if records else None
+        return isinstance(first, Mapping) and self._mapper.unique_id(first) is not None
 
     def keeps(self, item: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
         """Tells whether a record is to become a document.

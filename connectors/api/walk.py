@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from xxhash import xxh3_64_intdigest
 
+from contextframe_beam.connectors.api.totals import PAGES, Stated
 from contextframe_beam.connectors.mapper import as_text
 from contextframe_beam.errors import ConnectorError
 
@@ -27,7 +28,11 @@ class Walk:
         seen: Digests of their contents.
         empty: How many empty ones came last.
         cut: Whether a limit ended it before the source did.
-        partial: Why what was read so far may not be all that was asked for; empty where it is.
+        partial: Why what was read so far may not be all that was asked for, until a page says it;
+            empty where it is.
+        place: Where the records of the first page were, empty as long as none told.
+        stated: What the first answer that told said about the whole.
+        filled: The number of pages that had records.
     """
 
     pages: int = 0
@@ -37,6 +42,42 @@ class Walk:
     empty: int = 0
     cut: bool = False
     partial: str = ""
+    place: str = ""
+    stated: Stated | None = None
+    filled: int = 0
+
+    @property
+    def is_one_page(self) -> bool:
+        """Whether several pages were read, all with the same records."""
+        return self.filled > 1 and len(self.seen) == 1
+
+    def may_repeat(self, count: int) -> bool:
+        """Tells whether a page of so many records is within what was stated.
+
+        Two equal pages of records without ids may be chance, and a stated number always ends.
+        """
+        if self.stated is None:
+            return False
+        if self.stated.unit == PAGES:
+            return self.pages <= self.stated.number
+        return self.items + count <= self.stated.number
+
+    def doubt(self, reason: str) -> None:
+        """Remembers a reason for which what was read may not be all."""
+        if reason and reason not in self.partial:
+            self.partial = f"{self.partial}; {reason}" if self.partial else reason
+
+    def compare(self, stated: Stated | None) -> None:
+        """Takes in what an answer states; that it changed means that the source did."""
+        if stated is None:
+            return
+        if self.stated is None:
+            self.stated = stated
+        elif stated != self.stated and stated.unit == self.stated.unit:
+            self.doubt(
+                f"the API stated {self.stated}, and later {stated.number}, so it changed while it "
+                "was read and some records may have been missed; run it again"
+            )
 
     def is_new(self, records: Sequence[Any]) -> bool:
         """Takes a page to the known ones; tells whether it was not yet.
@@ -54,6 +95,7 @@ class Walk:
                 )
             return True
         self.empty = 0
+        self.filled += 1
         known = len(self.seen)
         self.seen.add(digest(records))
         return len(self.seen) > known

@@ -1,0 +1,338 @@
+"""What an answer proves about the end of the pages, and what in it hints that there are more.
+
+An API that is not known may give its records a page at a time without a word of it that we
+understand. What an answer states is believed: a flag, a next address that is empty, a total. Where
+it states nothing and could go on, its reader is told so, instead of taking one page for all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, urljoin, urlsplit
+
+from contextframe_beam.connectors.api.answer import (
+    RECORD_NAMES,
+    ROOT,
+    Answer,
+    as_count,
+    as_flag,
+    usual_place,
+)
+from contextframe_beam.connectors.api.totals import pages_of, total_of
+
+#: How answers usually say that there are more pages.
+HAS_MORE_NAMES = (
+    "has_more",
+    "hasMore",
+    "has_next",
+    "hasNext",
+    "has_next_page",
+    "hasNextPage",
+    "has_more_items",
+    "hasMoreItems",
+    "has_more_results",
+    "hasMoreResults",
+    "more_results",
+    "moreResults",
+    "is_truncated",
+    "isTruncated",
+    "more",
+)
+# How they say that they gave up before the end.
+_CUT_NAMES = ("truncated", "incomplete_results", "incompleteResults", "timed_out", "timedOut")
+# Names are compared in small letters, without what is neither letter nor digit.
+_NEXT = re.compile(
+    r".*next(?:page|cursor|token|url|uri|link|href|offset|start|marker|key|batch|results?|set|id"
+    r"|number|address|query|skip|from|after|params|records?|items?|path)*"
+)
+_GOES_ON = re.compile(
+    r".*(?:continue|continuation|cursor).*|.*token|.*offset|.*truncated|bookmark|marker|scrollid"
+    r"|searchafter|(?:has|is)?more(?:results|items|pages|records|available|data)?"
+)
+_OTHER_TOKEN = re.compile(r".*(?:csrf|xsrf|access|auth|session|refresh|api|id|security|bearer).*")
+_SYNC = re.compile(r"nextsynctoken|.*deltalink|.*deltatoken|.*synctoken")
+_SIZE = re.compile(
+    r".*(?:limit|perpage|pagesize|maxresults|hitsperpage|pagelen|itemsperpage|maxitems)"
+    r"|size|top|first|rows|take|count"
+)
+# Links to pages that are no further ones, where they stand beside each other.
+_HERE = re.compile(r".*(?:self|first|prev|previous|current|canonical|start)(?:page)?(?:url|link)?")
+_OTHER_HEADERS = frozenset(
+    ("location", "content-location", "referer", "link", "set-cookie", "vary")
+)
+_SPEAKS_OF_PAGES = ("first", "prev", "previous", "last")
+#: So many records that nothing is said about may be a page of more.
+_COULD_BE_A_PAGE = 10
+_DEEPEST = 6
+_MOST_ELEMENTS = 50
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A value beside the records.
+
+    Attributes:
+        path: Where it is; "" in a header.
+        name: Its key, or the header's name.
+        value: A text, number, flag or null.
+        relation: The `rel` of the link that it belongs to, in a list of links.
+    """
+
+    path: str
+    name: str
+    value: Any
+    relation: str = ""
+
+    @property
+    def plain(self) -> str:
+        """What it is called, in small letters and digits alone."""
+        return re.sub(r"[^a-z0-9]", "", (self.relation or self.name).lower())
+
+    @property
+    def around(self) -> list[str]:
+        """What the objects are called that it is in."""
+        return [re.sub(r"[^a-z0-9]", "", one.lower()) for one in self.path.split(".")[:-1]]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no value, or one that says no."""
+        return self.value in (None, "", 0, False) or as_flag(self.value) is False
+
+    def __str__(self) -> str:
+        where = repr(self.path) if self.path else f"the header {self.name}"
+        text = str(self.value)
+        return f"{where} is {text[:_SHOWN]!r}{'...' if len(text) > _SHOWN else ''}"
+
+
+def undecided(answer: Answer, items: Sequence[Any]) -> str:
+    """Returns why there may be more than one page; "" where the answer proves that there is not.
+
+    Args:
+        answer: The only answer, to a request that asks for no page.
+        items: Its records.
+    """
+    if answer.status in (204, 205):
+        return ""
+    fields = list(fields_of(answer))
+    hint = _hint(fields, answer)
+    if hint:
+        return hint
+    if not items:
+        return _nothing_there(answer)
+    if _is_stated(answer, items, fields):
+        return ""
+    asked = _size_asked(answer)
+    if asked is not None and asked[1] == len(items):
+        return f"the answer has exactly the {len(items)} records that {asked[0]} asks for"
+    if len(items) < _COULD_BE_A_PAGE or _is_one_record(answer):
+        return ""
+    if asked is not None and len(items) < asked[1] and _is_honoured(answer, asked[1], len(items)):
+        return ""
+    return f"the answer has {len(items)} records, and nothing in it says that these are all"
+
+
+def hints(answer: Answer, items: Sequence[Any]) -> str:
+    """Returns what beside the records speaks of a further page, "" where nothing does.
+
+    For answers that lack what is configured to tell the next page. That is how many APIs end, but
+    also how it looks when the name of it is wrong.
+    """
+    if has_more(answer) is False:
+        return ""
+    total = total_of(answer)
+    if total is not None and total > len(items) > 0:
+        return f"the answer states {total} records, and has {len(items)}"
+    return _hint(list(fields_of(answer)), answer)
+
+
+def cut_short(answer: Answer) -> str:
+    """Returns what says that the API itself left records out, "" where nothing does."""
+    found = usual_place(answer.data, _CUT_NAMES, lambda value: value is True or None)
+    return "" if found is None else f"the API says {found[0]}"
+
+
+def has_more(answer: Answer) -> bool | None:
+    """Returns whether an answer says, under a usual name, that there are more pages."""
+    found = usual_place(answer.data, HAS_MORE_NAMES, as_flag)
+    return None if found is None else bool(found[1])
+
+
+def next_address(answer: Answer) -> Field | None:
+    """Returns the address of the next page under any name with `next`, the body's before headers'.
+
+    Of a list of links, as `[{"rel": "next", "href": "..."}]`, the path is that of the list.
+    """
+    found = (
+        one
+        for one in fields_of(answer)
+        if _NEXT.fullmatch(one.plain)
+        and _is_address(one.value)
+        and not _SYNC.fullmatch(one.plain)
+        and (one.path or not one.relation)
+    )
+    return next(found, None)
+
+
+def fields_of(answer: Answer) -> Iterator[Field]:
+    """Yields the values beside the records, then the headers; JSON in a header is looked into."""
+    steps = answer.place.rstrip("?").split(".") if answer.place else []
+    whole = answer.place == ROOT or (not answer.place and isinstance(answer.data, list))
+    if not whole:
+        yield from _within(answer.data, "", steps, 0)
+    for name, text in answer.headers.items():
+        if text.lstrip().startswith("{"):
+            try:
+                inner = json.loads(text)
+            except ValueError:
+                continue
+            for one in _within(inner, "", [], 0):
+                yield Field("", name, one.value, one.name)
+        elif name.lower() not in _OTHER_HEADERS:
+            yield Field("", name, text)
+
+
+def _within(data: Any, path: str, records: list[str], depth: int) -> Iterator[Field]:
+    """Yields what is in an object but its records, which are where `records` leads."""
+    if not isinstance(data, Mapping) or depth > _DEEPEST:
+        return
+    for key, value in data.items():
+        name = str(key)
+        here = f"{path}.{name}" if path else name
+        rest = records[1:] if records and records[0] == name else []
+        if (
+            records
+            and name in (records[0], ".".join(records))
+            and (not rest or rest[0] == "*" or not isinstance(value, Mapping))
+        ):
+            continue
+        if isinstance(value, Mapping):
+            yield from _within(value, here, rest, depth + 1)
+        elif isinstance(value, list):
+            yield from _links_in(value, here)
+        else:
+            yield Field(here, name, value)
+
+
+def _links_in(values: list[Any], path: str) -> Iterator[Field]:
+    for one in values[:_MOST_ELEMENTS]:
+        if isinstance(one, Mapping):
+            relation = one.get("rel") or one.get("relation")
+            target = one.get("href") or one.get("url") or one.get("uri")
+            if isinstance(relation, str) and isinstance(target, str):
+                yield Field(path, path.rpartition(".")[2], target, relation)
+
+
+def _hint(fields: Sequence[Field], answer: Answer) -> str:
+    """Returns which value speaks of a further page."""
+    if any(_SYNC.fullmatch(one.plain) and not one.is_empty for one in fields):
+        return ""
+    next_ones = [one for one in fields if _NEXT.fullmatch(one.plain)]
+    for one in next_ones:
+        if not one.is_empty:
+            return f"{one}, which may be a further page"
+    if next_ones or has_more(answer) is False:
+        return ""
+    for one in fields:
+        is_named = any(_GOES_ON.fullmatch(name) for name in (one.plain, *one.around))
+        if is_named and not one.is_empty and not _OTHER_TOKEN.fullmatch(one.plain):
+            return f"{one}, which may lead to a further page"
+    return _other_address(fields, answer)
+
+
+def _other_address(fields: Sequence[Field], answer: Answer) -> str:
+    """Returns which value is an address of the same path, other than those of known pages."""
+    asked = urlsplit(answer.url)
+    known: set[str] = set()
+    others: list[tuple[Field, str]] = []
+    for one in fields:
+        if not _is_address(one.value):
+            continue
+        url = urljoin(answer.url, one.value)
+        parts = urlsplit(url)
+        is_same_path = parts.path.rstrip("/") == asked.path.rstrip("/")
+        if not is_same_path or parts.netloc != asked.netloc or _asks_no_more(parts, asked):
+            continue
+        if _HERE.fullmatch(one.plain):
+            known.add(url)
+        else:
+            others.append((one, url))
+    for one, url in others:
+        if url not in known:
+            return f"{one}, which may be a further page"
+    return ""
+
+
+def _asks_no_more(parts: SplitResult, asked: SplitResult) -> bool:
+    """Tells whether an address has no parameter that the request did not have."""
+    return set(parse_qsl(parts.query, True)) <= set(parse_qsl(asked.query, True))
+
+
+def _is_stated(answer: Answer, items: Sequence[Any], fields: Sequence[Field]) -> bool:
+    """Tells whether the answer states that its records are all."""
+    if has_more(answer) is False or pages_of(answer) == 1:
+        return True
+    if total_of(answer, is_sure=is_round(len(items))) == len(items):
+        return True
+    if any(relation in answer.links for relation in _SPEAKS_OF_PAGES):
+        return "next" not in answer.links
+    return any(
+        (_NEXT.fullmatch(one.plain) and one.is_empty) or _SYNC.fullmatch(one.plain)
+        for one in fields
+    )
+
+
+def _nothing_there(answer: Answer) -> str:
+    total = total_of(answer)
+    if total:
+        return f"the answer states {total} records and has none"
+    data = answer.data
+    if answer.place or data is None or total == 0:
+        return ""
+    if any(name in data and data[name] is None for name in RECORD_NAMES):
+        return ""
+    return (
+        "the answer is an empty object, without a list of records (if that means that there are "
+        "none, write records: items?)"
+    )
+
+
+def _size_asked(answer: Answer) -> tuple[str, int] | None:
+    for name, value in answer.asked.items():
+        size = as_count(value)
+        if size and _SIZE.fullmatch(re.sub(r"[^a-z]", "", name.lower())):
+            return name, size
+    return None
+
+
+def _is_honoured(answer: Answer, asked: int, given: int) -> bool:
+    """Tells whether a page of fewer records than were asked for is short, and not cut to a limit.
+
+    It is where the answer repeats the size. Limits of APIs are round numbers.
+    """
+    repeated = usual_place(answer.data, _SIZE_NAMES, as_count)
+    if repeated is not None:
+        return int(repeated[1]) == asked
+    return not is_round(given)
+
+
+def is_round(count: int) -> bool:
+    """Tells whether an API may have this number as its largest page."""
+    return count % 5 == 0 or count & (count - 1) == 0
+
+
+_SIZE_NAMES = ("limit", "per_page", "perPage", "page_size", "pageSize", "size", "maxResults")
+
+
+def _is_one_record(answer: Answer) -> bool:
+    return answer.place == ROOT and isinstance(answer.data, Mapping)
+
+
+def _is_address(value: Any) -> bool:
+    if not isinstance(value, str) or not value or " " in value or ";" in value:
+        return False
+    return value.startswith(("/", "?", "http://", "https://"))
