@@ -44,11 +44,13 @@ def issue(name: str, **more: Any) -> dict[str, Any]:
     return {"id": name, "title": f"Issue {name}", **more}
 
 
-def api(server: HttpServer, pages: dict[str, Any], **resource: Any) -> APIConnector:
+def api(
+    server: HttpServer, pages: dict[str, Any], retries: int = 0, **resource: Any
+) -> APIConnector:
     return APIConnector(
         f"{server.url}/api",
         name="tracker",
-        retries=0,
+        retries=retries,
         resources=[
             {
                 "name": "issues",
@@ -249,6 +251,37 @@ def test_kept_nodes_are_committed_and_failed_ones_counted(server, tmp_path):
     receipt = ingest(connector, str(kb), embed_dim=4, dead_letters=str(letters))
     assert (receipt.rows_written, receipt.failed, len(receipt.partial)) == (1, 1, 1)
     assert "Resource not accessible" in Path(letters).read_text()
+
+
+# Errors that pass.
+
+WENT_WRONG = "Something went wrong while executing your query. This may be the result of a timeout"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"data": {"issues": None}, "errors": [{"type": "TIMEOUT", "message": "went wrong"}]},
+        {"data": None, "errors": [{"message": WENT_WRONG}]},
+        {"errors": [{"message": "no", "extensions": {"code": "RATE_LIMITED"}}]},
+        page(None, errors=[{"type": "TIMEOUT", "message": "m", "path": ["issues", "nodes", 0]}]),
+        {"status": 502, "body": {"message": "bad gateway"}},
+    ],
+    ids=["a type", "a message", "a code of an extension", "a node", "a status"],
+)
+@pytest.mark.parametrize("partial", ["keep", "fail"])
+def test_an_error_that_passes_is_tried_again(server, answer, partial):
+    pages = {"": page(issue("a"), after="c"), "c": [answer, page(issue("b"))]}
+    ids, failures, why = read(api(server, pages, retries=2, partial=partial))
+    assert (ids, failures, why) == (["a", "b"], [], set())
+    assert server.count("/api/graphql/played") == 3
+
+
+def test_one_that_stays_fails_the_run(server):
+    answer = {"data": {"issues": None}, "errors": [{"type": "TIMEOUT", "message": "went wrong"}]}
+    with pytest.raises(ConnectorError, match=r"went wrong \(TIMEOUT\)"):
+        read(api(server, {"": answer}, retries=1))
+    assert server.count("/api/graphql/played") == 2
 
 
 # Cursors.
