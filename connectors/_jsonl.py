@@ -35,6 +35,8 @@ KEPT_WHOLE_BYTES = 1 << 20
 #: The names that the reader itself gives to an item.
 RESERVED = ("_file_path", "_file_name", "_modified_at", "_line_offset")
 
+_ON_LINES = "put documents on lines of their own, as `jq -c . FILE > FILE.jsonl` does"
+_ELEMENTS_ON_LINES = _ON_LINES.replace("jq -c .", "jq -c '.[]'")
 _TAIL_BYTES = 16 << 10
 _LONGEST_READ = 4 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -241,7 +243,8 @@ def parse_document(data: bytes) -> dict[str, Any]:
         return value
     if value is _BLANK:
         raise ConnectorError("it is empty; expected one JSON object")
-    raise _error_of(value, "in the file; put documents on lines of their own in a .jsonl file")
+    where = f"in the file; {_ELEMENTS_ON_LINES if isinstance(value, list) else _ON_LINES}"
+    raise _error_of(value, where)
 
 
 def free_names(document: dict[str, Any]) -> None:
@@ -314,6 +317,7 @@ def _parse(data: bytes, longest: int) -> Any:
             return ConnectorError(f"it is cut off: the JSON ends after {len(text)} characters")
         return ConnectorError(
             f"it is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+            + (f"; {_ON_LINES}" if error.msg == "Extra data" else "")
         )
     except UnicodeEncodeError:
         return ConnectorError(

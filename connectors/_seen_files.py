@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from contextframe_beam.connectors._files import FileInfo
+from contextframe_beam.connectors.json_files.listing import FileInfo
 from contextframe_beam.marks import Marks
 
 _LOGGER = logging.getLogger(__name__)

@@ -1,22 +1,19 @@
 """JSONFileConnector: JSON documents and JSON Lines in a directory, local or in an object store.
 
-A file of JSON is one document; a file of JSON Lines (`*.jsonl`, `*.ndjson`) has one on each line
-and is read in blocks, so that one large file keeps all workers busy. Both may be gzipped. What
-cannot be read becomes a dead letter and the rest goes on.
+A file is one document, or has one on each line; its content tells, and its name where it says so
+(`*.jsonl`). Files of lines are read in blocks, so that one large file keeps all workers busy.
+Compressed files are decompressed. What cannot be read becomes a dead letter and the rest goes on.
 """
 
 from __future__ import annotations
 
-import gzip
+import io
 import json
 import os
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
-from contextframe_beam.connectors._files import UNREADABLE, FileInfo, files_in, reason_of
 from contextframe_beam.connectors._identity import jsonable
 from contextframe_beam.connectors._jsonl import (
     BLOCK_BYTES,
@@ -41,12 +38,30 @@ from contextframe_beam.connectors._seen_files import (
 from contextframe_beam.connectors._way import SKIPPED
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import parsed_time
+from contextframe_beam.connectors.json_files.content import (
+    HEAD_BYTES,
+    decompressed,
+    holds_lines,
+    is_compressed,
+    names_lines,
+    require_readable,
+    stream_of,
+)
+from contextframe_beam.connectors.json_files.listing import (
+    UNREADABLE,
+    FileChangedError,
+    FileInfo,
+    Listing,
+    files_in,
+    reason_of,
+    too_large,
+)
+from contextframe_beam.connectors.json_files.patterns import parts_of
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.secrets import without_url_password
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.record import FrameRecord
 
-_LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _FILES_IN_A_GROUP = 200
 # A small source is cut smaller than is best for reading, because an enricher may take a second for
 # each document, and then several workers want something to do.
@@ -58,6 +73,8 @@ _GROUP_BYTES = 32 << 20
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
 _REMOTE_BLOCKS_IN_FLIGHT = 8
+# How a file is read: as a whole, from its beginning, or in blocks in any order.
+_WHOLE, _STREAM, _LINES = "whole", "stream", "lines"
 _TEXT_FIELDS = ("text", "body", "description", "message")
 
 
@@ -81,6 +98,8 @@ class JSONFileConnector(BaseConnector):
             saw. Files that could not be read, or that changed less than ten seconds before the run,
             are read again. What fails after reading is not, and neither is anything else when the
             mapping or an enricher changes: then read everything once (`--full`).
+        hidden: Read hidden files and folders as well, whose names begin with a dot. Without it only
+            those are read for which the pattern itself begins a name with a dot.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -96,6 +115,7 @@ class JSONFileConnector(BaseConnector):
         max_line_bytes: int = 64 << 20,
         max_document_bytes: int = 256 << 20,
         skip_unchanged: bool = False,
+        hidden: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -104,7 +124,7 @@ class JSONFileConnector(BaseConnector):
         ):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
-        _check_pattern(pattern)
+        parts_of(pattern)
         self._files = files_in(directory)
         self.directory = self._files.root
         self.pattern = pattern
@@ -112,6 +132,7 @@ class JSONFileConnector(BaseConnector):
         self.max_line_bytes = max_line_bytes
         self.max_document_bytes = max_document_bytes
         self.skip_unchanged = skip_unchanged
+        self.hidden = hidden
         #: Reading an object store waits for a network; reading a disk only works.
         self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
         self._failed = 0
@@ -217,12 +238,13 @@ class JSONFileConnector(BaseConnector):
             reached: Filled with the states that hold when all that was planned is read.
         """
         pattern = pattern or self.pattern
-        _check_pattern(pattern)
         began = datetime.now(timezone.utc)
-        found = self._files.list(pattern)
+        listing = self._files.list(pattern, self.hidden)
+        found = listing.files
         if not found:
             where = without_url_password(str(self.directory))
             self.logger.info("no file in %s matches %s", where, pattern)
+        left_out = self._left_out(listing)
         if since is not None or until is not None:
             found = [info for info in found if _changed_within(info, since, until)]
         if self.skip_unchanged and reached is not None:
@@ -230,19 +252,23 @@ class JSONFileConnector(BaseConnector):
             reached[SEEN_FILES] = {"seen": marks_of(found, began)}
             found = unseen(found, resume_from or {})
             if len(found) < listed:
-                reached[SKIPPED] = (
-                    f"{listed - len(found):,} files that did not change were not read"
-                )
-                self.logger.info("%s", reached[SKIPPED])
-        lines = sum(info.size for info in found if info.path.endswith(_LINE_SUFFIXES))
+                left_out.append(f"{listed - len(found):,} files that did not change were not read")
+                self.logger.info("%s", left_out[-1])
+        if reached is not None and left_out:
+            reached[SKIPPED] = "; ".join(left_out)
+        lines = sum(info.size for info in found if _may_be_lines(info))
         block_bytes = min(BLOCK_BYTES, max(-(-lines // _LEAST_BLOCKS), _SMALLEST_BLOCK_BYTES))
-        files = sum(not info.path.endswith(_LINE_SUFFIXES) for info in found)
+        shapes = list(self._shapes(found, block_bytes))
+        files = sum(shape == _WHOLE for _, shape in shapes)
         group_files = min(_FILES_IN_A_GROUP, -(-files // _LEAST_BLOCKS))
         group: list[FileInfo] = []
         size = 0
-        for info in found:
-            if info.path.endswith(_LINE_SUFFIXES):
+        for info, shape in shapes:
+            if shape == _LINES:
                 yield from _parts_of(info, block_bytes)
+                continue
+            if shape != _WHOLE:
+                yield Partition(_shown(info.path), {"file": _packed(info), "stream": True}), 1
                 continue
             if group and (len(group) == group_files or size + info.size > _GROUP_BYTES):
                 yield _grouped(group), 1
@@ -252,19 +278,56 @@ class JSONFileConnector(BaseConnector):
         if group:
             yield _grouped(group), 1
 
+    def _left_out(self, listing: Listing) -> list[str]:
+        """Returns, and logs, what of the directory is left out although the pattern means it."""
+        found = []
+        for paths, what, advice in (
+            (
+                listing.outside,
+                "links to folders outside of the directory were not followed",
+                "give their folders as sources of their own",
+            ),
+            (
+                listing.unnamed,
+                "objects were not read because their keys end in a slash",
+                "copy them to other keys",
+            ),
+        ):
+            if paths:
+                found.append(f"{len(paths):,} {what}, such as {_shown(paths[0])}")
+                self.logger.warning("%s; %s", found[-1], advice)
+        return found
+
+    def _shapes(
+        self, infos: Sequence[FileInfo], block_bytes: int
+    ) -> Iterator[tuple[FileInfo, str]]:
+        """Yields each file with how it is read: as a whole, from its beginning, or in blocks."""
+        # A file of one block is recognised when it is read. To look into each of them before would
+        # cost a request for each object of a store.
+        asked = [info for info in infos if info.size > block_bytes and _may_be_lines(info)]
+        heads = zip(asked, self._files.heads(asked, HEAD_BYTES), strict=True)
+        looked_at, head = next(heads, (None, None))
+        for info in infos:
+            shape = _STREAM if names_lines(_name_of(info.path)) else _WHOLE
+            if info is looked_at:
+                shape = shape if head is None else _shape_of(head, shape)
+                looked_at, head = next(heads, (None, None))
+            yield info, shape
+
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
         """Yields the pages of one block, each with the number of bytes that were read for it."""
         params = partition.params
         if "files" in params:
             yield self._read_group(partition, [FileInfo(*one) for one in params["files"]])
             return
-        info = FileInfo(*params["file"])
-        path, name, modified_at = _shown(info.path), _name_of(info.path), info.modified_at
+        info = FileInfo(*[*params["file"], params.get("version", "")])
+        path, name = _shown(info.path), _name_of(info.path)
         items: list[dict[str, Any]] = []
         failures: list[DeadLetter] = []
         size = 0
-        for lines in self._chunks(info, block, params):
-            found, bad = parse_lines(lines, path, name, modified_at, self.max_line_bytes)
+        chunks = self._streamed(info) if params.get("stream") else self._block(info, block, params)
+        for now, lines in chunks:
+            found, bad = parse_lines(lines, path, name, now.modified_at, self.max_line_bytes)
             items += found
             failures += [self._failure(one, partition, info, one.offset) for one in bad]
             size += lines.size
@@ -283,59 +346,81 @@ class JSONFileConnector(BaseConnector):
             return None
         return failed_state(infos)
 
-    def _chunks(self, info: FileInfo, block: int, params: Mapping[str, Any]) -> Iterator[Lines]:
-        if info.path.endswith(".gz"):
-            yield from self._unzipped(info)
-            return
+    def _block(
+        self, info: FileInfo, block: int, params: Mapping[str, Any]
+    ) -> Iterator[tuple[FileInfo, Lines]]:
+        """Yields the lines of one block of the version of a file that was listed."""
         block_bytes = params["block_bytes"]
         start = params["start"] + block * block_bytes
         stop = min(start + block_bytes, params["stop"])
         # One request for a block that is far away; pieces that fit the cache for one that is not.
         step = block_bytes if self._files.is_remote else CACHED_BYTES
+        first = start
         try:
-            with self._files.reader(info) as read:
-                for first in range(start, max(stop, start + 1), step):
+            with self._files.reader(info) as (now, read):
+                for first in range(start, stop, step):
                     last = min(first + step, stop)
-                    yield lines_of_block(read, first, last, self.max_line_bytes)
-        except UNREADABLE as error:
-            yield _unreadable(start, f"it cannot be read: {reason_of(error)}")
+                    yield now, lines_of_block(read, first, last, self.max_line_bytes)
+        except (*UNREADABLE, FileChangedError) as error:
+            yield info, _unreadable(first, error)
 
-    def _unzipped(self, info: FileInfo) -> Iterator[Lines]:
+    def _streamed(self, info: FileInfo) -> Iterator[tuple[FileInfo, Lines]]:
+        """Yields the lines of a file from its beginning, of the version that is there now."""
+        step = BLOCK_BYTES if self._files.is_remote else CACHED_BYTES
         end = 0
         try:
-            with self._files.open(info.path) as raw, gzip.GzipFile(fileobj=raw) as file:
-                for lines in lines_of_stream(file, self.max_line_bytes):
+            with self._files.reader(info, as_listed=False) as (now, read):
+                file = stream_of(read, step)
+                content = decompressed(file.peek(), file)
+                for lines in lines_of_stream(content, self.max_line_bytes, step):
                     end = lines.offset + len(lines.data)
-                    yield lines
-        except UNREADABLE as error:
-            yield _unreadable(end, f"it cannot be read: {reason_of(error)}")
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            yield _unreadable(end, f"its gzip data is damaged or cut off: {error}")
+                    yield now, lines
+        except (*UNREADABLE, ConnectorError) as error:
+            yield info, _unreadable(end, error)
 
     def _read_group(self, partition: Partition, infos: list[FileInfo]) -> tuple[Page, int]:
         page = Page([], position=partition.id)
         failed: list[FileInfo] = []
         size = 0
         for info, content in self._files.contents(infos, self.max_document_bytes):
-            data = b""
+            data = b"" if isinstance(content, Exception) else content
+            size += len(data)
             try:
                 if isinstance(content, Exception):
                     raise content
-                data = content
-                size += len(data)
-                item = parse_document(data)
-            except (*UNREADABLE, EOFError, zlib.error, gzip.BadGzipFile, ConnectorError) as error:
-                bad = BadDocument(0, data[:KEPT_WHOLE_BYTES], ConnectorError(reason_of(error)))
-                page.failures.append(self._failure(bad, partition, info))
+                items, bad = self._documents_in(data, info)
+            except (*UNREADABLE, ConnectorError) as error:
+                reason = ConnectorError(reason_of(error))
+                letter = BadDocument(0, data[:KEPT_WHOLE_BYTES], reason)
+                page.failures.append(self._failure(letter, partition, info))
                 failed.append(info)
                 continue
-            free_names(item)
-            item["_file_path"] = _shown(info.path)
-            item["_file_name"] = _name_of(info.path)
-            item["_modified_at"] = info.modified_at
-            page.items.append(item)
+            page.items += items
+            page.failures += [self._failure(one, partition, info, one.offset) for one in bad]
+            if bad:
+                failed.append(info)
         page.state = self._failed_state(failed)
         return page, size
+
+    def _documents_in(
+        self, data: bytes, info: FileInfo
+    ) -> tuple[list[dict[str, Any]], list[BadDocument]]:
+        """Returns what is in a file: one document, or those of its lines and which are bad."""
+        require_readable(data)
+        limit = self.max_document_bytes
+        if is_compressed(data):
+            data = decompressed(data, io.BytesIO(data)).read(limit + 1)
+        if len(data) > limit:
+            raise too_large(len(data), limit)
+        path, name = _shown(info.path), _name_of(info.path)
+        if holds_lines(data):
+            return parse_lines(Lines(data, 0), path, name, info.modified_at, self.max_line_bytes)
+        item = parse_document(data)
+        free_names(item)
+        item["_file_path"] = path
+        item["_file_name"] = name
+        item["_modified_at"] = info.modified_at
+        return [item], []
 
     def _failure(
         self, bad: BadDocument, partition: Partition, info: FileInfo, offset: int | None = None
@@ -375,20 +460,32 @@ def _changed_within(info: FileInfo, since: str | None, until: str | None) -> boo
     return (begin is None or changed >= begin) and (end is None or changed < end)
 
 
-def _check_pattern(pattern: str) -> None:
-    if not pattern or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
-        raise ConfigError(
-            f"pattern {pattern!r} must name files below the directory, as in '**/*.json'"
-        )
-
-
 def _page_of(items: list[dict[str, Any]], failures: list[DeadLetter]) -> Page:
     position = f"byte {items[0]['_line_offset']}" if items else ""
     return Page(items, position=position, failures=failures)
 
 
-def _unreadable(offset: int, reason: str) -> Lines:
+def _unreadable(offset: int, error: Exception) -> Lines:
+    reason = reason_of(error)
+    if not isinstance(error, ConnectorError):
+        reason = f"it cannot be read: {reason}"
     return Lines(b"", offset, [BadDocument(offset, b"", ConnectorError(reason))])
+
+
+def _may_be_lines(info: FileInfo) -> bool:
+    return info.size > BLOCK_BYTES or names_lines(_name_of(info.path))
+
+
+def _shape_of(head: bytes, otherwise: str) -> str:
+    """Returns how a file is read that begins so."""
+    try:
+        require_readable(head)
+    except ConnectorError:
+        return _STREAM  # which says what it is, whatever its size
+    is_lines = otherwise == _STREAM or holds_lines(head)
+    if is_compressed(head):
+        return _STREAM if is_lines else _WHOLE
+    return _LINES if is_lines else _WHOLE
 
 
 def _id_text(value: Any) -> str:
@@ -408,21 +505,21 @@ def _parts_of(info: FileInfo, block_bytes: int) -> Iterator[tuple[Partition, int
     Where a part begins and ends depends on the file alone, so that a run which is continued finds
     the parts again that are done, whatever other files came meanwhile.
     """
-    whole = info.path.endswith(".gz") or info.size <= _PART_BYTES
-    length = max(info.size, 1) if whole else _PART_BYTES
-    for start in range(0, max(info.size, 1), length):
-        stop = min(start + length, info.size)
-        blocks = 1 if info.path.endswith(".gz") else max(-(-(stop - start) // block_bytes), 1)
+    name = _shown(info.path)
+    for start in range(0, info.size, _PART_BYTES):
+        stop = min(start + _PART_BYTES, info.size)
+        blocks = -(-(stop - start) // block_bytes)
         params = {
             "file": _packed(info),
+            "version": info.version,
             "start": start,
             "stop": stop,
             # All of one size: with a short one at the end of each part, and blocks given out in
             # turn, one of two workers would get all that are long.
-            "block_bytes": max(-(-(stop - start) // blocks), 1),
+            "block_bytes": -(-(stop - start) // blocks),
         }
-        name = _shown(info.path)
-        yield Partition(name if whole else f"{name}, bytes {start} to {stop}", params), blocks
+        is_whole = info.size <= _PART_BYTES
+        yield Partition(name if is_whole else f"{name}, bytes {start} to {stop}", params), blocks
 
 
 def _grouped(infos: list[FileInfo]) -> Partition:

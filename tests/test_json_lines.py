@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from contextframe_beam.connectors import _jsonl, json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.source import Source
-from contextframe_beam.errors import ConnectorError
 
 
 def opened(directory, *args, **kwargs):
@@ -143,26 +142,6 @@ def test_a_line_of_just_the_allowed_length_is_read(tmp_path):
     items, failures = read(connector)
     assert [item["_line_offset"] for item in items] == [0]
     assert [letter.item["_line_offset"] for letter in failures] == [len(line) + 1]
-
-
-def test_a_file_that_grows_is_read_as_far_as_it_was_planned(tmp_path):
-    connector = lines_of(tmp_path, b'{"id": 1}\n{"id": 2')
-    source = Source(connector)
-    pieces = list(source.plan())
-    with open(tmp_path / "a.jsonl", "ab") as file:
-        file.write(b'2}\n{"id": 3}\n')
-    pages = [one.page for piece in pieces for one in source.read_blocks(piece, lambda _: True)]
-    assert [item["id"] for page in pages for item in page.items] == [1, 22]
-
-
-def test_a_file_that_becomes_shorter_ends_the_run(tmp_path):
-    connector = lines_of(tmp_path, b'{"id": 1}\n{"id": 2}\n')
-    source = Source(connector)
-    pieces = list(source.plan())
-    (tmp_path / "a.jsonl").write_bytes(b'{"id": 1}\n')
-    with pytest.raises(ConnectorError, match=r"a.jsonl, block 0: it has 10 bytes but had 20"):
-        for piece in pieces:
-            list(source.read_blocks(piece, lambda _: True))
 
 
 # Numbers.

@@ -13,8 +13,8 @@ import pytest
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors import _seen_files
-from contextframe_beam.connectors._files import FileInfo
 from contextframe_beam.connectors._seen_files import marks_of, unseen
+from contextframe_beam.connectors.json_files.listing import FileInfo
 from tests.cli_helpers import cli, lines, write_documents
 
 HOUR = 3600
