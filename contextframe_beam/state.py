@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import lance
@@ -21,6 +21,7 @@ from contextframe_beam._json import dump_json
 from contextframe_beam.encoding import null_array
 from contextframe_beam.errors import ConnectorError, DatasetError, RecordError
 from contextframe_beam.fragments import reading
+from contextframe_beam.reasons import FailureReason, Reasons
 from contextframe_beam.record import ANCHOR_KEY as ANCHOR_KEY
 from contextframe_beam.record import ANCHOR_URI, RESERVED, uuid_of
 from contextframe_beam.schema import frame_schema
@@ -86,6 +87,7 @@ class RunSummary:
         bytes: Their size.
         partial: Why what was read may not be all that was asked for; empty where it is.
         kept: Why a mirror deleted nothing that it did not see; empty where it could.
+        reasons: Why items failed, the reasons of most of them first.
     """
 
     run_id: str
@@ -102,18 +104,21 @@ class RunSummary:
     bytes: int = 0
     partial: tuple[str, ...] = ()
     kept: str = ""
+    reasons: tuple[FailureReason, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is stored; earlier releases do not read fields that say something new."""
-        said_only = ("partial", "kept")
-        return {name: one for name, one in vars(self).items() if one or name not in said_only}
+        said_only = ("partial", "kept", "reasons")
+        return {name: one for name, one in asdict(self).items() if one or name not in said_only}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSummary:
         """Reads what this release or another one stored; fields that are unknown are left out."""
         known = {one.name for one in fields(cls)}
         read = {name: one for name, one in value.items() if name in known}
-        return cls(**{**read, "partial": tuple(read.get("partial", ()))})
+        read["partial"] = tuple(read.get("partial", ()))
+        read["reasons"] = tuple(map(FailureReason.from_json, read.get("reasons", ())))
+        return cls(**read)
 
 
 _COUNTS = (
@@ -182,8 +187,9 @@ class SourceState:
         runs = [one for one in self.runs if one is not earlier]
         if earlier is not None:
             sums = {name: getattr(run, name) + getattr(earlier, name) for name in _COUNTS}
-            reasons = {*earlier.partial, *run.partial}
-            run = replace(run, **sums, partial=tuple(sorted(reasons)))
+            partial = tuple(sorted({*earlier.partial, *run.partial}))
+            reasons = Reasons([*earlier.reasons, *run.reasons]).most()
+            run = replace(run, **sums, partial=partial, reasons=reasons)
         reached = {**plan.get("partitions", known), **plan.get("reached", {}), **new}
         return replace(
             self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from contextframe_beam.transforms.receipt import CommitReceipt
 
 _EXAMPLE = "contextframe-beam ingest json --directory docs --to kb.lance"
+
+#: The exit code of a run that was committed and is not complete, where that is asked for.
+INCOMPLETE = 3
 
 #: In a context's `meta`: set where the launcher of a Flex Template runs the command.
 LAUNCHED_BY_TEMPLATE = "contextframe_beam.launched_by_template"
@@ -167,6 +171,13 @@ def _own_options() -> list[SectionOption]:
             help="Commit nothing if more documents, or a larger share of those stored of this "
             "source, would be deleted. A share never stops fewer than ten, except when all would "
             "go; 100% allows any.  [default: 50%]",
+        ),
+        SectionOption(
+            ["--strict"],
+            section=_RUN,
+            is_flag=True,
+            help="Exit with 3 when the run was committed but is not complete: items failed, or "
+            "what was read may not be all.",
         ),
         SectionOption(
             ["--json"],
@@ -403,7 +414,12 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     skips = getattr(connector, "skip_unchanged", False) and not values["full"]
     left_out = "files that did not change since an earlier run were not read" if skips else ""
     outcome = Outcome(receipt, to, kept, time.monotonic() - began, left_out)
+    if receipt.is_incomplete:
+        warning = _logs.line(settings, f"Warning: {receipt.what_is_missing(kept)}", logging.WARNING)
+        click.echo(secrets.redact(warning), err=True)
     say_done(outcome.to_json() if values["json"] else outcome.text())
+    if values["strict"] and receipt.is_incomplete:
+        ctx.exit(INCOMPLETE)
 
 
 def check_others(ctx: click.Context) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TextIO, cast
 from contextframe_beam.connectors.secrets import RedactingFilter, redact
 from contextframe_beam.pipelines._settings import Settings
 from contextframe_beam.pipelines.streams import printable
+from contextframe_beam.reasons import COMMITS
 
 #: Tells the workers what to show.
 _VARIABLE = "CONTEXTFRAME_LOG"
@@ -181,6 +182,8 @@ class _Shown(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if self._settings.debug:
             return True
+        if record.name == COMMITS:
+            return False  # said with the receipt
         if record.levelno < (logging.INFO if self._settings.verbose else logging.WARNING):
             return False
         package = record.name.partition(".")[0]

@@ -45,8 +45,9 @@ class Outcome:
         receipt = self.receipt
         lines = [f"{self._done()} (version {receipt.version} of {self.to}, {self.seconds:.1f} s)"]
         if receipt.failed:
-            kept = f", kept in {self.dead_letters}" if self.dead_letters else ""
-            lines.append(f"{_items(receipt.failed)} failed{kept}")
+            lines.append(receipt.what_failed(self.dead_letters))
+        if receipt.partial:
+            lines.append("partial: what was read may not be all; no sync state moved")
         if receipt.kept:
             lines.append(f"nothing was deleted that the run did not see, because {receipt.kept}")
         size = ""
@@ -90,10 +91,6 @@ def existing(path: str) -> str | None:
 def count_documents(count: int, one: str = "", several: str = "") -> str:
     """Returns a number of documents in words, with what is said of one or of several."""
     return f"1 document {one}".rstrip() if count == 1 else f"{count:,} documents {several}".rstrip()
-
-
-def _items(count: int) -> str:
-    return "1 item" if count == 1 else f"{count:,} items"
 
 
 def _files(count: int) -> str:

@@ -155,6 +155,10 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         ],
         at_most=SHOWN,
     )
+    for run in facts["runs"][-SHOWN:]:
+        for reason in run["partial"]:
+            told = f"run {run['run_id']} is partial: {reason}"
+            console.print(told, markup=False, soft_wrap=True)
     _print_table(
         console,
         "Versions",

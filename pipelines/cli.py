@@ -1,7 +1,8 @@
 """The command line: runs a command and tells the shell how it went.
 
-Exit codes: 0 done, 1 failed and nothing committed, 2 wrong usage. A failure is one message on the
-standard error: what was wrong, where, and what to do.
+Exit codes: 0 done, 1 failed and nothing committed, 2 wrong usage; with `--strict` also 3, committed
+and not complete. A failure is one message on the standard error: what was wrong, where, and what to
+do.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ transform drops is dropped on purpose.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, get_type_hints
 
 import apache_beam as beam
@@ -232,7 +232,10 @@ class WriteToLance(beam.PTransform[Any, Any]):
         self._check(sources_above(given))
         receipts = frames_of(given, "WriteToLance") | "Write" >> self._sink
         hints = get_type_hints(transforms.CommitReceipt)
-        columns = [(one.name, hints[one.name]) for one in fields(transforms.CommitReceipt)]
+        columns = [
+            (one.name, Sequence[str] if isinstance(one.default, tuple) else hints[one.name])
+            for one in fields(transforms.CommitReceipt)
+        ]
         rows: beam.PCollection[Any] = receipts | "Receipt" >> beam.Map(
             _row_of_receipt
         ).with_output_types(RowTypeConstraint.from_fields(columns))
@@ -258,7 +261,13 @@ class WriteToLance(beam.PTransform[Any, Any]):
 
 
 def _row_of_receipt(receipt: transforms.CommitReceipt) -> beam.Row:
-    return beam.Row(**asdict(receipt))
+    values = {one.name: getattr(receipt, one.name) for one in fields(receipt)}
+    return beam.Row(
+        **{
+            name: list(map(str, value)) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+    )
 
 
 def _state_in(dataset: Any, info: SourceInfo) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from contextframe_beam.connectors.metrics import NAMESPACE
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
 from contextframe_beam.pipelines.runners import pipeline_options, runner_for
+from contextframe_beam.reasons import FailureReason
 from contextframe_beam.transforms import (
     CommitReceipt,
     Enrich,
@@ -202,7 +203,9 @@ def finish(
         found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(NAMESPACE))
         counters.update({one.key.metric.name: one.committed for one in found["counters"]})
     (receipt,) = json.loads(file.read_text().splitlines()[-1])
-    return CommitReceipt(**{**receipt, "partial": tuple(receipt["partial"])})
+    receipt["partial"] = tuple(receipt["partial"])
+    receipt["reasons"] = tuple(map(FailureReason.from_json, receipt["reasons"]))
+    return CommitReceipt(**receipt)
 
 
 def _append(receipts: list[CommitReceipt], file: str) -> None:

@@ -10,6 +10,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.page import DeadLetter
 from contextframe_beam.errors import ConfigError, TooManyFailures
 from contextframe_beam.fragments import open_dataset
+from contextframe_beam.reasons import FailureReason, Reasons
 from contextframe_beam.transforms import WriteToLance
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._written import SourceTally, Written
@@ -25,9 +26,13 @@ from tests.pipeline_helpers import (
 
 
 def written(read: int, failed: int) -> Written:
-    samples = [f"map all page 0[{number}]: no" for number in range(min(failed, 3))]
     return Written(
-        sources={SOURCE.source_id: SourceTally(SOURCE, read=read)}, failed=failed, samples=samples
+        sources={SOURCE.source_id: SourceTally(SOURCE, read=read)},
+        failed=failed,
+        reasons=Reasons(
+            FailureReason("ValueError", "no", 1, f"map all page 0[{number}]")
+            for number in range(failed)
+        ),
     )
 
 
@@ -79,7 +84,7 @@ class TestLimit:
         assert str(caught.value) == (
             "1,500 of 2,000 items failed, more than the 5% of the items read that --max-failures "
             "allows; nothing was committed. All are in letters.jsonl. The first: map all page "
-            "0[0]: no; map all page 0[1]: no; map all page 0[2]: no"
+            "0[0]: no (ValueError, 1,500 items)"
         )
         with pytest.raises(TooManyFailures, match="3 of 3 items failed, all of them; nothing"):
             FailureLimit.of(10).check(written(3, 3), None)
@@ -139,7 +144,8 @@ class TestSums:
             assert (whole.read, whole.failed, tally.planned, tally.finished) == (6, 6, 4, 4)
             assert tally.partitions == {f"part-{number}": {"at": number} for number in range(4)}
             assert sorted(tally.unchanged) == [bytes([number]) * 8 for number in range(4)]
-        assert one.samples == other.samples == ["map part page 0[1]: no"] * 3
+        reason = FailureReason("ValueError", "no", 6, "map part page 0[1]")
+        assert one.reasons.all() == other.reasons.all() == (reason,)
 
     def test_adding_up_changes_no_part(self):
         parts = [Written(), Written()]

@@ -15,6 +15,7 @@ import yaml
 from cronsim import CronSim
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.pipelines._ingest_command import INCOMPLETE
 from tests.cli_helpers import ROOT, cli_process, environment
 from tests.engines import free_port, java, program
 from tests.http_fixture import HttpServer, http_server, server
@@ -198,3 +199,19 @@ def test_the_image_is_the_one_of_all_manifests() -> None:
     images = {one["image"] for name in MANIFESTS for pod in pods(name) for one in pod["containers"]}
     assert tag in images
     assert {one for one in images if "contextframe" in one} == {tag}
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "container"),
+    [("cronjob.yaml", "CronJob", "ingest"), ("flink-job.yaml", "Job", "submit")],
+)
+def test_a_run_that_is_not_complete_fails_its_job_at_once(
+    file: str, kind: str, container: str
+) -> None:
+    manifest = one(file, kind)["spec"]
+    job = manifest["jobTemplate"]["spec"] if kind == "CronJob" else manifest
+    (pod,) = job["template"]["spec"]["containers"]
+    rule = job["podFailurePolicy"]["rules"][0]
+    assert "--strict" in pod["args"]
+    assert pod["name"] == rule["onExitCodes"]["containerName"] == container
+    assert rule["onExitCodes"]["values"] == [2, INCOMPLETE]

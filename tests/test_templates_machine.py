@@ -13,6 +13,7 @@ import pytest
 from cronsim import CronSim
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.pipelines._ingest_command import INCOMPLETE
 from tests.cli_helpers import ROOT, cli, environment, write_documents
 from tests.http_fixture import HttpServer, http_server, server
 
@@ -92,9 +93,11 @@ def test_the_command_of_the_service_runs_as_systemd_would_run_it(
     assert {one["Authorization"] for one in sent} == {"Bearer s3cret-of-the-crm"}
 
 
-def test_a_wrong_command_is_not_started_again() -> None:
+def test_what_trying_again_does_not_mend_is_not_started_again() -> None:
     text = (ROOT / "templates" / "systemd" / "contextframe-ingest.service").read_text()
-    assert of_unit(text, "RestartPreventExitStatus") == ["2"]
+    assert of_unit(text, "RestartPreventExitStatus") == [f"2 {INCOMPLETE}"]
+    (command,) = of_unit(text, "ExecStart")
+    assert command.endswith(" --strict")
     assert cli("ingest", "nothing", "--to", "kb.lance").code == 2
 
 
@@ -138,6 +141,17 @@ def test_the_line_of_the_crontab_runs_and_an_hour_is_committed_once(tmp_path: Pa
     log = (tmp_path / "ingest.log").read_text().splitlines()
     assert ['"already_committed": false' in line for line in log] == [True, False]
     assert all('"run_id": "documents-2026-01-01T07"' in line for line in log)
+
+
+def test_cron_mails_what_is_missing_from_a_run(tmp_path: Path) -> None:
+    write_documents(tmp_path / "documents", {"a.json": {"id": 1}, "b.json": "{cut off"})
+    crontab = (ROOT / "templates" / "cron" / "contextframe").read_text()
+    command = line_of(crontab)[-1].replace("/srv/documents", str(tmp_path / "documents"))
+    done = run_by_cron(command.replace("/var/lib/contextframe", str(tmp_path)))
+    assert (done.returncode, done.stdout) == (INCOMPLETE, "")
+    assert done.stderr.startswith("Warning: 1 item failed, kept in ")
+    assert "b.json" in done.stderr
+    assert len(FrameDataset.open(str(tmp_path / "kb.lance"))) == 1
 
 
 def test_a_run_that_meets_another_one_ends_quietly(tmp_path: Path) -> None:

@@ -346,6 +346,7 @@ def _summary(plan: Plan, *, version: int, replaced: int = 0, deleted: int = 0) -
         bytes=sum(fragment.size for fragment in unique.fragments),
         partial=plan.partial,
         kept=plan.kept,
+        reasons=plan.written.reasons.most(),
     )
 
 

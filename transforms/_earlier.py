@@ -117,4 +117,5 @@ def receipt_of(summary: RunSummary) -> CommitReceipt:
         bytes=summary.bytes,
         partial=summary.partial,
         kept=summary.kept,
+        reasons=summary.reasons,
     )

@@ -10,6 +10,9 @@ from contextframe_beam.transforms._written import Written
 
 DEFAULT_MAX_FAILURES = 1000
 
+#: How many reasons the message names.
+_SHOWN = 3
+
 
 @dataclass(frozen=True)
 class FailureLimit:
@@ -66,7 +69,7 @@ class FailureLimit:
         where = f" All are in {dead_letters}." if dead_letters else ""
         raise TooManyFailures(
             f"{failed:,} of {total:,} items failed, {reason}; nothing was committed."
-            f"{where} The first: " + "; ".join(written.samples)
+            f"{where} The first: " + "; ".join(map(str, written.reasons.most(_SHOWN)))
         )
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from contextframe_beam.connectors.page import DeadLetter, SourceInfo
 from contextframe_beam.fragments import WrittenFragment
+from contextframe_beam.reasons import FailureReason, Reasons
 from contextframe_beam.state import PLAN
 from contextframe_beam.transforms._duplicates import Deletions
 
-_SAMPLES = 3
 _ROWS_A_PART = 1_000_000
 
 
@@ -75,7 +75,7 @@ class Written:
         announced: How many data files there are to come, so that none is lost on the way.
         sources: What each source gave, by its id.
         failed: Number of dead letters.
-        samples: The first few of them, in words.
+        reasons: Why they failed.
         letters: The pieces of the file that they are in.
     """
 
@@ -83,7 +83,7 @@ class Written:
     announced: int = 0
     sources: dict[str, SourceTally] = field(default_factory=dict)
     failed: int = 0
-    samples: list[str] = field(default_factory=list)
+    reasons: Reasons = field(default_factory=Reasons)
     letters: list[str] = field(default_factory=list)
 
     @property
@@ -120,8 +120,8 @@ class Written:
         """Counts dead letters."""
         for letter in letters:
             self.failed += 1
-            if len(self.samples) < _SAMPLES:
-                self.samples.append(f"{' '.join(_places(letter))}: {letter.message}")
+            place = " ".join(_places(letter))
+            self.reasons.add([FailureReason.of(letter.error_type, letter.message, place)])
 
     @classmethod
     def sum(cls, parts: Iterable[Written]) -> Written:
@@ -131,12 +131,11 @@ class Written:
             whole.fragments += part.fragments
             whole.announced += part.announced
             whole.failed += part.failed
-            whole.samples += part.samples
+            whole.reasons.add(part.reasons.all())
             whole.letters += part.letters
             for tally in part.sources.values():
                 whole.tally(tally.info).add(tally)
         whole.fragments.sort(key=lambda fragment: fragment.metadata)
-        whole.samples = sorted(whole.samples)[:_SAMPLES]
         return whole
 
 

@@ -6,6 +6,7 @@ all, together with the rows they replace and the sync state.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConfigError, DatasetError, SchemaError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset, size_of
 from contextframe_beam.keys import Numbers
+from contextframe_beam.reasons import COMMITS
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.removal import Places
 from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
@@ -47,6 +49,8 @@ from contextframe_beam.transforms.receipt import CommitReceipt
 from contextframe_beam.writer import FragmentWriter
 
 MODES = ("create", "append", "overwrite", "upsert", "mirror")
+
+_LOGGER = logging.getLogger(COMMITS)
 
 _WAITING_BYTES = 64 << 20
 
@@ -401,7 +405,11 @@ class _CommitDoFn(beam.DoFn):
         if run.letters is not None:
             # First, because a run that fails for its failures is asked what they were.
             run.letters.join(written.letters)
-        yield commit_run(run, written)
+        receipt = commit_run(run, written)
+        if receipt.is_incomplete:
+            letters = run.letters.path if run.letters and receipt.failed else None
+            _LOGGER.warning("%s", receipt.what_is_missing(letters))
+        yield receipt
 
 
 def _global(value: Any) -> WindowedValue:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from contextframe_beam.reasons import FailureReason
+
 
 @dataclass(frozen=True)
 class CommitReceipt:
@@ -24,6 +26,7 @@ class CommitReceipt:
         partial: Why what was read may not be all that was asked for; no state of the source moved
             then, and a mirror deleted nothing that it did not see. Empty where all is known.
         kept: Why a mirror deleted nothing that it did not see; empty where it could.
+        reasons: Why items failed, the reasons of most of them first.
         already_committed: The run had been committed before; nothing was done now.
     """
 
@@ -40,4 +43,36 @@ class CommitReceipt:
     bytes: int = 0
     partial: tuple[str, ...] = ()
     kept: str = ""
+    reasons: tuple[FailureReason, ...] = ()
     already_committed: bool = False
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether items failed, or what was read may not be all that was asked for."""
+        return bool(self.failed or self.partial)
+
+    def what_failed(self, dead_letters: str | None = None) -> str:
+        """Returns in words how many items failed, and where they are kept if that is given."""
+        items = "1 item" if self.failed == 1 else f"{self.failed:,} items"
+        return f"{items} failed{f', kept in {dead_letters}' if dead_letters else ''}"
+
+    def what_is_missing(self, dead_letters: str | None = None) -> str:
+        """Returns in lines what is missing from the run, and why; empty where nothing is.
+
+        Args:
+            dead_letters: Where the failed items are.
+        """
+        lines = []
+        if self.failed:
+            lines.append(f"{self.what_failed(dead_letters)}{':' if self.reasons else ''}")
+            lines += [f"  {reason}" for reason in self.reasons]
+            others = self.failed - sum(reason.count for reason in self.reasons)
+            if self.reasons and others > 0:
+                lines.append(f"  other reasons ({others:,} items)")
+        if self.partial:
+            lines.append(
+                f"run {self.run_id} is partial: what was read may not be all, so no sync state "
+                "moved, and nothing was deleted because the run did not see it:"
+            )
+            lines += [f"  {reason}" for reason in self.partial]
+        return "\n".join(lines)

@@ -19,6 +19,7 @@ RETRY_AFTER = timedelta(minutes=5)
 # ----- nothing to edit below -----
 
 _WRONG_USAGE = 2
+_INCOMPLETE = 3
 
 
 @dag(
@@ -38,7 +39,7 @@ def contextframe_ingest():
         context = get_current_context()
         instance = context["ti"]
         command = [
-            *(COMMAND, "ingest", *SOURCE, "--to", DATASET, "--json"),
+            *(COMMAND, "ingest", *SOURCE, "--to", DATASET, "--strict", "--json"),
             # Run ids of Airflow repeat in other DAGs and tasks.
             *("--run-id", f"{instance.dag_id}.{instance.task_id}.{context['run_id']}"),
             *("--since", context["data_interval_start"].isoformat()),
@@ -48,6 +49,8 @@ def contextframe_ingest():
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode == _WRONG_USAGE:
             raise AirflowFailException("the command is wrong; its message is above")
+        if done.returncode == _INCOMPLETE:
+            raise AirflowFailException(f"committed and not complete, see above: {done.stdout}")
         if done.returncode:
             raise AirflowException("nothing was committed; the reason is above")
         return done.stdout
