@@ -31,6 +31,7 @@ from contextframe_beam.pipelines._shared import (
     storage_option,
 )
 from contextframe_beam.pipelines._worker_processes import serving
+from contextframe_beam.run_id import check_run_id
 
 if TYPE_CHECKING:
     from contextframe_beam.transforms.receipt import CommitReceipt
@@ -356,6 +357,7 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
 
     to = values["to"]
     run_id = values["run_id"]
+    check_run_id(run_id)
     if run_id is None and values["commit_every"]:
         run_id = unfinished_run(
             connector,

@@ -22,6 +22,7 @@ from contextframe_beam.errors import ConfigError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, is_local
 from contextframe_beam.pipelines import _backfill
 from contextframe_beam.pipelines._ingestion import Ingestion, partitions_of, state_of
+from contextframe_beam.run_id import check_run_id, file_name_of
 from contextframe_beam.state import SourceState
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
@@ -88,6 +89,7 @@ def ingest(
         UnknownCommitError: the object store does not tell whether the run was committed.
         ContextFrameError: whatever else went wrong; the dataset is as it was.
     """
+    check_run_id(run_id)
     run_id, bounds = run_id or new_run_id(), bounds or Bounds()
     ingestion = Ingestion(
         connector=connector,
@@ -198,7 +200,7 @@ def new_run_id() -> str:
 
 def default_dead_letters(to: str, run_id: str) -> str:
     """Returns where a run's dead letters go when nothing else is said: beside the dataset."""
-    return f"{dead_letters_beside(to)}/{run_id}.jsonl"
+    return f"{dead_letters_beside(to)}/{file_name_of(run_id)}.jsonl"
 
 
 def dead_letters_beside(to: str) -> str:

@@ -35,6 +35,7 @@ from contextframe_beam.pipelines._yaml_batches import (
     with_rows,
 )
 from contextframe_beam.pipelines.ingest import default_dead_letters, new_run_id
+from contextframe_beam.run_id import check_run_id
 from contextframe_beam.state import read_states, state_of
 from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
 from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES
@@ -215,6 +216,7 @@ class WriteToLance(beam.PTransform[Any, Any]):
         dead_letters: str | None = None,
     ) -> None:
         super().__init__()
+        check_run_id(run_id)
         run_id = run_id or new_run_id()
         self._uri, self._mode = uri, mode
         self._sink = transforms.WriteToLance(

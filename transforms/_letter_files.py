@@ -23,6 +23,10 @@ from contextframe_beam.connectors.page import DeadLetter
 from contextframe_beam.errors import ConfigError, ContextFrameError, DatasetError
 from contextframe_beam.filesystems import filesystem_of
 from contextframe_beam.fragments import StorageOptions, is_local
+from contextframe_beam.run_id import file_name_of
+
+# Behind the name of the file, which is made of the same id.
+_IN_PIECES = 32
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def remove_lost_pieces(
 
 def pieces_prefix(path: str, run_id: str) -> str:
     """Returns what the names of a run's pieces begin with."""
-    return f"{path}.{run_id}."
+    return f"{path}.{file_name_of(run_id, _IN_PIECES)}."
 
 
 def open_for_writing(path: str, mode: str = "w", storage_options: StorageOptions = None) -> Any:

@@ -28,6 +28,7 @@ from contextframe_beam.keys import Numbers
 from contextframe_beam.reasons import COMMITS
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.removal import Places
+from contextframe_beam.run_id import check_run_id
 from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
 from contextframe_beam.state import NO_SOURCE
 from contextframe_beam.transforms._commit import commit_run
@@ -114,6 +115,7 @@ class WriteToLance(
         if mode not in MODES:
             raise ConfigError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
         check_storage_version(storage_version)
+        check_run_id(run_id, is_part=True)
         self._run = begin_run(
             str(uri),
             mode=mode,
