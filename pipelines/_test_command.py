@@ -148,13 +148,9 @@ def _test(found: ConnectorOptions, values: dict[str, Any], settings: Settings) -
 def _read(path: str | None) -> Mapping[str, Any]:
     if path is None:
         return {}
-    import yaml
+    from contextframe_beam.connectors.yaml_text import read_yaml_file
 
-    try:
-        with open(path, encoding="utf-8") as file:
-            arguments = yaml.safe_load(file)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    arguments = read_yaml_file(path, "the file of arguments").values
     if not isinstance(arguments, dict):
         raise ConfigError(f"{path} must hold names and values of arguments, as in `token: env:T`")
     return {str(name): value for name, value in arguments.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.api.answer import nearest
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig
+from contextframe_beam.connectors.yaml_text import read_yaml_file
 from contextframe_beam.errors import ConfigError
 
 _Location = tuple[str | int, ...]
@@ -107,35 +107,16 @@ def read_yaml(path: str | os.PathLike[str]) -> Document:
         ConfigError: it cannot be read, is not YAML, holds a key twice or a secret in plain text.
     """
     name = os.fspath(path)
-    try:
-        text = Path(name).expanduser().read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(
-            f"the configuration {name} cannot be read ({error.strerror}); give the path of a YAML "
-            "file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the configuration {name} is not UTF-8 text ({error.reason})") from error
-    loader = yaml.SafeLoader(text)
-    try:
-        tree = loader.get_single_node()
-        if tree is None:
-            raise ConfigError(f"the configuration {name} is empty; it needs at least base_url")
-        if not isinstance(tree, yaml.MappingNode):
-            raise ConfigError(f"the configuration {name} is not a mapping of keys to values")
-        for node, key in _doubled(tree, set()):
-            line = node.start_mark.line + 1
-            raise ConfigError(f"{name}, line {line}: the key {key!r} is there a second time")
-        values = loader.construct_document(tree)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{name}{line}: this is not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name}: this is not YAML: {error}") from None
-    finally:
-        loader.dispose()
-    document = Document(values, name, tree)
+    read = read_yaml_file(name, "the configuration")
+    tree = read.tree
+    if tree is None:
+        raise ConfigError(f"the configuration {name} is empty; it needs at least base_url")
+    if not isinstance(tree, yaml.MappingNode):
+        raise ConfigError(f"the configuration {name} is not a mapping of keys to values")
+    for node, key in _doubled(tree, set()):
+        line = node.start_mark.line + 1
+        raise ConfigError(f"{name}, line {line}: the key {key!r} is there a second time")
+    document = Document(read.values, name, tree)
     _refuse_plain_secrets(document)
     return document
 
