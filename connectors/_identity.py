@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.plain_secrets import looks_secret, without_credentials
 from contextframe_beam.state import NARROWING
 
 #: Arguments that change how a source is read but not which documents it has.
@@ -149,7 +150,7 @@ def essential(values: Mapping[str, Any], known: Arguments) -> dict[str, Any]:
     """
     kept = {}
     for name, value in values.items():
-        if name in TUNING or secrets.looks_secret(name):
+        if name in TUNING or looks_secret(name):
             continue
         parameter = known.named.get(name)
         if parameter is not None and _same(value, parameter.default):
@@ -165,7 +166,7 @@ def without_narrowing(sync_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def jsonable(value: Any) -> Any:
     """Returns a value as JSON values that are the same in every process, without secrets."""
-    return _jsonable(value, 0)
+    return _jsonable(value, 0, "")
 
 
 def digest(identity: Mapping[str, Any]) -> str:
@@ -190,13 +191,13 @@ def _same(value: Any, default: Any) -> bool:
         return False
 
 
-def _jsonable(value: Any, depth: int) -> Any:
+def _jsonable(value: Any, depth: int, name: str) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return _json_number(value)
     if isinstance(value, secrets.SecretReference):
         return None
     if isinstance(value, str):
-        return secrets.without_url_password(str.__str__(value))
+        return without_credentials(str.__str__(value), name)
     simple = _as_text(value)
     if simple is not None:
         return simple
@@ -205,17 +206,17 @@ def _jsonable(value: Any, depth: int) -> Any:
     depth += 1
     if isinstance(value, Mapping):
         return {
-            str(key): _jsonable(element, depth)
+            str(key): _jsonable(element, depth, str(key))
             for key, element in value.items()
             if not _is_secret(str(key), element)
         }
     if isinstance(value, list | tuple):
-        return [_jsonable(element, depth) for element in value]
+        return [_jsonable(element, depth, name) for element in value]
     if isinstance(value, set | frozenset):
-        return sorted((_jsonable(element, depth) for element in value), key=json.dumps)
+        return sorted((_jsonable(element, depth, name) for element in value), key=json.dumps)
     if hasattr(value, "source_identity"):
         return value.source_identity()
-    return {"class": class_path(type(value)), **_jsonable(_public_state(value), depth)}
+    return {"class": class_path(type(value)), **_jsonable(_public_state(value), depth, "")}
 
 
 def _json_number(value: Any) -> Any:
@@ -253,4 +254,4 @@ def _public_state(value: Any) -> dict[str, Any]:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    return isinstance(value, secrets.SecretReference) or secrets.looks_secret(name)
+    return isinstance(value, secrets.SecretReference) or looks_secret(name)

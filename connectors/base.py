@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from contextframe_beam.connectors import _identity, secrets
 from contextframe_beam.connectors._file_module import FileClass, source_file
+from contextframe_beam.connectors.plain_secrets import looks_secret, without_credentials
 from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConnectorError
 
@@ -76,8 +77,8 @@ class BaseConnector(metaclass=_ConnectorMeta):
     Any constructor argument may be a reference to a secret (`env:NAME`, `file:PATH`,
     `keyring:NAME`, `gcp-secret:...`). An attribute that holds one gives its value each time it is
     read; only the reference is stored, shown and pickled. Plain-text secrets under names such as
-    `api_key` are kept out of `repr`, logs and messages, but they do travel when the connector is
-    pickled: give a reference.
+    `api_key` and credentials inside addresses are kept out of `repr`, logs, messages and the sync
+    state, but they do travel when the connector is pickled: give a reference.
 
     Attributes:
         authenticated: Whether `authenticate` has succeeded in this process.
@@ -355,6 +356,6 @@ def _shown(value: Any, name: str) -> Any:
         return {key: _shown(element, str(key)) for key, element in value.items()}
     if type(value) is list or type(value) is tuple:
         return type(value)(_shown(element, name) for element in value)
-    if type(value) is str and secrets.looks_secret(name):
-        return "***"
+    if type(value) is str:
+        return "***" if looks_secret(name) else without_credentials(value, name)
     return value

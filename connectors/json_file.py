@@ -58,7 +58,7 @@ from contextframe_beam.connectors.json_files.listing import (
 )
 from contextframe_beam.connectors.json_files.patterns import parts_of
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
-from contextframe_beam.connectors.secrets import without_url_password
+from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.record import FrameRecord
 
@@ -242,7 +242,7 @@ class JSONFileConnector(BaseConnector):
         listing = self._files.list(pattern, self.hidden)
         found = listing.files
         if not found:
-            where = without_url_password(str(self.directory))
+            where = without_credentials(str(self.directory))
             self.logger.info("no file in %s matches %s", where, pattern)
         left_out = self._left_out(listing)
         if since is not None or until is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import parsed_time
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
-from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.connectors.secrets import redact, without_known
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 
@@ -217,7 +217,7 @@ class IncrementalConnector(BaseConnector):
         target = Path(self.state_file)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _replace(target, redact(text))
+            _replace(target, without_known(text))
         except OSError as error:
             raise ConnectorError(
                 f"the state cannot be written to {target} ({error.strerror}); the next run would "

@@ -28,6 +28,7 @@ from contextframe_beam.connectors._identity import (
     reading_methods,
 )
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.errors import ConfigError, ContextFrameError
 
 GROUP = "contextframe.connectors"
@@ -206,7 +207,7 @@ def _parameters(takes: Arguments, hints: dict[str, Any], docs: list[str]) -> lis
             default=None if one.default is inspect.Parameter.empty else one.default,
             required=one.default is inspect.Parameter.empty,
             help=texts.get(name, ""),
-            secret=secrets.looks_secret(name),
+            secret=looks_secret(name),
         )
         for name, one in takes.named.items()
     ]

@@ -15,33 +15,32 @@ messages, dead letters and logs again.
 from __future__ import annotations
 
 import base64
+import html
 import json
 import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, SupportsIndex
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote_plus, unquote, unquote_plus
 
 from contextframe_beam.connectors import _keyring
-from contextframe_beam.errors import SecretError
+from contextframe_beam.connectors.plain_secrets import (
+    credentials_in,
+    has_credentials,
+    looks_secret,
+    plain_forms,
+    without_credentials,
+)
+from contextframe_beam.errors import ConfigError, SecretError
 
 if TYPE_CHECKING:
     from apache_beam.utils.secret import Secret
 
 _REFERENCE = re.compile(r"(?:env:[^\s=]+|file:(?!//)\S[^\n]*|keyring:\S+|gcp-secret:\S+)\Z")
-_SECRET_NAME = re.compile(
-    r"(?:^|_)(?:keys?|apikeys?|tokens?|secrets?|passwords?|passwd|pwd|passphrase|credentials?"
-    r"|authorization|cookies?)$"
-)
-_OTHER_KEYS = re.compile(
-    r"^keys$|(?:^|_)(?:primary|foreign|sort|partition|row|unique|merge|join|group|order|object"
-    r"|cache|public|max|min|num|page|next|continuation|sync|stop)_(?:keys?|tokens?)$"
-)
-_URL_PASSWORD = re.compile(r"(://[^/\s:@?#]*:)[^/\s@?#]+@")
-
 #: Seconds after which a secret in a file or in Secret Manager is read again, so that a rotated one
 #: is picked up by a worker that lives on.
 CACHE_SECONDS = 60.0
@@ -49,6 +48,12 @@ CACHE_SECONDS = 60.0
 SHORTEST_REDACTED = 4
 #: How many values are remembered; the oldest are forgotten first.
 MOST_REDACTED = 500
+
+# A line of a secret of several lines is told of alone where somebody prints it by lines.
+_SHORTEST_LINE = 16
+_MOST_ENCODINGS = 3
+# How the variables of object stores begin.
+_STORES = ("AWS_", "AZURE_", "GOOGLE_", "GCS_", "OSS_", "R2_", "MINIO_")
 
 _lock = threading.Lock()
 _cache: dict[str, tuple[float, str]] = {}
@@ -60,12 +65,6 @@ _base64_forms: tuple[tuple[str, str], ...] = ()
 def is_reference(text: object) -> bool:
     """Tells whether `text` is a reference to a secret, as `env:API_KEY` is."""
     return isinstance(text, str) and _REFERENCE.match(text) is not None
-
-
-def looks_secret(name: str) -> bool:
-    """Tells whether an argument of this name usually holds a secret: `api_key`, `authToken`."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
-    return bool(_SECRET_NAME.search(snake)) and not _OTHER_KEYS.search(snake)
 
 
 def resolve(reference: str) -> str:
@@ -119,9 +118,14 @@ def register(value: str, label: str = "***") -> None:
         value: A secret in plain text; values shorter than 4 characters are not taken out.
         label: What stands in its place; the reference, where there is one.
     """
-    global _plain_forms, _base64_forms
     if is_reference(value):
         return
+    for part in _parts(value):
+        _register(part, label)
+
+
+def _register(value: str, label: str) -> None:
+    global _plain_forms, _base64_forms
     if len(value) < SHORTEST_REDACTED or _labels.get(value) == label:
         return
     with _lock:
@@ -138,15 +142,23 @@ def register(value: str, label: str = "***") -> None:
 
 
 def redact(text: str) -> str:
-    """Returns `text` with every secret that this process has used replaced by its reference.
+    """Returns `text` without secrets, for people and logs.
 
-    A value is found as it is, URL-encoded, as a JSON or Python literal, and inside base64 (a
-    `Basic` authorization). Passwords in URLs (`https://user:password@host`) go as well.
+    Every secret that this process has used becomes its reference, and what looks like a credential
+    (a password in an address, a signature in a query, a key in a connection string) becomes `***`.
+    A value is found as it is, percent-encoded in any way, as a JSON or Python literal, in HTML, and
+    inside base64 (a `Basic` authorization).
     """
-    text = without_url_password(text)
+    return without_credentials(without_known(text))
+
+
+def without_known(text: str) -> str:
+    """Returns `text` with every secret that this process has used replaced by its reference."""
     for form, label in _plain_forms:
         if form in text:
             text = text.replace(form, label)
+    if "%" in text:
+        text = _without_encoded(text)
     for core, label in _base64_forms:
         if core in text:
             whole = rf"[A-Za-z0-9+/_\-]*{re.escape(core)}[A-Za-z0-9+/_\-]*={{0,2}}"
@@ -154,11 +166,15 @@ def redact(text: str) -> str:
     return text
 
 
-def without_url_password(text: str) -> str:
-    """Returns `text` with `***` for the password in each `https://user:password@host` in it."""
-    if "://" in text and "@" in text:
-        return _URL_PASSWORD.sub(r"\1***@", text)
-    return text
+def redacted(value: Any) -> Any:
+    """Returns JSON values with all texts in them redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: redacted(element) for key, element in value.items()}
+    if isinstance(value, list):
+        return [redacted(element) for element in value]
+    return value
 
 
 class RedactingFilter(logging.Filter):
@@ -171,13 +187,16 @@ class RedactingFilter(logging.Filter):
         """Redacts the record in place and lets it pass."""
         try:
             message = record.getMessage()
-        except (TypeError, ValueError):
-            return True  # the arguments do not fit the message: the handler reports that
+        except Exception as error:
+            # A handler would report it with the arguments as they are.
+            message = f"{record.msg} {record.args} (which do not fit: {error})"
         record.msg, record.args = redact(message), None
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
-            record.exc_text = redact(record.exc_text)
+            whole, record.exc_text = record.exc_text, redact(record.exc_text)
+            if record.exc_text != whole:
+                record.exc_info = None  # some handlers write that themselves
         if record.stack_info:
             record.stack_info = redact(record.stack_info)
         return True
@@ -279,12 +298,44 @@ def register_literals(value: Any, name: str = "") -> None:
             scheme, _, credentials = value.partition(" ")
             if scheme.lower() in ("basic", "bearer", "token"):
                 register(credentials.strip())
+        for credential in credentials_in(value, name):
+            for form in plain_forms(credential):
+                register(form)
     elif kind is dict:
         for key, element in value.items():
             register_literals(element, str(key) if not looks_secret(name) else name)
     elif kind is list or kind is tuple:
         for element in value:
             register_literals(element, name)
+
+
+def register_store(options: Mapping[str, str] | None) -> None:
+    """Registers the credentials by which an object store is used.
+
+    Args:
+        options: Its settings; what the environment says instead is registered too.
+    """
+    register_literals(dict(options or {}))
+    for name, value in os.environ.items():
+        if name.startswith(_STORES) and looks_secret(name):
+            register(value, f"env:{name}")
+
+
+def refuse_credentials(address: str, what: str) -> None:
+    """Refuses an address that holds a credential, which would be stored and shown with it.
+
+    Args:
+        address: The address.
+        what: What it is the address of, as in `the dataset`.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if has_credentials(address):
+        raise ConfigError(
+            f"the address of {what} holds a credential: {without_credentials(address)}; give it as "
+            "a storage option, or where the object store's own variables are"
+        )
 
 
 def _map_container(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
@@ -339,16 +390,55 @@ def _from_secret_manager(reference: str, where: str) -> str:
         ) from error
 
 
+def _parts(value: str) -> set[str]:
+    """Returns a secret and what of it may be told of alone: its lines, the secrets in its JSON."""
+    parts = {value, value.strip()}
+    if "\n" in value:
+        lines = (line.strip() for line in value.splitlines())
+        parts |= {line for line in lines if len(line) >= _SHORTEST_LINE and line[:5] != "-----"}
+    if value[:1] == "{":
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            found = {}
+        for name, element in found.items() if isinstance(found, dict) else ():
+            if isinstance(element, str) and looks_secret(name):
+                parts |= _parts(element)
+    return parts
+
+
 def _written_forms(value: str) -> set[str]:
-    """Returns the ways in which a value is found in URLs, JSON and Python literals."""
-    percent = {quote(value), quote(value, safe=""), quote_plus(value)}
-    lower = {re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), form) for form in percent}
+    """Returns the ways in which a value is found in forms, JSON, HTML and Python literals."""
+    in_json = json.dumps(value)[1:-1]
     literals = {
-        json.dumps(value)[1:-1],
+        in_json,
+        in_json.replace("/", "\\/"),
         json.dumps(value, ensure_ascii=False)[1:-1],
         repr(value)[1:-1],
     }
-    return {value} | percent | lower | literals
+    return {value, quote_plus(value), html.escape(value)} | literals
+
+
+def _without_encoded(text: str) -> str:
+    """Returns `text` without the known secrets that are percent-encoded in it, in whatever way."""
+    decoded = {text}
+    for _ in range(_MOST_ENCODINGS):
+        decoded |= {form(one) for one in decoded for form in (unquote, unquote_plus)}
+    for value, label in list(_labels.items()):
+        if any(value in one for one in decoded):
+            text = _encoded(value).sub(label.replace("\\", r"\\"), text)
+    return text
+
+
+@lru_cache(maxsize=MOST_REDACTED)
+def _encoded(value: str) -> re.Pattern[str]:
+    """Returns a pattern for `value` with any of its characters percent-encoded, also twice."""
+    parts = []
+    for character in value:
+        data = character.encode("utf-8", "surrogatepass")
+        plain = r"(?:\ |\+)" if character == " " else re.escape(character)
+        parts.append(f"(?:{plain}|{''.join(f'%(?:25)*(?i:{byte:02x})' for byte in data)})")
+    return re.compile("".join(parts))
 
 
 def _base64_cores(value: str) -> set[str]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.registry import list_connectors, load_connector_class
 from contextframe_beam.errors import ConfigError
@@ -342,7 +341,6 @@ def _ingest(ctx: click.Context, name: str, found: ConnectorOptions, values: dict
     sync_kwargs = found.sync_kwargs(values)
     bounds = Bounds.of(**{name: values.get(name) for name in _BOUNDS})
     storage_options = values["storage_option"]
-    secrets.register_literals(storage_options)
 
     from contextframe_beam.pipelines._enrichers import load_enrichers
     from contextframe_beam.pipelines._receipt import Outcome, existing

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from contextframe_beam.connectors import secrets
 from contextframe_beam.pipelines import _logs, streams
 from contextframe_beam.pipelines._settings import Settings
 
@@ -43,7 +44,7 @@ def storage_option(section: str = "Options") -> SectionOption:
         ["--storage-option"],
         multiple=True,
         metavar="KEY=VALUE",
-        callback=pairs,
+        callback=_store_options,
         help="A credential or setting of the dataset's object store. Repeat it for several.",
         section=section,
     )
@@ -97,6 +98,14 @@ def pairs(
                 f"{parameter.opts[0]} takes {parameter.metavar}, and {key!r} is none", context
             )
         found[key] = text
+    return found
+
+
+def _store_options(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    found = pairs(context, parameter, values)
+    secrets.register_store(found)
     return found
 
 

@@ -102,7 +102,9 @@ def _work(environment: dict[str, str], folder: str, not_ours: list[int]) -> NoRe
         np.random.seed()  # else all workers would draw the same numbers
         worker.main()
     except BaseException:
-        traceback.print_exc()
+        from contextframe_beam.connectors.secrets import redact
+
+        sys.stderr.write(redact(traceback.format_exc()))
     finally:
         os._exit(1)
 

@@ -15,6 +15,7 @@ from contextframe_beam.compaction import (
     plan_tasks,
     update_indices,
 )
+from contextframe_beam.connectors import secrets
 from contextframe_beam.dataset import FrameDataset
 from contextframe_beam.fragments import StorageOptions
 from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
@@ -78,6 +79,8 @@ def compact(
     Raises:
         ContextFrameError: it failed; the documents are as they were.
     """
+    secrets.refuse_credentials(uri, "the dataset")
+    secrets.register_store(storage_options)
     pipeline_options(runner, workers, beam_args)  # refuses wrong ones before anything is done
     dataset = FrameDataset.open(uri, storage_options=storage_options)
     uri = dataset.uri
@@ -123,6 +126,9 @@ class _RewriteDoFn(beam.DoFn):
     def __init__(self, uri: str, storage_options: StorageOptions) -> None:
         self._uri = uri
         self._options = storage_options
+
+    def setup(self) -> None:
+        secrets.register_store(self._options)
 
     def process(self, task: str) -> Iterator[tuple[int, str]]:
         yield 0, do_task(self._uri, task, self._options)

@@ -39,8 +39,10 @@ def main() -> NoReturn:
         from apache_beam.runners.worker import sdk_worker_main
 
         from contextframe_beam.pipelines._sampling import sample_often
+        from contextframe_beam.pipelines.worker_reports import redact_reports
 
         sample_often()
+        redact_reports()
         if FOLDER_VARIABLE in os.environ:  # of an engine
             from contextframe_beam.pipelines import _failing_bundles
 

@@ -18,7 +18,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
-from contextframe_beam.connectors import metrics, progress
+from contextframe_beam.connectors import metrics, progress, secrets
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.dataset import adopt, check_storage_version
 from contextframe_beam.deletion import Deletion
@@ -166,6 +166,9 @@ def begin_run(
     max_deletes: int | str = DEFAULT_MAX_DELETES,
 ) -> Run:
     """Looks at the dataset before anything is read, and refuses what could not be committed."""
+    secrets.refuse_credentials(uri, "the dataset")
+    secrets.refuse_credentials(dead_letters or "", "the dead letters")
+    secrets.register_store(storage_options)
     dataset = open_dataset(uri, storage_options)
     base_version = None
     if dataset is None:
@@ -291,6 +294,9 @@ class _WriteFragmentsDoFn(beam.DoFn):
         self._failures = Metrics.counter(metrics.NAMESPACE, metrics.FAILURES)
         self._bytes = Metrics.counter(metrics.NAMESPACE, metrics.BYTES_WRITTEN)
 
+    def setup(self) -> None:
+        secrets.register_store(self._run.storage_options)
+
     def start_bundle(self) -> None:
         self._abort()
         self._letters = LetterPiece(self._run.letters) if self._run.letters else None
@@ -401,6 +407,9 @@ class _WriteFragmentsDoFn(beam.DoFn):
 class _CommitDoFn(beam.DoFn):
     def __init__(self, run: Run) -> None:
         self._run = run
+
+    def setup(self) -> None:
+        secrets.register_store(self._run.storage_options)
 
     def process(self, element: tuple[int, Iterable[Written]]) -> Iterator[CommitReceipt]:
         run, written = self._run, Written.sum(element[1])

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.api.answer import nearest
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig
+from contextframe_beam.connectors.plain_secrets import has_credentials, looks_secret
 from contextframe_beam.connectors.yaml_text import read_yaml_file
 from contextframe_beam.errors import ConfigError
 
@@ -182,13 +183,17 @@ def _plain_secrets(value: Any, location: _Location, sent: bool) -> Iterator[_Loc
     if isinstance(value, Mapping):
         for key, element in value.items():
             here = (*location, key)
-            if sent and isinstance(element, str) and secrets.looks_secret(str(key)):
+            if sent and isinstance(element, str) and looks_secret(str(key)):
                 if element and not secrets.is_reference(element) and not _is_template(element):
                     yield here
+            elif isinstance(element, str) and has_credentials(element, str(key)):
+                yield here
             else:
                 yield from _plain_secrets(element, here, sent or key in _SENT)
     elif isinstance(value, list):
         for index, element in enumerate(value):
+            if isinstance(element, str) and has_credentials(element):
+                yield (*location, index)
             yield from _plain_secrets(element, (*location, index), sent)
 
 
@@ -243,7 +248,7 @@ def _problem(
 
 
 def _shown(value: Any, location: _Location) -> str:
-    if any(secrets.looks_secret(str(step)) for step in location):
+    if any(looks_secret(str(step)) for step in location):
         return "not what it should be"
     if isinstance(value, Mapping):
         return "a mapping"

@@ -18,7 +18,8 @@ from contextframe_beam.connectors.api.answer import Answer, as_flag, value_at
 from contextframe_beam.connectors.api.place import Place, without_placeholder
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import lookup
-from contextframe_beam.connectors.secrets import SecretReference, looks_secret, redact
+from contextframe_beam.connectors.plain_secrets import looks_secret
+from contextframe_beam.connectors.secrets import SecretReference, redact
 from contextframe_beam.errors import ConnectorError
 
 _NOTHING: Any = object()

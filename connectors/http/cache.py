@@ -26,6 +26,7 @@ from urllib3 import HTTPHeaderDict
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http.logs import logger
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.connectors.shared_files import locked
 from contextframe_beam.errors import ConfigError
 
@@ -135,7 +136,7 @@ class Cache:
         )
         named = [*request.params, *request.headers, *(request.form or ())]
         # A request that carries a secret of its own could be told from its digest.
-        if any(map(secrets.looks_secret, named)) or secrets.redact(asked) != asked:
+        if any(map(looks_secret, named)) or secrets.without_known(asked) != asked:
             return None
         salted = self._account(account)
         if salted is None:
@@ -173,7 +174,7 @@ class Cache:
         if response.status != 200 or "no-store" in control or response.headers.get("Vary") == "*":
             return
         text = response.body.decode("utf-8", "replace")
-        if secrets.redact(text) != text:
+        if secrets.without_known(text) != text:
             return  # a careless server repeats what it was given
         kept = [
             (name, value)
@@ -181,7 +182,7 @@ class Cache:
             if name.lower() not in _NOT_KEPT
         ]
         now = self._clock()
-        row = (key, now, now, secrets.redact(json.dumps(kept)), response.body)
+        row = (key, now, now, secrets.without_known(json.dumps(kept)), response.body)
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)

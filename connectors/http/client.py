@@ -34,6 +34,7 @@ from contextframe_beam.connectors.http.pool import Lane, TokenPool
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.retry import Attempts, Pause, Verdict, Wait, quota_wait
 from contextframe_beam.connectors.http.transport import Broken, Transport
+from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 MOST_RESPONSE_BYTES = 64 << 20
@@ -416,7 +417,7 @@ class HttpClient:
             )
 
     def _warn_of_plain_text(self) -> None:
-        secret = self.auth is not None or any(map(secrets.looks_secret, self._headers))
+        secret = self.auth is not None or any(map(looks_secret, self._headers))
         host = urls.parsed(self.base_url).host
         if secret and self.origin.startswith("http:") and host not in _LOOPBACK:
             logger.warning("credentials are sent to %s unencrypted; use https", self.origin)
@@ -451,11 +452,11 @@ def _without_secrets(request: HttpRequest) -> HttpRequest:
     """Returns the request as another origin may see it: a link may carry what we sent before."""
 
     def told(name: str, value: Any) -> bool:
-        return secrets.looks_secret(name) or secrets.redact(str(value)) != str(value)
+        return looks_secret(name) or secrets.without_known(str(value)) != str(value)
 
     # Here names do not count: signed addresses have parameters such as X-Amz-Security-Token.
     query = parse_qsl(urlsplit(request.url).query, keep_blank_values=True)
-    ours = [name for name, value in query if secrets.redact(value) != value]
+    ours = [name for name, value in query if secrets.without_known(value) != value]
     bare = dataclasses.replace(
         request,
         url=urls.without_query(request.url, ours) if ours else request.url,
@@ -463,7 +464,7 @@ def _without_secrets(request: HttpRequest) -> HttpRequest:
         params={k: v for k, v in request.params.items() if not told(k, v)},
     )
     path = urlsplit(bare.url).path
-    if bare.json is not None or bare.form is not None or secrets.redact(path) != path:
+    if bare.json is not None or bare.form is not None or secrets.without_known(path) != path:
         raise ConnectorError(
             f"{named(request)} is at another server, which gets neither bodies nor credentials; "
             "only plain requests are sent there"

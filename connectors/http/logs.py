@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from urllib.parse import urlsplit
 
 from contextframe_beam.connectors.page import encode_item
-from contextframe_beam.connectors.secrets import RedactingFilter, redact
+from contextframe_beam.connectors.secrets import RedactingFilter, redact, redacted
 
 logger = logging.getLogger("contextframe_beam.http")
 
@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
         """Returns the line."""
         given = {name: one for name, one in vars(record).items() if name not in _STANDARD}
         line: dict[str, object] = {
-            **encode_item(given),
+            **redacted(encode_item(given)),
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, quote, unquote_plus, urlencode, urljoin, url
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
-from contextframe_beam.connectors.secrets import looks_secret, redact
+from contextframe_beam.connectors.plain_secrets import STARS, looks_secret
+from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 _PORTS = {"http": 80, "https": 443}
@@ -123,15 +124,17 @@ def without_query(url: str, names: Iterable[str]) -> str:
 
 def shown(url: str) -> str:
     """Returns the address as a message may show it: no secret, no user, no long query."""
+    # First, because a secret is not found any more in the form that it is written in below.
+    url = redact(url)
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
         names = [
-            (name, "***" if looks_secret(name) or len(value) > 100 else value)
+            (name, STARS if looks_secret(name) or len(value) > 100 else redact(value))
             for name, value in parse_qsl(parts.query, keep_blank_values=True)
         ]
     except ValueError:
-        return redact(url.partition("?")[0])
+        return url.partition("?")[0]
     query = urlencode(names, safe="*[]:,/@", quote_via=quote)
     return redact(urlunsplit((parts.scheme, host, parts.path, query, "")))
 

@@ -32,7 +32,7 @@ from contextframe_beam.connectors.json_files.patterns import (
     match_names,
     parts_of,
 )
-from contextframe_beam.connectors.secrets import redact, without_url_password
+from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
@@ -274,7 +274,7 @@ def _info_of(path: str, info: dict[str, Any]) -> FileInfo:
 
 
 def _shown(url: str) -> str:
-    return redact(without_url_password(url))
+    return redact(url)
 
 
 def _time_of(info: dict[str, Any]) -> str | None:

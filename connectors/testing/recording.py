@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from contextframe_beam.connectors.http._deadline import WatchedPool, WatchedTLSPool
-from contextframe_beam.connectors.secrets import looks_secret, redact
+from contextframe_beam.connectors.plain_secrets import looks_secret
+from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 SCRUBBED = "SCRUBBED"

@@ -16,6 +16,7 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors._identity import named_arguments
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.page import Page, encode_item
+from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.connectors.testing.outcome import NotApplicable
 
@@ -189,9 +190,9 @@ def _changed(value: Any, name: str, change: Callable[[str], Any]) -> Any:
     if kind is secrets.SecretReference:
         return change(value)
     if kind is str:
-        return change(value) if secrets.looks_secret(name) else value
+        return change(value) if looks_secret(name) else value
     if kind is dict:
-        secret = secrets.looks_secret(name)
+        secret = looks_secret(name)
         return {
             key: _changed(element, name if secret else str(key), change)
             for key, element in value.items()
