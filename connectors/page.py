@@ -18,7 +18,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.connectors.secrets import redact, without_known
 
 #: The one partition of a source that has no parts.
 WHOLE = "all"
@@ -218,7 +218,7 @@ _DECODERS: dict[str, Any] = {
 _MARKS = frozenset(_DECODERS) | {"__repr__"}
 
 
-def encode_item(item: Any, clean: Callable[[str], str] = redact) -> Any:
+def encode_item(item: Any, clean: Callable[[str], str] = without_known) -> Any:
     """Returns `item` as JSON values without secrets, so that `decode_item` gives it back.
 
     JSON values stay as they are. Bytes, dates, decimals, uuids, tuples, sets, NaN and objects with
@@ -227,7 +227,7 @@ def encode_item(item: Any, clean: Callable[[str], str] = redact) -> Any:
 
     Args:
         item: Anything.
-        clean: What each text passes through; it takes the secrets out.
+        clean: What each text passes through; it takes the secrets out that this process has used.
     """
     return _encode(item, 0, clean)
 
