@@ -9,7 +9,7 @@ from random import Random
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contextframe_beam.connectors import BaseConnector, secrets
@@ -113,6 +113,14 @@ HARMLESS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _of_this_test_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what a test registers from the tests after it."""
+    monkeypatch.setattr(secrets, "_labels", {})
+    monkeypatch.setattr(secrets, "_plain_forms", ())
+    monkeypatch.setattr(secrets, "_base64_forms", ())
+
+
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_a_credential_in_an_address_is_found(address: str) -> None:
     assert has_credentials(address)
@@ -140,6 +148,7 @@ def test_what_holds_none_stays(text: str) -> None:
     assert not has_credentials(text)
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=200))
 def test_what_was_taken_out_is_not_taken_out_again(text: str) -> None:
     once = without_credentials(text)
@@ -263,7 +272,7 @@ def test_the_driver_that_names_the_decoded_password_shows_it_neither(encoded: st
 # A secret that is known is found in whatever way an address writes it.
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=6, max_size=20), st.randoms())
 def test_a_known_secret_is_found_however_it_is_encoded(value: str, random: Random) -> None:
     secrets.register(value, "#")
