@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.registry import list_connectors, load_connector_class
 from contextframe_beam.errors import ConfigError
