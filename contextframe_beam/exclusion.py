@@ -3,7 +3,8 @@
 Lance would restore a version while a cleanup deletes the files of it, and the newest version
 would name files that are gone. So each of the two leaves a tag before it looks whether the other
 one left one: whatever the order, at least one of them sees the other. The rollback's tag also
-keeps the cleanups of other programs from the version.
+keeps the cleanups of other programs from the version. A tag names the process that left it, and
+counts no more when that is gone.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from contextframe_beam.fragments import (
 )
 from contextframe_beam.history import open_newest, open_version
 from contextframe_beam.intact import require_files
+from contextframe_beam.process_mark import is_gone, own_mark
 
 _CLEANUP = "contextframe.cleanup."
 _ROLLBACK = "contextframe.rollback."
 
-#: A tag that is older was left by a process that was killed.
+#: A tag of a process on another machine that is older was left by one that was killed.
 STALE = timedelta(days=1)
 
 
@@ -47,7 +49,7 @@ def cleaning_up(dataset: LanceDataset, storage_options: StorageOptions = None) -
     """
     # What is stale keeps a version for ever.
     for name, tag in _tags(dataset, _CLEANUP, _ROLLBACK).items():
-        if _is_stale(tag):
+        if _is_stale(name, tag):
             _remove(dataset, name)
     with _tagged(dataset, _CLEANUP, None, storage_options):
         _refuse(dataset, _ROLLBACK, "a rollback", "cleaned up")
@@ -81,7 +83,7 @@ def _tagged(
     dataset: LanceDataset, prefix: str, version: int | None, storage_options: StorageOptions
 ) -> Iterator[None]:
     """Sets a tag at a version, or at the newest one, until the block ends."""
-    name = prefix + uuid.uuid4().hex[:12]
+    name = f"{prefix}{uuid.uuid4().hex[:12]}.{own_mark()}"
 
     def tag_newest() -> None:
         newest = open_newest(dataset.uri, storage_options)
@@ -107,11 +109,11 @@ def _tagged(
 
 def _refuse(dataset: LanceDataset, prefix: str, what: str, done: str) -> None:
     for name, tag in _tags(dataset, prefix).items():
-        if not _is_stale(tag):
+        if not _is_stale(name, tag):
             raise ConcurrentRunError(
                 f"{what} of {dataset.uri} is under way since {tag['created_at']:%Y-%m-%d %H:%M} "
-                f"UTC, so nothing was {done}; do it again when that has ended. If it was killed, "
-                f"its tag {name} stops to count after a day; "
+                f"UTC, so nothing was {done}; do it again when that has ended. If it was killed on "
+                f"another machine, its tag {name} stops to count after a day; "
                 f"lance.dataset({dataset.uri!r}).tags.delete({name!r}) removes it at once"
             )
 
@@ -122,8 +124,9 @@ def _tags(dataset: LanceDataset, *prefixes: str) -> dict[str, dict[str, Any]]:
     return {name: tag for name, tag in tags.items() if name.startswith(prefixes)}
 
 
-def _is_stale(tag: dict[str, Any]) -> bool:
-    return bool(tag["created_at"] < datetime.now(timezone.utc) - STALE)
+def _is_stale(name: str, tag: dict[str, Any]) -> bool:
+    is_old = bool(tag["created_at"] < datetime.now(timezone.utc) - STALE)
+    return is_old or is_gone(name.rpartition(".")[2])
 
 
 def _remove(dataset: LanceDataset, name: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -24,7 +26,7 @@ from contextframe_beam.transaction import ConflictError, commit_update
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._earlier import committed_receipt
 from contextframe_beam.writer import write_rows
-from tests.cli_helpers import assert_error, cli
+from tests.cli_helpers import assert_error, cli, environment
 from tests.pipeline_helpers import (
     EMBED_DIM,
     begin,
@@ -276,7 +278,22 @@ class TestCleanupsUnderWay:
         assert [one.version for one in FrameDataset.open(kb).history()] == [1, 2]
         assert lance.dataset(kb).tags.list() == {}
 
-    def test_one_that_was_killed_holds_the_other_off_for_a_day(self, kb):
+    @pytest.mark.parametrize("holder", ["cleaning_up(dataset)", "rolling_back(dataset, 1)"])
+    def test_one_that_was_killed_holds_nobody_off(self, kb, holder):
+        code = (
+            "import lance, os, signal\n"
+            "from contextframe_beam.exclusion import cleaning_up, rolling_back\n"
+            f"dataset = lance.dataset({kb!r})\n"
+            f"with {holder}:\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        subprocess.run([sys.executable, "-c", code], env=environment(), check=False)
+        assert len(lance.dataset(kb).tags.list()) == 1
+        rolled_back(kb)
+        cleanup(kb, keep=timedelta(0))
+        assert lance.dataset(kb).tags.list() == {}
+
+    def test_one_that_was_killed_elsewhere_holds_the_other_off_for_a_day(self, kb):
         lance.dataset(kb).tags.create("contextframe.cleanup.killed", 1)
         with pytest.raises(ConcurrentRunError, match=r"tag contextframe\.cleanup\.killed"):
             rolled_back(kb)
