@@ -469,6 +469,33 @@ def one_time_codes(secret: str) -> list[str]:
     return codes
 
 
+def script(exchange: Exchange) -> None:
+    """Answers as it was told by a PUT: a list of `status`, `headers` and `body`, the last for ever.
+
+    A body that is text goes out as it is, anything else as JSON; `cut` ends the connection after so
+    many bytes of it without having said how many there are, or before the first with 0.
+    """
+    with exchange.lock:
+        scripts = exchange.memory.setdefault("scripts", {})
+        if exchange.method == "PUT":
+            scripts[exchange.path] = exchange.json()
+            exchange.reply({})
+            return
+        lines = scripts[exchange.path]
+        line = lines.pop(0) if len(lines) > 1 else lines[0]
+    headers = line.get("headers", {})
+    body = line.get("body", {})
+    if "cut" in line:
+        text = body if isinstance(body, str) else json.dumps(body)
+        if line["cut"]:
+            head = exchange.head(200, [("Content-Type", "application/json")])
+            exchange.raw(head + text.encode()[: line["cut"]])
+        exchange.cut()
+        return
+    kind = "application/json" if isinstance(body, str) else None
+    exchange.reply(body, line.get("status", 200), headers, kind)
+
+
 def _given(exchange: Exchange, names: dict[str, str]) -> dict[str, str]:
     return {
         header: exchange.query[name] for name, header in names.items() if name in exchange.query
@@ -508,4 +535,6 @@ ROUTES: dict[str, Route] = {
     "/login/code": challenge,
     "/session/api": session_api,
     "/quota": quota,
+    "/script": script,
+    "/script/": script,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -28,6 +28,24 @@ _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 _TIME_FORMATS = ("iso", "date", "epoch", "epoch_ms", "number")
 
 Paths = str | list[str]
+
+_ABOUT_FIELD = {"equals", "not_equals", "one_of", "none_of", "matches", "exists"}
+
+_Rule = TypeVar("_Rule")
+
+
+def _as_rules(value: Any) -> Any:
+    rules = value if isinstance(value, list) else [value]
+    return [
+        {"status": one} if isinstance(one, int | str) and not isinstance(one, bool) else one
+        for one in rules
+    ]
+
+
+#: Rules, of which one may stand alone, and of which a status alone is one.
+Rules = Annotated[list[_Rule], BeforeValidator(_as_rules)]
+Status = Annotated[int, Field(ge=100, le=599)] | Literal["2xx", "3xx", "4xx", "5xx"]
+Statuses = Status | list[Status]
 
 
 def _as_text(value: Any) -> Any:
@@ -73,13 +91,13 @@ class Incremental(Section):
         return self
 
 
-class Filter(Section):
-    """A condition that a record must meet to become a document; all given ones must hold."""
+class Condition(Section):
+    """What a value is to be; all given conditions must hold."""
 
     _needs_condition: ClassVar[bool] = True
 
-    field: str
-    """The path of the value in a record."""
+    field: str | None
+    """The path of the value."""
     equals: Any = None
     """The value is this."""
     not_equals: Any = None
@@ -94,7 +112,7 @@ class Filter(Section):
     """The field is there and not null, or is not."""
 
     @model_validator(mode="after")
-    def _check(self) -> Filter:
+    def _check(self) -> Condition:
         if self._needs_condition and self.model_fields_set <= {"field"}:
             raise wrong(
                 (), "has no condition; give equals, not_equals, one_of, none_of, matches or exists"
@@ -104,6 +122,58 @@ class Filter(Section):
         except re.error as error:
             raise wrong(("matches",), f"is not a regular expression: {error}") from None
         return self
+
+
+class Filter(Condition):
+    """A condition that a record must meet to become a document; all given ones must hold."""
+
+    field: str
+    """The path of the value in a record."""
+
+
+class AnswerRule(Condition):
+    """Which answers of an API a rule is about; all given conditions must hold."""
+
+    _needs_condition: ClassVar[bool] = False
+
+    status: Statuses | None = None
+    """The HTTP status, or a list of them; 4xx and 5xx stand for all of that kind."""
+    field: str | None = None
+    """The path of a value in the body; without equals and the like it is there and not false."""
+    text: str | None = None
+    """A text that the body holds, whatever its case; give a status too where records may hold it
+    as well."""
+
+    @model_validator(mode="after")
+    def _check_rule(self) -> AnswerRule:
+        if self.status is None and self.field is None and self.text is None:
+            raise wrong((), "has no condition; give status, field or text")
+        if self.field is None and self.model_fields_set & _ABOUT_FIELD:
+            raise wrong((), "has a condition about a value; give the field that holds it")
+        return self
+
+
+class RetryRule(AnswerRule):
+    """Which answers mean that the request is to be sent again."""
+
+    wait: Duration | None = None
+    """How long to wait before, unless the answer says it; each further wait is twice as long. A
+    short time, counted by `retries`, when not given."""
+
+
+class AnswerRules(Section):
+    """What answers mean where their status does not say it."""
+
+    error_when: Rules[AnswerRule] = Field(default_factory=list)
+    """Answers that are errors although their status says otherwise, such as
+    {field: ok, equals: false}."""
+    retry_when: Rules[RetryRule] = Field(default_factory=list)
+    """Answers after which the request is sent again, such as {status: 403, text: rate limit}."""
+    renew_when: Rules[AnswerRule] = Field(default_factory=list)
+    """Answers after which the token is renewed, and the request sent again."""
+    ignore_when: Rules[AnswerRule] = Field(default_factory=list)
+    """Answers that are passed over as if there were no records, such as {status: [403, 451]}.
+    What they would hold is not deleted, unless they say 404 or 410."""
 
 
 class Deleted(Filter):
@@ -150,7 +220,7 @@ class RecordMapping(Section):
     """The type of the records."""
 
 
-class Resource(Section):
+class Resource(AnswerRules):
     """One kind of records that an API has, such as contacts or tickets."""
 
     name: Annotated[str, Field(pattern=_NAME)]
@@ -266,7 +336,7 @@ class Cache(Section):
     """How many bytes are kept."""
 
 
-class ApiConfig(Section):
+class ApiConfig(AnswerRules):
     """A source behind an HTTP API."""
 
     base_url: str

@@ -12,13 +12,14 @@ from urllib.parse import urljoin, urlsplit
 from contextframe_beam.connectors import _identity, secrets
 from contextframe_beam.connectors.api.answer import nearest
 from contextframe_beam.connectors.api.config import ApiConfig, Resource
+from contextframe_beam.connectors.api.filters import condition_of
 from contextframe_beam.connectors.api.load import load_config
 from contextframe_beam.connectors.api.mapping import RESOURCE, ResourceMapper, page_style_record
 from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.numbered import PageNumber
 from contextframe_beam.connectors.api.pages import PageReader
 from contextframe_beam.connectors.api.plan import Planner
-from contextframe_beam.connectors.api.resource import Endpoint, below, condition_of
+from contextframe_beam.connectors.api.resource import Endpoint, below
 from contextframe_beam.connectors.bounds import Bounds, seconds_of
 from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.client import HttpClient
@@ -69,6 +70,12 @@ class APIConnector(PaginatedConnector):
         allowed_origins: Other origins (https://host:port) that links may lead to; they get no
             credentials.
         max_in_flight: How many requests one process keeps open; 16 if nothing is said.
+        error_when: Answers that are errors although their status says otherwise, as
+            `[{"field": "ok", "equals": False}]`; by `status`, by a `field`'s value, by a `text`.
+        retry_when: Answers after which the request is sent again, as `[{"status": 403, "text":
+            "rate limit", "wait": "1m"}]`.
+        renew_when: Answers after which the token is renewed, and the request sent again.
+        ignore_when: Answers that are passed over as if there were no records, as `[403]`.
 
     Raises:
         ConfigError: the configuration cannot be read, or says something wrong.
@@ -100,6 +107,10 @@ class APIConnector(PaginatedConnector):
         ca_bundle: str | None = None,
         allowed_origins: list[str] | None = None,
         max_in_flight: int | None = None,
+        error_when: list[Any] | None = None,
+        retry_when: list[Any] | None = None,
+        renew_when: list[Any] | None = None,
+        ignore_when: list[Any] | None = None,
     ) -> None:
         super().__init__()
         given = {
@@ -121,6 +132,10 @@ class APIConnector(PaginatedConnector):
             "ca_bundle": ca_bundle,
             "allowed_origins": allowed_origins,
             "max_in_flight": max_in_flight,
+            "error_when": error_when,
+            "retry_when": retry_when,
+            "renew_when": renew_when,
+            "ignore_when": ignore_when,
         }
         if api_key is not None:
             if auth is not None:

@@ -23,7 +23,7 @@ from contextframe_beam.connectors.api.totals import RECORDS, Stated
 from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
 from contextframe_beam.connectors.bounds import RESUMES_AT, parsed_time
 from contextframe_beam.connectors.cursors import clamped_cursor, time_of
-from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.errors import HttpError, PassedOverError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.secrets import redact
@@ -109,7 +109,8 @@ class PageReader:
         try:
             answer, records = self._ask(endpoint, params, paginator, token)
         except HttpError as error:
-            if error.status in _NOT_FOUND or paginator.ends_at(token, error.status):
+            passed = isinstance(error, PassedOverError)
+            if passed or error.status in _NOT_FOUND or paginator.ends_at(token, error.status):
                 return None  # reading it meets the same answer and knows what it means
             raise
         if len(records) <= _PROBE_RECORDS:
@@ -164,6 +165,8 @@ class PageReader:
             token = paginator.page_at(probe, size)
             try:
                 _, records = self._ask(endpoint, params, paginator, token, place)
+            except PassedOverError as error:
+                records = [error]  # there is something, or there would be nothing to pass over
             except HttpError as error:
                 if not paginator.ends_at(token, error.status):
                     raise
@@ -246,7 +249,9 @@ class PageReader:
                     partition, endpoint, paginator, token, walk.place
                 )
             except HttpError as error:
-                if not paginator.ends_at(token, error.status):
+                if isinstance(error, PassedOverError):
+                    walk.partial = _passed_over(endpoint, error)
+                elif not paginator.ends_at(token, error.status):
                     raise
                 return records, None
             records += found
@@ -274,6 +279,12 @@ class PageReader:
             page = Page([], position=position)
             if paginator.ends_at(token, error.status):
                 self._go_on(page, params, endpoint, None, walk)
+            elif isinstance(error, PassedOverError):
+                # What is gone is gone; of all else nobody knows what there was.
+                if walk.pages > 0:
+                    page.partial = _passed_over(endpoint, error)
+                elif error.status not in _NOT_FOUND:
+                    page.narrowed = _passed_over(endpoint, error)
             elif walk.pages == 0 and error.status in _NOT_FOUND:
                 self._not_found(page, partition, endpoint, error)
             else:
@@ -456,6 +467,10 @@ def _tell_of_total(walk: Walk, stated: Stated, name: str) -> None:
             walk.items,
             stated.number,
         )
+
+
+def _passed_over(endpoint: Endpoint, error: PassedOverError) -> str:
+    return f"{endpoint.resource.name}: {error}"
 
 
 def _letter(error: Exception, item: Any, partition: Partition, position: str) -> DeadLetter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from contextframe_beam.connectors.api.answer import (
     records_at,
     with_columns,
 )
-from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Filter, Resource
+from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Resource
 from contextframe_beam.connectors.api.detect import Detect, Found
+from contextframe_beam.connectors.api.filters import condition_of
 from contextframe_beam.connectors.api.graphql import (
     faults_in,
     is_query,
@@ -31,6 +32,7 @@ from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE, ResourceM
 from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.place import Place, quoted
+from contextframe_beam.connectors.api.rules import judge_of
 from contextframe_beam.connectors.cursors import is_before, within
 from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
@@ -38,9 +40,7 @@ from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 _NO_CONTENT = (204, 205)
-_NO = ("false", "0", "no")
 _NOTHING: Any = object()
-_MISSING: Any = object()
 
 
 class Endpoint:
@@ -83,6 +83,7 @@ class Endpoint:
         self._filters = [condition_of(one) for one in resource.filters]
         self._is_deleted = resource.deleted and condition_of(resource.deleted)
         self._mapper = ResourceMapper(resource.mapping, "", resource.name, lambda _: "")
+        self._judge = judge_of(resource, config)
         self._safe = resource.safe_to_repeat
         asks = isinstance(resource.body, Mapping) and is_query(resource.body.get("query"))
         if self._safe is None and asks:
@@ -122,6 +123,7 @@ class Endpoint:
             json=_optional(_filled(self._body, known)),
             form=_optional(_filled(self._form, known)),
             safe_to_repeat=self._safe,
+            judge=self._judge,
         )
         if incremental is not None:
             for param, name in ((incremental.param, "since"), (incremental.until_param, "until")):
@@ -352,36 +354,3 @@ def _filled(value: Any, known: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [one for one in (_filled(e, known) for e in value) if one is not _NOTHING]
     return value
-
-
-def condition_of(settings: Filter) -> Callable[[Mapping[str, Any]], bool]:
-    """Returns the function that tells whether a record meets a condition."""
-    given = settings.model_fields_set
-    pattern = re.compile(settings.matches) if settings.matches is not None else None
-    none_of = settings.none_of or ()
-    bare = given <= {"field"}
-
-    def holds(item: Mapping[str, Any]) -> bool:
-        value = lookup(item, settings.field, _MISSING)
-        there = value is not _MISSING and value is not None
-        if bare:
-            return there and bool(value) and as_text(value).lower() not in _NO
-        if settings.exists is not None and there is not settings.exists:
-            return False
-        value = value if there else None
-        if "equals" in given and not _same(value, settings.equals):
-            return False
-        if "not_equals" in given and _same(value, settings.not_equals):
-            return False
-        if settings.one_of is not None and not any(_same(value, one) for one in settings.one_of):
-            return False
-        if any(_same(value, one) for one in none_of):
-            return False
-        return pattern is None or pattern.search(as_text(value)) is not None
-
-    return holds
-
-
-def _same(left: Any, right: Any) -> bool:
-    # True is not 1 to whoever writes a filter.
-    return isinstance(left, bool) is isinstance(right, bool) and bool(left == right)

@@ -7,6 +7,7 @@ from contextframe_beam.connectors.http.client import HttpClient, HttpStats
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.logs import JsonFormatter
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.retry import Wait
 
 __all__ = [
     "Auth",
@@ -19,5 +20,6 @@ __all__ = [
     "HttpStats",
     "JsonFormatter",
     "Limit",
+    "Wait",
     "auth_from_config",
 ]
