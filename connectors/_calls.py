@@ -66,6 +66,14 @@ def shown(cursor: Any) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
+def page_name(connector: Any, partition: Any, cursor: Any) -> str:
+    """Returns what a message calls a page: as the source was asked for it, where that is known."""
+    own = getattr(connector, "_page_name", None)
+    if own is not None:
+        return str(own(partition, cursor))
+    return "first page" if cursor is None else f"page {shown(cursor)}"
+
+
 def _problem(connector: Any, partition: str, where: str, error: Exception) -> ConnectorError:
     what = str(error)
     if not isinstance(error, ContextFrameError):

@@ -246,11 +246,16 @@ def _as_text(value: Any) -> str | None:
 
 
 def _public_state(value: Any) -> dict[str, Any]:
+    state: dict[str, Any] = {}
     if dataclasses.is_dataclass(value):
-        names = [one.name for one in dataclasses.fields(value)]
+        for one in dataclasses.fields(value):
+            state[one.name] = getattr(value, one.name)
+            # A default that became another one makes no other source.
+            if "identity" in one.metadata and state[one.name] == one.default:
+                state[one.name] = one.metadata["identity"]
     else:
-        names = sorted(getattr(value, "__dict__", ()))
-    return {name: getattr(value, name) for name in names if not name.startswith("_")}
+        state = {name: getattr(value, name) for name in sorted(getattr(value, "__dict__", ()))}
+    return {name: one for name, one in state.items() if not name.startswith("_")}
 
 
 def _is_secret(name: str, value: Any) -> bool:

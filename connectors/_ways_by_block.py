@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from contextframe_beam.connectors._calls import each, guarded, shown, whole_number
+from contextframe_beam.connectors._calls import each, guarded, page_name, shown, whole_number
 from contextframe_beam.connectors._identity import Arguments, arguments_of
 from contextframe_beam.connectors._prefetch import read_ahead
 from contextframe_beam.connectors._way import (
@@ -146,7 +146,7 @@ class PagesWay(_PlannedWay):
         seen = {_fingerprint(cursor)}
         state = None
         while True:
-            where = "first page" if cursor is None else f"page {shown(cursor)}"
+            where = page_name(self.connector, partition, cursor)
             fetch = partial(self.connector.fetch_page, partition, cursor)
             page = guarded(self.connector, part.id, where, fetch)
             if not isinstance(page, Page):

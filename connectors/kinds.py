@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from contextframe_beam.connectors._calls import page_name
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import parsed_time
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
@@ -328,7 +329,8 @@ def walk_pages(connector: PaginatedConnector, partition: Partition) -> Iterator[
 
 
 def _fetched(connector: PaginatedConnector, partition: Partition, cursor: Any) -> Page:
-    where = f"{connector.name}: partition {partition.id}, page {cursor!r}"
+    name = page_name(connector, partition, cursor)
+    where = f"{connector.name}: partition {partition.id}, {name}"
     try:
         page = connector.fetch_page(partition, cursor)
     except Exception as error:

@@ -24,6 +24,19 @@ _HEADING = re.compile(r"heading(?:_?([1-6]))?\Z")
 _EPOCH_TEXT = re.compile(r"\d{9,13}(?:\.\d*)?\Z", re.ASCII)
 _TAG_NAMES = ("name", "label", "title", "id")
 _TARGET_NAMES = ("id", "target_id", "uri", "url", "name")
+_TIME_NAMES = (
+    "updated_at",
+    "modified_at",
+    "updated",
+    "updatedAt",
+    "modified",
+    "modifiedAt",
+    "last_modified",
+    "lastModified",
+    "created_at",
+)
+# What a mapper without names of its own was known by when sources got their ids.
+_FIRST_TIME_NAMES = ("updated_at", "modified_at", "created_at")
 _NOTHING: Any = object()
 # Numbers beyond this are milliseconds: as seconds they would lie after the year 5000.
 _LARGEST_SECONDS = 100_000_000_000
@@ -58,7 +71,9 @@ class FieldMapper:
     id: str | tuple[str, ...] = ("id", "_id", "uuid")
     title: str | tuple[str, ...] = ("title", "name", "subject")
     text: str | None = None
-    timestamp: str | tuple[str, ...] = ("updated_at", "modified_at", "created_at")
+    timestamp: str | tuple[str, ...] = field(
+        default=_TIME_NAMES, metadata={"identity": _FIRST_TIME_NAMES}
+    )
     tags: str = "tags"
     relationships: bool = True
     metadata: Mapping[str, str] | tuple[str, ...] | None = None
@@ -76,7 +91,7 @@ class FieldMapper:
         """
         if not _is_object(item):
             raise RecordError(
-                f"an item is an object of fields, not {type(item).__name__}; unpack it first"
+                f"an item is an object of fields, not {kind_of(item)}; unpack it first"
             )
         metadata = {**self._selected(item), **self.constants}
         title = as_text(first(item, self.title)).strip()
@@ -98,7 +113,7 @@ class FieldMapper:
             metadata=metadata,
             record_type=self.record_type,
             unique_id=self._unique_id(item),
-            timestamp=as_timestamp(first(item, self.timestamp)),
+            timestamp=_time_of(item, self.timestamp),
         )
 
     @staticmethod
@@ -201,6 +216,21 @@ def first(item: Any, paths: str | tuple[str, ...]) -> Any:
     return None
 
 
+def kind_of(value: Any) -> str:
+    """Returns what a value is, in the words of JSON: `null`, `a number`, `a list`."""
+    if value is None:
+        return "null"
+    kinds = (
+        (bool, "true or false"),
+        (int | float, "a number"),
+        (str, "text"),
+        (list | tuple, "a list"),
+        (Mapping, "an object"),
+    )
+    known = next((word for kind, word in kinds if isinstance(value, kind)), "")
+    return known or f"a {type(value).__name__}"
+
+
 def as_text(value: Any) -> str:
     """Returns a value as text: "" for null, JSON for objects and lists."""
     if isinstance(value, str):
@@ -241,6 +271,12 @@ def as_timestamp(value: Any) -> str | None:
         return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
     except (OverflowError, ValueError, OSError):
         return None
+
+
+def _time_of(item: Mapping[str, Any], paths: str | tuple[str, ...]) -> str | None:
+    """Returns the first time that a path leads to; a flag or the like is none."""
+    values = (lookup(item, path) for path in ((paths,) if isinstance(paths, str) else paths))
+    return next(filter(None, map(as_timestamp, values)), None)
 
 
 def names(

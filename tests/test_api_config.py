@@ -100,7 +100,7 @@ WRONG = [
     ("paginator:\n  size: 3", "line 2: paginator needs a type"),
     (
         "paginator:\n  type: page\n  size: ten",
-        "line 4: paginator.size is 'ten'; it should be a valid integer",
+        "line 4: paginator.size is 'ten'; it should be a whole number",
     ),
     ("paginator: {type: page, size: 0}", "line 2: paginator.size is 0; it should be greater"),
     ("paginator: {type: page, siz: 0}", "paginator.siz is not a key that exists here; did you m"),

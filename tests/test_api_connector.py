@@ -385,7 +385,7 @@ def test_what_is_no_record_is_a_dead_letter_and_the_rest_goes_on(server):
     letters = [letter for page in pages for letter in page.failures]
     assert [letter.item for letter in letters] == ["two", None]
     assert letters[0].stage == "read" and letters[0].partition == "things"
-    assert "a record is an object, and this is str" in letters[0].message
+    assert "a record is an object, and this is text" in letters[0].message
 
 
 def test_a_plain_loop_counts_and_logs_them(server, caplog):

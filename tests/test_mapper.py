@@ -240,8 +240,8 @@ def test_ids(value, unique_id):
 
 
 def test_what_is_no_object_is_refused():
-    for item in (None, [], "text"):
-        with pytest.raises(RecordError, match=f"not {type(item).__name__}"):
+    for item, kind in ((None, "null"), ([], "a list"), ("text", "text")):
+        with pytest.raises(RecordError, match=f"not {kind};"):
             FieldMapper().map(item)  # type: ignore[arg-type]
 
 
@@ -294,3 +294,20 @@ def test_no_item_of_any_shape_fails(item):
 def test_no_block_of_any_shape_fails(block):
     assert isinstance(FieldMapper.extract_text_content({"blocks": [block]}), str)
     assert isinstance(FieldMapper.extract_text_content({"sections": [block]}), str)
+
+
+@pytest.mark.parametrize(
+    ("item", "time"),
+    [
+        ({"updated": "2026-01-02T03:04:05Z"}, "2026-01-02T03:04:05Z"),
+        ({"updatedAt": "2026-01-02"}, "2026-01-02"),
+        ({"modified": 1767322800}, "2026-01-02T03:00:00+00:00"),
+        ({"lastModified": "2026-01-02", "created_at": "2020-01-01"}, "2026-01-02"),
+        ({"updated": "2026-01-02", "updated_at": "2026-01-01"}, "2026-01-01"),
+        ({"updated": True, "created_at": "2020-01-01"}, "2020-01-01"),
+        ({"updated": None, "modified": "", "created_at": "2020-01-01"}, "2020-01-01"),
+        ({"modified": {"by": "x"}}, None),
+    ],
+)
+def test_the_usual_names_of_a_time(item, time):
+    assert FieldMapper().map(item).timestamp == time

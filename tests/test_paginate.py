@@ -145,7 +145,9 @@ def test_a_link_is_complete_but_for_credentials():
 
 
 def test_a_link_that_is_a_number_says_what_to_do():
-    with pytest.raises(ConnectorError, match="'next' is a int, not an address; if it is a number"):
+    with pytest.raises(
+        ConnectorError, match="'next' is a number, not an address; if it is a number"
+    ):
         LinkInBody("next").next(None, Answer({"next": 2}), things(0, 1))
 
 

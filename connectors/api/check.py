@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any
 
 from contextframe_beam.connectors.api.config import Resource
@@ -16,7 +16,9 @@ from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ContextFrameError
 
 _SAMPLES = 3
+_SHOWN_REASONS = 3
 _SHOWN_TEXT = 300
+_SHOWN_LINE = 100
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class ResourceReport:
         partition: Which part of it was read.
         records: The number of records on the page that become documents.
         failed: How many records cannot be read.
+        unmapped: How many records cannot be mapped.
+        reasons: Why some cannot be read or mapped, each once.
         pages: How many pages there are, where the API tells; they are read in parallel.
         next_page: Where the next page is; "" when this was the last one.
         samples: The first records.
@@ -63,12 +67,19 @@ class ResourceReport:
     partition: str = ""
     records: int = 0
     failed: int = 0
+    unmapped: int = 0
+    reasons: list[str] = field(default_factory=list)
     pages: int | None = None
     next_page: str = ""
     samples: list[Sample] = field(default_factory=list)
     problem: str = ""
     hint: str = ""
     partial: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it could be read and mapped, and nothing says that there is more."""
+        return not (self.problem or self.partial or self.failed or self.unmapped)
 
 
 @dataclass(slots=True)
@@ -78,20 +89,19 @@ class CheckReport:
     Attributes:
         base_url: The API.
         problem: Why nothing could be checked, such as refused credentials; "" when it could.
+        connected: Whether the API answered anything.
         resources: What each resource showed.
     """
 
     base_url: str
     problem: str = ""
+    connected: bool = False
     resources: list[ResourceReport] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether everything could be read and mapped."""
-        return not self.problem and not any(
-            one.problem or one.partial or any(sample.error for sample in one.samples)
-            for one in self.resources
-        )
+        return not self.problem and all(one.ok for one in self.resources)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON values, without secrets."""
@@ -99,7 +109,8 @@ class CheckReport:
         return report
 
     def __str__(self) -> str:
-        lines = [f"{self.base_url}: {self.problem or 'connected'}"]
+        state = "connected" if self.connected else "not connected"
+        lines = [f"{self.base_url}: {self.problem or state}"]
         for one in self.resources:
             lines += ["", *_lines(one)]
         return redact("\n".join(lines))
@@ -128,6 +139,7 @@ def check(
         connector.ensure_authenticated()
     except ContextFrameError as error:
         report.problem = redact(str(error))
+        report.connected = connector.connected
         return report
     names = only or [one.name for one in connector.config.resources]
     if endpoint is not None or not names:
@@ -136,6 +148,7 @@ def check(
         report.resources.append(
             _checked(connector, name, {"only": [name]}, connector.config.resource(name))
         )
+    report.connected = connector.connected
     return report
 
 
@@ -170,15 +183,18 @@ def _describe(
     report.partial = redact(page.partial)
     report.failed = len(page.failures)
     if page.next_cursor is not None:
-        report.next_page = redact(repr(page.next_cursor))
+        report.next_page = connector._page_name(partition, page.next_cursor)
     elif report.pages is not None and report.pages > 1:
         report.next_page = "by number"
-    if page.failures:
-        report.hint = page.failures[0].message
-    elif not page.items:
+    if not page.items and not page.failures:
         report.hint = "the first page has no records"
-    report.samples = [_sample(connector, item) for item in islice(page.items, _SAMPLES)]
-    if report.samples and all(one.unique_id is None for one in report.samples):
+    samples = [_sample(connector, item) for item in page.items]
+    report.samples = samples[:_SAMPLES]
+    unmapped = [sample.error for sample in samples if sample.error]
+    report.unmapped = len(unmapped)
+    reasons = [*(letter.message for letter in page.failures), *unmapped]
+    report.reasons = list(dict.fromkeys(reasons))[:_SHOWN_REASONS]
+    if report.samples and not unmapped and all(one.unique_id is None for one in report.samples):
         report.hint = "the records have no id, so each change makes a new document; set mapping.id"
 
 
@@ -186,6 +202,9 @@ def _sample(connector: APIConnector, item: dict[str, Any]) -> Sample:
     sample = Sample(item)
     try:
         record = connector.map_to_frame_record(item)
+    except ContextFrameError as error:
+        sample.error = redact(str(error))
+        return sample
     except Exception as error:
         sample.error = redact(f"{type(error).__name__}: {error}")
         return sample
@@ -207,18 +226,19 @@ def _lines(report: ResourceReport) -> list[str]:
     pages = f", {report.pages} pages" if report.pages is not None else ""
     more = f", next: {report.next_page}" if report.next_page else ", no further page"
     lines = [f"{report.name}: {report.records} records on the first page{pages}{more}"]
-    if report.failed:
-        lines.append(f"  {report.failed} records cannot be read")
+    for count, what in ((report.failed, "read"), (report.unmapped, "mapped")):
+        if count:
+            lines.append(f"  {count} record{'s' if count > 1 else ''} cannot be {what}")
+    lines += [f"    {reason}" for reason in report.reasons]
     if report.partial:
         lines.append(f"  may be incomplete: {report.partial}")
     if report.hint:
         lines.append(f"  {report.hint}")
     for sample in report.samples:
         if sample.error:
-            lines.append(f"  cannot be mapped: {sample.error}")
             continue
-        lines.append(f"  {sample.unique_id}  {sample.title or ''}".rstrip())
-        text = " ".join(sample.text.split())
-        lines.append(f"    text: {text[:100]!r}, time: {sample.timestamp}")
-        lines.append(f"    metadata: {', '.join(sorted(sample.metadata))}")
+        lines.append(f"  {sample.unique_id or '(no id)'}  {sample.title or ''}".rstrip())
+        text = json.dumps(" ".join(sample.text.split())[:_SHOWN_LINE], ensure_ascii=False)
+        lines.append(f"    text: {text}, time: {sample.timestamp or 'none'}")
+        lines.append(f"    metadata: {', '.join(sorted(sample.metadata)) or 'none'}")
     return lines

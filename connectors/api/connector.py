@@ -165,6 +165,8 @@ class APIConnector(PaginatedConnector):
             one.name: condition_of(one.deleted) for one in self._config.resources if one.deleted
         }
         self._reader = PageReader(self._endpoint_of, self._send)
+        #: Whether the API itself, and not a cache, answered anything so far, be it an error.
+        self.connected = False
         self._failed = 0
         self._failures: list[dict[str, str]] = []
 
@@ -180,10 +182,10 @@ class APIConnector(PaginatedConnector):
             ConnectorError: they are not, or the API cannot be reached. (It is a ValueError.)
             SecretError: a reference cannot be resolved.
         """
-        client = self._client()
+        self._client()
         if self._auth_check is not None:
             try:
-                client.send(HttpRequest("GET", below(self.base_url, self._auth_check)))
+                self._send(HttpRequest("GET", below(self.base_url, self._auth_check)))
             except HttpError as error:
                 if error.status in _REFUSED:
                     raise ConnectorError(
@@ -414,6 +416,9 @@ class APIConnector(PaginatedConnector):
                 self.logger.warning("%s, %s: %s", page.partition, page.position, letter.message)
             yield from page.items
 
+    def _page_name(self, partition: Partition, cursor: Any) -> str:
+        return self._reader.page_name(partition, cursor)
+
     def _pages_of(self, partitions: Iterable[Partition]) -> Iterator[Page]:
         """Reads partitions in this process, several pages at once."""
         info = SourceInfo("", self.name)
@@ -435,7 +440,13 @@ class APIConnector(PaginatedConnector):
     def _send(self, request: HttpRequest) -> HttpResponse:
         # Planning reads parents and counts pages at the same time, each with threads of its own.
         with self._slots:
-            return self._client().send(request)
+            try:
+                response = self._client().send(request)
+            except HttpError as error:
+                self.connected = self.connected or error.status > 0
+                raise
+        self.connected = self.connected or not response.from_cache
+        return response
 
     def _client(self) -> HttpClient:
         with self._lock:

@@ -23,6 +23,18 @@ _Location = tuple[str | int, ...]
 _SENT = ("auth", "headers", "params", "body", "form")
 _SHOWN_ERRORS = 20
 _SHOWN_VALUE = 60
+# What pydantic misses, in the words of YAML.
+_WANTED = {
+    **dict.fromkeys(("string_type",), "text"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "model_type", "model_attributes_type"),
+        "a mapping of keys to values",
+    ),
+    "list_type": "a list",
+}
 
 
 @dataclass(frozen=True)
@@ -236,6 +248,8 @@ def _problem(
     if kind == "union_tag_not_found":
         return "needs a type"
     shown = _shown(value, location)
+    if kind in _WANTED:
+        return f"is {shown}; it should be {_WANTED[kind]}"
     if kind in ("union_tag_invalid", "literal_error"):
         expected = context.get("expected_tags") or context.get("expected", "")
         names = [name.strip(" '") for name in expected.replace(" or ", ", ").split(",")]
@@ -255,4 +269,6 @@ def _shown(value: Any, location: _Location) -> str:
     if isinstance(value, list):
         return "a list"
     text = repr(value)
+    if value is None or isinstance(value, bool):
+        text = "null" if value is None else text.lower()
     return text if len(text) <= _SHOWN_VALUE else text[:_SHOWN_VALUE] + "..."

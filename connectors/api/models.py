@@ -6,6 +6,7 @@ of `connectors.http.auth`; their models are made from there, so that nothing is 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING
@@ -94,7 +95,8 @@ def _checked_duration(value: Any) -> Any:
     try:
         seconds_of(value)
     except ValueError:
-        raise wrong((), f"is {value!r}; write a duration such as 90s, 12h or 30d") from None
+        shown = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+        raise wrong((), f"is {shown}; write a duration such as 90s, 12h or 30d") from None
     return value
 
 

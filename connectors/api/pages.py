@@ -17,7 +17,7 @@ from contextframe_beam.connectors.api.graphql import FailedNode
 from contextframe_beam.connectors.api.incremental import newest_of
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
-from contextframe_beam.connectors.api.paginate import Paginator
+from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
 from contextframe_beam.connectors.api.totals import RECORDS, Stated
 from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
@@ -25,6 +25,7 @@ from contextframe_beam.connectors.bounds import RESUMES_AT, parsed_time
 from contextframe_beam.connectors.cursors import clamped_cursor, time_of
 from contextframe_beam.connectors.http.errors import HttpError, PassedOverError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.mapper import kind_of
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import RecordError
@@ -204,6 +205,23 @@ class PageReader:
             step = Step(endpoint.paginator.start(), Walk(newest=_known(params)))
         return self._walked(partition, params, endpoint, step)
 
+    def page_name(self, partition: Partition, cursor: Any) -> str:
+        """Returns what a page is called in messages: `page 3`, `offset 200`, `page abc`.
+
+        Args:
+            partition: What is read.
+            cursor: As for `fetch`.
+        """
+        params = partition.params
+        if cursor is None or "problem" in params:
+            return "first page"
+        paginator = paginator_of(params.get("paginator")) or self._endpoint_of(params).paginator
+        if isinstance(cursor, Step):
+            return _position(paginator, cursor.token)
+        if isinstance(paginator, Numbered):
+            return _position(paginator, paginator.page_at(cursor, params.get("size")))
+        return f"page {cursor}"
+
     def _numbered(
         self, partition: Partition, params: Mapping[str, Any], endpoint: Endpoint, index: int
     ) -> Page:
@@ -298,7 +316,7 @@ class PageReader:
                 self._go_on(page, params, endpoint, None, walk)
                 return page
             if not walk.may_repeat(len(records)):
-                raise repeated(position)
+                raise repeated(position, _param_of(paginator, token))
             if endpoint.identifies(records):
                 walk.doubt(f"{position} has the records of one before it")
         following = paginator.next(token, answer, records)
@@ -442,7 +460,7 @@ class PageReader:
                 seen.digests.clear()
         if count > 1 and endpoint.identifies(records):
             if count > _MOST_REPETITIONS:
-                raise repeated(position)
+                raise repeated(position, _param_of(endpoint.paginator, None))
             walk.doubt(f"{position} has the records of one before it")
 
     def _seen_of(self, partition: Partition) -> _Seen:
@@ -481,7 +499,7 @@ def _letter(error: Exception, item: Any, partition: Partition, position: str) ->
 def _letter_of_record(record: Any, partition: Partition, position: str) -> DeadLetter:
     if isinstance(record, FailedNode):
         return _letter(RecordError(record.message), record.item, partition, position)
-    problem = f"a record is an object, and this is {type(record).__name__}"
+    problem = f"a record is an object, and this is {kind_of(record)}"
     return _letter(RecordError(problem), record, partition, position)
 
 
@@ -503,13 +521,22 @@ def _is_first(paginator: Paginator, token: Any) -> bool:
     return bool(token == paginator.start())
 
 
+def _param_of(paginator: Paginator, token: Any) -> str:
+    """Returns the name of what tells the API which page is meant; empty where an address does."""
+    if isinstance(token, Found):
+        paginator = token.paginator
+    if isinstance(paginator, GraphQL):
+        return f"body:variables.{paginator.variable}"
+    return str(getattr(paginator, "param", None) or "")
+
+
 def _is_past(token: Any) -> bool:
     inner = token.token if isinstance(token, Found) else token
     return isinstance(inner, At) and inner.past
 
 
 def _position(paginator: Paginator, token: Any) -> str:
-    """Returns a page's place for messages: `page 3`, `offset 200`, `page 'abc'`."""
+    """Returns a page's place for messages: `page 3`, `offset 200`, `page abc`."""
     if isinstance(token, Found):
         paginator, token = token.paginator, token.token
     if token is None:

@@ -17,7 +17,7 @@ from contextframe_beam.connectors.api import evidence, totals
 from contextframe_beam.connectors.api.answer import Answer, as_flag, value_at
 from contextframe_beam.connectors.api.place import Place, without_placeholder
 from contextframe_beam.connectors.http.request import HttpRequest
-from contextframe_beam.connectors.mapper import lookup
+from contextframe_beam.connectors.mapper import kind_of, lookup
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.connectors.secrets import SecretReference, redact
 from contextframe_beam.errors import ConnectorError
@@ -170,7 +170,7 @@ class Continuation(Paginator):
             return None
         if not isinstance(found, Mapping):
             raise ConnectorError(
-                f"{self.values!r} is no object of values but a {type(found).__name__}; if it is a "
+                f"{self.values!r} is no object of values but {kind_of(found)}; if it is a "
                 "cursor, use a paginator of the type cursor"
             )
         return dict(found)
@@ -204,7 +204,7 @@ class LinkInBody(Paginator):
             return None
         if not isinstance(value, str):
             raise ConnectorError(
-                f"the next link at {self.link!r} is a {type(value).__name__}, not an address; if "
+                f"the next link at {self.link!r} is {kind_of(value)}, not an address; if "
                 "it is a number or a cursor, use a paginator of the type page or cursor"
             )
         return _absolute(answer, value)

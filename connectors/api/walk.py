@@ -120,10 +120,17 @@ def digest(records: Sequence[Any]) -> int:
         return xxh3_64_intdigest(as_text(list(records)).encode("utf-8", "surrogatepass"))
 
 
-def repeated(what: str) -> ConnectorError:
-    """Returns the error about a page that came a second time."""
+def repeated(what: str, param: str = "") -> ConnectorError:
+    """Returns the error about a page that came a second time.
+
+    Args:
+        what: The page.
+        param: What tells the API which page is meant; empty where an address does.
+    """
+    ignored = f"{param!r}, which names the page" if param else "what names the page"
+    right = "write the name that it takes as the paginator's param" if param else "look at it"
     return ConnectorError(
         f"{what} has the same records as one before it, so reading would never end; the source "
-        "ignores what names the page (set the paginator single if there is only one), or repeats "
-        "its last page (tell the paginator where the total or has_more is)"
+        f"ignores {ignored} ({right}, or set the paginator single if there is only one page), or "
+        "repeats its last page (tell the paginator where the total or has_more is)"
     )

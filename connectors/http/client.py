@@ -333,7 +333,8 @@ class HttpClient:
     ) -> HttpResponse | Broken:
         left = clock.left()
         if left <= 0:
-            return Broken("was given up", sent=False, transient=False)
+            spent = f"was given up: the {self.total_timeout:g} s of total_timeout are over"
+            return Broken(spent, sent=False, transient=False)
         signed = self._with_credentials(request, lane.auth)
         began = time.perf_counter()
         result = self._transport.exchange(signed, left)

@@ -113,9 +113,9 @@ class Transport:
                 )
                 data = self._read(raw, request)
             except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-                return _broken(error, watch.expired, seconds)
+                return _broken(error, watch.expired, seconds, connect, read)
         if watch.expired:
-            return _broken(None, True, seconds)
+            return _broken(None, True, seconds, connect, read)
         if isinstance(data, Broken):
             return data
         return HttpResponse(raw.status, raw.headers, data, _target(request), request)
@@ -209,11 +209,25 @@ def _target(request: HttpRequest) -> str:
     return urls.with_query(request.url, request.params).partition("#")[0]
 
 
-def _broken(error: BaseException | None, expired: bool, seconds: float) -> Broken:
-    """Says what an exception of the libraries means."""
+def _broken(
+    error: BaseException | None, expired: bool, seconds: float, connect: float, read: float
+) -> Broken:
+    """Says what an exception of the libraries means, and which setting it met.
+
+    Args:
+        error: The exception; None where the answer was cut off without one.
+        expired: Whether it was cut off.
+        seconds: After how many seconds that is done.
+        connect: How many seconds a connection may take.
+        read: How many seconds may pass without a byte.
+    """
     sent = not isinstance(error, _NOT_SENT)
     if expired or error is None:
-        return Broken(f"was cut off: it took more than {seconds:.3g} s altogether", sent)
+        return Broken(
+            f"was cut off: it took more than {seconds:.3g} s altogether, and total_timeout allows "
+            "no more",
+            sent,
+        )
     causes = list(_causes(error))
     trust = next((one for one in causes if isinstance(one, ssl.SSLCertVerificationError)), None)
     if trust is not None:
@@ -229,18 +243,21 @@ def _broken(error: BaseException | None, expired: bool, seconds: float) -> Broke
     unknown = next((one for one in causes if isinstance(one, socket.gaierror)), None)
     if unknown is not None:
         return Broken(f"has a host that cannot be found ({unknown.strerror})", sent=False)
+    if isinstance(error, exceptions.NewConnectionError):
+        return Broken(f"could not be connected to ({detail})", sent=False)
     if isinstance(error, exceptions.ConnectTimeoutError):
-        return Broken("could not be connected to in time", sent=False)
+        return Broken(
+            f"could not be connected to within {connect:.3g} s, as long as timeout allows",
+            sent=False,
+        )
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
-        return Broken("sent nothing for too long", sent)
+        return Broken(f"sent nothing for {read:.3g} s, as long as timeout allows", sent)
     if isinstance(error, exceptions.DecodeError):
         return Broken("has a body that is not compressed as it says", transient=False)
     if isinstance(error, exceptions.IncompleteRead | http.client.IncompleteRead) or any(
         isinstance(one, exceptions.IncompleteRead | http.client.IncompleteRead) for one in causes
     ):
         return Broken("ended in the middle of its body")
-    if isinstance(error, exceptions.NewConnectionError):
-        return Broken(f"could not be connected to ({detail})", sent=False)
     if isinstance(error, exceptions.ProtocolError | exceptions.SSLError | OSError):
         return Broken(f"broke its connection off ({type(causes[-1]).__name__}: {detail})", sent)
     # The text of what remains may hold the value of a header in any form.
