@@ -9,7 +9,6 @@ first run has none yet, and runs of two sources, or an edit by hand, may bring t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -25,6 +24,7 @@ from contextframe_beam.reasons import FailureReason, Reasons
 from contextframe_beam.record import ANCHOR_KEY as ANCHOR_KEY
 from contextframe_beam.record import ANCHOR_URI, RESERVED, uuid_of
 from contextframe_beam.schema import frame_schema
+from contextframe_beam.shape import loaded, mapping_of, of_type
 
 _STATE_URI = f"{RESERVED}state:"
 
@@ -114,10 +114,18 @@ class RunSummary:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunSummary:
         """Reads what this release or another one stored; fields that are unknown are left out."""
-        known = {one.name for one in fields(cls)}
-        read = {name: one for name, one in value.items() if name in known}
-        read["partial"] = tuple(read.get("partial", ()))
-        read["reasons"] = tuple(map(FailureReason.from_json, read.get("reasons", ())))
+        of_type(value, dict, "a run")
+        read = {
+            one.name: value[one.name]
+            if isinstance(one.default, tuple)
+            else of_type(value[one.name], int if one.default == 0 else str, f"a run's {one.name}")
+            for one in fields(cls)
+            if one.name in value
+        }
+        partial = of_type(read.get("partial", []), list, "what a run says to be partial")
+        read["partial"] = tuple(of_type(one, str, "a reason") for one in partial)
+        reasons = of_type(read.get("reasons", []), list, "why items of a run failed")
+        read["reasons"] = tuple(map(FailureReason.from_json, reasons))
         return cls(**read)
 
 
@@ -241,19 +249,30 @@ class SourceState:
             DatasetError: the text is something else.
         """
         try:
-            value = json.loads(text)
+            value = of_type(loaded(text), dict, "it")
+            identity = dict(mapping_of(value.get("identity"), "its identity"))
+            for name in ("arguments", "sync"):
+                if name in identity:
+                    identity[name] = mapping_of(identity[name], f"its {name}")
+            partitions = mapping_of(value.get("partitions"), "its partitions")
             return cls(
-                source=str(value["source"]),
-                name=str(value.get("name", "")),
-                identity=dict(value.get("identity", {})),
-                partitions=dict(value.get("partitions", {})),
-                runs=tuple(RunSummary.from_json(run) for run in value["runs"]),
-                backfill=dict(value.get("backfill") or {}),
+                source=of_type(value["source"], str, "its source"),
+                name=of_type(value.get("name", ""), str, "its name"),
+                identity=identity,
+                partitions={
+                    name: of_type(state, dict, f"the state of {name!r:.40}")
+                    for name, state in partitions.items()
+                },
+                runs=tuple(
+                    RunSummary.from_json(run) for run in of_type(value["runs"], list, "its runs")
+                ),
+                backfill=dict(mapping_of(value.get("backfill"), "its backfill")),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(
                 f"a state row of this dataset cannot be read ({error}); it was written by a newer "
-                "release or changed by hand"
+                "release or changed by hand. `contextframe-beam rollback` returns to a version "
+                "before that"
             ) from error
 
 
@@ -336,11 +355,23 @@ def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
     with reading(dataset.uri):
         table = dataset.to_table(columns=columns, filter=STATES, with_row_address=True)
     rows = list(zip(table["uuid"].to_pylist(), table["x_state"].to_pylist(), strict=True))
-    states = [SourceState.from_json(text) for key, text in rows if key != ANCHOR_KEY]
+    states = [_state_in(key, text) for key, text in rows if key != ANCHOR_KEY]
     return StateRows(
         {state.source: state for state in states},
         {key: int(at) for (key, _), at in zip(rows, table["_rowaddr"].to_pylist(), strict=True)},
     )
+
+
+def _state_in(key: str, text: str) -> SourceState:
+    state = SourceState.from_json(text)
+    if state.key != key:
+        # Its next run would leave this row where it is and add another.
+        raise DatasetError(
+            f"the state row {key} of this dataset names the source {state.source!r:.60}, whose row "
+            f"is {state.key}; it was changed by hand. `contextframe-beam rollback` returns to a "
+            "version before that"
+        )
+    return state
 
 
 def read_states(dataset: lance.LanceDataset) -> dict[str, SourceState]:

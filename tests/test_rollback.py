@@ -83,7 +83,7 @@ class TestWhatItRestores:
         assert FrameDataset.open(kb).version == 2
 
     def test_vectors_of_another_length_come_back(self, kb):
-        ingest(documents(4), kb, mode="overwrite", embed_dim=2)
+        ingest(documents(4), kb, mode="overwrite", embed_dim=2, max_deletes="100%")
         dataset = FrameDataset.open(kb)
         dataset.rollback(2)
         assert dataset.embed_dim == EMBED_DIM
