@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from contextframe_beam.connectors.json_files.listing import FileInfo
 from contextframe_beam.marks import Marks
+from contextframe_beam.times import when
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -67,11 +68,7 @@ def unseen(infos: Sequence[FileInfo], states: Mapping[str, Any]) -> list[FileInf
 
 def changed_at(info: FileInfo) -> datetime | None:
     """Returns when a file was changed; None where that is not known."""
-    try:
-        time = datetime.fromisoformat((info.modified_at or "").replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    return when(info.modified_at)
 
 
 def _marks(state: Any, key: str) -> Marks:

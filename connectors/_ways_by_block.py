@@ -23,9 +23,10 @@ from contextframe_beam.connectors._way import (
     without_given,
 )
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds, parsed_time
+from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.errors import ConnectorError
+from contextframe_beam.times import when
 
 
 class _PlannedWay(Way):
@@ -62,7 +63,7 @@ class PagesWay(_PlannedWay):
             return True
         if bounds.reaches_ahead or not isinstance(params, Mapping) or RESUMES_AT not in params:
             return False
-        resumes = parsed_time(params[RESUMES_AT])
+        resumes = when(params[RESUMES_AT])
         return bounds.since is None or (resumes is not None and bounds.since <= resumes)
 
     def _left_out(self) -> str:

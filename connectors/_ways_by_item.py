@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors._calls import each, guarded
 from contextframe_beam.connectors._way import ENDS, Part, Way, arguments_at, list_of, owner_of
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.bounds import parsed_time, text_of
-from contextframe_beam.connectors.kinds import looked_back
+from contextframe_beam.connectors.bounds import text_of
+from contextframe_beam.connectors.cursors import is_ahead
+from contextframe_beam.connectors.kinds import looked_back, trusted
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
+from contextframe_beam.times import datetime_of, instant_of, seconds_in, when
 
 _ITEMS_IN_A_PAGE = 500
+_CHANGED = "changed_since"
 _EARLIEST = "1970-01-01T00:00:00+00:00"
 
 
@@ -70,9 +74,10 @@ class ChangesWay(StreamWay):
         since = known.get("since") if isinstance(known, Mapping) else None
         return since if since and hasattr(self.connector, "_incremental_sync") else None
 
-    @property
+    @cached_property
     def _since(self) -> str | None:
-        return self._reached(self.resume.known)
+        since = self._reached(self.resume.known)
+        return trusted(self.connector, since, datetime.now(timezone.utc)) if since else None
 
     def moves_state(self, part: Part) -> bool:
         bounds, reached = self.resume.bounds, self._reached(self.resume.states)
@@ -84,10 +89,15 @@ class ChangesWay(StreamWay):
             return False
         if part.partition.params.get("until") != bounds.given.get("until"):
             return False
-        cursor = parsed_time(reached)
+        cursor = when(reached)
         if cursor is None or (bounds.until is not None and bounds.until <= cursor):
             return False
-        return bounds.since is None or bounds.since <= cursor - self.connector.lookback
+        if is_ahead(reached, bounds.made):
+            return False  # when the last run really began is not known
+        if bounds.since is None:
+            return True
+        begin = instant_of(cursor) - seconds_in(self.connector.lookback)
+        return bounds.since <= datetime_of(begin)
 
     def _left_out(self) -> str:
         return f"only what changed since {self._since} was read" if self._since else ""
@@ -95,15 +105,18 @@ class ChangesWay(StreamWay):
     def plan(self) -> Iterator[Part]:
         for bounds in self.resume.bounds.slices():
             name = bounds.given["since"] if self.resume.bounds.slice else ""
-            yield Part(Partition(WHOLE, bounds.given), 1, slice=name)
+            # Said here, so that whoever reads goes on from the same time.
+            params: dict[str, Any] = {**bounds.given} or {_CHANGED: self._since}
+            yield Part(Partition(WHOLE, params), 1, slice=name)
 
     def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
         connector = self.connector
         # What changes while this run reads is read again by the next one.
         began = datetime.now(timezone.utc)
-        bounds, since = part.partition.params, self._since
-        if bounds:
-            arguments = {"since": _EARLIEST, **bounds}
+        params = part.partition.params
+        since = params.get(_CHANGED)
+        if _CHANGED not in params:
+            arguments = {"since": _EARLIEST, **params}
             name, call = (
                 "_incremental_sync",
                 lambda: connector._incremental_sync(**arguments, **self.kwargs),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.times import when
 
 #: What the parameters of a partition of a range of time may say: the time at which a run without a
 #: range would begin, "" for the beginning of all. A range that begins no later leaves nothing out,
@@ -21,7 +22,6 @@ RESUMES_AT = "resumes_at"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)\Z")
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MOST_SLICES = 100_000
-_DATE_LENGTH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Bounds:
         """Reads what a user gives.
 
         Args:
-            since: A date or time, ISO 8601, UTC where it has no offset; included.
+            since: A date or time, best ISO 8601, UTC where it has no offset; included.
             until: The same, not included.
             slice: A duration such as `1d` or `12h`. Where there is no `until`, slices end now.
 
@@ -107,20 +107,6 @@ def text_of(time: datetime) -> str:
     return time.astimezone(timezone.utc).isoformat()
 
 
-def parsed_time(text: str) -> datetime | None:
-    """Returns the time that ISO 8601 text says, UTC where it has no offset; None if it is none."""
-    if len(text) < _DATE_LENGTH or text[4:5] != "-":
-        return None
-    try:
-        time = datetime.fromisoformat(_normal(text))
-    except ValueError:
-        try:
-            time = datetime.combine(date.fromisoformat(text[:_DATE_LENGTH]), datetime.min.time())
-        except ValueError:
-            return None
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-
-
 def seconds_of(duration: str | float) -> float:
     """Returns the seconds of `90`, `"90s"`, `"15m"`, `"12h"`, `"30d"` or `"2w"`.
 
@@ -137,14 +123,12 @@ def _time(name: str, value: str | date | None) -> datetime | None:
     if value is None:
         return None
     text = value.isoformat() if isinstance(value, date) else value.strip()
-    try:
-        # Stricter than what sources write: rest behind the date must not be dropped.
-        time = datetime.fromisoformat(_normal(text))
-    except ValueError:
+    time = when(text)
+    if time is None:
         raise ConfigError(
             f"{name} is {text!r}; give a date or time such as 2026-01-31 or 2026-01-31T08:00:00Z"
-        ) from None
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+        )
+    return time
 
 
 def _length(value: str | timedelta) -> timedelta:
@@ -155,16 +139,3 @@ def _length(value: str | timedelta) -> timedelta:
     if length < timedelta(seconds=1):
         raise ConfigError(f"slice is {value!r}; it must be a second or longer")
     return length
-
-
-def _normal(text: str) -> str:
-    """Returns ISO 8601 text as Python 3.10 reads it: six decimals, an offset with a colon."""
-    if text.endswith(("Z", "z")):
-        text = text[:-1] + "+00:00"
-    head, dot, tail = text.partition(".")
-    if dot:
-        digits = tail[: next((n for n, one in enumerate(tail) if not one.isdigit()), len(tail))]
-        text = f"{head}.{digits[:6].ljust(6, '0')}{tail[len(digits) :]}"
-    if len(text) > 5 and text[-5] in "+-" and text[-4:].isdigit() and "T" in text:
-        text = f"{text[:-2]}:{text[-2:]}"
-    return text

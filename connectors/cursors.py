@@ -1,71 +1,99 @@
 """Cursors: values in records that grow, how they compare, and what may be kept of them.
 
-A value is kept as the records have it: a time as text or as seconds or milliseconds since 1970, or
-a number that only grows.
+A value is kept as the records have it: a time, whose form `times.py` knows, or a number that only
+grows. What is neither is never compared: its record counts as new, and it becomes no cursor.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime, timezone
-from decimal import Decimal
+from datetime import datetime, timedelta, timezone
+from fractions import Fraction
 from typing import Any
 
-from contextframe_beam.connectors.bounds import parsed_time
-from contextframe_beam.connectors.mapper import as_timestamp, lookup
+from contextframe_beam.connectors.mapper import lookup
+from contextframe_beam.times import Value, instant_of, parse, when, write
+
+__all__ = [
+    "NUMBER",
+    "Value",
+    "clamped_cursor",
+    "is_ahead",
+    "is_before",
+    "is_known",
+    "newest_cursor",
+    "within",
+]
 
 #: The format of values that grow but are no times.
 NUMBER = "number"
 
-Value = str | int | float
+#: Clocks of two machines may differ by so much without anything being wrong.
+SKEW = timedelta(minutes=1)
 
-_MILLISECONDS = 100_000_000_000
-# Numbers between now and then are taken for times in the future, and larger ones for ids.
-_LATEST_SECONDS = 4_102_444_800  # 2100-01-01
-_DATE_LENGTH = 10
+_KINDS = ("time", "number")
 _NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?")
-_KINDS = ("time", "number", "text")
 
 
-def newest_cursor(items: Iterable[Any], field: str, known: Value | None = None) -> Value | None:
+def newest_cursor(
+    items: Iterable[Any],
+    field: str,
+    known: Value | None = None,
+    *,
+    began: datetime | None = None,
+    form: str | None = None,
+) -> Value | None:
     """Returns the greatest value that records have in a field.
 
-    Times are compared as times, whatever their offsets (UTC where there is none), and numbers as
-    numbers, also where they are text. Where there are values of several kinds, a single odd one
+    Times are compared as times, whatever their forms (UTC where they have no offset), and numbers
+    as numbers, also where they are text. Where there are values of several kinds, a single odd one
     must not become the cursor: those of the kind of `known` count, otherwise times come before
-    numbers, and numbers before other text.
+    numbers. Values that are neither do not count.
 
     Args:
         items: The records; those without a value do not count.
         field: The path of the value.
         known: A value from before, returned when none is greater.
+        began: When reading began. Times after it do not count, because a record that is dated in
+            the future would hide all others until then.
+        form: What is known about how the values are written, as for `times.parse`.
     """
-    best: dict[str, tuple[Any, Value]] = {}
-    for item in items:
-        value = lookup(item, field)
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            continue
-        if value == "" or value != value:  # NaN is not even itself
-            continue
-        name, rank = _rank(value)
-        if name not in best or rank > best[name][0]:
-            best[name] = rank, value
-    before = (None, None) if known is None else _rank(known)
-    kind = before[0] if before[0] in best and before[0] != "text" else None
-    kind = kind or next((one for one in _KINDS if one in best), None)
-    if kind is None or (kind == "text" and before[0] not in (None, "text")):
+    latest = None if began is None else instant_of(began)
+    values = [lookup(item, field) for item in items]
+    numbers = [one for one in (*values, known) if _number_of(one) is not None]
+    # Of ids, some may be as large as times.
+    are_times = all(parse(one, form) is not None for one in numbers)
+    best: dict[str, tuple[Fraction, Value]] = {}
+    for value in values:
+        kind, rank = _ranked(value, form, are_times)
+        is_late = kind == "time" and latest is not None and rank > latest
+        if kind and not is_late and (kind not in best or rank > best[kind][0]):
+            best[kind] = rank, value
+    before, reached = _ranked(known, form, are_times)
+    kind = before if before in best else next((one for one in _KINDS if one in best), "")
+    if not kind or (kind == before and reached >= best[kind][0]):
         return known
-    rank, newest = best[kind]
-    return known if before[0] == kind and before[1] > rank else newest
+    return best[kind][1]
 
 
-def is_before(value: Any, since: Value) -> bool:
-    """Tells whether a record's value is certainly smaller than `since`."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+def is_known(value: Any, form: str | None = None) -> bool:
+    """Tells whether a value is a time or a number, so that it can be compared."""
+    return _number_of(value) is not None or parse(value, form) is not None
+
+
+def is_before(value: Any, since: Value, form: str | None = None) -> bool:
+    """Tells whether a record's value is certainly smaller than `since`.
+
+    A value is as coarse as its form: one that says a day may be any moment of it.
+    """
+    here, there = parse(value, form), parse(since, form)
+    number, other = _number_of(value), _number_of(since)
+    if number is not None and other is not None and number >= other:
         return False
-    here, there = _rank(value), _rank(since)
-    return here[0] == there[0] and bool(here[1] < there[1])
+    if here is not None and there is not None:
+        return here.at + here.form.step <= there.at
+    return number is not None and other is not None
 
 
 def clamped_cursor(
@@ -76,96 +104,62 @@ def clamped_cursor(
     A record that is dated in the future would otherwise hide all others until then.
 
     Args:
-        value: The newest value, as the records have it: a `datetime`, text, or a number of seconds
-            or milliseconds since 1970. What is no time stays as it is.
+        value: The newest value, as the records have it: a `datetime`, or a value that
+            `times.parse` reads. What is no time stays as it is.
         began: When the run began to read, UTC where it has no offset; what changed after that may
             not have been seen, so it is not the time at which reading ended.
-        form: `number` says that values are no times.
+        form: What is known about how the values are written; `number` says that they are no times.
     """
-    began = _aware(began)
+    began = began if began.tzinfo else began.replace(tzinfo=timezone.utc)
     if isinstance(value, datetime):
-        if _aware(value) <= began:
+        if instant_of(value) <= instant_of(began):
             return value
         return began.astimezone(value.tzinfo or timezone.utc).replace(tzinfo=value.tzinfo)
-    number = _number_of(value)
-    if form == NUMBER or (number is not None and not _is_epoch(number)):
-        return value
-    time = time_of(value)
-    if time is None or time <= began:
-        return value
-    latest = written(began, None, value)
-    return str(latest) if isinstance(value, str) else latest
+    time, latest = parse(value, form), instant_of(began)
+    return value if time is None or time.at <= latest else write(latest, time.form)
 
 
-def within(value: Any, since: str | None, until: str | None) -> bool:
+def is_ahead(value: Any, now: datetime, form: str | None = None) -> bool:
+    """Tells whether a time lies so far in the future that it is wrong, or some clock is."""
+    time = parse(value, form)
+    return time is not None and time.at > instant_of(now + SKEW)
+
+
+def within(value: Any, since: str | None, until: str | None, form: str | None = None) -> bool:
     """Tells whether a record's value lies in a range of time; one that is no time does.
 
     Args:
-        value: What the record has in the incremental field.
+        value: What the record has in the incremental field. One that says a day, or an hour, lies
+            in the range if some of it does.
         since: The beginning, included.
         until: The end, not included.
+        form: What is known about how the values are written.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return True
-    time = time_of(value)
+    time = parse(value, form)
     if time is None:
         return True
-    begin, end = parsed_time(since or ""), parsed_time(until or "")
-    return (begin is None or time >= begin) and (end is None or time < end)
+    begin, end = when(since or ""), when(until or "")
+    is_early = begin is not None and (
+        time.at < instant_of(begin) and time.at + time.form.step <= instant_of(begin)
+    )
+    return not is_early and (end is None or time.at < instant_of(end))
 
 
-def written(time: datetime, form: str | None, like: Value) -> Value:
-    """Returns a time in a format; without one, in the form of another value."""
-    if form is None:
-        form = form_of(like)
-    if form == "iso":
-        text = time.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
-        return text
-    if form == "date":
-        return time.astimezone(timezone.utc).date().isoformat()
-    if form in ("epoch", "epoch_ms"):
-        seconds = time.timestamp()
-        return int(seconds * 1000) if form == "epoch_ms" else int(seconds)
-    return time.astimezone(timezone.utc).strftime(form)
-
-
-def form_of(value: Value) -> str:
-    """Returns the format of a value that says a time: iso, date, epoch or epoch_ms."""
-    if isinstance(value, str):
-        if value.isdecimal():
-            return "epoch"
-        return "date" if len(value) == _DATE_LENGTH else "iso"
-    return "epoch_ms" if abs(value) >= _MILLISECONDS else "epoch"
-
-
-def time_of(value: Value) -> datetime | None:
-    """Returns the time that a value says; None if it says none."""
-    text = as_timestamp(value)
-    return None if text is None else parsed_time(text)
-
-
-def _rank(value: Value) -> tuple[str, Any]:
-    """Returns the kind of a value, and something to compare values of one kind by."""
-    number = _number_of(value)
-    if number is not None:
+def _ranked(value: Any, form: str | None, are_times: bool) -> tuple[str, Fraction]:
+    """Returns the kind of a value, "" for none, and what to compare values of the kind by."""
+    number, time = _number_of(value), parse(value, form)
+    if number is not None and not are_times:
         return "number", number
-    assert isinstance(value, str)
-    time = parsed_time(value)
-    return ("text", value) if time is None else ("time", time)
+    return ("", Fraction()) if time is None else ("time", time.at)
 
 
-def _number_of(value: Value) -> int | float | Decimal | None:
-    if not isinstance(value, str):
-        return value
-    if not _NUMBER.fullmatch(value):
+def _number_of(value: Any) -> Fraction | None:
+    if isinstance(value, bool):
         return None
-    return Decimal(value) if "." in value else int(value)
-
-
-def _is_epoch(value: int | float | Decimal) -> bool:
-    number = float(value)
-    return (number / 1000 if abs(number) >= _MILLISECONDS else number) < _LATEST_SECONDS
-
-
-def _aware(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    if isinstance(value, int):
+        return Fraction(value)
+    if isinstance(value, float):
+        return Fraction(value) if value - value == 0 else None
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return Fraction(value)
+    return None

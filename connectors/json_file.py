@@ -37,7 +37,6 @@ from contextframe_beam.connectors._seen_files import (
 )
 from contextframe_beam.connectors._way import SKIPPED
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.bounds import parsed_time
 from contextframe_beam.connectors.json_files.content import (
     HEAD_BYTES,
     decompressed,
@@ -61,6 +60,7 @@ from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.record import FrameRecord
+from contextframe_beam.times import when
 
 _FILES_IN_A_GROUP = 200
 # A small source is cut smaller than is best for reading, because an enricher may take a second for
@@ -454,7 +454,7 @@ class JSONFileConnector(BaseConnector):
 
 def _changed_within(info: FileInfo, since: str | None, until: str | None) -> bool:
     changed = changed_at(info)
-    begin, end = parsed_time(since or ""), parsed_time(until or "")
+    begin, end = when(since or ""), when(until or "")
     if changed is None:
         return True
     return (begin is None or changed >= begin) and (end is None or changed < end)

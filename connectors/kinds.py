@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from contextframe_beam.connectors._calls import page_name
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.bounds import parsed_time
+from contextframe_beam.connectors.cursors import is_ahead
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.connectors.secrets import redact, without_known
 from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.times import datetime_of, instant_of, seconds_in, when
 
 
 class StreamingConnector(BaseConnector):
@@ -120,12 +121,12 @@ class IncrementalConnector(BaseConnector):
             given.
 
     Attributes:
-        lookback: How far before the beginning of the last run the next one reads, for sources that
-            show changes late or whose clock is behind; set by the class.
+        lookback: How far before the beginning of the last run the next one reads, because sources
+            show changes late and clocks differ; ten minutes unless the class says otherwise.
         last_sync: That time, ISO 8601; None before the first run.
     """
 
-    lookback: ClassVar[timedelta] = timedelta(0)
+    lookback: ClassVar[timedelta] = timedelta(minutes=10)
 
     def __init__(self, state_file: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
@@ -142,11 +143,14 @@ class IncrementalConnector(BaseConnector):
         Args:
             full_sync: Read everything whatever the state.
         """
-        began = datetime.now(timezone.utc).isoformat()
-        if full_sync or not self.last_sync:
+        now = datetime.now(timezone.utc)
+        began, since = now.isoformat(), None
+        if self.last_sync and not full_sync:
+            since = trusted(self, self.last_sync, now)
+        if since is None:
             found = self._full_sync()
         else:
-            found = self._incremental_sync(looked_back(self.last_sync, self.lookback))
+            found = self._incremental_sync(looked_back(since, self.lookback))
         if found is None:
             raise ConnectorError(f"{self.name}: the sync returned None, not a list of items")
         documents = list(found)
@@ -178,7 +182,7 @@ class IncrementalConnector(BaseConnector):
         self._load_state()
         known = states.get(WHOLE)
         stored = known.get("since") if isinstance(known, Mapping) else None
-        ours, theirs = parsed_time(self.last_sync or ""), parsed_time(stored or "")
+        ours, theirs = when(self.last_sync or ""), when(stored or "")
         if ours is None or theirs is None:
             return {}
         return {WHOLE: {"since": stored if theirs <= ours else self.last_sync}}
@@ -285,6 +289,29 @@ class PaginatedConnector(BaseConnector):
                 yield from page.items
 
 
+def trusted(connector: IncrementalConnector, since: str, now: datetime) -> str | None:
+    """Returns the time of the last run; None, with a warning, where it lies in the future.
+
+    It was taken from a clock, and that one was wrong or this one is: what changed between the last
+    run and now might be missing, so everything is to be read, and the state then moves back.
+
+    Args:
+        connector: What is read.
+        since: When its last run began.
+        now: When this one begins.
+    """
+    if not is_ahead(since, now):
+        return since
+    connector.logger.warning(
+        "%s: the last run began at %s, which is later than now (%s): one of the two clocks is "
+        "wrong, so everything is read, and the state goes back to now",
+        connector.name,
+        since,
+        now.isoformat(timespec="seconds"),
+    )
+    return None
+
+
 def looked_back(since: str, lookback: timedelta) -> str:
     """Returns a time moved back, as ISO 8601 text.
 
@@ -293,10 +320,10 @@ def looked_back(since: str, lookback: timedelta) -> str:
     """
     if not lookback:
         return since
-    time = parsed_time(since)
+    time = when(since)
     if time is None:
         raise ConnectorError(f"the last run's time is {since!r}, which is no ISO 8601 time")
-    return (time - lookback).isoformat()
+    return datetime_of(instant_of(time) - seconds_in(lookback)).isoformat()
 
 
 def walk_pages(connector: PaginatedConnector, partition: Partition) -> Iterator[Page]:

@@ -10,18 +10,18 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 from contextframe_beam.connectors.page import encode_item
 from contextframe_beam.errors import RecordError
 from contextframe_beam.record import FrameRecord
+from contextframe_beam.times import parse
 
 _PLAIN_FIELDS = ("content", "text", "body", "description")
 _TEXT_FIELDS = frozenset((*_PLAIN_FIELDS, "blocks", "sections"))
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 _HEADING = re.compile(r"heading(?:_?([1-6]))?\Z")
-_EPOCH_TEXT = re.compile(r"\d{9,13}(?:\.\d*)?\Z", re.ASCII)
 _TAG_NAMES = ("name", "label", "title", "id")
 _TARGET_NAMES = ("id", "target_id", "uri", "url", "name")
 _TIME_NAMES = (
@@ -38,8 +38,6 @@ _TIME_NAMES = (
 # What a mapper without names of its own was known by when sources got their ids.
 _FIRST_TIME_NAMES = ("updated_at", "modified_at", "created_at")
 _NOTHING: Any = object()
-# Numbers beyond this are milliseconds: as seconds they would lie after the year 5000.
-_LARGEST_SECONDS = 100_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,8 @@ class FieldMapper:
         title: Path(s) of the title.
         text: Path of the text, or a template of several such as `"# {title}\n\n{body}"`; None
             takes it from the usual fields, as `extract_text_content` says.
-        timestamp: Path(s) of the time of the last change: ISO 8601 text, or seconds or
-            milliseconds since 1970.
+        timestamp: Path(s) of the time of the last change, in any form that can be read in one
+            way: ISO 8601, RFC 2822, or seconds, milliseconds or microseconds since 1970.
         tags: Path of the tags: a list, a list of objects with names, or text with commas.
         relationships: Whether parent, references and tags become relationships, as
             `build_relationships` says.
@@ -255,22 +253,20 @@ def as_text(value: Any) -> str:
 def as_timestamp(value: Any) -> str | None:
     """Returns a time as ISO 8601 text.
 
-    Numbers, and text that is one, are seconds or milliseconds since 1970, UTC; other text stays as
-    it is.
+    Text that is so already stays as it is, and so does text that is no time or can be read in two
+    ways; numbers that are none give None.
     """
-    if isinstance(value, str):
-        if not _EPOCH_TEXT.match(value):
-            return value
-        value = float(value)
     if isinstance(value, date):
         return value.isoformat()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        seconds = value if abs(value) < _LARGEST_SECONDS else value / 1000
-        return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
-    except (OverflowError, ValueError, OSError):
-        return None
+    if isinstance(value, str) and value[4:5] == "-":
+        return value
+    time = parse(value)
+    if time is None or time.form.pattern[:3] in ("%Y-", "%Y%", "%G-", "%GW"):
+        return value if isinstance(value, str) else None
+    rounded = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(
+        microseconds=round(time.at * 10**6)
+    )
+    return rounded.isoformat()
 
 
 def _time_of(item: Mapping[str, Any], paths: str | tuple[str, ...]) -> str | None:

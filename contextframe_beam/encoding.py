@@ -43,6 +43,7 @@ from contextframe_beam.decoding import decode_rows
 from contextframe_beam.errors import RecordError
 from contextframe_beam.record import ANCHOR_KEY, RESERVED, FrameRecord, uuid_of
 from contextframe_beam.schema import RECORD_TYPES, frame_schema
+from contextframe_beam.times import day_of, parse
 
 __all__ = ["decode_rows", "encode_records", "fit_vector", "null_array", "record_uuid"]
 
@@ -226,7 +227,7 @@ class _Encoder:
         made = []
         for index, timestamp in enumerate(timestamps):
             if filled[index] is None:
-                filled[index] = fit_date(timestamp)
+                filled[index] = _day_of(timestamp)
                 if (
                     filled[index] is not None
                     and "updated_at" not in self._values["metadata"][index]
@@ -365,6 +366,15 @@ _ATTRIBUTE_VALUES = attrgetter(*(name for name, _, _ in _ATTRIBUTES))
 @lru_cache(maxsize=16)
 def _frame_schema(embed_dim: int) -> pa.Schema:
     return frame_schema(embed_dim)
+
+
+def _day_of(timestamp: str | None) -> str | None:
+    """Returns the date of a timestamp, as it writes it itself."""
+    day = fit_date(timestamp)
+    if day is not None or not timestamp:
+        return day
+    time = parse(timestamp)
+    return None if time is None else day_of(time)
 
 
 def _wrong(name: str, expected: str, value: object) -> str:

@@ -45,6 +45,11 @@ MAX_STATE_BYTES = 16 << 20
 #: `continues`, the run id of the commit before, which this one takes in.
 PLAN = ""
 
+#: The name, in the state of a partition that is a slice of time of another one, under which it says
+#: so: `of` which, `from` when it begins, and `last` on the newest one. They become one state when
+#: the newest one is there: that of the last of them that reached anything.
+SLICE = "slice_of_time"
+
 #: The mode, among a source's runs, of one of another source that overwrote the dataset.
 OVERWRITTEN = "overwritten"
 
@@ -198,7 +203,7 @@ class SourceState:
             partial = tuple(sorted({*earlier.partial, *run.partial}))
             reasons = Reasons([*earlier.reasons, *run.reasons]).most()
             run = replace(run, **sums, partial=partial, reasons=reasons)
-        reached = {**plan.get("partitions", known), **plan.get("reached", {}), **new}
+        reached = _joined({**plan.get("partitions", known), **plan.get("reached", {})}, new)
         return replace(
             self,
             # What may be missing from a run must be asked for again by the next one.
@@ -411,3 +416,29 @@ def state_rows(states: Iterable[SourceState], *, anchor: bool, embed_dim: int) -
         else:
             arrays.append(pa.array(values, column.type))
     return pa.RecordBatch.from_arrays(arrays, schema=frame_schema(embed_dim))
+
+
+def _joined(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the states of partitions, those of slices of time put together once all were read.
+
+    Args:
+        known: The states so far.
+        new: Those that a run reached.
+    """
+    joined = {**known, **new}
+    slices: dict[str, list[tuple[str, str]]] = {}
+    complete: set[str] = set()
+    for name, state in joined.items():
+        mark = state.get(SLICE) if isinstance(state, Mapping) else None
+        if isinstance(mark, Mapping):
+            slices.setdefault(str(mark.get("of")), []).append((str(mark.get("from")), name))
+            if "last" in mark:
+                complete.add(str(mark.get("of")))
+    for whole in complete:
+        reached = known.get(whole)
+        for _, name in sorted(slices[whole]):
+            found = {key: one for key, one in joined.pop(name).items() if key != SLICE}
+            reached = found or reached
+        if reached is not None:
+            joined[whole] = reached
+    return joined

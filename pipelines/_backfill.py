@@ -19,7 +19,7 @@ from typing import Any
 from contextframe_beam import journal
 from contextframe_beam.connectors._identity import jsonable
 from contextframe_beam.connectors._way import Part
-from contextframe_beam.connectors.bounds import Bounds, parsed_time, seconds_of, text_of
+from contextframe_beam.connectors.bounds import Bounds, seconds_of, text_of
 from contextframe_beam.connectors.source import Chosen
 from contextframe_beam.errors import (
     CommitError,
@@ -30,6 +30,7 @@ from contextframe_beam.errors import (
 from contextframe_beam.marks import Marks
 from contextframe_beam.state import NARROWING, SourceState
 from contextframe_beam.state_edit import MODE as BY_HAND
+from contextframe_beam.times import when
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms.brake import DELETES
 
@@ -173,10 +174,10 @@ def bounds_of(progress: Progress | None, bounds: Bounds) -> Bounds:
     """Returns the range of time of a backfill, which is what it was when the backfill began."""
     if progress is None:
         return bounds
-    bounds = replace(bounds, made=parsed_time(progress.began) or bounds.made)
+    bounds = replace(bounds, made=when(progress.began) or bounds.made)
     if not progress.until or not bounds.is_open:
         return bounds
-    return replace(bounds, until=parsed_time(progress.until))
+    return replace(bounds, until=when(progress.until))
 
 
 def run_backfill(

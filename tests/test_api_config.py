@@ -147,8 +147,12 @@ WRONG = [
     ),
     (
         "resources:\n- name: a\n  incremental: {field: x, format: isa}",
-        "incremental.format is 'isa'; choose iso, date, epoch, epoch_ms, number, or a pattern such "
-        "as %Y-%m-%d; did you mean 'iso'?",
+        "incremental.format is 'isa'; choose iso, date, epoch, epoch_ms, epoch_us, epoch_ns, "
+        "number, or a pattern such as %Y-%m-%d; did you mean 'iso'?",
+    ),
+    (
+        "resources:\n- name: a\n  incremental: {field: x, field_format: '%d/%q'}",
+        "incremental.field_format is '%d/%q': %q is not known in a pattern of times",
     ),
     (
         "resources:\n- name: a\n  incremental: {field: x, param: 'x y'}",
@@ -367,7 +371,16 @@ def test_a_duration(text, seconds):
         (["9", "10"], None, "10"),
         (["99"], "100", "100"),
         (["1.5", "1.25", 1], None, "1.5"),
-        (["b", "a"], None, "b"),
+        (["b", "a"], None, None),
+        (
+            ["Thu, 01 Jan 2026 10:00:00 GMT", "Wed, 31 Dec 2025 10:00:00 GMT"],
+            None,
+            "Thu, 01 Jan 2026 10:00:00 GMT",
+        ),
+        (["1/2/2026", "01/02/2026"], None, None),
+        ([1767225600, "2026-01-01T00:00:01Z", 1767225599000], None, "2026-01-01T00:00:01Z"),
+        ([99_999_999, 100_000_001, 100_000_000], 5, 100_000_001),
+        (["4102444799", "4102444801"], None, "4102444801"),
         (["2026-01-01T10:00:00", "2026-01-01T11:00:00+02:00"], None, "2026-01-01T10:00:00"),
         (["N/A", "2026-01-01", "zzz"], None, "2026-01-01"),
         (["N/A"], "2026-01-01", "2026-01-01"),
@@ -403,7 +416,7 @@ def test_a_request_writes_a_value(value, settings, expected):
 
 
 def test_what_is_no_time_has_no_lookback():
-    with pytest.raises(ConfigError, match="'abc' is not a time, so it has no lookback"):
+    with pytest.raises(ConfigError, match="'abc' is neither a time nor a number"):
         request_value("abc", Incremental(field="at", lookback="1d"))
 
 

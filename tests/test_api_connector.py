@@ -15,6 +15,7 @@ from contextframe_beam.connectors.api import APIConnector, check
 from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
+from contextframe_beam.state import RunSummary, SourceState
 from tests.http_fixture import HttpServer, http_server, server
 
 __all__ = ["http_server", "server"]
@@ -634,12 +635,13 @@ def test_slices_are_partitions_and_the_newest_holds_the_state(server):
     partitions = {page.partition for page in pages if page.partition}
     assert {"things", "things/2026-01-01T00:00:00Z", "things/2026-01-11T00:00:00Z"} <= partitions
     assert {one["id"] for page in pages for one in page.items} == set(range(25))
-    states = states_of(pages)
-    assert list(states) == ["things"]
+    run = RunSummary("run", "upsert")
+    states = SourceState("api").after(run, states_of(pages)).partitions
+    assert states == {"things": {"cursor": "2026-01-25T00:00:00Z"}}
     again = list(Source(api, resume_from=states).pages())
-    assert {page.partition for page in again if page.partition} <= {"things"} | {
-        one for one in partitions if one > f"things/{states['things']['cursor']}"
-    }
+    later = {page.partition for page in again if page.partition} - {"things"}
+    assert min(later) == "things/2026-01-25T00:00:00Z"
+    assert {one["id"] for page in again for one in page.items} == {24}
 
 
 def test_slices_of_another_length_are_other_parts_of_a_backfill(server):

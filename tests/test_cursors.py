@@ -14,7 +14,6 @@ from contextframe_beam.connectors import (
     Page,
     PaginatedConnector,
     Partition,
-    clamped_cursor,
     newest_cursor,
 )
 from contextframe_beam.connectors.source import Source
@@ -130,9 +129,8 @@ class Notes(PaginatedConnector):
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
         given = partition.params
         items = [{"id": at, "at": at} for at in self.times if at >= given["since"]]
-        newest = newest_cursor(items, "at", given["since"] or None)
-        state = {"since": clamped_cursor(newest, given["began"])} if newest else None
-        return Page(items, state=state)
+        newest = newest_cursor(items, "at", given["since"] or None, began=given["began"])
+        return Page(items, state={"since": newest} if newest else None)
 
     def map_to_frame_record(self, item: dict[str, Any]) -> Any:
         return document(item["id"])
@@ -140,8 +138,6 @@ class Notes(PaginatedConnector):
 
 def test_a_connector_of_ones_own_is_not_stopped_by_a_record_of_the_future(tmp_path):
     kb = str(tmp_path / "kb.lance")
-    began = datetime.now(timezone.utc)
     ingest(Notes("2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z"), kb, embed_dim=4)
     (state,) = FrameDataset.open(kb).states()
-    reached = datetime.fromisoformat(state.partitions["all"]["since"].replace("Z", "+00:00"))
-    assert began <= reached <= datetime.now(timezone.utc)
+    assert state.partitions == {"all": {"since": "2026-01-01T00:00:00Z"}}

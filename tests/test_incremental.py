@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ def stored(folder: Path) -> list[str]:
     return sorted(str(record.unique_id) for record in found)
 
 
+def ten_minutes_before(time: str) -> str:
+    return (datetime.fromisoformat(time) - timedelta(minutes=10)).isoformat()
+
+
 def reached(folder: Path) -> str:
     (state,) = FrameDataset.open(str(folder / "kb.lance")).states()
     return str(state.partitions["all"]["since"])
@@ -64,7 +69,7 @@ def test_the_state_file_is_written_after_the_commit_and_heeded(tmp_path, notes):
     first = last_sync(tmp_path)
     assert first == reached(tmp_path)
     assert cli(*notes).json["rows_written"] == 1
-    assert stored(tmp_path) == ["1", "2", first]
+    assert stored(tmp_path) == ["1", "2", ten_minutes_before(first)]
     assert last_sync(tmp_path) == reached(tmp_path) > first
 
 
@@ -81,11 +86,11 @@ def test_the_earlier_of_file_and_dataset_counts(tmp_path, notes):
     earlier = "2020-01-01T00:00:00+00:00"
     (tmp_path / "state.json").write_text(json.dumps({"last_sync": earlier}))
     cli(*notes)
-    assert earlier in stored(tmp_path)
+    assert ten_minutes_before(earlier) in stored(tmp_path)
     (tmp_path / "state.json").write_text(json.dumps({"last_sync": "2999-01-01T00:00:00+00:00"}))
     since = reached(tmp_path)
     cli(*notes)
-    assert since in stored(tmp_path)
+    assert ten_minutes_before(since) in stored(tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["state.json", "kb.lance"])

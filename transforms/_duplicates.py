@@ -8,10 +8,8 @@ replace it. So does a deletion.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias
 
 import lance
@@ -24,21 +22,13 @@ from contextframe_beam.errors import CommitError
 from contextframe_beam.fragments import Destination, WrittenFragment, delete_files, first_line
 from contextframe_beam.keys import Numbers, NumberSet, numbers_of
 from contextframe_beam.preview import preview
+from contextframe_beam.times import parse
 from contextframe_beam.writer import FragmentWriter
 
 #: What decides between rows of one key.
 ORDER_COLUMNS = ("uuid", "uri", "updated_at", "custom_metadata", "x_encoding", "x_digest")
 
-# The forms that systems write: a space for the T, any number of digits of a second, +0000. Python
-# reads them from 3.11 on, and the same row must win on every version.
-_TIMESTAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2})?(?:[.,]([0-9]+))?"
-    r" ?(?:[Zz]|([+-][0-9]{2}):?([0-9]{2})?)?)?\Z"
-)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
-#: Before and after every time that text can say, in microseconds since 1970.
+#: Before and after every time, in nanoseconds since 1970.
 _EARLIEST, _LATEST = -(2**63), 2**63 - 1
 
 _ROWS_AT_ONCE = 100_000
@@ -53,7 +43,7 @@ class Deletions:
 
     Attributes:
         keys: The keys.
-        times: When each was deleted, in microseconds since 1970.
+        times: When each was deleted, in nanoseconds since 1970.
     """
 
     keys: Numbers
@@ -256,19 +246,11 @@ def _ranks(table: pa.Table) -> tuple[_Integers, Numbers]:
 
 
 def _time_of(text: str | None) -> int:
-    """Returns a timestamp to compare; text without a time or zone counts as the earliest, UTC."""
-    match = _TIMESTAMP.match(text.strip()) if text else None
-    if match is None:
+    """Returns a timestamp to compare; what is no time counts as the earliest."""
+    time = parse(text)
+    if time is None:
         return _EARLIEST
-    day, clock, seconds, fraction, hours, minutes = match.groups()
-    try:
-        time = datetime.fromisoformat(
-            f"{day}T{clock or '00:00'}{seconds or ':00'}.{(fraction or '')[:6]:0<6}"
-            f"{hours or '+00'}:{minutes or '00'}"
-        )
-    except ValueError:
-        return _EARLIEST
-    return (time - _EPOCH) // _MICROSECOND
+    return min(max(int(time.at * 10**9 // 1), _EARLIEST + 1), _LATEST - 1)
 
 
 def _without(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -20,12 +21,14 @@ from contextframe_beam.connectors.api.models import (
     Section,
     wrong,
 )
+from contextframe_beam.times import UNITS, form_named
 
 #: A placeholder in the path, parameters, headers or body of a resource.
 PLACEHOLDER = re.compile(r"\{(parent(?:\.[\w@$-]+)+|since|until)\}")
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
-_TIME_FORMATS = ("iso", "date", "epoch", "epoch_ms", "number")
+_TIME_FORMATS = ("iso", "date", *UNITS, "number")  # Of these, nothing tells in a record.
+_TOLD_ONLY = ("number", "epoch_ns")
 
 Paths = str | list[str]
 
@@ -64,9 +67,12 @@ class Incremental(Section):
     start: Annotated[str | int | float | None, BeforeValidator(_as_text)] = None
     """Since when the first run reads; everything when not given."""
     format: str | None = None
-    """How a request writes times: iso, date, epoch, epoch_ms, or a pattern such as %Y/%m/%d; as
-    the records have them when not given. number says that the values are no times, such as ids
-    that grow."""
+    """How a request writes times: iso, date, epoch, epoch_ms, epoch_us, epoch_ns, or a pattern such
+    as %Y/%m/%d; as the records have them when not given. number says that the values are no times,
+    such as ids that grow."""
+    field_format: str | None = None
+    """How the records write the field, where that can be read in two ways, as 1/2/2026 can: a
+    pattern such as %d/%m/%Y, or one of the names of format; as format says when not given."""
     lookback: Duration | None = None
     """How far before the last value a run begins, for sources that show changes late."""
     slice: Duration | None = None
@@ -78,17 +84,36 @@ class Incremental(Section):
     def _check(self) -> Incremental:
         if self.slice is not None and self.start is None:
             raise wrong(("slice",), "slices need a start")
-        if self.slice is not None and self.format == "number":
+        if self.slice is not None and self.reading == "number":
             raise wrong(("slice",), "numbers are no times, so they have no slices")
-        if self.format and "%" not in self.format and self.format not in _TIME_FORMATS:
-            raise wrong(
-                ("format",),
-                f"is {self.format!r}; choose {', '.join(_TIME_FORMATS)}, or a pattern such as "
-                "%Y-%m-%d",
-                name=self.format,
-                known=list(_TIME_FORMATS),
-            )
+        for name in ("format", "field_format"):
+            _check_format(name, getattr(self, name))
         return self
+
+    @property
+    def reading(self) -> str | None:
+        """What is known about how the records write the field, as `times.parse` takes it."""
+        if self.field_format is not None:
+            return self.field_format
+        # Records may well write times in another way than requests, and say which.
+        told = self.format is not None and ("%" in self.format or self.format in _TOLD_ONLY)
+        return self.format if told else None
+
+
+def _check_format(name: str, value: str | None) -> None:
+    if value is None or value in _TIME_FORMATS:
+        return
+    if "%" not in value:
+        raise wrong(
+            (name,),
+            f"is {value!r}; choose {', '.join(_TIME_FORMATS)}, or a pattern such as %Y-%m-%d",
+            name=value,
+            known=list(_TIME_FORMATS),
+        )
+    try:
+        form_named(value, Fraction())
+    except ValueError as error:
+        raise wrong((name,), f"is {value!r}: {error}") from None
 
 
 class Condition(Section):

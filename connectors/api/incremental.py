@@ -5,74 +5,101 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any
 
 from contextframe_beam.connectors.api.config import Incremental
 from contextframe_beam.connectors.bounds import seconds_of
-from contextframe_beam.connectors.cursors import (
-    NUMBER,
-    Value,
-    form_of,
-    newest_cursor,
-    time_of,
-    within,
-    written,
-)
+from contextframe_beam.connectors.cursors import NUMBER, is_before, newest_cursor, within
 from contextframe_beam.connectors.mapper import lookup
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.state import SLICE
+from contextframe_beam.times import (
+    ISO,
+    Form,
+    Time,
+    Value,
+    datetime_of,
+    form_named,
+    instant_of,
+    offset_of,
+    parse,
+    seconds_in,
+    when,
+    write,
+)
 
 _MOST_SLICES = 100_000
+_SECOND = Fraction(1)
 
 
 def newest_of(
-    items: Iterable[Any], field: str, params: Mapping[str, Any], known: Value | None = None
+    items: Iterable[Any],
+    settings: Incremental,
+    params: Mapping[str, Any],
+    known: Value | None = None,
 ) -> Value | None:
     """Returns the greatest value of those records that belong to a partition; see `newest_cursor`.
 
     Args:
         items: The records, with those that an API gave from outside a range of time.
-        field: The path of the value.
-        params: What the partition says: `bounds` where a range of time is read.
+        settings: What the resource says.
+        params: What the partition says: `bounds` where a range of time is read, and `began`.
         known: A value from before.
     """
-    bounds = params.get("bounds")
+    field, form, bounds = settings.field, settings.reading, params.get("bounds")
     if bounds:
         ends = bounds.get("since"), bounds.get("until")
-        items = [one for one in items if within(lookup(one, field), *ends)]
-    return newest_cursor(items, field, known)
+        items = [one for one in items if within(lookup(one, field), *ends, form)]
+    return newest_cursor(items, field, known, began=when(params.get("began")), form=form)
 
 
 def request_value(value: Value, settings: Incremental) -> Value:
     """Returns a value as a request writes it, moved back by the lookback.
+
+    Without a format, that is the form that the value itself has.
 
     Raises:
         ConfigError: it is to be written as a time, and is none.
     """
     if settings.format is None or settings.format == NUMBER:
         return resumed(value, settings)
-    return written(_resumed_time(value, settings), settings.format, value)
+    return _asked(_resumed_time(value, settings), settings)
 
 
 def resumed(value: Value, settings: Incremental) -> Value:
     """Returns a value moved back by the lookback, in the form that the records have.
 
     Raises:
-        ConfigError: it is to be moved back, and is neither a time nor, with its format, a number.
+        ConfigError: it is to be moved back, and is neither a time nor a number.
     """
     if settings.lookback is None:
         return value
-    if settings.format == NUMBER:
+    if parse(value, settings.reading) is None:
         return moved_back(value, settings)
-    return written(_resumed_time(value, settings), None, value)
+    time = _resumed_time(value, settings)
+    return write(time.at, time.form)
 
 
-def _resumed_time(value: Value, settings: Incremental) -> datetime:
-    time = time_of(value)
+def _resumed_time(value: Value, settings: Incremental) -> Time:
+    return time_of(value, settings).moved(-_lookback(settings))
+
+
+def time_of(value: Value, settings: Incremental) -> Time:
+    """Returns the time that a value says.
+
+    Raises:
+        ConfigError: it says none, or can be read in two ways.
+    """
+    time = parse(value, settings.reading)
     if time is None:
         raise ConfigError(
-            f"incremental: {value!r} is not a time, so it has no lookback and no format"
+            f"incremental: {value!r} is no time that can be read in one way, so it has no "
+            "lookback, no slices and no other format; say how it is written in field_format, such "
+            f"as %d/%m/%Y, or write it as {ISO.pattern}"
         )
-    return time - lookback_of(settings)
+    return time
 
 
 def moved_back(value: Value, settings: Incremental) -> Value:
@@ -81,14 +108,15 @@ def moved_back(value: Value, settings: Incremental) -> Value:
     Raises:
         ConfigError: it is text that says no number.
     """
-    by = seconds_of(settings.lookback or 0)
     try:
-        number = int(value) if isinstance(value, str) else value
-    except ValueError:
-        raise ConfigError(f"incremental: {value!r} is not a number, as the format says") from None
-    moved = number - by
-    moved = int(moved) if moved == int(moved) else moved
-    return str(moved) if isinstance(value, str) else moved
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise ConfigError(
+            f"incremental: {value!r} is neither a time nor a number, so it has no lookback"
+        ) from None
+    moved = number - Decimal(str(seconds_of(settings.lookback or 0)))
+    shown = int(moved) if moved == int(moved) else float(moved)
+    return str(shown) if isinstance(value, str) else shown
 
 
 def bound(time: datetime, settings: Incremental, known: Value | None, *, is_end: bool) -> Value:
@@ -103,10 +131,10 @@ def bound(time: datetime, settings: Incremental, known: Value | None, *, is_end:
         known: A value in the form that the records have.
         is_end: Whether it is the later one.
     """
-    like = settings.start if settings.start is not None else known
-    form = settings.format or ("iso" if like is None else form_of(like))
-    step = timedelta(days=1) if form == "date" or "%" in form else timedelta(seconds=1)
-    return written(time + step if is_end else time - step, form, "")
+    like = parse(known, settings.reading) or parse(settings.start, settings.reading)
+    end = Time(instant_of(time), like.form if like is not None else ISO)
+    step = max(_form_of(end, settings).step, _SECOND)
+    return _asked(end.moved(step if is_end else -step), settings, up=is_end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +145,13 @@ class Slice:
         since: Its beginning, as a request writes it.
         until: Its end, as a request writes it.
         begin: Its beginning, in the form of the value that the slices began with.
+        at: Its beginning.
     """
 
     since: Value
     until: Value
     begin: Value
+    at: datetime
 
 
 def slices(settings: Incremental, since: Value, now: datetime) -> Iterator[Slice]:
@@ -133,32 +163,73 @@ def slices(settings: Incremental, since: Value, now: datetime) -> Iterator[Slice
     Raises:
         ConfigError: `since` is not a time, or there would be too many slices.
     """
-    start = time_of(since)
-    if start is None:
-        raise ConfigError(f"incremental: slices need times, and {since!r} is none")
-    start -= lookback_of(settings)
-    length = timedelta(seconds=seconds_of(settings.slice or 0))
-    if length <= timedelta() or (now - start) / length > _MOST_SLICES:
+    first = _resumed_time(since, settings)
+    last = instant_of(now)
+    length = Fraction(seconds_of(settings.slice or 0))
+    if length <= 0 or (last - first.at) / length > _MOST_SLICES:
         raise ConfigError(
             f"incremental: slices of {settings.slice} from {since} on are more than "
             f"{_MOST_SLICES:,}; make them longer"
         )
-    form = settings.format or form_of(since)
-    overlap = timedelta(days=1) if form == "date" else timedelta(seconds=1)
-    begin = start
+    overlap = max(_form_of(first, settings).step, _SECOND)
+    begin = first
     while True:
-        end = begin + length
-        last = end >= now
-        end = max(now, begin) if last else end
-        shown = begin if begin == start else begin - overlap
+        end = begin.moved(length)
+        is_last = end.at >= last
+        if is_last:
+            end = Time(max(last, begin.at), end.form)
         yield Slice(
-            written(shown, form, since), written(end, form, since), written(begin, None, since)
+            _asked(begin if begin is first else begin.moved(-overlap), settings),
+            _asked(end, settings, up=True),
+            write(begin.at, begin.form),
+            datetime_of(begin.at),
         )
-        if last:
+        if is_last:
             return
         begin = end
+
+
+def state_reached(
+    newest: Value, settings: Incremental, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the state of a partition that was read to its end.
+
+    Args:
+        newest: The greatest value that was seen.
+        settings: What the resource says.
+        params: What the partition says: `reached`, the value of an earlier run, behind which the
+            state does not fall; and of a slice, `slice`.
+    """
+    reached = params.get("reached")
+    if reached is not None and is_before(newest, reached, settings.reading):
+        newest = reached
+    state: dict[str, Any] = {"cursor": newest}
+    if "slice" in params:
+        state[SLICE] = params["slice"]
+    return state
 
 
 def lookback_of(settings: Incremental) -> timedelta:
     """Returns how far before what was reached a run begins, where values are times."""
     return timedelta(seconds=seconds_of(settings.lookback or 0))
+
+
+def _lookback(settings: Incremental) -> Fraction:
+    return seconds_in(lookback_of(settings))
+
+
+def _form_of(time: Time, settings: Incremental) -> Form:
+    return form_named(settings.format, time.at) if settings.format else time.form
+
+
+def _asked(time: Time, settings: Incremental, *, up: bool = False) -> Value:
+    """Returns a time as a request writes it: not later, or with `up` not earlier.
+
+    Where that is a day, it is the earlier one of UTC's and the record's own zone, with `up` the
+    later: which of them the API means is not known.
+    """
+    form, at = _form_of(time, settings), time.at
+    if form.is_of_days and settings.format:
+        offset = offset_of(at, time.form.zone)
+        at += max(offset, Fraction()) if up else min(offset, Fraction())
+    return write(at, form, up=up)

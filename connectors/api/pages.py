@@ -7,28 +7,32 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import Any
 
 from contextframe_beam.connectors.api.answer import ROOT, Answer
+from contextframe_beam.connectors.api.config import Incremental
 from contextframe_beam.connectors.api.detect import Detect, Found, detect
 from contextframe_beam.connectors.api.evidence import cut_short
 from contextframe_beam.connectors.api.graphql import FailedNode
-from contextframe_beam.connectors.api.incremental import newest_of
+from contextframe_beam.connectors.api.incremental import newest_of, state_reached
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
 from contextframe_beam.connectors.api.totals import RECORDS, Stated
 from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
-from contextframe_beam.connectors.bounds import RESUMES_AT, parsed_time
-from contextframe_beam.connectors.cursors import clamped_cursor, time_of
+from contextframe_beam.connectors.bounds import RESUMES_AT
+from contextframe_beam.connectors.cursors import is_known
 from contextframe_beam.connectors.http.errors import HttpError, PassedOverError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
-from contextframe_beam.connectors.mapper import kind_of
+from contextframe_beam.connectors.mapper import kind_of, lookup
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import RecordError
+from contextframe_beam.state import SLICE
+from contextframe_beam.times import when
+
+_LOGGER = logging.getLogger(__name__)
 
 # What lies behind so many pages is read in order.
 _MOST_PAGES = 1_000_000
@@ -89,6 +93,7 @@ class PageReader:
         self._endpoint_of = endpoint_of
         self._send = send
         self._lock = threading.Lock()
+        self._told: set[tuple[str, str]] = set()
         self._seen: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
         self._probes: OrderedDict[tuple[str, str], tuple[Answer, list[Any]]] = OrderedDict()
 
@@ -142,8 +147,7 @@ class PageReader:
         stated = paginator.stated(answer, records)
         params["stated"] = None if stated is None else [stated.number, stated.unit]
         if endpoint.incremental is not None:
-            field = endpoint.incremental.field
-            params["newest"] = newest_of(records, field, params, _known(params))
+            params["newest"] = newest_of(records, endpoint.incremental, params, _known(params))
         return pages
 
     def _believed(
@@ -374,7 +378,8 @@ class PageReader:
             walk.cut = True
         walk.items += len(records)
         if endpoint.incremental is not None:
-            walk.newest = newest_of(records, endpoint.incremental.field, params, walk.newest)
+            walk.newest = newest_of(records, endpoint.incremental, params, walk.newest)
+            self._tell_unknown(records, endpoint.incremental, params)
         name = endpoint.resource.name
         page = Page(records, position=position, partial=walk.partial and f"{name}: {walk.partial}")
         walk.partial = ""
@@ -418,14 +423,36 @@ class PageReader:
             return
         if endpoint.incremental is None or params.get("stateless"):
             return
-        before = parsed_time(params.get(RESUMES_AT, ""))
-        reached = None if before is None or walk.newest is None else time_of(walk.newest)
+        before = when(params.get(RESUMES_AT, ""))
+        reached = when(walk.newest, endpoint.incremental.reading)
         if before is not None and reached is not None and reached < before:
             return
         if walk.newest is not None:
-            form = endpoint.incremental.format
-            began = parsed_time(params.get("began", "")) or datetime.now(timezone.utc)
-            page.state = {"cursor": clamped_cursor(walk.newest, began, form)}
+            page.state = state_reached(walk.newest, endpoint.incremental, params)
+        elif "slice" in params:
+            page.state = {SLICE: params["slice"]}
+
+    def _tell_unknown(
+        self, records: list[Any], incremental: Incremental, params: Mapping[str, Any]
+    ) -> None:
+        """Says, once a run and resource, that the time of a record cannot be read."""
+        where = params.get("run", ""), params.get("resource", "")
+        if where in self._told:
+            return
+        for record in records:
+            value = lookup(record, incremental.field)
+            if value in (None, "") or is_known(value, incremental.reading):
+                continue
+            self._told.add(where)
+            _LOGGER.warning(
+                "%s: %s is %s, which is no time that can be read in one way; records like this one "
+                "are kept, by each run anew, and move no state. Say how they write it: "
+                "field_format: '%%d/%%m/%%Y', for instance",
+                params.get("resource", ""),
+                incremental.field,
+                redact(f"{value!r:.60}"),
+            )
+            return
 
     def _not_found(
         self, page: Page, partition: Partition, endpoint: Endpoint, error: HttpError
@@ -505,9 +532,7 @@ def _letter_of_record(record: Any, partition: Partition, position: str) -> DeadL
 
 def _known(params: Mapping[str, Any]) -> Any:
     """Returns the value that an earlier run reached, which no later one falls behind."""
-    if "bounds" in params:
-        return None
-    return params.get("floor", params.get("since"))
+    return None if "bounds" in params or "slice" in params else params.get("reached")
 
 
 def _key(partition: Partition) -> tuple[str, str]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from itertools import chain, islice
 from typing import Any
 
 from contextframe_beam.connectors.api.config import ApiConfig, Incremental, Resource
-from contextframe_beam.connectors.api.incremental import (
-    Slice,
-    bound,
-    lookback_of,
-    slices,
-)
+from contextframe_beam.connectors.api.incremental import Slice, bound, lookback_of, slices
 from contextframe_beam.connectors.api.mapping import PARENT, UNIQUE_ID, ResourceMapper
 from contextframe_beam.connectors.api.place import quoted
 from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds, text_of
-from contextframe_beam.connectors.cursors import NUMBER, clamped_cursor, time_of
+from contextframe_beam.connectors.cursors import (
+    NUMBER,
+    clamped_cursor,
+    is_ahead,
+    is_before,
+    is_known,
+)
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.page import Partition
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.times import datetime_of, parse, seconds_in
+
+_LOGGER = logging.getLogger(__name__)
 
 # Parents up to this number are few enough that each of them may have many pages.
 _FEW_PARENTS = 64
@@ -84,7 +89,7 @@ class Planner:
         if not self._bounds.given:
             return
         incremental = resource.incremental
-        if incremental is None or incremental.format == NUMBER:
+        if incremental is None or incremental.reading == NUMBER:
             raise ConfigError(
                 f"the resource {resource.name} cannot be read by time: give it `incremental` with "
                 "the field that holds the time, or leave it out with `only`"
@@ -108,25 +113,26 @@ class Planner:
 
     def _slices(self, resource: Resource, incremental: Incremental) -> Iterator[Partition]:
         name = resource.name
-        since = self._since(name, incremental)
-        following: Slice | None = None
-        has_others = False
-        bounds: dict[str, Any]
-        for one in slices(incremental, since or 0, self._began):
-            if following is not None:
-                has_others = True
-                bounds = {"since": following.since, "until": following.until}
-                yield self._partition(
-                    resource, f"{name}/{following.begin}", **bounds, stateless=True
-                )
-            following = one
-        assert following is not None
-        # The newest slice goes under the name of the resource and holds the state of all, unless
-        # a limit may have cut one of the others short.
-        bounds = {"since": following.since, "until": following.until}
-        if has_others and self._limits_of(resource):
-            bounds["stateless"] = True
-        yield self._partition(resource, name, **bounds, floor=following.begin)
+        since, reached = self._since(name, incremental)
+        # A state from before the start, such as the zero time, asks for nothing more than it.
+        start = incremental.start
+        if start is not None and is_before(since, start, incremental.reading):
+            since = start
+        found = slices(incremental, since, self._began)
+        one: Slice | None = next(found)
+        is_only = True
+        while one is not None:
+            following = next(found, None)
+            mark = {"of": name, "from": text_of(one.at)}
+            if following is None:
+                mark["last"] = "yes"
+            is_only = is_only and following is None
+            bounds: dict[str, Any] = {"since": one.since, "until": one.until, "slice": mark}
+            if self._limits_of(resource) and not is_only:
+                bounds["stateless"] = True  # a limit may cut one of them short and not the next
+            identifier = name if following is None else f"{name}/{one.begin}"
+            yield self._partition(resource, identifier, **bounds, reached=reached)
+            one, is_only = following, False
 
     def _of_parents(self, resource: Resource) -> Iterator[Partition]:
         parent = self._config.resource(resource.parent or "")
@@ -167,28 +173,48 @@ class Planner:
     def _range(self, identifier: str, resource: Resource) -> dict[str, Any]:
         """Returns what a partition says about the time that it is read since, and until when."""
         incremental, given = resource.incremental, self._bounds.given
-        since = self._since(identifier, incremental)
-        if incremental is None or not given:
-            return {"since": since}
+        if incremental is None:
+            return {}
+        since, reached = self._since(identifier, incremental)
+        if not given:
+            return {"since": since, "reached": reached}
         asked: dict[str, Any] = {"bounds": given}
-        resumes = None if since is None else time_of(since)
+        resumes = parse(since, incremental.reading)
         # A limit may cut one slice short and not the next.
         if not self._limits_of(resource) and (since is None or resumes is not None):
-            begin = None if resumes is None else resumes - lookback_of(incremental)
-            asked[RESUMES_AT] = "" if begin is None else text_of(begin)
+            asked[RESUMES_AT] = ""
+            if resumes is not None:
+                begin = resumes.at - seconds_in(lookback_of(incremental))
+                asked[RESUMES_AT] = text_of(datetime_of(begin))
         for name, time in (("since", self._bounds.since), ("until", self._bounds.until)):
             if time is not None:
                 asked[name] = bound(time, incremental, since, is_end=name == "until")
         return asked
 
-    def _since(self, partition: str, incremental: Incremental | None) -> Any:
-        if incremental is None:
-            return None
-        state = self._states.get(partition)
+    def _since(self, partition: str, incremental: Incremental) -> tuple[Any, Any]:
+        """Returns where a run begins, and what an earlier one reached, where that is to be trusted.
+
+        A state that cannot be compared, or that lies in the future, would hide what changed.
+        """
+        state, form = self._states.get(partition), incremental.reading
         value = state.get("cursor") if isinstance(state, Mapping) else None
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            return incremental.start
-        return clamped_cursor(value, self._began, incremental.format)
+            return incremental.start, None
+        problem = ""
+        if is_ahead(value, self._began, form):
+            problem = "lies in the future: a clock was wrong, or a record was"
+        elif not is_known(value, form):
+            problem = "is neither a time that can be read in one way nor a number"
+        if problem:
+            _LOGGER.warning(
+                "%s: the state %r %s; it is read %s",
+                partition,
+                value,
+                problem,
+                "whole" if incremental.start is None else f"from {incremental.start} on",
+            )
+            return incremental.start, None
+        return clamped_cursor(value, self._began, form), value
 
     def _partition(self, resource: Resource, identifier: str, **params: Any) -> Partition:
         limits = self._limits_of(resource)

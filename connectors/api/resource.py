@@ -260,12 +260,13 @@ class Endpoint:
         if incremental is not None:
             value = lookup(item, incremental.field)
             if bounds:
-                if not within(value, bounds.get("since"), bounds.get("until")):
+                ends = bounds.get("since"), bounds.get("until")
+                if not within(value, *ends, incremental.reading):
                     return False
             elif not self.asks_since and since is not None:
                 # The beginnings of slices are moved back already.
                 begin = since if params.get("until") is not None else resumed(since, incremental)
-                if is_before(value, begin):
+                if is_before(value, begin, incremental.reading):
                     return False
         if self._is_deleted and self._is_deleted(item):
             return True

@@ -1,0 +1,135 @@
+"""Time zones as texts name them: offsets, abbreviations, and places such as Europe/Berlin."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone, tzinfo
+from fractions import Fraction
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+UTC = timezone.utc
+DAY = 86400
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH_DAY = EPOCH.toordinal()
+#: The first and the last day that Python knows, in days since 1970.
+FIRST_DAY, LAST_DAY = 1 - EPOCH_DAY, date.max.toordinal() - EPOCH_DAY
+
+# Abbreviations that are one offset everywhere, and those that RFC 2822 fixes. CST, IST and BST are
+# several.
+_ABBREVIATIONS = {
+    **dict.fromkeys(("Z", "z", "UTC", "utc", "GMT", "gmt", "UT", "WET"), 0.0),
+    **{"CET": 1.0, "MET": 1.0, "WEST": 1.0, "EET": 2.0, "CEST": 2.0, "EEST": 3.0, "MSK": 3.0},
+    **{"JST": 9.0, "KST": 9.0, "AEST": 10.0, "AEDT": 11.0, "NZST": 12.0, "NZDT": 13.0},
+    **{"EST": -5.0, "EDT": -4.0, "MST": -7.0, "MDT": -6.0, "PST": -8.0, "PDT": -7.0},
+    **{"AKST": -9.0, "AKDT": -8.0, "HST": -10.0},
+}
+_IN_MAILS = {"CST": -6.0, "CDT": -5.0}
+
+
+def zone_of(
+    wall: Fraction,
+    offset: str | None = None,
+    name: str | None = None,
+    place: str | None = None,
+    *,
+    in_mails: bool = False,
+) -> tzinfo | None:
+    """Returns the zone that a text says.
+
+    Args:
+        wall: What its clocks show, as if they showed UTC, in seconds since 1970.
+        offset: Such as +01:00 or -5.
+        name: An abbreviation, or a place.
+        place: What stands in brackets at the end.
+        in_mails: Whether abbreviations are those of RFC 2822.
+
+    Returns:
+        UTC where it says none; None where it is not known, or where the text says two things: an
+        offset that is not that of the place, or an hour that its clocks show twice or never.
+
+    Raises:
+        ValueError: the offset is none.
+    """
+    fixed: tzinfo | None = None
+    if offset is not None:
+        fixed = UTC if offset == "Z" else fixed_zone(offset)
+    elif name is not None and "/" in name:
+        place = place or name
+    elif name is not None:
+        hours = _ABBREVIATIONS.get(name, _IN_MAILS.get(name) if in_mails else None)
+        if hours is None:
+            return None
+        fixed = timezone(timedelta(hours=hours))
+    if place is None:
+        return fixed or UTC
+    zone = fixed_zone(place) if place[0] in "+-" else _placed(place)
+    if zone is None:
+        return None
+    if fixed is None:
+        local = datetime_of(wall).replace(tzinfo=zone)
+        return zone if local.utcoffset() == local.replace(fold=1).utcoffset() else None
+    if offset is None:
+        return fixed  # Z says that the offset is not known, and a place only where it was
+    at = wall - offset_of(wall, fixed)
+    return zone if offset_of(at, zone) == wall - at else None
+
+
+def offset_of(at: Fraction, zone: tzinfo) -> Fraction:
+    """Returns how far a zone is before UTC at an instant, in seconds."""
+    offset = zone.utcoffset(None)
+    if offset is None:
+        try:
+            offset = datetime_of(at).astimezone(zone).utcoffset()
+        except OverflowError:  # at the very beginning or end
+            offset = None
+    return seconds_in(offset or timedelta())
+
+
+def offset_at_wall(wall: Fraction, zone: tzinfo) -> Fraction:
+    """Returns how far a zone is before UTC when its clocks show this, in seconds."""
+    local = datetime_of(wall).replace(tzinfo=zone)
+    return seconds_in(local.utcoffset() or timedelta())
+
+
+def fixed_zone(offset: str) -> tzinfo:
+    """Returns the zone of an offset such as +01:00, -0330 or +1.
+
+    Raises:
+        ValueError: there is no such offset.
+    """
+    digits = offset[1:].replace(":", "")
+    digits = digits.zfill(len(digits) + len(digits) % 2)
+    hours, minutes, seconds = (int(digits[at : at + 2] or 0) for at in (0, 2, 4))
+    if minutes > 59 or seconds > 59:
+        raise ValueError(f"{offset} is no offset")
+    length = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return timezone(-length if offset[0] == "-" else length)
+
+
+def datetime_of(at: Fraction) -> datetime:
+    """Returns an instant in UTC, cut to microseconds, and within the years 1 to 9999.
+
+    Args:
+        at: Seconds since 1970.
+    """
+    day, rest = divmod(at, DAY)
+    if day < FIRST_DAY:
+        return datetime.min.replace(tzinfo=UTC)
+    if day > LAST_DAY:
+        return datetime.max.replace(tzinfo=UTC)
+    return EPOCH + timedelta(days=day, microseconds=rest * 10**6 // 1)
+
+
+def seconds_in(length: timedelta) -> Fraction:
+    """Returns how many seconds a length of time has, exactly."""
+    return Fraction(length // timedelta(microseconds=1), 10**6)
+
+
+@lru_cache(maxsize=1024)
+def _placed(name: str) -> tzinfo | None:
+    if name in ("Z", "UTC", "GMT"):
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return None
