@@ -52,7 +52,7 @@ TUNING = frozenset(
     }
 )
 #: The arguments of `partitions` and of a plan that a run gives by itself.
-GIVEN_BY_RUN = frozenset({"resume_from", "reached", "since", "until"})
+GIVEN_BY_RUN = frozenset({"resume_from", "known_states", "reached", "since", "until"})
 _DEPTH_LIMIT = 20
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

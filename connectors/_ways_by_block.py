@@ -197,7 +197,11 @@ class BlocksWay(_PlannedWay):
         arguments = {**self.kwargs, **self.resume.bounds.given}
         reached: dict[str, Any] = {}
         if "reached" in arguments_at(self.connector, self.planner).named:
-            arguments.update(resume_from=self.resume.known, reached=reached)
+            arguments.update(
+                resume_from=self.resume.known,
+                known_states=dict(self.resume.states),
+                reached=reached,
+            )
         found = self.connector._plan(**arguments)
         for partition, blocks in each(self.connector, "", lambda _: "list", found):
             yield Part(partition, blocks)

@@ -80,7 +80,9 @@ class ChangesWay(StreamWay):
         return trusted(self.connector, since, datetime.now(timezone.utc)) if since else None
 
     def moves_state(self, part: Part) -> bool:
-        bounds, reached = self.resume.bounds, self._reached(self.resume.states)
+        bounds = self.resume.bounds
+        # A full run would read everything, of which a range of time leaves something out.
+        reached = None if self.resume.full_sync else self._reached(self.resume.states)
         if self.cuts:
             return False
         if not bounds.given:

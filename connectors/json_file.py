@@ -37,6 +37,13 @@ from contextframe_beam.connectors._seen_files import (
 )
 from contextframe_beam.connectors._way import SKIPPED
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.json_files.absence import (
+    HIDDEN,
+    described,
+    left_out,
+    printable,
+    state_after,
+)
 from contextframe_beam.connectors.json_files.content import (
     HEAD_BYTES,
     decompressed,
@@ -72,6 +79,8 @@ _PART_BYTES = 8 << 20
 _GROUP_BYTES = 32 << 20
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
+# Where no file matches, so many are looked at to say what is there.
+_LOOKED_AT = 10_000
 _REMOTE_BLOCKS_IN_FLIGHT = 8
 # How a file is read: as a whole, from its beginning, or in blocks in any order.
 _WHOLE, _STREAM, _LINES = "whole", "stream", "lines"
@@ -226,6 +235,7 @@ class JSONFileConnector(BaseConnector):
         since: str | None = None,
         until: str | None = None,
         resume_from: Mapping[str, Any] | None = None,
+        known_states: Mapping[str, Any] | None = None,
         reached: dict[str, Any] | None = None,
     ) -> Iterator[tuple[Partition, int]]:
         """Yields partitions and how many blocks each has: parts of a file of lines, or a group.
@@ -234,7 +244,8 @@ class JSONFileConnector(BaseConnector):
             pattern: Which files, in place of the connector's own pattern.
             since: Only files that were changed at this time or later, ISO 8601.
             until: Only files that were changed before this time.
-            resume_from: The states that an earlier run reached.
+            resume_from: The states that an earlier run reached, where this one goes on from them.
+            known_states: Those states in any case.
             reached: Filled with the states that hold when all that was planned is read.
         """
         pattern = pattern or self.pattern
@@ -242,20 +253,29 @@ class JSONFileConnector(BaseConnector):
         listing = self._files.list(pattern, self.hidden)
         found = listing.files
         if not found:
-            where = without_credentials(str(self.directory))
-            self.logger.info("no file in %s matches %s", where, pattern)
-        left_out = self._left_out(listing)
+            self.logger.warning("%s", self._nothing_found(pattern, listing))
+        states = known_states or {}
+        narrowed = []
+        for what, advice in left_out(listing, states):
+            narrowed.append(what)
+            self.logger.warning("%s; %s", what, advice)
+        hidden = state_after(listing, self.hidden, states)
+        if reached is not None and hidden != states.get(HIDDEN):
+            reached.update({**states, HIDDEN: hidden})
         if since is not None or until is not None:
             found = [info for info in found if _changed_within(info, since, until)]
         if self.skip_unchanged and reached is not None:
             listed = len(found)
+            reached.clear()
             reached[SEEN_FILES] = {"seen": marks_of(found, began)}
+            if hidden is not None:
+                reached[HIDDEN] = hidden
             found = unseen(found, resume_from or {})
             if len(found) < listed:
-                left_out.append(f"{listed - len(found):,} files that did not change were not read")
-                self.logger.info("%s", left_out[-1])
-        if reached is not None and left_out:
-            reached[SKIPPED] = "; ".join(left_out)
+                narrowed.append(f"{listed - len(found):,} files that did not change were not read")
+                self.logger.info("%s", narrowed[-1])
+        if reached is not None and narrowed:
+            reached[SKIPPED] = "; ".join(narrowed)
         lines = sum(info.size for info in found if _may_be_lines(info))
         block_bytes = min(BLOCK_BYTES, max(-(-lines // _LEAST_BLOCKS), _SMALLEST_BLOCK_BYTES))
         shapes = list(self._shapes(found, block_bytes))
@@ -268,7 +288,7 @@ class JSONFileConnector(BaseConnector):
                 yield from _parts_of(info, block_bytes)
                 continue
             if shape != _WHOLE:
-                yield Partition(_shown(info.path), {"file": _packed(info), "stream": True}), 1
+                yield Partition(printable(info.path), {"file": _packed(info), "stream": True}), 1
                 continue
             if group and (len(group) == group_files or size + info.size > _GROUP_BYTES):
                 yield _grouped(group), 1
@@ -278,25 +298,14 @@ class JSONFileConnector(BaseConnector):
         if group:
             yield _grouped(group), 1
 
-    def _left_out(self, listing: Listing) -> list[str]:
-        """Returns, and logs, what of the directory is left out although the pattern means it."""
-        found = []
-        for paths, what, advice in (
-            (
-                listing.outside,
-                "links to folders outside of the directory were not followed",
-                "give their folders as sources of their own",
-            ),
-            (
-                listing.unnamed,
-                "objects were not read because their keys end in a slash",
-                "copy them to other keys",
-            ),
-        ):
-            if paths:
-                found.append(f"{len(paths):,} {what}, such as {_shown(paths[0])}")
-                self.logger.warning("%s; %s", found[-1], advice)
-        return found
+    def _nothing_found(self, pattern: str | None = None, listing: Listing | None = None) -> str:
+        """Returns what is there instead where no file matches the pattern; "" where one does."""
+        pattern = pattern or self.pattern
+        listing = listing or self._files.list(pattern, self.hidden)
+        if listing.files:
+            return ""
+        where = without_credentials(str(self.directory))
+        return f"no file in {where} matches {pattern!r}; {described(self._files.some(_LOOKED_AT))}"
 
     def _shapes(
         self, infos: Sequence[FileInfo], block_bytes: int
@@ -321,7 +330,7 @@ class JSONFileConnector(BaseConnector):
             yield self._read_group(partition, [FileInfo(*one) for one in params["files"]])
             return
         info = FileInfo(*[*params["file"], params.get("version", "")])
-        path, name = _shown(info.path), _name_of(info.path)
+        path, name = printable(info.path), _name_of(info.path)
         items: list[dict[str, Any]] = []
         failures: list[DeadLetter] = []
         size = 0
@@ -412,7 +421,7 @@ class JSONFileConnector(BaseConnector):
             data = decompressed(data, io.BytesIO(data)).read(limit + 1)
         if len(data) > limit:
             raise too_large(len(data), limit)
-        path, name = _shown(info.path), _name_of(info.path)
+        path, name = printable(info.path), _name_of(info.path)
         if holds_lines(data):
             return parse_lines(Lines(data, 0), path, name, info.modified_at, self.max_line_bytes)
         item = parse_document(data)
@@ -425,7 +434,7 @@ class JSONFileConnector(BaseConnector):
     def _failure(
         self, bad: BadDocument, partition: Partition, info: FileInfo, offset: int | None = None
     ) -> DeadLetter:
-        position = _shown(info.path)
+        position = printable(info.path)
         item: dict[str, Any] = {
             "_file_path": position,
             "_file_name": _name_of(info.path),
@@ -505,7 +514,7 @@ def _parts_of(info: FileInfo, block_bytes: int) -> Iterator[tuple[Partition, int
     Where a part begins and ends depends on the file alone, so that a run which is continued finds
     the parts again that are done, whatever other files came meanwhile.
     """
-    name = _shown(info.path)
+    name = printable(info.path)
     for start in range(0, info.size, _PART_BYTES):
         stop = min(start + _PART_BYTES, info.size)
         blocks = -(-(stop - start) // block_bytes)
@@ -523,18 +532,11 @@ def _parts_of(info: FileInfo, block_bytes: int) -> Iterator[tuple[Partition, int
 
 
 def _grouped(infos: list[FileInfo]) -> Partition:
-    name = _shown(infos[0].path)
+    name = printable(infos[0].path)
     if len(infos) > 1:
         name = f"{name} and {len(infos) - 1} more"
     return Partition(name, {"files": [_packed(info) for info in infos]})
 
 
-def _shown(path: str) -> str:
-    """Returns a path as text that can be stored: Linux allows file names that are no Unicode."""
-    if path.isascii():
-        return path
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
 def _name_of(path: str) -> str:
-    return _shown(path.rpartition("/")[2])
+    return printable(path.rpartition("/")[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from contextframe_beam.state import state_of as source_state
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
 from contextframe_beam.transforms._earlier import committed_receipt
 from contextframe_beam.transforms.enrich import Enricher
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class TemplateWritten(CommitError):
@@ -73,6 +76,17 @@ class Ingestion:
                 "it is asked for now, and a run id is used once in a dataset; give another one"
             )
         return receipt
+
+    def finds_nothing(self) -> bool:
+        """Tells, and logs, that there is neither anything to read nor a dataset to change."""
+        nothing_found = getattr(self.connector, "_nothing_found", None)
+        if nothing_found is None or open_dataset(self.to, self.storage_options) is not None:
+            return False
+        self.connector.ensure_authenticated()
+        reason = nothing_found(**self.sync_kwargs)
+        if reason:
+            _LOGGER.warning("%s; %s was not made", reason, self.to)
+        return bool(reason)
 
     def run(
         self,

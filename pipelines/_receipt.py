@@ -43,6 +43,8 @@ class Outcome:
     def text(self) -> str:
         """Returns a few lines for people."""
         receipt = self.receipt
+        if not receipt.version:
+            return f"nothing to write: the source gave no items, and {self.to} was not made"
         lines = [f"{self._done()} (version {receipt.version} of {self.to}, {self.seconds:.1f} s)"]
         if receipt.failed:
             lines.append(receipt.what_failed(self.dead_letters))

@@ -118,9 +118,11 @@ def ingest(
             f"given; it goes with {' and '.join(_backfill.MODES)}"
         )
     ingestion.options()  # refuses wrong ones before anything is read
+    if ingestion.finds_nothing():
+        return CommitReceipt(0, run_id, mode)
     letters = dead_letters or default_dead_letters(to, run_id)
     known = ingestion.state()
-    resume_from = {} if ingestion.full else partitions_of(known)
+    resume_from = partitions_of(known)
     if isinstance(connector, IncrementalConnector):
         resume_from = connector.reconciled(resume_from)
     if every is None:

@@ -473,10 +473,9 @@ def test_the_pattern_is_part_of_the_identity_however_it_is_given(tmp_path):
     assert lines.source_id() != documents.source_id() == JSONFileConnector(tmp_path).source_id()
 
 
-def test_no_match_is_no_error_but_is_logged(tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
-        assert opened(tmp_path).sync_documents() == []
-    assert f"no file in {tmp_path} matches *.json" in caplog.text
+def test_no_match_is_no_error_but_is_warned_of(tmp_path, caplog):
+    assert opened(tmp_path).sync_documents() == []
+    assert f"no file in {tmp_path} matches '*.json'; there is no file in it" in caplog.text
 
 
 @pytest.mark.parametrize("pattern", ["", "/etc/*", "../*.json", "a/../../b"])

@@ -27,6 +27,7 @@ from contextframe_beam.connectors.json_files.content import holds_lines
 from contextframe_beam.connectors.json_files.patterns import Match, match_names, parts_of
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.pipelines.ingest import ingest
+from tests.cli_helpers import cli
 from tests.pipeline_helpers import ids_in
 
 TWO = b'{"id": 1, "text": "alpha"}\n{"id": 2, "text": "beta"}\n'
@@ -330,9 +331,11 @@ def test_links_out_of_the_directory_are_counted_and_keep_a_mirror_from_deleting(
     (docs / "out").symlink_to(tmp_path / "elsewhere")
     (docs / "away").symlink_to("../elsewhere")
     assert names(docs) == ["a.json", "b.json"]
-    reason = f"2 links to folders outside of the directory were not followed, such as {docs}/away"
+    reason = f"2 links to folders, such as {docs}/away, lead out of the directory"
     assert read(opened(docs, "**/*.json"))[2] == reason
-    assert f"{reason}; give their folders as sources of their own" in caplog.text
+    assert (
+        f"{reason}; they were not followed: give the folders as sources of their own" in caplog.text
+    )
 
     kb = str(tmp_path / "kb.lance")
     source = JSONFileConnector(docs, "**/*.json")
@@ -348,6 +351,100 @@ def test_a_folder_that_a_pattern_names_may_be_a_link_to_anywhere(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/out").symlink_to(tmp_path / "elsewhere")
     assert names(tmp_path / "docs", "out/*/*.json") == ["out/sub/x.json"]
+
+
+def test_hidden_files_that_an_earlier_run_has_read_are_not_taken_for_gone_unsaid(folder, caplog):
+    kb = str(folder.parent / "kb.lance")
+
+    def mirror(**more: Any) -> tuple[int, int, str]:
+        receipt = ingest(JSONFileConnector(folder, "**/*.json", **more), kb, mode="mirror", **new)
+        return len(ids_in(kb)), receipt.rows_deleted, receipt.kept
+
+    new: dict[str, Any] = {"embed_dim": 4}
+    ingest(JSONFileConnector(folder, "**/*.json", hidden=True), kb, embed_dim=4)
+    new = {}
+    reason = f"5 hidden files, such as {folder}/..2026_11_28/data.json, were left out"
+    assert mirror() == (9, 0, reason)
+    assert "hidden=True (--hidden) reads" in caplog.text
+    assert mirror(hidden=True) == (9, 0, "")
+    assert mirror() == (9, 0, reason)
+    assert mirror() == (3, 6, "")
+    (folder / "a.json").unlink()
+    assert mirror() == (2, 1, "")
+
+
+def test_a_mirror_beside_hidden_files_deletes_from_its_second_run_on(folder):
+    kb = str(folder.parent / "kb.lance")
+    source = JSONFileConnector(folder, "**/*.json")
+    ingest(source, kb, mode="mirror", embed_dim=4)
+    (folder / "a.json").unlink()
+    assert ingest(source, kb, mode="mirror").rows_deleted == 1
+
+
+def test_files_that_did_not_change_are_still_known_where_others_are_hidden(folder):
+    kb = str(folder.parent / "kb.lance")
+    for path in folder.rglob("*.json"):
+        os.utime(path, (1e9, 1e9))
+    source = JSONFileConnector(folder, "**/*.json", skip_unchanged=True)
+    assert ingest(source, kb, embed_dim=4).rows_written == 3
+    receipt = ingest(source, kb)
+    assert (receipt.rows_written, receipt.rows_unchanged) == (0, 0)
+    ingest(JSONFileConnector(folder, "**/*.json"), kb, full=True)
+    assert ingest(source, kb).rows_unchanged == 0
+
+
+# A folder without a match.
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "there is no file in it"),
+        (["a.csv", "b.csv"], "there are 2 *.csv; the pattern '*.csv' would match some"),
+        (
+            ["a.txt", "b.txt", "sub/c.jsonl"],
+            "there are 2 *.txt, 1 **/*.jsonl; the pattern '**/*.jsonl' would match some",
+        ),
+        ([".git/a.json"], "there is no file in it"),
+    ],
+)
+def test_a_folder_without_a_match_says_what_is_there_and_makes_no_dataset(
+    tmp_path, caplog, store, files, said
+):
+    docs, kb = tmp_path / "docs", tmp_path / "kb.lance"
+    docs.mkdir()
+    for name in files:
+        put(docs / name)
+        store.pipe_file(f"/docs/{name}", b"{}")
+    for mode in ("upsert", "mirror", "overwrite", "create"):
+        receipt = ingest(JSONFileConnector(docs), str(kb), mode=mode)
+        assert (receipt.version, receipt.rows_written) == (0, 0)
+        assert not kb.exists()
+    assert f"no file in {docs} matches '*.json'; {said}" in caplog.text
+    caplog.clear()
+    if files:
+        ingest(JSONFileConnector("memory://docs"), str(kb))
+        assert f"no file in memory://docs matches '*.json'; {said}" in caplog.text
+
+
+def test_the_command_line_warns_of_a_folder_without_a_match(tmp_path):
+    put(tmp_path / "docs/a.csv")
+    kb = tmp_path / "kb.lance"
+    result = cli("ingest", "json", "--directory", tmp_path / "docs", "--to", kb)
+    assert result.code == 0
+    assert "no file in" in result.err and "there are 1 *.csv" in result.err
+    assert result.out == f"nothing to write: the source gave no items, and {kb} was not made\n"
+    assert not kb.exists()
+
+
+def test_a_folder_that_was_emptied_is_an_ordinary_upsert_that_warns(tmp_path, caplog):
+    put(tmp_path / "docs/a.json")
+    kb = str(tmp_path / "kb.lance")
+    ingest(JSONFileConnector(tmp_path / "docs"), kb, embed_dim=4)
+    (tmp_path / "docs/a.json").unlink()
+    assert ingest(JSONFileConnector(tmp_path / "docs"), kb).version == 2
+    assert "there is no file in it" in caplog.text
+    assert len(ids_in(kb)) == 1
 
 
 NAMES = st.lists(st.sampled_from(["a", "b", ".h", "a.json", ""]), min_size=1, max_size=5)

@@ -12,7 +12,7 @@ class CommitReceipt:
     """A committed run.
 
     Attributes:
-        version: The dataset version that the run made.
+        version: The dataset version that the run made; 0 where there was nothing to make it of.
         run_id: The run.
         mode: create, append, overwrite, upsert or mirror.
         rows_written: Documents written.

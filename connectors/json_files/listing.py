@@ -84,6 +84,13 @@ class Files(Protocol):
             ConnectorError: a folder on the way cannot be listed.
         """
 
+    def some(self, limit: int) -> Iterator[str]:
+        """Yields the paths of some files below the directory, hidden ones left out.
+
+        Args:
+            limit: How many files and folders to look at.
+        """
+
     def reader(
         self, info: FileInfo, as_listed: bool = True
     ) -> AbstractContextManager[tuple[FileInfo, ReadAt]]:

@@ -67,6 +67,19 @@ class LocalFiles:
             sorted(walk.outside),
         )
 
+    def some(self, limit: int) -> Iterator[str]:
+        """As `Files` says."""
+        left = limit
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            below = os.path.relpath(folder, self.root)
+            for name in names[: max(left, 0)]:
+                if not name.startswith("."):
+                    yield os.path.normpath(os.path.join(below, name))
+            left -= len(names) + len(folders)
+            if left <= 0:
+                return
+
     @contextmanager
     def reader(self, info: FileInfo, as_listed: bool = True) -> Iterator[tuple[FileInfo, ReadAt]]:
         """As `Files` says."""

@@ -6,10 +6,12 @@ their characters for a pattern, and an object is read in the version that was li
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,23 @@ class StoreFiles:
             elif match is Match.HIDDEN:
                 listing.hidden.append(path)
         return listing
+
+    def some(self, limit: int) -> Iterator[str]:
+        """As `Files` says."""
+        left = limit
+        folders = deque([self._path])
+        while folders and left > 0:
+            for info in islice(self._entries(folders.popleft()), left):
+                left -= 1
+                name = info["name"].rstrip("/")
+                if name.rpartition("/")[2].startswith("."):
+                    continue
+                if info.get("type") == "directory":
+                    folders.append(name)
+                else:
+                    yield name[len(self._path) + 1 :]
+            # Each folder is a request.
+            left -= limit // 100
 
     @contextmanager
     def reader(self, info: FileInfo, as_listed: bool = True) -> Iterator[tuple[FileInfo, ReadAt]]:
