@@ -157,7 +157,9 @@ class Source:
         yield from self._pieces(chunk, workers)
         if chosen is None:
             reached = {"partitions": self.reached} if self.reached is not None else {}
-            yield PlanChunk((), 0, 1, planned, self._way.narrowed, {**reached, **sliced} or None)
+            whole = {} if self._way.narrowed else {"whole": True}
+            state = {**reached, **sliced, **whole}
+            yield PlanChunk((), 0, 1, planned, self._way.narrowed, state or None)
         else:
             state = {**chosen.state, **sliced}
             yield PlanChunk((), 0, 1, planned, "it is a part of a backfill", state)

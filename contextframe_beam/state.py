@@ -41,6 +41,7 @@ MAX_STATE_BYTES = 16 << 20
 #: The name, that no partition has, under which a run says what holds for the state as a whole:
 #: `partitions`, which takes the place of all states so far; `reached`, which adds to them;
 #: `sliced`, that states come from slices of time of partitions, whose names stand behind theirs;
+#: `whole`, that all of the source is read, and not a range of it;
 #: `backfill`, the record of a backfill that goes on after this commit (empty at its end), and
 #: `continues`, the run id of the commit before, which this one takes in.
 PLAN = ""

@@ -14,13 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lance
 import pyarrow as pa
 import pytest
 
-from contextframe_beam import FrameDataset
+from contextframe_beam import Deletion, FrameDataset
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.errors import (
@@ -795,6 +795,77 @@ _TWICE = (
     document(2, "older", timestamp="2026-01-01"),
     document(2, "newer", timestamp="2026-01-02"),
 )
+
+
+class Overtaken(PlainDocuments):
+    """While it is read into a dataset, another run of it begins and ends, and finds newer texts."""
+
+    def __init__(self, items, into=None):
+        super().__init__(items)
+        self.into = into
+
+    def sync_documents(self):
+        if self.into is not None:
+            ingest(Overtaken([{"id": 1, "text": "newer"}]), str(self.into), embed_dim=4)
+        return super().sync_documents()
+
+
+class TestTextsThatGotOlderWhileTheyWereRead:
+    """What a run has read is older than what one that began later has read and committed."""
+
+    WHOLE: ClassVar = {"partition": "", "state": {"whole": True}}
+
+    @pytest.mark.parametrize("mode", ["upsert", "mirror"])
+    @pytest.mark.parametrize("stored", [(), (1,), (1, 2)], ids=["new", "one", "both"])
+    def test_they_do_not_replace_newer_ones_of_their_source(self, kb, mode, stored):
+        commit(kb, *stored, run_id="earlier")
+        started = begin(kb, "slow", mode)
+        written = write(started, document(1, "older"), 2, **self.WHOLE)
+        commit(kb, document(1, "newer"), document(2, "newer"), run_id="quick", **self.WHOLE)
+        with pytest.raises(ConcurrentRunError, match="another run of documents was committed"):
+            commit_run(started, written)
+        assert texts_in(kb) == {"1": "newer", "2": "newer"}
+
+    def test_nor_do_they_bring_back_what_was_deleted(self, kb):
+        commit(kb, *range(20), run_id="earlier")
+        started = begin(kb, "slow")
+        written = write(started, document(1, "older"), **self.WHOLE)
+        commit(kb, Deletion("doc:1"), run_id="quick")
+        with pytest.raises(ConcurrentRunError):
+            commit_run(started, written)
+        assert "1" not in texts_in(kb)
+
+    def test_where_that_one_creates_the_dataset(self, kb):
+        started = begin(kb, "slow")
+        written = write(started, document(1, "older"), **self.WHOLE)
+        commit(kb, document(1, "newer"), run_id="quick", **self.WHOLE)
+        with pytest.raises(ConcurrentRunError):
+            commit_run(started, written)
+        assert texts_in(kb) == {"1": "newer"}
+
+    @pytest.mark.parametrize("stored", [False, True], ids=["new", "stored"])
+    def test_whole_runs_of_a_plain_connector(self, kb, stored):
+        if stored:
+            ingest(Overtaken([{"id": 1, "text": "oldest"}]), str(kb), embed_dim=4)
+        with pytest.raises(ConcurrentRunError, match="another run of"):
+            ingest(Overtaken([{"id": 1, "text": "older"}], kb), str(kb), embed_dim=4)
+        assert texts_in(kb) == {"1": "newer"}
+        ingest(Overtaken([{"id": 1, "text": "newest"}]), str(kb))
+        assert texts_in(kb) == {"1": "newest"}
+
+    def test_ranges_of_a_source_may_be_read_at_once(self, kb):
+        started = begin(kb, "slow")
+        written = write(started, document(1, "slow"), narrowed="--since was given")
+        commit(kb, document(2, "quick"), run_id="quick", narrowed="--since was given")
+        commit_run(started, written)
+        assert texts_in(kb) == {"1": "slow", "2": "quick"}
+
+    def test_appends_may_come_at_once(self, kb):
+        started = begin(kb, "slow", "append")
+        written = write(started, document(1, "slow"), **self.WHOLE)
+        commit(kb, document(2, "quick"), run_id="quick", mode="append", **self.WHOLE)
+        commit_run(started, written)
+        assert texts_in(kb) == {"1": "slow", "2": "quick"}
 
 
 def test_sources_without_state_may_run_at_once(kb):

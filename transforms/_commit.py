@@ -208,7 +208,7 @@ def _overwrite(
     stored = dataset.count_rows(filter=documents)
     found, _ = find_rows(dataset, KeySet(plan.unique.keys))
     replaced = len(found)
-    require_few_overwritten(plan, dataset, stored)
+    require_few_overwritten(plan, dataset, stored, states)
     summary = _summary(
         plan, version=dataset.version + 1, replaced=replaced, deleted=stored - replaced
     )

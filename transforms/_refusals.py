@@ -88,13 +88,16 @@ def _columns_changed(run: Run) -> CommitError:
     )
 
 
-def require_few_overwritten(plan: Plan, dataset: lance.LanceDataset, stored: int) -> None:
+def require_few_overwritten(
+    plan: Plan, dataset: lance.LanceDataset, stored: int, states: Mapping[str, SourceState]
+) -> None:
     """Refuses to overwrite too much of the run's own sources, or all there is with nothing.
 
     Args:
         plan: The run.
         dataset: The version that it overwrites.
         stored: How many documents are in it.
+        states: What it says about its sources.
 
     Raises:
         TooManyDeletes: it would.
@@ -102,6 +105,7 @@ def require_few_overwritten(plan: Plan, dataset: lance.LanceDataset, stored: int
     limit, losses = plan.run.deletes, []
     if {"x_source", "x_state"} <= set(dataset.schema.names):
         counts = count_gone(dataset, ["uuid"], without(KeySet(plan.unique.keys)))
+        counts = _with_parts(plan, states, counts)
         losses = [_loss(plan, tally, counts) for tally in plan.tallies]
     limit.check(losses)
     if not plan.written.read and not limit.allows(stored, stored):
@@ -245,12 +249,19 @@ def refuse_own_keys(plan: Plan, rows: StateRows) -> None:
 def require_same_sources(
     plan: Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
 ) -> None:
-    """Refuses decisions that were made from a state or rows which others have changed since."""
+    """Refuses decisions that were made from a state or rows which others have changed since.
+
+    An upsert of all of a source is such a decision: it has read what is older than what another
+    run, which began later, has read and committed. Runs that read ranges may come in any order.
+    """
     run = plan.run
     dependent = [
         tally
         for tally in plan.tallies
-        if tally.unchanged or tally.partitions or run.mode == "mirror"
+        if tally.unchanged
+        or tally.moves_state
+        or run.mode == "mirror"
+        or (run.replaces and tally.plan.get("whole"))
     ]
     if not dependent:
         return

@@ -53,6 +53,11 @@ class SourceTally:
         """What holds for the state of the source as a whole, as `PLAN` says."""
         return dict(self.partitions.get(PLAN) or {})
 
+    @property
+    def moves_state(self) -> bool:
+        """Whether it says anything about what the source has reached."""
+        return bool(self.partitions) and self.partitions != {PLAN: {"whole": True}}
+
     def add(self, other: SourceTally) -> None:
         """Adds what another worker counted."""
         self.read += other.read
