@@ -8,7 +8,6 @@ Compressed files are decompressed. What cannot be read becomes a dead letter and
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -53,6 +52,11 @@ from contextframe_beam.connectors.json_files.content import (
     require_readable,
     stream_of,
 )
+from contextframe_beam.connectors.json_files.line_ids import (
+    holds_numbers,
+    id_text,
+    tell_apart,
+)
 from contextframe_beam.connectors.json_files.listing import (
     UNREADABLE,
     FileChangedError,
@@ -83,7 +87,7 @@ _FAILURES_LISTED = 100
 _LOOKED_AT = 10_000
 _REMOTE_BLOCKS_IN_FLIGHT = 8
 # How a file is read: as a whole, from its beginning, or in blocks in any order.
-_WHOLE, _STREAM, _LINES = "whole", "stream", "lines"
+_WHOLE, _STREAM, _LINES, _NUMBERED_LINES = "whole", "stream", "lines", "numbered lines"
 _TEXT_FIELDS = ("text", "body", "description", "message")
 
 
@@ -91,7 +95,8 @@ class JSONFileConnector(BaseConnector):
     """JSON files (one document each) and JSON Lines (one a line) in a directory.
 
     Each item is the document with `_file_path`, `_file_name` and `_modified_at`, and for a line
-    its byte offset as `_line_offset`. A field of the document with one of these names is kept as
+    its byte offset as `_line_offset` (`byte 31` instead of 31 where that may be another line's id).
+    A field of the document with one of these names is kept as
     `document_file_path` and so on. Fields that begin with an underscore do not become metadata.
 
     A record's unique_id is `json_file:<path>` for a file, and `json_file:<path>#<id>` for a line,
@@ -209,7 +214,7 @@ class JSONFileConnector(BaseConnector):
         if offset is not None:
             identifier = item.get(self.id_field)
             if identifier.__class__ is not str:
-                identifier = _id_text(identifier)
+                identifier = id_text(identifier)
             unique_id = f"{unique_id}#{identifier or offset}"
         return FrameRecord(text, metadata, "document", unique_id, modified_at)
 
@@ -284,8 +289,8 @@ class JSONFileConnector(BaseConnector):
         group: list[FileInfo] = []
         size = 0
         for info, shape in shapes:
-            if shape == _LINES:
-                yield from _parts_of(info, block_bytes)
+            if shape in (_LINES, _NUMBERED_LINES):
+                yield from _parts_of(info, block_bytes, shape == _NUMBERED_LINES)
                 continue
             if shape != _WHOLE:
                 yield Partition(printable(info.path), {"file": _packed(info), "stream": True}), 1
@@ -320,8 +325,17 @@ class JSONFileConnector(BaseConnector):
             shape = _STREAM if names_lines(_name_of(info.path)) else _WHOLE
             if info is looked_at:
                 shape = shape if head is None else _shape_of(head, shape)
+                if shape == _LINES and self._is_numbered(head or b""):
+                    shape = _NUMBERED_LINES
                 looked_at, head = next(heads, (None, None))
             yield info, shape
+
+    def _is_numbered(self, head: bytes) -> bool:
+        """Tells whether a file of lines that begins so has ids that are numbers."""
+        lines = Lines(head[: head.rfind(b"\n") + 1], 0)
+        return holds_numbers(
+            parse_lines(lines, "", "", None, self.max_line_bytes)[0], self.id_field
+        )
 
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
         """Yields the pages of one block, each with the number of bytes that were read for it."""
@@ -334,17 +348,32 @@ class JSONFileConnector(BaseConnector):
         items: list[dict[str, Any]] = []
         failures: list[DeadLetter] = []
         size = 0
+        # Whether other lines of the file may have ids that are numbers; not known at its beginning.
+        numbered = params.get("numbered")
         chunks = self._streamed(info) if params.get("stream") else self._block(info, block, params)
         for now, lines in chunks:
             found, bad = parse_lines(lines, path, name, now.modified_at, self.max_line_bytes)
+            if numbered:
+                tell_apart(found, self.id_field, are_all=False)
             items += found
             failures += [self._failure(one, partition, info, one.offset) for one in bad]
             size += lines.size
+            if numbered is None:
+                if size < BLOCK_BYTES:
+                    continue
+                numbered = holds_numbers(items, self.id_field)
+                if numbered:
+                    tell_apart(items, self.id_field, are_all=False)
             while len(items) >= _ITEMS_IN_A_PAGE:
                 page = _page_of(items[:_ITEMS_IN_A_PAGE], failures)
                 page.state = self._failed_state([info] if failures else [])
                 yield page, size
                 items, failures, size = items[_ITEMS_IN_A_PAGE:], [], 0
+        if numbered is None:
+            tell_apart(items, self.id_field, are_all=True)
+        while len(items) > _ITEMS_IN_A_PAGE:
+            yield _page_of(items[:_ITEMS_IN_A_PAGE], []), 0
+            items = items[_ITEMS_IN_A_PAGE:]
         page = _page_of(items, failures)
         page.state = self._failed_state([info] if failures else [])
         yield page, size
@@ -423,7 +452,10 @@ class JSONFileConnector(BaseConnector):
             raise too_large(len(data), limit)
         path, name = printable(info.path), _name_of(info.path)
         if holds_lines(data):
-            return parse_lines(Lines(data, 0), path, name, info.modified_at, self.max_line_bytes)
+            lines = Lines(data, 0)
+            items, bad = parse_lines(lines, path, name, info.modified_at, self.max_line_bytes)
+            tell_apart(items, self.id_field, are_all=True)
+            return items, bad
         item = parse_document(data)
         free_names(item)
         item["_file_path"] = path
@@ -497,18 +529,11 @@ def _shape_of(head: bytes, otherwise: str) -> str:
     return _LINES if is_lines else _WHOLE
 
 
-def _id_text(value: Any) -> str:
-    """Returns the text of an id that is none; "" for null."""
-    if value is None:
-        return ""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-
-
 def _packed(info: FileInfo) -> list[Any]:
     return [info.path, info.size, info.modified_at]
 
 
-def _parts_of(info: FileInfo, block_bytes: int) -> Iterator[tuple[Partition, int]]:
+def _parts_of(info: FileInfo, block_bytes: int, numbered: bool) -> Iterator[tuple[Partition, int]]:
     """Yields the parts of a file of lines, and how many blocks each has.
 
     Where a part begins and ends depends on the file alone, so that a run which is continued finds
@@ -521,6 +546,7 @@ def _parts_of(info: FileInfo, block_bytes: int) -> Iterator[tuple[Partition, int
         params = {
             "file": _packed(info),
             "version": info.version,
+            "numbered": numbered,
             "start": start,
             "stop": stop,
             # All of one size: with a short one at the end of each part, and blocks given out in

@@ -140,6 +140,60 @@ def test_what_is_written_as_lines_is_recognised_and_what_is_written_as_one_is_no
     assert not holds_lines(whole + b"\n \n")
 
 
+# The names of lines.
+
+
+def line_names(connector: JSONFileConnector) -> list[str]:
+    items, failures, _ = read(connector)
+    assert failures == []
+    records = map(connector.map_to_frame_record, items)
+    return [str(record.unique_id).rpartition("#")[2] for record in records]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"id": 1}\n{"id": 2}\n', ["1", "2"]),
+        (b'{"a": 1}\n{"a": 2}\n', ["0", "9"]),
+        (b'{"id": 9, "n": 1}\n{"a": 2}\n', ["9", "18"]),
+        (b'{"id": 10}\n{"a": 2}\n{"id": 20}\n', ["10", "11", "20"]),
+        (b'{"id": 11}\n{"a": 2}\n', ["11", "byte 11"]),
+        (b'{"a": 2}\n{"id": "0"}\n', ["byte 0", "0"]),
+        (b'{"id": ""}\n{"id": null}\n{"id": 0}\n', ["byte 0", "11", "0"]),
+        (b'{"id": 11}\n{"a": 2}\n{"id": "byte 11"}\n', ["11", "byte 11_", "byte 11"]),
+    ],
+)
+def test_the_name_of_a_line_without_an_id_is_no_other_lines_id(tmp_path, name, content, expected):
+    put(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
+    assert line_names(opened(tmp_path, "*")) == expected
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_lines_of_a_large_file_have_names_of_their_own_in_whatever_blocks(tmp_path, name, blocks):
+    # Each tenth line has no id, and the ids are what offsets of such lines are.
+    rows, at = [], 0
+    for number in range(900):
+        row = b'{"text": "nameless"}' if number % 10 == 9 else b'{"id": %d}' % (number * 7)
+        rows.append(row)
+        at += len(row) + 1
+    content = b"\n".join(rows)
+    put(tmp_path / name, gzip.compress(content) if name.endswith("gz") else content)
+    found = line_names(opened(tmp_path, "*"))
+    assert len(set(found)) == 900
+    assert found[:9] == [str(number * 7) for number in range(9)]
+
+
+@pytest.mark.parametrize("row", [b'{"id": "x%d"}', b'{"text": "%d"}'])
+def test_lines_of_one_kind_keep_their_names_in_files_of_any_size(tmp_path, row, blocks):
+    rows = [row % number for number in range(1000)]
+    put(tmp_path / "large.jsonl", b"\n".join(rows))
+    put(tmp_path / "small.jsonl", b"\n".join(rows[:5]))
+    names = line_names(opened(tmp_path, "large.jsonl"))
+    assert names[:5] == line_names(opened(tmp_path, "small.jsonl"))
+    assert not any("byte" in name for name in names)
+
+
 # Compressed files.
 
 
