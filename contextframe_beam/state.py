@@ -87,13 +87,16 @@ class RunSummary:
         replaced: Documents replaced.
         deleted: Documents deleted.
         unchanged: Documents that were the same as stored and were not written.
-        dropped: Documents that another one of the same key and run outdated.
+        dropped: Items that were left out for another one of the same key and run.
+        sharing: Items that share an id with others, and no time says which one is newer.
+        shared_ids: How many ids these have; one item of each was kept.
         failed: Items that went to the dead letters.
         fragments: Data files added.
         bytes: Their size.
         partial: Why what was read may not be all that was asked for; empty where it is.
         kept: Why a mirror deleted nothing that it did not see; empty where it could.
         reasons: Why items failed, the reasons of most of them first.
+        start: Which of several starts of a run of this id was committed.
     """
 
     run_id: str
@@ -105,16 +108,19 @@ class RunSummary:
     deleted: int = 0
     unchanged: int = 0
     dropped: int = 0
+    sharing: int = 0
+    shared_ids: int = 0
     failed: int = 0
     fragments: int = 0
     bytes: int = 0
     partial: tuple[str, ...] = ()
     kept: str = ""
     reasons: tuple[FailureReason, ...] = ()
+    start: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is stored; earlier releases do not read fields that say something new."""
-        said_only = ("partial", "kept", "reasons")
+        said_only = ("sharing", "shared_ids", "partial", "kept", "reasons", "start")
         return {name: one for name, one in asdict(self).items() if one or name not in said_only}
 
     @classmethod
@@ -141,6 +147,8 @@ _COUNTS = (
     "deleted",
     "unchanged",
     "dropped",
+    "sharing",
+    "shared_ids",
     "failed",
     "fragments",
     "bytes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -138,7 +138,7 @@ class Ingestion:
             frames = frames | "Enrich" >> Enrich(self.enrichers)
         frames | "WriteToLance" >> sink
         run_to_end(pipeline, self.workers)
-        receipt = committed_receipt(self.to, run_id, self.storage_options)
+        receipt = committed_receipt(self.to, run_id, self.storage_options, start=sink.start)
         if receipt is None and options.view_as(GoogleCloudOptions).template_location:
             raise TemplateWritten(
                 f"run {run_id} is described and not run yet; it is committed when Dataflow has run "
@@ -149,7 +149,7 @@ class Ingestion:
                 f"the pipeline ended, but {self.to} does not hold run {run_id}; run it again and "
                 "look into the runner's log"
             )
-        return replace(receipt, already_committed=False)
+        return receipt
 
 
 def state_of(

@@ -50,6 +50,12 @@ class Outcome:
             lines.append(receipt.what_failed(self.dead_letters))
         if receipt.partial:
             lines.append("partial: what was read may not be all; no sync state moved")
+        if receipt.sharing:
+            ids = "1 id" if receipt.shared_ids == 1 else f"{receipt.shared_ids:,} ids"
+            lines.append(
+                f"{receipt.sharing:,} items share {ids}, and no time says which is newer; one of "
+                "each was kept"
+            )
         if receipt.kept:
             lines.append(f"nothing was deleted that the run did not see, because {receipt.kept}")
         size = ""
@@ -80,8 +86,9 @@ class Outcome:
             parts.append(f"deleted {one.rows_deleted:,}")
         if one.rows_unchanged:
             parts.append(f"{one.rows_unchanged:,} unchanged")
-        if one.rows_dropped:
-            parts.append(f"{one.rows_dropped:,} left out for a newer one of the same id")
+        older = one.rows_dropped - (one.sharing - one.shared_ids)
+        if older:
+            parts.append(f"{older:,} left out for a newer one of the same id")
         return ", ".join(parts)
 
 

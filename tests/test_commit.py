@@ -876,3 +876,26 @@ def test_sources_without_state_may_run_at_once(kb):
     run(PlainDocuments([{"id": 1, "text": "quick"}]), kb)
     commit_run(started, written)
     assert texts_in(kb) == {"1": "slow"}
+
+
+class StartedTwice(PlainDocuments):
+    """While it is read under a run id, another start of the same run begins and ends."""
+
+    def __init__(self, items, into=None):
+        super().__init__(items)
+        self.into = into
+
+    def sync_documents(self):
+        if self.into is not None:
+            other = ingest(StartedTwice(self.items), str(self.into), embed_dim=4, run_id="nightly")
+            assert not other.already_committed
+        return super().sync_documents()
+
+
+def test_of_two_starts_of_one_run_the_later_one_says_that_it_was_committed(kb):
+    receipt = ingest(StartedTwice([{"id": 1}], kb), str(kb), embed_dim=4, run_id="nightly")
+    assert receipt.already_committed
+    assert receipt.rows_written == 1
+    assert lance.dataset(str(kb)).version == 1
+    again = ingest(StartedTwice([{"id": 1}]), str(kb), run_id="nightly")
+    assert again.already_committed

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextframe_beam import FrameDataset, FrameRecord
+from contextframe_beam import Deletion, FrameDataset, FrameRecord
 from contextframe_beam.errors import CommitError
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._duplicates import drop_duplicates
 from contextframe_beam.transforms._written import Written
+from tests.cli_helpers import cli, lines, write_documents
 from tests.pipeline_helpers import (
     EVERY_WAY,
     IN_ONE_PROCESS,
@@ -295,3 +296,56 @@ class TestAgainstUnchangedRows:
             assert counted == len(items)
             assert receipt.rows_written + receipt.rows_unchanged == len(days)
         assert receipt.rows_written == 0
+
+
+class TestItemsOfOneId:
+    """Items that share an id, and of which no time says which is newer, are named as that."""
+
+    @IN_ONE_PROCESS
+    def test_those_without_a_time_are_counted(self, kb, how):
+        items = [{"id": n, "text": f"text {place}"} for place, n in enumerate([1, 2, 1, 2, 1, 3])]
+        receipt = run(documents(*items), kb, **how)
+        assert (receipt.sharing, receipt.shared_ids) == (5, 2)
+        assert (receipt.rows_written, receipt.rows_dropped) == (3, 3)
+
+    @pytest.mark.parametrize("at", [None, "not a time", "2026-01-01", "2026-01-01T10:00:00Z"])
+    def test_so_are_those_of_one_time(self, kb, at):
+        receipt = commit_files(kb, [version_of(1, at, "a")], [version_of(1, at, "b")])
+        assert (receipt.sharing, receipt.shared_ids, receipt.rows_dropped) == (2, 1, 1)
+
+    def test_older_ones_are_not(self, kb):
+        days = ("2026-01-01", "2026-01-02", "2026-01-03", "2026-01-03")
+        files = [[version_of(1, day, f"{place}")] for place, day in enumerate(days)]
+        receipt = commit_files(kb, *files)
+        assert (receipt.sharing, receipt.shared_ids, receipt.rows_dropped) == (2, 1, 3)
+
+    def test_nor_are_those_that_a_deletion_outdates(self, kb):
+        receipt = commit_files(kb, [version_of(1, None, "a"), Deletion("doc:1")], [document(1)])
+        assert (receipt.sharing, receipt.rows_written, receipt.rows_dropped) == (0, 0, 2)
+
+    @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab")), max_size=12))
+    @settings(max_examples=25, deadline=None)
+    def test_the_count_is_the_same_where_some_are_stored_already(self, tmp_path_factory, items):
+        kb = tmp_path_factory.mktemp("law") / "kb.lance"
+        records = [document(name, text) for name, text in items]
+        names = [name for name, _ in items]
+        several = {name for name in names if names.count(name) > 1}
+        expected = (sum(name in several for name in names), len(several))
+        for run_id in ("first", "again"):
+            receipt = commit_files(kb, records[::2], records[1::2], run_id=run_id)
+            assert (receipt.sharing, receipt.shared_ids) == expected
+            assert receipt.rows_dropped == len(names) - len(set(names))
+
+    def test_the_receipt_names_them_and_calls_them_no_older_ones(self, tmp_path):
+        notes = [{"id": n % 2, "text": str(n)} for n in range(5)] + [{"id": 7, "text": "alone"}]
+        folder = write_documents(tmp_path / "notes", {"a.jsonl": lines(notes)})
+        job = ("ingest", "json", "--directory", folder, "--pattern", "*.jsonl")
+        result = cli(*job, "--to", tmp_path / "kb.lance")
+        assert "5 items share 2 ids, and no time says which is newer; one of each was kept" in (
+            result.out
+        )
+        assert "left out for a newer" not in result.out
+        again = cli(*job, "--to", tmp_path / "kb.lance")
+        assert "5 items share 2 ids" in again.out
+        found = cli(*job, "--to", tmp_path / "other.lance", "--json").json
+        assert (found["sharing"], found["shared_ids"]) == (5, 2)

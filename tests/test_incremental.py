@@ -140,7 +140,7 @@ def test_a_record_that_says_that_it_was_deleted_deletes_its_document(
 ):
     kb = str(tmp_path / "kb.lance")
     ingest(things(server), kb, embed_dim=4)
-    receipt = ingest(things(server, deleted=deleted), kb)
+    receipt = ingest(things(server, deleted=deleted), kb, max_deletes="100%")
     assert receipt.rows_deleted == len(gone)
     ids = sorted(str(record.unique_id) for record in FrameDataset.open(kb))
     assert ids == [f"crm:things#{n}" for n in range(5) if n not in gone]

@@ -49,6 +49,7 @@ from contextframe_beam.transaction import commit_overwrite, commit_update, with_
 from contextframe_beam.transforms._duplicates import (
     ORDER_COLUMNS,
     Deletions,
+    Shared,
     drop_duplicates,
     keys_of,
 )
@@ -124,7 +125,11 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
         contested = seen.of_keys(KeySet(keys), ORDER_COLUMNS)
     unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
     attempts: list[WrittenFragment] = []
-    plan = Plan(run, written, unique, seen, attempts)
+    shared = unique.shared
+    if seen is not None and contested is not None:
+        # Of these, the items that were met are in the count of those that were written.
+        shared += seen.shared - Shared.of(contested["met"])
+    plan = Plan(run, written, unique, seen, attempts, shared)
     try:
         with reading(run.uri):
             receipt = with_retries(run.uri, lambda: _attempt(plan))
@@ -341,12 +346,15 @@ def _summary(plan: Plan, *, version: int, replaced: int = 0, deleted: int = 0) -
         deleted=deleted,
         unchanged=plan.unchanged,
         dropped=unique.dropped + plan.met - plan.unchanged,
+        sharing=plan.shared.items,
+        shared_ids=plan.shared.ids,
         failed=plan.written.failed,
         fragments=len(unique.fragments),
         bytes=sum(fragment.size for fragment in unique.fragments),
         partial=plan.partial,
         kept=plan.kept,
         reasons=plan.written.reasons.most(),
+        start=plan.run.start,
     )
 
 

@@ -71,6 +71,31 @@ class Deletions:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Items that share an id, and have no times that say which one is the newest.
+
+    Attributes:
+        items: How many.
+        ids: How many ids they have together.
+    """
+
+    items: int = 0
+    ids: int = 0
+
+    @classmethod
+    def of(cls, counts: Any) -> Shared:
+        """Makes it of the number of items of each id."""
+        several = np.asarray(counts)[np.asarray(counts) > 1]
+        return cls(int(several.sum()), len(several))
+
+    def __add__(self, other: Shared) -> Shared:
+        return Shared(self.items + other.items, self.ids + other.ids)
+
+    def __sub__(self, other: Shared) -> Shared:
+        return Shared(self.items - other.items, self.ids - other.ids)
+
+
+@dataclass(frozen=True)
 class Deduplicated:
     """What is left of a run after doubled keys were removed.
 
@@ -82,6 +107,7 @@ class Deduplicated:
         outdated: How many unchanged rows lost so, which means that they are replaced or deleted.
         obsolete: Files that were written again; nobody needs them any more.
         rewritten: Those that took their place.
+        shared: Items of one id and one time, or none.
     """
 
     fragments: list[WrittenFragment]
@@ -91,6 +117,7 @@ class Deduplicated:
     outdated: int = 0
     obsolete: list[WrittenFragment] = field(default_factory=list)
     rewritten: list[WrittenFragment] = field(default_factory=list)
+    shared: Shared = Shared()
 
 
 def keys_of(fragments: Iterable[WrittenFragment]) -> Numbers:
@@ -115,7 +142,7 @@ def drop_duplicates(
         fragments: Their data files.
         schema: Their columns.
         stored: `ORDER_COLUMNS` of those stored rows that the run met unchanged and of which it
-            wrote or deleted the key as well.
+            wrote or deleted the key as well, and `met`, how many of its items each of them is.
         deletions: What the run deletes.
 
     Raises:
@@ -137,16 +164,18 @@ def drop_duplicates(
             f"{first_line(error)}; nothing was committed, run it again"
         ) from error
     if stored is not None:
-        race.add(others[1], *_ranks(stored), is_stored=True)
+        race.add(others[1], *_ranks(stored), is_stored=True, items=stored["met"].to_numpy())
     race.add(deletions.keys, deletions.times, is_deletion=True)
-    losers, outdated, deleted = race.run()
+    losers, outdated, deleted, shared = race.run()
     keep = np.ones(len(keys), np.bool_)
     keep[suspects[losers]] = False
     effective = deletions.keys.take(deleted)
     if keep.all():
-        return Deduplicated(list(fragments), keys, effective, outdated=outdated)
+        return Deduplicated(list(fragments), keys, effective, outdated=outdated, shared=shared)
     kept, obsolete, rewritten = _without(destination, fragments, schema, keep)
-    return Deduplicated(kept, keys_of(kept), effective, len(losers), outdated, obsolete, rewritten)
+    return Deduplicated(
+        kept, keys_of(kept), effective, len(losers), outdated, obsolete, rewritten, shared
+    )
 
 
 class _Race:
@@ -163,6 +192,7 @@ class _Race:
         self._digests: list[Numbers] = []
         self._deletes: list[Any] = []
         self._stored: list[Any] = []
+        self._items: list[_Integers] = []
         self.add(keys, *ranks)
 
     def add(
@@ -173,25 +203,31 @@ class _Race:
         *,
         is_deletion: bool = False,
         is_stored: bool = False,
+        items: _Integers | None = None,
     ) -> None:
-        """Lets some more take part."""
+        """Lets some more take part; `items` says how many items each of them is, one if not."""
         self._keys.append(keys)
         self._times.append(times)
         self._digests.append(digests or Numbers.of_bytes(bytes(16 * len(keys))))
         self._deletes.append(np.full(len(keys), is_deletion))
         self._stored.append(np.full(len(keys), is_stored))
+        self._items.append(np.ones(len(keys), np.int64) if items is None else items)
 
-    def run(self) -> tuple[_Integers, int, _Integers]:
-        """Returns which written rows lose, how many stored ones do, and which deletions win."""
+    def run(self) -> tuple[_Integers, int, _Integers, Shared]:
+        """Returns which written rows lose, how many stored ones do, and which deletions win.
+
+        At last, which items lose to nothing newer: they have the time of the one that wins.
+        """
         keys, digests = Numbers.concat(self._keys), Numbers.concat(self._digests)
         deletes, stored = np.concatenate(self._deletes), np.concatenate(self._stored)
+        times, items = np.concatenate(self._times), np.concatenate(self._items)
         order = np.lexsort(
             (
                 stored,
                 digests.low,
                 digests.high,
                 deletes,
-                np.concatenate(self._times),
+                times,
                 keys.low,
                 keys.high,
             )
@@ -207,7 +243,26 @@ class _Race:
             np.flatnonzero(~won[:written]),
             int((~won & stored).sum()),
             np.flatnonzero(won[first_deletion:]),
+            _shared(times[order], items[order], deletes[order], wins),
         )
+
+
+def _shared(times: _Integers, items: _Integers, deletes: Any, wins: Any) -> Shared:
+    """Counts what shares an id and a time; what competes for one key stands together, winner last.
+
+    Args:
+        times: When each of those that compete was changed.
+        items: How many items it is.
+        deletes: Whether it is a deletion.
+        wins: Whether it wins.
+    """
+    last = np.flatnonzero(wins)
+    if not len(last):
+        return Shared()
+    sizes = np.diff(last, prepend=-1)
+    winner = np.repeat(last, sizes)
+    level = (times == times[winner]) & ~deletes & ~deletes[winner]
+    return Shared.of(np.add.reduceat(items * level, last - sizes + 1))
 
 
 def _ranks_of_rows(

@@ -19,7 +19,11 @@ _VERSIONS_LOOKED_AT = 100
 
 
 def committed_receipt(
-    uri: str, run_id: str, storage_options: StorageOptions = None, source: str | None = None
+    uri: str,
+    run_id: str,
+    storage_options: StorageOptions = None,
+    source: str | None = None,
+    start: str = "",
 ) -> CommitReceipt | None:
     """Returns the receipt of a run that was committed already, else None.
 
@@ -28,6 +32,7 @@ def committed_receipt(
         run_id: The run.
         storage_options: Of the dataset.
         source: The id of the source that it must have read; any if not given.
+        start: The start of the run that asks; if it was this one, it was no earlier one.
     """
     dataset = open_dataset(uri, storage_options)
     if dataset is None:
@@ -35,7 +40,7 @@ def committed_receipt(
     states = read_states(dataset)
     if source is not None:
         states = {one: state for one, state in states.items() if one == source}
-    return receipt_of_earlier(run_id, dataset, states)
+    return receipt_of_earlier(run_id, dataset, states, start)
 
 
 def committed_before(run: Run, written: Written) -> CommitReceipt | None:
@@ -72,14 +77,19 @@ def refuse_foreign_run(
 
 
 def receipt_of_earlier(
-    run_id: str, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
+    run_id: str,
+    dataset: lance.LanceDataset,
+    states: Mapping[str, SourceState],
+    start: str = "",
 ) -> CommitReceipt | None:
     """Returns the receipt of a run that the states of a version know, else None."""
     found = [run for run in (state.run(run_id) for state in states.values()) if run]
     if not found:
         return None
     return replace(
-        receipt_of(found[0]), version=_version_of(found[0], dataset), already_committed=True
+        receipt_of(found[0]),
+        version=_version_of(found[0], dataset),
+        already_committed=not start or found[0].start != start,
     )
 
 
@@ -112,6 +122,8 @@ def receipt_of(summary: RunSummary) -> CommitReceipt:
         rows_deleted=summary.deleted,
         rows_unchanged=summary.unchanged,
         rows_dropped=summary.dropped,
+        sharing=summary.sharing,
+        shared_ids=summary.shared_ids,
         failed=summary.failed,
         fragments=summary.fragments,
         bytes=summary.bytes,

@@ -11,7 +11,7 @@ from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.fragments import Destination, WrittenFragment
 from contextframe_beam.schema import frame_schema
 from contextframe_beam.state import NO_SOURCE, SourceState, parts_of
-from contextframe_beam.transforms._duplicates import Deduplicated
+from contextframe_beam.transforms._duplicates import Deduplicated, Shared
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._letter_files import LetterFile
 from contextframe_beam.transforms._seen import SeenRows
@@ -34,6 +34,7 @@ class Run:
         failures: How many failed items are too many.
         deletes: How many deleted documents are too many.
         letters: Where its dead letters go; None where nobody wants them.
+        start: Tells it from other starts of the same run id.
     """
 
     uri: str
@@ -46,6 +47,7 @@ class Run:
     failures: FailureLimit
     deletes: DeletionLimit
     letters: LetterFile | None = None
+    start: str = ""
 
     @property
     def replaces(self) -> bool:
@@ -75,6 +77,7 @@ class Plan:
         unique: Its data files, keys once.
         seen: The stored rows that the run met unchanged; None where there are none.
         attempts: The data file of state rows of each attempt, in order; attempts add to it.
+        shared: Items of one id that no time puts in order.
     """
 
     run: Run
@@ -82,6 +85,7 @@ class Plan:
     unique: Deduplicated
     seen: SeenRows | None
     attempts: list[WrittenFragment]
+    shared: Shared
 
     @property
     def unchanged(self) -> int:

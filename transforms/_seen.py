@@ -25,7 +25,8 @@ from contextframe_beam.removal import (
     no_addresses,
     scan_rows,
 )
-from contextframe_beam.transforms._unchanged import unpack
+from contextframe_beam.transforms._duplicates import Shared
+from contextframe_beam.transforms._unchanged import unpack_counted
 
 
 class SeenRows:
@@ -39,24 +40,38 @@ class SeenRows:
     def __init__(self, base: lance.LanceDataset, packed: Iterable[bytes]) -> None:
         self._base = base
         self._numbering = RowNumbers(base)
-        self._numbers = unpack(packed)
+        self._numbers, self._counts = unpack_counted(packed)
 
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def shared(self) -> Shared:
+        """Items of one id that are the same, and so are one row."""
+        return Shared.of(self._counts)
+
     def of_keys(self, keys: KeySet, columns: Sequence[str]) -> pa.Table:
-        """Returns those of the rows whose uuid is among `keys`."""
+        """Returns those of the rows whose uuid is among `keys`.
+
+        Returns:
+            The columns, and `met`: how many items of the run each of them is.
+        """
         addresses, _ = find_rows(self._base, keys)
         wanted = addresses[self._among(self._numbering.of(addresses))]
         found: list[Places] = [np.zeros(0, np.int64)]
+        counts: list[Places] = [np.zeros(0, np.int64)]
         if len(wanted):
             # Lance takes rows by their rank among those that are left.
             rank = 0
             for batch in self._base.scanner(columns=[], with_row_address=True).to_batches():
                 at = batch.column("_rowaddr").to_numpy()
-                found.append(rank + np.flatnonzero(_contains(wanted, at)))
+                here = np.flatnonzero(_contains(wanted, at))
+                found.append(rank + here)
+                numbers = self._numbering.of(at[here])
+                counts.append(self._counts[np.searchsorted(self._numbers, numbers)])
                 rank += batch.num_rows
-        return self._base.take(np.concatenate(found), columns=list(columns))
+        rows = self._base.take(np.concatenate(found), columns=list(columns))
+        return rows.append_column("met", pa.array(np.concatenate(counts)))
 
     def others(self, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
         """Returns the addresses of all other rows of the sources, in a later version.

@@ -122,7 +122,13 @@ def pack(numbers: Places) -> bytes:
 
 def unpack(packed: Iterable[bytes]) -> Places:
     """Returns the row numbers that were packed, each once, in order."""
+    return unpack_counted(packed)[0]
+
+
+def unpack_counted(packed: Iterable[bytes]) -> tuple[Places, Places]:
+    """Returns the row numbers that were packed, each once, in order, and how often each was."""
     parts = [
         np.cumsum(np.frombuffer(zlib.decompress(part), "<u8"), dtype=np.int64) for part in packed
     ]
-    return np.unique(np.concatenate([*parts, np.zeros(0, np.int64)]))
+    together = np.concatenate([*parts, np.zeros(0, np.int64)])
+    return np.unique(together, return_counts=True)

@@ -133,6 +133,11 @@ class WriteToLance(
         """The run's id."""
         return self._run.run_id
 
+    @property
+    def start(self) -> str:
+        """Tells this start of the run from others of the same id."""
+        return self._run.start
+
     def expand(
         self, batches: beam.PCollection[FrameBatch | FrameRecord | Deletion]
     ) -> beam.PCollection[CommitReceipt]:
@@ -206,6 +211,7 @@ def begin_run(
         failures=failures,
         deletes=DeletionLimit.of(max_deletes),
         letters=LetterFile(dead_letters, run_id, storage_options) if dead_letters else None,
+        start=uuid.uuid4().hex[:16],
     )
 
 

@@ -19,7 +19,9 @@ class CommitReceipt:
         rows_replaced: Documents that were stored before and were replaced.
         rows_deleted: Documents deleted without a successor.
         rows_unchanged: Documents that are stored as they are already, and were not written.
-        rows_dropped: Documents that another one of the same key and run outdated.
+        rows_dropped: Items that were left out for another one of the same id and run.
+        sharing: Items that share an id with others, and no time says which one is newer.
+        shared_ids: How many ids these have; one item of each was kept.
         failed: Items that went to the dead letters.
         fragments: Data files added.
         bytes: Their size.
@@ -38,6 +40,8 @@ class CommitReceipt:
     rows_deleted: int = 0
     rows_unchanged: int = 0
     rows_dropped: int = 0
+    sharing: int = 0
+    shared_ids: int = 0
     failed: int = 0
     fragments: int = 0
     bytes: int = 0
