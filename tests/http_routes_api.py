@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
@@ -332,6 +332,48 @@ def _given(asked: Asked) -> Reply:
     return Reply({"items": found})
 
 
+def _times(asked: Asked) -> Reply:
+    """The records that `items` gives as JSON, those whose `at` lies between `since` and `until`.
+
+    The API understands times only as `reads` says; any other one is refused, as real ones do. Both
+    ends belong to the range, or with `open` neither does.
+    """
+    reads = _READS[asked.query["reads"]]
+    found = json.loads(asked.query["items"])
+    belongs = operator.lt if "open" in asked.query else operator.le
+    try:
+        if "since" in asked.query:
+            since = reads(asked.query["since"])
+            found = [one for one in found if belongs(since, reads(str(one["at"])))]
+        if "until" in asked.query:
+            until = reads(asked.query["until"])
+            found = [one for one in found if belongs(reads(str(one["at"])), until)]
+    except ValueError as error:
+        return Reply({"error": str(error)}, 400)
+    return Reply({"items": found})
+
+
+def _pattern(pattern: str) -> Callable[[str], datetime]:
+    return lambda text: datetime.strptime(text, pattern).replace(tzinfo=timezone.utc)
+
+
+def _number(text: str) -> int:
+    return int(text)
+
+
+_READS: dict[str, Callable[[str], Any]] = {
+    "iso": lambda text: datetime.fromisoformat(text.replace("Z", "+00:00")),
+    "date": _pattern("%Y-%m-%d"),
+    "rails": _pattern("%Y-%m-%d %H:%M:%S UTC"),
+    "mail": _pattern("%a, %d %b %Y %H:%M:%S GMT"),
+    "day first": _pattern("%d/%m/%Y"),
+    "am": _pattern("%Y/%m/%d %I:%M:%S %p"),
+    "compact": _pattern("%Y%m%d%H%M%S"),
+    "integer": _number,
+    "decimal": float,
+}
+
+
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
@@ -365,5 +407,6 @@ ROUTES: dict[str, Route] = {
     "/api/contacts/": _route(_contacts),
     "/api/changes": _route(_changes),
     "/api/given": _route(_given),
+    "/api/times": _route(_times),
     "/api/v1/": _route(_documents),
 }

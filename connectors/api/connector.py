@@ -157,6 +157,7 @@ class APIConnector(PaginatedConnector):
         self._slots = threading.BoundedSemaphore(self.max_in_flight)
         self._http: HttpClient | None = None
         self._endpoints: dict[str, Endpoint] = {}
+        self._examples: dict[str, Any] = {}
         self._mappers = {
             one.name: ResourceMapper(one.mapping, self.source_name, one.name, self._prefix_of)
             for one in self._config.resources
@@ -297,6 +298,7 @@ class APIConnector(PaginatedConnector):
             self._mappers.__getitem__,
             self._items_of,
             bounds,
+            self._examples,
         )
         for resource in chosen:
             planner.check_bounds(resource)

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from itertools import chain, islice
 from typing import Any
 
-from contextframe_beam.connectors.api.config import ApiConfig, Incremental, Resource
+from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Incremental, Resource
 from contextframe_beam.connectors.api.incremental import Slice, bound, lookback_of, slices
 from contextframe_beam.connectors.api.mapping import PARENT, UNIQUE_ID, ResourceMapper
 from contextframe_beam.connectors.api.place import quoted
@@ -22,13 +22,15 @@ from contextframe_beam.connectors.cursors import (
 )
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.page import Partition
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.times import datetime_of, parse, seconds_in
 
 _LOGGER = logging.getLogger(__name__)
 
 # Parents up to this number are few enough that each of them may have many pages.
 _FEW_PARENTS = 64
+# Of so many parents, records are asked for to see how they write times.
+_MOST_EXAMPLES = 3
 
 
 class Planner:
@@ -42,6 +44,7 @@ class Planner:
         mapper_of: Gives the mapper of a resource.
         items_of: Reads partitions; gives their records, marked.
         bounds: The range of time to read, whatever was reached before.
+        examples: Values by the name of a resource, in the form of its records; added to.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Planner:
         mapper_of: Callable[[str], ResourceMapper],
         items_of: Callable[[Iterable[Partition]], Iterator[dict[str, Any]]],
         bounds: Bounds | None = None,
+        examples: dict[str, Any] | None = None,
     ) -> None:
         self._config = config
         self._run = run
@@ -61,6 +65,7 @@ class Planner:
         self._mapper_of = mapper_of
         self._items_of = items_of
         self._bounds = bounds or Bounds()
+        self._examples = {} if examples is None else examples
         self._began = datetime.now(timezone.utc)
 
     def partitions(self, resource: Resource) -> Iterator[Partition]:
@@ -167,10 +172,10 @@ class Planner:
                 identifier,
                 probe=few,
                 parent={**values, UNIQUE_ID: unique_id},
-                **self._range(identifier, resource),
+                **self._range(identifier, resource, parent={**values, UNIQUE_ID: unique_id}),
             )
 
-    def _range(self, identifier: str, resource: Resource) -> dict[str, Any]:
+    def _range(self, identifier: str, resource: Resource, **given_to: Any) -> dict[str, Any]:
         """Returns what a partition says about the time that it is read since, and until when."""
         incremental, given = resource.incremental, self._bounds.given
         if incremental is None:
@@ -186,10 +191,34 @@ class Planner:
             if resumes is not None:
                 begin = resumes.at - seconds_in(lookback_of(incremental))
                 asked[RESUMES_AT] = text_of(datetime_of(begin))
+        like = since if resumes is not None else self._example(resource, **given_to)
         for name, time in (("since", self._bounds.since), ("until", self._bounds.until)):
             if time is not None:
-                asked[name] = bound(time, incremental, since, is_end=name == "until")
+                asked[name] = bound(time, incremental, like, is_end=name == "until")
         return asked
+
+    def _example(self, resource: Resource, **given: Any) -> Any:
+        """Returns a value in the form of the records, of which nothing tells it before.
+
+        One record is read without any range; an API that refuses that gives none.
+        """
+        incremental = resource.incremental
+        if incremental is None or incremental.format is not None or not _is_told(resource):
+            return None
+        tried = self._examples.setdefault(resource.name, [])
+        found = next((one for one in tried if one is not None), None)
+        if found is not None or len(tried) >= _MOST_EXAMPLES:
+            return found
+        limits = {"max_items": 1, "max_pages": 1, "stateless": True}
+        one = self._partition(resource, f"{resource.name}/?form", **given, **limits)
+        try:
+            item = next(iter(self._items_of([one])), {})
+        except (ConnectorError, ConfigError) as error:
+            _LOGGER.info("%s: no record came without a range of time: %s", resource.name, error)
+            item = {}
+        value = lookup(item, incremental.field)
+        tried.append(None if parse(value, incremental.reading) is None else value)
+        return tried[-1]
 
     def _since(self, partition: str, incremental: Incremental) -> tuple[Any, Any]:
         """Returns where a run begins, and what an earlier one reached, where that is to be trusted.
@@ -237,3 +266,12 @@ def _field_of(item: Mapping[str, Any], field: str) -> Any:
     if field.startswith("parent."):
         return _field_of(item.get(PARENT) or {}, field.removeprefix("parent."))
     return lookup(item, field)
+
+
+def _is_told(resource: Resource) -> bool:
+    """Tells whether requests say a range of time."""
+    incremental = resource.incremental
+    if incremental is not None and (incremental.param or incremental.until_param):
+        return True
+    used = {match[1] for match in PLACEHOLDER.finditer(str(resource.templates()))}
+    return bool(used & {"since", "until"})
