@@ -444,12 +444,13 @@ class JSONFileConnector(BaseConnector):
         self, data: bytes, info: FileInfo
     ) -> tuple[list[dict[str, Any]], list[BadDocument]]:
         """Returns what is in a file: one document, or those of its lines and which are bad."""
-        require_readable(data)
         limit = self.max_document_bytes
-        if is_compressed(data):
-            data = decompressed(data, io.BytesIO(data)).read(limit + 1)
-        if len(data) > limit:
-            raise too_large(len(data), limit)
+        if data[:1] != b"{":
+            require_readable(data)
+            if is_compressed(data):
+                data = decompressed(data, io.BytesIO(data)).read(limit + 1)
+            if len(data) > limit:
+                raise too_large(len(data), limit)
         path, name = printable(info.path), _name_of(info.path)
         if holds_lines(data):
             lines = Lines(data, 0)

@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -718,3 +719,29 @@ def test_an_object_that_changes_while_it_is_read_is_never_a_mixture(store, block
 def test_a_pattern_without_a_name_is_refused():
     with pytest.raises(Exception, match="names no file"):
         parts_of("./")
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_file_that_is_written_to_all_the_time_is_never_read_as_a_mixture(tmp_path, name):
+    path = put(tmp_path / name, lines(3000))
+    contents = [lines(3000).replace(b"old", word) for word in (b"old", b"new")]
+    stopped = threading.Event()
+
+    def write_by_turns() -> None:
+        with path.open("r+b", buffering=0) as file:
+            while not stopped.is_set():
+                for content in contents:
+                    file.seek(0)
+                    file.write(content)
+                    stopped.wait(0.03)
+
+    writer = threading.Thread(target=write_by_turns)
+    writer.start()
+    try:
+        for _ in range(20):
+            items, failures, _ = read(opened(tmp_path, "*"))
+            assert len({item["content"] for item in items}) == 1 or not items
+            assert len(items) == 3000 or failures
+    finally:
+        stopped.set()
+        writer.join()

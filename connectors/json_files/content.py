@@ -76,7 +76,7 @@ def holds_lines(head: bytes) -> bool:
     One of its first two lines is a whole object then, and something comes after it. A compressed
     file is what it holds.
     """
-    if is_compressed(head):
+    if head[:1] != b"{" and is_compressed(head):
         try:
             head = decompressed(head, io.BytesIO(head)).read(HEAD_BYTES // 4)
         except ConnectorError:  # cut off, which a beginning is; the file itself is read later

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from pathlib import Path
 
 from contextframe_beam.connectors.json_files.listing import (
     UNREADABLE,
-    FileChangedError,
     FileInfo,
     Listing,
     ReadAt,
@@ -32,6 +32,8 @@ from contextframe_beam.connectors.json_files.patterns import (
 from contextframe_beam.errors import ConnectorError
 
 _ATTEMPTS = 3
+# Kernels before 6.13 give the same time to writes of one tick of their clock, which is up to 10 ms.
+_TICK_NS = 20_000_000
 
 
 class LocalFiles:
@@ -60,10 +62,14 @@ class LocalFiles:
         """As `Files` says."""
         walk = _Walk(str(self.root), hidden)
         walk.go(walk.root, parts_of(pattern))
-        found = walk.found
+        files = [_listed(path) for path in sorted(walk.found)]
+        now = time.time_ns()
+        if any(_is_young(info, now) for info in files):
+            time.sleep(_TICK_NS / 1e9)
+            files = [_listed(info.path) if _is_young(info, now) else info for info in files]
         return Listing(
-            [_listed(found[path]) for path in sorted(found)],
-            sorted(walk.hidden - found.keys()),
+            files,
+            sorted(walk.hidden - walk.found),
             sorted(walk.outside),
         )
 
@@ -85,9 +91,11 @@ class LocalFiles:
         """As `Files` says."""
         handle, status = _open_regular(info.path)
         try:
-            now = _opened(info.path, status)
             if as_listed:
+                now = _opened(info.path, status)
                 _require_same(info, now)
+            else:
+                now = _opened(info.path, _settled(handle, status))
 
             def read(offset: int, size: int) -> bytes:
                 data = os.pread(handle, size, offset)
@@ -123,16 +131,22 @@ class LocalFiles:
                 os.close(handle)
 
     def _whole(self, info: FileInfo, limit: int) -> tuple[FileInfo, bytes]:
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
+            handle, before = _open_regular(info.path)
             try:
-                with self.reader(info, as_listed=False) as (now, read):
-                    if now.size > limit:
-                        raise too_large(now.size, limit)
-                    return now, read(0, now.size)
-            except FileChangedError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
+                before = _settled(handle, before)
+                now = _opened(info.path, before)
+                if now.size > limit:
+                    raise too_large(now.size, limit)
+                data = os.read(handle, now.size)
+                while 0 < len(data) < now.size and (more := os.read(handle, now.size)):
+                    data += more
+                after = os.fstat(handle)
+            finally:
+                os.close(handle)
+            if (before.st_mtime_ns, now.size) == (after.st_mtime_ns, after.st_size):
+                return now, data
+        raise changed(now, _opened(info.path, after))
 
 
 @dataclass(frozen=True)
@@ -165,13 +179,13 @@ class _Walk:
     `Path.glob` would pass over a folder that it may not list without a word.
 
     Attributes:
-        found: The files, by their paths.
+        found: The paths of the files.
         hidden: The paths of those that are left out because they, or a folder above, are hidden.
         outside: The links to folders outside of the root that `**` met.
     """
 
     def __init__(self, root: str, with_hidden: bool) -> None:
-        self.found: dict[str, os.DirEntry[str]] = {}
+        self.found: set[str] = set()
         self.hidden: set[str] = set()
         self.outside: set[str] = set()
         real = os.path.realpath(root)
@@ -199,7 +213,7 @@ class _Walk:
                 if is_hidden:
                     self.hidden.add(entry.path)
                 else:
-                    self.found[entry.path] = entry
+                    self.found.add(entry.path)
 
     def _descend(self, folder: _Folder, below: _Folder, parts: Sequence[str]) -> None:
         if below.links > folder.links:
@@ -228,16 +242,31 @@ def _entries(folder: _Folder) -> list[os.DirEntry[str]]:
         ) from error
 
 
-def _listed(entry: os.DirEntry[str]) -> FileInfo:
+def _listed(path: str) -> FileInfo:
     try:
-        status = entry.stat()
+        status = os.stat(path)
     except OSError:
-        return FileInfo(entry.path, 0, None)
-    info = _opened(entry.path, status)
+        return FileInfo(path, 0, None)
+    info = _opened(path, status)
     readable = stat.S_ISREG(status.st_mode) and os.access(
-        entry.path, os.R_OK, effective_ids=os.access in os.supports_effective_ids
+        path, os.R_OK, effective_ids=os.access in os.supports_effective_ids
     )
-    return info if readable else FileInfo(info.path, 0, info.modified_at, info.version)
+    return info if readable else FileInfo(path, 0, info.modified_at, info.version)
+
+
+def _is_young(info: FileInfo, now: int) -> bool:
+    """Tells whether a file was written so shortly before that its time need not show it again."""
+    return bool(info.version) and 0 <= now - int(info.version.split()[1]) < _TICK_NS
+
+
+def _settled(handle: int, status: os.stat_result) -> os.stat_result:
+    """Returns what an open file is, at a time after which each write shows in it."""
+    for _ in range(_ATTEMPTS):
+        if not 0 <= time.time_ns() - status.st_mtime_ns < _TICK_NS:
+            break
+        time.sleep(_TICK_NS / 1e9)
+        status = os.fstat(handle)
+    return status
 
 
 def _open_regular(path: str) -> tuple[int, os.stat_result]:
