@@ -305,6 +305,29 @@ def test_too_many_failures_commit_nothing_also_where_rows_flow(tmp_path: Path) -
     assert open_dataset(str(tmp_path / "kb.lance")) is None
 
 
+def test_a_mirror_of_an_emptied_folder_deletes_nothing_unless_it_may(tmp_path: Path) -> None:
+    folder = write_documents(
+        tmp_path / "docs", {f"{n}.json": {"id": n, "text": "t"} for n in range(12)}
+    )
+    kb = str(tmp_path / "kb.lance")
+
+    def mirrored(**how: Any) -> None:
+        run_chain(
+            {"ReadFromJson": {"directory": str(folder)}},
+            {"MapToFrames": {}},
+            {"WriteToLance": {"uri": kb, "mode": "mirror", **how}},
+        )
+
+    mirrored()
+    for file in folder.iterdir():
+        file.unlink()
+    with pytest.raises(Exception, match="the source gave nothing, and 12 of its documents are"):
+        mirrored()
+    assert len(FrameDataset.open(kb)) == 12
+    mirrored(max_deletes="100%")
+    assert len(FrameDataset.open(kb)) == 0
+
+
 def test_several_sources_in_one_transaction_with_the_state_of_each(tmp_path: Path) -> None:
     first = write_documents(tmp_path / "first", {"a.json": {"id": "a", "text": "t"}, "x.json": "{"})
     second = write_documents(tmp_path / "second", {"b.jsonl": lines([{"id": "b"}, {"id": "c"}])})

@@ -150,7 +150,7 @@ def test_changes_deletes_and_failures_give_the_same_dataset_as_in_process(
         [
             (documents(*range(20), {"id": 99, "error": "no"}, partitions=3), "create"),
             (documents(*changed, {"id": 7, "text": "again"}, {"id": 98, "error": "no"}), "upsert"),
-            (documents(*range(10, 22)), "mirror"),
+            (documents(*range(5, 22)), "mirror"),
         ],
     )
 

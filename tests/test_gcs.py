@@ -54,9 +54,9 @@ def test_every_mode(kb, options, run):
     assert read(kb, options) == {"1": "new", "2": "text of 2", "3": "text of 3"}
     run(4, mode="append")
     assert sorted(read(kb, options)) == ["1", "2", "3", "4"]
-    run(9, mode="overwrite")
+    run(9, mode="overwrite", max_deletes="100%")
     assert sorted(read(kb, options)) == ["9"]
-    assert run(8, mode="mirror").rows_deleted == 1
+    assert run(8, mode="mirror", max_deletes=1).rows_deleted == 1
     assert sorted(read(kb, options)) == ["8"]
 
 

@@ -67,7 +67,8 @@ class TestRuns:
     def test_every_mode(self, kb, options, workers):
         def run(connector, mode):
             new = {"embed_dim": EMBED_DIM} if mode == "create" else {}
-            return ingest(connector, kb, mode=mode, workers=workers, storage_options=options, **new)
+            how = {"mode": mode, "workers": workers, "max_deletes": "100%", **new}
+            return ingest(connector, kb, storage_options=options, **how)
 
         run(documents(1, 2), "create")
         assert run(documents({"id": 1, "text": "new"}, 2, 3), "upsert").rows_replaced == 1

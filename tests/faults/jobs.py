@@ -83,7 +83,9 @@ class Jobs:
         arguments = [
             *("ingest", _CONNECTOR, "--world", str(self._world)),
             *("--source", source or self.source(), "--to", self._place.uri),
-            *("--run-id", run_id, "--embed-dim", "4", "--json", *more, *self._place.flags),
+            # The sources are small, and all that they have may go.
+            *("--run-id", run_id, "--embed-dim", "4", "--max-deletes", "100%", "--json"),
+            *(*more, *self._place.flags),
         ]
         return self.again(Job(run_id, arguments))
 
