@@ -23,7 +23,7 @@ from uuid import UUID
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.plain_secrets import looks_secret, without_credentials
-from contextframe_beam.state import NARROWING
+from contextframe_beam.shared_names import NARROWING
 
 #: Arguments that change how a source is read but not which documents it has.
 TUNING = frozenset(

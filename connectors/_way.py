@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors import base, kinds
+from contextframe_beam.connectors._calls import checked_items
 from contextframe_beam.connectors._identity import GIVEN_BY_RUN, Arguments, arguments_of
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.page import Page, Partition
 from contextframe_beam.connectors.secrets import redact
-from contextframe_beam.errors import ConnectorError
-from contextframe_beam.state import NARROWING
+from contextframe_beam.shared_names import NARROWING
 
 #: The arguments by which a connector is told a range of time.
 ENDS = {"since", "until"}
@@ -179,13 +179,10 @@ def list_of(items: Any, connector: Any, method: str) -> list[Any]:
     """Returns what a connector gave as a list.
 
     Raises:
-        ConnectorError: it gave None.
+        ConnectorError: it gave nothing that holds items.
     """
-    if items is None:
-        raise ConnectorError(
-            f"{connector.name}: {method} returned None; return the items, [] when there are none"
-        )
-    return items if isinstance(items, list) else list(items)
+    found = checked_items(items, connector, f"{method} returned")
+    return found if isinstance(found, list) else list(found)
 
 
 def owner_of(kind: type, name: str) -> int | None:

@@ -10,7 +10,7 @@ from contextframe_beam.connectors._identity import Arguments
 from contextframe_beam.connectors._way import Way, owner_of
 from contextframe_beam.connectors._ways_by_block import BatchesWay, BlocksWay, PagesWay
 from contextframe_beam.connectors._ways_by_item import ChangesWay, ListWay, StreamWay
-from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.base import BaseConnector, require_connector
 from contextframe_beam.errors import ConfigError
 
 _BEST_FIRST: tuple[type[Way], ...] = (
@@ -32,7 +32,7 @@ def choose_way(connector: BaseConnector, kwargs: Mapping[str, Any]) -> type[Way]
     Raises:
         ConfigError: the class does not say how to read, or takes no such arguments.
     """
-    kind = type(connector)
+    kind = type(require_connector(connector, "what is read"))
     depths: dict[type[Way], int] = {}
     for way in _BEST_FIRST:
         owners = [owner_of(kind, name) for name in way.methods]

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from contextframe_beam.connectors._calls import each, guarded, page_name, shown, whole_number
+from contextframe_beam.connectors._calls import (
+    checked_items,
+    each,
+    guarded,
+    page_name,
+    shown,
+    whole_number,
+)
 from contextframe_beam.connectors._identity import Arguments, arguments_of
 from contextframe_beam.connectors._prefetch import read_ahead
 from contextframe_beam.connectors._way import (
@@ -155,6 +162,7 @@ class PagesWay(_PlannedWay):
                     f"{self.connector.name}: partition {partition.id}, {where}: fetch_page "
                     f"returned a {type(page).__name__}; return a Page"
                 )
+            checked_items(page.items, self.connector, "fetch_page made a Page of")
             # A total may be too small: the last page of those that were counted may name another.
             cursor = page.next_cursor if block == part.blocks - 1 else None
             state = page.state if page.state is not None else state

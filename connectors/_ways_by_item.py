@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
-from contextframe_beam.connectors._calls import each, guarded
-from contextframe_beam.connectors._way import ENDS, Part, Way, arguments_at, list_of, owner_of
+from contextframe_beam.connectors._calls import checked_items, each, guarded
+from contextframe_beam.connectors._way import ENDS, Part, Way, arguments_at, owner_of
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import text_of
 from contextframe_beam.connectors.cursors import is_ahead
@@ -32,8 +32,7 @@ class StreamWay(Way):
 
     def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
         items = guarded(self.connector, part.id, self.methods[0], self._items)
-        if items is None:
-            list_of(items, self.connector, self.methods[0])
+        items = checked_items(items, self.connector, f"{self.methods[0]} returned")
         return self._paged(part.id, items)
 
     def _items(self) -> Any:
@@ -133,8 +132,7 @@ class ChangesWay(StreamWay):
         else:
             name, call = "_full_sync", lambda: connector._full_sync(**self.kwargs)
         items = guarded(connector, part.id, name, call)
-        if items is None:
-            list_of(items, connector, name)
+        items = checked_items(items, connector, f"{name} returned")
         reached = self.resume.bounds.until or began
         return self._paged(part.id, items, {"since": text_of(reached)})
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from contextframe_beam.connectors import _identity, secrets
 from contextframe_beam.connectors._file_module import FileClass, source_file
+from contextframe_beam.connectors.origin import with_line
 from contextframe_beam.connectors.plain_secrets import looks_secret, without_credentials
 from contextframe_beam.deletion import Deletion
-from contextframe_beam.errors import ConnectorError
+from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError
 
 if TYPE_CHECKING:
     from contextframe_beam.connectors.http.client import HttpClient
@@ -136,7 +137,7 @@ class BaseConnector(metaclass=_ConnectorMeta):
         except ConnectorError:
             raise
         except Exception as error:
-            reason = secrets.redact(f"{type(error).__name__}: {error}")
+            reason = secrets.redact(with_line(error))
             raise ConnectorError(f"{self.name}: authentication failed: {reason}") from error
         if accepted is False:
             raise ConnectorError(f"{self.name}: authentication failed; check its credentials")
@@ -338,8 +339,44 @@ class BaseConnector(metaclass=_ConnectorMeta):
         return ConnectorError(f"{type(self).__name__} has no own {signature}: write it and {what}")
 
 
+def require_connector(given: Any, what: str) -> BaseConnector:
+    """Returns `given`, checked to be a connector.
+
+    Args:
+        given: What somebody gave.
+        what: What it is given as, for the message.
+
+    Raises:
+        ConfigError: it is none; the message says how to make one.
+    """
+    if isinstance(given, BaseConnector):
+        return given
+    if isinstance(given, type):
+        raise ConfigError(
+            f"{what} is the class {given.__name__}; give an object of it: {given.__name__}(...)"
+        )
+    if isinstance(given, str):
+        raise ConfigError(
+            f"{what} is the text {secrets.redact(given)!r}; give a connector, which "
+            "build_connector(load_connector_class(name), arguments) makes by its name "
+            "(contextframe_beam.connectors.registry)"
+        )
+    raise ConfigError(
+        f"{what} is a {type(given).__name__} and no connector: derive its class from BaseConnector "
+        "(contextframe_beam.connectors)"
+    )
+
+
 def _rebuild(factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return factory(*args, **kwargs)
+    try:
+        return factory(*args, **kwargs)
+    except ContextFrameError:
+        raise
+    except Exception as error:
+        name = getattr(factory, "qualname", None) or getattr(factory, "__qualname__", "it")
+        raise ConnectorError(
+            secrets.redact(f"{name} cannot be made on a worker: {with_line(error)}")
+        ) from None
 
 
 def _copied(value: Any) -> Any:

@@ -16,9 +16,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from contextframe_beam.connectors._calls import page_name
+from contextframe_beam.connectors._calls import checked_items, page_name
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.cursors import is_ahead
+from contextframe_beam.connectors.origin import with_line
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.connectors.secrets import redact, without_known
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -98,13 +99,9 @@ class BatchConnector(BaseConnector):
         try:
             batch = self._fetch_batch(start, end)
         except Exception as error:
-            reason = redact(f"{type(error).__name__}: {error}")
+            reason = redact(with_line(error))
             raise ConnectorError(f"{self.name}: items {start} to {end}: {reason}") from error
-        if batch is None:
-            raise ConnectorError(
-                f"{self.name}: items {start} to {end}: _fetch_batch returned None, not a list"
-            )
-        return batch
+        return list(checked_items(batch, self, f"items {start} to {end}: _fetch_batch returned"))
 
 
 class IncrementalConnector(BaseConnector):
@@ -361,7 +358,7 @@ def _fetched(connector: PaginatedConnector, partition: Partition, cursor: Any) -
     try:
         page = connector.fetch_page(partition, cursor)
     except Exception as error:
-        raise ConnectorError(redact(f"{where}: {type(error).__name__}: {error}")) from error
+        raise ConnectorError(redact(f"{where}: {with_line(error)}")) from error
     if not isinstance(page, Page):
         raise ConnectorError(
             redact(f"{where}: fetch_page returned {type(page).__name__}, not a Page")

@@ -11,13 +11,14 @@ import base64
 import json
 import math
 import traceback as _traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from contextframe_beam.connectors.origin import line_in
 from contextframe_beam.connectors.secrets import redact, without_known
 
 #: The one partition of a source that has no parts.
@@ -26,6 +27,8 @@ WHOLE = "all"
 _FRAMES_KEPT = 20
 _TRACEBACK_LIMIT = 8 * 1024
 _MESSAGE_LIMIT = 4 * 1024
+_FIELDS_SHOWN = 12
+_FIELD_LIMIT = 40
 _DEPTH_LIMIT = 150
 _DECIMAL_BITS = 14_000
 
@@ -127,6 +130,11 @@ class DeadLetter:
             time=datetime.now(timezone.utc).isoformat(),
         )
 
+    @property
+    def line(self) -> str:
+        """The line of a user's file at which it failed, as in `crm.py, line 12`; "" for none."""
+        return line_in(self.traceback)
+
     def to_json(self) -> str:
         """Returns the letter as one line of JSON (ASCII, so that no reader splits it)."""
         values = {name: getattr(self, name) for name in self.__slots__}
@@ -216,6 +224,19 @@ _DECODERS: dict[str, Any] = {
     "__int__": lambda digits: int(digits, 16),
 }
 _MARKS = frozenset(_DECODERS) | {"__repr__"}
+
+
+def field_names(item: Any) -> str:
+    """Returns the names of an item's fields for a message; "" for what has none."""
+    if not isinstance(item, Mapping) or not item:
+        return ""
+    names = [str(name) for name in item]
+    more = len(names) - _FIELDS_SHOWN
+    shown = [
+        name if len(name) <= _FIELD_LIMIT else f"{name[:_FIELD_LIMIT]}..."
+        for name in names[:_FIELDS_SHOWN]
+    ]
+    return redact(", ".join(shown) + (f" and {more} more" if more > 0 else ""))
 
 
 def encode_item(item: Any, clean: Callable[[str], str] = without_known) -> Any:

@@ -17,12 +17,13 @@ from apache_beam.options.pipeline_options import DirectOptions
 from apache_beam.transforms.core import RestrictionProvider
 
 from contextframe_beam.connectors import metrics
-from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.base import BaseConnector, require_connector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.coders import register
 from contextframe_beam.connectors.live import live_connector
 from contextframe_beam.connectors.page import Page, SourceInfo
 from contextframe_beam.connectors.source import Chosen, PlanChunk, Source
+from contextframe_beam.errors import ConfigError
 
 _LOCAL_RUNNERS = ("BundleBasedDirectRunner", "DirectRunner", "FnApiRunner", "SwitchingDirectRunner")
 
@@ -63,6 +64,7 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         **sync_kwargs: Any,
     ) -> None:
         super().__init__()
+        require_connector(connector, "what ReadFromConnector reads")
         self._connector = connector
         self._full_sync = full_sync
         self._resume_from = dict(resume_from or {})
@@ -70,6 +72,18 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         self._bounds = bounds
         self._chosen = chosen
         self._info = Source(connector, sync_kwargs, bounds=bounds).info
+
+    def type_check_inputs(self, pvalueish: Any) -> None:
+        """Refuses to stand behind another step.
+
+        Raises:
+            ConfigError: it does.
+        """
+        if isinstance(pvalueish, beam.PCollection):
+            raise ConfigError(
+                "ReadFromConnector begins a pipeline, and here it stands after another step; write "
+                "pipeline | ReadFromConnector(...), and beam.Flatten() for several"
+            )
 
     def default_label(self) -> str:
         return f"ReadFromConnector({self._info.name})"

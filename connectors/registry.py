@@ -28,6 +28,7 @@ from contextframe_beam.connectors._identity import (
     reading_methods,
 )
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.origin import line_of, with_line
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.errors import ConfigError, ContextFrameError
 
@@ -154,7 +155,14 @@ def build_connector(cls: type[BaseConnector], arguments: Mapping[str, Any]) -> B
     except ContextFrameError:
         raise
     except (TypeError, ValueError) as error:
-        raise ConfigError(secrets.redact(f"{cls.__name__}: {error}")) from error
+        # How most authors refuse an argument.
+        line = line_of(error)
+        where = f" ({line})" if line else ""
+        raise ConfigError(secrets.redact(f"{cls.__name__}: {error}{where}")) from error
+    except Exception as error:
+        raise ConfigError(
+            secrets.redact(f"{cls.__name__} cannot be made: {with_line(error)}")
+        ) from error
 
 
 def convert_arguments(

@@ -25,6 +25,7 @@ from contextframe_beam.record import ANCHOR_KEY as ANCHOR_KEY
 from contextframe_beam.record import ANCHOR_URI, RESERVED, uuid_of
 from contextframe_beam.schema import frame_schema
 from contextframe_beam.shape import loaded, mapping_of, of_type
+from contextframe_beam.shared_names import NARROWING, SLICE
 
 _STATE_URI = f"{RESERVED}state:"
 
@@ -46,32 +47,11 @@ MAX_STATE_BYTES = 16 << 20
 #: `continues`, the run id of the commit before, which this one takes in.
 PLAN = ""
 
-#: The name, in the state of a partition that is a slice of time of another one, under which it says
-#: so: `of` which, `from` when it begins, and `last` on the newest one. They become one state when
-#: the newest one is there: that of the last of them that reached anything.
-SLICE = "slice_of_time"
-
 #: The mode, among a source's runs, of one of another source that overwrote the dataset.
 OVERWRITTEN = "overwritten"
 
 #: Source id of what is written without a connector.
 NO_SOURCE = "records"
-
-#: Arguments of `sync_documents` that only choose less of a source: they are no part of its
-#: identity. In the release 0.1 they were, so that each choice had an id and a state of its own.
-NARROWING = frozenset(
-    {
-        "limit",
-        "max_documents",
-        "max_items",
-        "max_pages",
-        "max_records",
-        "max_results",
-        "only",
-        "since",
-        "until",
-    }
-)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from contextframe_beam.errors import (
     UnknownCommitError,
 )
 from contextframe_beam.marks import Marks
-from contextframe_beam.state import NARROWING, SourceState
+from contextframe_beam.shared_names import NARROWING
+from contextframe_beam.state import SourceState
 from contextframe_beam.state_edit import MODE as BY_HAND
 from contextframe_beam.times import when
 from contextframe_beam.transforms import CommitReceipt

@@ -111,7 +111,7 @@ class TestRuns:
         message = str(caught.value)
         assert "nothing was committed" in message
         assert f"All are in {letters}" in message
-        assert "map part-1 page 0[0]: no text" in message
+        assert "map part-1 page 0[0], an item with id, error: no text, at " in message
         if how is not TWO_WORKERS:
             assert isinstance(caught.value, TooManyFailures)
         assert FrameDataset.open(str(kb)).version == 1

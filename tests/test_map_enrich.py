@@ -189,7 +189,7 @@ class TestEnriching:
             ConfigError, match=r"'keywords' is no enricher: it has no method enrich"
         ):
             Enrich(["keywords"])
-        with pytest.raises(ConfigError, match="it is a class; give an object of it"):
+        with pytest.raises(ConfigError, match="KeywordEnricher is a class; give an object of it"):
             Enrich([KeywordEnricher])
 
 

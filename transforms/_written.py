@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from contextframe_beam.connectors.page import DeadLetter, SourceInfo
+from contextframe_beam.connectors.page import DeadLetter, SourceInfo, field_names
 from contextframe_beam.fragments import WrittenFragment
 from contextframe_beam.reasons import FailureReason, Reasons
 from contextframe_beam.state import PLAN
@@ -126,7 +126,11 @@ class Written:
         for letter in letters:
             self.failed += 1
             place = " ".join(_places(letter))
-            self.reasons.add([FailureReason.of(letter.error_type, letter.message, place)])
+            message = f"{letter.message}, at {letter.line}" if letter.line else letter.message
+            fields = field_names(letter.item) if letter.stage in ("map", "enrich") else ""
+            if fields:
+                place = f"{place}, an item with {fields}"
+            self.reasons.add([FailureReason.of(letter.error_type, message, place)])
 
     @classmethod
     def sum(cls, parts: Iterable[Written]) -> Written:

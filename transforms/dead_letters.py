@@ -14,6 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from contextframe_beam.fragments import StorageOptions
 from contextframe_beam.transforms._letter_files import LetterFile, LetterPiece
 from contextframe_beam.transforms.batches import FrameBatch
+from contextframe_beam.transforms.order import Step, required
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,7 @@ class DeadLetterReport:
     count: int
 
 
-class WriteDeadLetters(
-    beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[DeadLetterReport]]
-):
+class WriteDeadLetters(Step[beam.PCollection[FrameBatch], beam.PCollection[DeadLetterReport]]):
     """Writes the dead letters of batches to a JSON Lines file, one letter a line.
 
     A letter holds the whole item, where it stood, at which stage it failed and why; secrets are
@@ -48,6 +47,9 @@ class WriteDeadLetters(
     Raises:
         ConfigError: nothing is installed that can write to such an address.
     """
+
+    takes = (FrameBatch,)
+    gives = DeadLetterReport
 
     def __init__(self, path: str, run_id: str = "", storage_options: StorageOptions = None) -> None:
         super().__init__()
@@ -78,7 +80,7 @@ class _WritePiecesDoFn(beam.DoFn):
 
     def process(self, batch: FrameBatch) -> Iterable[Any]:
         assert self._piece is not None
-        self._piece.add(batch.failures)
+        self._piece.add(required(batch, FrameBatch, "WriteDeadLetters").failures)
         return ()
 
     def finish_bundle(self) -> Iterator[Any]:

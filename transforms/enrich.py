@@ -12,6 +12,7 @@ import apache_beam as beam
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.transforms.batches import FrameBatch, enrich_batch
+from contextframe_beam.transforms.order import Step, required
 
 _WORD = re.compile(r"\b\w+\b")
 
@@ -28,7 +29,7 @@ class Enricher(Protocol):
         """
 
 
-class Enrich(beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
+class Enrich(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
     """Passes each record through enrichers, in order.
 
     Args:
@@ -39,16 +40,12 @@ class Enrich(beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[Fram
         ConfigError: something without an `enrich` method is among them.
     """
 
+    takes = (FrameBatch,)
+    gives = FrameBatch
+
     def __init__(self, enrichers: Sequence[Enricher]) -> None:
         super().__init__()
-        for enricher in enrichers:
-            if isinstance(enricher, type):
-                raise ConfigError(f"{enricher.__name__}: it is a class; give an object of it")
-            if not callable(getattr(enricher, "enrich", None)):
-                raise ConfigError(
-                    f"{enricher!r} is no enricher: it has no method enrich(record, source_item)"
-                )
-        self._enrichers = list(enrichers)
+        self._enrichers = checked_enrichers(enrichers)
 
     def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[FrameBatch]:
         enriched: beam.PCollection[FrameBatch] = batches | "Enrich" >> beam.ParDo(
@@ -57,11 +54,36 @@ class Enrich(beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[Fram
         return enriched
 
 
+def checked_enrichers(enrichers: Any) -> list[Enricher]:
+    """Returns what was given as enrichers as a list of them.
+
+    Raises:
+        ConfigError: it is none, as one enricher outside of a list is.
+    """
+    if callable(getattr(enrichers, "enrich", None)) or isinstance(enrichers, type):
+        name = enrichers.__name__ if isinstance(enrichers, type) else type(enrichers).__name__
+        raise ConfigError(f"enrichers are given as a list, also a single one: [{name}(...)]")
+    if isinstance(enrichers, str) or not isinstance(enrichers, Iterable):
+        shown = repr(enrichers) if isinstance(enrichers, str) else type(enrichers).__name__
+        raise ConfigError(f"enrichers are a list of objects as in [KeywordEnricher()], not {shown}")
+    found = list(enrichers)
+    for enricher in found:
+        if isinstance(enricher, type):
+            name = enricher.__name__
+            raise ConfigError(f"{name} is a class; give an object of it: {name}(...)")
+        if not callable(getattr(enricher, "enrich", None)):
+            raise ConfigError(
+                f"{enricher!r} is no enricher: it has no method enrich(record, source_item)"
+            )
+    return found
+
+
 class _EnrichDoFn(beam.DoFn):
     def __init__(self, enrichers: list[Enricher]) -> None:
         self._enrichers = enrichers
 
     def process(self, batch: FrameBatch) -> Iterator[FrameBatch]:
+        required(batch, FrameBatch, "Enrich")
         yield enrich_batch(batch, self._enrichers)
 
 

@@ -46,6 +46,7 @@ from contextframe_beam.transforms.batches import (
     encode_batches,
 )
 from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES, DeletionLimit
+from contextframe_beam.transforms.order import Step
 from contextframe_beam.transforms.receipt import CommitReceipt
 from contextframe_beam.writer import FragmentWriter
 
@@ -64,9 +65,7 @@ _RECORDS_TOGETHER = 1024
 
 
 class WriteToLance(
-    beam.PTransform[
-        beam.PCollection[FrameBatch | FrameRecord | Deletion], beam.PCollection[CommitReceipt]
-    ]
+    Step[beam.PCollection[FrameBatch | FrameRecord | Deletion], beam.PCollection[CommitReceipt]]
 ):
     """Writes records to a Lance dataset in parallel and commits them once.
 
@@ -98,6 +97,10 @@ class WriteToLance(
         SchemaError: the dataset is not one of frames, or its vectors have another length.
         DatasetError: it exists and the mode is `create`, or it cannot be opened.
     """
+
+    takes = (FrameBatch, FrameRecord, Deletion)
+    gives = CommitReceipt
+    keeps_others = True
 
     def __init__(
         self,

@@ -13,9 +13,10 @@ from contextframe_beam.connectors.page import Page
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.transforms.batches import FrameBatch, map_page
+from contextframe_beam.transforms.order import Step, required
 
 
-class MapToFrames(beam.PTransform[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
+class MapToFrames(Step[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
     """Calls the connector's `map_to_frame_record` for each item of each page.
 
     Args:
@@ -29,11 +30,16 @@ class MapToFrames(beam.PTransform[beam.PCollection[Page], beam.PCollection[Frame
         ConfigError: `mapper` has neither of these methods.
     """
 
+    takes = (Page,)
+    gives = FrameBatch
+
     def __init__(self, mapper: Any) -> None:
         super().__init__()
-        if isinstance(mapper, type) or not any(
-            callable(getattr(mapper, name, None)) for name in ("map_to_frame_record", "map")
-        ):
+        if isinstance(mapper, type):
+            name = mapper.__name__
+            raise ConfigError(f"what MapToFrames maps with is the class {name}; give {name}(...)")
+        methods = ("map_to_frame_record", "map")
+        if not any(callable(getattr(mapper, name, None)) for name in methods):
             raise ConfigError(
                 f"{mapper!r} has neither map_to_frame_record(item) nor map(item); give a "
                 "connector, or an object such as a FieldMapper"
@@ -52,6 +58,7 @@ class _MapDoFn(beam.DoFn):
         self._mapper = mapper
 
     def process(self, page: Page) -> Iterator[FrameBatch]:
+        required(page, Page, "MapToFrames")
         mapper = self._mapper
         if isinstance(mapper, BaseConnector):
             mapper = live_connector(mapper)
@@ -59,11 +66,14 @@ class _MapDoFn(beam.DoFn):
         yield map_page(page, call)
 
 
-class ToRecords(beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):
+class ToRecords(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):
     """Turns batches into single `FrameRecord` elements, for people who want rows.
 
     Dead letters and sync state stay behind: a sink that is given records does not know them.
     """
+
+    takes = (FrameBatch,)
+    gives = FrameRecord
 
     def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[FrameRecord]:
         records: beam.PCollection[FrameRecord] = batches | "Records" >> beam.FlatMap(
@@ -73,4 +83,4 @@ class ToRecords(beam.PTransform[beam.PCollection[FrameBatch], beam.PCollection[F
 
 
 def _records_of(batch: FrameBatch) -> list[FrameRecord]:
-    return batch.records
+    return required(batch, FrameBatch, "ToRecords").records

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from contextframe_beam.connectors.api.config import Resource
@@ -15,6 +16,7 @@ from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ContextFrameError
 
+_ADDRESS = re.compile(r"https?://\S+")
 _SAMPLES = 3
 _SHOWN_REASONS = 3
 _SHOWN_TEXT = 300
@@ -108,10 +110,21 @@ class CheckReport:
         report: dict[str, Any] = encode_item({"ok": self.ok, **asdict(self)})
         return report
 
+    def _by_cause(self) -> list[ResourceReport]:
+        """Returns the reports; one for all resources of which nothing but the address differs."""
+        by_cause: dict[str, ResourceReport] = {}
+        for one in self.resources:
+            cause = _ADDRESS.sub("", one.problem) or one.name
+            known = by_cause.get(cause)
+            by_cause[cause] = (
+                one if known is None else replace(known, name=f"{known.name}, {one.name}")
+            )
+        return list(by_cause.values())
+
     def __str__(self) -> str:
         state = "connected" if self.connected else "not connected"
         lines = [f"{self.base_url}: {self.problem or state}"]
-        for one in self.resources:
+        for one in self._by_cause():
             lines += ["", *_lines(one)]
         return redact("\n".join(lines))
 
@@ -163,6 +176,9 @@ def _checked(
         partition = next(iter(connector.partitions(**arguments)), None)
         if partition is None:
             report.hint = f"the parent {resource.parent if resource else ''} has no records"
+            return report
+        if isinstance(partition.params, Mapping) and partition.params.get("problem"):
+            report.problem = redact(str(partition.params["problem"]))
             return report
         report.partition = partition.id
         report.name = name or partition.id

@@ -14,7 +14,7 @@ from contextframe_beam.connectors.bounds import seconds_of
 from contextframe_beam.connectors.cursors import NUMBER, is_before, newest_cursor, within
 from contextframe_beam.connectors.mapper import lookup
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.state import SLICE
+from contextframe_beam.shared_names import SLICE
 from contextframe_beam.times import (
     ISO,
     Form,

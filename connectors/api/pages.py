@@ -29,7 +29,7 @@ from contextframe_beam.connectors.mapper import kind_of, lookup
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import RecordError
-from contextframe_beam.state import SLICE
+from contextframe_beam.shared_names import SLICE
 from contextframe_beam.times import when
 
 _LOGGER = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Incremental, Resource
 from contextframe_beam.connectors.api.incremental import Slice, bound, lookback_of, slices
-from contextframe_beam.connectors.api.mapping import PARENT, UNIQUE_ID, ResourceMapper
+from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE, UNIQUE_ID, ResourceMapper
 from contextframe_beam.connectors.api.place import quoted
 from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds, text_of
 from contextframe_beam.connectors.cursors import (
@@ -21,12 +21,14 @@ from contextframe_beam.connectors.cursors import (
     is_known,
 )
 from contextframe_beam.connectors.mapper import as_text, lookup
-from contextframe_beam.connectors.page import Partition
+from contextframe_beam.connectors.page import Partition, field_names
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.times import datetime_of, parse, seconds_in
 
 _LOGGER = logging.getLogger(__name__)
 
+# What our own reading adds to a record.
+_MARKS = (PARENT, RESOURCE, UNIQUE_ID)
 # Parents up to this number are few enough that each of them may have many pages.
 _FEW_PARENTS = 64
 # Of so many parents, records are asked for to see how they write times.
@@ -155,7 +157,7 @@ class Planner:
             values = {field: _field_of(item, field) for field in fields}
             missing = [field for field in resource.parent_fields if values[field] in (None, "")]
             if missing:
-                problem = f"the record of {parent.name} has no {' and no '.join(missing)}"
+                problem = _missing(parent.name, item, missing)
                 yield self._partition(
                     resource, f"{resource.name}/?{number}", problem=problem, item=item
                 )
@@ -260,6 +262,17 @@ class Planner:
             both = [one for one in (limits[name], most) if one is not None]
             limits[name] = min(both) if both else None
         return {name: most for name, most in limits.items() if most is not None}
+
+
+def _missing(parent: str, item: Mapping[str, Any], fields: list[str]) -> str:
+    """Returns what is said of a parent's record without fields: which it has instead."""
+    said = f"the record of {parent} has no {' and no '.join(fields)}"
+    above, _, _ = fields[0].rpartition(".")
+    holder = _field_of(item, above) if above and above != "parent" else None
+    if isinstance(holder, Mapping):
+        return f"{said}; {above} has {field_names(holder)}"
+    own = {name: value for name, value in item.items() if name not in _MARKS}
+    return f"{said}; it has {field_names(own) or 'no fields'}"
 
 
 def _field_of(item: Mapping[str, Any], field: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urljoin
 
 import orjson
 from urllib3 import HTTPHeaderDict
@@ -164,7 +165,10 @@ class HttpResponse:
 
     def absolute(self, url: str) -> str:
         """Returns an address in the answer as an absolute one; one that is none stays as it is."""
-        return urls.linked(self._target, url)
+        try:
+            return urljoin(self._target, url)
+        except ValueError:
+            return url
 
     def error(self, problem: str) -> ConnectorError:
         """Returns an error that says which answer has which problem."""
