@@ -149,6 +149,26 @@ class TestOrder:
         }
         assert len(texts) == 1
 
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [
+            ("Fri, 02 Jan 2026 10:00:00 GMT", "Sat, 03 Jan 2026 10:00:00 GMT"),
+            ("Thu, 31 Dec 2026 10:00:00 GMT", "Fri, 01 Jan 2027 10:00:00 GMT"),
+            ("1767225600000", "1767225600001"),
+            ("1767225600.000100", "1767225600.000200"),
+            ("2026-01-05T10:00:00.123456788Z", "2026-01-05T10:00:00.123456789Z"),
+            ("2026-01-05 09:00:00 AM", "2026-01-05 01:00:00 PM"),
+            ("2026-01-05T10:00:00+01:00[Europe/Berlin]", "2026-01-05 09:30:00 UTC"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:01Z"),
+            ("1/2/2026", "2026-01-01"),  # what can be read in two ways is the earliest
+            ("2026-W01-7", "2026-01-05"),
+        ],
+    )
+    def test_times_are_compared_in_every_form(self, kb, old, new):
+        for number, (first, second) in enumerate([(old, new), (new, old)]):
+            to = kb.with_name(f"{number}.lance")
+            assert winner(to, [version_of(1, first)], [version_of(1, second)]) == f"of {new}"
+
     def test_a_timestamp_among_the_metadata_does_not_decide(self, kb):
         old = document(1, "old", metadata={"timestamp": "2030-01-01"}, timestamp="2026-01-01")
         assert winner(kb, [version_of(1, "2026-01-02", "new"), old]) == "new"

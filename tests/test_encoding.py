@@ -261,6 +261,29 @@ class TestColumns:
         assert row["updated_at"] == "2024-02-29"
         assert row["custom_metadata"] == [{"key": "timestamp", "value": "2024-02-29T08:30:00Z"}]
 
+    @pytest.mark.parametrize(
+        ("timestamp", "day"),
+        [
+            ("Thu, 29 Feb 2024 08:30:00 GMT", "2024-02-29"),
+            ("1709195400", "2024-02-29"),
+            ("1709195400000", "2024-02-29"),
+            ("2024/02/29 08:30", "2024-02-29"),
+            ("20240229T083000Z", "2024-02-29"),
+            ("2024-W09-4", "2024-02-29"),
+            ("2024-02-29T23:30:00-08:00", "2024-02-29"),  # as it is written, in its own zone
+            ("Thu, 29 Feb 2024 23:30:00 -0800", "2024-02-29"),
+            ("1/2/2024", None),
+            ("29/02/2024", None),
+            ("yesterday", None),
+            ("", None),
+        ],
+    )
+    def test_a_timestamp_of_any_form_fills_updated_at(self, timestamp, day):
+        record = FrameRecord("a", timestamp=timestamp)
+        row = row_of(record)
+        assert row["updated_at"] == day
+        assert row["custom_metadata"] == [{"key": "timestamp", "value": timestamp}]
+
     def test_an_updated_at_of_its_own_comes_before_the_timestamp(self):
         record = FrameRecord("a", {"updated_at": "2020-01-01"}, timestamp="2024-02-29T08:30:00Z")
         assert row_of(record)["updated_at"] == "2020-01-01"

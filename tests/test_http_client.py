@@ -339,27 +339,6 @@ def test_a_bomb_is_not_unpacked(server, coding):
 # Redirects.
 
 
-@pytest.mark.parametrize(
-    ("method", "status", "arrives"),
-    [
-        ("GET", 301, "GET"),
-        ("GET", 308, "GET"),
-        ("POST", 302, "GET"),
-        ("POST", 303, "GET"),
-        ("POST", 307, "POST"),
-        ("PUT", 308, "PUT"),
-    ],
-)
-def test_redirects_are_followed_as_usual(server, method, status, arrives):
-    with client(server) as http:
-        request = HttpRequest(
-            method, "/redirect", params={"status": status, "to": "/echo?a=1"}, json={"b": 2}
-        )
-        seen = http.send(request).json()
-    assert (seen["method"], seen["query"]) == (arrives, "a=1")
-    assert seen["body"] == ('{"b":2}' if arrives == method else "")
-
-
 def test_a_circle_of_redirects_ends(server):
     with client(server) as http, pytest.raises(ConnectorError, match="goes in a circle"):
         http.send(get("/circle"))

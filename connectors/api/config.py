@@ -264,7 +264,8 @@ class Resource(AnswerRules):
     form: dict[str, Any] | None = None
     """The form that its requests send."""
     safe_to_repeat: bool | None = None
-    """Whether a POST only reads, so that it may be sent again after an error."""
+    """Whether its requests only read, so that they may be sent again after an error. They do, but
+    for a GraphQL mutation, when not given."""
     records: str | None = None
     """The path of the records in an answer, such as data.items, or edges.*.node; $ is the whole
     answer. A ? at its end says that it may be missing. Found by itself when not given."""
@@ -399,6 +400,9 @@ class ApiConfig(AnswerRules):
     """A file of certificates that servers are checked against."""
     allowed_origins: list[str] = Field(default_factory=list)
     """Other origins (https://host:port) that links may lead to; they get no credentials."""
+    same_server: list[str] = Field(default_factory=list)
+    """Origins by which the API calls itself in its links, such as the one it has behind a gateway;
+    they are asked for at base_url."""
     max_in_flight: Annotated[int, Field(ge=1)] = 16
     """How many requests one process keeps open."""
 

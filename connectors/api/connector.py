@@ -69,6 +69,8 @@ class APIConnector(PaginatedConnector):
         ca_bundle: A file of certificates that servers are checked against.
         allowed_origins: Other origins (https://host:port) that links may lead to; they get no
             credentials.
+        same_server: Origins by which the API calls itself in its links, such as the one it has
+            behind a gateway; they are asked for at `base_url`.
         max_in_flight: How many requests one process keeps open; 16 if nothing is said.
         error_when: Answers that are errors although their status says otherwise, as
             `[{"field": "ok", "equals": False}]`; by `status`, by a `field`'s value, by a `text`.
@@ -106,6 +108,7 @@ class APIConnector(PaginatedConnector):
         max_response_bytes: int | None = None,
         ca_bundle: str | None = None,
         allowed_origins: list[str] | None = None,
+        same_server: list[str] | None = None,
         max_in_flight: int | None = None,
         error_when: list[Any] | None = None,
         retry_when: list[Any] | None = None,
@@ -131,6 +134,7 @@ class APIConnector(PaginatedConnector):
             "max_response_bytes": max_response_bytes,
             "ca_bundle": ca_bundle,
             "allowed_origins": allowed_origins,
+            "same_server": same_server,
             "max_in_flight": max_in_flight,
             "error_when": error_when,
             "retry_when": retry_when,
@@ -486,6 +490,7 @@ def _client_settings(config: ApiConfig) -> dict[str, Any]:
         "headers": config.headers,
         "pool_size": config.max_in_flight,
         "allowed_origins": config.allowed_origins,
+        "same_server": config.same_server,
     }
     for name in ("timeout", "total_timeout", "max_wait"):
         duration = getattr(config, name)

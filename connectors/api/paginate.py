@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 from contextframe_beam.connectors.api import evidence, totals
 from contextframe_beam.connectors.api.answer import Answer, as_flag, value_at
 from contextframe_beam.connectors.api.place import Place, without_placeholder
+from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import kind_of, lookup
 from contextframe_beam.connectors.plain_secrets import looks_secret
@@ -207,7 +207,7 @@ class LinkInBody(Paginator):
                 f"the next link at {self.link!r} is {kind_of(value)}, not an address; if "
                 "it is a number or a cursor, use a paginator of the type page or cursor"
             )
-        return _absolute(answer, value)
+        return urls.linked(answer.url, value)
 
     def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
         is_said = token is not None or is_there(answer.data, self.link)
@@ -232,7 +232,7 @@ class LinkHeader(Paginator):
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> str | None:
         plain = self.header.lower() != "link"
         target = (answer.header(self.header) or "").strip() if plain else answer.links.get(self.rel)
-        return _absolute(answer, target) if target else None
+        return urls.linked(answer.url, target) if target else None
 
     def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
         is_said = token is not None or answer.header(self.header) is not None
@@ -389,12 +389,3 @@ def _at_link(request: HttpRequest, token: Any) -> HttpRequest:
         if isinstance(value, SecretReference) or looks_secret(name)
     }
     return replace(request, url=token, params=kept)
-
-
-def _absolute(answer: Answer, link: str) -> str:
-    url = urljoin(answer.url, link)
-    # Behind a proxy that ends TLS, a server often writes http into its links.
-    if url.startswith("http://") and answer.url.startswith("https://"):
-        same_host = urlsplit(url).netloc == urlsplit(answer.url).netloc
-        return url.replace("http", "https", 1) if same_host else url
-    return url

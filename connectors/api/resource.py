@@ -40,6 +40,8 @@ from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 _NO_CONTENT = (204, 205)
+# Comments and fragments may stand before it.
+_MUTATION = re.compile(r"^\s*mutation\b", re.M)
 _NOTHING: Any = object()
 
 
@@ -79,15 +81,19 @@ class Endpoint:
         self._form = secrets.referenced(resource.form)
         sent = [self._params, self._headers, self._body, self._form]
         self._has_secrets = _has_reference(sent)
+        self._base = config.base_url
         self._origin = urls.origin_of(config.base_url)
+        self._names = frozenset(map(urls.origin_of, config.same_server))
+        self._others = frozenset(map(urls.origin_of, config.allowed_origins))
         self._filters = [condition_of(one) for one in resource.filters]
         self._is_deleted = resource.deleted and condition_of(resource.deleted)
         self._mapper = ResourceMapper(resource.mapping, "", resource.name, lambda _: "")
         self._judge = judge_of(resource, config)
         self._safe = resource.safe_to_repeat
         asks = isinstance(resource.body, Mapping) and is_query(resource.body.get("query"))
-        if self._safe is None and asks:
-            self._safe = True
+        if self._safe is None:
+            # Resources are read, page after page and run after run: all that asks may ask twice.
+            self._safe = not _is_mutation(resource.body)
         asks = asks or is_query(resource.params.get("query"))
         self._is_graphql = isinstance(self.paginator, GraphQL) or asks
         used = {match[1] for match in PLACEHOLDER.finditer(str(resource.templates()))}
@@ -132,11 +138,13 @@ class Endpoint:
         return request
 
     def for_origin(self, request: HttpRequest) -> HttpRequest:
-        """Returns a request without secrets if it leads to another server than `base_url` does.
+        """Returns a request at `base_url`'s server, or without secrets if it leads elsewhere.
 
         Raises:
             ConnectorError: its body holds secrets.
         """
+        url = urls.at_own(request.url, self._base, self._names, self._others)
+        request = replace(request, url=url)
         if not self._has_secrets or urls.origin_of(request.url) == self._origin:
             return request
         if _has_reference([request.json, request.form]):
@@ -323,6 +331,11 @@ def below(base: str, path: str) -> str:
     if not path or path.startswith("?"):
         return urls.joined(base, path)
     return f"{base.rstrip('/')}/{path.lstrip('/')}"
+
+
+def _is_mutation(body: Any) -> bool:
+    query = body.get("query") if isinstance(body, Mapping) else None
+    return isinstance(query, str) and _MUTATION.search(query) is not None
 
 
 def _has_reference(value: Any) -> bool:

@@ -15,10 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http import redirects, urls
 from contextframe_beam.connectors.http.auth import Auth, auth_from_config
 from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.cache import Cache, Kept
@@ -31,6 +30,7 @@ from contextframe_beam.connectors.http.failure import failure, named
 from contextframe_beam.connectors.http.judges import Judge, expired, usual
 from contextframe_beam.connectors.http.logs import log_request, logger
 from contextframe_beam.connectors.http.pool import Lane, TokenPool
+from contextframe_beam.connectors.http.redirects import redirected, without_secrets
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.retry import Attempts, Pause, Verdict, Wait, quota_wait
 from contextframe_beam.connectors.http.transport import Broken, Transport
@@ -41,7 +41,6 @@ MOST_RESPONSE_BYTES = 64 << 20
 MOST_REDIRECTS = 10
 
 _TOKEN_BYTES = 1 << 20
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 # Statuses with which an expired token is refused, beside 401.
 _MAYBE_EXPIRED = frozenset({400, 403, 419, 440, 498})
@@ -86,6 +85,8 @@ class HttpClient:
         max_wait: How many seconds of waiting the server may ask for, for one `send`.
         allowed_origins: Other origins that links and redirects may lead to; they get no
             credentials.
+        same_server: Origins by which the server calls itself in its links, such as the one it has
+            behind a gateway; they are asked for at `base_url`.
         backoff: The first wait between attempts, in seconds; it doubles.
         judge: Looks at each answer, and returns nothing, a `Wait`, or the error to raise; it takes
             the place of `judges.usual`, which knows the ways of some large APIs.
@@ -110,6 +111,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         max_wait: float = 300,
         allowed_origins: Iterable[str] = (),
+        same_server: Iterable[str] = (),
         backoff: float = 0.5,
         judge: Judge = usual,
     ) -> None:
@@ -135,6 +137,7 @@ class HttpClient:
         self._most_bytes = max_response_bytes
         self._transport = Transport(self.timeout, pool_size, max_response_bytes, ca_bundle)
         self._allowed = {self.origin, *map(urls.origin_of, allowed_origins)}
+        self._same = frozenset(map(urls.origin_of, same_server))
         self._headers: dict[str, str] = secrets.referenced(dict(headers or {}))
         secrets.register_literals(self._headers)
         self._budget = (budget or Budget()).for_scope(self.origin)
@@ -251,9 +254,10 @@ class HttpClient:
 
     def _prepared(self, request: HttpRequest) -> HttpRequest:
         """Returns the request as it is asked, references resolved, credentials not yet added."""
+        url = self.absolute(request.url)
         return HttpRequest(
             request.method.upper(),
-            self.absolute(request.url),
+            urls.at_own(url, self.base_url, self._same, self._allowed),
             secrets.resolved(dict(request.params)),
             secrets.resolved(dict(request.headers)),
             secrets.resolved(request.json),
@@ -265,13 +269,13 @@ class HttpClient:
     def _followed(self, request: HttpRequest, raise_for_status: bool) -> HttpResponse:
         """Sends a request, and what redirects make of it."""
         clock = _Clock(self.total_timeout)
-        for _ in range(1 + MOST_REDIRECTS):
-            self._check_origin(request)
+        for number in range(1 + MOST_REDIRECTS):
+            self._check_origin(request, number > 0)
             response = self._answered(request, clock, raise_for_status)
             location = response.headers.get("Location")
-            if response.status not in _REDIRECTS or not location:
+            if response.status not in redirects.STATUSES or not location:
                 return response
-            request = _redirected(request, response, response.absolute(location))
+            request = redirected(request, response, response.absolute(location))
         raise ConnectorError(
             f"{named(request)} was redirected more than {MOST_REDIRECTS} times; it goes in a circle"
         )
@@ -317,6 +321,7 @@ class HttpClient:
                 verdict,
                 refused=None if attempts.refused is None else (attempts.refused, self.max_wait),
                 tries=(number, clock.spent()),
+                own=urls.origin_of(request.url) == self.origin,
             )
 
     def _judged(self, response: HttpResponse) -> Verdict:
@@ -353,21 +358,29 @@ class HttpClient:
                 if request.header(name) is None:
                     request = request.with_header(name, str(value))
             return request if auth is None else auth.apply(request)
-        return _without_secrets(request)
+        return without_secrets(request)
 
     def _renewed(self, response: HttpResponse, lane: Lane) -> bool:
         if lane.auth is None or urls.origin_of(response.sent.url) != self.origin:
             return False
         return lane.auth.renew(response)
 
-    def _check_origin(self, request: HttpRequest) -> None:
+    def _check_origin(self, request: HttpRequest, was_redirected: bool) -> None:
         origin = urls.origin_of(request.url)
-        if origin not in self._allowed:
-            raise ConnectorError(
-                f"{urls.shown(request.url)} is not at {self.origin}, so it is not asked for; if "
-                f"its server is meant, allow it with allowed_origins: [{origin}] (it gets no "
-                "credentials), or change base_url"
-            )
+        if origin in self._allowed:
+            return
+        # A redirect comes from what base_url names, so that another name of it does not help.
+        same = (
+            f"the API is there, write base_url: {origin}"
+            if was_redirected
+            else f"that is another name of the same server, write same_server: [{origin}], and it "
+            "is asked for at base_url"
+        )
+        raise ConnectorError(
+            f"{urls.shown(request.url)} is not at {self.origin}, so it is not asked for; if "
+            f"{same}; if it is another server, allow it with allowed_origins: [{origin}] (it gets "
+            "no credentials)"
+        )
 
     def _wait_for_budget(self, clock: _Clock, lane: Lane) -> None:
         waited = self._budget.acquire()
@@ -440,37 +453,6 @@ class _Clock:
 
     def exclude(self, seconds: float) -> None:
         self._excluded += seconds
-
-
-def _redirected(request: HttpRequest, response: HttpResponse, url: str) -> HttpRequest:
-    """Returns the request that follows a redirect; what was a POST becomes a GET, as usual."""
-    if response.status in (307, 308) or request.method in ("GET", "HEAD"):
-        return dataclasses.replace(request, url=url, params={})
-    return dataclasses.replace(request, method="GET", url=url, params={}, json=None, form=None)
-
-
-def _without_secrets(request: HttpRequest) -> HttpRequest:
-    """Returns the request as another origin may see it: a link may carry what we sent before."""
-
-    def told(name: str, value: Any) -> bool:
-        return looks_secret(name) or secrets.without_known(str(value)) != str(value)
-
-    # Here names do not count: signed addresses have parameters such as X-Amz-Security-Token.
-    query = parse_qsl(urlsplit(request.url).query, keep_blank_values=True)
-    ours = [name for name, value in query if secrets.without_known(value) != value]
-    bare = dataclasses.replace(
-        request,
-        url=urls.without_query(request.url, ours) if ours else request.url,
-        headers={k: v for k, v in request.headers.items() if not told(k, v)},
-        params={k: v for k, v in request.params.items() if not told(k, v)},
-    )
-    path = urlsplit(bare.url).path
-    if bare.json is not None or bare.form is not None or secrets.without_known(path) != path:
-        raise ConnectorError(
-            f"{named(request)} is at another server, which gets neither bodies nor credentials; "
-            "only plain requests are sent there"
-        )
-    return bare
 
 
 def _from_cache(kept: Kept, request: HttpRequest) -> HttpResponse:

@@ -36,6 +36,7 @@ def failure(
     *,
     refused: tuple[float, float] | None,
     tries: tuple[int, float],
+    own: bool,
 ) -> HttpError:
     """Returns the error for a request that is given up, with the last answer if there was one.
 
@@ -46,6 +47,7 @@ def failure(
         verdict: What was judged of it.
         refused: The seconds that the server asked for in vain, and how many it may ask for.
         tries: How often it was sent, and how many seconds that took.
+        own: Whether it was sent to the server of the client, with its credentials.
     """
     problem = f"{result.problem}" if isinstance(result, Broken) else ""
     status = 0
@@ -56,6 +58,12 @@ def failure(
         excerpt = refusal.excerpt()
         problem += f" ({excerpt})" if excerpt else ""
         hints = [_advice(status)]
+        if not own and status in (401, 403, 407):
+            origin = urls.origin_of(request.url)
+            hints = [
+                "it got no credentials, because it is not at base_url; if it is the same server, "
+                f"write same_server: [{origin}] in place of allowed_origins, or base_url: {origin}"
+            ]
     if isinstance(verdict, Wait):
         hints = [verdict.reason, _ADVICE[429] if verdict.shared else ""]
     if refused is not None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urljoin
 
 import orjson
 from urllib3 import HTTPHeaderDict
@@ -165,10 +164,7 @@ class HttpResponse:
 
     def absolute(self, url: str) -> str:
         """Returns an address in the answer as an absolute one; one that is none stays as it is."""
-        try:
-            return urljoin(self._target, url)
-        except ValueError:
-            return url
+        return urls.linked(self._target, url)
 
     def error(self, problem: str) -> ConnectorError:
         """Returns an error that says which answer has which problem."""

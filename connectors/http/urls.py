@@ -5,7 +5,8 @@ An origin is the scheme, host and port of an address. Credentials are bound to o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote_plus, urlencode, urljoin, urlsplit, urlunsplit
@@ -18,6 +19,8 @@ from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 _PORTS = {"http": 80, "https": 443}
+_AMPERSAND = re.compile(r"&(?:amp|#38|#x26);", re.I)
+_LINE_BREAK = re.compile(r"[\t\r\n]")
 
 
 def parsed(url: str) -> Url:
@@ -85,6 +88,55 @@ def joined(base: str, url: str) -> str:
     except ValueError:
         pass
     raise ConnectorError(f"{redact(url)!r} is not an address")
+
+
+def linked(url: str, link: str) -> str:
+    """Returns an address that an answer names as an absolute one.
+
+    Read is what servers write: relative to the answer or to its scheme, with `&amp;` for `&`, with
+    blanks, a fragment, capitals in scheme and host, or the port that the scheme has anyway.
+
+    Args:
+        url: The address of the answer.
+        link: What it says; what is no address stays as it is.
+    """
+    text = _AMPERSAND.sub("&", _LINE_BREAK.sub("", link.strip())).replace(" ", "%20")
+    try:
+        parts = urlsplit(urljoin(url, text))
+        user, at, host = parts.netloc.rpartition("@")
+        host = host.lower()
+        if parts.scheme in _PORTS:
+            host = host.removesuffix(f":{_PORTS[parts.scheme]}")
+    except ValueError:
+        return link
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", fragment=""))
+
+
+def at_own(url: str, base: str, names: Collection[str], others: Collection[str]) -> str:
+    """Returns an address of our server as we ask for it, under its own name.
+
+    Servers behind a proxy often do not know the scheme, the port or the name by which they are
+    asked, and write their own into links. Any other server's address stays as it is.
+
+    Args:
+        url: The address.
+        base: An address of our server.
+        names: Origins that are other names of it.
+        others: Origins that are other servers, whatever they look like.
+
+    Raises:
+        ConnectorError: it is no address of HTTP.
+    """
+    here, there = parsed(base), parsed(url)
+    own, origin = origin_of(base), origin_of(url)
+    if origin == own or origin in others:
+        return url
+    port = int(own.rpartition(":")[2])
+    is_alike = here.host == there.host and there.port in (None, port, *_PORTS.values())
+    if not is_alike and origin not in names:
+        return url
+    parts = urlsplit(base)
+    return urlunsplit(urlsplit(url)._replace(scheme=parts.scheme, netloc=parts.netloc))
 
 
 def encoded_pairs(params: Mapping[str, Any]) -> list[tuple[str, str]]:

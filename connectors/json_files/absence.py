@@ -30,15 +30,15 @@ def left_out(listing: Listing, states: Mapping[str, Any]) -> list[tuple[str, str
     found = []
     if listing.outside:
         some = _some(listing.outside, "link to a folder", "links to folders", "lead")
-        advice = "they were not followed: give the folders as sources of their own"
+        advice = "such links are not followed: give their folders as sources of their own"
         found.append((f"{some} out of the directory", advice))
     if listing.unnamed:
         some = _some(listing.unnamed, "object", "objects", "have")
-        found.append((f"{some} a key that ends in a slash", "they were not read: copy them"))
+        found.append((f"{some} a key that ends in a slash", "such keys are not read: copy them"))
     if listing.hidden and states.get(HIDDEN) != _LEFT_OUT:
         advice = (
-            "hidden=True (--hidden) reads them. This run keeps documents that an earlier one made "
-            "of them, and the next mirror deletes these"
+            "such files are read with hidden=True (--hidden). Documents that an earlier run made "
+            "of them are kept by this run, and deleted by the next mirror"
         )
         found.append(
             (f"{_some(listing.hidden, 'hidden file', 'hidden files', 'were')} left out", advice)
