@@ -130,6 +130,13 @@ def test_a_secondary_limit_is_waited_for_a_minute_then_two():
     assert stated is not None and stated.seconds == 7
 
 
+def test_a_long_wait_is_said(server, caplog, monkeypatch):
+    monkeypatch.setattr("contextframe_beam.connectors.http.client._LONG_WAIT", 0.05)
+    play(server, {"status": 429, "headers": {"Retry-After": "0.3"}}, FINE)
+    assert sent(server, max_wait=1) == FINE["body"]
+    assert "before http" in caplog.text and "its server wants it so" in caplog.text
+
+
 @pytest.mark.parametrize(
     "refusal",
     [

@@ -297,3 +297,30 @@ def test_a_page_that_is_cut_off_once_is_read(server):
     )
     api.authenticate()
     assert [one["id"] for one in api.sync_documents()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "repeated"),
+    [
+        ("script/graphql", {"query": "query { a }"}, True),
+        ("script/graphql", {"query": "  { a }", "variables": {}}, True),
+        ("script/graphql", {"query": "# all\nquery All { a }"}, True),
+        ("script/graphql", {"query": "mutation { a }"}, False),
+        ("script/graphql", {"query": "fragment F on A { b }\nmutation M { a }"}, False),
+        ("script/search", {"team": "ours"}, True),
+        ("script/items/_search", {}, True),
+        ("script/documents:query", {}, True),
+        ("script/research", {}, False),
+        ("script/items", {"search": "x"}, False),
+    ],
+    ids=str,
+)
+def test_a_client_knows_what_only_reads(server, path, body, repeated):
+    play(server, {"cut": 0}, {"body": {"fine": True}}, path=f"/{path}")
+    with HttpClient(server.url, backoff=0.001) as http:
+        asked = HttpRequest("POST", path, json=body)
+        if repeated:
+            assert http.send(asked).json() == {"fine": True}
+        else:
+            with pytest.raises(HttpError, match="broke its connection off"):
+                http.send(asked)

@@ -41,6 +41,8 @@ MOST_RESPONSE_BYTES = 64 << 20
 MOST_REDIRECTS = 10
 
 _TOKEN_BYTES = 1 << 20
+#: Waits that a server asks for are said when they are longer than this, in seconds.
+_LONG_WAIT = 10.0
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 # Statuses with which an expired token is refused, beside 401.
 _MAYBE_EXPIRED = frozenset({400, 403, 419, 440, 498})
@@ -306,7 +308,7 @@ class HttpClient:
                     renewed = True
                     continue
                 pause = _pause_after(result, verdict, attempts)
-            if pause is not None and self._waits(pause, clock, lane):
+            if pause is not None and self._waits(pause, clock, lane, request):
                 continue
             if isinstance(result, HttpResponse):
                 usable = isinstance(verdict, Wait) and verdict.usable and result.status < 400
@@ -390,8 +392,14 @@ class HttpClient:
             clock.exclude(waited)
             self._count(wait_ms=int(waited * 1000))
 
-    def _waits(self, pause: Pause, clock: _Clock, lane: Lane) -> bool:
+    def _waits(self, pause: Pause, clock: _Clock, lane: Lane, request: HttpRequest) -> bool:
         """Waits before the next attempt, unless the time is over by then."""
+        if pause.asked and pause.seconds >= _LONG_WAIT > lane.budget.paused():
+            logger.warning(
+                "waiting %.0f s before %s is asked again: its server wants it so",
+                pause.seconds,
+                urls.shown(request.url),
+            )
         if pause.shared:
             # The wait itself comes with the next request of the budget, for all of them.
             lane.budget.pause(pause.seconds)

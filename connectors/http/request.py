@@ -21,6 +21,10 @@ from contextframe_beam.errors import ConnectorError
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _EXCERPT = 200
+_QUERY = re.compile(r"\s*(?:query\b|\{|fragment\b|#)")
+# Comments and fragments may stand before it.
+_CHANGE = re.compile(r"^\s*(?:mutation|subscription)\b", re.M)
+_SEARCH = re.compile(r"[/:_](?:search|query|find)/?$", re.I)
 # A target, and what follows it up to a comma outside of quotes.
 _LINK = re.compile(r'<([^>]*)>((?:[^,"]|"(?:[^"\\]|\\.)*")*)')
 _LINK_PARAMETER = re.compile(r';\s*([^\s=;,"]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?')
@@ -38,7 +42,8 @@ class HttpRequest:
         json: The body, sent as JSON.
         form: The body, sent as a form, when there is no `json`.
         safe_to_repeat: Whether sending it twice does no harm. None: GET, HEAD, OPTIONS, PUT and
-            DELETE may be repeated, POST and PATCH may not.
+            DELETE may be repeated, and a POST that only reads: a query of GraphQL, or one to an
+            address that ends in search, query or find. Any other POST and PATCH may not.
         judge: Looks at each answer, in place of the client's own judge.
     """
 
@@ -56,7 +61,14 @@ class HttpRequest:
         """Whether it may be sent again when nobody knows what became of it."""
         if self.safe_to_repeat is not None:
             return self.safe_to_repeat
-        return self.method.upper() in _REPEATABLE
+        method = self.method.upper()
+        return method in _REPEATABLE or (method == "POST" and self._only_reads())
+
+    def _only_reads(self) -> bool:
+        query = self.json.get("query") if isinstance(self.json, Mapping) else None
+        if isinstance(query, str) and _QUERY.match(query):
+            return _CHANGE.search(query) is None
+        return _SEARCH.search(self.url.partition("?")[0]) is not None
 
     def header(self, name: str) -> str | None:
         """Returns a header's value, whatever the case of its name."""
