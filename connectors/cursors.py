@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from contextframe_beam.connectors.mapper import lookup
-from contextframe_beam.times import Value, instant_of, parse, when, write
+from contextframe_beam.times import Time, Value, instant_of, parse, when, write
 
 __all__ = [
     "NUMBER",
@@ -61,16 +61,16 @@ def newest_cursor(
     """
     latest = None if began is None else instant_of(began)
     values = [lookup(item, field) for item in items]
-    numbers = [one for one in (*values, known) if _number_of(one) is not None]
+    read = [(value, _number_of(value), parse(value, form)) for value in (known, *values)]
     # Of ids, some may be as large as times.
-    are_times = all(parse(one, form) is not None for one in numbers)
+    are_times = all(time is not None for _, number, time in read if number is not None)
+    ranked = [(value, _rank(number, time, are_times)) for value, number, time in read]
     best: dict[str, tuple[Fraction, Value]] = {}
-    for value in values:
-        kind, rank = _ranked(value, form, are_times)
+    for value, (kind, rank) in ranked[1:]:
         is_late = kind == "time" and latest is not None and rank > latest
         if kind and not is_late and (kind not in best or rank > best[kind][0]):
             best[kind] = rank, value
-    before, reached = _ranked(known, form, are_times)
+    before, reached = ranked[0][1]
     kind = before if before in best else next((one for one in _KINDS if one in best), "")
     if not kind or (kind == before and reached >= best[kind][0]):
         return known
@@ -145,9 +145,8 @@ def within(value: Any, since: str | None, until: str | None, form: str | None = 
     return not is_early and (end is None or time.at < instant_of(end))
 
 
-def _ranked(value: Any, form: str | None, are_times: bool) -> tuple[str, Fraction]:
+def _rank(number: Fraction | None, time: Time | None, are_times: bool) -> tuple[str, Fraction]:
     """Returns the kind of a value, "" for none, and what to compare values of the kind by."""
-    number, time = _number_of(value), parse(value, form)
     if number is not None and not are_times:
         return "number", number
     return ("", Fraction()) if time is None else ("time", time.at)

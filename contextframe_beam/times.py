@@ -211,14 +211,14 @@ def _parsed_number(value: int | float, stated: str | None) -> Time | None:
 
 
 def _time_of_number(value: Value, number: Fraction, digits: int, stated: str | None) -> Time | None:
-    unit = UNITS.get(stated or "") or _guessed_unit(number)
+    unit = UNITS.get(stated or "") or _guessed_unit(int(number))
     if unit is None:
         return None
-    form = Form(digits=digits, unit=unit, kind=type(value))
-    return _if_exact(Time(number / unit, form), value)
+    time = Time(number / unit, _form_of_number(unit, digits, type(value).__name__))
+    return time if type(value) is int else _if_exact(time, value)
 
 
-def _guessed_unit(number: Fraction) -> int | None:
+def _guessed_unit(number: int) -> int | None:
     size = abs(number)
     if not size:
         return 1
@@ -226,6 +226,11 @@ def _guessed_unit(number: Fraction) -> int | None:
         if _LEAST * unit <= size <= _MOST * unit or number == _ZERO_SECONDS * unit:
             return unit
     return None
+
+
+@lru_cache(maxsize=256)
+def _form_of_number(unit: int, digits: int, kind: str) -> Form:
+    return Form(digits=digits, unit=unit, kind={"str": str, "int": int, "float": float}[kind])
 
 
 def _written_number(at: Fraction, form: Form, up: bool) -> Value:

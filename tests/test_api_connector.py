@@ -573,7 +573,7 @@ def test_a_parent_without_the_field_is_a_dead_letter(server):
 
 
 def states_of(pages: list[Page]) -> dict[str, Any]:
-    return {page.partition: page.state for page in pages if page.state is not None}
+    return {page.partition: page.state for page in pages if page.state and page.partition}
 
 
 def incremental(**settings: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def read(connector: APIConnector, states: Any = None) -> tuple[set[int], dict[st
     """Returns the ids of the records that a run reads, and the states that it leaves."""
     connector.authenticate()
     pages = list(Source(connector, resume_from=states).pages())
-    states = {page.partition: page.state for page in pages if page.state}
+    states = {page.partition: page.state for page in pages if page.state and page.partition}
     return {item["id"] for page in pages for item in page.items}, states
 
 
