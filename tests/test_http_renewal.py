@@ -75,6 +75,17 @@ def test_a_login_that_is_busy_is_asked_again(server):
         )
 
 
+def test_a_token_that_is_given_out_a_second_time_is_used(server):
+    """The server forgot it, and makes the same one again."""
+    behave(server)
+    with client(server, client_credentials(server)) as http:
+        assert http.send(API).status == 200
+        server.reset()
+        behave(server)
+        assert http.send(API).status == 200
+    assert server.count("/oauth/token") == 1
+
+
 EXPIRED = [
     {"status": 401, "body": "{}"},
     {"status": 400, "body": '{"error": "invalid_token", "message": "Access token expired"}'},

@@ -221,12 +221,14 @@ class TokenSource:
             used: The access token that the refused request carried.
 
         Returns:
-            True: there is another one now.
+            True: the request may be sent again with it.
 
         Raises:
             ConnectorError: none can be had.
         """
-        return self._renewed(used).access != used
+        # A server may give out the very same text anew, and mean it.
+        self._renewed(used)
+        return True
 
     def _renewed(self, used: str | None) -> Token:
         with self._lock:
