@@ -8,6 +8,7 @@ in it however it ended.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -21,14 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.pipelines.ingest import default_dead_letters
 from tests.cli_helpers import start
 from tests.faults.forks import Forks, Job, Outcome
-from tests.faults.jobs import Jobs, action_of, argument
+from tests.faults.jobs import REFUSED, Jobs, action_of, argument
 from tests.faults.ledger import Ledger
 from tests.faults.places import Place
 from tests.faults.points import OF_HOUSEKEEPING
 from tests.faults.tally import Tally
-from tests.faults.world import PARTITIONS, SOURCES, World
+from tests.faults.world import LOG, PARTITIONS, SOURCES, World
 
 # What a run says that does not know what became of it.
 _UNKNOWN = re.compile("is not known|cannot be seen")
@@ -40,7 +42,10 @@ _REUSED = "a run id is used once"
 _REPEAT = "--direct_runner_bundle_repeat=1"
 
 # What may go wrong where several meet, and nothing else does: all that helps is to do it again.
-_MET = re.compile("(run|do) it again|give it another run id|was cleaned up")
+_MET = re.compile("(run|do) it again|give it another run id|was cleaned up|exists already")
+
+# Of fewer documents of a source the brake on deletion says nothing.
+_SOME = 25
 
 _TWO_DAYS = 2 * 24 * 3600.0
 
@@ -109,7 +114,47 @@ class Campaign:
         return self.tally
 
     def _first(self) -> str:
-        return self._chance.choice(["succeed", "kill", "meet", "commit twice"])
+        return self._chance.choice(["succeed", "kill", "meet", "commit twice", "create"])
+
+    def create(self) -> None:
+        """Runs that want no dataset to be there, at the same time, killed or not."""
+        self._evolve()
+        jobs = [self._jobs.create() for _ in range(self._chance.randint(1, 3))]
+        jobs = [self._jobs.deadly(job) if self._chance.random() < 0.5 else job for job in jobs]
+        self._do(*(self._some_time(job, share=1 / 3) for job in jobs))
+        assert len(self._ledger.committed) <= 1, "several created it"
+        self._succeed()
+
+    def refuse(self) -> None:
+        """A run that would lose too much or must not be done; it commits nothing, killed or not."""
+        self._evolve()
+        source = self._jobs.source()
+        while sum(row[3] == source for row in self._ledger.now.rows.values()) < _SOME:
+            self._succeed(self._jobs.run(source, parts=False))
+            self._world.evolve(source)
+        kind = self._chance.choice(list(REFUSED))
+        before = self._ledger.version
+        for job in (self._jobs.deadly(self._jobs.refused(kind, source)), None):
+            job = job or self._jobs.refused(kind, source)
+            (outcome,) = self._do(job, quiet=True, refused=True)
+            if not outcome.killed:
+                told = re.search(REFUSED[kind][1], outcome.err)
+                assert outcome.code == 1 and told, f"{kind}: {outcome}"
+            # A dataset may be prepared, which changes no document; the ledger has looked.
+            assert not any(run == job.name for _, run in self._ledger.committed)
+        assert self._ledger.version >= before
+        self._succeed()
+
+    def same_run(self) -> None:
+        """One run that several processes do at once, and one more afterwards."""
+        self._evolve()
+        job = self._jobs.run()
+        jobs = [self._jobs.again(job) for _ in range(self._chance.randint(2, 3))]
+        jobs = [self._jobs.deadly(one) if self._chance.random() < 0.4 else one for one in jobs]
+        self._do(*(self._some_time(one, share=1 / 2) for one in jobs), lives_on=True)
+        (outcome,) = self._do(self._jobs.again(job), quiet=True)
+        assert outcome.code == 0, f"{job.name} failed: {outcome.err}"
+        self._succeed()
 
     def succeed(self) -> None:
         """A run that nothing disturbs; sometimes with each bundle done twice."""
@@ -201,7 +246,9 @@ class Campaign:
     def keep_house(self) -> None:
         """A command of housekeeping, killed or not, alone or beside a run or another of them."""
         self._evolve()
-        kind = self._chance.choice(["compact", "compact", "cleanup", "rollback", "state reset"])
+        kind = self._chance.choice(
+            ["compact"] * 2 + ["cleanup", "rollback", "state reset", "index"]
+        )
         is_alone = self._chance.random() < 0.3
         job = self._housekeeping(kind, is_alone)
         jobs = [self._jobs.deadly(job) if self._chance.random() < 0.5 else job]
@@ -211,7 +258,7 @@ class Campaign:
             if self._chance.random() < 0.3 and kind != "cleanup":
                 jobs.append(self._some_time(self._housekeeping("compact", is_alone=False)))
         self._do(*jobs, lives_on=True)
-        if kind in ("compact", "cleanup"):
+        if kind in ("compact", "cleanup", "index"):
             self._keep_house_well(kind)
         self._succeed()
 
@@ -220,19 +267,22 @@ class Campaign:
         for _ in range(self._chance.randint(1, 4)):
             self._evolve()
             self._succeed()
-            kind = self._chance.choice(["compact"] * 4 + ["cleanup", "rollback", "state reset"])
+            kinds = ["compact"] * 4 + ["cleanup", "rollback", "state reset", "index"]
+            kind = self._chance.choice(kinds)
             self._do(self._jobs.deadly(self._housekeeping(kind, is_alone=True)))
-        for kind in ("compact", "cleanup"):
+        for kind in ("compact", "cleanup", "index"):
             self._keep_house_well(kind)
         self._succeed()
 
     def _keep_house_well(self, kind: str) -> None:
         """Does housekeeping that must succeed, and must leave nothing to do."""
-        self._remove_tags()
         (outcome,) = self._do(self._housekeeping(kind, is_alone=True), quiet=True)
         assert outcome.code == 0, f"{kind} failed: {outcome.err}"
         if kind == "cleanup":
             assert not self._lost_files(), f"cleanup left {self._lost_files()}"
+            assert not self._open().lance.tags.list(), "a tag of one that was killed is left"
+        elif kind == "index":
+            self._search()
         elif self._place.folder:
             assert len(self._open().lance.get_fragments()) == 1, "it is not compact"
 
@@ -241,10 +291,13 @@ class Campaign:
             known = [one.version for one in self._open().history()]
             return self._jobs.house(kind, "--to", str(self._chance.choice(known)))
         if kind == "state reset":
-            name = self._chance.choice(sorted(self._ledger.ids))
+            # What is appended without looking must not be read twice.
+            name = self._chance.choice([one for one in sorted(self._ledger.ids) if one != LOG])
             return self._jobs.house(kind, "--source", self._ledger.ids[name])
         if kind == "compact":
             return self._jobs.house(kind, "--json")
+        if kind == "index":
+            return self._jobs.house(kind, "--language", self._chance.choice(["any", "zh", "de"]))
         if is_alone:
             return self._jobs.house(kind, "--keep", "0s", "--lost-after", "0s", "--no-writers")
         if self._place.folder:
@@ -254,11 +307,12 @@ class Campaign:
                 os.utime(file, (then, then))
         return self._jobs.house(kind, "--keep", "0s", "--lost-after", "1d")
 
-    def _remove_tags(self) -> None:
-        """Does what a cleanup or rollback asks for that met the tag of one which was killed."""
-        tags = self._open().lance.tags
-        for name in tags.list():
-            tags.delete(name)
+    def _search(self) -> None:
+        """Checks that the full-text index finds some documents, each by the number in its text."""
+        dataset, rows = self._open(), sorted(self._ledger.now.rows.items())
+        for key, (text, *_) in self._chance.sample(rows, min(len(rows), 5)):
+            found = dataset.search(str(text).rpartition(" ")[2], limit=len(rows))
+            assert key in {record.unique_id for record in found}, f"{key} is not found"
 
     def _lost_files(self) -> set[str]:
         """Returns the data files that no version names; a store's are not looked at."""
@@ -293,7 +347,7 @@ class Campaign:
         self._succeed()
 
     def _evolve(self) -> None:
-        for source in SOURCES:
+        for source in (*SOURCES, LOG):
             if self._chance.random() < 0.6:
                 self._world.evolve(source)
 
@@ -309,12 +363,17 @@ class Campaign:
         reached = self._ledger.now.reached[source]
         read = [one for one in reached.values() if one["attempt"] == attempt]
         assert {one["round"] for one in read} <= {self._world.round_of(source)}, "read too little"
-        is_whole = "--commit-every" not in job.arguments
+        is_whole = "--commit-every" not in job.arguments and "--partial" not in job.arguments
         assert len(read) == len(PARTITIONS) or not is_whole, f"only {read} were read"
         self._jobs.seconds += (outcome.seconds - self._jobs.seconds) / 4
 
     def _do(
-        self, *jobs: Job, quiet: bool = False, lives_on: bool = False, is_starved: bool = False
+        self,
+        *jobs: Job,
+        quiet: bool = False,
+        lives_on: bool = False,
+        is_starved: bool = False,
+        refused: bool = False,
     ) -> list[Outcome]:
         """Does jobs at the same time.
 
@@ -323,6 +382,7 @@ class Campaign:
             quiet: No faults of a store.
             lives_on: A source goes on to its next round meanwhile.
             is_starved: They may find too little space.
+            refused: They fail for good reason.
         """
         living = None
         if lives_on and self._chance.random() < 0.6:
@@ -338,11 +398,11 @@ class Campaign:
                 self.tally.kill(f"{action}: {outcome.phase}" if is_house else action, outcome.phase)
         self._settle(list(jobs), outcomes)
         if self._place.folder and not is_starved:
-            self._require_good_end(jobs, outcomes, lost)
+            self._require_good_end(jobs, outcomes, lost, refused)
         return outcomes
 
     def _require_good_end(
-        self, jobs: Sequence[Job], outcomes: list[Outcome], lost: set[str] | None
+        self, jobs: Sequence[Job], outcomes: list[Outcome], lost: set[str] | None, refused: bool
     ) -> None:
         """Checks what holds where neither disk nor store failed.
 
@@ -351,7 +411,8 @@ class Campaign:
         """
         is_tidy = lost is not None
         for job, outcome in zip(jobs, outcomes, strict=True):
-            assert outcome.code != 1 or _MET.search(outcome.err), f"without reason: {outcome.err}"
+            is_told = refused or _MET.search(outcome.err)
+            assert outcome.code != 1 or is_told, f"without reason: {outcome.err}"
             gave_up = outcome.code == 1 and action_of(job) in OF_HOUSEKEEPING
             is_tidy = is_tidy and outcome.code >= 0 and not gave_up and _REPEAT not in job.arguments
         if is_tidy:
@@ -388,8 +449,30 @@ class Campaign:
                 self.tally.outcomes[f"{action_of(job)} reported a failure"] += 1
             elif outcome.code == 0:
                 self.tally.outcomes[f"{action_of(job)} succeeded"] += 1
+        if self._place.folder:
+            self._check_letters(jobs, {run_id for _, run_id in self._ledger.committed - before})
         self.tally.versions += self._ledger.version - version
         self.tally.rows += len(self._ledger.now.rows) * (self._ledger.version - version)
+
+    def _check_letters(self, jobs: list[Job], new: set[str]) -> None:
+        """Checks the files of dead letters of runs that were committed: no letter lost or doubled.
+
+        Where several processes did one run, the file holds what one of them met.
+        """
+        for run_id in new:
+            at_once = [job for job in jobs if job.name == run_id]
+            if len(at_once) == 0 or "--commit-every" in at_once[0].arguments:
+                continue
+            path = Path(default_dead_letters(self._place.uri, run_id))
+            lines = path.read_text().splitlines() if path.exists() else []
+            letters = [json.loads(line) for line in lines]
+            assert all(letter["run_id"] == run_id for letter in letters), f"{path}: of others"
+            places = {(one["partition"], one["position"]) for one in letters}
+            assert len(places) == len(letters), f"{path} holds a letter twice"
+            expected = self._ledger.failed[run_id]
+            assert bool(letters) == bool(expected), f"{path}: {len(letters)}, not {expected}"
+            if len(at_once) == 1:
+                assert len(letters) == expected, f"{path}: {len(letters)}, not {expected}"
 
     def _settle_run(self, job: Job, outcome: Outcome, may_be_anothers: bool) -> None:
         there = _run_of(job) in self._ledger.committed
@@ -419,6 +502,9 @@ _STEPS: dict[str, Callable[[Campaign], None]] = {
     "keep house": Campaign.keep_house,
     "kill house": Campaign.kill_house,
     "two workers": Campaign.workers,
+    "create": Campaign.create,
+    "refuse": Campaign.refuse,
+    "same run": Campaign.same_run,
 }
 
 #: How often each step is taken.
@@ -432,6 +518,8 @@ KINDS = {
     "keep house": 5,
     "kill house": 4,
     "two workers": 1,
+    "refuse": 2,
+    "same run": 3,
 }
 
 #: The same on an object store.
@@ -443,6 +531,8 @@ S3_KINDS = {
     "commit twice": 2,
     "keep house": 3,
     "kill house": 2,
+    "refuse": 1,
+    "same run": 1,
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.faults.forks import Job
 from tests.faults.places import Place
 from tests.faults.points import OF_HOUSEKEEPING, OF_RUNS, WHEN
-from tests.faults.world import SOURCES
+from tests.faults.world import LOG, SOURCES
 
 _CONNECTOR = "tests.faults.simulated:Simulated"
 
@@ -22,7 +22,11 @@ _PASSAGES = {
     "receipt": 2,
     "own commit": 2,
     "indices": 2,
+    "text index": 2,
 }
+
+#: Sources of a campaign lose more than a true one may, so its runs say that they know.
+_MAY_DELETE = ["--max-deletes", "100%"]
 
 #: A run goes on from the states that it finds, or reads all; by whole partitions, or as one.
 HOW = {
@@ -30,6 +34,23 @@ HOW = {
     "changes": (["--changes"], 5),
     "full": (["--full"], 1),
     "mirror": (["--mode", "mirror"], 3),
+    "overwrite": (["--mode", "overwrite"], 1),
+}
+
+#: These read a source as a whole.
+_WHOLE = ("mirror", "overwrite")
+
+#: Runs that commit nothing, whatever is stored, and what they say.
+REFUSED = {
+    "empty mirror": (["--mode", "mirror", "--fault", "empty"], "the source gave nothing"),
+    "empty overwrite": (["--mode", "overwrite", "--fault", "empty"], "gave nothing|would delete"),
+    "poor mirror": (["--mode", "mirror", "--fault", "poor"], "the run would delete"),
+    "all deleted": (["--fault", "deleting"], "the run would delete"),
+    "partial overwrite": (
+        ["--mode", "overwrite", "--partial", *_MAY_DELETE],
+        "may not have read all",
+    ),
+    "create": (["--mode", "create"], "exists already"),
 }
 
 
@@ -70,22 +91,34 @@ class Jobs:
             run_id: Its id; a new one if not given.
             parts: Whether it commits its parts as it goes; now and then if not given.
         """
-        run_id = run_id or self.name()
         how, weights = list(HOW), [weight for _, weight in HOW.values()]
         kind = self._chance.choices(how, weights)[0]
-        more = list(HOW[kind][0])
-        if parts and kind == "mirror":
-            kind, more = "upsert", []
-        if parts or (parts is None and kind != "mirror" and self._chance.random() < 0.15):
+        more = [*HOW[kind][0], *_MAY_DELETE]
+        if source is None and self._chance.random() < 0.15:
+            source, kind, more = LOG, "append", ["--mode", "append", "--changes"]
+        if parts and kind in _WHOLE:
+            kind, more = "upsert", list(_MAY_DELETE)
+        if parts or (parts is None and kind not in _WHOLE and self._chance.random() < 0.15):
             more += ["--commit-every", self._chance.choice("12")]
+        elif kind not in ("append", "overwrite") and self._chance.random() < 0.1:
+            more.append("--partial")
+        return self._ingest(source or self.source(), run_id or self.name(), more)
+
+    def create(self) -> Job:
+        """Returns a run that wants no dataset to be there."""
+        return self._ingest(self.source(), self.name(), ["--mode", "create"])
+
+    def refused(self, kind: str, source: str) -> Job:
+        """Returns a run that must not commit anything."""
+        return self._ingest(source, self.name(), list(REFUSED[kind][0]))
+
+    def _ingest(self, source: str, run_id: str, more: list[str]) -> Job:
         if self._chance.random() < 0.5:
             more.append("--numbered")
         arguments = [
             *("ingest", _CONNECTOR, "--world", str(self._world)),
-            *("--source", source or self.source(), "--to", self._place.uri),
-            # The sources are small, and all that they have may go.
-            *("--run-id", run_id, "--embed-dim", "4", "--max-deletes", "100%", "--json"),
-            *(*more, *self._place.flags),
+            *("--source", source, "--to", self._place.uri),
+            *("--run-id", run_id, "--embed-dim", "4", "--json", *more, *self._place.flags),
         ]
         return self.again(Job(run_id, arguments))
 

@@ -8,6 +8,7 @@ documents and its state; any other version, such as a compaction, must equal the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,8 @@ class Ledger:
         self.ids: dict[str, str] = {}
         #: Source and id of all runs that were ever committed, those that were rolled back included.
         self.committed: set[tuple[str, str]] = set()
+        #: How many items of each of them failed.
+        self.failed: dict[str, int] = {}
         self._snapshots: dict[int, Snapshot] = {}
         self._items = items
         self._options = dict(storage_options) if storage_options else None
@@ -105,14 +108,18 @@ class Ledger:
         now = Snapshot(dict(self.now.rows), self.now.reached, known, self.now.parts)
         for run_id in new:
             source, state = next((n, s) for n, s in states.items() if s.run(run_id))
+            run = state.run(run_id)
+            assert run is not None
             self.committed.add((source, run_id))
+            self.failed[run_id] = run.failed
             try:
-                now = self._after(now, source, state, state.run(run_id))
+                now = self._after(now, source, state, run)
             except AssertionError as error:
                 raise AssertionError(
                     f"version {version}, run {run_id} of {source}: {error}"
                 ) from None
         stored = {name: dict(state.partitions) for name, state in states.items()}
+        stored = {name: one for name, one in stored.items() if one or name in now.reached}
         assert stored == now.reached, f"version {version}: {stored}, expected {now.reached}"
         by = {state.source: name for name, state in states.items()}
         _compare(_rows_of(dataset, by), now.rows, f"version {version} (new: {new})")
@@ -121,6 +128,8 @@ class Ledger:
 
     def _after(self, now: Snapshot, source: str, state: SourceState, run: RunSummary) -> Snapshot:
         """Returns what must be there after a run."""
+        if run.mode == "overwrite":  # of all sources
+            now = replace(now, rows={}, reached={name: {} for name in now.reached}, parts={})
         before, parts = now.reached.get(source, {}), dict(now.parts)
         is_part = source in parts or bool(state.backfill)
         parts.pop(source, None)
@@ -129,6 +138,9 @@ class Ledger:
         if run.mode == "state":  # by hand: forgets what was reached, and changes no document
             return replace(now, reached={**now.reached, source: {}}, parts=parts)
         read = {name: one for name, one in state.partitions.items() if one != before.get(name)}
+        if run.partial:  # and so no state has moved
+            assert not read, f"a partial run has moved {read}"
+            read = dict(json.loads(reason) for reason in run.partial)
         assert is_part or set(read) == set(PARTITIONS), f"only {sorted(read)} were read"
         attempts = {one["attempt"] for one in read.values()}
         assert len(attempts) == 1, f"the attempts {attempts} were mixed"
@@ -139,10 +151,11 @@ class Ledger:
             assert one["round"] >= reached, f"{name} went back from {before.get(name)} to {one}"
             items += self._items(source, name, one["since"], one["round"])
         failed = any("error" in item for item in items)
-        assert bool(run.kept) == (run.mode == "mirror" and failed), f"it kept: {run.kept!r}"
+        may_delete = run.mode == "mirror" and not failed and not run.partial
+        assert bool(run.kept) == (run.mode == "mirror" and not may_delete), f"kept: {run.kept!r}"
         rows = dict(now.rows)
-        _run(rows, source, newest(items), mirrors=run.mode == "mirror" and not failed)
-        reached = {**now.reached, source: {**before, **read}}
+        _run(rows, source, newest(items), mirrors=may_delete)
+        reached = {**now.reached, source: before if run.partial else {**before, **read}}
         return replace(now, rows=rows, reached=reached, parts=parts)
 
 

@@ -73,6 +73,8 @@ POINTS = {
     "indices": Point(_COMPACT, "update_indices", "reindexing"),
     # What Lance commits by itself: a compaction and the numbers for it, and indices.
     "own commit": Point("contextframe_beam.compaction", "changing", "committing", "reporting"),
+    "text index": Point("contextframe_beam.text_index", "changing", "committing", "reporting"),
+    "index files": Point("lance", "LanceDataset.create_scalar_index", "reindexing"),
     "lost files": Point("contextframe_beam.cleanup", "_delete", "removing"),
     "old versions": Point("lance", "LanceDataset.cleanup_old_versions", "removing", "reporting"),
 }
@@ -81,6 +83,7 @@ POINTS = {
 OF_HOUSEKEEPING = {
     "compact": ["task", "indices", "own commit", "own commit", "own commit"],
     "cleanup": ["lost files", "old versions"],
+    "index": ["text index", "text index", "index files", "indices"],
     "rollback": ["commit"],
     "state": ["commit"],
 }

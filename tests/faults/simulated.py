@@ -23,6 +23,9 @@ CREATE TABLE latest (source TEXT PRIMARY KEY, round INTEGER);
 """
 
 
+_LATE = "2030-01-01T00:00:00+00:00"
+
+
 class Simulated(PaginatedConnector):
     """Reads one source of a simulated world as it is in its present round.
 
@@ -35,6 +38,9 @@ class Simulated(PaginatedConnector):
         numbered: Whether the source tells how many pages a partition has.
         changes: Whether to read what changed since the round of a partition's state.
         attempt: Told in the states.
+        partial: Whether it says that it may not have read all; what it read is told in the reasons.
+        fault: What else is wrong with it: `empty`, where it gives nothing, as a share that is not
+            mounted; `poor`, where it gives one item only; `deleting`, where each item is deleted.
     """
 
     identity_args = ("source",)
@@ -46,6 +52,8 @@ class Simulated(PaginatedConnector):
         numbered: bool = False,
         changes: bool = False,
         attempt: int = 0,
+        partial: bool = False,
+        fault: str = "",
     ) -> None:
         super().__init__()
         self.world = world
@@ -53,6 +61,8 @@ class Simulated(PaginatedConnector):
         self.numbered = numbered
         self.changes = changes
         self.attempt = attempt
+        self.partial = partial
+        self.fault = fault
 
     def partitions(self, resume_from: Mapping[str, Any] | None = None) -> list[Partition]:
         ((latest,),) = self._rows("SELECT round FROM latest WHERE source = ?", self.source)
@@ -75,11 +85,20 @@ class Simulated(PaginatedConnector):
         number, count = cursor or 0, read.pop("pages")
         pages = self._pages(partition.id, **read)
         is_last = number >= count - 1
+        state = {**read, "attempt": self.attempt}
         return Page(
-            json.loads(pages[number]) if pages else [],
+            self._with_fault(json.loads(pages[number]) if pages else [], partition, number),
             next_cursor=None if is_last or self.numbered else number + 1,
-            state={**read, "attempt": self.attempt} if is_last else None,
+            state=state if is_last else None,
+            partial=json.dumps([partition.id, state]) if is_last and self.partial else "",
         )
+
+    def _with_fault(self, items: list[Any], partition: Partition, number: int) -> list[Any]:
+        if self.fault == "deleting":
+            return [{**item, "text": None, "deleted": True, "at": _LATE} for item in items]
+        if self.fault == "poor" and partition.id == "a" and number == 0:
+            return items[:1]
+        return [] if self.fault else items
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         if "error" in item:

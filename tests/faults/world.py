@@ -17,6 +17,9 @@ from tests.faults.simulated import SCHEMA
 Item = dict[str, Any]
 
 SOURCES = ("left", "right")
+
+#: A source that only grows, so that what it says is new can be appended without looking.
+LOG = "log"
 PARTITIONS = ("a", "b", "c")
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -78,10 +81,10 @@ class World:
         self._chance = chance
         self._size = size
         self._versions = 0
-        self._sources = {name: _Source() for name in SOURCES}
+        self._sources = {name: _Source() for name in (*SOURCES, LOG)}
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(SCHEMA)
-        for name in SOURCES:
+        for name in self._sources:
             self.evolve(name)
 
     def round_of(self, source: str) -> int:
@@ -123,7 +126,7 @@ class World:
         state = self._sources[source]
         documents = state.documents[partition]
         kind = self._chance.choices(["insert", "update", "delete", "move"], [3, 6, 2, 1])[0]
-        if kind == "insert" or not documents:
+        if kind == "insert" or not documents or source == LOG:
             return self._insert(source, partition)
         key = self._chance.choice(sorted(documents))
         if kind == "update":
@@ -144,7 +147,7 @@ class World:
 
     def _insert(self, source: str, partition: str) -> Item | None:
         # One document in eight belongs to all sources, so that they replace each other's rows.
-        if self._chance.random() < 0.125:
+        if source != LOG and self._chance.random() < 0.125:
             key = f"doc:shared-{self._chance.randrange(self._size)}"
             if any(key in held for held in self._sources[source].documents.values()):
                 return None
@@ -173,7 +176,7 @@ class World:
         """
         documents = self._sources[source].documents[partition]
         waiting = sorted(documents.values(), key=_version)
-        moving = self._chance.random() < 0.5
+        moving = source != LOG and self._chance.random() < 0.5
         pages: list[list[Item]] = []
         while waiting or not pages:
             count = self._chance.randint(1, max(2, self._size // 2))
