@@ -315,9 +315,9 @@ def _parse(data: bytes, longest: int) -> Any:
     except json.JSONDecodeError as error:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             return ConnectorError(f"it is cut off: the JSON ends after {len(text)} characters")
+        hint = f"; {_ON_LINES}" if error.msg == "Extra data" else _instead(text, error.pos)
         return ConnectorError(
-            f"it is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-            + (f"; {_ON_LINES}" if error.msg == "Extra data" else "")
+            f"it is not JSON: {error.msg} (line {error.lineno}, column {error.colno}){hint}"
         )
     except UnicodeEncodeError:
         return ConnectorError(
@@ -329,6 +329,21 @@ def _parse(data: bytes, longest: int) -> Any:
     except ValueError as error:
         return ConnectorError(f"it has a number that is too long: {error}")
     return value
+
+
+def _instead(text: str, place: int) -> str:
+    """Returns what to do about text that is something else from its first character on."""
+    if text[:place].strip():
+        return ""
+    head = text.strip()[:1000]
+    if head.startswith("<"):
+        return "; it looks like HTML or XML, which is not read: choose a pattern that leaves it out"
+    if any(sign in head.partition("\n")[0] for sign in ",;\t"):
+        return (
+            "; it looks like CSV, which is not read: `contextframe-beam templates write beam_yaml "
+            "DIR` writes a pipeline that reads it"
+        )
+    return "; only JSON and JSON Lines are read, whatever a file is called"
 
 
 def _error_of(value: Any, where: str) -> ConnectorError:

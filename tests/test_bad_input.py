@@ -439,3 +439,24 @@ def test_json_output_is_empty_when_a_run_fails(docs: Path, tmp_path: Path) -> No
     assert_error(result, 1, "Directory not found")
     with pytest.raises(json.JSONDecodeError):
         json.loads(result.out)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("a.csv", "id,text\n1,hello\n", "looks like CSV"),
+        ("a.csv", "id;text\n1;hello\n", "`contextframe-beam templates write beam_yaml DIR`"),
+        ("a.tsv", "id\ttext\n1\thello\n", "looks like CSV"),
+        ("a.html", "<!doctype html><p>x", "looks like HTML or XML"),
+        ("a.xml", "\n  <?xml version='1.0'?><x/>", "looks like HTML or XML"),
+        ("a.md", "# Title\n\nText.\n", "only JSON and JSON Lines are read"),
+        ("a.yaml", "id: a\ntext: b\n", "only JSON and JSON Lines are read"),
+    ],
+)
+def test_files_of_another_kind_are_named_as_what_they_are(
+    name: str, content: str, advice: str, tmp_path: Path
+) -> None:
+    docs = write_documents(tmp_path / "docs", {name: content})
+    pattern = f"*{Path(name).suffix}"
+    command = ["ingest", "json", "--directory", docs, "--pattern", pattern]
+    assert_error(cli(*command, "--to", tmp_path / "kb.lance"), 1, name, "it is not JSON", advice)
