@@ -86,6 +86,13 @@ class FaultyProxy:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._under_way = 0
+        self._idle = threading.Condition(self._lock)
+
+    def wait_until_idle(self) -> None:
+        """Waits until no request is under way, those of clients included that were killed."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._under_way)
 
     @property
     def endpoint(self) -> str:
@@ -99,7 +106,14 @@ class FaultyProxy:
             protocol_version = "HTTP/1.1"
 
             def handle_any(self) -> None:
-                proxy._handle(self)
+                with proxy._idle:
+                    proxy._under_way += 1
+                try:
+                    proxy._handle(self)
+                finally:
+                    with proxy._idle:
+                        proxy._under_way -= 1
+                        proxy._idle.notify_all()
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = handle_any
 
@@ -124,7 +138,11 @@ class FaultyProxy:
         with self._lock:
             request = Request(handler.command, handler.path, len(self.requests))
             self.requests.append(request)
-        body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        size = int(handler.headers.get("Content-Length") or 0)
+        body = handler.rfile.read(size)
+        if len(body) < size:  # the client was killed, and no store takes half of a request
+            handler.close_connection = True
+            return
         fault = self.fault(request)
         if fault is not None:
             with self._lock:

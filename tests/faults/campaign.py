@@ -391,6 +391,9 @@ class Campaign:
         lost = self._lost_files() if self._ledger.version else None
         with nullcontext() if quiet else self._place.trouble(self._chance):
             outcomes = self._run(jobs, living)
+        if self._place.proxy is not None:
+            # A request of a process that was killed may still be on its way to the store.
+            self._place.proxy.wait_until_idle()
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.killed:
                 action = action_of(job)
@@ -457,7 +460,8 @@ class Campaign:
     def _check_letters(self, jobs: list[Job], new: set[str]) -> None:
         """Checks the files of dead letters of runs that were committed: no letter lost or doubled.
 
-        Where several processes did one run, the file holds what one of them met.
+        Where several processes did one run, which may have read other things, the file holds what
+        one of them met.
         """
         for run_id in new:
             at_once = [job for job in jobs if job.name == run_id]
@@ -470,7 +474,6 @@ class Campaign:
             places = {(one["partition"], one["position"]) for one in letters}
             assert len(places) == len(letters), f"{path} holds a letter twice"
             expected = self._ledger.failed[run_id]
-            assert bool(letters) == bool(expected), f"{path}: {len(letters)}, not {expected}"
             if len(at_once) == 1:
                 assert len(letters) == expected, f"{path}: {len(letters)}, not {expected}"
 
