@@ -73,11 +73,12 @@ class APIConnector(PaginatedConnector):
             behind a gateway; they are asked for at `base_url`.
         max_in_flight: How many requests one process keeps open; 16 if nothing is said.
         error_when: Answers that are errors although their status says otherwise, as
-            `[{"field": "ok", "equals": False}]`; by `status`, by a `field`'s value, by a `text`.
+            `[{"field": "ok", "equals": false}]`; by `status`, by a `field`'s value, by a `text`.
         retry_when: Answers after which the request is sent again, as `[{"status": 403, "text":
             "rate limit", "wait": "1m"}]`.
         renew_when: Answers after which the token is renewed, and the request sent again.
-        ignore_when: Answers that are passed over as if there were no records, as `[403]`.
+        ignore_when: Answers that are passed over as if there were no records, as
+            `[{"status": 403}]`.
 
     Raises:
         ConfigError: the configuration cannot be read, or says something wrong.
@@ -110,10 +111,10 @@ class APIConnector(PaginatedConnector):
         allowed_origins: list[str] | None = None,
         same_server: list[str] | None = None,
         max_in_flight: int | None = None,
-        error_when: list[Any] | None = None,
-        retry_when: list[Any] | None = None,
-        renew_when: list[Any] | None = None,
-        ignore_when: list[Any] | None = None,
+        error_when: list[dict[str, Any]] | None = None,
+        retry_when: list[dict[str, Any]] | None = None,
+        renew_when: list[dict[str, Any]] | None = None,
+        ignore_when: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         given = {
