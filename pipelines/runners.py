@@ -42,6 +42,9 @@ from contextframe_beam.pipelines.engines import ENGINES
 from contextframe_beam.pipelines.loopback import stay_local
 from contextframe_beam.pipelines.processes import LocalProcessEnvironment, death_of_worker
 
+# Here, so that it holds for pipelines in Beam YAML as well, which Beam itself starts.
+stay_local(worker_handlers, worker_pool_main, local_job_service, abstract_job_service)
+
 #: Names that mean the runner in this process.
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 
@@ -157,7 +160,6 @@ def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
     if is_local(runner):
         return local_runner(options)
     _require_job_server(options)
-    stay_local(worker_pool_main, local_job_service, abstract_job_service)
     try:
         return create_runner(runner)
     except (ValueError, ImportError, AttributeError) as error:
@@ -170,7 +172,6 @@ def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
 def local_runner(options: PipelineOptions) -> PipelineRunner:
     """Returns the FnApiRunner whose workers know the pipeline's options."""
     sample_often()
-    stay_local(worker_handlers)
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     direct = options.view_as(DirectOptions)
     provision = fn_runner.ExtendedProvisionInfo(

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker import worker_pool_main
 
-from contextframe_beam.pipelines import runners
+from contextframe_beam.pipelines import runners  # noqa: F401, which keeps Beam's servers local
 from contextframe_beam.pipelines.loopback import local_address
 from contextframe_beam.pipelines.worker_pool import serve
 from tests.cli_helpers import cli, environment, write_documents
@@ -96,6 +98,16 @@ os._exit(code)
 """
 
 
+def test_with_the_worker_processes_of_beam_that_a_pipeline_in_yaml_may_have() -> None:
+    from contextframe_beam.pipelines import yaml_transforms  # noqa: F401
+
+    before = ports_below(os.getpid())
+    options = PipelineOptions(direct_num_workers=2, direct_running_mode="multi_processing")
+    with watched() as seen, beam.Pipeline(runner="FnApiRunner", options=options) as pipeline:
+        pipeline | beam.Create([1, 2, 3]) | beam.Map(lambda one: one + 1)
+    assert_local(of_others(before, seen))
+
+
 def test_in_a_compaction(kb: Path) -> None:
     before = ports_below(os.getpid())
     with watched() as seen:
@@ -106,8 +118,6 @@ def test_in_a_compaction(kb: Path) -> None:
 
 def test_in_the_pool_of_workers_that_a_launcher_keeps_for_its_engine() -> None:
     before = ports_below(os.getpid())
-    options = runners.pipeline_options("PortableRunner", 1, [])
-    runners.runner_for(options, "PortableRunner")
     _, server = worker_pool_main.BeamFnExternalWorkerPoolServicer.start()
     try:
         assert_local(of_others(before, ports_below(os.getpid())))

@@ -11,7 +11,7 @@ import pytest
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_provision_api_pb2
-from apache_beam.runners.portability.fn_api_runner import fn_runner
+from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.testing.util import assert_that
 
@@ -23,9 +23,12 @@ from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.read import ReadFromConnector
 from contextframe_beam.connectors.registry import load_connector_class
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.pipelines.loopback import stay_local
 
 IN_PROCESS = ()
 REPEATED = ("--direct_runner_bundle_repeat=1",)
+stay_local(worker_handlers)
+
 TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
 
