@@ -96,8 +96,8 @@ class JSONFileConnector(BaseConnector):
 
     Each item is the document with `_file_path`, `_file_name` and `_modified_at`, and for a line
     its byte offset as `_line_offset` (`byte 31` instead of 31 where that may be another line's id).
-    A field of the document with one of these names is kept as
-    `document_file_path` and so on. Fields that begin with an underscore do not become metadata.
+    A field of the document with one of these names is kept as `document_file_path` and so on.
+    Fields that begin with an underscore do not become metadata.
 
     A record's unique_id is `json_file:<path>` for a file, and `json_file:<path>#<id>` for a line,
     with the byte offset in place of an id that is missing or null.
@@ -341,7 +341,7 @@ class JSONFileConnector(BaseConnector):
         """Yields the pages of one block, each with the number of bytes that were read for it."""
         params = partition.params
         if "files" in params:
-            yield self._read_group(partition, [FileInfo(*one) for one in params["files"]])
+            yield from self._read_group(partition, [FileInfo(*one) for one in params["files"]])
             return
         info = FileInfo(*[*params["file"], params.get("version", "")])
         path, name = printable(info.path), _name_of(info.path)
@@ -416,7 +416,9 @@ class JSONFileConnector(BaseConnector):
         except (*UNREADABLE, ConnectorError) as error:
             yield info, _unreadable(end, error)
 
-    def _read_group(self, partition: Partition, infos: list[FileInfo]) -> tuple[Page, int]:
+    def _read_group(
+        self, partition: Partition, infos: list[FileInfo]
+    ) -> Iterator[tuple[Page, int]]:
         page = Page([], position=partition.id)
         failed: list[FileInfo] = []
         size = 0
@@ -437,8 +439,13 @@ class JSONFileConnector(BaseConnector):
             page.failures += [self._failure(one, partition, info, one.offset) for one in bad]
             if bad:
                 failed.append(info)
+            while len(page.items) > _ITEMS_IN_A_PAGE:
+                rest = page.items[_ITEMS_IN_A_PAGE:]
+                del page.items[_ITEMS_IN_A_PAGE:]
+                yield page, size
+                page, size = Page(rest, position=partition.id), 0
         page.state = self._failed_state(failed)
-        return page, size
+        yield page, size
 
     def _documents_in(
         self, data: bytes, info: FileInfo
