@@ -17,6 +17,7 @@ from contextframe_beam.connectors.api.graphql import FailedNode
 from contextframe_beam.connectors.api.incremental import newest_of, state_reached
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
+from contextframe_beam.connectors.api.once import Answers
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
 from contextframe_beam.connectors.api.totals import RECORDS, Stated
@@ -43,10 +44,8 @@ _EMPTY_IN_A_ROW = 20
 _NOT_FOUND = (404, 410)
 _PARTITIONS_REMEMBERED = 100
 _PAGES_REMEMBERED = 100_000
-# First pages that were asked for to count the others are kept until they are read, if small.
-_PROBES_REMEMBERED = 80
-_PROBE_RECORDS = 500
 _SHOWN_TOKEN = 200
+_ANSWERS = Answers()
 # A page of the same records with the same ids comes so often before it is taken for a loop.
 _MOST_REPETITIONS = 3
 
@@ -95,7 +94,6 @@ class PageReader:
         self._lock = threading.Lock()
         self._told: set[tuple[str, str]] = set()
         self._seen: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
-        self._probes: OrderedDict[tuple[str, str], tuple[Answer, list[Any]]] = OrderedDict()
 
     def count(self, partition: Partition) -> int | None:
         """Asks for the first page of a partition and returns how many there are.
@@ -113,17 +111,13 @@ class PageReader:
             return None
         token = paginator.start()
         try:
-            answer, records = self._ask(endpoint, params, paginator, token)
+            # It is wanted again when it is read.
+            answer, records = self._ask(endpoint, params, paginator, token, uses=2)
         except HttpError as error:
             passed = isinstance(error, PassedOverError)
             if passed or error.status in _NOT_FOUND or paginator.ends_at(token, error.status):
                 return None  # reading it meets the same answer and knows what it means
             raise
-        if len(records) <= _PROBE_RECORDS:
-            with self._lock:
-                self._probes[_key(partition)] = answer, records
-                while len(self._probes) > _PROBES_REMEMBERED:
-                    self._probes.popitem(last=False)
         if isinstance(paginator, Detect):
             found = detect(answer, records)
             if not isinstance(found, Numbered):
@@ -342,12 +336,13 @@ class PageReader:
         place: str,
     ) -> tuple[Answer, list[Any]]:
         """Returns what `count` was answered, the first time that it is wanted, or asks."""
-        if _is_first(paginator, token):
-            with self._lock:
-                probed = self._probes.pop(_key(partition), None)
-            if probed is not None:
-                return probed
-        return self._ask(endpoint, partition.params, paginator, token, place)
+        params = partition.params
+        if params.get("probe") and _is_first(paginator, token):
+            first = _request(endpoint, params, endpoint.paginator, endpoint.paginator.start())
+            counted = _ANSWERS.take(params.get("run", ""), first)
+            if counted is not None:
+                return _read(endpoint, counted, place)
+        return self._ask(endpoint, params, paginator, token, place)
 
     def _ask(
         self,
@@ -356,11 +351,13 @@ class PageReader:
         paginator: Paginator,
         token: Any,
         place: str = "",
+        uses: int = 1,
     ) -> tuple[Answer, list[Any]]:
-        request = endpoint.for_origin(paginator.apply(endpoint.request(params), token))
-        answer = endpoint.answer(self._send(request))
-        found, records = endpoint.records(answer, place)
-        return replace(answer, place=found), records
+        request = _request(endpoint, params, paginator, token)
+        response = _ANSWERS.get(
+            params.get("run", ""), request, uses * endpoint.passes, lambda: self._send(request)
+        )
+        return _read(endpoint, response, place)
 
     def _page(
         self,
@@ -496,6 +493,18 @@ class PageReader:
             while len(self._seen) > _PARTITIONS_REMEMBERED:
                 self._seen.popitem(last=False)
             return seen
+
+
+def _request(
+    endpoint: Endpoint, params: Mapping[str, Any], paginator: Paginator, token: Any
+) -> HttpRequest:
+    return endpoint.for_origin(paginator.apply(endpoint.request(params), token))
+
+
+def _read(endpoint: Endpoint, response: HttpResponse, place: str) -> tuple[Answer, list[Any]]:
+    answer = endpoint.answer(response)
+    found, records = endpoint.records(answer, place)
+    return replace(answer, place=found), records
 
 
 def _learned(answer: Answer) -> str:

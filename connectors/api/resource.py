@@ -73,6 +73,8 @@ class Endpoint:
             or Detect()
         )
         self.incremental = resource.incremental
+        #: How often a run reads it: for its documents, and for each resource below it.
+        self.passes = max(_passes(config, resource), 1)
         self._url = url or below(config.base_url, resource.path or resource.name)
         # The client resolves references to secrets at the moment it sends them.
         self._params = secrets.referenced({**config.params, **resource.params})
@@ -322,6 +324,11 @@ class Endpoint:
         if self.resource.partial != "keep":
             hint = "; write `partial: keep` to keep the records that are not concerned"
             raise refused(faults, hint if any(fault.names_node for fault in faults) else "")
+
+
+def _passes(config: ApiConfig, resource: Resource) -> int:
+    below = [_passes(config, one) for one in config.resources if one.parent == resource.name]
+    return int(resource.ingest) + sum(below)
 
 
 def below(base: str, path: str) -> str:
