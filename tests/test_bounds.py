@@ -325,7 +325,8 @@ def test_a_limit_that_cuts_a_source_short_says_so(server):
     for limits in ({"max_items": 5}, {"max_pages": 1}):
         pages = list(Source(connector, limits).pages())
         assert "max_pages or max_items cut things short" in {page.narrowed for page in pages}
-    assert not any(page.narrowed for page in Source(connector, {"max_items": 26}).pages())
+    pages = Source(connector, {"max_items": 25}).pages()
+    assert not any(page.narrowed for page in pages if page.partition)
 
 
 NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)

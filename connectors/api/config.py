@@ -231,7 +231,8 @@ class RecordMapping(Section):
     text: str | None = None
     """The path of the text, or a template such as "# {title}\\n\\n{body}"."""
     timestamp: Paths | None = None
-    """Path(s) of the time of the last change: ISO 8601, or seconds or milliseconds since 1970."""
+    """Path(s) of the time of the last change, in any form that can be read in one way: ISO 8601,
+    RFC 2822, or seconds, milliseconds or microseconds since 1970."""
     tags: str | None = None
     """The path of the tags: a list, a list of objects with names, or text with commas."""
     relationships: bool | list[Relationship] = True

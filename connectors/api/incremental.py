@@ -11,7 +11,14 @@ from typing import Any
 
 from contextframe_beam.connectors.api.config import Incremental
 from contextframe_beam.connectors.bounds import seconds_of
-from contextframe_beam.connectors.cursors import NUMBER, is_before, newest_cursor, within
+from contextframe_beam.connectors.cursors import (
+    NUMBER,
+    is_ahead,
+    is_before,
+    is_known,
+    newest_cursor,
+    within,
+)
 from contextframe_beam.connectors.mapper import lookup
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.shared_names import SLICE
@@ -23,6 +30,7 @@ from contextframe_beam.times import (
     datetime_of,
     form_named,
     instant_of,
+    iso_of,
     offset_of,
     parse,
     seconds_in,
@@ -207,6 +215,30 @@ def state_reached(
     if "slice" in params:
         state[SLICE] = params["slice"]
     return state
+
+
+def unreadable(value: Any, settings: Incremental, began: datetime | None) -> str:
+    """Returns why a value moves no state, and what to do; "" where it may.
+
+    Args:
+        value: What a record has in the field.
+        settings: What the resource says.
+        began: When the run began to read.
+    """
+    form = settings.reading
+    if not is_known(value, form):
+        return (
+            "which is no time that can be read in one way; records like this one are kept, by each "
+            "run anew, and move no state. Say how they write it: field_format: '%d/%m/%Y', for "
+            "instance"
+        )
+    time = parse(value, form)
+    if began is None or time is None or time.form.pattern or not is_ahead(value, began, form):
+        return ""
+    return (
+        f"which would be {iso_of(time.at)}, in the future, and moves no state. If these are no times "
+        "but ids that grow, say format: number"
+    )
 
 
 def lookback_of(settings: Incremental) -> timedelta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 from contextframe_beam.connectors.api.config import RecordMapping
 from contextframe_beam.connectors.api.place import quoted
 from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
+from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.record import FrameRecord
+from contextframe_beam.times import parse
+
+_LOGGER = logging.getLogger(__name__)
 
 #: What a record gets to know where it is from; left out of the metadata like all such names.
 RESOURCE = "_resource"
@@ -37,6 +42,7 @@ class ResourceMapper:
     ) -> None:
         self.prefix = prefix_of(resource)
         self.resource = resource
+        self._told = False
         self._template = mapping.id if isinstance(mapping.id, str) and "{" in mapping.id else None
         self._origin = {"source": source, "resource": resource}
         targets = mapping.relationships
@@ -77,6 +83,14 @@ class ResourceMapper:
         """
         record = self._mapper.map(item)
         record.unique_id = self.unique_id(item)
+        if not self._told and record.timestamp and parse(record.timestamp) is None:
+            self._told = True
+            _LOGGER.warning(
+                "%s: the time of a record is %s, which cannot be read in one way; it is kept as it "
+                "is, and counts as earlier than any other. Choose another field: mapping.timestamp",
+                self.resource,
+                redact(f"{record.timestamp!r:.60}"),
+            )
         metadata = record.metadata
         for name, value in self._origin.items():
             metadata.setdefault(name, value)

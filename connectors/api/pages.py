@@ -14,7 +14,7 @@ from contextframe_beam.connectors.api.config import Incremental
 from contextframe_beam.connectors.api.detect import Detect, Found, detect
 from contextframe_beam.connectors.api.evidence import cut_short
 from contextframe_beam.connectors.api.graphql import FailedNode
-from contextframe_beam.connectors.api.incremental import newest_of, state_reached
+from contextframe_beam.connectors.api.incremental import newest_of, state_reached, unreadable
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
 from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
 from contextframe_beam.connectors.api.once import Answers
@@ -23,7 +23,6 @@ from contextframe_beam.connectors.api.resource import Endpoint
 from contextframe_beam.connectors.api.totals import RECORDS, Stated
 from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
 from contextframe_beam.connectors.bounds import RESUMES_AT
-from contextframe_beam.connectors.cursors import is_known
 from contextframe_beam.connectors.http.errors import HttpError, PassedOverError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.mapper import kind_of, lookup
@@ -432,24 +431,19 @@ class PageReader:
     def _tell_unknown(
         self, records: list[Any], incremental: Incremental, params: Mapping[str, Any]
     ) -> None:
-        """Says, once a run and resource, that the time of a record cannot be read."""
+        """Says, once a run and resource, that the value of a record does not tell when it was."""
         where = params.get("run", ""), params.get("resource", "")
+        began = when(params.get("began"))
         if where in self._told:
             return
         for record in records:
             value = lookup(record, incremental.field)
-            if value in (None, "") or is_known(value, incremental.reading):
-                continue
-            self._told.add(where)
-            _LOGGER.warning(
-                "%s: %s is %s, which is no time that can be read in one way; records like this one "
-                "are kept, by each run anew, and move no state. Say how they write it: "
-                "field_format: '%%d/%%m/%%Y', for instance",
-                params.get("resource", ""),
-                incremental.field,
-                redact(f"{value!r:.60}"),
-            )
-            return
+            problem = "" if value in (None, "") else unreadable(value, incremental, began)
+            if problem:
+                self._told.add(where)
+                shown = redact(f"{value!r:.60}")
+                _LOGGER.warning("%s: %s is %s, %s", where[1], incremental.field, shown, problem)
+                return
 
     def _not_found(
         self, page: Page, partition: Partition, endpoint: Endpoint, error: HttpError
