@@ -158,6 +158,27 @@ def test_what_can_be_read_in_two_ways_is_said_once_and_kept(server, tmp_path, va
     assert stored(kb) == {"0", "1", "2"}
 
 
+def test_ids_as_large_as_times_are_said(server, tmp_path, caplog):
+    kb = str(tmp_path / "kb.lance")
+    ids = [2_700_000_001, 2_700_000_002]
+    ingest(api(server, "integer", ids, told=False), kb, embed_dim=4)
+    assert "in the future, and moves no state" in caplog.text and "format: number" in caplog.text
+    ingest(api(server, "integer", ids, told=False, format="number"), kb)
+    assert state_of(kb) == {"times": {"cursor": ids[1]}}
+
+
+def test_the_time_of_a_document_that_cannot_be_read_is_said_once(server, tmp_path, caplog):
+    kb = str(tmp_path / "kb.lance")
+    resource = {"name": "times", "paginator": "single", "mapping": {"timestamp": "at"}}
+    items = [{"id": number, "text": "t", "at": "1/2/2026"} for number in range(3)]
+    resource["params"] = {"items": json.dumps(items), "reads": "iso"}
+    source = Times(f"{server.url}/api", name="times", resources=[resource], retries=0)
+    assert ingest(source, kb, embed_dim=4).rows_written == 3
+    said = [one for one in caplog.messages if "the time of a record is '1/2/2026'" in one]
+    assert len(said) == 1
+    assert {record.timestamp for record in FrameDataset.open(kb)} == {"1/2/2026"}
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["asked", "chosen here"])
 def test_what_is_stated_is_read_so(server, tmp_path, told, caplog):
     kb = str(tmp_path / "kb.lance")

@@ -12,7 +12,7 @@ from contextframe_beam import ConnectorError, DatasetError, FrameDataset, RunSum
 from contextframe_beam.dataset import adopt
 from contextframe_beam.fragments import Destination
 from contextframe_beam.removal import Removal
-from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, PLAN, read_states, state_rows
+from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, PLAN, SLICE, read_states, state_rows
 from contextframe_beam.transaction import commit_update
 from contextframe_beam.writer import write_rows
 from tests.frame_strategies import EMBED_DIM, json_objects, texts
@@ -187,3 +187,41 @@ def test_a_plan_may_add_to_all_states_or_take_their_place():
     assert set(added.partitions) == {"a", "b"}
     replaced = state.after(run(1), {PLAN: {"partitions": {"b": {}}}, "c": {}})
     assert set(replaced.partitions) == {"b", "c"}
+
+
+class TestSlicesOfTime:
+    """A partition that is read in slices has one state, once all of them were read."""
+
+    def slice_of(self, begin: str, cursor: str | None = None, last: bool = False) -> dict:
+        mark = {"of": "things", "from": begin, **({"last": "yes"} if last else {})}
+        return {**({"cursor": cursor} if cursor else {}), SLICE: mark}
+
+    def test_the_last_that_reached_anything_counts(self):
+        states = {
+            "things/1": self.slice_of("1", "a"),
+            "things/2": self.slice_of("2", "b"),
+            "things/3": self.slice_of("3"),
+            "things": self.slice_of("4", last=True),
+            "others": {"cursor": "z"},
+        }
+        after = SourceState("api", partitions={"things": {"cursor": "0"}}).after(run(1), states)
+        assert after.partitions == {"things": {"cursor": "b"}, "others": {"cursor": "z"}}
+
+    def test_until_the_newest_was_read_the_state_stays(self):
+        known = SourceState("api", partitions={"things": {"cursor": "0"}})
+        first = known.after(run(1), {"things/1": self.slice_of("1", "a")})
+        assert first.partitions["things"] == {"cursor": "0"}
+        second = first.after(run(2), {"things/2": self.slice_of("2", "b")})
+        last = second.after(run(3), {"things": self.slice_of("3", last=True)})
+        assert last.partitions == {"things": {"cursor": "b"}}
+
+    def test_where_nothing_was_reached_the_state_stays(self):
+        known = SourceState("api", partitions={"things": {"cursor": "0"}})
+        states = {"things/1": self.slice_of("1"), "things": self.slice_of("2", last=True)}
+        assert known.after(run(1), states).partitions == {"things": {"cursor": "0"}}
+        assert SourceState("api").after(run(1), states).partitions == {}
+
+    @given(st.dictionaries(texts, json_objects, max_size=3), json_objects)
+    def test_a_state_of_any_content_is_no_error(self, partitions, mark):
+        states = {**partitions, "x": {SLICE: mark}}
+        assert SourceState("api").after(run(1), states).partitions.keys() <= {*states, "None"}

@@ -236,8 +236,8 @@ def unreadable(value: Any, settings: Incremental, began: datetime | None) -> str
     if began is None or time is None or time.form.pattern or not is_ahead(value, began, form):
         return ""
     return (
-        f"which would be {iso_of(time.at)}, in the future, and moves no state. If these are no times "
-        "but ids that grow, say format: number"
+        f"which would be {iso_of(time.at)}, in the future, and moves no state. If these are no "
+        "times but ids that grow, say format: number"
     )
 
 

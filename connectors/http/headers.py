@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import timezone
 from email.utils import parsedate_to_datetime
 
 from urllib3 import HTTPHeaderDict
+
+from contextframe_beam.times import parse
 
 # Longer values are none of these forms, and are not worth the time to look.
 _LONGEST = 500
@@ -24,19 +26,11 @@ _EPOCH_MILLISECONDS = (1e12, 1e14)
 # RFC 9110, 5.6.7: the usual form, that of RFC 850, and that of asctime.
 _DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _CLOCK = r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}"
+_DAY_SECONDS = 86400
 _DATE = re.compile(
     rf"(?:{_DAY}[a-z]{{0,6}},\s*)?[0-9]{{1,2}}[ -][A-Za-z]{{3}}[ -](?:[0-9]{{4}}|[0-9]{{2}})\s+"
     rf"{_CLOCK}\s+(?:GMT|UTC|UT|Z|[+-][0-9]{{4}})"
     rf"|{_DAY}\s+[A-Za-z]{{3}}\s+[0-9]{{1,2}}\s+{_CLOCK}\s+[0-9]{{4}}"
-)
-_ISO = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
-    r"(?:[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
-    r"\s?(?:Z|z|UTC|GMT|([+-])([0-9]{2}):?([0-9]{2})?)?)?"
-)
-_ISO_BASIC = re.compile(
-    r"([0-9]{4})([0-9]{2})([0-9]{2})[Tt]([0-9]{2})([0-9]{2})(?:([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
-    r"(?:Z|z|([+-])([0-9]{2}):?([0-9]{2})?)?"
 )
 _ISO_DURATION = re.compile(
     r"P(?=[0-9T])(?:([0-9]+)D)?(?:T(?=[0-9])(?:([0-9]+)H)?(?:([0-9]+)M)?([0-9.]+S)?)?", re.I
@@ -159,19 +153,10 @@ def _moment(text: str) -> float | None:
         if _DATE.fullmatch(text):
             date = parsedate_to_datetime(text)
             return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
-        match = _ISO.fullmatch(text) or _ISO_BASIC.fullmatch(text)
-        if match is None:
-            return None
-        year, month, day, hour, minute, second, fraction, sign, hours, minutes = match.groups()
-        date = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0))
-        offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-        if int(second or 0) > 60 or offset >= timedelta(days=1):
-            return None
-        utc = date.replace(tzinfo=timezone.utc).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    utc += int(second or 0) + float(f"0.{fraction or 0}")
-    return utc + offset.total_seconds() * (1 if sign == "-" else -1)
+    time = parse(text) if text[:1].isdigit() else None
+    return None if time is None or time.form.step > _DAY_SECONDS else float(time.at)
 
 
 def _combined(text: str, now: float) -> Iterator[float]:
