@@ -24,6 +24,9 @@ SOAK_KILLS = 500
 SOAK_KILLS_ON_S3 = 100
 SOAK_STEPS = 12
 
+#: Several tests, so that all cores have some of them to do.
+SOAK_PARTS = 5
+
 
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
@@ -77,9 +80,10 @@ def test_a_store_that_makes_trouble(s3, proxy, forks, tmp_path):  # noqa: F811
 
 
 @pytest.mark.soak
-def test_five_hundred_kills(forks, tmp_path, record_property):
+@pytest.mark.parametrize("part", range(SOAK_PARTS))
+def test_five_hundred_kills(part, forks, tmp_path, record_property):
     tally, seeds, began = Tally(), [], time.monotonic()
-    while tally.kills.total() < SOAK_KILLS:
+    while tally.kills.total() < SOAK_KILLS // SOAK_PARTS:
         seeds.append(fresh_seed())
         folder = Path(tmp_path, str(seeds[-1]))
         tally.add(Campaign(seeds[-1], folder, forks).run(SOAK_STEPS))
@@ -87,9 +91,10 @@ def test_five_hundred_kills(forks, tmp_path, record_property):
 
 
 @pytest.mark.soak
-def test_a_hundred_kills_on_a_store_that_makes_trouble(s3, forks, tmp_path, record_property):  # noqa: F811
+@pytest.mark.parametrize("part", range(SOAK_PARTS))
+def test_a_hundred_kills_on_a_store_that_makes_trouble(part, s3, forks, tmp_path, record_property):  # noqa: F811
     tally, seeds, began = Tally(), [], time.monotonic()
-    while tally.kills.total() < SOAK_KILLS_ON_S3:
+    while tally.kills.total() < SOAK_KILLS_ON_S3 // SOAK_PARTS:
         seeds.append(fresh_seed())
         folder = Path(tmp_path, str(seeds[-1]))
         with FaultyProxy(s3.endpoint) as proxy:
