@@ -36,4 +36,4 @@ def _key_of(connector: BaseConnector) -> Any:
         arguments = pickle.dumps(connector.__reduce__()[1][1:])
     except Exception:  # arguments that only Beam's pickler takes; shared with nobody then
         return id(connector)
-    return kind.__module__, kind.__qualname__, arguments
+    return kind, arguments

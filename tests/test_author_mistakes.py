@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
-from contextframe_beam import ContextFrameError, Deletion, FrameRecord
+from contextframe_beam import ContextFrameError, Deletion, FrameDataset, FrameRecord
 from contextframe_beam.connectors import (
     BaseConnector,
     BatchConnector,
@@ -410,3 +410,19 @@ def test_an_exception_that_cannot_be_printed_hides_nothing() -> None:
     with pytest.raises(ContextFrameError, match=r"Speechless: .* Silent"):
         list(Source(Speechless()).pages())
     assert sys.exc_info() == (None, None, None)
+
+
+def test_a_class_that_is_written_anew_is_not_taken_for_the_old_one(kb: Path) -> None:
+    def written(text: str) -> BaseConnector:
+        class Notebook(Base):
+            def sync_documents(self) -> list[dict[str, Any]]:
+                return [{"id": 1}]
+
+            def map_to_frame_record(self, item: Any) -> FrameRecord:
+                return FrameRecord(text, unique_id="1")
+
+        return Notebook()
+
+    for text in ("the first try", "the second try"):
+        ingest(written(text), str(kb))
+        assert [one.text_content for one in FrameDataset.open(str(kb))] == [text]
