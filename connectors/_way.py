@@ -112,7 +112,7 @@ class Way(ABC):
         self.chosen = {
             name: kwargs[name]
             for name in sorted(NARROWING & set(kwargs))
-            if kwargs[name] is not None
+            if kwargs[name] not in (None, "", [], ())
         }
         #: After `plan`: what takes the place of all states, where the plan itself knows that.
         self.reached: dict[str, Any] | None = None
@@ -133,8 +133,7 @@ class Way(ABC):
         if self.resume.is_bounded:
             return f"only what is of {self.resume.bounds} was read"
         if self.chosen:
-            shown = ", ".join(f"{name}={redact(repr(one))}" for name, one in self.chosen.items())
-            return f"only what {shown} chooses was read"
+            return f"it was narrowed by {' and '.join(map(_shown, self.chosen.items()))}"
         return self._left_out()
 
     def _left_out(self) -> str:
@@ -166,6 +165,12 @@ class Way(ABC):
 
         The last page of a block, and only that, has `finished` set.
         """
+
+
+def _shown(argument: tuple[str, Any]) -> str:
+    name, value = argument
+    shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return redact(f"{name} ({shown})")
 
 
 def ahead_of(at_once: int) -> int:

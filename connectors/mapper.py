@@ -21,6 +21,7 @@ from contextframe_beam.times import parse
 _PLAIN_FIELDS = ("content", "text", "body", "description")
 _TEXT_FIELDS = frozenset((*_PLAIN_FIELDS, "blocks", "sections"))
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
+_DIGIT = re.compile(r"\d")
 _HEADING = re.compile(r"heading(?:_?([1-6]))?\Z")
 _TAG_NAMES = ("name", "label", "title", "id")
 _TARGET_NAMES = ("id", "target_id", "uri", "url", "name")
@@ -270,9 +271,11 @@ def as_timestamp(value: Any) -> str | None:
 
 
 def _time_of(item: Mapping[str, Any], paths: str | tuple[str, ...]) -> str | None:
-    """Returns the first time that a path leads to; a flag or the like is none."""
+    """Returns the first time that a path leads to; a flag, a name or the like is none."""
     values = (lookup(item, path) for path in ((paths,) if isinstance(paths, str) else paths))
-    return next(filter(None, map(as_timestamp, values)), None)
+    found = [time for time in map(as_timestamp, values) if time]
+    # Where nothing is better, text without a digit stays as it is: "yesterday".
+    return next((time for time in found if _DIGIT.search(time)), next(iter(found), None))
 
 
 def names(

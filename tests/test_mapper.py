@@ -317,6 +317,9 @@ def test_no_block_of_any_shape_fails(block):
         ({"updated": True, "created_at": "2020-01-01"}, "2020-01-01"),
         ({"updated": None, "modified": "", "created_at": "2020-01-01"}, "2020-01-01"),
         ({"modified": {"by": "x"}}, None),
+        ({"updated": "by Ada", "created_at": "2020-01-01"}, "2020-01-01"),
+        ({"updated_at": "1/2/2026", "created_at": "2020-01-01"}, "1/2/2026"),
+        ({"updated": "yesterday"}, "yesterday"),
     ],
 )
 def test_the_usual_names_of_a_time(item, time):

@@ -125,7 +125,7 @@ def test_a_full_mirror_deletes_what_a_narrowed_run_brought_and_is_gone(server, k
 
 @pytest.mark.parametrize(
     ("chosen", "why"),
-    [({"only": ["things"]}, "only=['things']"), ({"max_items": 2}, "max_items=2")],
+    [({"only": ["things"]}, "only (things)"), ({"max_items": 2}, "max_items (2)")],
 )
 def test_a_narrowed_mirror_deletes_nothing(server, kb, chosen, why):
     into(kb, crm(server))
@@ -133,9 +133,15 @@ def test_a_narrowed_mirror_deletes_nothing(server, kb, chosen, why):
     assert ids_in(kb) == ids(5, 5) and why in receipt.kept
 
 
+@pytest.mark.parametrize("chosen", [{"only": None}, {"only": []}, {"max_items": None}], ids=str)
+def test_what_chooses_nothing_narrows_nothing(server, kb, chosen):
+    into(kb, crm(server))
+    assert into(kb, crm(server, things=1), mode="mirror", **chosen).rows_deleted == 4
+
+
 def test_a_narrowed_mirror_of_ones_own_deletes_nothing_and_the_full_one_does(kb):
     into(kb, Wiki())
-    assert "limit=1" in into(kb, Wiki(("a", "b")), mode="mirror", limit=1).kept
+    assert "limit (1)" in into(kb, Wiki(("a", "b")), mode="mirror", limit=1).kept
     assert ids_in(kb) == ["a", "b", "c"]
     assert into(kb, Wiki(("a", "b")), mode="mirror").rows_deleted == 1
 
