@@ -60,8 +60,9 @@ class TestFailedItems:
         assert result.code == 0
         assert without_progress(result.err).splitlines() == [
             f"Warning: 4 items failed, kept in {kb}.dead-letters/r.jsonl:",
-            "  map all first page[0]: note 0 has no text (ValueError, 3 items)",
-            "  map all first page[9]: 'missing' (KeyError)",
+            "  map all first page[0], an item with id: note 0 has no text, at notes.py, line 17 "
+            "(ValueError, 3 items)",
+            "  map all first page[9], an item with id: 'missing', at notes.py, line 19 (KeyError)",
         ]
         assert f"4 items failed, kept in {kb}.dead-letters/r.jsonl\n" in result.out
 
@@ -83,7 +84,7 @@ class TestFailedItems:
         with caplog.at_level(logging.WARNING, COMMITS):
             run(documents(1, {"id": 2, "error": "no"}), tmp_path / "kb.lance")
         (record,) = [one for one in caplog.records if one.name == COMMITS]
-        assert ": no (ValueError)" in record.getMessage()
+        assert ": no, at " in record.getMessage()
 
     def test_the_commits_of_a_backfill_are_summed_up(self, kb):
         bad = [{"id": f"bad {number}", "error": f"no text {number}"} for number in range(3)]
