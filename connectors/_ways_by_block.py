@@ -172,6 +172,7 @@ class PagesWay(_PlannedWay):
                 failures=page.failures,
                 narrowed=page.narrowed,
                 partial=page.partial,
+                may_slip=page.may_slip,
             )
             if cursor is None:
                 # Only the last page carries the state: before it, the partition is not through.

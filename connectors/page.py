@@ -185,6 +185,8 @@ class Page:
         partial: Why what was read may not be all that was asked for, and what to do about it;
             empty where it is known to be. One page of a run suffices. The rows of such a run are
             committed, but no state of its source moves and a mirror deletes nothing.
+        may_slip: Whether pages are counted from the front, so that a record may slip over a page's
+            border while others are deleted, and be missed although it is there.
     """
 
     items: list[Any]
@@ -198,6 +200,7 @@ class Page:
     finished: int = 0
     narrowed: str = ""
     partial: str = ""
+    may_slip: bool = False
 
 
 # Each of these types becomes an object of one key, `{"__bytes__": "aGk="}`.

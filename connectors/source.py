@@ -258,6 +258,7 @@ class Source:
             finished=page.finished,
             narrowed=page.narrowed,
             partial=page.partial,
+            may_slip=page.may_slip,
         )
 
 

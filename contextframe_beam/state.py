@@ -74,7 +74,7 @@ class RunSummary:
         fragments: Data files added.
         bytes: Their size.
         partial: Why what was read may not be all that was asked for; empty where it is.
-        kept: Why a mirror deleted nothing that it did not see; empty where it could.
+        kept: Why a mirror did not delete all that it did not see; empty where it did.
         reasons: Why items failed, the reasons of most of them first.
         start: Which of several starts of a run of this id was committed.
     """
@@ -146,6 +146,8 @@ class SourceState:
         partitions: The sync state of each partition.
         runs: The last runs, oldest first.
         backfill: Which parts of an unfinished backfill are done; empty when there is none.
+        missed: The uuids of documents that the last mirror missed and did not delete, because
+            their pages are counted from the front.
     """
 
     source: str
@@ -154,6 +156,7 @@ class SourceState:
     partitions: Mapping[str, Any] = field(default_factory=dict)
     runs: tuple[RunSummary, ...] = ()
     backfill: Mapping[str, Any] = field(default_factory=dict)
+    missed: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:
@@ -203,7 +206,7 @@ class SourceState:
 
     def forgotten(self) -> SourceState:
         """Returns the state without all that was reached; its runs stay known."""
-        return replace(self, partitions={}, backfill={})
+        return replace(self, partitions={}, backfill={}, missed=frozenset())
 
     def to_json(self) -> str:
         """Returns the state as it is stored.
@@ -220,6 +223,8 @@ class SourceState:
         }
         if self.backfill:
             value["backfill"] = dict(self.backfill)
+        if self.missed:
+            value["missed"] = sorted(self.missed)
         try:
             text = dump_json(value, "state")
         except RecordError as error:
@@ -261,6 +266,10 @@ class SourceState:
                     RunSummary.from_json(run) for run in of_type(value["runs"], list, "its runs")
                 ),
                 backfill=dict(mapping_of(value.get("backfill"), "its backfill")),
+                missed=frozenset(
+                    of_type(key, str, "a key that was missed")
+                    for key in of_type(value.get("missed", []), list, "what was missed")
+                ),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(

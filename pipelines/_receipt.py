@@ -57,7 +57,8 @@ class Outcome:
                 "each was kept"
             )
         if receipt.kept:
-            lines.append(f"nothing was deleted that the run did not see, because {receipt.kept}")
+            what = "not all" if receipt.rows_deleted else "nothing"
+            lines.append(f"{what} was deleted that the run did not see, because {receipt.kept}")
         size = ""
         if receipt.bytes:
             size = f", {in_bytes(receipt.bytes)} in {_files(receipt.fragments)}"

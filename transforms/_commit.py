@@ -74,6 +74,7 @@ from contextframe_beam.transforms._refusals import (
 from contextframe_beam.transforms._seen import SeenRows, rows_of_sources
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.brake import Deleted
+from contextframe_beam.transforms.missed import Missed, missed_for_the_first_time
 from contextframe_beam.transforms.receipt import CommitReceipt
 from contextframe_beam.writer import write_rows
 
@@ -269,6 +270,8 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
     unseen = _unseen(plan, dataset, sources)
     own_rows = np.array(list(rows.addresses.values()), np.uint64)
     documents = np.setdiff1d(np.union1d(matched, unseen), own_rows)
+    missed = missed_for_the_first_time(plan, dataset, np.setdiff1d(documents, matched), rows.states)
+    documents = np.setdiff1d(documents, missed.addresses)
     deleted = require_few_deletes(plan, dataset, np.setdiff1d(documents, succeeded), rows.states)
     removal = remove_rows(dataset, np.concatenate([documents, guards]))
     summary = _summary(
@@ -276,6 +279,7 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
         version=dataset.version + 1,
         replaced=len(succeeded),
         deleted=len(documents) - len(succeeded),
+        missed=missed,
     )
     return _answer(
         plan,
@@ -288,7 +292,7 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
             storage_options=run.storage_options,
         ),
         state_rows(
-            _own_states(plan, rows.states, summary, deleted).values(),
+            _own_states(plan, rows.states, summary, deleted, missed).values(),
             anchor=anchored,
             embed_dim=run.embed_dim,
         ),
@@ -309,6 +313,7 @@ def _own_states(
     states: Mapping[str, SourceState],
     summary: RunSummary,
     deleted: Deleted | None = None,
+    missed: Missed | None = None,
 ) -> dict[str, SourceState]:
     """Returns the states of the run's sources after it.
 
@@ -317,6 +322,7 @@ def _own_states(
         states: Those before it.
         summary: What it did.
         deleted: What it has deleted together with the commits before it, for its next one.
+        missed: What it did not see, and its next one deletes if it does not either.
     """
     after = {}
     for tally in plan.tallies:
@@ -330,11 +336,20 @@ def _own_states(
         state = now.after(summary, tally.partitions, is_complete=not tally.narrowed)
         if tally.plan.get("backfill"):
             state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))
+        if plan.run.mode == "mirror" and not plan.kept and missed is not None:
+            state = replace(state, missed=frozenset(missed.keys.get(info.source_id, ())))
         after[info.source_id] = state
     return after
 
 
-def _summary(plan: Plan, *, version: int, replaced: int = 0, deleted: int = 0) -> RunSummary:
+def _summary(
+    plan: Plan,
+    *,
+    version: int,
+    replaced: int = 0,
+    deleted: int = 0,
+    missed: Missed | None = None,
+) -> RunSummary:
     unique = plan.unique
     return RunSummary(
         run_id=plan.run.run_id,
@@ -352,7 +367,7 @@ def _summary(plan: Plan, *, version: int, replaced: int = 0, deleted: int = 0) -
         fragments=len(unique.fragments),
         bytes=sum(fragment.size for fragment in unique.fragments),
         partial=plan.partial,
-        kept=plan.kept,
+        kept=plan.kept or (missed.reason if missed else ""),
         reasons=plan.written.reasons.most(),
         start=plan.run.start,
     )

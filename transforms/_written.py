@@ -28,6 +28,7 @@ class SourceTally:
         unchanged: Which rows of the version that the run began with they are, as `pack` gives it.
         partitions: New states of partitions.
         narrowed: Why what was asked for is not all of the source; empty where it is.
+        may_slip: Whether a record may have been missed between pages that are counted.
         partial: Why what was read may not be all that was asked for; empty where it is.
         deletions: What the source says is gone.
     """
@@ -40,6 +41,7 @@ class SourceTally:
     unchanged: list[bytes] = field(default_factory=list)
     partitions: dict[str, Any] = field(default_factory=dict)
     narrowed: set[str] = field(default_factory=set)
+    may_slip: bool = False
     partial: set[str] = field(default_factory=set)
     deletions: list[Deletions] = field(default_factory=list)
 
@@ -67,6 +69,7 @@ class SourceTally:
         self.unchanged += other.unchanged
         self.partitions.update(other.partitions)
         self.narrowed |= other.narrowed
+        self.may_slip |= other.may_slip
         self.partial |= other.partial
         self.deletions += other.deletions
 

@@ -38,6 +38,7 @@ class FrameBatch:
         finished: How many blocks ended with this batch.
         narrowed: Why what is asked for is not all of the source; empty where it is.
         partial: Why what was read may not be all that was asked for; empty where it is.
+        may_slip: Whether a record may have been missed between pages that are counted.
         deletions: The items that were mapped to a deletion, each with it.
     """
 
@@ -53,6 +54,7 @@ class FrameBatch:
     finished: int = 0
     narrowed: str = ""
     partial: str = ""
+    may_slip: bool = False
     deletions: list[tuple[Deletion, Any]] = field(default_factory=list)
 
     @property
@@ -75,6 +77,7 @@ class RowBatch:
         finished: How many blocks ended with them.
         narrowed: Why what is asked for is not all of the source.
         partial: Why what was read may not be all that was asked for.
+        may_slip: Whether a record may have been missed between pages that are counted.
         deletions: What the items ask to delete.
     """
 
@@ -87,6 +90,7 @@ class RowBatch:
     finished: int = 0
     narrowed: set[str] = field(default_factory=set)
     partial: set[str] = field(default_factory=set)
+    may_slip: bool = False
     deletions: list[Deletion] = field(default_factory=list)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -152,6 +156,7 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> Fra
         finished=page.finished,
         narrowed=page.narrowed,
         partial=page.partial,
+        may_slip=page.may_slip,
         deletions=[(deletion, items[index]) for index, deletion in deletions.items()],
     )
     for index, reason in failed.items():
@@ -215,6 +220,7 @@ def encode_batches(
             encoded.partitions[batch.partition] = batch.state
         if batch.narrowed:
             encoded.narrowed.add(batch.narrowed)
+        encoded.may_slip |= batch.may_slip
         if batch.partial:
             encoded.partial.add(batch.partial)
         if deletes:

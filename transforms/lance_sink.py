@@ -321,6 +321,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
         tally.planned += batch.planned
         tally.finished += batch.finished
         tally.narrowed |= batch.narrowed
+        tally.may_slip |= batch.may_slip
         tally.partial |= batch.partial
         tally.partitions |= batch.partitions
         if batch.deletions:

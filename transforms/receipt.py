@@ -27,7 +27,7 @@ class CommitReceipt:
         bytes: Their size.
         partial: Why what was read may not be all that was asked for; no state of the source moved
             then, and a mirror deleted nothing that it did not see. Empty where all is known.
-        kept: Why a mirror deleted nothing that it did not see; empty where it could.
+        kept: Why a mirror did not delete all that it did not see; empty where it did.
         reasons: Why items failed, the reasons of most of them first.
         already_committed: The run had been committed before; nothing was done now.
     """

@@ -108,6 +108,9 @@ class Detect(Paginator):
     def ends_at(self, token: Found | None, status: int) -> bool:
         return token is not None and token.paginator.ends_at(token.token, status)
 
+    def is_counted(self, token: Found | None) -> bool:
+        return token is not None and token.paginator.is_counted(token.token)
+
     def doubt(self, token: Found | None, answer: Answer, items: Sequence[Any]) -> str:
         if token is not None:
             return token.paginator.doubt(token.token, answer, items)

@@ -65,6 +65,10 @@ class Numbered(Paginator):
     def full_page(self, answer: Answer, items: Sequence[Any]) -> int | None:
         """Returns how many records a full page has, as the first one shows; None if it does not."""
 
+    def is_counted(self, token: At) -> bool:
+        # Behind a total that was reached nothing is expected.
+        return not token.past
+
     def missing(self, token: At, answer: Answer, items: Sequence[Any]) -> At | None:
         """Returns the token of what a page lacks of the range that was asked for."""
         return None

@@ -244,6 +244,7 @@ class PageReader:
                 with self._lock:
                     seen.found_empty(index)
         page = self._page(partition, endpoint, records, position, walk)
+        page.may_slip = params["pages"] > 1
         if is_last:
             self._go_on(page, params, endpoint, following, walk)
         return page
@@ -323,6 +324,9 @@ class PageReader:
         if following is None:
             walk.doubt(paginator.doubt(token, answer, records))
         page = self._page(partition, endpoint, records, position, walk)
+        steps = (following, token if walk.pages > 1 else None)
+        is_counted = any(one is not None and paginator.is_counted(one) for one in steps)
+        page.may_slip = is_counted or (_is_past(token) and bool(records))
         self._go_on(page, params, endpoint, following, walk)
         return page
 

@@ -11,10 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from contextframe_beam.connectors.api import evidence, totals
 from contextframe_beam.connectors.api.answer import Answer, as_flag, value_at
-from contextframe_beam.connectors.api.place import Place, without_placeholder
+from contextframe_beam.connectors.api.place import Place, is_counted, without_placeholder
 from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import kind_of, lookup
@@ -65,6 +66,13 @@ class Paginator(ABC):
         """Returns what a page of several states about the whole."""
         return totals.stated(answer, items)
 
+    def is_counted(self, token: Any) -> bool:
+        """Tells whether a token says how many pages or records lie before its page.
+
+        A record slips from such a page to the one before it when another one is deleted.
+        """
+        return False
+
     def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
         """Returns why a page that `next` takes for the last one may not be it; "" if it is."""
         return ""
@@ -108,6 +116,9 @@ class CursorInBody(Paginator):
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
         return _with_token(request, self.param, token)
 
+    def is_counted(self, token: Any) -> bool:
+        return is_counted(Place.of(self.param).name, token)
+
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
         return _cursor(value_at(answer.data, self.cursor), self.has_more, answer, self.cursor)
 
@@ -138,6 +149,9 @@ class CursorInHeader(Paginator):
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
         return _with_token(request, self.param, token)
 
+    def is_counted(self, token: Any) -> bool:
+        return is_counted(Place.of(self.param).name, token)
+
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
         found = (answer.header(self.header) or "").strip()
         return _cursor(found, self.has_more, answer, f"header {self.header}")
@@ -163,6 +177,9 @@ class Continuation(Paginator):
         for name, value in (token or {}).items():
             request = Place("query", name).put(request, value)
         return request
+
+    def is_counted(self, token: Any) -> bool:
+        return any(is_counted(name, value) for name, value in (token or {}).items())
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> dict[str, Any] | None:
         found = value_at(answer.data, self.values)
@@ -193,6 +210,9 @@ class LinkInBody(Paginator):
 
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
         return _at_link(request, token)
+
+    def is_counted(self, token: Any) -> bool:
+        return any(is_counted(*one) for one in parse_qsl(urlsplit(token or "").query))
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> str | None:
         value = value_at(answer.data, self.link)
@@ -228,6 +248,9 @@ class LinkHeader(Paginator):
 
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
         return _at_link(request, token)
+
+    def is_counted(self, token: Any) -> bool:
+        return any(is_counted(*one) for one in parse_qsl(urlsplit(token or "").query))
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> str | None:
         plain = self.header.lower() != "link"

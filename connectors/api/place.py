@@ -10,6 +10,12 @@ from urllib.parse import quote
 
 from contextframe_beam.connectors.http.request import HttpRequest
 
+# Parameters that count pages or records from the front.
+_COUNTED = re.compile(
+    r"(?!per|itemsper|rowsper).*page(?:number|no|num|index)?|p|pg|.*offset|.*skip|from"
+    r"|start(?:at|index|row|record)?"
+)
+
 WHERE = ("query", "header", "body", "form", "path")
 
 #: A name alone is a query parameter; `header:X-Page`, `body:variables.after` say where else.
@@ -54,6 +60,12 @@ def without_placeholder(request: HttpRequest, place: Place) -> HttpRequest:
         return request
     url = re.sub(rf"/?\{{{re.escape(place.name)}\}}", "", request.url)
     return replace(request, url=url)
+
+
+def is_counted(name: str, value: Any) -> bool:
+    """Tells whether a parameter says how many pages or records lie before what it asks for."""
+    plain = re.sub(r"[^a-z]", "", name.lower())
+    return _COUNTED.fullmatch(plain) is not None and re.fullmatch(r"\d+", str(value)) is not None
 
 
 def quoted(value: Any) -> str:
