@@ -158,7 +158,8 @@ def test_pages_are_read_by_all_workers(tmp_path, options, name):
     def check(pages):
         ids_are(expected)(pages)
         assert len({item["worker"] for page in pages for item in page.items}) == workers
-        states = {page.partition: page.state for page in pages if page.state}
+        # The header, which is of no partition, says that all of the source is read.
+        states = {page.partition: page.state for page in pages if page.state and page.partition}
         assert len(states) == (20 if name == "Channels" else 0)
 
     run(ReadFromConnector(connector), check, options)
@@ -189,8 +190,8 @@ def test_a_run_goes_on_where_the_last_one_ended():
     states = {"all": {"since": "2024-01-01T00:00:00+00:00"}}
 
     def check_changes(pages):
-        complete(states["all"]["since"])(pages)
-        (state,) = [page.state for page in pages if page.state]
+        complete("2023-12-31T23:50:00+00:00")(pages)  # a clock may be ten minutes off
+        (state,) = [page.state for page in pages if page.state and page.partition]
         assert state["since"] > "2025"
 
     run(ReadFromConnector(Changing(), resume_from=states), check_changes)
