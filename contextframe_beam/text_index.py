@@ -138,7 +138,10 @@ def text_index(dataset: LanceDataset) -> Any | None:
 
 def analysis_wanted(dataset: LanceDataset) -> TextAnalysis:
     """Returns how a new index of this dataset cuts text: as it was asked for last."""
-    return TextAnalysis.of(dataset.config().get(_LANGUAGE) or None)
+    try:
+        return TextAnalysis.of(dataset.config().get(_LANGUAGE))
+    except ConfigError:  # a later release knows more of them
+        return TextAnalysis()
 
 
 def keeps_every_word(dataset: LanceDataset) -> bool:

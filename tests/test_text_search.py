@@ -236,6 +236,10 @@ class TestTheIndexOverTime:
         assert kb.search("コントロール")[0].score
         assert not kb.index_text("ja")
 
+    def test_a_language_that_a_later_release_knows_disturbs_nobody(self, kb: FrameDataset) -> None:
+        kb.lance.update_config({"contextframe.search.language": "Klingon"})
+        assert names(FrameDataset.open(kb.uri).search("认证")) == ["chinese"]
+
     @pytest.mark.skipif(os.geteuid() == 0, reason="everything may be written by root")
     def test_a_dataset_that_cannot_be_written_is_searched(self, kb: FrameDataset) -> None:
         folders = [path for path in Path(kb.uri).rglob("*") if path.is_dir()]
