@@ -155,7 +155,12 @@ class TestReceipts:
                 for file in fragment.data_files()
             ),
             already_committed=how is EACH_BUNDLE_TWICE,
+            reasons=receipt.reasons,
         )
+        (reason,) = receipt.reasons
+        assert (reason.error, reason.count) == ("ValueError", 1)
+        assert reason.message.startswith("cannot be mapped, at pipeline_helpers.py, line ")
+        assert reason.place.endswith("an item with id, error")
 
     @IN_ONE_PROCESS
     def test_the_history_tells_the_same(self, kb, how):
