@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset
-from contextframe_beam.connectors.api import APIConnector
+from contextframe_beam.connectors.api import APIConnector, check
 from contextframe_beam.connectors.api.graphql import (
     FailedNode,
     faults_in,
@@ -242,6 +242,22 @@ def test_the_message_says_how_to_keep_the_rest(server):
     pages = {"": page(issue("a"), None, errors=[forbidden("nodes", 1)])}
     with pytest.raises(ConnectorError, match="write `partial: keep` to keep"):
         read(api(server, pages))
+
+
+def test_both_reasons_of_one_page_are_said(server):
+    nodes = [issue("a", comments={"nodes": [], "pageInfo": OPEN}), None]
+    pages = {"": page(*nodes, errors=[forbidden("nodes", 1)])}
+    _, _, (why,) = read(api(server, pages, partial="keep"))
+    assert "comments goes on" in why and "could not give all nodes" in why
+
+
+def test_a_check_fails_for_nodes_that_failed_and_lists_that_go_on(server):
+    pages = {"": page(issue("a"), None, errors=[forbidden("nodes", 1)])}
+    (resource,) = check(api(server, pages, partial="keep")).resources
+    assert resource.failed == 1 and "Resource not accessible" in resource.reasons[0]
+    longer = {"": page(issue("a", comments={"nodes": [], "totalCount": 2}))}
+    report = check(api(server, longer))
+    assert not report.ok and "comments goes on" in str(report)
 
 
 def test_kept_nodes_are_committed_and_failed_ones_counted(server, tmp_path):

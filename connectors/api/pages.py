@@ -380,6 +380,8 @@ class PageReader:
         if endpoint.incremental is not None:
             walk.newest = newest_of(records, endpoint.incremental, params, walk.newest)
             self._tell_unknown(records, endpoint.incremental, params)
+        if any(isinstance(one, FailedNode) for one in records):
+            walk.doubt("the API could not give all nodes; the dead letters say which")
         name = endpoint.resource.name
         page = Page(records, position=position, partial=walk.partial and f"{name}: {walk.partial}")
         walk.partial = ""
@@ -390,11 +392,6 @@ class PageReader:
                 for number, one in enumerate(records)
                 if not isinstance(one, dict)
             ]
-            if any(isinstance(one, FailedNode) for one in records):
-                page.partial = page.partial or (
-                    f"{endpoint.resource.name}: the API could not give all nodes; the dead letters "
-                    "say which"
-                )
         if endpoint.chooses(params):
             page.items = [one for one in page.items if endpoint.keeps(one, params)]
         endpoint.mark(page.items, params.get("parent"))
