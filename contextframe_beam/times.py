@@ -60,6 +60,8 @@ _LEAST, _MOST = 100_000_000, 4_102_444_800
 _GUESSED_UNITS = (1, 10**3, 10**6)
 # 0001-01-01T00:00:00Z, where Go and .NET begin.
 _ZERO_SECONDS = -62_135_596_800
+# Longer texts are no times, and are not worth remembering.
+_LONGEST = 120
 _NUMBER = re.compile(r"-?\d{1,20}(?:\.(\d{1,18}))?", re.ASCII)
 
 
@@ -136,7 +138,7 @@ def parse(value: Any, stated: str | None = None) -> Time | None:
     if stated == "number" or isinstance(value, bool):
         return None
     if isinstance(value, str):
-        return _parsed_text(value, stated)
+        return _parsed_text(value, stated) if len(value) <= _LONGEST else None
     if isinstance(value, int | float):
         return _parsed_number(value, stated)
     return None
@@ -294,7 +296,7 @@ _FORMS = tuple(
         rf"{_WEEKDAY} {_MONTH} (?P<d>[ \d]\d) {_TIME}{_ZONE} (?P<Y>\d{{4}})",
     )
 )
-# What may be dropped from a pattern: the zero before these.
+# The parts that some write without the zero before them.
 _MAY_BE_SHORT = "mdHI"
 _TOKENS: Mapping[str, str] = {
     **dict.fromkeys("YG", r"\d{4}"),
@@ -304,7 +306,7 @@ _TOKENS: Mapping[str, str] = {
     **{"z": r"[+-]\d\d(?::?\d\d)?|Z", "n": rf"[Zz]|[A-Z]{{2,5}}|{_PLACE}"},
 }
 _SHORT_FOR = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M", "D": "%m/%d/%y"}
-_SAME_AS = {"B": "b", "A": "a", "P": "p", "Z": "n", "e": "d", "N": "f"}
+_SAME_AS = {"B": "b", "A": "a", "P": "p", "Z": "n", "e": "d"}
 _PART = re.compile(r"%([-_:]?)([A-Za-z%])")
 _SECONDS_OF_PARTS = (
     *(("S", 1), ("M", 60), ("H", 3600), ("I", 3600), ("d", DAY), ("j", DAY), ("u", DAY)),

@@ -229,8 +229,8 @@ def unreadable(value: Any, settings: Incremental, began: datetime | None) -> str
     if not is_known(value, form):
         return (
             "which is no time that can be read in one way; records like this one are kept, by each "
-            "run anew, and move no state. Say how they write it: field_format: '%d/%m/%Y', for "
-            "instance"
+            "run anew, and move no state. Say how they write it: field_format: '%d/%m/%Y' or "
+            "'%m/%d/%Y', for instance"
         )
     time = parse(value, form)
     if began is None or time is None or time.form.pattern or not is_ahead(value, began, form):
