@@ -24,7 +24,8 @@ def read(answer: Callable[[Got], Any], **resource: Any) -> tuple[list[Any], list
     """Reads a resource `things` of a server; returns its records and why it may be incomplete."""
     with serving(answer) as server:
         settings = {"name": "things", "path": "things", **resource}
-        api = APIConnector(server.url, resources=[settings], retries=0)
+        # Some refusals speak of a rate limit, which would be waited for.
+        api = APIConnector(server.url, resources=[settings], retries=0, max_wait=1)
         api.authenticate()
         pages = list(Source(api).pages())
     reasons = sorted({page.partial for page in pages if page.partial})
