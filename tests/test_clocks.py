@@ -93,7 +93,7 @@ def test_clocks_that_differ_by_seconds_are_no_reason(caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("until", [None, at(minutes=1)])
+@pytest.mark.parametrize("until", [None, at(minutes=1)], ids=["without an end", "with an end"])
 def test_a_range_does_not_move_a_state_that_lies_in_the_future(until):
     assert read(Notes(), at(days=-2), since=at(days=1), until=until)[1] == {}
     assert read(Notes(), at(days=1), since=at(days=2), until=until)[1] != {}
