@@ -204,7 +204,7 @@ class TestFiles:
             file.write(b'"}\n{"content": "the next one"}\n')
         kb = tmp_path / "kb.lance"
         result = cli_process("ingest", "json", "--directory", docs, "--pattern", "*", "--to", kb)
-        assert (result.code, result.err.count("Error")) == (0, 0), result
+        assert (result.code, result.err.count("\nError")) == (0, 0), result
         assert "wrote 4 documents" in result.out and "1 item failed" in result.out
         (letter,) = letters_of(kb)
         assert "longer than" in letter["message"] and "max_line_bytes" in letter["message"]
