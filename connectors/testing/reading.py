@@ -168,7 +168,7 @@ def _states_of_half(subject: Subject) -> Reading:
     reading = Reading()
     for page in subject.source().pages():
         items.setdefault(page.partition, []).extend(page.items)
-        if page.state is not None:
+        if page.state is not None and page.partition:
             reading.states[page.partition] = page.state
             if len(reading.states) == wanted:
                 break

@@ -19,6 +19,7 @@ from contextframe_beam.connectors.page import Page, encode_item
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.connectors.testing.outcome import NotApplicable
+from contextframe_beam.state import RunSummary, SourceState
 
 #: The most items that a check reads.
 LIMIT = 20_000
@@ -97,6 +98,9 @@ class Subject:
             if len(reading.items) >= self.limit:
                 reading.is_whole = False
                 break
+        # As a commit keeps them: without what was said of the run as a whole.
+        kept = SourceState("").after(RunSummary(""), reading.states)
+        reading.states = dict(kept.partitions)
         return reading
 
     @cached_property
