@@ -1,4 +1,4 @@
-"""Fills the pages that are made of the code: `{{ connectors }}` and `{{ commands }}`.
+"""Fills in what pages show of the code: `{{ connectors }}`, `{{ commands }}` and `{{ api_yaml }}`.
 
 mkdocs calls `on_page_markdown` for each page before it is rendered.
 """
@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import html
 import inspect
+import re
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
+from contextframe_beam.connectors.api import place
+from contextframe_beam.connectors.api.schema import config_schema
+from contextframe_beam.connectors.http import Cache, HttpClient
 from contextframe_beam.connectors.registry import (
     Parameter,
     connector_parameters,
@@ -24,7 +31,9 @@ from contextframe_beam.pipelines._commands import commands
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Returns a page's text with the generated parts in it."""
-    for mark, make in (("{{ connectors }}", _connectors), ("{{ commands }}", _commands)):
+    parts = {"connectors": _connectors, "commands": _commands, "api_yaml": _api_yaml}
+    for name, make in parts.items():
+        mark = f"{{{{ {name} }}}}"
         if mark in markdown:
             markdown = markdown.replace(mark, "\n".join(make()))
     return markdown
@@ -80,3 +89,135 @@ def _command(command: click.Command, name: str, level: int) -> Iterator[str]:
             below = command.get_command(context, each)
             if below is not None and not below.hidden:
                 yield from _command(below, f"{name} {each}", level + 1)
+
+
+#: Values that stand for a key in its example, by `key` or `Section.key`.
+EXAMPLES: dict[str, Any] = yaml.safe_load(
+    Path(__file__).with_name("_api_examples.yaml").read_text(encoding="utf-8")
+)
+# Settings that the client has a default for, where the configuration leaves them out.
+_DEFAULTS_OF = {"ApiConfig": HttpClient, "Cache": Cache}
+
+
+@cache
+def api_sections() -> dict[str, dict[str, Any]]:
+    """Returns the JSON Schemas of a configuration's sections, the file itself first."""
+    schema = config_schema()
+    below = schema["$defs"]
+    kinds = [[name for name in below if name.endswith(kind)] for kind in ("Paginator", "Auth")]
+    others = [name for name in below if not name.endswith(("Paginator", "Auth", "Resource"))]
+    names = ["Resource", *others, *kinds[0], *kinds[1]]
+    return {"ApiConfig": schema, **{name: below[name] for name in names}}
+
+
+def example_of(section: str, key: str, schema: dict[str, Any]) -> Any:
+    """Returns a value that a key may have, other than its default where it has others.
+
+    Raises:
+        KeyError: The key has no fixed choices and no example.
+    """
+    if "const" in schema:
+        return schema["const"]
+    for name in (f"{section}.{key}", key):
+        if name in EXAMPLES:
+            return EXAMPLES[name]
+    kinds = [schema, *schema.get("anyOf", [])]
+    choices = [one for kind in kinds for one in kind.get("enum", [])]
+    if not choices and any(kind.get("type") == "boolean" for kind in kinds):
+        choices = [True, False]
+    for choice in choices:
+        if choice != schema.get("default"):
+            return choice
+    raise KeyError(f"{section}.{key} has no example; write one into docs/_api_examples.yaml")
+
+
+def _api_yaml() -> Iterator[str]:
+    for name, section in api_sections().items():
+        yield from (f"## {_heading(name, section)}", "", str(section["description"]), "")
+        yield from ("| Key | Type | Default | Example | |", "|---|---|---|---|---|")
+        required = section.get("required", [])
+        for key, schema in section["properties"].items():
+            cells = (
+                f"`{key}`",
+                _kind(schema),
+                "required" if key in required else _default(name, key, schema),
+                _code({key: example_of(name, key, schema)}),
+                "" if "const" in schema else schema.get("description", ""),
+            )
+            yield f"| {' | '.join(map(_cell, cells))} |"
+        yield ""
+
+
+def _heading(name: str, section: dict[str, Any]) -> str:
+    if name == "ApiConfig":
+        return "The file"
+    kind = section["properties"].get("type", {}).get("const")
+    if kind:
+        return f"{'paginator' if name.endswith('Paginator') else 'auth'}: {kind}"
+    return " ".join(re.findall("[A-Z][a-z]+", name)).capitalize()
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """Returns the type of a value in words, with links to the sections that it may be."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        text = _heading(name, api_sections()[name])
+        return f"[{text}](#{re.sub('[^a-z0-9_]+', '-', text.lower())})"
+    if "const" in schema:
+        return _code(schema["const"])
+    if "enum" in schema:
+        return ", ".join(_code(one) for one in schema["enum"])
+    if "90s" in schema.get("examples", []):
+        return "duration"
+    if schema.get("pattern") == place.PATTERN:
+        return "place"
+    if "oneOf" in schema:
+        return f"a mapping: {', '.join(map(_kind, schema['oneOf']))}"
+    if "anyOf" in schema:
+        kinds = [_kind(one) for one in schema["anyOf"] if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    kind = schema.get("type")
+    if kind == "array":
+        return f"list of {_kind(schema.get('items', {}))}"
+    if kind == "object":
+        return "mapping"
+    return {"string": "text", "integer": "whole number", "boolean": "true or false"}.get(
+        str(kind), str(kind or "any value")
+    )
+
+
+def _default(section: str, key: str, schema: dict[str, Any]) -> str:
+    default = schema.get("default")
+    if default is None and section in _DEFAULTS_OF:
+        own = inspect.signature(_DEFAULTS_OF[section]).parameters.get(key)
+        default = own.default if own is not None else None
+        default = default[-1] if isinstance(default, tuple) and default else default
+    nothing = default in (None, (), [], {}, "", inspect.Parameter.empty) or "$ref" in schema
+    return "" if nothing else _code(default)
+
+
+def _code(value: Any) -> str:
+    """Returns a value as YAML in one line, as code; a mapping of one key without its braces."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((key, inner),) = value.items()
+        text = f"{key}: {_flow(inner)}"
+    else:
+        text = _flow(value)
+    return f"<code>{html.escape(text, quote=False).replace('|', '&#124;')}</code>"
+
+
+def _flow(value: Any) -> str:
+    text = yaml.dump(value, Dumper=_OneLine, default_flow_style=True, width=1000, sort_keys=False)
+    return text.removesuffix("...\n").strip()
+
+
+class _OneLine(yaml.SafeDumper):
+    """Writes text of several lines as one, with escapes."""
+
+
+def _one_line(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    quote = '"' if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quote)
+
+
+_OneLine.add_representer(str, _one_line)
