@@ -7,6 +7,9 @@ that as well.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ContextFrameError(Exception):
     """Base class of everything this package raises on purpose."""
@@ -58,3 +61,14 @@ class TooManyFailures(CommitError):
 
 class TooManyDeletes(CommitError):
     """The run would delete more of a source than it allows; nothing was committed."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Returns `; did you mean x?` for the end of a message, or "" where no known name is near.
+
+    Args:
+        name: What was given.
+        known: The names that there are.
+    """
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -96,7 +96,7 @@ EXAMPLES: dict[str, Any] = yaml.safe_load(
     Path(__file__).with_name("_api_examples.yaml").read_text(encoding="utf-8")
 )
 # Settings that the client has a default for, where the configuration leaves them out.
-_DEFAULTS_OF = {"ApiConfig": HttpClient, "Cache": Cache}
+_DEFAULTS_OF = {"ApiConfig": HttpClient, "CacheSettings": Cache}
 
 
 @cache
@@ -104,9 +104,10 @@ def api_sections() -> dict[str, dict[str, Any]]:
     """Returns the JSON Schemas of a configuration's sections, the file itself first."""
     schema = config_schema()
     below = schema["$defs"]
-    kinds = [[name for name in below if name.endswith(kind)] for kind in ("Paginator", "Auth")]
-    others = [name for name in below if not name.endswith(("Paginator", "Auth", "Resource"))]
-    names = ["Resource", *others, *kinds[0], *kinds[1]]
+    typed = [name for name, one in below.items() if "const" in one["properties"].get("type", {})]
+    others = [name for name in below if name not in typed and name != "Resource"]
+    typed.sort(key=lambda name: (not name.endswith("Paginator"), _heading(name, below[name])))
+    names = ["Resource", *others, *typed]
     return {"ApiConfig": schema, **{name: below[name] for name in names}}
 
 
@@ -154,7 +155,7 @@ def _heading(name: str, section: dict[str, Any]) -> str:
     kind = section["properties"].get("type", {}).get("const")
     if kind:
         return f"{'paginator' if name.endswith('Paginator') else 'auth'}: {kind}"
-    return " ".join(re.findall("[A-Z][a-z]+", name)).capitalize()
+    return " ".join(re.findall("[A-Z][a-z]+", name.removesuffix("Settings"))).capitalize()
 
 
 def _kind(schema: dict[str, Any]) -> str:

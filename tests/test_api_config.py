@@ -22,11 +22,11 @@ from contextframe_beam.connectors.api.mapping import ResourceMapper
 from contextframe_beam.connectors.api.models import (
     PAGINATORS,
     paginator_of,
-    seconds_of,
     setting_of,
 )
 from contextframe_beam.connectors.api.numbered import Offset
 from contextframe_beam.connectors.api.schema import SCHEMA_FILE, schema_text
+from contextframe_beam.connectors.bounds import seconds_of
 from contextframe_beam.connectors.cursors import newest_cursor
 from contextframe_beam.connectors.http.auth import AUTH_TYPES
 from contextframe_beam.errors import ConfigError
@@ -93,9 +93,9 @@ def test_json_is_yaml(tmp_path):
 WRONG = [
     (
         "pagenator: auto",
-        "line 2: pagenator is not a key that exists here; did you mean 'paginator'",
+        "line 2: pagenator is not a key that exists here; did you mean paginator",
     ),
-    ("paginator: curser", "line 2: paginator is type 'curser'; did you mean 'cursor'?"),
+    ("paginator: curser", "line 2: paginator is type 'curser'; did you mean cursor?"),
     ("paginator: {type: cursor}", "line 2: paginator.cursor is missing"),
     ("paginator:\n  size: 3", "line 2: paginator needs a type"),
     (
@@ -105,13 +105,34 @@ WRONG = [
     ("paginator: {type: page, size: 0}", "line 2: paginator.size is 0; it should be greater"),
     ("paginator: {type: page, siz: 0}", "paginator.siz is not a key that exists here; did you m"),
     ("auth: {type: bearer, tokn: x}", "line 2: auth.tokn is not a key that exists here; did you"),
-    ("auth: {type: barer}", "line 2: auth is type 'barer'; did you mean 'bearer'?"),
+    ("auth: plain-text-token", "line 2: auth is a text; it should be a mapping of keys to values"),
+    (
+        "auth: {type: bearer, token: env:A, name: [x]}",
+        "auth.name is a list; it should be text",
+    ),
+    (
+        "auth:\n  type: session\n  login: {url: /login, jsn: {}}",
+        "line 4: auth.login.jsn is not a key that exists here; did you mean json?",
+    ),
+    (
+        "auth:\n  type: tokens\n  tokens: ['env:A']\n  budget: {per_hour: few}",
+        "line 5: auth.budget.per_hour is a text; it should be a number",
+    ),
+    ("auth: {type: tokens, tokens: []}", "line 2: auth.tokens needs at least one token"),
+    ("auth: {type: api_key, key: env:A, in: query}", "auth.in is 'query', so that auth needs name"),
+    ("budget: {burst: 5}", "line 2: budget needs a limit: one of per_second, per_minute, per_hour"),
+    ("paginator: cursor", "line 2: paginator.cursor is missing"),
+    (
+        "resources:\n- name: a\n  mapping: {id: {x: y}}",
+        "line 4: resources[0].mapping.id is a mapping; it should be text or a list",
+    ),
+    ("auth: {type: barer}", "line 2: auth is type 'barer'; did you mean bearer?"),
     ("timeout: soon", "line 2: timeout is 'soon'; write a duration such as 90s, 12h or 30d"),
     ("resources:\n- nam: a", "line 3: resources[0].nam is not a key that exists here; did you me"),
     ("resources:\n- path: a", "line 3: resources[0].name is missing"),
     (
         "resources:\n- name: a\n  method: PSOT",
-        "line 4: resources[0].method is 'PSOT'; did you mean 'POST'? (there are: GET, POST, PUT)",
+        "line 4: resources[0].method is 'PSOT'; did you mean POST? (there are: GET, POST, PUT)",
     ),
     (
         "resources:\n- name: a\n- name: b\n  parent: c",
@@ -133,7 +154,7 @@ WRONG = [
     ),
     (
         "resources:\n- name: a\n  mapping:\n    id: [1]\n    titel: x",
-        "line 6: resources[0].mapping.titel is not a key that exists here; did you mean 'title'?",
+        "line 6: resources[0].mapping.titel is not a key that exists here; did you mean title?",
     ),
     ("resources:\n- name: a\n  filters: [{field: x}]", "filters[0] has no condition; give equals"),
     ("resources:\n- name: a\n  filters: [{field: x, matches: '('}]", "is not a regular expression"),
@@ -148,7 +169,7 @@ WRONG = [
     (
         "resources:\n- name: a\n  incremental: {field: x, format: isa}",
         "incremental.format is 'isa'; choose iso, date, epoch, epoch_ms, epoch_us, epoch_ns, "
-        "number, or a pattern such as %Y-%m-%d; did you mean 'iso'?",
+        "number, or a pattern such as %Y-%m-%d; did you mean iso?",
     ),
     (
         "resources:\n- name: a\n  incremental: {field: x, field_format: '%d/%q'}",

@@ -463,7 +463,7 @@ def test_secrets_in_requests_do_not_follow_links_to_other_servers(server, monkey
 def test_some_resources_may_be_chosen(server):
     api = connector(server, things("pages", "page"), {"name": "others", "path": "pages"})
     assert {one["_resource"] for one in api.sync_documents(only=["things"])} == {"things"}
-    with pytest.raises(ConfigError, match="there is no resource 'thing'; did you mean 'things'"):
+    with pytest.raises(ConfigError, match="there is no resource 'thing'; did you mean things"):
         api.sync_documents(only=["thing"])
     with pytest.raises(ConfigError, match="params go with an endpoint"):
         api.sync_documents(params={"a": 1})
@@ -725,7 +725,7 @@ def test_a_check_tells_of_refused_credentials_and_shows_none(server):
     report = check({**config, "auth_check": "/api/v1/me"})
     assert "Authentication failed: 401" in report.problem and not report.ok
     assert "wrong-key-67890" not in f"{report} {report.to_json()}"
-    with pytest.raises(ConfigError, match="did you mean 'base_url'"):
+    with pytest.raises(ConfigError, match="did you mean base_url"):
         check({"base_ulr": server.url})
 
 

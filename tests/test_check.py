@@ -175,7 +175,7 @@ def test_it_uses_the_words_of_yaml():
         ("resources: [{name: a, paginator: {type: page, param: null}}]", "param is null"),
         ("resources: [{name: a, paginator: {type: page, param: 5}}]", "paginator.param is 5"),
         ("resources: [{name: a, paginator: {type: page, param: 'a b'}}]", "write a place such as"),
-        ("resources: [{name: a, paginator: {type: page, params: x}}]", "did you mean 'param'?"),
+        ("resources: [{name: a, paginator: {type: page, params: x}}]", "did you mean param?"),
         ("budget: fast", "budget is 'fast'; it should be a mapping"),
     ],
 )

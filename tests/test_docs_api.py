@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from contextframe_beam.connectors.api import config, models
 from contextframe_beam.connectors.api.schema import SCHEMA_FILE
+from contextframe_beam.connectors.http import settings
 from tests.cli_helpers import ROOT
 
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
@@ -20,6 +21,7 @@ SECTIONS: dict[str, Any] = {"ApiConfig": SCHEMA, **SCHEMA["$defs"]}
 # Keys that others of their section need beside them.
 BESIDE = {
     "AnswerRule": ["field"],
+    "BudgetSettings": ["per_second"],
     "Filter": ["equals"],
     "Incremental": ["start"],
     "Resource": ["parent"],
@@ -42,7 +44,9 @@ PAGE = GENERATOR.on_page_markdown("{{ api_yaml }}")
 def model_of(section: str) -> Any:
     if section.endswith("Paginator"):
         return models.PaginatorSetting
-    return models.AuthSetting if section.endswith("Auth") else getattr(config, section)
+    if "const" in SECTIONS[section]["properties"].get("type", {}):
+        return settings.AuthSetting
+    return getattr(config, section, None) or getattr(settings, section)
 
 
 def keys_by_heading() -> list[list[str]]:
@@ -69,6 +73,7 @@ def test_every_example_is_accepted_where_it_stands(section: str) -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(model_of(section))
     for key in properties:
         needed = [*SECTIONS[section].get("required", []), *BESIDE.get(section, [])]
+        needed += ["name"] if key == "in" else []
         value = {one: GENERATOR.example_of(section, one, properties[one]) for one in [*needed, key]}
         adapter.validate_python(value)
 

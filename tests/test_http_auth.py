@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from keyring.backend import KeyringBackend
 from keyring.backends.fail import Keyring as NoKeyring
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.api.schema import config_schema
 from contextframe_beam.connectors.http import HttpClient, HttpError, HttpRequest, auth_from_config
 from contextframe_beam.connectors.http.auth import AUTH_TYPES
 from contextframe_beam.connectors.http.login import login
@@ -619,19 +619,29 @@ def test_without_a_keyring_the_token_is_in_a_file_of_its_owner(server, tmp_path)
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"type": "baerer"}, "type 'baerer' is not known; did you mean bearer?"),
-        ({"token": "x"}, "type is missing"),
-        ({"type": "bearer", "tokn": "x"}, "setting 'tokn' is not known; did you mean token?"),
-        ({"type": "bearer"}, "auth of type bearer needs token"),
-        ({"type": "bearer", "token": 5}, "token is int, not str"),
-        ({"type": "api_key", "key": "k", "in": "body"}, "in 'body' is not known"),
+        (
+            {"type": "baerer"},
+            "auth is type 'baerer'; did you mean bearer? (there are: api_k",
+        ),
+        ({"token": "x"}, "auth needs a type (there are: api_key, bearer, "),
+        ("bearer-t0ken", "auth is a text; it should be a mapping"),
+        (
+            {"type": "bearer", "tokn": "x"},
+            "auth.tokn is not a key that exists here; did you mean token?",
+        ),
+        ({"type": "bearer"}, "auth.token is missing"),
+        ({"type": "bearer", "token": 5}, "auth.token is a number; it should be text"),
+        (
+            {"type": "api_key", "key": "k", "in": "body"},
+            "auth.in is 'body' (there are: header, query, cookie)",
+        ),
         ({"type": "api_key", "key": "k", "in": "query"}, "needs name"),
-        ({"type": "google", "scopes": "a"}, "scopes is str, not list"),
-        ({"type": "session", "login": {"path": "/"}}, "login has no 'path'"),
-        ({"type": "session", "login": {"json": {}}}, "login needs url"),
+        ({"type": "google", "scopes": "a"}, "auth.scopes is a text; it should be a list"),
+        ({"type": "session", "login": {"path": "/"}}, "auth.login.path is not a key that exists"),
+        ({"type": "session", "login": {"json": {}}}, "auth.login.url is missing"),
         (
             {"type": "oauth2_client_credentials", "client_id": "a"},
-            "oauth2_client_credentials needs token_url",
+            "auth.token_url is missing",
         ),
     ],
 )
@@ -646,9 +656,10 @@ def test_no_authentication_is_none():
 
 
 def test_each_type_tells_what_each_setting_is():
+    definitions = config_schema()["$defs"]
     for kind in AUTH_TYPES.values():
-        for setting in dataclasses.fields(kind):
-            assert setting.metadata["doc"].endswith((".", ")"))
+        for setting in definitions[kind.__name__]["properties"].values():
+            assert setting["description"].endswith((".", ")"))
 
 
 # Tokens behind references.
@@ -751,7 +762,7 @@ def test_a_person_is_asked_for_the_code_after_the_first_step(server, tmp_path):
 
 def test_a_challenge_that_is_not_described_is_told(server):
     auth = {**TWO_STEPS, "challenge": {"ulr": "/login/code"}, "totp_secret": ONE_TIME_SECRET}
-    with pytest.raises(ConfigError, match="challenge has no 'ulr'"):
+    with pytest.raises(ConfigError, match=r"challenge\.ulr is not a key .*; did you mean url"):
         HttpClient.from_config(server.url, auth=auth)
 
 

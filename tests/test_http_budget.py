@@ -230,13 +230,16 @@ def test_the_account_is_private(state_directory, server):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"per_secnd": 5}, "budget has no 'per_secnd'; did you mean per_second?"),
+        (
+            {"per_secnd": 5},
+            "budget.per_secnd is not a key that exists here; did you mean per_se",
+        ),
         ({}, "budget needs a limit"),
         ({"burst": 5}, "budget needs a limit"),
-        ({"per_second": 0}, "per_second is a number of requests above 0, not 0"),
-        ({"per_second": "5"}, "per_second is a number"),
-        ({"per_second": True}, "per_second is a number"),
-        ({"per_second": 5, "burst": 0.5}, "burst is a number of requests, not 0.5"),
+        ({"per_second": 0}, "budget.per_second is 0; it should be greater than 0"),
+        ({"per_second": "5"}, "budget.per_second is '5'; it should be a number"),
+        ({"per_second": True}, "budget.per_second is true; it should be a number"),
+        ({"per_second": 5, "burst": 0.5}, "budget.burst is 0.5; it should be a whole number"),
     ],
 )
 def test_a_wrong_budget_is_refused(config, message):

@@ -234,11 +234,14 @@ def test_a_broken_file_costs_the_cache_and_nothing_else(server, tmp_path, caplog
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "cache needs ttl"),
-        ({"tll": 5}, "cache has no 'tll'; did you mean ttl?"),
-        ({"ttl": -1}, "ttl is a number of at least 0, not -1"),
-        ({"ttl": "1h"}, "ttl is a number"),
-        ({"ttl": 1, "max_bytes": 0}, "max_bytes is a number of at least 1"),
+        ({}, "cache.ttl is missing"),
+        ({"tll": 5}, "cache.tll is not a key that exists here; did you mean ttl?"),
+        ({"ttl": -1}, "cache.ttl is -1; write a duration such as 90s"),
+        ({"ttl": "soon"}, "cache.ttl is 'soon'; write a duration such as 90s"),
+        (
+            {"ttl": 1, "max_bytes": 0},
+            "cache.max_bytes is 0; it should be greater than or eq",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(config, message):

@@ -410,7 +410,7 @@ def test_what_was_passed_over_is_no_reason_to_delete(server):
         ({"equals": 1, "status": 200}, "give the field that holds it"),
         ({"status": 42}, "ignore_when"),
         ({"status": "6xx"}, "ignore_when"),
-        ({"stats": 404}, "did you mean 'status'"),
+        ({"stats": 404}, "did you mean status"),
         ({"field": "a", "matches": "("}, "is not a regular expression"),
         ({"status": 404, "wait": "1m"}, "wait is not a key that exists here"),
     ],

@@ -408,7 +408,7 @@ def test_records_are_where_their_path_leads():
 @pytest.mark.parametrize(
     ("data", "path", "message"),
     [
-        ({"itmes": []}, "items", "has no 'items', but 'itmes'; did you mean 'itmes'?"),
+        ({"itmes": []}, "items", "has no 'items', but 'itmes'; did you mean itmes?"),
         ({"a": {"b": 1}}, "a.c.d", "has no 'a.c', but 'b'; say where the records are"),
         ({}, "items", "has no 'items', but an empty object"),
         ([], "5", "has no '5': there is a list of 0"),

@@ -6,14 +6,13 @@ A path names a place in JSON: `data.items`, `files.0.url`; `*` stands for every 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from contextframe_beam.connectors.mapper import as_text, lookup
-from contextframe_beam.errors import ConnectorError
+from contextframe_beam.errors import ConnectorError, nearest
 
 #: The path of the whole answer.
 ROOT = "$"
@@ -298,12 +297,6 @@ def as_flag(value: Any) -> bool | None:
     if isinstance(value, bool | int):
         return bool(value)
     return None
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """Returns `; did you mean 'x'?`, or nothing when no known name is near."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _walk(data: Any, steps: list[str], so_far: str, optional: bool, is_free: bool) -> Iterator[Any]:

@@ -13,13 +13,13 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from contextframe_beam.connectors.api.models import (
+from contextframe_beam.connectors.api.models import PaginatorSetting, Parameter
+from contextframe_beam.connectors.http.section import Section, wrong
+from contextframe_beam.connectors.http.settings import (
     AuthSetting,
+    BudgetSettings,
+    CacheSettings,
     Duration,
-    PaginatorSetting,
-    Parameter,
-    Section,
-    wrong,
 )
 from contextframe_beam.times import UNITS, form_named
 
@@ -335,34 +335,6 @@ class Resource(AnswerRules):
         return sorted({one.removeprefix("parent.") for one in found if one.startswith("parent.")})
 
 
-class Budget(Section):
-    """How many requests may be sent, by all threads and worker processes together."""
-
-    per_second: float | None = None
-    """Requests a second."""
-    per_minute: float | None = None
-    """Requests a minute."""
-    per_hour: float | None = None
-    """Requests an hour."""
-    burst: int | None = None
-    """How many may be sent at once after a pause."""
-    name: str | None = None
-    """Budgets of one name and server are one, also of several sources."""
-    redis: str | None = None
-    """The address of a Redis server that workers on several machines share."""
-
-
-class Cache(Section):
-    """Answers that are kept on disk, shared by all worker processes."""
-
-    ttl: Duration
-    """How long an answer is used without asking again."""
-    path: str | None = None
-    """The file that they are kept in."""
-    max_bytes: Annotated[int, Field(ge=1)] | None = None
-    """How many bytes are kept."""
-
-
 class ApiConfig(AnswerRules):
     """A source behind an HTTP API."""
 
@@ -383,9 +355,9 @@ class ApiConfig(AnswerRules):
     """How pages follow each other, for resources that do not say."""
     resources: list[Resource] = Field(default_factory=list)
     """What is read."""
-    budget: Budget | None = None
+    budget: BudgetSettings | None = None
     """How many requests may be sent."""
-    cache: Cache | None = None
+    cache: CacheSettings | None = None
     """Keeps answers on disk; off when not given."""
     retries: Annotated[int, Field(ge=0)] | None = None
     """How often a request is repeated after an error that may pass."""

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from contextframe_beam.connectors import _identity, secrets
-from contextframe_beam.connectors.api.answer import nearest
 from contextframe_beam.connectors.api.config import ApiConfig, Resource
 from contextframe_beam.connectors.api.filters import condition_of
 from contextframe_beam.connectors.api.load import load_config
@@ -29,7 +28,7 @@ from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.deletion import Deletion
-from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
+from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError, nearest
 from contextframe_beam.record import FrameRecord
 
 _ENDPOINT = "/api/v1/documents"
@@ -501,8 +500,7 @@ def _client_settings(config: ApiConfig) -> dict[str, Any]:
     if config.budget is not None:
         given["budget"] = config.budget.model_dump(exclude_none=True)
     if config.cache is not None:
-        cache = config.cache.model_dump(exclude_none=True)
-        given["cache"] = {**cache, "ttl": seconds_of(cache["ttl"])}
+        given["cache"] = config.cache.model_dump(exclude_none=True)
     if config.auth is not None:
         given["auth"] = config.auth.model_dump(by_alias=True, exclude_unset=True)
     return {name: value for name, value in given.items() if value is not None}

@@ -11,30 +11,15 @@ import yaml
 from pydantic import ValidationError
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.api.answer import nearest
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig
+from contextframe_beam.connectors.http.section import Path, problems, shown
 from contextframe_beam.connectors.plain_secrets import has_credentials, looks_secret
 from contextframe_beam.connectors.yaml_text import read_yaml_file
 from contextframe_beam.errors import ConfigError
 
-_Location = tuple[str | int, ...]
-
 #: The parts of a configuration that reach the API, where secrets may be needed.
 _SENT = ("auth", "headers", "params", "body", "form")
 _SHOWN_ERRORS = 20
-_SHOWN_VALUE = 60
-# What pydantic misses, in the words of YAML.
-_WANTED = {
-    **dict.fromkeys(("string_type",), "text"),
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
-    **dict.fromkeys(
-        ("dict_type", "mapping_type", "model_type", "model_attributes_type"),
-        "a mapping of keys to values",
-    ),
-    "list_type": "a list",
-}
 
 
 @dataclass(frozen=True)
@@ -51,38 +36,19 @@ class Document:
     where: str
     tree: yaml.Node | None = None
 
-    def place(self, location: _Location) -> tuple[int, str]:
-        """Returns the line of a place, 0 where there are no lines, and its key as text.
+    def line(self, path: Path) -> int:
+        """Returns the line of a value, or of what it is missing in; 0 where there are no lines.
 
         Args:
-            location: Keys and indexes. Those that do not exist are left out, for they name the
-                alternative that was taken; but the last is a missing key.
+            path: The keys and indexes that lead to it.
         """
-        node, values, line = self.tree, self.values, 0
-        key = ""
-        if node is not None:
-            line = node.start_mark.line + 1
-        data: Any = values
-        chosen = False
-        for number, step in enumerate(location):
-            last = number == len(location) - 1
-            if isinstance(data, Mapping) and step in data:
-                key = f"{key}.{step}" if key else str(step)
-                data = data[step]
-            elif isinstance(data, list) and isinstance(step, int) and step < len(data):
-                key = f"{key}[{step}]"
-                data = data[step]
-            else:
-                is_key = chosen or not isinstance(data, Mapping) or step != data.get("type")
-                if last and isinstance(data, Mapping) and is_key:
-                    key = f"{key}.{step}" if key else str(step)
-                chosen = True
-                continue
-            chosen = False
+        node = self.tree
+        line = 0 if node is None else node.start_mark.line + 1
+        for step in path:
             found = None if node is None else _child(node, step)
             if found is not None:
                 node, line = found
-        return line, key
+        return line
 
 
 def load_config(
@@ -183,18 +149,18 @@ def _doubled(node: yaml.Node, seen: set[int]) -> Iterator[tuple[yaml.Node, str]]
 
 
 def _refuse_plain_secrets(document: Document) -> None:
-    for location in _plain_secrets(document.values, (), False):
-        line, key = document.place(location)
+    for path in _plain_secrets(document.values, (), False):
         raise ConfigError(
-            f"{document.where}, line {line}: {key} holds a secret in plain text; put it into an "
-            "environment variable and write env:NAME here, or into a file and write file:PATH"
+            f"{document.where}, line {document.line(path)}: {shown(path)} holds a secret in plain "
+            "text; put it into an environment variable and write env:NAME here, or into a file "
+            "and write file:PATH"
         )
 
 
-def _plain_secrets(value: Any, location: _Location, sent: bool) -> Iterator[_Location]:
+def _plain_secrets(value: Any, path: Path, sent: bool) -> Iterator[Path]:
     if isinstance(value, Mapping):
         for key, element in value.items():
-            here = (*location, key)
+            here = (*path, key)
             if sent and isinstance(element, str) and looks_secret(str(key)):
                 if element and not secrets.is_reference(element) and not _is_template(element):
                     yield here
@@ -205,8 +171,8 @@ def _plain_secrets(value: Any, location: _Location, sent: bool) -> Iterator[_Loc
     elif isinstance(value, list):
         for index, element in enumerate(value):
             if isinstance(element, str) and has_credentials(element):
-                yield (*location, index)
-            yield from _plain_secrets(element, (*location, index), sent)
+                yield (*path, index)
+            yield from _plain_secrets(element, (*path, index), sent)
 
 
 def _is_template(text: str) -> bool:
@@ -214,61 +180,13 @@ def _is_template(text: str) -> bool:
 
 
 def _messages(error: ValidationError, document: Document) -> str:
-    found: dict[tuple[int, str], list[str]] = {}
-    for one in error.errors(include_url=False):
-        context = one.get("ctx", {})
-        location = (*one["loc"], *context.get("at", ()))
-        if "key" in context:
-            location = (*location, context["key"])
-        what = _problem(one["type"], one["msg"], one.get("input"), context, location)
-        messages = found.setdefault(document.place(location), [])
-        if what not in messages:
-            messages.append(what)
+    found = problems(error, document.values)
     lines = []
-    for (line, key), problems in sorted(found.items()):
+    for line, key, problem in sorted(
+        (document.line(path), shown(path), problem) for path, problem in found.items()
+    ):
         where = ", ".join(filter(None, [document.where, f"line {line}" if line else ""]))
-        text = secrets.redact(f"{key or 'the configuration'} {' or '.join(problems)}")
+        text = f"{key or 'the configuration'} {problem}"
         lines.append(f"{where}: {text}" if where else text)
     more = len(lines) - _SHOWN_ERRORS
     return "\n".join(lines[:_SHOWN_ERRORS] + ([f"and {more} more"] if more > 0 else []))
-
-
-def _problem(
-    kind: str, message: str, value: Any, context: Mapping[str, Any], location: _Location
-) -> str:
-    """Returns what is wrong, as the end of a sentence that begins with the key."""
-    if kind == "unknown_key":
-        known = context["known"]
-        hint = nearest(context["key"], known) or f"; there are {', '.join(known)}"
-        return f"is not a key that exists here{hint}"
-    if kind == "wrong":
-        return f"{context['message']}{nearest(context.get('name', ''), context.get('known', []))}"
-    if kind == "missing":
-        return "is missing"
-    if kind == "union_tag_not_found":
-        return "needs a type"
-    shown = _shown(value, location)
-    if kind in _WANTED:
-        return f"is {shown}; it should be {_WANTED[kind]}"
-    if kind in ("union_tag_invalid", "literal_error"):
-        expected = context.get("expected_tags") or context.get("expected", "")
-        names = [name.strip(" '") for name in expected.replace(" or ", ", ").split(",")]
-        given = str(context.get("tag", value))
-        label = f"type {given!r}" if kind == "union_tag_invalid" else shown
-        return f"is {label}{nearest(given, names)} (there are: {', '.join(names)})"
-    return f"is {shown}; {message[:1].lower()}{message[1:].replace('input ', 'it ')}".replace(
-        "; input ", "; it "
-    )
-
-
-def _shown(value: Any, location: _Location) -> str:
-    if any(looks_secret(str(step)) for step in location):
-        return "not what it should be"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    text = repr(value)
-    if value is None or isinstance(value, bool):
-        text = "null" if value is None else text.lower()
-    return text if len(text) <= _SHOWN_VALUE else text[:_SHOWN_VALUE] + "..."

@@ -1,12 +1,11 @@
-"""Building blocks of the configuration: sections, checked texts, paginators, authentication.
+"""Building blocks of the configuration: checked texts and paginators.
 
-The settings of a paginator are the fields of its class, and those of an authentication the fields
-of `connectors.http.auth`; their models are made from there, so that nothing is said twice.
+The settings of a paginator are the fields of its class; their models are made from there, so that
+nothing is said twice.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING
@@ -15,16 +14,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    create_model,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Discriminator, Field, create_model
 
 from contextframe_beam.connectors.api import place
 from contextframe_beam.connectors.api.detect import Detect
@@ -40,8 +30,7 @@ from contextframe_beam.connectors.api.paginate import (
     Paginator,
     SinglePage,
 )
-from contextframe_beam.connectors.bounds import seconds_of
-from contextframe_beam.connectors.http.auth import AUTH_TYPES
+from contextframe_beam.connectors.http.section import Section, needs_type, wrong
 
 #: The paginators by the name that a configuration gives them.
 PAGINATORS: dict[str, type[Paginator]] = {
@@ -62,44 +51,6 @@ PAGINATORS: dict[str, type[Paginator]] = {
 _LITERAL: Any = Literal  # its members are known at run time only
 
 
-class Section(BaseModel):
-    """A part of a configuration; keys that it does not know are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            known = [field.alias or name for name, field in cls.model_fields.items()]
-            for key in value:
-                if key not in known:
-                    raise PydanticCustomError(
-                        "unknown_key", "unknown key", {"key": str(key), "known": known}
-                    )
-        return value
-
-
-def wrong(at: tuple[str | int, ...], message: str, **context: Any) -> PydanticCustomError:
-    """Returns an error for a validator to raise.
-
-    Args:
-        at: The keys that lead from the section to what is wrong.
-        message: What is wrong, as the end of a sentence that begins with the key.
-        **context: `name` and `known`, where the nearest known name should be told.
-    """
-    return PydanticCustomError("wrong", "{message}", {"at": at, "message": message, **context})
-
-
-def _checked_duration(value: Any) -> Any:
-    try:
-        seconds_of(value)
-    except ValueError:
-        shown = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
-        raise wrong((), f"is {shown}; write a duration such as 90s, 12h or 30d") from None
-    return value
-
-
 def _checked_place(value: Any) -> Any:
     if isinstance(value, str) and not re.match(place.PATTERN, value):
         raise wrong(
@@ -108,11 +59,6 @@ def _checked_place(value: Any) -> Any:
     return value
 
 
-Duration = Annotated[
-    str | float,
-    BeforeValidator(_checked_duration),
-    Field(json_schema_extra={"examples": ["90s", "12h", "30d"]}),
-]
 Parameter = Annotated[
     str, BeforeValidator(_checked_place), Field(json_schema_extra={"pattern": place.PATTERN})
 ]
@@ -122,7 +68,7 @@ def paginator_of(setting: Section | Mapping[str, Any] | None) -> Paginator | Non
     """Returns the paginator that a setting describes."""
     if setting is None:
         return None
-    values = setting.model_dump() if isinstance(setting, BaseModel) else dict(setting)
+    values = setting.model_dump() if isinstance(setting, Section) else dict(setting)
     return PAGINATORS[values.pop("type")](**values)
 
 
@@ -133,34 +79,27 @@ def setting_of(paginator: Paginator) -> dict[str, Any]:
     return {"type": name, **values}
 
 
-def _model(name: str, cls: Any, kind: str) -> type[Section]:
-    """Returns the model of a class of settings: its type, and the fields of the class."""
+def _model(name: str, cls: Any) -> type[Section]:
+    """Returns the model of a class of paginators: its type, and the fields of the class."""
     hints = get_type_hints(cls)
     texts = _attribute_texts(cls.__doc__ or "")
     summary = (cls.__doc__ or "").strip().split("\n", 1)[0]
-    fields: dict[str, Any] = {"type": (_LITERAL[name], Field(description=summary))}
+    fields: dict[str, Any] = {"type": (_LITERAL[name], ...)}
     own: tuple[Any, ...] = dataclass_fields(cls)
     for field in own:
         hint: Any = hints[field.name]
-        choices = field.metadata.get("choices")
-        if choices:
-            one_of = _LITERAL[choices]
-            hint = one_of | None if type(None) in _members(hint) else one_of
-        elif field.name in ("param", "size_param"):
+        if field.name in ("param", "size_param"):
             hint = Parameter | None if type(None) in _members(hint) else Parameter
         elif field.name == "size":
             positive = Annotated[int, Field(ge=1)]
             hint = positive | None if type(None) in _members(hint) else positive
-        given: dict[str, Any] = {
-            "description": field.metadata.get("doc") or texts.get(field.name),
-            "alias": field.name.rstrip("_") if field.name.endswith("_") else None,
-        }
+        given: dict[str, Any] = {"description": texts.get(field.name)}
         if field.default_factory is not MISSING:
             given["default_factory"] = field.default_factory
         elif field.default is not MISSING:
             given["default"] = field.default
         fields[field.name] = (hint, Field(**given))
-    title = "".join(part.capitalize() for part in name.split("_")) + kind
+    title = "".join(part.capitalize() for part in name.split("_")) + "Paginator"
     return create_model(title, __base__=Section, __doc__=summary, **fields)
 
 
@@ -189,18 +128,14 @@ def _type_alone(value: Any) -> Any:
 
 if TYPE_CHECKING:
     PaginatorSetting = Section
-    AuthSetting = Section
 else:
-    _PAGINATOR_MODELS = {name: _model(name, cls, "Paginator") for name, cls in PAGINATORS.items()}
+    _MODELS = {name: _model(name, cls) for name, cls in PAGINATORS.items()}
     _PLAIN = tuple(
         name
-        for name, model in _PAGINATOR_MODELS.items()
+        for name, model in _MODELS.items()
         if not any(one.is_required() for key, one in model.model_fields.items() if key != "type")
     )
-    _ANY_PAGINATOR = Annotated[reduce(or_, _PAGINATOR_MODELS.values()), Discriminator("type")]
+    _ANY = Annotated[reduce(or_, _MODELS.values()), Discriminator("type"), needs_type(_MODELS)]
     PaginatorSetting = Annotated[
-        _ANY_PAGINATOR,
-        BeforeValidator(_type_alone, json_schema_input_type=Literal[_PLAIN] | _ANY_PAGINATOR),
+        _ANY, BeforeValidator(_type_alone, json_schema_input_type=Literal[_PLAIN] | _ANY)
     ]
-    _AUTH_MODELS = [_model(name, cls, "Auth") for name, cls in AUTH_TYPES.items()]
-    AuthSetting = Annotated[reduce(or_, _AUTH_MODELS), Discriminator("type")]

@@ -11,10 +11,12 @@ import inspect
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from contextframe_beam.connectors.api import config
 from contextframe_beam.connectors.api.config import ApiConfig
+from contextframe_beam.connectors.http import settings
 
 #: The copy that is part of the package.
 SCHEMA_FILE = Path(__file__).with_name("config.schema.json")
@@ -24,12 +26,16 @@ def config_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a configuration."""
     schema = ApiConfig.model_json_schema(mode="validation")
     # Pydantic can read these texts too, but does so whenever the models are imported, for 0.13 s.
-    texts = _field_texts()
+    texts = {**_field_texts(settings), **_field_texts(config)}
+    classes = {**vars(settings), **vars(config)}
     for name, section in ((ApiConfig.__name__, schema), *schema["$defs"].items()):
         # A section's own texts come last, over those that it inherits.
-        for owner in reversed(inspect.getmro(getattr(config, name, object))):
+        for owner in reversed(inspect.getmro(classes.get(name, object))):
             for field, text in texts.get(owner.__name__, {}).items():
-                section["properties"][field]["description"] = text
+                key = classes[name].model_fields[field].alias or field
+                section["properties"][key]["description"] = text
+        if "const" in section["properties"].get("type", {}):
+            section["properties"]["type"]["description"] = section["description"]
     schema = _without_titles(schema)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -38,10 +44,10 @@ def config_schema() -> dict[str, Any]:
     }
 
 
-def _field_texts() -> dict[str, dict[str, str]]:
-    """Returns the text below each field in `config.py`, by section and field."""
+def _field_texts(module: ModuleType) -> dict[str, dict[str, str]]:
+    """Returns the text below each field of a module's sections, by section and field."""
     found: dict[str, dict[str, str]] = {}
-    for section in ast.parse(inspect.getsource(config)).body:
+    for section in ast.parse(inspect.getsource(module)).body:
         if isinstance(section, ast.ClassDef):
             texts = found[section.name] = {}
             for field, below in pairwise(section.body):

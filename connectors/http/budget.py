@@ -7,22 +7,19 @@ than it may. Redis keeps the same account for several machines.
 
 from __future__ import annotations
 
-import difflib
 import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http._account import FileAccount, RedisAccount
 from contextframe_beam.connectors.http.logs import logger
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.connectors.http.section import checked
+from contextframe_beam.connectors.http.settings import BudgetSettings
 
 _PERIODS = {"per_second": 1.0, "per_minute": 60.0, "per_hour": 3600.0}
-_OPTIONS = (*_PERIODS, "burst", "name", "redis")
-_MOST = 10_000_000
 #: Waits longer than this are worth a line in the log, in seconds.
 _LONG_WAIT = 30.0
 
@@ -90,25 +87,19 @@ class Budget:
         Raises:
             ConfigError: a name or a number that cannot be; the message says which.
         """
-        for key in config:
-            if key not in _OPTIONS:
-                near = difflib.get_close_matches(str(key), _OPTIONS, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigError(f"budget has no {key!r}{hint} (it has {', '.join(_OPTIONS)})")
+        return cls.of(checked(BudgetSettings, config, "budget"))
+
+    @classmethod
+    def of(cls, settings: BudgetSettings) -> Budget:
+        """Makes the budget of checked settings."""
         limits = [
-            _limit(period, config[period], seconds)
+            _limit(rate, seconds)
             for period, seconds in _PERIODS.items()
-            if config.get(period) is not None
+            if (rate := getattr(settings, period)) is not None
         ]
-        if not limits:
-            raise ConfigError(f"budget needs a limit: one of {', '.join(_PERIODS)}")
-        burst = config.get("burst")
-        if burst is not None:
-            if not isinstance(burst, int) or isinstance(burst, bool) or not 1 <= burst <= _MOST:
-                raise ConfigError(f"budget: burst is a number of requests, not {burst!r}")
-            limits[0] = Limit(limits[0].count, limits[0].seconds, burst)
-        redis = config.get("redis")
-        return cls(limits, str(config.get("name") or ""), secrets.referenced(redis))
+        if settings.burst is not None:
+            limits[0] = replace(limits[0], burst=settings.burst)
+        return cls(limits, str(settings.name or ""), settings.redis)
 
     def for_scope(self, scope: str) -> Budget:
         """Returns the budget for one server, unless it is for one already."""
@@ -193,11 +184,9 @@ class _Pauses:
         return max(0.0, self._until - time.monotonic())
 
 
-def _limit(period: str, value: Any, seconds: float) -> Limit:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST:
-        raise ConfigError(f"budget: {period} is a number of requests above 0, not {value!r}")
-    if value >= 1 and float(value).is_integer():
-        return Limit(int(value), seconds)
+def _limit(rate: float, seconds: float) -> Limit:
+    if rate >= 1 and rate.is_integer():
+        return Limit(int(rate), seconds)
     # 2.5 a second: 1 in 0.4 seconds would forbid pairs, so keep whole requests in a longer window.
-    whole = math.ceil(value)
-    return Limit(whole, seconds * whole / value)
+    whole = math.ceil(rate)
+    return Limit(whole, seconds * whole / rate)

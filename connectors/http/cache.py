@@ -8,7 +8,6 @@ answer: what tells them apart goes through a slow salted digest, so that it cann
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
@@ -24,13 +23,14 @@ from typing import Any, TypeVar
 from urllib3 import HTTPHeaderDict
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.bounds import seconds_of
 from contextframe_beam.connectors.http.logs import logger
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.section import checked
+from contextframe_beam.connectors.http.settings import CacheSettings
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.connectors.shared_files import locked
-from contextframe_beam.errors import ConfigError
 
-_OPTIONS = ("ttl", "path", "max_bytes")
 _MAX_BYTES = 1 << 30
 # How many answers are stored between two looks at the size of the file.
 _CHECKED_EVERY = 100
@@ -93,23 +93,13 @@ class Cache:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Cache:
-        """Makes a cache of `ttl` (seconds), `path` and `max_bytes`.
+        """Makes a cache of `ttl` (seconds, or a duration such as 12h), `path` and `max_bytes`.
 
         Raises:
             ConfigError: a name or value that cannot be; the message says which.
         """
-        for key in config:
-            if key not in _OPTIONS:
-                near = difflib.get_close_matches(str(key), _OPTIONS, 1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ConfigError(f"cache has no {key!r}{hint} (it has {', '.join(_OPTIONS)})")
-        for key, least in (("ttl", 0), ("max_bytes", 1)):
-            value = config.get(key, least)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-                raise ConfigError(f"cache: {key} is a number of at least {least}, not {value!r}")
-        if "ttl" not in config:
-            raise ConfigError("cache needs ttl: for how many seconds an answer is fresh")
-        return cls(config["ttl"], config.get("path"), int(config.get("max_bytes", _MAX_BYTES)))
+        settings = checked(CacheSettings, config, "cache")
+        return cls(seconds_of(settings.ttl), settings.path, settings.max_bytes or _MAX_BYTES)
 
     def key(self, request: HttpRequest, account: str) -> str | None:
         """Returns the key of a request, None if its answer must not be kept.

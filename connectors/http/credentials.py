@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from os import PathLike
 from typing import Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.settings import PlacedSettings
 from contextframe_beam.connectors.http.tokens import TokenSource
 
 
@@ -20,6 +22,27 @@ class Auth(Protocol):
 
     def renew(self, response: HttpResponse) -> bool:
         """Called once when a request was answered 401; True: it may be sent again."""
+
+
+class Sender(Protocol):
+    """What asks servers for tokens: the part of a client that authentication needs."""
+
+    @property
+    def origin(self) -> str:
+        """The origin of the server that it is for."""
+
+    @property
+    def ca_bundle(self) -> str | PathLike[str] | None:
+        """The certificates to trust instead of the usual ones."""
+
+    def absolute(self, url: str) -> str:
+        """Returns the whole address."""
+
+    def for_origin(self, url: str) -> Sender:
+        """Returns one for the server of an address, without credentials."""
+
+    def send(self, request: HttpRequest, *, raise_for_status: bool = True) -> HttpResponse:
+        """Sends a request and returns its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +58,23 @@ class Placement:
     where: str = "header"
     name: str = "Authorization"
     prefix: str = "Bearer "
+
+    @classmethod
+    def of(
+        cls, settings: PlacedSettings, name: str = "Authorization", prefix: str = "Bearer "
+    ) -> Placement:
+        """Returns the place that settings say.
+
+        Args:
+            settings: The settings.
+            name: The header, unless they name one.
+            prefix: What stands before the credential in the Authorization header.
+        """
+        if settings.in_ != "header":
+            return cls(settings.in_, str(settings.name), "")
+        chosen = str(settings.name or name)
+        usual = prefix if chosen.lower() == "authorization" else ""
+        return cls("header", chosen, usual if settings.prefix is None else str(settings.prefix))
 
     def put(self, request: HttpRequest, value: str) -> HttpRequest:
         """Returns the request with the credential at its place."""

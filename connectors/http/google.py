@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import google.auth
 import requests
@@ -14,14 +14,11 @@ from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.http.auth import GoogleSettings
-from contextframe_beam.connectors.http.credentials import Auth, Placement, TokenAuth
+from contextframe_beam.connectors.http.credentials import Auth, Placement, Sender, TokenAuth
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.settings import GoogleSettings
 from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore
 from contextframe_beam.errors import ConfigError, ConnectorError
-
-if TYPE_CHECKING:
-    from contextframe_beam.connectors.http.client import HttpClient
 
 
 class _GoogleAuth:
@@ -47,7 +44,7 @@ class _GoogleAuth:
         return self._tokens.account()
 
 
-def google_auth(settings: GoogleSettings, http: HttpClient | None) -> Auth:
+def google_auth(settings: GoogleSettings, http: Sender | None) -> Auth:
     """Makes authentication with a service account's key, or with the machine's own account."""
     verify = None if http is None else http.ca_bundle
 

@@ -21,7 +21,12 @@ from authlib.common.security import generate_token
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http import urls
-from contextframe_beam.connectors.http.auth import (
+from contextframe_beam.connectors.http.client import HttpClient
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.logs import logger
+from contextframe_beam.connectors.http.oauth import DEVICE_CODE, OAuthRefusal, TokenEndpoint
+from contextframe_beam.connectors.http.session import log_in, needs_person
+from contextframe_beam.connectors.http.settings import (
     AuthorizationCodeSettings,
     AuthSettings,
     DeviceCodeSettings,
@@ -29,11 +34,6 @@ from contextframe_beam.connectors.http.auth import (
     SessionSettings,
     settings_from_config,
 )
-from contextframe_beam.connectors.http.client import HttpClient
-from contextframe_beam.connectors.http.errors import HttpError
-from contextframe_beam.connectors.http.logs import logger
-from contextframe_beam.connectors.http.oauth import DEVICE_CODE, OAuthRefusal, TokenEndpoint
-from contextframe_beam.connectors.http.session import log_in, needs_person
 from contextframe_beam.connectors.http.tokens import Token, write_token
 from contextframe_beam.errors import ConfigError, ConnectorError
 
@@ -78,7 +78,7 @@ def login(
     elif isinstance(settings, DeviceCodeSettings):
         token = _entered(settings, http, open_browser, say, patience)
     elif isinstance(settings, SessionSettings) and needs_person(settings):
-        prompt = f"One-time code for {urls.shown(http.absolute(settings.login['url']))}: "
+        prompt = f"One-time code for {urls.shown(http.absolute(settings.login.url))}: "
         token = log_in(settings, http, lambda: ask(prompt))
     else:
         raise ConfigError(f"auth of type {settings.type} needs no login: a run logs in by itself")
@@ -222,7 +222,7 @@ def _client(config: Mapping[str, Any], settings: AuthSettings) -> HttpClient:
         if isinstance(settings, OAuth2Settings):
             base = settings.token_url
         elif isinstance(settings, SessionSettings):
-            base = settings.login.get("url", "")
+            base = settings.login.url
         if not urlsplit(str(base or "")).scheme:
             raise ConfigError("give base_url beside auth, or whole addresses in auth")
         base = urls.origin_of(str(base))

@@ -1,6 +1,6 @@
 """OAuth 2 and signed JWTs; authlib does the protocol, our client sends the requests.
 
-Token endpoints are asked through `HttpClient`, so that timeouts, TLS, size limits and redaction
+Token endpoints are asked through our client, so that timeouts, TLS, size limits and redaction
 hold there as well.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets as _random
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from authlib.oauth2.base import OAuth2Error
@@ -20,7 +20,10 @@ from joserfc.errors import JoseError
 from joserfc.jwk import import_key
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.http.auth import (
+from contextframe_beam.connectors.http.credentials import Auth, Placement, Sender, TokenAuth
+from contextframe_beam.connectors.http.errors import HttpError
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.settings import (
     AuthorizationCodeSettings,
     ClientCredentialsSettings,
     DeviceCodeSettings,
@@ -28,14 +31,8 @@ from contextframe_beam.connectors.http.auth import (
     OAuth2Settings,
     RefreshTokenSettings,
 )
-from contextframe_beam.connectors.http.credentials import Auth, TokenAuth
-from contextframe_beam.connectors.http.errors import HttpError
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore, seconds_of
 from contextframe_beam.errors import ConfigError, ConnectorError
-
-if TYPE_CHECKING:
-    from contextframe_beam.connectors.http.client import HttpClient
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -56,7 +53,7 @@ class OAuthRefusal(ConnectorError):
         self.code = code
 
 
-def oauth_auth(settings: OAuth2Settings, http: HttpClient) -> Auth:
+def oauth_auth(settings: OAuth2Settings, http: Sender) -> Auth:
     """Makes authentication with tokens of a token endpoint."""
     url = http.absolute(settings.token_url)
     endpoint = TokenEndpoint(settings, http)
@@ -80,10 +77,10 @@ def oauth_auth(settings: OAuth2Settings, http: HttpClient) -> Auth:
 
     # The reference may be absent; then a digest of the account names the token.
     store = TokenStore(reference, f"{url} {settings.account()}")
-    return TokenAuth(TokenSource(fetch, store), settings.placement(), settings.account())
+    return TokenAuth(TokenSource(fetch, store), Placement.of(settings), settings.account())
 
 
-def jwt_auth(settings: JwtBearerSettings, http: HttpClient | None) -> Auth:
+def jwt_auth(settings: JwtBearerSettings, http: Sender | None) -> Auth:
     """Makes authentication with JWTs that are signed here."""
     url = None if settings.token_url is None or http is None else http.absolute(settings.token_url)
 
@@ -99,7 +96,7 @@ def jwt_auth(settings: JwtBearerSettings, http: HttpClient | None) -> Auth:
         return Token.of(_object_of(response))
 
     store = TokenStore(None, f"{url} {settings.account()}")
-    return TokenAuth(TokenSource(fetch, store), settings.placement(), settings.account())
+    return TokenAuth(TokenSource(fetch, store), Placement.of(settings), settings.account())
 
 
 def signed_jwt(settings: JwtBearerSettings, url: str | None) -> str:
@@ -147,7 +144,7 @@ class TokenEndpoint:
         http: A client whose TLS and timeouts are used.
     """
 
-    def __init__(self, settings: OAuth2Settings, http: HttpClient) -> None:
+    def __init__(self, settings: OAuth2Settings, http: Sender) -> None:
         self._settings = settings
         self._url = http.absolute(settings.token_url)
         self._http = http.for_origin(self._url)
@@ -252,7 +249,7 @@ class TokenEndpoint:
 class _Session:
     """What authlib takes for a session of requests."""
 
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(self, http: Sender) -> None:
         self._http = http
 
     def post(

@@ -6,37 +6,29 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.http.auth import SessionSettings
-from contextframe_beam.connectors.http.credentials import Auth, TokenAuth
+from contextframe_beam.connectors.http.credentials import Auth, Placement, Sender, TokenAuth
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.settings import LoginRequest, SessionSettings
 from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore
 from contextframe_beam.errors import ConfigError, ConnectorError
 
-if TYPE_CHECKING:
-    from contextframe_beam.connectors.http.client import HttpClient
 
-_LOGIN_FIELDS = ("url", "method", "json", "form", "headers", "params")
-
-
-def session_auth(settings: SessionSettings, http: HttpClient) -> Auth:
+def session_auth(settings: SessionSettings, http: Sender) -> Auth:
     """Makes authentication with the token of a login request.
 
     Raises:
-        ConfigError: the login request is not described.
+        ConfigError: a token is given although no person is asked.
     """
-    _check("login", settings.login)
-    if settings.challenge is not None:
-        _check("challenge", settings.challenge)
     reference = None if settings.token is None else str.__str__(settings.token)
-    store = TokenStore(reference, f"{http.absolute(settings.login['url'])} {settings.account()}")
+    store = TokenStore(reference, f"{http.absolute(settings.login.url)} {settings.account()}")
 
     def fetch(last: Token | None) -> Token:
         if needs_person(settings):
             raise ConnectorError(
-                f"the session at {secrets.redact(str(settings.login['url']))} has ended, and its "
+                f"the session at {secrets.redact(str(settings.login.url))} has ended, and its "
                 "login asks for a code that a person types in; run contextframe-beam login"
             )
         return log_in(settings, http)
@@ -47,7 +39,7 @@ def session_auth(settings: SessionSettings, http: HttpClient) -> Auth:
             "auth of type session: token is for logins that ask a person for a code; without "
             "code_field, code_header or challenge, or with totp_secret, leave it out"
         )
-    return TokenAuth(TokenSource(fetch, store), settings.placement(), account)
+    return TokenAuth(TokenSource(fetch, store), Placement.of(settings), account)
 
 
 def needs_person(settings: SessionSettings) -> bool:
@@ -56,9 +48,7 @@ def needs_person(settings: SessionSettings) -> bool:
     return any(one is not None for one in takes_code) and settings.totp_secret is None
 
 
-def log_in(
-    settings: SessionSettings, http: HttpClient, ask: Callable[[], str] | None = None
-) -> Token:
+def log_in(settings: SessionSettings, http: Sender, ask: Callable[[], str] | None = None) -> Token:
     """Logs in and returns the token that the server gives.
 
     Args:
@@ -71,36 +61,40 @@ def log_in(
         HttpError: the login is refused.
         ConnectorError: there is no token in the answer.
     """
-    _check("login", settings.login)
-    login: dict[str, Any] = secrets.resolved(dict(settings.login))
+    login = _values(settings.login)
     if settings.challenge is None:
         code = _code(settings, ask)
         if code is not None and settings.code_header:
-            login["headers"] = {**(login.get("headers") or {}), settings.code_header: code}
+            login["headers"] = {**(login["headers"] or {}), settings.code_header: code}
         elif code is not None:
-            body = "form" if login.get("form") is not None else "json"
-            login[body] = {**(login.get(body) or {}), settings.code_field or "otp": code}
+            body = "form" if login["form"] is not None else "json"
+            login[body] = {**(login[body] or {}), settings.code_field or "otp": code}
     response = _sent(login, http)
     if settings.challenge is not None:
         challenge = _at(response.json(), settings.challenge_path)
         # Without one the server trusts this client already, and the token is in its answer.
         if challenge:
             told = {"challenge": str(challenge), "code": _code(settings, ask) or ""}
-            response = _sent(_filled(secrets.resolved(dict(settings.challenge)), told), http)
+            response = _sent(_filled(_values(settings.challenge), told), http)
     access = _token_in(response, settings)
     renew: dict[str, Any] = {"access_token": access, "expires_in": settings.expires_in}
     return Token.of(renew)
 
 
-def _sent(login: Mapping[str, Any], http: HttpClient) -> HttpResponse:
+def _values(request: LoginRequest) -> dict[str, Any]:
+    values: dict[str, Any] = secrets.resolved(request.model_dump(by_alias=True))
+    return values
+
+
+def _sent(login: Mapping[str, Any], http: Sender) -> HttpResponse:
     url = http.absolute(str(login["url"]))
     request = HttpRequest(
-        str(login.get("method", "POST")).upper(),
+        str(login["method"]).upper(),
         url,
-        params=login.get("params") or {},
-        headers=login.get("headers") or {},
-        json=login.get("json"),
-        form=login.get("form"),
+        params=login["params"] or {},
+        headers=login["headers"] or {},
+        json=login["json"],
+        form=login["form"],
         safe_to_repeat=True,
     )
     return http.for_origin(url).send(request)
@@ -170,11 +164,3 @@ def _one_time_code(secret: str) -> str:
     except (ValueError, TypeError):
         message = "auth of type session: totp_secret is not base32 text, as a QR code holds it"
     raise ConfigError(message)
-
-
-def _check(name: str, request: Mapping[str, Any]) -> None:
-    unknown = [key for key in request if key not in _LOGIN_FIELDS]
-    if "url" not in request or unknown:
-        known = ", ".join(_LOGIN_FIELDS)
-        problem = f"has no {unknown[0]!r}" if unknown else "needs url"
-        raise ConfigError(f"auth of type session: {name} {problem} (it has {known})")

@@ -1,7 +1,7 @@
 """How the API knows who asks.
 
 Other ways are configured likewise, such as {"type": "oauth2_client_credentials", ...} or
-{"type": "session", ...}; contextframe_beam.connectors.http.auth lists them.
+{"type": "session", ...}; contextframe_beam.connectors.http.settings lists them.
 """
 
 from typing import Any
