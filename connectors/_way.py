@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors import base, kinds
@@ -22,8 +22,6 @@ from contextframe_beam.shared_names import NARROWING
 
 #: The arguments by which a connector is told a range of time.
 ENDS = {"since", "until"}
-#: Under this name a plan says which part of the source it leaves out.
-SKIPPED = ""
 
 _OURS = (base.__name__, kinds.__name__)
 _NO_ARGUMENTS = Arguments({}, False)
@@ -65,6 +63,20 @@ class Part:
             if params.get("stateless") or (mark and "last" not in mark):
                 what = params.get("until")
         return f"{self.id} {what!r}" if what else self.id
+
+
+@dataclass(slots=True)
+class Reached:
+    """What a plan tells beside its parts.
+
+    Attributes:
+        states: The states that hold when all that was planned is read; none where that is not
+            known.
+        skipped: Which part of the source it leaves out; empty where it is none.
+    """
+
+    states: dict[str, Any] = field(default_factory=dict)
+    skipped: str = ""
 
 
 @dataclass(frozen=True, slots=True)

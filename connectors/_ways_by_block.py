@@ -19,8 +19,8 @@ from contextframe_beam.connectors._identity import Arguments, arguments_of
 from contextframe_beam.connectors._prefetch import read_ahead
 from contextframe_beam.connectors._way import (
     ENDS,
-    SKIPPED,
     Part,
+    Reached,
     Resume,
     Way,
     ahead_of,
@@ -166,21 +166,19 @@ class PagesWay(_PlannedWay):
             # A total may be too small: the last page of those that were counted may name another.
             cursor = page.next_cursor if block == part.blocks - 1 else None
             state = page.state if page.state is not None else state
-            page = Page(
-                page.items,
-                position=page.position or where,
-                failures=page.failures,
-                narrowed=page.narrowed,
-                partial=page.partial,
-                may_slip=page.may_slip,
+            # A page of its own, because authors may give one that they keep. Only the last one
+            # carries the state: before it, the partition is not through.
+            is_last = cursor is None and block == part.blocks - 1
+            yield (
+                page.copy(
+                    position=page.position or where,
+                    state=state if is_last else None,
+                    finished=int(cursor is None),
+                ),
+                0,
             )
             if cursor is None:
-                # Only the last page carries the state: before it, the partition is not through.
-                page.state = state if block == part.blocks - 1 else None
-                page.finished = 1
-                yield page, 0
                 return
-            yield page, 0
             if _fingerprint(cursor) in seen:
                 raise ConnectorError(
                     f"{self.connector.name}: partition {partition.id}, {where}: the source gave "
@@ -204,7 +202,7 @@ class BlocksWay(_PlannedWay):
 
     def plan(self) -> Iterator[Part]:
         arguments = {**self.kwargs, **self.resume.bounds.given}
-        reached: dict[str, Any] = {}
+        reached = Reached()
         if "reached" in arguments_at(self.connector, self.planner).named:
             arguments.update(
                 resume_from=self.resume.known,
@@ -214,8 +212,8 @@ class BlocksWay(_PlannedWay):
         found = self.connector._plan(**arguments)
         for partition, blocks in each(self.connector, "", lambda _: "list", found):
             yield Part(partition, blocks)
-        self._skipped = reached.pop(SKIPPED, "")
-        self.reached = reached or None
+        self._skipped = reached.skipped
+        self.reached = reached.states or None
 
     def _left_out(self) -> str:
         return self._skipped

@@ -34,7 +34,7 @@ from contextframe_beam.connectors._seen_files import (
     marks_of,
     unseen,
 )
-from contextframe_beam.connectors._way import SKIPPED
+from contextframe_beam.connectors._way import Reached
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.json_files.absence import (
     HIDDEN,
@@ -241,7 +241,7 @@ class JSONFileConnector(BaseConnector):
         until: str | None = None,
         resume_from: Mapping[str, Any] | None = None,
         known_states: Mapping[str, Any] | None = None,
-        reached: dict[str, Any] | None = None,
+        reached: Reached | None = None,
     ) -> Iterator[tuple[Partition, int]]:
         """Yields partitions and how many blocks each has: parts of a file of lines, or a group.
 
@@ -251,7 +251,7 @@ class JSONFileConnector(BaseConnector):
             until: Only files that were changed before this time.
             resume_from: The states that an earlier run reached, where this one goes on from them.
             known_states: Those states in any case.
-            reached: Filled with the states that hold when all that was planned is read.
+            reached: Is told the states that hold when all that was planned is read.
         """
         pattern = pattern or self.pattern
         began = datetime.now(timezone.utc)
@@ -266,21 +266,20 @@ class JSONFileConnector(BaseConnector):
             self.logger.warning("%s; %s", what, advice)
         hidden = state_after(listing, self.hidden, states)
         if reached is not None and hidden != states.get(HIDDEN):
-            reached.update({**states, HIDDEN: hidden})
+            reached.states.update({**states, HIDDEN: hidden})
         if since is not None or until is not None:
             found = [info for info in found if _changed_within(info, since, until)]
         if self.skip_unchanged and reached is not None:
             listed = len(found)
-            reached.clear()
-            reached[SEEN_FILES] = {"seen": marks_of(found, began)}
+            reached.states = {SEEN_FILES: {"seen": marks_of(found, began)}}
             if hidden is not None:
-                reached[HIDDEN] = hidden
+                reached.states[HIDDEN] = hidden
             found = unseen(found, resume_from or {})
             if len(found) < listed:
                 narrowed.append(f"{listed - len(found):,} files that did not change were not read")
                 self.logger.info("%s", narrowed[-1])
         if reached is not None and narrowed:
-            reached[SKIPPED] = "; ".join(narrowed)
+            reached.skipped = "; ".join(narrowed)
         lines = sum(info.size for info in found if _may_be_lines(info))
         block_bytes = min(BLOCK_BYTES, max(-(-lines // _LEAST_BLOCKS), _SMALLEST_BLOCK_BYTES))
         shapes = list(self._shapes(found, block_bytes))

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from contextframe_beam.connectors.origin import line_in
 from contextframe_beam.connectors.secrets import redact, without_known
+from contextframe_beam.shared_names import NO_CHANGE, StateChange
 
 #: The one partition of a source that has no parts.
 WHOLE = "all"
@@ -62,6 +63,84 @@ class SourceInfo:
     name: str
     identity: dict[str, Any] = field(default_factory=dict)
     by_partition: tuple[str, ...] = ()
+
+
+#: What no connector gave.
+RECORDS = SourceInfo("records", "records")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is known of a source or a part of it: what was read, and how far that is all of it.
+
+    Each element of a pipeline carries its own, and the commit acts on the sum of all. What is to be
+    known of a run is added here: as a field, in `__iadd__`, and in `Page.tally` where authors say
+    it.
+
+    Attributes:
+        source: Which source; None for records that no connector made.
+        read: Items read, failed ones included.
+        planned: Blocks that the plan of the source has.
+        finished: Blocks that were read to their end.
+        partitions: The new states of partitions, by their ids.
+        change: What holds for the state of the source as a whole.
+        narrowed: Why what was asked for is not all of the source; empty where it is.
+        partial: Why what was read may not be all that was asked for; empty where it is.
+        may_slip: Whether a record may have been missed between pages that are counted.
+        unchanged: How many items are stored as they are already.
+        unchanged_rows: Which rows these are in the version of the dataset that the run began with:
+            their numbers, as `pack` gives them, in pieces.
+    """
+
+    source: SourceInfo | None = None
+    read: int = 0
+    planned: int = 0
+    finished: int = 0
+    partitions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    change: StateChange = NO_CHANGE
+    narrowed: set[str] = field(default_factory=set)
+    partial: set[str] = field(default_factory=set)
+    may_slip: bool = False
+    unchanged: int = 0
+    unchanged_rows: list[bytes] = field(default_factory=list)
+
+    def __iadd__(self, other: Tally) -> Tally:
+        """Adds what is known of another part of the same source."""
+        self.source = self.source or other.source
+        self.read += other.read
+        self.planned += other.planned
+        self.finished += other.finished
+        self.partitions |= other.partitions
+        if other.change != NO_CHANGE:
+            self.change = other.change
+        self.narrowed |= other.narrowed
+        self.partial |= other.partial
+        self.may_slip |= other.may_slip
+        self.unchanged += other.unchanged
+        self.unchanged_rows += other.unchanged_rows
+        return self
+
+    def __add__(self, other: Tally) -> Tally:
+        """Returns the sum; neither of the two changes."""
+        total = Tally()
+        total += self
+        total += other
+        return total
+
+    @property
+    def info(self) -> SourceInfo:
+        """Which source it is, that of records without a connector included."""
+        return self.source or RECORDS
+
+    @property
+    def gave_nothing(self) -> bool:
+        """Whether all of the source was asked for and there was not even an item that failed."""
+        return not self.read and not self.narrowed
+
+    @property
+    def moves_state(self) -> bool:
+        """Whether it says anything about what the source has reached."""
+        return bool(self.partitions) or self.change.moves_state
 
 
 @dataclass(slots=True)
@@ -187,6 +266,7 @@ class Page:
             committed, but no state of its source moves and a mirror deletes nothing.
         may_slip: Whether pages are counted from the front, so that a record may slip over a page's
             border while others are deleted, and be missed although it is there.
+        change: What holds for the state of the source as a whole; on the header page only.
     """
 
     items: list[Any]
@@ -201,6 +281,26 @@ class Page:
     narrowed: str = ""
     partial: str = ""
     may_slip: bool = False
+    change: StateChange = NO_CHANGE
+
+    @property
+    def tally(self) -> Tally:
+        """What the commit is to know of it."""
+        return Tally(
+            source=self.source,
+            read=len(self.items) + len(self.failures),
+            planned=self.planned,
+            finished=self.finished,
+            partitions={} if self.state is None else {self.partition: self.state},
+            change=self.change,
+            narrowed={self.narrowed} if self.narrowed else set(),
+            partial={self.partial} if self.partial else set(),
+            may_slip=self.may_slip,
+        )
+
+    def copy(self, **values: Any) -> Page:
+        """Returns a page that differs in some attributes; authors may keep the one they made."""
+        return Page(**{name: getattr(self, name) for name in Page.__slots__} | values)
 
 
 # Each of these types becomes an object of one key, `{"__bytes__": "aGk="}`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -20,6 +20,7 @@ from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.page import Page, SourceInfo
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.shared_names import NO_CHANGE, StateChange
 
 #: A plan is made in chunks of at most this many partitions, so that it may be longer than memory.
 _PARTITIONS_IN_A_CHUNK = 1000
@@ -39,17 +40,14 @@ class PlanChunk:
         parts: The partitions; none on the header of the plan.
         start: The first block of the piece, counted over the blocks of all `parts`.
         stop: One past its last block.
-        planned: On the header, how many blocks the whole plan has.
-        narrowed: On the header, why the plan is not the whole source; empty where it is.
-        state: On the header, what holds for the source's state as a whole.
+        header: On the header, the page that says how many blocks the whole plan has, why it is not
+            the whole source, and what holds for the source's state as a whole.
     """
 
     parts: tuple[Part, ...]
     start: int
     stop: int
-    planned: int = 0
-    narrowed: str = ""
-    state: dict[str, Any] | None = None
+    header: Page | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +56,11 @@ class Chosen:
 
     Attributes:
         parts: The parts.
-        state: What their commit says about the source's state as a whole.
+        change: What their commit says about the source's state as a whole.
     """
 
     parts: tuple[Part, ...]
-    state: dict[str, Any]
+    change: StateChange
 
 
 @dataclass(slots=True)
@@ -145,24 +143,24 @@ class Source:
         chunk: list[Part] = []
         planned = 0
         # Only then, because a run that says something about the state meets the source's others.
-        sliced: dict[str, Any] = {}
+        sliced = False
         for part in self.parts() if chosen is None else chosen.parts:
             planned += part.blocks
             if part.slice and self._way.moves_state(part):
-                sliced = {"sliced": True}
+                sliced = True
             chunk.append(part)
             if len(chunk) == _PARTITIONS_IN_A_CHUNK:
                 yield from self._pieces(chunk, workers)
                 chunk = []
         yield from self._pieces(chunk, workers)
         if chosen is None:
-            reached = {"partitions": self.reached} if self.reached is not None else {}
-            whole = {} if self._way.narrowed else {"whole": True}
-            state = {**reached, **sliced, **whole}
-            yield PlanChunk((), 0, 1, planned, self._way.narrowed, state or None)
+            narrowed = self._way.narrowed
+            change = StateChange(self.reached, sliced=sliced, whole=not narrowed)
         else:
-            state = {**chosen.state, **sliced}
-            yield PlanChunk((), 0, 1, planned, "it is a part of a backfill", state)
+            narrowed = "it is a part of a backfill"
+            change = replace(chosen.change, sliced=sliced)
+        header = Page([], source=self.info, planned=planned, narrowed=narrowed, change=change)
+        yield PlanChunk((), 0, 1, header)
 
     def read_blocks(
         self, chunk: PlanChunk, claim: Callable[[int], bool], start: int | None = None
@@ -180,17 +178,9 @@ class Source:
         Raises:
             ConnectorError: the source failed; the message names partition, position and cause.
         """
-        if not chunk.parts:
+        if chunk.header is not None:
             if claim(chunk.start):
-                yield Fetched(
-                    Page(
-                        [],
-                        source=self.info,
-                        planned=chunk.planned,
-                        narrowed=chunk.narrowed,
-                        state=chunk.state,
-                    )
-                )
+                yield Fetched(chunk.header)
             return
         blocks = _claimed(chunk, claim, chunk.start if start is None else start)
         if self._way.at_once == 1:
@@ -248,17 +238,14 @@ class Source:
             letter.connector = letter.connector or self.info.name
             letter.partition = letter.partition or part.id
             letter.position = letter.position or page.position
-        return Page(
-            items if isinstance(items, list) else list(items or ()),
+        return page.copy(
+            items=items if isinstance(items, list) else list(items or ()),
+            next_cursor=None,
             partition=part.id,
-            position=page.position,
             source=self.info,
-            failures=page.failures,
+            planned=0,
+            change=NO_CHANGE,
             state=page.state if self._way.moves_state(part) else None,
-            finished=page.finished,
-            narrowed=page.narrowed,
-            partial=page.partial,
-            may_slip=page.may_slip,
         )
 
 

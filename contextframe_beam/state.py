@@ -25,7 +25,7 @@ from contextframe_beam.record import ANCHOR_KEY as ANCHOR_KEY
 from contextframe_beam.record import ANCHOR_URI, RESERVED, uuid_of
 from contextframe_beam.schema import frame_schema
 from contextframe_beam.shape import loaded, mapping_of, of_type
-from contextframe_beam.shared_names import NARROWING, SLICE
+from contextframe_beam.shared_names import NARROWING, NO_CHANGE, SLICE, StateChange
 
 _STATE_URI = f"{RESERVED}state:"
 
@@ -38,14 +38,6 @@ MAX_RUNS = 200
 
 #: A source's row holds at most so many bytes of state; a run that would make it larger fails.
 MAX_STATE_BYTES = 16 << 20
-
-#: The name, that no partition has, under which a run says what holds for the state as a whole:
-#: `partitions`, which takes the place of all states so far; `reached`, which adds to them;
-#: `sliced`, that states come from slices of time of partitions, whose names stand behind theirs;
-#: `whole`, that all of the source is read, and not a range of it;
-#: `backfill`, the record of a backfill that goes on after this commit (empty at its end), and
-#: `continues`, the run id of the commit before, which this one takes in.
-PLAN = ""
 
 #: The mode, among a source's runs, of one of another source that overwrote the dataset.
 OVERWRITTEN = "overwritten"
@@ -169,7 +161,12 @@ class SourceState:
         return next((run for run in own if run.run_id == run_id), None)
 
     def after(
-        self, run: RunSummary, partitions: Mapping[str, Any], *, is_complete: bool = False
+        self,
+        run: RunSummary,
+        partitions: Mapping[str, Any],
+        change: StateChange = NO_CHANGE,
+        *,
+        is_complete: bool = False,
     ) -> SourceState:
         """Returns the state with one more run and the partitions' new states.
 
@@ -178,30 +175,32 @@ class SourceState:
 
         Args:
             run: The run.
-            partitions: The new states by partition; what is under `PLAN` is for all of them.
+            partitions: The new states by partition.
+            change: What holds for all of them.
             is_complete: Whether all of the source was read, so that a partition that is not among
                 these is gone. Should it come back, it is read whole.
         """
         new = dict(partitions)
-        plan = new.pop(PLAN, {})
-        if plan.get("sliced"):
+        if change.sliced:
             # Slices are called by their beginnings, so the newest one that has a state is the last.
             new = {name.rpartition(" ")[0]: new[name] for name in sorted(new)}
         known = {} if is_complete and new else self.partitions
-        earlier = self.run(plan["continues"]) if plan.get("continues") else None
+        earlier = self.run(change.continues) if change.continues else None
         runs = [one for one in self.runs if one is not earlier]
         if earlier is not None:
             sums = {name: getattr(run, name) + getattr(earlier, name) for name in _COUNTS}
             partial = tuple(sorted({*earlier.partial, *run.partial}))
             reasons = Reasons([*earlier.reasons, *run.reasons]).most()
             run = replace(run, **sums, partial=partial, reasons=reasons)
-        reached = _joined({**plan.get("partitions", known), **plan.get("reached", {})}, new)
+        if change.partitions is not None:
+            known = change.partitions
+        reached = _joined({**known, **change.reached}, new)
         return replace(
             self,
             # What may be missing from a run must be asked for again by the next one.
             partitions=self.partitions if run.partial else reached,
             runs=(*runs, run)[-MAX_RUNS:],
-            backfill=plan.get("backfill", self.backfill),
+            backfill=self.backfill if change.backfill is None else change.backfill,
         )
 
     def forgotten(self) -> SourceState:

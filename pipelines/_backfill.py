@@ -28,7 +28,7 @@ from contextframe_beam.errors import (
     UnknownCommitError,
 )
 from contextframe_beam.marks import Marks
-from contextframe_beam.shared_names import NARROWING
+from contextframe_beam.shared_names import NARROWING, StateChange
 from contextframe_beam.state import SourceState
 from contextframe_beam.state_edit import MODE as BY_HAND
 from contextframe_beam.times import when
@@ -229,16 +229,16 @@ def run_backfill(
             last=run_id,
             done=done.pack(),
         )
-        state: dict[str, Any] = {"backfill": asdict(following) if left else {}}
-        if reached is not None and not left:
+        change = StateChange(
             # Added, because the commits before this one may have left states of their own.
-            state["reached"] = reached
-        if progress.last:
-            state["continues"] = progress.last
+            reached={} if left or reached is None else reached,
+            backfill=asdict(following) if left else {},
+            continues=progress.last,
+        )
         journal.begin(run_id)
         began = time.monotonic()
         try:
-            receipt = commit(run_id, number, Chosen(tuple(chosen), state), not left)
+            receipt = commit(run_id, number, Chosen(tuple(chosen), change), not left)
         except ContextFrameError as error:
             if not progress.commits:
                 raise

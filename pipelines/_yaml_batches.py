@@ -18,7 +18,7 @@ from apache_beam.transforms.window import GlobalWindow, GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo
+from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.pipelines import _yaml_rows
 from contextframe_beam.record import FrameRecord
@@ -340,7 +340,7 @@ class PagesOfRowsDoFn(FromRowsDoFn):
 
 class FramesOfRowsDoFn(FromRowsDoFn):
     def _made(self, rows: list[Any], info: SourceInfo | None, read: int) -> FrameBatch:
-        batch = FrameBatch([], [], source=info, read=read)
+        batch = FrameBatch([], [], tally=Tally(info, read=read))
         for row in rows:
             try:
                 text = getattr(row, "item", None)

@@ -21,10 +21,11 @@ from contextframe_beam.connectors import (
     ReadFromConnector,
 )
 from contextframe_beam.connectors.metrics import NAMESPACE
-from contextframe_beam.connectors.page import SourceInfo
+from contextframe_beam.connectors.page import SourceInfo, Tally
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
 from contextframe_beam.pipelines.runners import pipeline_options, runner_for
 from contextframe_beam.reasons import FailureReason
+from contextframe_beam.shared_names import NO_CHANGE, StateChange
 from contextframe_beam.transforms import (
     CommitReceipt,
     Enrich,
@@ -267,6 +268,7 @@ def write(
     *records: FrameRecord | Deletion | Any,
     source: SourceInfo = SOURCE,
     state: dict[str, Any] | None = None,
+    change: StateChange = NO_CHANGE,
     partition: str = "all",
     narrowed: str = "",
     partial: str = "",
@@ -284,14 +286,17 @@ def write(
         made,
         made,
         partition,
-        source=source,
-        read=len(records),
-        state=state,
-        planned=1,
-        finished=1,
-        narrowed=narrowed,
-        partial=partial,
         deletions=deletions,
+        tally=Tally(
+            source,
+            read=len(records),
+            planned=1,
+            finished=1,
+            partitions={partition: state} if state is not None else {},
+            change=change,
+            narrowed={narrowed} if narrowed else set(),
+            partial={partial} if partial else set(),
+        ),
     )
     writer.process(encode_batches([batch], run.embed_dim))
     ((_, written),) = (element.value for element in writer.finish_bundle())

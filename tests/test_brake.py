@@ -27,6 +27,7 @@ from contextframe_beam import (
 )
 from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.shared_names import StateChange
 from contextframe_beam.state import read_states
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms.brake import DeletionLimit
@@ -262,10 +263,11 @@ class TestBackfills:
     """The commits of one run with commit_every are counted together."""
 
     def part(self, kb: Path, number: int, *records, continues: bool = True, **what):
-        plan = {"backfill": {"last": f"part-{number}"}}
-        if continues:
-            plan["continues"] = f"part-{number - 1}"
-        return commit(kb, *records, run_id=f"part-{number}", state=plan, partition="", **what)
+        change = StateChange(
+            backfill={"last": f"part-{number}"},
+            continues=f"part-{number - 1}" if continues else "",
+        )
+        return commit(kb, *records, run_id=f"part-{number}", change=change, **what)
 
     def test_small_parts_do_not_add_up_to_more_than_the_limit(self, kb):
         commit(kb, *range(100))
@@ -302,7 +304,7 @@ class TestBackfills:
     def test_the_next_run_begins_at_nothing(self, kb):
         commit(kb, *range(100))
         self.part(kb, 1, *deletions(*range(40)), continues=False)
-        commit(kb, run_id="last", state={"backfill": {}, "continues": "part-1"}, partition="")
+        commit(kb, run_id="last", change=StateChange(backfill={}, continues="part-1"))
         (state,) = read_states(lance.dataset(str(kb))).values()
         assert state.backfill == {}
         self.part(kb, 1, *deletions(*range(40, 70)), continues=False)

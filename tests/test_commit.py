@@ -32,6 +32,7 @@ from contextframe_beam.errors import (
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.schema import FORMAT_COLUMNS
+from contextframe_beam.shared_names import StateChange
 from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, read_states
 from contextframe_beam.transforms import CommitReceipt, _commit
 from contextframe_beam.transforms._commit import commit_run
@@ -369,7 +370,7 @@ class TestTwoAtOnce:
         commit(kb, 1, run_id="earlier", state={"at": 0})
         runs = {name: begin(kb, name) for name in "ab"}
         written = {name: write(runs[name], 1, name, state={"at": name}) for name in "ab"}
-        assert all(one.sources[SOURCE.source_id].met for one in written.values())
+        assert all(one.sources[SOURCE.source_id].unchanged for one in written.values())
         both = interleave(
             order, {name: lambda name=name: commit_run(runs[name], written[name]) for name in "ab"}
         )
@@ -813,7 +814,7 @@ class Overtaken(PlainDocuments):
 class TestTextsThatGotOlderWhileTheyWereRead:
     """What a run has read is older than what one that began later has read and committed."""
 
-    WHOLE: ClassVar = {"partition": "", "state": {"whole": True}}
+    WHOLE: ClassVar = {"change": StateChange(whole=True)}
 
     @pytest.mark.parametrize("mode", ["upsert", "mirror"])
     @pytest.mark.parametrize("stored", [(), (1,), (1, 2)], ids=["new", "one", "both"])

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset
-from contextframe_beam.connectors.page import DeadLetter
+from contextframe_beam.connectors.page import DeadLetter, Tally
 from contextframe_beam.errors import ConfigError, TooManyFailures
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.reasons import FailureReason, Reasons
 from contextframe_beam.transforms import WriteToLance
 from contextframe_beam.transforms._failures import FailureLimit
-from contextframe_beam.transforms._written import SourceTally, Written
+from contextframe_beam.transforms._written import Written
 from tests.pipeline_helpers import (
     EVERY_WAY,
     IN_ONE_PROCESS,
@@ -27,7 +27,7 @@ from tests.pipeline_helpers import (
 
 def written(read: int, failed: int) -> Written:
     return Written(
-        sources={SOURCE.source_id: SourceTally(SOURCE, read=read)},
+        sources={SOURCE.source_id: Tally(SOURCE, read=read)},
         failed=failed,
         reasons=Reasons(
             FailureReason("ValueError", "no", 1, f"map all page 0[{number}]")
@@ -135,7 +135,7 @@ class TestSums:
             tally = part.tally(SOURCE)
             tally.read, tally.planned, tally.finished = number, 4 * (number == 2), 1
             tally.partitions[f"part-{number}"] = {"at": number}
-            tally.unchanged.append(bytes([number]) * 8)
+            tally.unchanged_rows.append(bytes([number]) * 8)
             part.fail([self.LETTER] * number)
             parts.append(part)
         one, other = Written.sum(parts), Written.sum(reversed(parts))
@@ -143,7 +143,7 @@ class TestSums:
             tally = whole.sources[SOURCE.source_id]
             assert (whole.read, whole.failed, tally.planned, tally.finished) == (6, 6, 4, 4)
             assert tally.partitions == {f"part-{number}": {"at": number} for number in range(4)}
-            assert sorted(tally.unchanged) == [bytes([number]) * 8 for number in range(4)]
+            assert sorted(tally.unchanged_rows) == [bytes([number]) * 8 for number in range(4)]
         reason = FailureReason("ValueError", "no", 6, "map part page 0[1]")
         assert one.reasons.all() == other.reasons.all() == (reason,)
 

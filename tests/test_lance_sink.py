@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from contextframe_beam import FrameDataset, FrameRecord
-from contextframe_beam.connectors.page import SourceInfo
+from contextframe_beam.connectors.page import SourceInfo, Tally
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.errors import ConfigError, DatasetError, SchemaError
 from contextframe_beam.schema import FORMAT_COLUMNS
@@ -53,7 +53,7 @@ def foreign_dataset(to: Path, records: list[FrameRecord], **options: Any) -> lan
 
 
 def batch_of(records: list[FrameRecord], source: SourceInfo | None = None) -> FrameBatch:
-    return FrameBatch(records, records, source=source, read=len(records))
+    return FrameBatch(records, records, tally=Tally(source, read=len(records)))
 
 
 class TestModes:
@@ -274,7 +274,7 @@ class TestElements:
 
     def test_a_batch_of_rows_pickles_without_what_it_was_cut_from(self):
         rows = encode_batches([FrameBatch([document(n, "x" * 1000) for n in range(500)], [])], 1536)
-        one = RowBatch(rows.rows.slice(7, 1), partitions={"p": {"at": 1}}, read=1, finished=1)
+        one = RowBatch(rows.rows.slice(7, 1), tally=Tally(read=1, partitions={"p": {"at": 1}}))
         pickled = pickle.dumps(one)
         assert len(pickled) < 12_000
         assert pickle.loads(pickled) == one

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import BaseConnector, DeadLetter, FieldMapper, Page
-from contextframe_beam.connectors.page import SourceInfo
+from contextframe_beam.connectors.page import SourceInfo, Tally
 from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.transforms import Enrich, FrameBatch, KeywordEnricher, MapToFrames
@@ -71,7 +71,7 @@ class TestMapping:
         assert [(letter.position, letter.item) for letter in batch.failures] == [
             (f"page 3[{place}]", item) for place, item in bad
         ]
-        assert batch.read == len(items)
+        assert batch.tally.read == len(items)
 
     def test_a_page_keeps_what_the_commit_must_know(self):
         letter = DeadLetter.of("read", OSError("gone"), 1, "c", "p", "0")
@@ -86,12 +86,12 @@ class TestMapping:
             finished=1,
         )
         batch = enrich_batch(map_page(page, odd_mapper), [])
-        assert (batch.partition, batch.state) == ("p", {"at": 1})
+        assert batch.partition == "p"
         rows = encode_batches([batch], EMBED_DIM)
-        assert rows.partitions == {"p": {"at": 1}}
         for one in (batch, rows):
-            assert one.source == SOURCE
-            assert (one.read, one.planned, one.finished) == (2, 7, 1)
+            assert one.tally.source == SOURCE
+            assert one.tally.partitions == {"p": {"at": 1}}
+            assert (one.tally.read, one.tally.planned, one.tally.finished) == (2, 7, 1)
             assert one.failures == [letter]
         assert page.failures == [letter]
         assert rows.rows["x_source"].to_pylist() == [SOURCE.source_id]
@@ -239,7 +239,7 @@ class TestEncoding:
     def test_batches_encoded_together_are_what_each_is_by_itself(self, pages):
         def batches() -> list[FrameBatch]:
             return [
-                FrameBatch(list(page), list(range(len(page))), f"p{number}", source=SOURCE)
+                FrameBatch(list(page), list(range(len(page))), f"p{number}", tally=Tally(SOURCE))
                 for number, page in enumerate(pages)
             ]
 
@@ -259,14 +259,22 @@ class TestEncoding:
         deletion = Deletion(unique_id="doc:1")
         rows = encode_batches(
             [
-                FrameBatch([], [], "p1", state={"at": 1}, read=2, planned=7, finished=1),
+                FrameBatch([], [], tally=Tally(read=2, planned=7, partitions={"p1": {"at": 1}})),
                 FrameBatch(
-                    [], [], "p2", read=3, narrowed="cut short", deletions=[(deletion, None)]
+                    [],
+                    [],
+                    deletions=[(deletion, None)],
+                    tally=Tally(read=3, finished=1, narrowed={"cut short"}),
                 ),
-                FrameBatch([], [], "p3", state={"at": 3}, read=4, finished=2),
+                FrameBatch([], [], tally=Tally(finished=2, partitions={"p3": {"at": 3}})),
             ],
             EMBED_DIM,
         )
-        assert rows.partitions == {"p1": {"at": 1}, "p3": {"at": 3}}
-        assert (rows.read, rows.planned, rows.finished) == (9, 7, 3)
-        assert (rows.narrowed, rows.deletions) == ({"cut short"}, [deletion])
+        assert rows.tally == Tally(
+            read=5,
+            planned=7,
+            finished=3,
+            partitions={"p1": {"at": 1}, "p3": {"at": 3}},
+            narrowed={"cut short"},
+        )
+        assert rows.deletions == [deletion]

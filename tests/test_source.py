@@ -212,7 +212,7 @@ def test_a_long_plan_is_made_in_chunks():
     source = Source(Many())
     pieces = list(source.plan(workers=2))
     assert all(len(piece.parts) <= 1000 for piece in pieces)
-    assert pieces[-1].planned == 2500
+    assert pieces[-1].header.planned == 2500
     assert len(items_of(source.pages())) == 2500
 
 
@@ -350,8 +350,8 @@ def test_the_totals_of_many_partitions_are_asked_at_once():
             together.wait(timeout=60)
             return 1
 
-    *_, header = Source(Slow()).plan()
-    assert header.planned == 16
+    *_, last = Source(Slow()).plan()
+    assert last.header.planned == 16
 
 
 # Batches.

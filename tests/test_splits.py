@@ -214,7 +214,7 @@ def test_every_initial_split_reads_everything_once(connector, workers):
     for piece in pieces:
         pages += run_with_splits(dofn, piece, OffsetRange(piece.start, piece.stop), [])
     assert contents(pages) == everything(source)
-    assert pieces[-1].planned == sum(piece.stop - piece.start for piece in pieces[:-1])
+    assert pieces[-1].header.planned == sum(piece.stop - piece.start for piece in pieces[:-1])
 
 
 @every_kind

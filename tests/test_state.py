@@ -12,7 +12,8 @@ from contextframe_beam import ConnectorError, DatasetError, FrameDataset, RunSum
 from contextframe_beam.dataset import adopt
 from contextframe_beam.fragments import Destination
 from contextframe_beam.removal import Removal
-from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, PLAN, SLICE, read_states, state_rows
+from contextframe_beam.shared_names import StateChange
+from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, SLICE, read_states, state_rows
 from contextframe_beam.transaction import commit_update
 from contextframe_beam.writer import write_rows
 from tests.frame_strategies import EMBED_DIM, json_objects, texts
@@ -173,9 +174,9 @@ def test_a_state_is_bounded():
 
 
 def test_the_commits_of_a_backfill_are_one_run():
-    first = SourceState("s").after(run(1), {PLAN: {"backfill": {"last": "run-1"}}, "a": {"x": 1}})
+    first = SourceState("s").after(run(1), {"a": {"x": 1}}, StateChange(backfill={"last": "run-1"}))
     assert first.backfill == {"last": "run-1"}
-    both = first.after(run(2), {PLAN: {"backfill": {}, "continues": "run-1"}, "b": {"x": 2}})
+    both = first.after(run(2), {"b": {"x": 2}}, StateChange(backfill={}, continues="run-1"))
     assert [(one.run_id, one.written) for one in both.runs] == [("run-2", 2)]
     assert both.partitions == {"a": {"x": 1}, "b": {"x": 2}} and not both.backfill
     assert SourceState.from_json(first.to_json()) == first
@@ -183,9 +184,9 @@ def test_the_commits_of_a_backfill_are_one_run():
 
 def test_a_plan_may_add_to_all_states_or_take_their_place():
     state = SourceState("s", partitions={"a": {"x": 1}})
-    added = state.after(run(1), {PLAN: {"reached": {"b": {}}}})
+    added = state.after(run(1), {}, StateChange(reached={"b": {}}))
     assert set(added.partitions) == {"a", "b"}
-    replaced = state.after(run(1), {PLAN: {"partitions": {"b": {}}}, "c": {}})
+    replaced = state.after(run(1), {"c": {}}, StateChange({"b": {}}))
     assert set(replaced.partitions) == {"b", "c"}
 
 

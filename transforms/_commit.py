@@ -117,9 +117,7 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
     run.failures.check(written, run.letters.path if run.letters else None)
     check_files(run.uri, written.fragments, run.storage_options)
     seen = _seen_rows(run, written)
-    deletions = Deletions.concat(
-        part for tally in written.sources.values() for part in tally.deletions
-    )
+    deletions = Deletions.concat(written.deletions)
     contested = None
     if seen is not None:
         keys = Numbers.concat([keys_of(written.fragments), deletions.keys])
@@ -150,7 +148,7 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
 
 def _seen_rows(run: Run, written: Written) -> SeenRows | None:
     """Returns the rows that the run met unchanged; None where there are none."""
-    unchanged = [part for tally in written.sources.values() for part in tally.unchanged]
+    unchanged = [part for tally in written.sources.values() for part in tally.unchanged_rows]
     base = base_of(run) if unchanged else None
     return SeenRows(base, unchanged) if base is not None else None
 
@@ -333,8 +331,8 @@ def _own_states(
             # From here on, its state is in that of the source.
             after[part.source] = part.forgotten()
         now = replace(before, name=info.name, identity=info.identity)
-        state = now.after(summary, tally.partitions, is_complete=not tally.narrowed)
-        if tally.plan.get("backfill"):
+        state = now.after(summary, tally.partitions, tally.change, is_complete=not tally.narrowed)
+        if tally.change.backfill:
             state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))
         if plan.run.mode == "mirror" and not plan.kept and missed is not None:
             state = replace(state, missed=frozenset(missed.keys.get(info.source_id, ())))

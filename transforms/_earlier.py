@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import lance
 
+from contextframe_beam.connectors.page import Tally
 from contextframe_beam.errors import CommitError
 from contextframe_beam.fragments import StorageOptions, open_dataset
 from contextframe_beam.state import RunSummary, SourceState, read_states
 from contextframe_beam.transforms._plan import Run, tallies_of
-from contextframe_beam.transforms._written import SourceTally, Written
+from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.receipt import CommitReceipt
 
 #: How many versions after the expected one may be the one that a run made.
@@ -58,7 +59,7 @@ def committed_before(run: Run, written: Written) -> CommitReceipt | None:
 
 
 def refuse_foreign_run(
-    run: Run, tallies: Iterable[SourceTally], states: Mapping[str, SourceState]
+    run: Run, tallies: Iterable[Tally], states: Mapping[str, SourceState]
 ) -> None:
     """Refuses a run id under which other sources were committed: it would pass for done.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from contextframe_beam.connectors.page import SourceInfo
+from contextframe_beam.connectors.page import Tally
 from contextframe_beam.fragments import Destination, WrittenFragment
 from contextframe_beam.schema import frame_schema
 from contextframe_beam.state import NO_SOURCE, SourceState, parts_of
@@ -15,7 +15,7 @@ from contextframe_beam.transforms._duplicates import Deduplicated, Shared
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._letter_files import LetterFile
 from contextframe_beam.transforms._seen import SeenRows
-from contextframe_beam.transforms._written import SourceTally, Written
+from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.brake import DeletionLimit
 
 
@@ -95,7 +95,7 @@ class Plan:
     @property
     def met(self) -> int:
         """Items of the run that were such a document, or were when they were read."""
-        return sum(tally.met for tally in self.tallies)
+        return sum(tally.unchanged for tally in self.tallies)
 
     @property
     def kept(self) -> str:
@@ -118,7 +118,7 @@ class Plan:
         return tuple(sorted({reason for tally in self.tallies for reason in tally.partial}))
 
     @property
-    def tallies(self) -> list[SourceTally]:
+    def tallies(self) -> list[Tally]:
         """What each source gave; at least one."""
         return tallies_of(self.written)
 
@@ -135,7 +135,7 @@ def sources_of(plan: Plan, states: Mapping[str, SourceState]) -> list[str]:
     ]
 
 
-def tallies_of(written: Written) -> list[SourceTally]:
+def tallies_of(written: Written) -> list[Tally]:
     """Returns what each source gave; at least one, of what no connector made."""
     found = list(written.sources.values())
-    return found or [SourceTally(SourceInfo(NO_SOURCE, NO_SOURCE))]
+    return found or [Tally()]

@@ -10,6 +10,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from contextframe_beam.connectors.page import Tally
 from contextframe_beam.errors import (
     CommitError,
     ConcurrentRunError,
@@ -25,7 +26,7 @@ from contextframe_beam.schema import embed_dim_of
 from contextframe_beam.state import SourceState, StateRows, parts_of, read_states
 from contextframe_beam.transforms._overtaken import has_fewer_rows, replaced_by_others
 from contextframe_beam.transforms._plan import Plan, Run
-from contextframe_beam.transforms._written import SourceTally, Written
+from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.brake import Deleted, Loss, among, at, count_gone, without
 
 
@@ -175,7 +176,7 @@ def _with_parts(
     return found
 
 
-def _loss(plan: Plan, tally: SourceTally, counts: Mapping[str, tuple[int, int]]) -> Loss:
+def _loss(plan: Plan, tally: Tally, counts: Mapping[str, tuple[int, int]]) -> Loss:
     """Returns what a source of the run would lose; all of it where it gave nothing."""
     stored, deleted = counts.get(tally.info.source_id, (0, 0))
     if not tally.gave_nothing:
@@ -184,13 +185,11 @@ def _loss(plan: Plan, tally: SourceTally, counts: Mapping[str, tuple[int, int]])
     return Loss(name, stored, stored, gave_nothing=True)
 
 
-def _deleted_earlier(
-    tallies: Iterable[SourceTally], states: Mapping[str, SourceState]
-) -> Deleted | None:
+def _deleted_earlier(tallies: Iterable[Tally], states: Mapping[str, SourceState]) -> Deleted | None:
     """Returns what the backfill that the run goes on with has deleted so far, if it does."""
     for tally in tallies:
         state = states.get(tally.info.source_id)
-        if state is not None and tally.plan.get("continues"):
+        if state is not None and tally.change.continues:
             return Deleted.of(state.backfill)
     return None
 
@@ -258,10 +257,10 @@ def require_same_sources(
     dependent = [
         tally
         for tally in plan.tallies
-        if tally.unchanged
+        if tally.unchanged_rows
         or tally.moves_state
         or run.mode == "mirror"
-        or (run.replaces and tally.plan.get("whole"))
+        or (run.replaces and tally.change.whole)
     ]
     if not dependent:
         return
@@ -280,7 +279,7 @@ def require_same_sources(
                 f"another run of {tally.info.name} was committed to {run.uri} while run "
                 f"{run.run_id} was reading; nothing of this one was committed, run it again"
             )
-        if base is None or base.version == dataset.version or not tally.unchanged:
+        if base is None or base.version == dataset.version or not tally.unchanged_rows:
             continue
         source = tally.info.source_id
         if replaced_by_others(base, dataset, source) or (

@@ -1,8 +1,7 @@
 """The elements between mapping and writing: batches of records, then batches of rows.
 
 A pipeline's elements are batches because one element costs more than one record. Beside the
-records travels what the commit must know: which source they are from, what failed, how much of
-the plan is finished and the state that a partition has reached.
+records travels what the commit must know: what failed, and a tally of the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from contextframe_beam.connectors.coders import register
-from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo
+from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
 from contextframe_beam.deletion import Deletion
 from contextframe_beam.encoding import encode_records, null_array
 from contextframe_beam.errors import RecordError
@@ -30,32 +29,23 @@ class FrameBatch:
         items: The source item of each record, for enrichers.
         partition: The partition that was read.
         position: Where in the partition the page stood.
-        source: Which source it is; None for records that no connector made.
         failures: Items that could not be read, mapped or enriched.
-        read: How many items the page had, failed ones included.
-        state: The new state of the partition, on its last page.
-        planned: How many blocks the source's plan has, on one batch of a run.
-        finished: How many blocks ended with this batch.
-        narrowed: Why what is asked for is not all of the source; empty where it is.
-        partial: Why what was read may not be all that was asked for; empty where it is.
-        may_slip: Whether a record may have been missed between pages that are counted.
         deletions: The items that were mapped to a deletion, each with it.
+        tally: What the commit is to know of the page.
     """
 
     records: list[FrameRecord]
     items: list[Any]
     partition: str = ""
     position: str = ""
-    source: SourceInfo | None = None
     failures: list[DeadLetter] = field(default_factory=list)
-    read: int = 0
-    state: dict[str, Any] | None = None
-    planned: int = 0
-    finished: int = 0
-    narrowed: str = ""
-    partial: str = ""
-    may_slip: bool = False
     deletions: list[tuple[Deletion, Any]] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def source(self) -> SourceInfo | None:
+        """Which source it is; None for records that no connector made."""
+        return self.tally.source
 
     @property
     def connector(self) -> str:
@@ -68,30 +58,16 @@ class RowBatch:
     """The rows of a few FrameBatches in the dataset's schema, and what else they say together.
 
     Attributes:
-        rows: The rows.
-        source: Which source all of them are from; None for records that no connector made.
-        partitions: The new state of each partition whose last page is among them.
+        rows: The rows, all of one source.
         failures: Items that could not be read, mapped, enriched or encoded.
-        read: How many items the pages had.
-        planned: How many blocks the source's plan has, where one of the batches told.
-        finished: How many blocks ended with them.
-        narrowed: Why what is asked for is not all of the source.
-        partial: Why what was read may not be all that was asked for.
-        may_slip: Whether a record may have been missed between pages that are counted.
         deletions: What the items ask to delete.
+        tally: What the commit is to know of the pages.
     """
 
     rows: pa.RecordBatch
-    source: SourceInfo | None = None
-    partitions: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: list[DeadLetter] = field(default_factory=list)
-    read: int = 0
-    planned: int = 0
-    finished: int = 0
-    narrowed: set[str] = field(default_factory=set)
-    partial: set[str] = field(default_factory=set)
-    may_slip: bool = False
     deletions: list[Deletion] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickling an Arrow slice would carry its parent's whole buffers; IPC carries the slice.
@@ -148,16 +124,9 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> Fra
         items=items if not others else [i for n, i in enumerate(items) if n not in others],
         partition=page.partition,
         position=page.position,
-        source=page.source,
         failures=list(page.failures),
-        read=len(items) + len(page.failures),
-        state=page.state,
-        planned=page.planned,
-        finished=page.finished,
-        narrowed=page.narrowed,
-        partial=page.partial,
-        may_slip=page.may_slip,
         deletions=[(deletion, items[index]) for index, deletion in deletions.items()],
+        tally=page.tally,
     )
     for index, reason in failed.items():
         batch.failures.append(_letter("map", reason, items[index], batch, index))
@@ -207,22 +176,13 @@ def encode_batches(
     rows, errors = encode_records(
         records, embed_dim=embed_dim, source=source.source_id if source else None
     )
-    encoded = RowBatch(rows, source)
+    encoded = RowBatch(rows)
     start = 0
     for batch in batches:
         stop = start + len(batch.records)
         refused = [(index - start, error) for index, error in errors if start <= index < stop]
         encoded.failures += batch.failures + _refused(batch, refused, deletes)
-        encoded.read += batch.read
-        encoded.planned += batch.planned
-        encoded.finished += batch.finished
-        if batch.state is not None:
-            encoded.partitions[batch.partition] = batch.state
-        if batch.narrowed:
-            encoded.narrowed.add(batch.narrowed)
-        encoded.may_slip |= batch.may_slip
-        if batch.partial:
-            encoded.partial.add(batch.partial)
+        encoded.tally += batch.tally
         if deletes:
             encoded.deletions += [deletion for deletion, _ in batch.deletions]
         start = stop
@@ -260,8 +220,8 @@ def batch_of_records(elements: Sequence[FrameRecord | Deletion]) -> FrameBatch:
     return FrameBatch(
         records=records,
         items=[None if isinstance(record, FrameRecord) else record for record in records],
-        read=len(elements),
         deletions=[(element, None) for element in elements if isinstance(element, Deletion)],
+        tally=Tally(read=len(elements)),
     )
 
 

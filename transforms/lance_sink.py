@@ -30,7 +30,6 @@ from contextframe_beam.record import FrameRecord
 from contextframe_beam.removal import Places
 from contextframe_beam.run_id import check_run_id
 from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
-from contextframe_beam.state import NO_SOURCE
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._duplicates import Deletions
 from contextframe_beam.transforms._earlier import committed_receipt
@@ -253,7 +252,8 @@ class _EncodeDoFn(beam.DoFn):
     def _add(self, batch: FrameBatch) -> Iterator[RowBatch]:
         if self._batches and self._batches[0].source != batch.source:
             yield self._encoded()
-        progress.count(items=batch.read)  # as soon as they are read, whatever they wait for here
+        # As soon as they are read, whatever they wait for here.
+        progress.count(items=batch.tally.read)
         self._batches.append(batch)
         self._filled += _share(batch)
         if self._filled >= 1:
@@ -315,17 +315,11 @@ class _WriteFragmentsDoFn(beam.DoFn):
         self._met: dict[str, list[Places]] = {}
 
     def process(self, batch: RowBatch) -> Iterable[Any]:
-        info = batch.source or SourceInfo(NO_SOURCE, NO_SOURCE)
+        info = batch.tally.info
         tally = self._written.tally(info)
-        tally.read += batch.read
-        tally.planned += batch.planned
-        tally.finished += batch.finished
-        tally.narrowed |= batch.narrowed
-        tally.may_slip |= batch.may_slip
-        tally.partial |= batch.partial
-        tally.partitions |= batch.partitions
+        tally += batch.tally
         if batch.deletions:
-            tally.deletions.append(Deletions.of(batch.deletions))
+            self._written.deletions.append(Deletions.of(batch.deletions))
         if batch.failures:
             self._written.fail(batch.failures)
             if self._letters is not None:
@@ -347,7 +341,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         self._write_waiting()
         for source, numbers in self._met.items():
-            self._written.sources[source].unchanged = [pack(np.concatenate(numbers))]
+            self._written.sources[source].unchanged_rows = [pack(np.concatenate(numbers))]
         if self._writer is not None:
             writer, self._writer = self._writer, None
             self._written.fragments = writer.close()
@@ -388,7 +382,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
             met = numbers >= 0
             count = int(met.sum())
             if count:
-                self._written.sources[source].met += count
+                self._written.sources[source].unchanged += count
                 self._met.setdefault(source, []).append(numbers[met])
                 self._unchanged.inc(count)
                 progress.count(unchanged=count)
