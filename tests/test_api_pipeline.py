@@ -14,7 +14,7 @@ import pytest
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors import ReadFromConnector
 from contextframe_beam.connectors.api import APIConnector
-from contextframe_beam.errors import ConnectorError
+from contextframe_beam.errors import ConnectorError, RecordError
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import read_states
@@ -213,3 +213,12 @@ def test_what_was_sent_is_in_the_metrics(server, tmp_path):
         counted[one.key.metric.name] += one.committed
     assert counted["http_requests"] == len(server.requests("/api/pages"))
     assert counted["rows"] == 255
+
+
+@pytest.mark.parametrize(
+    "record", [{"answer": "yes"}, {"value": 1, "flag": True}, {"id": None, "text": ""}, {}]
+)
+def test_a_record_without_a_text_or_an_id_says_which_keys_of_the_yaml_name_them(record):
+    connector = APIConnector("http://localhost", resources=[{"name": "answers"}])
+    with pytest.raises(RecordError, match=r"neither a text nor an id .*mapping\.text, mapping\.id"):
+        connector.map_to_frame_record({**record, "_resource": "answers"})

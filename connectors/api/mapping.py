@@ -11,6 +11,7 @@ from contextframe_beam.connectors.api.config import RecordMapping
 from contextframe_beam.connectors.api.place import quoted
 from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
 from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.errors import RecordError
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.times import parse
 
@@ -79,10 +80,15 @@ class ResourceMapper:
         """Returns the record of an item.
 
         Raises:
-            RecordError: the item is not an object.
+            RecordError: the item is not an object, or has neither text nor an id.
         """
         record = self._mapper.map(item)
         record.unique_id = self.unique_id(item)
+        if not record.text_content and record.unique_id is None:
+            raise RecordError(
+                "the record has neither a text nor an id where they usually are; say where: "
+                "mapping.text, mapping.id"
+            )
         if not self._told and record.timestamp and parse(record.timestamp) is None:
             self._told = True
             _LOGGER.warning(
