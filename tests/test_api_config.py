@@ -532,9 +532,9 @@ def test_fields_become_what_the_mapping_says():
 
 def test_an_id_may_be_made_of_several_fields_or_of_none():
     assert mapped({"a": 1, "b": "x"}, id="{a}-{b}").unique_id == "crm:things#1-x"
-    assert mapped({"a": 1}, id="{a}-{b}").unique_id is None
+    assert mapped({"a": 1, "content": "words"}, id="{a}-{b}").unique_id is None
     assert mapped({"a": 1, "b": "x"}, id=["c", "b"]).unique_id == "crm:things#x"
-    assert mapped({"a": 1}).unique_id is None
+    assert mapped({"a": 1, "content": "words"}).unique_id is None
     assert mapped({"id": 0}).unique_id == "crm:things#0"
 
 
