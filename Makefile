@@ -21,15 +21,15 @@ unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types tests engines airflow soak bench docs format clean
+.PHONY: help demo test test-engines lint types tests engines airflow soak bench docs format clean
 
 help: ## Show the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed ## Run the main job on real input: ingest, search, and a second run that finds nothing changed.
 	@$(PY) -m contextframe_beam.pipelines.demo
 
-test: lint types tests ## Run every check: lint, types, tests.
+test: lint types tests ## Run every check that needs no engine: lint, types, tests.
 
 lint: $(VENV)/.installed ## Check style and formatting.
 	@$(PY) -m ruff check
@@ -38,8 +38,11 @@ lint: $(VENV)/.installed ## Check style and formatting.
 types: $(VENV)/.installed ## Check the types (mypy, strict).
 	@$(PY) -m mypy
 
-tests: $(VENV)/.installed ## Run the tests; TESTS='tests/test_x.py -k name' selects.
-	@$(PY) -m pytest $(TESTS)
+tests: $(VENV)/.installed ## Run the tests without engines; TESTS='tests/test_x.py -k name' selects.
+	@$(PY) -m pytest -m "not engine and not soak" --heaviest 10 $(TESTS)
+
+test-engines: $(VENV)/.installed ## Run the tests of Flink, Spark and Prism, which `make engines` fetches.
+	@$(PY) -m pytest -m "engine and not soak" --heaviest 10 $(TESTS)
 
 engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism need (Java, Maven, Go).
 	@$(PY) -m contextframe_beam.pipelines._engine_install

@@ -17,6 +17,7 @@ from typing import Any
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines.cli import run
+from tests.forked import Forked, can_fork
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,23 +45,63 @@ def cli(*arguments: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def start(*arguments: object, module: str = "contextframe_beam", **options: Any) -> Any:
-    """Starts a command in a process of its own, in a process group of its own."""
+def start(
+    *arguments: object,
+    module: str = "contextframe_beam",
+    executed: bool = False,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Any:
+    """Starts a command in a process of its own, in a session of its own.
+
+    Args:
+        arguments: Those of the command.
+        module: What `python -m` runs.
+        executed: Whether Python has to start anew, which takes longer than most commands.
+        cwd: The folder in which it runs.
+        env: Its environment; that of this process, in which this checkout is found, by default.
+    """
+    return _start(["-m", module, *map(str, arguments)], cwd, env, executed)
+
+
+def start_code(
+    code: str, *arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Any:
+    """Starts Python code in a process of its own, as `start` does a command."""
+    return _start(["-c", code, *map(str, arguments)], cwd, env)
+
+
+def _start(
+    command: list[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    executed: bool = False,
+) -> Any:
+    env = environment() if env is None else env
+    if not executed and can_fork(env):
+        return Forked(command, env, str(cwd or Path.cwd()))
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        **{"env": environment(), **options},
+        cwd=cwd,
+        env=env,
     )
 
 
-def cli_process(
-    *arguments: object, module: str = "contextframe_beam", timeout: float = 120, **options: Any
-) -> Result:
-    """Runs a command in a process of its own."""
-    process = start(*arguments, module=module, **options)
+def cli_process(*arguments: object, timeout: float = 120, **options: Any) -> Result:
+    """Runs a command in a process of its own; takes the options of `start`."""
+    return _result_of(start(*arguments, **options), timeout)
+
+
+def run_code(code: str, *arguments: object, timeout: float = 120, **options: Any) -> Result:
+    """Runs Python code in a process of its own; takes the options of `start_code`."""
+    return _result_of(start_code(code, *arguments, **options), timeout)
+
+
+def _result_of(process: Any, timeout: float) -> Result:
     out, err = process.communicate(timeout=timeout)
     return Result(process.returncode, out, err)
 

@@ -1,8 +1,10 @@
 """For every test: the same examples of properties on each run and no limits of time, no secrets of
-the tests before it, no port that another machine reaches, and a place for a dataset."""
+the tests before it, no port that another machine reaches, a place for a dataset, and a server of
+worker processes that the tests before it have started."""
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.pipelines import _worker_processes
+from tests.forked import can_fork, forks_worker_servers
 from tests.listening import ports, ports_below
+
+pytest_plugins = ["tests.processor_time"]
 
 # What was started in the background ignores interrupts, and so would the commands that tests start.
 if threading.current_thread() is threading.main_thread():
@@ -54,6 +60,26 @@ def _no_port_is_open_to_others(request: pytest.FixtureRequest) -> Iterator[None]
     found = [one for one in ports() if not one.is_local]
     if found and request.node.get_closest_marker("engine") is None:
         assert ports_below(os.getpid(), found) == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _worker_server_stays() -> Iterator[None]:
+    """Keeps the server of worker processes, once there is one, for all tests after."""
+    with pytest.MonkeyPatch.context() as patch:
+        if can_fork(os.environ):
+            patch.setattr(_worker_processes, "subprocess", forks_worker_servers)
+        patch.setattr(_worker_processes, "_users", 1)
+        yield
+        if _worker_processes._server is not None:
+            _worker_processes._server.close()
+
+
+@pytest.fixture
+def own_worker_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives each run of a test a server of its own, as a program has it."""
+    monkeypatch.setattr(_worker_processes, "subprocess", subprocess)
+    monkeypatch.setattr(_worker_processes, "_server", None)
+    monkeypatch.setattr(_worker_processes, "_users", 0)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -18,7 +16,7 @@ from contextframe_beam import ConfigError, DatasetError, FrameDataset
 from contextframe_beam.cleanup import cleanup
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms._commit import commit_run
-from tests.cli_helpers import assert_error, cli, environment
+from tests.cli_helpers import assert_error, cli, environment, run_code
 from tests.pipeline_helpers import (
     EMBED_DIM,
     begin,
@@ -234,7 +232,7 @@ class TestOnTheCommandLine:
             "ingest(documents({'id': 1, 'error': 'no'}), sys.argv[1], run_id='lost')"
         )
         killed_there = environment(**{POINT_VARIABLE: "before joining letters"})
-        assert subprocess.run([sys.executable, "-c", code, kb], env=killed_there).returncode == -9
+        assert run_code(code, kb, env=killed_there).code == -9
         folder = Path(f"{kb}.dead-letters")
         (piece,) = folder.glob("*.part")
         size = piece.stat().st_size

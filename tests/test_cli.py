@@ -367,7 +367,7 @@ class TestIngest:
             ("contextframe_beam", ("ingest", *arguments)),
             ("contextframe_beam.pipelines.ingest", arguments),
         ]:
-            result = cli_process(*given, module=module)
+            result = cli_process(*given, module=module, executed=True)
             assert (result.code, without_progress(result.err)) == (0, "")
         assert len(FrameDataset.open(str(kb)).history()) == 2
 

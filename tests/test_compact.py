@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 
 import lance
 import pytest
@@ -17,7 +15,7 @@ from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import ANCHOR_KEY
 from contextframe_beam.transforms._commit import commit_run
-from tests.cli_helpers import ROOT, assert_error, cli, environment
+from tests.cli_helpers import assert_error, cli, run_code, start_code
 from tests.pipeline_helpers import (
     EMBED_DIM,
     EVERY_WAY,
@@ -181,11 +179,12 @@ class TestRunsMeanwhile:
 
     def test_processes_that_ingest_and_compact_at_once(self, kb):
         children = [
-            subprocess.Popen([sys.executable, "-c", program, kb], cwd=ROOT, env=environment())
+            start_code(program, kb)
             for program in (_INGEST.format(name="x"), _INGEST.format(name="y"), _COMPACT)
         ]
         for child in children:
-            assert child.wait(timeout=300) == 0
+            _, err = child.communicate(timeout=300)
+            assert child.returncode == 0, err
         check_guards(kb)
         texts = texts_in(kb)
         for name in "xy":
@@ -221,15 +220,8 @@ class TestKilled:
     def test_the_content_is_the_same_and_the_next_one_finishes(self, kb, point, when):
         before = content(kb)
         assert hasattr(compact_module, point)
-        child = subprocess.run(
-            [sys.executable, "-c", _KILLED, kb, point, when],
-            cwd=ROOT,
-            env=environment(),
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
-        assert child.returncode == -signal.SIGKILL, child.stderr
+        child = run_code(_KILLED, kb, point, when)
+        assert child.code == -signal.SIGKILL, child.err
         assert content(kb) == before
         check_guards(kb)
         compact(kb)

@@ -10,8 +10,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from contextframe_beam.connectors import Page, Partition
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms import CommitReceipt, _commit, _letter_files
+from tests.cli_helpers import environment, run_code
 from tests.pipeline_helpers import EMBED_DIM, Documents, data_files, documents, ids_in, texts_in
 
 #: Names the point where the process kills itself, as in `before commit`.
@@ -118,22 +117,13 @@ def ingest_in_child(arguments: str) -> None:
 
 def killed(point: str, kb: Path, mode: str, run_id: str) -> bool:
     """Runs the job in a process that is to be killed; tells whether it came to the point."""
-    child = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from tests.test_crash import ingest_in_child as run; run(sys.argv[1])",
-            json.dumps([str(kb), mode, run_id]),
-        ],
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, POINT_VARIABLE: point},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    child = run_code(
+        "import sys; from tests.test_crash import ingest_in_child as run; run(sys.argv[1])",
+        json.dumps([str(kb), mode, run_id]),
+        env=environment(**{POINT_VARIABLE: point}),
     )
-    assert child.returncode in (0, -signal.SIGKILL), child.stderr
-    return child.returncode == -signal.SIGKILL
+    assert child.code in (0, -signal.SIGKILL), child.err
+    return child.code == -signal.SIGKILL
 
 
 def expected(mode: str, new_dataset: bool) -> dict[str, str]:

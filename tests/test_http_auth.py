@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -30,6 +28,7 @@ from contextframe_beam.connectors.http.auth import AUTH_TYPES
 from contextframe_beam.connectors.http.login import login
 from contextframe_beam.connectors.http.tokens import Token, read_token, write_token
 from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
+from tests.cli_helpers import start_code
 from tests.http_fixture import HttpServer, http_server, server
 
 __all__ = ["http_server", "server"]
@@ -201,12 +200,7 @@ with ThreadPoolExecutor(8) as pool:
 
 def run_workers(server: HttpServer, auth: dict[str, Any], count: int, **params: Any) -> int:
     arguments = json.dumps([server.url, auth, count, params])
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, arguments], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
+    running = [start_code(WORKER, arguments) for _ in range(2)]
     return sum(int(one.communicate()[0]) for one in running)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 
 from contextframe_beam.connectors.http import Cache, HttpClient, HttpRequest
 from contextframe_beam.errors import ConfigError
+from tests.cli_helpers import start_code
 from tests.http_fixture import HttpServer, http_server, server
 
 __all__ = ["http_server", "server"]
@@ -193,8 +192,7 @@ with HttpClient.from_config(url, cache={"ttl": 3600, "path": path}) as http:
 
 
 def test_processes_and_threads_share_it(server, tmp_path):
-    command = [sys.executable, "-c", WORKER, server.url, str(tmp_path / "http.sqlite")]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [start_code(WORKER, server.url, tmp_path / "http.sqlite") for _ in range(2)]
     hits = sum(int(one.communicate()[0]) for one in running)
     assert sum(server.counts().values()) + hits == 40
     cache = Cache(3600, tmp_path / "http.sqlite")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.connectors.http import HttpError, HttpRequest
 from contextframe_beam.pipelines.ingest import ingest
+from tests.cli_helpers import environment, start_code
 from tests.http_fixture import http_server, server
 from tests.test_http_auth import (
     API,
@@ -139,11 +137,10 @@ def test_two_runs_at_once_use_no_refresh_token_twice(server, tmp_path, apart):
         file.write_text('{"refresh_token": "refresh-t0ken-0"}')
     asked = json.dumps([server.url, auth, 30, {"uses": 1000}])
     running = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, asked],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "CONTEXTFRAME_BEAM_STATE_DIR": str(tmp_path / f"state-{number}")}
+        start_code(
+            WORKER,
+            asked,
+            env=environment(CONTEXTFRAME_BEAM_STATE_DIR=str(tmp_path / f"state-{number}"))
             if apart
             else None,
         )

@@ -19,7 +19,9 @@ from tests.cli_helpers import (
     cli,
     environment,
     is_running,
+    run_code,
     start,
+    start_code,
     state_of,
     wait_until,
     without_progress,
@@ -147,12 +149,14 @@ def scratch(tmp_path: Path) -> Path:
     return folder
 
 
-def start_slowly(slow: str, flags: Path, kb: Path, scratch: Path, *more: object) -> Any:
+def start_slowly(
+    slow: str, flags: Path, kb: Path, scratch: Path, *more: object, executed: bool = False
+) -> Any:
     """Starts a run and waits until it has begun to write files, and reads on for ever."""
     before = set(kb.glob("data/*"))
     process = start(
         "ingest", slow, "--flags", flags, "--pages", 60, "--to", kb, *more,
-        env=environment(TMPDIR=str(scratch)),
+        env=environment(TMPDIR=str(scratch)), executed=executed,
     )  # fmt: skip
     wait_until((flags / "left").exists, process)
     wait_until(lambda: set(kb.glob("data/*")) - before, process)
@@ -176,7 +180,9 @@ def test_while_reading_and_writing(
         docs = write_documents(tmp_path / "docs", {"a.json": {"content": "an earlier one"}})
         assert cli("ingest", "json", "--directory", docs, "--to", kb).code == 0
     before = state_of(kb)
-    process = start_slowly(slow, flags, kb, scratch, "--workers", workers)
+    # One of each number of workers is a program as users start it, with all its imports.
+    executed = exists and number == signal.SIGINT
+    process = start_slowly(slow, flags, kb, scratch, "--workers", workers, executed=executed)
     if workers == 2:
         wait_until((flags / "right").exists, process)
     sides = (flags / "left", flags / "right")
@@ -210,7 +216,7 @@ def test_an_interrupted_run_can_simply_be_started_again(
 def test_before_anything_has_begun(tmp_path: Path) -> None:
     script, flag = tmp_path / "blocked.py", tmp_path / "flag"
     script.write_text(BLOCKED)
-    process = start("ingest", f"{script}:X", "--to", tmp_path / "kb.lance", flag)
+    process = start("ingest", f"{script}:X", "--to", tmp_path / "kb.lance", flag, executed=True)
     wait_until(flag.exists, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -220,13 +226,7 @@ def test_before_anything_has_begun(tmp_path: Path) -> None:
 def test_after_the_commit_the_run_counts_as_done(tmp_path: Path, scratch: Path) -> None:
     docs = write_documents(tmp_path / "docs", {"a.json": {"content": "one"}})
     kb, flag = tmp_path / "kb.lance", tmp_path / "flag"
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMITTED, str(docs), str(kb), str(flag)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(TMPDIR=str(scratch)),
-        text=True,
-    )
+    process = start_code(COMMITTED, docs, kb, flag, env=environment(TMPDIR=str(scratch)))
     wait_until(flag.exists, process)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
@@ -252,8 +252,8 @@ def test_workers_end_when_their_launcher_was_killed(
 def test_a_stopped_process_commits_no_more(tmp_path: Path) -> None:
     kb = tmp_path / "kb.lance"
     FrameDataset.create(str(kb), embed_dim=4)
-    done = subprocess.run([sys.executable, "-c", STOPPED, str(kb)], env=environment())
-    assert done.returncode == 0
+    done = run_code(STOPPED, kb)
+    assert done.code == 0, done.err
     assert [record.unique_id for record in FrameDataset.open(str(kb))] == ["a"]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -26,7 +24,7 @@ from contextframe_beam.transaction import ConflictError, commit_update
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._earlier import committed_receipt
 from contextframe_beam.writer import write_rows
-from tests.cli_helpers import assert_error, cli, environment
+from tests.cli_helpers import assert_error, cli, run_code
 from tests.pipeline_helpers import (
     EMBED_DIM,
     begin,
@@ -287,7 +285,7 @@ class TestCleanupsUnderWay:
             f"with {holder}:\n"
             "    os.kill(os.getpid(), signal.SIGKILL)\n"
         )
-        subprocess.run([sys.executable, "-c", code], env=environment(), check=False)
+        run_code(code)
         assert len(lance.dataset(kb).tags.list()) == 1
         rolled_back(kb)
         cleanup(kb, keep=timedelta(0))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +27,7 @@ from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import ANCHOR_KEY
 from contextframe_beam.transforms._commit import commit_run
-from tests.cli_helpers import assert_error, cli, environment
+from tests.cli_helpers import assert_error, cli, environment, run_code
 from tests.pipeline_helpers import EMBED_DIM, begin, document, documents, write
 from tests.s3_faults import Fault, FaultyProxy
 from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3  # noqa: F401
@@ -102,14 +100,9 @@ class TestRuns:
             "ingest(documents(1, 2), sys.argv[1], run_id='nightly', "
             "storage_options=json.loads(sys.argv[2]))"
         )
-        child = subprocess.run(
-            [sys.executable, "-c", code, kb, json.dumps(options)],
-            env=environment(**{POINT_VARIABLE: f"{when} commit"}),
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
-        assert child.returncode == -signal.SIGKILL, child.stderr
+        point = environment(**{POINT_VARIABLE: f"{when} commit"})
+        child = run_code(code, kb, json.dumps(options), env=point)
+        assert child.code == -signal.SIGKILL, child.err
         assert sorted(read(kb, options)) == (["1"] if when == "before" else ["1", "2"])
         receipt = ingest(documents(1, 2), kb, run_id="nightly", storage_options=options)
         assert receipt.already_committed == (when == "after")

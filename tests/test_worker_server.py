@@ -41,6 +41,7 @@ class KillsTheServer(Documents):
         return document(item["id"])
 
 
+@pytest.mark.usefixtures("own_worker_server")
 def test_workers_draw_numbers_of_their_own(tmp_path):
     kb = tmp_path / "kb.lance"
     run(Draws({f"part-{n}": [[{"id": f"{n}"}]] for n in range(40)}), kb, **TWO_WORKERS)
@@ -49,6 +50,7 @@ def test_workers_draw_numbers_of_their_own(tmp_path):
     assert len(set(drawn.values())) == 2
 
 
+@pytest.mark.usefixtures("own_worker_server")
 def test_a_server_that_is_killed_fails_the_run_and_takes_its_workers_with_it(tmp_path):
     kb, file = tmp_path / "kb.lance", tmp_path / "worker"
     source = KillsTheServer({"all": [[{"id": "1", "file": str(file)}]]})
