@@ -1,7 +1,8 @@
 """Every example of the documentation, run as a reader would who follows a page from its top.
 
 A block with a title is saved under that name, `python` and `sh` blocks are run, in order, in one
-folder. A block that cannot be run says why in a comment before it: `<!-- not run: the reason -->`.
+folder. A `text` block shows what the block before it prints, or some lines of it; `...` stands for
+more. A block that cannot be run says why in a comment before it: `<!-- not run: the reason -->`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ BLOCK = re.compile(
     r"(?:^<!-- not run:(?P<reason>.*?)-->\n)?"
     r'^```(?P<kind>\w*)(?: title="(?P<title>[^"]+)")?[^\n]*\n(?P<text>.*?)^```$',
     re.MULTILINE | re.DOTALL,
+)
+# What is different each time: ids, times, durations, sizes, scores, and the folder.
+VARYING = re.compile(
+    r"\b[0-9a-f]{32}\b|\b[0-9a-f]{16}\b|\d{4}-\d\d-\d\dT[\d:.+]+|\d+(?:\.\d+)? (?:s|B|kB|MB)\b"
+    r"|\b\d+\.\d+\b|(?:/[\w.-]+)*/(?:work|ada)(?=/)"
 )
 # The API that the pages speak of is played by the test server.
 API = "https://crm.example.com/api"
@@ -48,6 +54,23 @@ def runs(page: str) -> bool:
     return any(one.kind in ("sh", "python") and one.reason is None for one in blocks_of(page))
 
 
+def lines_of(text: str) -> list[str]:
+    """Returns the lines without what is different each time, and without alignment."""
+    return [" ".join(VARYING.sub("*", line).split()) for line in text.splitlines() if line.strip()]
+
+
+def is_shown_of(shown: str, printed: str) -> bool:
+    """Tells whether each shown line is among the printed ones, in the same order."""
+    rest = iter(lines_of(printed))
+    for line in lines_of(shown):
+        start, dots, _ = line.partition("...")
+        if line != "..." and not any(
+            one.startswith(start) if dots else one == line for one in rest
+        ):
+            return False
+    return True
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
 def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
     scripts = Path(sys.executable).parent
@@ -56,8 +79,10 @@ def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServe
     )
     folder = tmp_path / "work"
     folder.mkdir()
+    printed = ""
+    hosts = "crm.example.com", server.url.partition("://")[2]
     for block in blocks_of(page):
-        text = block.text.replace(API, f"{server.url}/api")
+        text = block.text.replace(API, f"{server.url}/api").replace(*hosts)
         if block.reason is not None:
             continue
         if block.title:
@@ -70,6 +95,9 @@ def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServe
                 [*program, "-c", text], cwd=folder, env=env, capture_output=True, text=True
             )
             assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+            printed = done.stdout + done.stderr
+        elif block.kind == "text":
+            assert is_shown_of(text, printed), f"the page shows\n{text}\nand this is:\n{printed}"
 
 
 @pytest.mark.parametrize("page", PAGES)
