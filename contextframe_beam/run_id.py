@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+import uuid
 from urllib.parse import quote
 
 from contextframe_beam.errors import ConfigError
@@ -17,6 +18,11 @@ _PART = 32
 #: So much of an id is in the name of a file: with all that stands behind it, the name is short
 #: enough for every file system.
 _IN_FILE_NAMES = 60
+
+
+def new_run_id() -> str:
+    """Returns a run id that nobody has used."""
+    return uuid.uuid4().hex
 
 
 def check_run_id(run_id: str | None, is_part: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Fills in what pages show of the code: `{{ connectors }}`, `{{ commands }}` and `{{ api_yaml }}`.
+"""Fills in what pages show of the code: `{{ connectors }}`, `{{ commands }}`, and more.
 
 mkdocs calls `on_page_markdown` for each page before it is rendered.
 """
@@ -9,6 +9,7 @@ import html
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,17 @@ from contextframe_beam.connectors.registry import (
     sync_parameters,
 )
 from contextframe_beam.pipelines._commands import commands
+from contextframe_beam.pipelines.job import help_of, settings
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Returns a page's text with the generated parts in it."""
-    parts = {"connectors": _connectors, "commands": _commands, "api_yaml": _api_yaml}
+    parts = {
+        "connectors": _connectors,
+        "commands": _commands,
+        "api_yaml": _api_yaml,
+        "ingest": _ingest,
+    }
     for name, make in parts.items():
         mark = f"{{{{ {name} }}}}"
         if mark in markdown:
@@ -63,6 +70,24 @@ def _parameters(parameters: list[Parameter]) -> Iterator[str]:
     for one in parameters:
         default = "required" if one.required else f"`{one.default!r}`"
         yield f"| `{one.name}` | {_cell(_type_of(one))} | {_cell(default)} | {_cell(one.help)} |"
+
+
+def _ingest() -> Iterator[str]:
+    from contextframe_beam.pipelines.ingest import ingest
+
+    what, _, rest = inspect.getdoc(ingest).partition("\n\n")
+    yield from ("### ingest", "", what, "", "```python")
+    yield from ("from contextframe_beam.pipelines.ingest import ingest", "")
+    yield from ("receipt = ingest(connector, to, **settings)", "```", "")
+    yield from ("| Argument | Type | Default | |", "|---|---|---|---|")
+    for one in settings():
+        default = "required" if one.default is MISSING else f"`{one.default!r}`"
+        kind = html.escape(str(one.type)).replace("|", "&#124;")
+        yield f"| `{one.name}` | <code>{kind}</code> | {default} | {_cell(help_of(one))} |"
+    returned, _, raised = rest.partition("Returns:")[2].partition("Raises:")
+    yield from ("", f"Returns: {_cell(returned)}", "")
+    for line in raised.strip().splitlines():
+        yield f"- raises {line.strip()}"
 
 
 def _type_of(parameter: Parameter) -> str:

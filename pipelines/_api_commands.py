@@ -6,10 +6,10 @@ import json
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples, say_done
+from contextframe_beam.pipelines._shared import as_json, debug_option, examples, option, say_done
 
-_CONFIG = click.Option(
-    ["--config"],
+_config = option(
+    "--config",
     required=True,
     type=click.Path(exists=True, dir_okay=False),
     metavar="FILE",
@@ -17,7 +17,38 @@ _CONFIG = click.Option(
 )
 
 
+@click.group(
+    "check",
+    short_help="Read one page of a source and show how it is mapped; nothing is written.",
+    epilog=examples("contextframe-beam check api --config crm.yaml"),
+    no_args_is_help=True,
+)
+def check_group() -> None:
+    """Read one page of a source and show how it is mapped; nothing is written."""
+
+
+@check_group.command(
+    "api",
+    epilog=examples(
+        "contextframe-beam check api --config crm.yaml",
+        "contextframe-beam check api --config crm.yaml --resource contacts --json",
+    ),
+)
+@_config
+@option(
+    "--resource",
+    multiple=True,
+    metavar="NAME",
+    help="Check this resource only. Repeat it for several.",
+)
+@as_json
+@debug_option()
+@click.pass_context
 def _check(ctx: click.Context, config: str, resource: tuple[str, ...], as_json: bool) -> None:
+    """Connect to the API, read one page of each resource, and show how it is mapped.
+
+    The exit code is 1 when something could not be read or mapped.
+    """
     from contextframe_beam.connectors.api.check import check
 
     report = check(config, only=list(resource) or None)
@@ -26,7 +57,19 @@ def _check(ctx: click.Context, config: str, resource: tuple[str, ...], as_json: 
         ctx.exit(1)
 
 
-def _login(config: str) -> None:
+@click.command(
+    "login",
+    short_help="Log in to an API that wants a person, and keep the token behind a reference.",
+    epilog=examples("contextframe-beam login --config crm.yaml"),
+)
+@_config
+@debug_option()
+def login_command(config: str) -> None:
+    """Log in to an API that wants a person: with a browser or a device code.
+
+    The token is kept behind a reference: in the system's keyring, else in a file that only its
+    owner can read.
+    """
     from contextframe_beam.connectors.api.load import load_config
     from contextframe_beam.connectors.http.login import login
 
@@ -37,46 +80,3 @@ def _login(config: str) -> None:
         ask=lambda text: str(click.prompt(text.rstrip(" :"), err=True)),
     )
     say_done(f"logged in; the token is behind {reference}")
-
-
-check_group = click.Group(
-    "check",
-    short_help="Read one page of a source and show how it is mapped; nothing is written.",
-    help="Read one page of a source and show how it is mapped; nothing is written.",
-    epilog=examples("contextframe-beam check api --config crm.yaml"),
-    no_args_is_help=True,
-)
-check_group.add_command(
-    click.Command(
-        "api",
-        callback=click.pass_context(_check),
-        params=[
-            _CONFIG,
-            click.Option(
-                ["--resource"],
-                multiple=True,
-                metavar="NAME",
-                help="Check this resource only. Repeat it for several.",
-            ),
-            click.Option(
-                ["--json", "as_json"], is_flag=True, help="Print one JSON value, for a script."
-            ),
-            debug_option(),
-        ],
-        help="Connect to the API, read one page of each resource, and show how it is mapped.\n\n"
-        "The exit code is 1 when something could not be read or mapped.",
-        epilog=examples(
-            "contextframe-beam check api --config crm.yaml",
-            "contextframe-beam check api --config crm.yaml --resource contacts --json",
-        ),
-    )
-)
-login_command = click.Command(
-    "login",
-    callback=_login,
-    params=[_CONFIG, debug_option()],
-    short_help="Log in to an API that wants a person, and keep the token behind a reference.",
-    help="Log in to an API that wants a person (a browser, a device code), and keep the token "
-    "behind a reference: in the system's keyring, else in a file that only its owner can read.",
-    epilog=examples("contextframe-beam login --config crm.yaml"),
-)

@@ -12,7 +12,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from contextframe_beam.errors import (
     UnknownCommitError,
 )
 from contextframe_beam.marks import Marks
+from contextframe_beam.pipelines.job import Job
 from contextframe_beam.shared_names import NARROWING, StateChange
 from contextframe_beam.state import SourceState
 from contextframe_beam.state_edit import MODE as BY_HAND
@@ -127,25 +128,16 @@ class Progress:
     done: str = ""
 
     @classmethod
-    def of(
-        cls,
-        state: SourceState | None,
-        bounds: Bounds,
-        mode: str,
-        full: bool,
-        sync_kwargs: Mapping[str, Any],
-    ) -> Progress | None:
-        """Returns how far an unfinished backfill with these arguments is, if there is one.
+    def of(cls, state: SourceState | None, job: Job) -> Progress | None:
+        """Returns how far an unfinished backfill with a job's arguments is, if there is one.
 
         One that upserts all of a source is out of date when another run has read the source since:
         what it did may have changed again, and doing it again loses nothing.
         """
         record = dict(state.backfill) if state is not None else {}
-        if state is None or record.get("arguments") != arguments_of(
-            bounds, mode, full, sync_kwargs
-        ):
+        if state is None or record.get("arguments") != arguments_of(job):
             return None
-        if mode == "upsert" and not bounds.given:
+        if job.mode == "upsert" and not job.range.given:
             runs = [run.run_id for run in state.runs if run.mode != BY_HAND]
             if runs[-1:] != [record.get("last")]:
                 return None
@@ -156,16 +148,17 @@ class Progress:
             return None
 
 
-def arguments_of(bounds: Bounds, mode: str, full: bool, sync_kwargs: Mapping[str, Any]) -> str:
-    """Returns a digest of the arguments that make a backfill another one.
+def arguments_of(job: Job) -> str:
+    """Returns a digest of a job's arguments that make a backfill another one.
 
     What chooses less of the source makes another source of nothing, but another backfill.
     """
+    bounds = job.range
     given = bounds.given
     if bounds.is_open:
         del given["until"]
-    asked = [given, str(bounds.slice or ""), mode, full]
-    chosen = {name: one for name, one in sync_kwargs.items() if name in NARROWING}
+    asked = [given, str(bounds.slice or ""), job.mode, job.reads_all]
+    chosen = {name: one for name, one in job.reading.items() if name in NARROWING}
     if any(one is not None for one in chosen.values()):
         asked.append(jsonable(chosen))
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
@@ -255,10 +248,10 @@ def run_backfill(
         size = every.parts(len(chosen), max(rows - before, 0), time.monotonic() - began)
 
 
-def begun(run_id: str, arguments: str, bounds: Bounds) -> Progress:
+def begun(job: Job, bounds: Bounds) -> Progress:
     """Returns a backfill of which nothing is done yet."""
     until = text_of(bounds.until) if bounds.is_open and bounds.until else ""
-    return Progress(run_id, arguments, text_of(bounds.made), until)
+    return Progress(job.id, arguments_of(job), text_of(bounds.made), until)
 
 
 def letters_of(path: str, number: int) -> str:

@@ -11,16 +11,19 @@ import click
 
 import contextframe_beam
 from contextframe_beam.pipelines._api_commands import check_group, login_command
-from contextframe_beam.pipelines._completion import completion_command, folders
+from contextframe_beam.pipelines._completion import completion_command
 from contextframe_beam.pipelines._errors import no_such_option
 from contextframe_beam.pipelines._flex_command import flex_command
 from contextframe_beam.pipelines._ingest_command import ingest_group
 from contextframe_beam.pipelines._new_command import new_command
 from contextframe_beam.pipelines._shared import (
+    as_json,
     count,
+    dataset_argument,
     debug_option,
     examples,
-    storage_option,
+    option,
+    storage_options,
     version_option,
 )
 from contextframe_beam.pipelines._state_commands import state_group
@@ -36,6 +39,8 @@ from contextframe_beam.pipelines._worker_pool_command import worker_pool_command
 
 if TYPE_CHECKING:
     from contextframe_beam.dataset import FrameDataset
+
+_at = version_option("--at", "Look at this version instead of the newest one.")
 
 # How many documents are looked for that a filter left out.
 _OTHERS = 100
@@ -88,6 +93,35 @@ def commands() -> None:
     """Bring documents from any system into a Lance dataset of frames, one transaction a run."""
 
 
+@click.command(
+    "search",
+    cls=_SearchCommand,
+    short_help="Find the documents whose text matches best.",
+    epilog=examples(
+        "contextframe-beam search kb.lance 'quarterly report'",
+        "contextframe-beam search kb.lance beam --where \"author = 'Ada'\" --limit 3",
+    ),
+)
+@dataset_argument
+@click.argument("text")
+@option(
+    "--limit",
+    type=count,
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="The most documents to show.",
+)
+@option(
+    "--where",
+    metavar="SQL",
+    help="Only documents for which this holds, as in "
+    "\"author = 'Ada' AND created_at > '2026-01-01'\".",
+)
+@_at
+@as_json
+@storage_options
+@debug_option()
 def _search(
     dataset: str,
     text: str,
@@ -95,13 +129,18 @@ def _search(
     where: str | None,
     version: int | None,
     as_json: bool,
-    storage_option: dict[str, str],
+    storage_options: dict[str, str],
 ) -> None:
+    """Find the documents of DATASET whose text matches TEXT best.
+
+    The first search makes the full-text index, for text of any language; `index` makes one for a
+    language of your choice.
+    """
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.pipelines import _tables
     from contextframe_beam.text_index import keeps_every_word
 
-    opened = FrameDataset.open(dataset, version, storage_option)
+    opened = FrameDataset.open(dataset, version, storage_options)
     found = opened.search(text, limit=limit, where=where)
     if as_json:
         click.echo(json.dumps([_tables.hit_of(record) for record in found]))
@@ -137,20 +176,46 @@ def _old_index(dataset: str) -> str:
     )
 
 
+@click.command(
+    "inspect",
+    short_help="Show what is in a dataset: columns, sources and their state, runs, versions.",
+    epilog=examples(
+        "contextframe-beam inspect kb.lance",
+        "contextframe-beam inspect s3://bucket/kb.lance --json",
+    ),
+)
+@dataset_argument
+@_at
+@as_json
+@storage_options
+@debug_option()
 def _inspect(
-    dataset: str, version: int | None, as_json: bool, storage_option: dict[str, str]
+    dataset: str, version: int | None, as_json: bool, storage_options: dict[str, str]
 ) -> None:
+    """Show what is in DATASET.
+
+    Its columns, its sources and their sync state, the runs that were committed, and the versions
+    that still exist.
+    """
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.pipelines import _tables
 
-    facts = _tables.facts_of(FrameDataset.open(dataset, version, storage_option))
+    facts = _tables.facts_of(FrameDataset.open(dataset, version, storage_options))
     if as_json:
         click.echo(json.dumps(facts, default=str))
     else:
         _tables.show_facts(facts)
 
 
+@click.command("connectors", epilog=examples("contextframe-beam connectors"))
+@as_json
+@debug_option()
 def _connectors(as_json: bool) -> None:
+    """List the registered connectors.
+
+    Any other connector class is given to `ingest` as package.module:Class or
+    path/to/file.py:Class.
+    """
     from contextframe_beam.connectors.registry import list_connectors
     from contextframe_beam.pipelines import _tables
 
@@ -163,84 +228,23 @@ def _connectors(as_json: bool) -> None:
         click.echo("no connector is registered; install contextframe-beam, or one's own package")
 
 
-_DATASET = click.Argument(["dataset"], shell_complete=folders)
-_JSON = click.Option(
-    ["--json", "as_json"], is_flag=True, help="Print one JSON value, for a script."
-)
-_AT = version_option("--at", "Look at this version instead of the newest one.")
-
-commands.add_command(ingest_group)
-commands.add_command(new_command)
-commands.add_command(test_group)
-commands.add_command(check_group)
-commands.add_command(login_command)
-commands.add_command(
-    _SearchCommand(
-        "search",
-        callback=_search,
-        params=[
-            _DATASET,
-            click.Argument(["text"]),
-            click.Option(
-                ["--limit"],
-                type=count,
-                metavar="N",
-                default=10,
-                show_default=True,
-                help="The most documents to show.",
-            ),
-            click.Option(
-                ["--where"],
-                metavar="SQL",
-                help="Only documents for which this holds, as in "
-                "\"author = 'Ada' AND created_at > '2026-01-01'\".",
-            ),
-            _AT,
-            _JSON,
-            storage_option(),
-            debug_option(),
-        ],
-        short_help="Find the documents whose text matches best.",
-        help="Find the documents of DATASET whose text matches TEXT best.\n\n"
-        "The first search makes the full-text index, for text of any language; `index` makes one "
-        "for a language of your choice.",
-        epilog=examples(
-            "contextframe-beam search kb.lance 'quarterly report'",
-            "contextframe-beam search kb.lance beam --where \"author = 'Ada'\" --limit 3",
-        ),
-    )
-)
-commands.add_command(
-    click.Command(
-        "inspect",
-        callback=_inspect,
-        params=[_DATASET, _AT, _JSON, storage_option(), debug_option()],
-        short_help="Show what is in a dataset: columns, sources and their state, runs, versions.",
-        help="Show what is in DATASET: its columns, its sources and their sync state, the runs "
-        "that were committed, and the versions that still exist.",
-        epilog=examples(
-            "contextframe-beam inspect kb.lance",
-            "contextframe-beam inspect s3://bucket/kb.lance --json",
-        ),
-    )
-)
-commands.add_command(index_command)
-commands.add_command(compact_command)
-commands.add_command(cleanup_command)
-commands.add_command(rollback_command)
-commands.add_command(
-    click.Command(
-        "connectors",
-        callback=_connectors,
-        params=[_JSON, debug_option()],
-        short_help="List the registered connectors.",
-        help="List the registered connectors.\n\nAny other connector class is given to `ingest` as "
-        "package.module:Class or path/to/file.py:Class.",
-        epilog=examples("contextframe-beam connectors"),
-    )
-)
-commands.add_command(state_group)
-commands.add_command(templates_group)
-commands.add_command(worker_pool_command)
-commands.add_command(flex_command)
-commands.add_command(completion_command)
+for _command in (
+    ingest_group,
+    new_command,
+    test_group,
+    check_group,
+    login_command,
+    _search,
+    _inspect,
+    index_command,
+    compact_command,
+    cleanup_command,
+    rollback_command,
+    _connectors,
+    state_group,
+    templates_group,
+    worker_pool_command,
+    flex_command,
+    completion_command,
+):
+    commands.add_command(_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class, shell_complete
+from click.shell_completion import get_completion_class, shell_complete
 
 from contextframe_beam.pipelines._shared import debug_option, examples
 
@@ -31,27 +31,22 @@ def answer(commands: click.Command, program: str) -> int | None:
     return shell_complete(commands, {}, program, VARIABLE, instruction)
 
 
-def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Lets the shell complete the path of a folder, such as a dataset."""
-    return [CompletionItem(incomplete, type="dir")]
-
-
-def _print_script(shell: str) -> None:
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(click.Command(""), {}, "contextframe-beam", VARIABLE).source())
-
-
-completion_command = click.Command(
+@click.command(
     "completion",
-    callback=_print_script,
-    params=[click.Argument(["shell"], type=click.Choice(_SHELLS)), debug_option()],
     short_help="Print the script that lets a shell complete commands and options.",
-    help="Print the script that lets a shell complete commands, connectors and their options.\n\n"
-    "For fish, write it to ~/.config/fish/completions/contextframe-beam.fish instead.",
     epilog=examples(
         'eval "$(contextframe-beam completion bash)"   # in ~/.bashrc',
         'eval "$(contextframe-beam completion zsh)"    # in ~/.zshrc',
         "contextframe-beam completion fish | source",
     ),
 )
+@click.argument("shell", type=click.Choice(_SHELLS))
+@debug_option()
+def completion_command(shell: str) -> None:
+    """Print the script that lets a shell complete commands, connectors and their options.
+
+    For fish, write it to ~/.config/fish/completions/contextframe-beam.fish instead.
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(click.Command(""), {}, "contextframe-beam", VARIABLE).source())

@@ -11,7 +11,13 @@ from typing import Any
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples, say_done
+from contextframe_beam.pipelines._shared import (
+    PASSES_ON,
+    debug_option,
+    examples,
+    option,
+    say_done,
+)
 
 
 def ingest_arguments(connector: str, arguments: str, others: list[str]) -> list[str]:
@@ -47,9 +53,24 @@ def _option(name: str, value: Any) -> list[str]:
     return [f"--{flag}={value if isinstance(value, str) else json.dumps(value)}"]
 
 
-def _run(ctx: click.Context, connector: str, arguments: str) -> None:
-    from contextframe_beam.pipelines._ingest_command import LAUNCHED_BY_TEMPLATE, ingest_group
+@click.command(
+    "flex-template",
+    hidden=True,
+    context_settings=PASSES_ON,
+    epilog=examples(
+        "contextframe-beam flex-template --connector=json --to=gs://bucket/kb.lance "
+        '--arguments=\'{"directory": "gs://bucket/docs"}\''
+    ),
+)
+@option("--connector", required=True, help="A connector's name.")
+@option("--arguments", default="{}", help="Its arguments, as a JSON object.")
+@debug_option()
+@click.pass_context
+def flex_command(ctx: click.Context, connector: str, arguments: str) -> None:
+    """Run `ingest` as a Dataflow Flex Template starts it, with parameters only."""
+    from contextframe_beam.pipelines._ingest_command import ingest_group
     from contextframe_beam.pipelines._ingestion import TemplateWritten
+    from contextframe_beam.pipelines.connector_commands import LAUNCHED_BY_TEMPLATE
 
     words = ingest_arguments(connector, arguments, ctx.args)
     ctx.meta[LAUNCHED_BY_TEMPLATE] = True
@@ -58,21 +79,3 @@ def _run(ctx: click.Context, connector: str, arguments: str) -> None:
             ingest_group.invoke(context)
     except TemplateWritten as written:
         say_done(str(written))
-
-
-flex_command = click.Command(
-    "flex-template",
-    callback=click.pass_context(_run),
-    hidden=True,
-    params=[
-        click.Option(["--connector"], required=True, help="A connector's name."),
-        click.Option(["--arguments"], default="{}", help="Its arguments, as a JSON object."),
-        debug_option(),
-    ],
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    help="Run `ingest` as a Dataflow Flex Template starts it, with parameters only.",
-    epilog=examples(
-        "contextframe-beam flex-template --connector=json --to=gs://bucket/kb.lance "
-        '--arguments=\'{"directory": "gs://bucket/docs"}\''
-    ),
-)

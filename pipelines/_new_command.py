@@ -6,10 +6,38 @@ from pathlib import Path
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples, say_done
+from contextframe_beam.pipelines._shared import debug_option, examples, option, say_done
 
 
-def _new(name: str, kind: str, folder: str) -> None:
+@click.command(
+    "new",
+    short_help="Write the package of a new connector: code, tests, README, continuous integration.",
+    epilog=examples(
+        "contextframe-beam new my-connector", "contextframe-beam new our-wiki --kind api"
+    ),
+)
+@click.argument("name")
+@option(
+    "--kind",
+    type=click.Choice(["file", "api", "custom"]),
+    default="custom",
+    show_default=True,
+    help="What it reads: files, an HTTP API, or any other system.",
+)
+@option(
+    "--in",
+    "folder",
+    type=click.Path(file_okay=False),
+    default=".",
+    metavar="DIR",
+    help="The folder in which the package's folder is made.  [default: here]",
+)
+@debug_option()
+def new_command(name: str, kind: str, folder: str) -> None:
+    """Write the package of a new connector NAME: code, tests, README, continuous integration.
+
+    It works as it is: it installs, its tests pass, and `ingest NAME` finds it.
+    """
     from contextframe_beam.pipelines.new import KINDS, module_of, write_package
 
     written = write_package(name, kind, Path(folder))
@@ -20,33 +48,3 @@ def _new(name: str, kind: str, folder: str) -> None:
         f"  contextframe-beam ingest {name} {KINDS[kind].options} --to kb.lance\n\n"
         f"The connector is in src/{module_of(name)}/connector.py."
     )
-
-
-new_command = click.Command(
-    "new",
-    callback=_new,
-    params=[
-        click.Argument(["name"]),
-        click.Option(
-            ["--kind"],
-            type=click.Choice(["file", "api", "custom"]),
-            default="custom",
-            show_default=True,
-            help="What it reads: files, an HTTP API, or any other system.",
-        ),
-        click.Option(
-            ["--in", "folder"],
-            type=click.Path(file_okay=False),
-            default=".",
-            metavar="DIR",
-            help="The folder in which the package's folder is made.  [default: here]",
-        ),
-        debug_option(),
-    ],
-    short_help="Write the package of a new connector: code, tests, README, continuous integration.",
-    help="Write the package of a new connector NAME: code, tests, README, continuous integration. "
-    "It works as it is: it installs, its tests pass, and `ingest NAME` finds it.",
-    epilog=examples(
-        "contextframe-beam new my-connector", "contextframe-beam new our-wiki --kind api"
-    ),
-)

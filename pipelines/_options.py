@@ -23,7 +23,7 @@ from contextframe_beam.connectors.registry import (
     sync_parameters,
 )
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.pipelines._shared import SectionOption
+from contextframe_beam.pipelines._shared import SectionOption, pairs
 
 #: Put before a connector's argument whose name is that of an option of ours.
 PREFIX = "source-"
@@ -50,14 +50,12 @@ class ConnectorOptions:
         options: What to add to a command.
         constructor: Its constructor's arguments, by the name under which click gives their values.
         reading: Those of `sync_documents`, likewise.
-        is_open: Whether it takes arguments that its signature does not name.
     """
 
     cls: type[BaseConnector]
     options: list[SectionOption] = field(default_factory=list)
     constructor: dict[str, Parameter] = field(default_factory=dict)
     reading: dict[str, Parameter] = field(default_factory=dict)
-    is_open: bool = False
 
     def connector(self, values: Mapping[str, Any]) -> BaseConnector:
         """Makes the connector of what was given on the command line.
@@ -133,7 +131,17 @@ def options_of(cls: type[BaseConnector], name: str, taken: Collection[str]) -> C
             into[prefix + parameter.name] = parameter
             found.options.append(option)
             flags.update(option.opts, option.secondary_opts)
-    found.is_open = constructor_arguments(cls).is_open or reading_arguments(cls).is_open
+    if constructor_arguments(cls).is_open or reading_arguments(cls).is_open:
+        found.options.append(
+            SectionOption(
+                ["--argument"],
+                section=f"Options of the connector {name}",
+                multiple=True,
+                metavar="NAME=VALUE",
+                callback=pairs,
+                help="Any other argument that it takes. Repeat it for several.",
+            )
+        )
     return found
 
 

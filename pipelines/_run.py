@@ -12,9 +12,9 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from contextframe_beam import journal
@@ -29,6 +29,7 @@ from contextframe_beam.pipelines import _logs
 from contextframe_beam.pipelines._progress import display, watching
 from contextframe_beam.pipelines._settings import Settings
 from contextframe_beam.pipelines._worker_processes import end_all
+from contextframe_beam.pipelines.job import Job, dead_letters_beside
 
 if TYPE_CHECKING:
     from contextframe_beam.transforms.receipt import CommitReceipt
@@ -47,40 +48,14 @@ class InterruptedRunError(CommitError):
     """Somebody stopped the run before it was committed."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run that is about to start.
-
-    Attributes:
-        start: Does all of it and returns the receipt.
-        name: What is read.
-        to: The dataset.
-        run_id: The run.
-        storage_options: Of the dataset.
-        dead_letters: Where failed items go.
-        runner: What runs it.
-        is_local: Whether that is this process with workers of its own.
-        starts_engine: Whether the engine is started for this run, and ends with this process.
-        source: The id of what is read: another source's run may have taken the run's id meanwhile.
-    """
-
-    start: Callable[[], CommitReceipt]
-    name: str
-    to: str
-    run_id: str
-    storage_options: Mapping[str, str]
-    dead_letters: str
-    runner: str
-    is_local: bool
-    starts_engine: bool
-    source: str
-
-
-def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
+def run_job(
+    job: Job, start: Callable[[Job], CommitReceipt], settings: Settings, quiet: bool
+) -> CommitReceipt:
     """Runs a job to its end.
 
     Args:
         job: What to run.
+        start: Does all of it and returns the receipt, unless its run was committed before.
         settings: How this process is interrupted.
         quiet: Show no progress.
 
@@ -89,13 +64,12 @@ def run_job(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
         UnknownCommitError: the object store does not tell whether it was committed.
         Exception: whatever else made it fail; it was not committed.
     """
+    from contextframe_beam.pipelines.runners import is_local
+
+    run = _run_here if is_local(job.runner) else _run_elsewhere
     # What connectors print must not get into the result.
     with redirect_stdout(sys.stderr), _logs.shared_with_workers(settings):
-        return (
-            _run_here(job, settings, quiet)
-            if job.is_local
-            else _run_elsewhere(job, settings, quiet)
-        )
+        return run(job, start, settings, quiet)
 
 
 def run_upkeep(work: Callable[[], T], settings: Settings) -> T:
@@ -115,14 +89,16 @@ def run_upkeep(work: Callable[[], T], settings: Settings) -> T:
             ) from None
 
 
-def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
+def _run_here(
+    job: Job, start: Callable[[Job], CommitReceipt], settings: Settings, quiet: bool
+) -> CommitReceipt:
     existed = os.path.lexists(job.to)
     settings.interrupts.postpone()
     asked = settings.interrupts.asked
     with _scratch_folder() as folder:
-        task = _Task(job)
+        task = _Task(job, start)
         try:
-            with display(job.name, quiet, settings) as shown:
+            with display(job.connector.name, quiet, settings) as shown:
                 while not task.ended.wait(_LOOK_EVERY) and not asked.is_set():
                     shown.show(progress.totals(folder))
         except KeyboardInterrupt:  # where nobody took over the signals
@@ -140,29 +116,33 @@ def _run_here(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
         return _told_by_dataset(job, folder, existed, ended_with)
 
 
-def _run_elsewhere(job: Job, settings: Settings, quiet: bool) -> CommitReceipt:
+def _run_elsewhere(
+    job: Job, start: Callable[[Job], CommitReceipt], settings: Settings, quiet: bool
+) -> CommitReceipt:
     # Not before Beam is there.
     from contextframe_beam.pipelines._job_progress import how_far
+    from contextframe_beam.pipelines.runners import pipeline_options, starts_engine
 
     try:
         with (
             _scratch_folder(progress.FOLDER_VARIABLE) as folder,
-            display(f"{job.name} on {job.runner}", quiet, settings) as shown,
+            display(f"{job.connector.name} on {job.runner}", quiet, settings) as shown,
             _logs.without_beam(settings),
             watching(shown, lambda: how_far(folder)),
         ):
-            return job.start()
+            return _committed(job) or start(job)
     except KeyboardInterrupt:
         receipt = _receipt(job)
         if receipt is not None:
             return replace(receipt, already_committed=False)
+        options = pipeline_options(job.runner, job.workers, job.beam_args)
         goes_on = (
             f"The {job.runner} that this command started ends with it"
-            if job.starts_engine
+            if starts_engine(options, job.runner)
             else f"{job.runner} may go on with it: stop it there if it should not"
         )
         raise InterruptedRunError(
-            f"interrupted; run {job.run_id} is not committed so far{_kept_of(job)}. {goes_on}"
+            f"interrupted; run {job.id} is not committed so far{_kept_of(job)}. {goes_on}"
         ) from None
 
 
@@ -177,16 +157,17 @@ class _Task:
     result: CommitReceipt
     error: BaseException | None = None
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, start: Callable[[Job], CommitReceipt]) -> None:
         self.ended = threading.Event()
         self.is_new = False
-        self._job = job
+        self._job, self._start = job, start
         threading.Thread(target=self._run, name="run", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            self.is_new = _receipt(self._job) is None
-            self.result = self._job.start()
+            earlier = _committed(self._job)
+            self.is_new = earlier is None
+            self.result = earlier or self._start(self._job)
         except BaseException as error:
             self.error = error
         finally:
@@ -224,7 +205,7 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
         if isinstance(error, UnknownCommitError):
             raise error from failure
         raise UnknownCommitError(
-            f"{error}. Whether run {job.run_id} was committed before cannot be seen: {failure}"
+            f"{error}. Whether run {job.id} was committed before cannot be seen: {failure}"
         ) from error
     # Of an unknown outcome, a request that is still under way may yet name the files.
     if not isinstance(error, UnknownCommitError):
@@ -240,10 +221,16 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
     raise error
 
 
+def _committed(job: Job) -> CommitReceipt | None:
+    from contextframe_beam.pipelines._ingestion import committed
+
+    return committed(job)
+
+
 def _receipt(job: Job) -> CommitReceipt | None:
     from contextframe_beam.transforms._earlier import committed_receipt
 
-    return committed_receipt(job.to, job.run_id, job.storage_options, job.source)
+    return committed_receipt(job.to, job.id, job.storage_options, job.source)
 
 
 def _interrupted(job: Job, folder: str) -> str:
@@ -261,14 +248,14 @@ def _kept_of(job: Job) -> str:
         dataset = open_dataset(job.to, job.storage_options)
         state = read_states(dataset).get(job.source) if dataset is not None else None
     except ContextFrameError as error:
-        return f"; what run {job.run_id} has committed cannot be seen: {error}"
-    if state is None or state.backfill.get("run_id") != job.run_id:
+        return f"; what run {job.id} has committed cannot be seen: {error}"
+    if state is None or state.backfill.get("run_id") != job.id:
         return ""
     last = state.run(state.backfill.get("last", ""))
     rows = f" with {last.written:,} rows written" if last is not None else ""
     commits = int(state.backfill.get("commits", 0))
     return (
-        f"; {commits:,} {'commit' if commits == 1 else 'commits'} of run {job.run_id}{rows} stay, "
+        f"; {commits:,} {'commit' if commits == 1 else 'commits'} of run {job.id}{rows} stay, "
         "and the same command goes on from there"
     )
 
@@ -277,8 +264,8 @@ def _remove_pieces(job: Job) -> None:
     from contextframe_beam.transforms._letter_files import remove_pieces
 
     with suppress(OSError):
-        remove_pieces(job.dead_letters, job.run_id, job.storage_options)
-        os.rmdir(f"{job.to}.dead-letters")  # fails, as it should, when letters are in it
+        remove_pieces(job.letters, job.id, job.storage_options)
+        os.rmdir(dead_letters_beside(job.to))  # fails, as it should, when letters are in it
 
 
 def _remove_empty(path: str) -> None:

@@ -1,15 +1,28 @@
-"""Options that several commands have."""
+"""Options and arguments that several commands have, and how options are declared.
+
+A command is a function; decorators say its options. Those that are settings of a run come from the
+fields of `Job`, which document them.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from dataclasses import MISSING, Field
+from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.pipelines import _logs, streams
 from contextframe_beam.pipelines._settings import Settings
+from contextframe_beam.pipelines.job import about, settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: For commands that pass options which they do not know on to Beam.
+PASSES_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 class SectionOption(click.Option):
@@ -22,6 +35,11 @@ class SectionOption(click.Option):
     def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
+
+
+def option(*flags: str, **settings: Any) -> Callable[[F], F]:
+    """Gives a command an option; `section` is the heading that `--help` lists it under."""
+    return click.option(*flags, cls=SectionOption, **settings)
 
 
 def examples(*commands: str) -> str:
@@ -38,52 +56,53 @@ def count(text: object) -> int:
     raise click.BadParameter(f"{text!r} is not a whole number from 1 on")
 
 
-def storage_option(section: str = "Options") -> SectionOption:
-    """Returns `--storage-option`, whose value is a dict."""
-    return SectionOption(
-        ["--storage-option"],
-        multiple=True,
-        metavar="KEY=VALUE",
-        callback=_store_options,
-        help="A credential or setting of the dataset's object store. Repeat it for several.",
-        section=section,
-    )
+def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Lets the shell complete the path of a folder, such as a dataset."""
+    return [CompletionItem(incomplete, type="dir")]
 
 
-def say_done(text: str) -> None:
-    """Prints what a command has changed, which stays changed when that cannot be printed.
+def job_options(*names: str, in_sections: bool = False) -> Callable[[F], F]:
+    """Gives a command options of settings of a run.
 
-    Then it goes to the standard error, and the command is as successful as it was.
+    Args:
+        names: The settings; all if not given.
+        in_sections: Whether `--help` lists them under headings.
     """
-    try:
-        click.echo(text)
-    except (streams.OutputError, OSError, ValueError) as error:
-        streams.give_up_output()
-        settings = click.get_current_context().ensure_object(Settings)
-        if not isinstance(error, streams.OutputError):
-            error = streams.OutputError(str(error))
-        warning = f"Warning: it is done, but {error}; it would have said:\n{text}"
-        click.echo(_logs.line(settings, warning, logging.WARNING), err=True)
+    chosen = [one for one in settings() if about(one).section and (not names or one.name in names)]
+
+    def decorated(function: F) -> F:
+        for setting in reversed(chosen):
+            section = about(setting).section if in_sections else "Options"
+            for flags, told in reversed(_OWN.get(setting.name) or [_option_of(setting)]):
+                function = option(*flags, section=section, **told)(function)
+        return function
+
+    return decorated
 
 
-def version_option(flag: str, help: str, required: bool = False) -> SectionOption:
-    """Returns an option that takes the number of a dataset's version, as `version`."""
-    return SectionOption(
-        [flag, "version"], type=count, metavar="VERSION", required=required, help=help
-    )
+def flag_of(setting: Field[Any]) -> str:
+    """Returns the option of a setting, as in `--run-id`."""
+    return about(setting).flag or f"--{setting.name.replace('_', '-')}"
 
 
-def debug_option(section: str = "Options") -> SectionOption:
-    """Returns `--debug`, which the whole process heeds."""
-    return SectionOption(
-        ["--debug"],
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_set_debug,
-        help="Show tracebacks, and what Beam and its workers log.",
-        section=section,
-    )
+def _option_of(setting: Field[Any]) -> tuple[list[str], dict[str, Any]]:
+    told = about(setting)
+    given: dict[str, Any] = {"help": told.option_help or told.help, "metavar": told.metavar}
+    if setting.default is MISSING:
+        given |= {"help": f"{told.help}  [required]", "shell_complete": folders}
+    elif told.several:
+        given["multiple"] = True
+    elif setting.default is False:
+        given["is_flag"] = True
+    elif setting.default is not None:
+        given |= {"default": str(setting.default), "show_default": True}
+    elif told.unset:
+        given["help"] += f"  [default: {told.unset}]"
+    if told.choices:
+        given["type"] = click.Choice(told.choices)
+    elif told.counts:
+        given["type"] = count
+    return [flag_of(setting), setting.name], given
 
 
 def pairs(
@@ -109,8 +128,83 @@ def _store_options(
     return found
 
 
+_STORAGE: dict[str, Any] = {
+    "multiple": True,
+    "metavar": "KEY=VALUE",
+    "callback": _store_options,
+    "help": "A credential or setting of the dataset's object store. Repeat it for several.",
+}
+
+# Settings whose options are not like their values in Python.
+_OWN: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
+    "storage_options": [(["--storage-option", "storage_options"], _STORAGE)],
+    "bounds": [
+        (
+            ["--since"],
+            {
+                "metavar": "TIME",
+                "help": "Read only what changed at this time or later, as in 2026-01-31 or "
+                "2026-01-31T08:00Z. It moves no sync state: the next run without it misses "
+                "nothing.",
+            },
+        ),
+        (["--until"], {"metavar": "TIME", "help": "Read only what changed before this time."}),
+        (
+            ["--slice"],
+            {
+                "metavar": "DURATION",
+                "help": "Cut the time from --since to --until, or to now, into slices that are "
+                "read in parallel, as in 12h, 1d or 4w.",
+            },
+        ),
+    ],
+}
+
+#: The dataset of a command that looks at one or looks after one.
+dataset_argument = click.argument("dataset", shell_complete=folders)
+
+#: Its object store's settings, as a dict.
+storage_options = job_options("storage_options")
+
+as_json = option("--json", "as_json", is_flag=True, help="Print one JSON value, for a script.")
+
+
+def version_option(flag: str, help: str, required: bool = False) -> Callable[[F], F]:
+    """Gives a command an option that takes the number of a dataset's version, as `version`."""
+    return option(flag, "version", type=count, metavar="VERSION", required=required, help=help)
+
+
+def debug_option(section: str = "Options") -> Callable[[F], F]:
+    """Gives a command `--debug`, which the whole process heeds."""
+    return option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_set_debug,
+        help="Show tracebacks, and what Beam and its workers log.",
+        section=section,
+    )
+
+
 def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         settings = context.ensure_object(Settings)
         settings.debug = True
         _logs.tell_more(settings)
+
+
+def say_done(text: str) -> None:
+    """Prints what a command has changed, which stays changed when that cannot be printed.
+
+    Then it goes to the standard error, and the command is as successful as it was.
+    """
+    try:
+        click.echo(text)
+    except (streams.OutputError, OSError, ValueError) as error:
+        streams.give_up_output()
+        settings = click.get_current_context().ensure_object(Settings)
+        if not isinstance(error, streams.OutputError):
+            error = streams.OutputError(str(error))
+        warning = f"Warning: it is done, but {error}; it would have said:\n{text}"
+        click.echo(_logs.line(settings, warning, logging.WARNING), err=True)

@@ -9,28 +9,50 @@ from pathlib import Path
 import click
 
 from contextframe_beam.pipelines._shared import (
+    dataset_argument,
     debug_option,
     examples,
+    option,
     say_done,
-    storage_option,
+    storage_options,
 )
 
-_DATASET = click.Argument(["dataset"])
-_SOURCE = click.Option(
-    ["--source"],
+_source = option(
+    "--source",
     metavar="ID|NAME",
     help="Only this source: its id, the beginning of it, or the connector's name.",
 )
 
 
-def _show(dataset: str, source: str | None, as_json: bool, storage_option: dict[str, str]) -> None:
+@click.group(
+    "state",
+    short_help="Show, edit or reset how far the sources of a dataset were read.",
+    epilog=examples("contextframe-beam state show kb.lance"),
+    no_args_is_help=True,
+)
+def state_group() -> None:
+    """Show, edit or reset how far the sources of a dataset were read."""
+
+
+@state_group.command(
+    "show",
+    short_help="Show the state of each partition.",
+    epilog=examples("contextframe-beam state show kb.lance --json > state.json"),
+)
+@dataset_argument
+@_source
+@option("--json", "as_json", is_flag=True, help="Print JSON that `state set` reads.")
+@storage_options
+@debug_option()
+def _show(dataset: str, source: str | None, as_json: bool, storage_options: dict[str, str]) -> None:
+    """Show the state of each partition of the sources of DATASET."""
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.pipelines import _tables
     from contextframe_beam.state_edit import export_state, find_source
 
     states = {
         one.source: one
-        for one in FrameDataset.open(dataset, storage_options=storage_option).states()
+        for one in FrameDataset.open(dataset, storage_options=storage_options).states()
     }
     chosen = list(states.values()) if source is None else [find_source(states, source)]
     if as_json:
@@ -42,7 +64,21 @@ def _show(dataset: str, source: str | None, as_json: bool, storage_option: dict[
         click.echo(f"{dataset} knows no source")
 
 
-def _set(dataset: str, file: str, storage_option: dict[str, str]) -> None:
+@state_group.command(
+    "set",
+    short_help="Set states from an edited file.",
+    epilog=examples("contextframe-beam state set kb.lance state.json"),
+)
+@dataset_argument
+@click.argument("file")
+@storage_options
+@debug_option()
+def _set(dataset: str, file: str, storage_options: dict[str, str]) -> None:
+    """Set the states of sources of DATASET from FILE (- reads the standard input).
+
+    FILE is what `state show --json` printed. A run that was committed since then is not undone:
+    nothing is set, and the command says so.
+    """
     from contextframe_beam.errors import ConfigError
     from contextframe_beam.state_edit import parse_states, set_states
 
@@ -53,21 +89,40 @@ def _set(dataset: str, file: str, storage_option: dict[str, str]) -> None:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read {file}: {reason}") from error
     states = parse_states(text, "standard input" if file == "-" else file)
-    version = set_states(dataset, states, storage_option)
+    version = set_states(dataset, states, storage_options)
     say_done(f"set the state of {_sources(len(states))} (version {version} of {dataset})")
 
 
+@state_group.command(
+    "reset",
+    short_help="Forget how far a source was read; its next run reads everything.",
+    epilog=examples("contextframe-beam state reset kb.lance --source crm"),
+)
+@dataset_argument
+@_source
+@option(
+    "--partition",
+    multiple=True,
+    metavar="NAME",
+    help="Forget this partition only. Repeat it for several.",
+)
+@storage_options
+@debug_option()
 def _reset(
     dataset: str,
     source: str | None,
     partition: tuple[str, ...],
-    storage_option: dict[str, str],
+    storage_options: dict[str, str],
 ) -> None:
+    """Forget how far a source of DATASET was read, and an unfinished backfill of it.
+
+    Its next run reads everything. Documents stay as they are.
+    """
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.errors import ConfigError
     from contextframe_beam.state_edit import find_source, reset_state
 
-    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    opened = FrameDataset.open(dataset, storage_options=storage_options)
     states = {one.source: one for one in opened.states()}
     if not states:
         raise ConfigError(f"{dataset} knows no source, so there is nothing to reset")
@@ -76,7 +131,7 @@ def _reset(
     elif len(states) > 1:
         listed = ", ".join(f"{one.source} ({one.name})" for one in states.values())
         raise ConfigError(f"say with --source which one to reset; there are: {listed}")
-    version = reset_state(dataset, list(states), partition, storage_option)
+    version = reset_state(dataset, list(states), partition, storage_options)
     (name,) = (one.name or one.source for one in states.values())
     what = f"the partitions {', '.join(partition)} of {name}" if partition else name
     say_done(
@@ -87,64 +142,3 @@ def _reset(
 
 def _sources(count: int) -> str:
     return "1 source" if count == 1 else f"{count} sources"
-
-
-state_group = click.Group(
-    "state",
-    short_help="Show, edit or reset how far the sources of a dataset were read.",
-    help="Show, edit or reset how far the sources of a dataset were read.",
-    epilog=examples("contextframe-beam state show kb.lance"),
-    no_args_is_help=True,
-)
-state_group.add_command(
-    click.Command(
-        "show",
-        callback=_show,
-        params=[
-            _DATASET,
-            _SOURCE,
-            click.Option(
-                ["--json", "as_json"], is_flag=True, help="Print JSON that `state set` reads."
-            ),
-            storage_option(),
-            debug_option(),
-        ],
-        short_help="Show the state of each partition.",
-        help="Show the state of each partition of the sources of DATASET.",
-        epilog=examples("contextframe-beam state show kb.lance --json > state.json"),
-    )
-)
-state_group.add_command(
-    click.Command(
-        "set",
-        callback=_set,
-        params=[_DATASET, click.Argument(["file"]), storage_option(), debug_option()],
-        short_help="Set states from an edited file.",
-        help="Set the states of sources of DATASET from FILE (- reads the standard input), as "
-        "`state show --json` printed it. A run that was committed since then is not undone: "
-        "nothing is set, and the command says so.",
-        epilog=examples("contextframe-beam state set kb.lance state.json"),
-    )
-)
-state_group.add_command(
-    click.Command(
-        "reset",
-        callback=_reset,
-        params=[
-            _DATASET,
-            _SOURCE,
-            click.Option(
-                ["--partition"],
-                multiple=True,
-                metavar="NAME",
-                help="Forget this partition only. Repeat it for several.",
-            ),
-            storage_option(),
-            debug_option(),
-        ],
-        short_help="Forget how far a source was read; its next run reads everything.",
-        help="Forget how far a source of DATASET was read, and an unfinished backfill of it; its "
-        "next run reads everything. Documents stay as they are.",
-        epilog=examples("contextframe-beam state reset kb.lance --source crm"),
-    )
-)

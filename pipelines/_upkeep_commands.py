@@ -9,18 +9,21 @@ from typing import Any
 
 import click
 
-from contextframe_beam.pipelines._completion import folders
-from contextframe_beam.pipelines._ingest_command import check_others
 from contextframe_beam.pipelines._settings import Settings
 from contextframe_beam.pipelines._shared import (
-    count,
+    PASSES_ON,
+    as_json,
+    dataset_argument,
     debug_option,
     examples,
+    job_options,
+    option,
     say_done,
-    storage_option,
+    storage_options,
     version_option,
 )
 from contextframe_beam.pipelines._worker_processes import serving
+from contextframe_beam.pipelines.connector_commands import check_others
 
 
 def _age(text: object) -> timedelta:
@@ -33,11 +36,29 @@ def _age(text: object) -> timedelta:
         raise click.BadParameter(f"{text!r} is no age; give one such as 7d or 12h") from error
 
 
-def _rollback(dataset: str, version: int, as_json: bool, storage_option: dict[str, str]) -> None:
+@click.command(
+    "rollback",
+    short_help="Return to an earlier version: documents and sync state together.",
+    epilog=examples("contextframe-beam rollback kb.lance --to 12"),
+)
+@dataset_argument
+@version_option("--to", "The version to return to.", required=True)
+@as_json
+@storage_options
+@debug_option()
+def rollback_command(
+    dataset: str, version: int, as_json: bool, storage_options: dict[str, str]
+) -> None:
+    """Make an earlier version of DATASET the newest one again, in one commit.
+
+    Its documents and its sync state return together. The next run reads what the source changed
+    since that version. Runs after it count as never done, and a run that is under way is refused.
+    The versions in between stay until they are cleaned up.
+    """
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.pipelines._receipt import count_documents
 
-    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    opened = FrameDataset.open(dataset, storage_options=storage_options)
     before = opened.version
     after = opened.rollback(version)
     if as_json:
@@ -52,17 +73,38 @@ def _rollback(dataset: str, version: int, as_json: bool, storage_option: dict[st
         )
 
 
-def _index(
-    dataset: str, language: str | None, as_json: bool, storage_option: dict[str, str]
+@click.command(
+    "index",
+    short_help="Make the full-text index, for a language or for any.",
+    epilog=examples("contextframe-beam index kb.lance --language zh"),
+)
+@dataset_argument
+@option(
+    "--language",
+    metavar="LANG",
+    help="Of the texts, as in de or pt, whose words are found by their stems, or zh, ja, ko and "
+    "th, whose words are found in part as well; any suits all.  [default: the one given last, and "
+    "at first any]",
+)
+@as_json
+@storage_options
+@debug_option()
+def index_command(
+    dataset: str, language: str | None, as_json: bool, storage_options: dict[str, str]
 ) -> None:
+    """Make the full-text index of DATASET by which `search` finds words, and bring it up to date.
+
+    One that cuts text into words in another way is made anew. Without it the first search makes
+    one that suits any language.
+    """
     from contextframe_beam.compaction import update_indices
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.text_index import analysis_wanted
 
-    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    opened = FrameDataset.open(dataset, storage_options=storage_options)
     is_new = opened.index_text(language)
-    updated = update_indices(dataset, storage_option)
-    opened = FrameDataset.open(dataset, storage_options=storage_option)
+    updated = update_indices(dataset, storage_options)
+    opened = FrameDataset.open(dataset, storage_options=storage_options)
     finds = str(analysis_wanted(opened.lance))
     if as_json:
         facts = {"uri": opened.uri, "version": opened.version, "made": is_new}
@@ -74,10 +116,34 @@ def _index(
     click.echo(f"{what} {dataset}, which finds {finds} (version {opened.version})")
 
 
+@click.command(
+    "compact",
+    context_settings=PASSES_ON,
+    short_help="Make few large data files of many small ones, and bring the indices up to date.",
+    epilog="Any other option is passed on to Apache Beam, as in --parallelism=4.\n\n"
+    + examples("contextframe-beam compact kb.lance --workers 2"),
+)
+@dataset_argument
+@job_options("workers", "runner")
+@as_json
+@storage_options
+@debug_option()
 @click.pass_context
-def _compact(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) -> None:
+def compact_command(
+    ctx: click.Context,
+    /,
+    dataset: str,
+    workers: int,
+    runner: str,
+    as_json: bool,
+    storage_options: dict[str, str],
+) -> None:
+    """Make few large data files of the many small ones of DATASET, without its deleted rows.
+
+    Its indices are brought up to date as well. Runs may go on meanwhile.
+    """
     check_others(ctx)
-    if values["workers"] > 1:
+    if workers > 1:
         ctx.with_resource(serving())
     from contextframe_beam.pipelines._run import run_upkeep
     from contextframe_beam.pipelines.compact import compact
@@ -85,10 +151,10 @@ def _compact(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) 
     receipt = run_upkeep(
         lambda: compact(
             dataset,
-            workers=values["workers"],
-            runner=values["runner"],
+            workers=workers,
+            runner=runner,
             beam_args=ctx.args,
-            storage_options=values["storage_option"],
+            storage_options=storage_options,
         ),
         ctx.ensure_object(Settings),
     )
@@ -110,18 +176,56 @@ def _compact(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) 
     say_done("\n".join(lines))
 
 
-def _cleanup(dataset: str, as_json: bool, storage_option: dict[str, str], **values: Any) -> None:
+@click.command(
+    "cleanup",
+    short_help="Remove old versions, and files that killed runs left behind.",
+    epilog=examples(
+        "contextframe-beam cleanup kb.lance --keep 30d --dry-run",
+        "contextframe-beam cleanup kb.lance --keep 30d",
+    ),
+)
+@dataset_argument
+@option(
+    "--keep",
+    type=_age,
+    metavar="AGE",
+    default="7d",
+    show_default=True,
+    help="Versions younger than this stay; so do the newest one and those with a tag.",
+)
+@option(
+    "--lost-after",
+    type=_age,
+    metavar="AGE",
+    default="7d",
+    show_default=True,
+    help="Files that no version names are those of lost attempts when they are older than this, 7d "
+    "at most. No run may last longer.",
+)
+@option(
+    "--no-writers",
+    is_flag=True,
+    help="Promise that nobody is writing, so that --lost-after may be less than 1d.",
+)
+@option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@as_json
+@storage_options
+@debug_option()
+def cleanup_command(
+    dataset: str, as_json: bool, storage_options: dict[str, str], **values: Any
+) -> None:
+    """Remove old versions of DATASET, and old files that runs left behind which were killed."""
     from contextframe_beam.cleanup import cleanup
     from contextframe_beam.pipelines._receipt import in_bytes
-    from contextframe_beam.pipelines.ingest import dead_letters_beside
+    from contextframe_beam.pipelines.job import dead_letters_beside
     from contextframe_beam.transforms._letter_files import remove_lost_pieces
 
-    receipt = cleanup(dataset, storage_options=storage_option, **values)
+    receipt = cleanup(dataset, storage_options=storage_options, **values)
     pieces, size = remove_lost_pieces(
         f"{dead_letters_beside(dataset)}/",
         values["lost_after"],
         dry_run=receipt.dry_run,
-        storage_options=storage_option,
+        storage_options=storage_options,
     )
     receipt = replace(receipt, lost_files=receipt.lost_files + pieces, bytes=receipt.bytes + size)
     if as_json:
@@ -132,122 +236,3 @@ def _cleanup(dataset: str, as_json: bool, storage_option: dict[str, str], **valu
         f"{verb} {receipt.versions:,} old versions with {receipt.files:,} files, and "
         f"{receipt.lost_files:,} files of lost attempts: {in_bytes(receipt.bytes)}"
     )
-
-
-_DATASET = click.Argument(["dataset"], shell_complete=folders)
-_JSON = click.Option(
-    ["--json", "as_json"], is_flag=True, help="Print one JSON value, for a script."
-)
-
-index_command = click.Command(
-    "index",
-    callback=_index,
-    params=[
-        _DATASET,
-        click.Option(
-            ["--language"],
-            metavar="LANG",
-            help="Of the texts, as in de or pt, whose words are found by their stems, or zh, ja, "
-            "ko and th, whose words are found in part as well; any suits all.  [default: the one "
-            "given last, and at first any]",
-        ),
-        _JSON,
-        storage_option(),
-        debug_option(),
-    ],
-    short_help="Make the full-text index, for a language or for any.",
-    help="Make the full-text index of DATASET by which `search` finds words, anew where it is "
-    "there and cuts text into words in another way, and bring it up to date.\n\n"
-    "Without it the first search makes one that suits any language.",
-    epilog=examples("contextframe-beam index kb.lance --language zh"),
-)
-
-compact_command = click.Command(
-    "compact",
-    callback=_compact,
-    params=[
-        _DATASET,
-        click.Option(
-            ["--workers"],
-            type=count,
-            metavar="N",
-            default=1,
-            show_default=True,
-            help="Worker processes on this machine.",
-        ),
-        click.Option(
-            ["--runner"],
-            default="DirectRunner",
-            show_default=True,
-            metavar="NAME",
-            help="What runs the job: this machine, or another of Beam's runners.",
-        ),
-        _JSON,
-        storage_option(),
-        debug_option(),
-    ],
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    short_help="Make few large data files of many small ones, and bring the indices up to date.",
-    help="Make few large data files of the many small ones of DATASET, without its deleted rows, "
-    "and bring its indices up to date. Runs may go on meanwhile.",
-    epilog="Any other option is passed on to Apache Beam, as in --parallelism=4.\n\n"
-    + examples("contextframe-beam compact kb.lance --workers 2"),
-)
-
-cleanup_command = click.Command(
-    "cleanup",
-    callback=_cleanup,
-    params=[
-        _DATASET,
-        click.Option(
-            ["--keep"],
-            type=_age,
-            metavar="AGE",
-            default="7d",
-            show_default=True,
-            help="Versions younger than this stay; so do the newest one and those with a tag.",
-        ),
-        click.Option(
-            ["--lost-after"],
-            type=_age,
-            metavar="AGE",
-            default="7d",
-            show_default=True,
-            help="Files that no version names are those of lost attempts when they are older than "
-            "this, 7d at most. No run may last longer.",
-        ),
-        click.Option(
-            ["--no-writers"],
-            is_flag=True,
-            help="Promise that nobody is writing, so that --lost-after may be less than 1d.",
-        ),
-        click.Option(["--dry-run"], is_flag=True, help="Only tell what would be removed."),
-        _JSON,
-        storage_option(),
-        debug_option(),
-    ],
-    short_help="Remove old versions, and files that killed runs left behind.",
-    help="Remove old versions of DATASET, and old files that runs left behind which were killed.",
-    epilog=examples(
-        "contextframe-beam cleanup kb.lance --keep 30d --dry-run",
-        "contextframe-beam cleanup kb.lance --keep 30d",
-    ),
-)
-
-rollback_command = click.Command(
-    "rollback",
-    callback=_rollback,
-    params=[
-        _DATASET,
-        version_option("--to", "The version to return to.", required=True),
-        _JSON,
-        storage_option(),
-        debug_option(),
-    ],
-    short_help="Return to an earlier version: documents and sync state together.",
-    help="Make the documents and the sync state of an earlier version of DATASET the newest ones "
-    "again, in one commit.\n\nThe next run reads what the source changed since that version. Runs "
-    "after it count as never done, and a run that is under way is refused. The versions in between "
-    "stay until they are cleaned up.",
-    epilog=examples("contextframe-beam rollback kb.lance --to 12"),
-)

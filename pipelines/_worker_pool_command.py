@@ -9,10 +9,38 @@ from pathlib import Path
 import click
 
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.pipelines._shared import debug_option, examples
+from contextframe_beam.pipelines._shared import debug_option, examples, option
 
 
-def _run(port: int, host: str) -> None:
+@click.command(
+    "worker-pool",
+    short_help="Start workers for an engine, beside each of its machines.",
+    epilog=examples("contextframe-beam worker-pool --port 50000"),
+)
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=50000,
+    show_default=True,
+    metavar="PORT",
+    help="Where to listen; 0 takes a free port.",
+)
+@option(
+    "--host",
+    default="localhost",
+    show_default=True,
+    metavar="HOST",
+    help="The address to listen at. Whoever reaches it can run any program as this user.",
+)
+@debug_option()
+def worker_pool_command(port: int, host: str) -> None:
+    """Start workers when an engine asks for them, until this is interrupted.
+
+    It runs beside each of the engine's machines, for runs with --environment_type=EXTERNAL and
+    --environment_config=HOST:PORT. A worker runs in the environment that this command is installed
+    in, and first installs for itself the packages of --setup_file, --extra_package and
+    --requirements_file. References to secrets are looked up here.
+    """
     from contextframe_beam.pipelines.worker_pool import serve
 
     program = Path(sysconfig.get_path("scripts"), "contextframe-beam-worker")
@@ -24,34 +52,3 @@ def _run(port: int, host: str) -> None:
             threading.Event().wait()
         except KeyboardInterrupt:
             click.echo("interrupted; the workers end", err=True)
-
-
-worker_pool_command = click.Command(
-    "worker-pool",
-    callback=_run,
-    params=[
-        click.Option(
-            ["--port"],
-            type=click.IntRange(0, 65535),
-            default=50000,
-            show_default=True,
-            metavar="PORT",
-            help="Where to listen; 0 takes a free port.",
-        ),
-        click.Option(
-            ["--host"],
-            default="localhost",
-            show_default=True,
-            metavar="HOST",
-            help="The address to listen at. Whoever reaches it can run any program as this user.",
-        ),
-        debug_option(),
-    ],
-    short_help="Start workers for an engine, beside each of its machines.",
-    help="Start workers when an engine asks for them, until this is interrupted.\n\n"
-    "It runs beside each of the engine's machines, for runs with --environment_type=EXTERNAL and "
-    "--environment_config=HOST:PORT. A worker runs in the environment that this command is "
-    "installed in, and first installs for itself the packages of --setup_file, --extra_package and "
-    "--requirements_file. References to secrets are looked up here.",
-    epilog=examples("contextframe-beam worker-pool --port 50000"),
-)

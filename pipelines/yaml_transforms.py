@@ -7,9 +7,10 @@ transform drops is dropped on purpose.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import apache_beam as beam
 from apache_beam.typehints.row_type import RowTypeConstraint
@@ -34,11 +35,16 @@ from contextframe_beam.pipelines._yaml_batches import (
     sources_above,
     with_rows,
 )
-from contextframe_beam.pipelines.ingest import default_dead_letters, new_run_id
-from contextframe_beam.run_id import check_run_id
+from contextframe_beam.pipelines.job import (
+    default_dead_letters,
+    parameters,
+    settings,
+    with_arguments,
+)
+from contextframe_beam.run_id import check_run_id, new_run_id
 from contextframe_beam.state import read_states, state_of
-from contextframe_beam.transforms._failures import DEFAULT_MAX_FAILURES
-from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES
+
+T = TypeVar("T")
 
 
 def ReadFromConnector(
@@ -186,6 +192,17 @@ class Enrich(beam.PTransform[Any, Any]):
         return with_rows(frames, self._type, self._columns, sources, True, self._errors)
 
 
+def _with_sink_settings(cls: type[T]) -> type[T]:
+    """Gives a transform whose constructor takes any settings of a sink their names and texts."""
+    of = settings(in_sink=True)
+    signature = inspect.signature(cls.__init__)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    vars(cls.__init__)["__signature__"] = signature.replace(parameters=[*own, *parameters(of)])
+    cls.__doc__ = with_arguments(cls.__doc__ or "", of)
+    return cls
+
+
+@_with_sink_settings
 class WriteToLance(beam.PTransform[Any, Any]):
     """Commits frames to a Lance dataset, with the state and the dead letters of their sources.
 
@@ -193,41 +210,18 @@ class WriteToLance(beam.PTransform[Any, Any]):
     other columns of a frame as what they are, all others as metadata.
 
     Args:
-        uri: The dataset.
-        mode: upsert, mirror, append, overwrite or create.
-        run_id: Names the run; a run of an id that was committed is not committed again.
-        embed_dim: Length of the vectors of a new dataset.
-        storage_options: Credentials and settings of the object store.
-        max_failures: A number of items, or a share such as `"5%"`.
-        max_deletes: A number of documents, or a share of a source's stored documents such as
-            `"50%"`; a run that would delete more commits nothing.
-        dead_letters: A JSON Lines file for items that fail; beside the dataset if not given.
+        uri: The dataset; made if there is none.
+        {settings}
     """
 
-    def __init__(
-        self,
-        uri: str,
-        mode: str = "upsert",
-        run_id: str | None = None,
-        embed_dim: int | None = None,
-        storage_options: Mapping[str, str] | None = None,
-        max_failures: int | str = DEFAULT_MAX_FAILURES,
-        max_deletes: int | str = DEFAULT_MAX_DELETES,
-        dead_letters: str | None = None,
-    ) -> None:
+    def __init__(self, uri: str, **settings: Any) -> None:
         super().__init__()
-        check_run_id(run_id)
-        run_id = run_id or new_run_id()
-        self._uri, self._mode = uri, mode
+        check_run_id(settings.get("run_id"))
+        run_id = settings.get("run_id") or new_run_id()
+        letters = settings.get("dead_letters") or default_dead_letters(uri, run_id)
+        self._uri = uri
         self._sink = transforms.WriteToLance(
-            uri,
-            mode=mode,
-            run_id=run_id,
-            embed_dim=embed_dim,
-            storage_options=storage_options,
-            max_failures=max_failures,
-            max_deletes=max_deletes,
-            dead_letters=dead_letters or default_dead_letters(uri, run_id),
+            uri, **{**settings, "run_id": run_id, "dead_letters": letters}
         )
 
     def expand(self, given: beam.PCollection[Any]) -> beam.PCollection[Any]:
@@ -247,9 +241,10 @@ class WriteToLance(beam.PTransform[Any, Any]):
         for source in sources:
             if source.resumed is None:
                 continue
-            if self._mode in ("overwrite", "mirror"):
+            mode = self._sink.mode
+            if mode in ("overwrite", "mirror"):
                 raise ConfigError(
-                    f"WriteToLance in the mode {self._mode} wants all of {source.info.name}, which "
+                    f"WriteToLance in the mode {mode} wants all of {source.info.name}, which "
                     "is read from where its last run ended, and what is older would be lost; take "
                     "resume_from out, or choose the mode upsert"
                 )

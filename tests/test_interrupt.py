@@ -86,27 +86,26 @@ from pathlib import Path
 
 from contextframe_beam.connectors import JSONFileConnector
 from contextframe_beam.pipelines import cli
-from contextframe_beam.pipelines._run import Job, run_job
-from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.pipelines._run import run_job
+from contextframe_beam.pipelines.ingest import run
+from contextframe_beam.pipelines.job import Job
 
 folder, dataset, flag = sys.argv[1:]
-source = JSONFileConnector(folder)
+job = Job(JSONFileConnector(folder), dataset, run_id="r1")
 
 
-def begin():
-    ingest(source, dataset, run_id="r1")
+def begin(job):
+    run(job)
     Path(flag).touch()
     threading.Event().wait()
 
 
-def run(settings):
-    where = (dataset, "r1", {}, dataset + ".letters")
-    job = Job(begin, "json", *where, "DirectRunner", True, False, source.source_id())
-    print(run_job(job, settings, quiet=True))
+def action(settings):
+    print(run_job(job, begin, settings, quiet=True))
     return cli.DONE
 
 
-cli.end_process_with(run)
+cli.end_process_with(action)
 """
 
 # A process that was told to stop cannot commit any more, whatever its threads do.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.fragments import StorageOptions
+from contextframe_beam.run_id import new_run_id
 from contextframe_beam.transforms._letter_files import LetterFile, LetterPiece
 from contextframe_beam.transforms.batches import FrameBatch
 from contextframe_beam.transforms.order import Step, required
@@ -53,7 +53,7 @@ class WriteDeadLetters(Step[beam.PCollection[FrameBatch], beam.PCollection[DeadL
 
     def __init__(self, path: str, run_id: str = "", storage_options: StorageOptions = None) -> None:
         super().__init__()
-        self._file = LetterFile(path, run_id or uuid.uuid4().hex, storage_options)
+        self._file = LetterFile(path, run_id or new_run_id(), storage_options)
 
     def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[DeadLetterReport]:
         pieces = batches | "WritePieces" >> beam.ParDo(_WritePiecesDoFn(self._file))

@@ -28,7 +28,7 @@ from contextframe_beam.keys import Numbers
 from contextframe_beam.reasons import COMMITS
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.removal import Places
-from contextframe_beam.run_id import check_run_id
+from contextframe_beam.run_id import check_run_id, new_run_id
 from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._duplicates import Deletions
@@ -121,7 +121,7 @@ class WriteToLance(
         self._run = begin_run(
             str(uri),
             mode=mode,
-            run_id=run_id or uuid.uuid4().hex,
+            run_id=run_id or new_run_id(),
             embed_dim=embed_dim,
             storage_options=dict(storage_options) if storage_options else None,
             storage_version=storage_version,
@@ -134,6 +134,11 @@ class WriteToLance(
     def run_id(self) -> str:
         """The run's id."""
         return self._run.run_id
+
+    @property
+    def mode(self) -> str:
+        """What it does with the rows that are stored."""
+        return self._run.mode
 
     @property
     def start(self) -> str:

@@ -1,0 +1,376 @@
+"""The settings of a run, each with its documentation, for Python, the command line and Beam YAML.
+
+`ingest` takes them as its arguments, `contextframe-beam ingest` as options, and WriteToLance in
+Beam YAML those of the sink. A new field here is a new argument and a new option everywhere.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.bounds import Bounds
+from contextframe_beam.run_id import check_run_id, file_name_of, new_run_id
+
+if TYPE_CHECKING:
+    from contextframe_beam.transforms.enrich import Enricher
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Headings of the options in `--help`.
+DATASET = "Dataset"
+RUN = "Run"
+
+_ABOUT = "about"
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a setting beside its type and its default.
+
+    Attributes:
+        help: What it does, for every reader.
+        section: The heading of its option; "" where the command line has no option of its own.
+        metavar: What stands for its value in the help of its option.
+        flag: Its option, where that is not called like the field.
+        choices: The only values that it takes, if there are but some.
+        counts: Whether it is a whole number from 1 on.
+        several: Whether its option may be repeated.
+        unset: What holds where it is not given, if the default does not say so.
+        option_help: What its option's help says instead of `help`.
+        in_python: What only a reader of the Python documentation needs.
+        in_sink: Whether `WriteToLance` takes it too.
+    """
+
+    help: str
+    section: str = ""
+    metavar: str | None = None
+    flag: str = ""
+    choices: tuple[str, ...] = ()
+    counts: bool = False
+    several: bool = False
+    unset: str = ""
+    option_help: str = ""
+    in_python: str = ""
+    in_sink: bool = False
+
+
+def _about(help: str, **more: Any) -> dict[str, About]:
+    return {_ABOUT: About(help, **more)}
+
+
+def about(setting: Field[Any]) -> About:
+    """Returns what is known of a field of `Job`."""
+    found: About = setting.metadata[_ABOUT]
+    return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """A connector's documents into a dataset: all that is said of one run."""
+
+    connector: BaseConnector = field(metadata=_about("What to read."))
+    to: str = field(
+        metadata=_about(
+            "The dataset: a folder, or an address such as s3://bucket/kb.lance; made if there is "
+            "none.",
+            section=DATASET,
+            metavar="DATASET",
+        )
+    )
+    mode: str = field(
+        default="upsert",
+        kw_only=True,
+        metadata=_about(
+            "upsert replaces documents of the same id and leaves unchanged ones alone; mirror "
+            "also deletes those of this source that it no longer has; append adds without "
+            "looking; overwrite replaces the whole dataset; create makes a new dataset, and "
+            "refuses one that exists.",
+            section=DATASET,
+            choices=("create", "append", "overwrite", "upsert", "mirror"),
+            in_sink=True,
+        ),
+    )
+    embed_dim: int | None = field(
+        default=None,
+        kw_only=True,
+        metadata=_about(
+            "Length of the vectors of a new dataset.",
+            section=DATASET,
+            metavar="N",
+            counts=True,
+            unset="1536",
+            in_sink=True,
+        ),
+    )
+    storage_version: str = field(
+        default="2.1",
+        kw_only=True,
+        metadata=_about(
+            "File format of a new dataset.",
+            section=DATASET,
+            choices=("2.0", "2.1", "2.2"),
+            in_sink=True,
+        ),
+    )
+    storage_options: Mapping[str, str] | None = field(
+        default=None,
+        kw_only=True,
+        repr=False,  # credentials
+        metadata=_about(
+            "Credentials and settings of the dataset's object store.",
+            section=DATASET,
+            flag="--storage-option",
+            in_sink=True,
+        ),
+    )
+    enrichers: Sequence[Enricher] = field(
+        default=(),
+        kw_only=True,
+        metadata=_about(
+            "What adds to each record, in order.",
+            section=RUN,
+            metavar="ENRICHER",
+            flag="--enrich",
+            several=True,
+            option_help="Adds to each record: keywords, package.module:Class or "
+            "path/to/file.py:Class. Repeat it for several, in order.",
+        ),
+    )
+    workers: int = field(
+        default=1,
+        kw_only=True,
+        metadata=_about("Worker processes on this machine.", section=RUN, metavar="N", counts=True),
+    )
+    runner: str = field(
+        default="DirectRunner",
+        kw_only=True,
+        metadata=_about(
+            "What runs the job: this machine, or another of Beam's runners.",
+            section=RUN,
+            metavar="NAME",
+        ),
+    )
+    run_id: str | None = field(
+        default=None,
+        kw_only=True,
+        metadata=_about(
+            "Names the run. A run whose id was committed is not done again: for a scheduler that "
+            "may start it twice.",
+            section=RUN,
+            metavar="ID",
+            in_sink=True,
+        ),
+    )
+    full: bool = field(
+        default=False,
+        kw_only=True,
+        metadata=_about(
+            "Read everything, whatever an earlier run has read.",
+            section=RUN,
+            in_python="The modes overwrite and mirror always do.",
+        ),
+    )
+    bounds: Bounds | None = field(
+        default=None,
+        kw_only=True,
+        metadata=_about(
+            'The range of time to read, as `Bounds.of(since="2026-01-01", slice="1d")`. The state '
+            "moves to its end where the range leaves nothing out that a run without it would "
+            "read, and stays where it is otherwise, so that the next run without it misses "
+            "nothing.",
+            section=RUN,
+        ),
+    )
+    commit_every: str | int | None = field(
+        default=None,
+        kw_only=True,
+        metadata=_about(
+            "Commit as the run goes on, whole partitions at a time (of a large file, 8 MiB): 10 "
+            "of them, about 100k-rows, or what takes about 15m.",
+            section=RUN,
+            metavar="N|Nk-rows|TIME",
+            option_help="Commit as the run goes on, whole partitions at a time (of a large file, "
+            "8 MiB): 10 of them, about 100k-rows, or what takes about 15m. If it dies, the same "
+            "command goes on from there. By default a run is one transaction.",
+            in_python="A run that dies is continued by the next one with the same arguments. For "
+            "the modes upsert and append; `max_failures` holds for each commit.",
+        ),
+    )
+    dead_letters: str | None = field(
+        default=None,
+        kw_only=True,
+        metadata=_about(
+            "Where items that fail are written, as JSON Lines.",
+            section=RUN,
+            metavar="FILE",
+            unset="DATASET.dead-letters/RUN.jsonl",
+            in_sink=True,
+        ),
+    )
+    max_failures: int | str = field(
+        default=1000,
+        kw_only=True,
+        metadata=_about(
+            "Commit nothing if more items fail, or all do.",
+            section=RUN,
+            metavar="N|P%",
+            in_python='A number of items, or a share of those read such as `"5%"`.',
+            in_sink=True,
+        ),
+    )
+    max_deletes: int | str = field(
+        default="50%",
+        kw_only=True,
+        metadata=_about(
+            "Commit nothing if more documents, or a larger share of those stored of this source, "
+            "would be deleted. A share never stops fewer than ten, except when all would go; 100% "
+            "allows any.",
+            section=RUN,
+            metavar="N|P%",
+            in_python="With `commit_every` all its commits count together.",
+            in_sink=True,
+        ),
+    )
+    beam_args: Sequence[str] = field(
+        default=(),
+        kw_only=True,
+        metadata=_about("Beam's own options, as on a command line."),
+    )
+    sync_kwargs: Mapping[str, Any] | None = field(
+        default=None,
+        kw_only=True,
+        repr=False,
+        metadata=_about("Arguments of the connector's `sync_documents`."),
+    )
+
+    def __post_init__(self) -> None:
+        check_run_id(self.run_id)
+
+    @cached_property
+    def id(self) -> str:
+        """The run's id, made up where none is given."""
+        return self.run_id or new_run_id()
+
+    @cached_property
+    def range(self) -> Bounds:
+        """The range of time to read, which may be all."""
+        return self.bounds or Bounds()
+
+    @property
+    def letters(self) -> str:
+        """Where the dead letters go."""
+        return self.dead_letters or default_dead_letters(self.to, self.id)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of the connector's `sync_documents`."""
+        return dict(self.sync_kwargs or {})
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether it reads everything: of what these modes do not read, nothing is left."""
+        return self.full or self.mode in ("overwrite", "mirror")
+
+    @cached_property
+    def source(self) -> str:
+        """The id of what is read: a run of another source may have taken the run's id."""
+        return self.connector.source_id(self.reading)
+
+    @property
+    def sink_settings(self) -> dict[str, Any]:
+        """What `WriteToLance` takes, beside the dataset."""
+        given = {one.name: getattr(self, one.name) for one in settings(in_sink=True)}
+        return {**given, "run_id": self.id, "dead_letters": self.letters}
+
+
+def settings(in_sink: bool = False) -> list[Field[Any]]:
+    """Returns the fields of `Job`, or those of them that the sink takes."""
+    return [one for one in fields(Job) if about(one).in_sink or not in_sink]
+
+
+def default_dead_letters(to: str, run_id: str) -> str:
+    """Returns where a run's dead letters go when nothing else is said: beside the dataset."""
+    return f"{dead_letters_beside(to)}/{file_name_of(run_id)}.jsonl"
+
+
+def dead_letters_beside(to: str) -> str:
+    """Returns the folder of the dead letters of all runs into a dataset."""
+    return f"{str(to).rstrip('/')}.dead-letters"
+
+
+def help_of(setting: Field[Any]) -> str:
+    """Returns what a setting does, for a reader of the Python documentation."""
+    told = about(setting)
+    unset = f"Without it: {told.unset}." if told.unset else ""
+    return " ".join(filter(None, [told.help, told.in_python, unset]))
+
+
+def called_with(job: Callable[P, Job]) -> Callable[[Callable[[Job], R]], Callable[P, R]]:
+    """Lets a function of a job be called with the job's settings, and documents them there.
+
+    Args:
+        job: `Job`; its type is that of the decorated function's arguments.
+    """
+
+    def decorated(function: Callable[[Job], R]) -> Callable[P, R]:
+        signature = inspect.signature(job)
+
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
+            return function(job(*args, **kwargs))
+
+        vars(called)["__signature__"] = signature.replace(
+            return_annotation=inspect.signature(function).return_annotation
+        )
+        called.__doc__ = with_arguments(function.__doc__ or "", settings())
+        return called
+
+    return decorated
+
+
+def with_arguments(doc: str, of: Sequence[Field[Any]]) -> str:
+    """Returns a docstring in which the line `{settings}` lists settings."""
+    found = []
+    for line in doc.splitlines():
+        if line.strip() == "{settings}":
+            indent = line[: len(line) - len(line.lstrip())]
+            found += [text for one in of for text in _argument(one, indent)]
+        else:
+            found.append(line)
+    return "\n".join(found)
+
+
+def _argument(setting: Field[Any], indent: str) -> Iterator[str]:
+    yield from textwrap.wrap(
+        f"{setting.name}: {help_of(setting)}",
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_on_hyphens=False,
+    )
+
+
+def parameters(of: Sequence[Field[Any]]) -> list[inspect.Parameter]:
+    """Returns settings as parameters of a function, by keyword."""
+    return [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if one.default is MISSING else one.default,
+            annotation=one.type,
+        )
+        for one in of
+    ]
