@@ -53,6 +53,9 @@ TUNING = frozenset(
 )
 #: The arguments of `partitions` and of a plan that a run gives by itself.
 GIVEN_BY_RUN = frozenset({"resume_from", "known_states", "reached", "since", "until"})
+#: The modules of our base classes, whose methods are nothing that an author wrote.
+OURS = (f"{__package__}.base", f"{__package__}.kinds")
+
 _DEPTH_LIMIT = 20
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -107,8 +110,7 @@ def reading_methods(cls: type) -> list[Callable[..., Any]]:
     """Returns the methods whose arguments a connector class is read with."""
     names = ("sync_documents", "sync_documents_stream", "partitions")
     methods = [getattr(cls, name) for name in names if hasattr(cls, name)]
-    inherited = [f"{__package__}.{name}" for name in ("base", "kinds")]
-    return [one for one in methods if one.__module__ not in inherited] or methods
+    return [one for one in methods if one.__module__ not in OURS] or methods
 
 
 def arguments_of(function: Callable[..., Any]) -> Arguments:

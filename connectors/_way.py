@@ -1,7 +1,7 @@
-"""What the ways of reading a connector share: parts, where to resume, what authors wrote.
+"""What the readers of connectors share: parts, where to resume, what authors wrote.
 
-Each way turns what authors write into the same thing: partitions of a known number of blocks, and
-for each block a sequence of pages. `source.py` plans, claims and reads with any of them.
+Each reader turns what authors write into the same thing: partitions of a known number of blocks,
+and for each block a sequence of pages. `source.py` plans, claims and reads with any of them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from contextframe_beam.connectors import base, kinds
 from contextframe_beam.connectors._calls import checked_items
-from contextframe_beam.connectors._identity import GIVEN_BY_RUN, Arguments, arguments_of
+from contextframe_beam.connectors._identity import (
+    GIVEN_BY_RUN,
+    OURS,
+    Arguments,
+    arguments_of,
+)
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.page import Page, Partition
@@ -23,7 +27,6 @@ from contextframe_beam.shared_names import NARROWING
 #: The arguments by which a connector is told a range of time.
 ENDS = {"since", "until"}
 
-_OURS = (base.__name__, kinds.__name__)
 _NO_ARGUMENTS = Arguments({}, False)
 
 
@@ -104,15 +107,15 @@ class Resume:
         return {} if self.full_sync or self.is_bounded else dict(self.states)
 
 
-class Way(ABC):
-    """A way of reading a connector.
+class Reader(ABC):
+    """Reads a connector by certain methods that its author wrote.
 
     Attributes:
         at_once: How many blocks are read at the same time; with 1 no thread is used.
         ahead: How many blocks may be claimed before the first of them is through.
     """
 
-    #: What a class defines to be read like this; the first one is required.
+    #: What a class defines to be read by this reader; the first one is required.
     methods: ClassVar[tuple[str, ...]]
 
     def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
@@ -131,12 +134,12 @@ class Way(ABC):
 
     @classmethod
     def takes(cls, connector: BaseConnector) -> Arguments:
-        """Returns the arguments with which a connector is read in this way."""
+        """Returns the arguments with which a connector is read."""
         return arguments_at(connector, cls.methods[0])
 
     @classmethod
     def ends(cls, connector: BaseConnector) -> set[str]:
-        """Returns which of `since` and `until` a connector can be told in this way."""
+        """Returns which of `since` and `until` a connector can be told."""
         return set()
 
     @property
@@ -206,7 +209,7 @@ def owner_of(kind: type, name: str) -> int | None:
     """Returns how far up in the MRO the author's own definition stands; None if there is none."""
     for depth, one in enumerate(kind.__mro__):
         if name in vars(one):
-            return None if one.__module__ in _OURS or one is object else depth
+            return None if one.__module__ in OURS or one is object else depth
     return None
 
 

@@ -1,4 +1,4 @@
-"""Which of the ways in which a connector can be read is the best one for a class."""
+"""Which reader is the best one for a class of connectors."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from contextframe_beam.connectors._identity import Arguments
-from contextframe_beam.connectors._way import Way, owner_of
-from contextframe_beam.connectors._ways_by_block import BatchesWay, BlocksWay, PagesWay
-from contextframe_beam.connectors._ways_by_item import ChangesWay, ListWay, StreamWay
+from contextframe_beam.connectors._way import Reader, owner_of
+from contextframe_beam.connectors._ways_by_block import BatchesReader, BlocksReader, PagesReader
+from contextframe_beam.connectors._ways_by_item import ChangesReader, ListReader, StreamReader
 from contextframe_beam.connectors.base import BaseConnector, require_connector
 from contextframe_beam.errors import ConfigError
 
-_BEST_FIRST: tuple[type[Way], ...] = (
-    PagesWay,
-    BlocksWay,
-    BatchesWay,
-    StreamWay,
-    ChangesWay,
-    ListWay,
+_BEST_FIRST: tuple[type[Reader], ...] = (
+    PagesReader,
+    BlocksReader,
+    BatchesReader,
+    StreamReader,
+    ChangesReader,
+    ListReader,
 )
 
 
-def choose_way(connector: BaseConnector, kwargs: Mapping[str, Any]) -> type[Way]:
-    """Returns the best way in which a connector can be read with these arguments.
+def choose_reader(connector: BaseConnector, kwargs: Mapping[str, Any]) -> type[Reader]:
+    """Returns the best reader for a connector with these arguments.
 
     What a subclass writes anew comes before what it inherits: one that overrides only
     `sync_documents` wants that to be called.
@@ -33,21 +33,21 @@ def choose_way(connector: BaseConnector, kwargs: Mapping[str, Any]) -> type[Way]
         ConfigError: the class does not say how to read, or takes no such arguments.
     """
     kind = type(require_connector(connector, "what is read"))
-    depths: dict[type[Way], int] = {}
-    for way in _BEST_FIRST:
-        owners = [owner_of(kind, name) for name in way.methods]
+    depths: dict[type[Reader], int] = {}
+    for reader in _BEST_FIRST:
+        owners = [owner_of(kind, name) for name in reader.methods]
         if owners[0] is not None:
-            depths[way] = min(owner for owner in owners if owner is not None)
+            depths[reader] = min(owner for owner in owners if owner is not None)
     if not depths:
         raise ConfigError(
             f"{kind.__name__} does not say how to read: write sync_documents(self, **kwargs), or "
             "sync_documents_stream, or derive it from one of the classes in connectors.kinds"
         )
     problems: list[str] = []
-    for way in sorted(depths, key=lambda one: depths[one]):
-        problem = wrong_arguments(way.takes(connector), kwargs)
+    for reader in sorted(depths, key=lambda one: depths[one]):
+        problem = wrong_arguments(reader.takes(connector), kwargs)
         if not problem:
-            return way
+            return reader
         problems.append(problem)
     raise ConfigError(f"{kind.__name__}: {problems[0]}")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from contextframe_beam.connectors._calls import (
     checked_items,
@@ -21,8 +21,8 @@ from contextframe_beam.connectors._way import (
     ENDS,
     Part,
     Reached,
+    Reader,
     Resume,
-    Way,
     ahead_of,
     arguments_at,
     list_of,
@@ -36,8 +36,8 @@ from contextframe_beam.errors import ConnectorError
 from contextframe_beam.times import when
 
 
-class _PlannedWay(Way):
-    """A way in which the author's own method says what there is, and takes what is asked for."""
+class _PlannedReader(Reader):
+    """Asks a method of the author's what there is, and tells it what is asked for."""
 
     #: The method that plans.
     planner: ClassVar[str]
@@ -51,7 +51,7 @@ class _PlannedWay(Way):
         return ENDS & set(arguments_at(connector, cls.planner).named)
 
 
-class PagesWay(_PlannedWay):
+class PagesReader(_PlannedReader):
     """`partitions` and `fetch_page`: by cursor, or by number where `count_pages` gives one."""
 
     methods = ("fetch_page", "partitions", "count_pages")
@@ -80,29 +80,47 @@ class PagesWay(_PlannedWay):
 
     def plan(self) -> Iterator[Part]:
         for bounds in self.resume.bounds.slices():
-            partitions = self._partitions(bounds)
             name = bounds.given["since"] if self.resume.bounds.slice else ""
-            if owner_of(type(self.connector), "count_pages") is None:
-                for partition in partitions:
-                    yield Part(partition, 1, slice=name)
-                continue
+            yield from self.parts_of(self._partitions(bounds), name)
+
+    def parts_of(
+        self, partitions: Iterable[Partition | str], slice_name: str = ""
+    ) -> Iterator[Part]:
+        """Yields partitions as parts, with the number of their pages where the source tells.
+
+        Args:
+            partitions: What an author's `partitions` gave.
+            slice_name: Which slice of time they are of.
+
+        Raises:
+            ConnectorError: they are no partitions, or cannot be counted.
+        """
+        found = self._checked(partitions)
+        if owner_of(type(self.connector), "count_pages") is None:
+            for partition in found:
+                yield Part(partition, 1, slice=slice_name)
+            return
+        counted: Iterable[tuple[Partition, int | None]]
+        if self.at_once == 1:
+            counted = ((one, self._count(one)) for one in found)
+        else:
             # The count is a request as well, so a thousand partitions are asked in parallel.
-            for partition, total in read_ahead(
-                partitions,
+            counted = read_ahead(
+                found,
                 lambda one: iter([(one, self._count(one))]),
                 threads=self.at_once,
                 ahead=self.ahead,
                 key=lambda _: None,
                 is_last=lambda _: True,
-            ):
-                yield Part(partition, max(total or 1, 1), total, name)
+            )
+        for partition, total in counted:
+            yield Part(partition, max(total or 1, 1), total, slice_name)
 
-    def _partitions(self, bounds: Bounds) -> Iterator[Partition]:
+    def _partitions(self, bounds: Bounds) -> Iterable[Partition | str]:
         kwargs = {**self.kwargs, **bounds.given}
         partitions = getattr(self.connector, "partitions", None)
         if partitions is None:
-            yield Partition(WHOLE)
-            return
+            return [WHOLE]
         if "resume_from" in arguments_at(self.connector, self.planner).named:
             # Most connectors would take a state for another beginning of the range.
             tells = bounds.given and getattr(self.connector, "_tells_where_it_resumes", False)
@@ -113,8 +131,11 @@ class PagesWay(_PlannedWay):
             raise ConnectorError(
                 f"{self.connector.name}: partitions() returned {found!r}; return a list of names"
             )
+        return cast("Iterable[Partition | str]", found)
+
+    def _checked(self, partitions: Iterable[Partition | str]) -> Iterator[Partition]:
         seen: set[str] = set()
-        for given in each(self.connector, "", lambda _: "partitions()", found):
+        for given in each(self.connector, "", lambda _: "partitions()", partitions):
             one = Partition(given) if isinstance(given, str) else given
             if not isinstance(one, Partition):
                 raise ConnectorError(
@@ -188,7 +209,7 @@ class PagesWay(_PlannedWay):
             seen.add(_fingerprint(cursor))
 
 
-class BlocksWay(_PlannedWay):
+class BlocksReader(_PlannedReader):
     """`_plan` and `_read_block`: our own connectors that know their blocks, such as files."""
 
     methods = ("_read_block", "_plan")
@@ -229,7 +250,7 @@ class BlocksWay(_PlannedWay):
         yield page, size
 
 
-class BatchesWay(Way):
+class BatchesReader(Reader):
     """A total and `_fetch_batch(start, end)`."""
 
     methods = ("_fetch_batch", "total_items")
@@ -277,7 +298,7 @@ class BatchesWay(Way):
                 where,
                 lambda: self.connector._fetch_batch(start, end),
             )
-        items = list_of(items, self.connector, "_fetch_batch")
+        items = list_of(items, self.connector, f"{where}: _fetch_batch")
         yield Page(items, position=where, finished=1), 0
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors._calls import checked_items, each, guarded
-from contextframe_beam.connectors._way import ENDS, Part, Way, arguments_at, owner_of
+from contextframe_beam.connectors._way import ENDS, Part, Reader, arguments_at, owner_of
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import text_of
 from contextframe_beam.connectors.cursors import is_ahead
-from contextframe_beam.connectors.kinds import looked_back, trusted
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
+from contextframe_beam.errors import ConnectorError
 from contextframe_beam.times import datetime_of, instant_of, seconds_in, when
 
 _ITEMS_IN_A_PAGE = 500
@@ -22,7 +22,7 @@ _CHANGED = "changed_since"
 _EARLIEST = "1970-01-01T00:00:00+00:00"
 
 
-class StreamWay(Way):
+class StreamReader(Reader):
     """`sync_documents_stream`: one item after the other, never all of them."""
 
     methods: ClassVar[tuple[str, ...]] = ("sync_documents_stream",)
@@ -57,7 +57,7 @@ class StreamWay(Way):
             found = [*beyond, *itertools.islice(checked, _ITEMS_IN_A_PAGE - 1)]
 
 
-class ChangesWay(StreamWay):
+class ChangesReader(StreamReader):
     """`_full_sync` and `_incremental_sync(since)`: what changed since the last run."""
 
     methods = ("_full_sync", "_incremental_sync")
@@ -76,7 +76,7 @@ class ChangesWay(StreamWay):
     @cached_property
     def _since(self) -> str | None:
         since = self._reached(self.resume.known)
-        return trusted(self.connector, since, datetime.now(timezone.utc)) if since else None
+        return _trusted(self.connector, since, datetime.now(timezone.utc)) if since else None
 
     def moves_state(self, part: Part) -> bool:
         bounds = self.resume.bounds
@@ -126,7 +126,7 @@ class ChangesWay(StreamWay):
             name, call = (
                 "_incremental_sync",
                 lambda: connector._incremental_sync(
-                    looked_back(since, connector.lookback), **self.kwargs
+                    _looked_back(since, connector.lookback), **self.kwargs
                 ),
             )
         else:
@@ -137,7 +137,7 @@ class ChangesWay(StreamWay):
         return self._paged(part.id, items, {"since": text_of(reached)})
 
 
-class ListWay(StreamWay):
+class ListReader(StreamReader):
     """`sync_documents`, as on the simplest connector."""
 
     methods = ("sync_documents",)
@@ -147,3 +147,40 @@ class ListWay(StreamWay):
         if self.resume.full_sync and "full_sync" in self.takes(self.connector).named:
             kwargs = {"full_sync": True, **kwargs}
         return self.connector.sync_documents(**kwargs)
+
+
+def _trusted(connector: BaseConnector, since: str, now: datetime) -> str | None:
+    """Returns the time of the last run; None, with a warning, where it lies in the future.
+
+    It was taken from a clock, and that one was wrong or this one is: what changed between the last
+    run and now might be missing, so everything is to be read, and the state then moves back.
+
+    Args:
+        connector: What is read.
+        since: When its last run began.
+        now: When this one begins.
+    """
+    if not is_ahead(since, now):
+        return since
+    connector.logger.warning(
+        "%s: the last run began at %s, which is later than now (%s): one of the two clocks is "
+        "wrong, so everything is read, and the state goes back to now",
+        connector.name,
+        since,
+        now.isoformat(timespec="seconds"),
+    )
+    return None
+
+
+def _looked_back(since: str, lookback: timedelta) -> str:
+    """Returns a time moved back, as ISO 8601 text.
+
+    Raises:
+        ConnectorError: `since` is no time, so that it cannot be moved.
+    """
+    if not lookback:
+        return since
+    time = when(since)
+    if time is None:
+        raise ConnectorError(f"the last run's time is {since!r}, which is no ISO 8601 time")
+    return datetime_of(instant_of(time) - seconds_in(lookback)).isoformat()

@@ -35,6 +35,7 @@ from contextframe_beam.connectors._seen_files import (
     unseen,
 )
 from contextframe_beam.connectors._way import Reached
+from contextframe_beam.connectors._ways_by_block import BlocksReader
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.json_files.absence import (
     HIDDEN,
@@ -69,6 +70,7 @@ from contextframe_beam.connectors.json_files.listing import (
 from contextframe_beam.connectors.json_files.patterns import parts_of
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
+from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.times import when
@@ -178,7 +180,7 @@ class JSONFileConnector(BaseConnector):
         """Yields what `sync_documents` returns, one document after the other."""
         if not self.authenticated:
             raise NotAuthenticatedError("Not authenticated: call authenticate() first")
-        return self._documents(pattern)
+        return self._documents({} if pattern is None else {"pattern": pattern})
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
         """Turns a document into a record.
@@ -486,18 +488,15 @@ class JSONFileConnector(BaseConnector):
         error = ConnectorError(f"{position}: {bad.error}")
         return DeadLetter.of("read", error, item, self.name, partition.id, position)
 
-    def _documents(self, pattern: str | None) -> Iterator[dict[str, Any]]:
-        for partition, blocks in self._plan(pattern):
-            for block in range(blocks):
-                for page, _ in self._read_block(partition, block):
-                    for letter in page.failures:
-                        self.logger.warning("skipped %s", letter.message)
-                        self._failed += 1
-                        if len(self._failures) < _FAILURES_LISTED:
-                            self._failures.append(
-                                {"position": letter.position, "message": letter.message}
-                            )
-                    yield from page.items
+    def _documents(self, sync_kwargs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        source = Source(self, sync_kwargs, reader=BlocksReader, threads=1)
+        for page in source.pages():
+            for letter in page.failures:
+                self.logger.warning("skipped %s", letter.message)
+                self._failed += 1
+                if len(self._failures) < _FAILURES_LISTED:
+                    self._failures.append({"position": letter.position, "message": letter.message})
+            yield from page.items
 
 
 def _changed_within(info: FileInfo, since: str | None, until: str | None) -> bool:

@@ -11,19 +11,18 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from contextframe_beam.connectors._calls import checked_items, page_name
+from contextframe_beam.connectors._ways_by_block import BatchesReader, PagesReader
+from contextframe_beam.connectors._ways_by_item import ChangesReader
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.cursors import is_ahead
-from contextframe_beam.connectors.origin import with_line
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
-from contextframe_beam.connectors.secrets import redact, without_known
+from contextframe_beam.connectors.secrets import without_known
+from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError
-from contextframe_beam.times import datetime_of, instant_of, seconds_in, when
+from contextframe_beam.times import when
 
 
 class StreamingConnector(BaseConnector):
@@ -80,28 +79,12 @@ class BatchConnector(BaseConnector):
             ConnectorError: a range could not be fetched; the message says which.
         """
         total = self.total_items() if total_items is None else total_items
-        starts = range(0, total, self.batch_size)
-        documents: list[dict[str, Any]] = []
-        pool = ThreadPoolExecutor(max_workers=self.max_workers)
-        try:
-            for batch in pool.map(lambda start: self._checked_batch(start, total), starts):
-                documents.extend(batch)
-        finally:
-            pool.shutdown(cancel_futures=True)
-        return documents
+        source = Source(self, {"total_items": total}, reader=BatchesReader)
+        return [item for page in source.pages() for item in page.items]
 
     def _fetch_batch(self, start: int, end: int) -> list[dict[str, Any]]:
         """Returns the items `start <= index < end`."""
         raise self._unwritten("_fetch_batch(self, start, end)", "return that range of items")
-
-    def _checked_batch(self, start: int, total: int) -> list[dict[str, Any]]:
-        end = min(start + self.batch_size, total)
-        try:
-            batch = self._fetch_batch(start, end)
-        except Exception as error:
-            reason = redact(with_line(error))
-            raise ConnectorError(f"{self.name}: items {start} to {end}: {reason}") from error
-        return list(checked_items(batch, self, f"items {start} to {end}: _fetch_batch returned"))
 
 
 class IncrementalConnector(BaseConnector):
@@ -140,17 +123,14 @@ class IncrementalConnector(BaseConnector):
         Args:
             full_sync: Read everything whatever the state.
         """
-        now = datetime.now(timezone.utc)
-        began, since = now.isoformat(), None
-        if self.last_sync and not full_sync:
-            since = trusted(self, self.last_sync, now)
-        if since is None:
-            found = self._full_sync()
-        else:
-            found = self._incremental_sync(looked_back(since, self.lookback))
-        if found is None:
-            raise ConnectorError(f"{self.name}: the sync returned None, not a list of items")
-        documents = list(found)
+        known = {WHOLE: {"since": self.last_sync}}
+        documents: list[dict[str, Any]] = []
+        began = self.last_sync
+        source = Source(self, full_sync=full_sync, resume_from=known, reader=ChangesReader)
+        for page in source.pages():
+            documents += page.items
+            if page.state is not None:
+                began = page.state["since"]
         self.last_sync = began
         self._save_state()
         return documents
@@ -280,90 +260,10 @@ class PaginatedConnector(BaseConnector):
         Raises:
             ConnectorError: a page could not be fetched, or a cursor came twice.
         """
-        for part in self.partitions(**kwargs):
-            partition = Partition(part) if isinstance(part, str) else part
-            for page in walk_pages(self, partition):
-                yield from page.items
-
-
-def trusted(connector: IncrementalConnector, since: str, now: datetime) -> str | None:
-    """Returns the time of the last run; None, with a warning, where it lies in the future.
-
-    It was taken from a clock, and that one was wrong or this one is: what changed between the last
-    run and now might be missing, so everything is to be read, and the state then moves back.
-
-    Args:
-        connector: What is read.
-        since: When its last run began.
-        now: When this one begins.
-    """
-    if not is_ahead(since, now):
-        return since
-    connector.logger.warning(
-        "%s: the last run began at %s, which is later than now (%s): one of the two clocks is "
-        "wrong, so everything is read, and the state goes back to now",
-        connector.name,
-        since,
-        now.isoformat(timespec="seconds"),
-    )
-    return None
-
-
-def looked_back(since: str, lookback: timedelta) -> str:
-    """Returns a time moved back, as ISO 8601 text.
-
-    Raises:
-        ConnectorError: `since` is no time, so that it cannot be moved.
-    """
-    if not lookback:
-        return since
-    time = when(since)
-    if time is None:
-        raise ConnectorError(f"the last run's time is {since!r}, which is no ISO 8601 time")
-    return datetime_of(instant_of(time) - seconds_in(lookback)).isoformat()
-
-
-def walk_pages(connector: PaginatedConnector, partition: Partition) -> Iterator[Page]:
-    """Yields the pages of one partition in order.
-
-    Raises:
-        ConnectorError: the connector gives a cursor that it gave before, which would never end,
-            or something else than a page.
-    """
-    count = connector.count_pages(partition)
-    if count is not None:
-        for number in range(count):
-            yield _fetched(connector, partition, number)
-        return
-    cursor: Any = None
-    seen: set[str] = set()
-    while True:
-        page = _fetched(connector, partition, cursor)
-        yield page
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-        key = json.dumps(cursor, sort_keys=True, default=repr)
-        if key in seen:
-            raise ConnectorError(
-                f"{connector.name}: partition {partition.id}: the source gave the cursor "
-                f"{redact(key)} twice, so reading would never end"
-            )
-        seen.add(key)
-
-
-def _fetched(connector: PaginatedConnector, partition: Partition, cursor: Any) -> Page:
-    name = page_name(connector, partition, cursor)
-    where = f"{connector.name}: partition {partition.id}, {name}"
-    try:
-        page = connector.fetch_page(partition, cursor)
-    except Exception as error:
-        raise ConnectorError(redact(f"{where}: {with_line(error)}")) from error
-    if not isinstance(page, Page):
-        raise ConnectorError(
-            redact(f"{where}: fetch_page returned {type(page).__name__}, not a Page")
-        )
-    return page
+        # One thread: what is read in a plain loop comes in order, and only when it is wanted.
+        source = Source(self, reader=PagesReader, threads=1)
+        for page in source.pages_of(self.partitions(**kwargs)):
+            yield from page.items
 
 
 def _replace(target: Path, text: str) -> None:

@@ -8,17 +8,18 @@ so that a runner may give the blocks that are not yet claimed to somebody else.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 from contextframe_beam.connectors._prefetch import read_ahead
-from contextframe_beam.connectors._way import Part, Resume
-from contextframe_beam.connectors._ways import choose_way
+from contextframe_beam.connectors._way import Part, Reader, Resume
+from contextframe_beam.connectors._ways import choose_reader
+from contextframe_beam.connectors._ways_by_block import PagesReader
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
-from contextframe_beam.connectors.page import Page, SourceInfo
+from contextframe_beam.connectors.page import Page, Partition, SourceInfo
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.shared_names import NO_CHANGE, StateChange
 
@@ -89,6 +90,10 @@ class Source:
         info: Which source it is; made of the connector unless given.
         bounds: The range of time to read; everything, or what changed, when not given. Such a run
             moves the states of those partitions only of which it leaves nothing out.
+        reader: What reads it; chosen by what its class defines when not given. A method of a
+            connector that reads itself gives this, or a subclass that calls it would go in circles.
+        threads: How many blocks are read at once; as many as the connector allows when not given.
+            One is this thread, and items then come in order.
 
     Raises:
         ConfigError: the connector takes no such arguments, cannot be read at all, or not by time.
@@ -102,11 +107,13 @@ class Source:
         resume_from: Mapping[str, Any] | None = None,
         info: SourceInfo | None = None,
         bounds: Bounds | None = None,
+        reader: type[Reader] | None = None,
+        threads: int | None = None,
     ) -> None:
         kwargs = dict(sync_kwargs or {})
         bounds = bounds or Bounds()
-        way = choose_way(connector, kwargs)
-        _require_ends(connector, way.ends(connector), bounds)
+        kind = reader or choose_reader(connector, kwargs)
+        _require_ends(connector, kind.ends(connector), bounds)
         self.connector = connector
         self.info = info or SourceInfo(
             connector.source_id(kwargs),
@@ -114,7 +121,9 @@ class Source:
             connector.source_identity(kwargs),
             tuple(getattr(connector, "_by_partition", ())),
         )
-        self._way = way(connector, kwargs, Resume(full_sync, resume_from or {}, bounds))
+        self._reader = kind(connector, kwargs, Resume(full_sync, resume_from or {}, bounds))
+        if threads is not None:
+            self._reader.at_once = self._reader.ahead = threads
         self._is_bounded = bool(bounds.given)
 
     def parts(self) -> Iterator[Part]:
@@ -123,12 +132,12 @@ class Source:
         Raises:
             ConnectorError: the source cannot say what it has.
         """
-        return self._way.plan()
+        return self._reader.plan()
 
     @property
     def reached(self) -> dict[str, Any] | None:
         """After `parts` were made: the states that hold when all of them are read, where known."""
-        return None if self._is_bounded or self._way.cuts else self._way.reached
+        return None if self._is_bounded or self._reader.cuts else self._reader.reached
 
     def plan(self, workers: int = 1, chosen: Chosen | None = None) -> Iterator[PlanChunk]:
         """Yields the plan in pieces, and at last its header.
@@ -146,7 +155,7 @@ class Source:
         sliced = False
         for part in self.parts() if chosen is None else chosen.parts:
             planned += part.blocks
-            if part.slice and self._way.moves_state(part):
+            if part.slice and self._reader.moves_state(part):
                 sliced = True
             chunk.append(part)
             if len(chunk) == _PARTITIONS_IN_A_CHUNK:
@@ -154,7 +163,7 @@ class Source:
                 chunk = []
         yield from self._pieces(chunk, workers)
         if chosen is None:
-            narrowed = self._way.narrowed
+            narrowed = self._reader.narrowed
             change = StateChange(self.reached, sliced=sliced, whole=not narrowed)
         else:
             narrowed = "it is a part of a backfill"
@@ -182,19 +191,7 @@ class Source:
             if claim(chunk.start):
                 yield Fetched(chunk.header)
             return
-        blocks = _claimed(chunk, claim, chunk.start if start is None else start)
-        if self._way.at_once == 1:
-            for part, block in blocks:
-                yield from self._read(part, block)
-            return
-        yield from read_ahead(
-            blocks,
-            lambda one: self._read(*one),
-            threads=self._way.at_once,
-            ahead=self._way.ahead,
-            key=lambda one: one[0].id,
-            is_last=lambda fetched: bool(fetched.page.finished),
-        )
+        yield from self._read_all(_claimed(chunk, claim, chunk.start if start is None else start))
 
     def pages(self) -> Iterator[Page]:
         """Reads the whole source in this process, after `authenticate`."""
@@ -202,12 +199,27 @@ class Source:
             for fetched in self.read_blocks(chunk, lambda _: True):
                 yield fetched.page
 
+    def pages_of(self, partitions: Iterable[Partition | str]) -> Iterator[Page]:
+        """Reads some partitions of a source of pages in this process, after `authenticate`.
+
+        Args:
+            partitions: The partitions, or their names; taken as there is room for them.
+
+        Raises:
+            ConnectorError: they cannot be read.
+        """
+        assert isinstance(self._reader, PagesReader)
+        parts = self._reader.parts_of(partitions)
+        blocks = ((part, block) for part in parts for block in range(part.blocks))
+        for fetched in self._read_all(blocks):
+            yield fetched.page
+
     def _pieces(self, parts: list[Part], workers: int) -> Iterator[PlanChunk]:
         ends = list(accumulate(part.blocks for part in parts))
         if not ends:
             return
         total = ends[-1]
-        if self._way.at_once == 1:
+        if self._reader.at_once == 1:
             count = max(_LOCAL_PIECES * workers, total // _LARGEST_LOCAL_PIECE)
         else:
             count = max(workers, total // _LARGEST_REMOTE_PIECE)
@@ -225,9 +237,23 @@ class Source:
             before = ends[first] - parts[first].blocks
             yield PlanChunk(tuple(parts[first : last + 1]), start - before, stop - before)
 
+    def _read_all(self, blocks: Iterator[tuple[Part, int]]) -> Iterator[Fetched]:
+        if self._reader.at_once == 1:
+            for part, block in blocks:
+                yield from self._read(part, block)
+            return
+        yield from read_ahead(
+            blocks,
+            lambda one: self._read(*one),
+            threads=self._reader.at_once,
+            ahead=self._reader.ahead,
+            key=lambda one: one[0].id,
+            is_last=lambda fetched: bool(fetched.page.finished),
+        )
+
     def _read(self, part: Part, block: int) -> Iterator[Fetched]:
         began = time.perf_counter()
-        for page, size in self._way.read(part, block):
+        for page, size in self._reader.read(part, block):
             ended = time.perf_counter()
             yield Fetched(self._completed(page, part), size, ended - began)
             began = time.perf_counter()
@@ -245,7 +271,7 @@ class Source:
             source=self.info,
             planned=0,
             change=NO_CHANGE,
-            state=page.state if self._way.moves_state(part) else None,
+            state=page.state if self._reader.moves_state(part) else None,
         )
 
 

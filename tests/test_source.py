@@ -1,11 +1,11 @@
-"""How a connector is read: the best way it offers, in blocks that are claimed first."""
+"""How a connector is read: by the best of its methods, in blocks that are claimed first."""
 
 import threading
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from contextframe_beam.connectors._ways import choose_way
+from contextframe_beam.connectors._ways import choose_reader
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.kinds import (
     BatchConnector,
@@ -523,7 +523,7 @@ def test_a_page_that_a_connector_gives_twice_is_not_changed():
 
 
 def test_the_way_is_the_best_that_the_most_derived_class_offers():
-    assert choose_way(OfPages(), {}).__name__ == "PagesWay"
-    assert choose_way(OverridesAll(), {}).__name__ == "ListWay"
-    assert choose_way(Streamed(), {}).__name__ == "StreamWay"
-    assert choose_way(Changing(), {}).__name__ == "ChangesWay"
+    assert choose_reader(OfPages(), {}).__name__ == "PagesReader"
+    assert choose_reader(OverridesAll(), {}).__name__ == "ListReader"
+    assert choose_reader(Streamed(), {}).__name__ == "StreamReader"
+    assert choose_reader(Changing(), {}).__name__ == "ChangesReader"

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from contextframe_beam.connectors import _identity, secrets
+from contextframe_beam.connectors._ways_by_block import PagesReader
 from contextframe_beam.connectors.api.config import ApiConfig, Resource
 from contextframe_beam.connectors.api.filters import condition_of
 from contextframe_beam.connectors.api.load import load_config
@@ -428,7 +429,7 @@ class APIConnector(PaginatedConnector):
     def _pages_of(self, partitions: Iterable[Partition]) -> Iterator[Page]:
         """Reads partitions in this process, several pages at once."""
         info = SourceInfo("", self.name)
-        return Source(_Reading(self, partitions), info=info).pages()
+        return Source(self, info=info, reader=PagesReader).pages_of(partitions)
 
     def _note(self, failures: list[DeadLetter]) -> None:
         for letter in failures:
@@ -459,26 +460,6 @@ class APIConnector(PaginatedConnector):
             if self._http is None:
                 self._http = self.http_client(self.base_url, **_client_settings(self._config))
             return self._http
-
-
-class _Reading(PaginatedConnector):
-    """Reads given partitions of a connector, whatever a subclass of it may override."""
-
-    def __init__(self, connector: APIConnector, partitions: Iterable[Partition]) -> None:
-        super().__init__()
-        self.name = connector.name
-        self.max_in_flight = connector.max_in_flight
-        self._connector = connector
-        self._partitions = partitions
-
-    def partitions(self) -> Iterable[Partition]:
-        return self._partitions
-
-    def count_pages(self, partition: Partition) -> int | None:
-        return self._connector.count_pages(partition)
-
-    def fetch_page(self, partition: Partition, cursor: Any) -> Page:
-        return self._connector.fetch_page(partition, cursor)
 
 
 def _client_settings(config: ApiConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import uuid
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors._identity import named_arguments
-from contextframe_beam.connectors._ways import choose_way
+from contextframe_beam.connectors._ways import choose_reader
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.testing.outcome import Failed, NotApplicable
 from contextframe_beam.connectors.testing.subject import Subject
@@ -105,7 +105,7 @@ def refuses_unknown_options(subject: Subject) -> str:
     else:
         raise Failed(f"the constructor takes {_UNKNOWN}='x' and says nothing", mend)
     try:
-        choose_way(connector, {**subject.sync_kwargs, _UNKNOWN: "x"})
+        choose_reader(connector, {**subject.sync_kwargs, _UNKNOWN: "x"})
     except ConfigError:
         return "the constructor and the reading refuse them"
     raise Failed(f"reading takes {_UNKNOWN}='x' and says nothing", mend)

@@ -8,8 +8,8 @@ import tracemalloc
 from collections import Counter
 from typing import Any
 
-from contextframe_beam.connectors._ways_by_block import BatchesWay
-from contextframe_beam.connectors._ways_by_item import ListWay
+from contextframe_beam.connectors._ways_by_block import BatchesReader
+from contextframe_beam.connectors._ways_by_item import ListReader
 from contextframe_beam.connectors.testing.outcome import Failed, NotApplicable
 from contextframe_beam.connectors.testing.subject import Reading, Subject, blocks_of, fingerprints
 
@@ -35,13 +35,13 @@ def splits_read_each_item_once(subject: Subject) -> str:
         for fetched in readers[number % 2].read_blocks(chunk, _only(block), block):
             pieces += fingerprints(fetched.page.items)
     _compare(whole, pieces, f"read in {len(blocks)} pieces by two workers")
-    way = readers[0]._way
-    if isinstance(way, BatchesWay):
+    reader = readers[0]._reader
+    if isinstance(reader, BatchesReader):
         connector: Any = subject.opened()
         connector.batch_size = _OTHER_BATCH
         found = fingerprints(subject.read(connector).items)
         _compare(whole, found, f"read in ranges of {_OTHER_BATCH}")
-    if not isinstance(way, ListWay) and not subject.first.states:
+    if not isinstance(reader, ListReader) and not subject.first.states:
         listed = subject.opened().sync_documents(**subject.sync_kwargs)
         _compare(whole, fingerprints(listed), "given by sync_documents")
     return f"{len(subject.first.items):,} items in {len(blocks)} pieces, each once"
@@ -99,7 +99,7 @@ def interrupted_run_resumes(subject: Subject) -> str:
 def memory_stays_bounded(subject: Subject) -> str:
     """Reading holds some pages and not the source."""
     source = subject.source()
-    if isinstance(source._way, ListWay):
+    if isinstance(source._reader, ListReader):
         raise NotApplicable(
             "sync_documents gives a list, which is held whole; for a large source write "
             "sync_documents_stream(self) and yield the items"
@@ -120,7 +120,7 @@ def memory_stays_bounded(subject: Subject) -> str:
                 break
     finally:
         tracemalloc.stop()
-    allowed = _ALLOWANCE + (source._way.ahead + 4) * largest
+    allowed = _ALLOWANCE + (source._reader.ahead + 4) * largest
     if total < 2 * allowed:
         raise NotApplicable(
             f"{read:,} items of {total / 1e6:.1f} MB are too few to tell; it takes "
