@@ -200,8 +200,10 @@ def _kind(schema: dict[str, Any]) -> str:
     if "oneOf" in schema:
         return f"a mapping: {', '.join(map(_kind, schema['oneOf']))}"
     if "anyOf" in schema:
-        kinds = [_kind(one) for one in schema["anyOf"] if one.get("type") != "null"]
-        return " or ".join(dict.fromkeys(kinds))
+        kinds = {_kind(one): None for one in schema["anyOf"] if one.get("type") != "null"}
+        if "number" in kinds:
+            kinds.pop("whole number", None)
+        return " or ".join(kinds)
     kind = schema.get("type")
     if kind == "array":
         return f"list of {_kind(schema.get('items', {}))}"
