@@ -94,6 +94,7 @@ class _Process:
             "command": command,
             "environment": dict(environment),
             "folder": folder,
+            "imports from": folder,
         }
         news, tell = os.pipe()
         socket.send_fds(_server(), [json.dumps(request).encode()], [*files, tell])
@@ -208,6 +209,44 @@ forks_worker_servers: Any = SimpleNamespace(
 )
 
 
+def as_program(folder: Path) -> int:
+    """Writes a program `contextframe-beam` that is forked too, for shells.
+
+    Args:
+        folder: Where it is written, for the PATH.
+
+    Returns:
+        A file that has to be open in the shell, under this number.
+    """
+    file = _server().fileno()
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "contextframe-beam"
+    program.write_text(_PROGRAM.format(python=sys.executable, file=file), encoding="utf-8")
+    program.chmod(0o755)
+    return file
+
+
+_PROGRAM = """\
+#!{python} -IS
+import json, os, socket, sys
+
+news, tell = os.pipe()
+request = {{
+    "command": ["-m", "contextframe_beam", *sys.argv[1:]],
+    "environment": dict(os.environ),
+    "folder": os.getcwd(),
+    "imports from": os.path.dirname(sys.executable),
+}}
+files = [0, 1, 2, tell]
+socket.send_fds(socket.socket(fileno={file}), [json.dumps(request).encode()], files)
+os.close(tell)
+with os.fdopen(news) as lines:
+    lines.readline()
+    code = int(lines.readline().removeprefix("ended "))
+os._exit(code if code >= 0 else 128 - code)
+"""
+
+
 @cache
 def _server() -> socket.socket:
     """Returns the connection to the process that forks, and starts that when it is first asked."""
@@ -287,7 +326,7 @@ def _become(request: dict[str, Any], streams: list[int], news: int, base: list[s
     os.environ.clear()
     os.environ.update(request["environment"])
     added = os.environ.get("PYTHONPATH")
-    sys.path[:] = [request["folder"], *(added.split(os.pathsep) if added else []), *base]
+    sys.path[:] = [request["imports from"], *(added.split(os.pathsep) if added else []), *base]
     tempfile.tempdir = None
     time.tzset()
     np.random.seed()  # else all would draw the same numbers

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_helpers import ROOT, environment
+from tests.cli_helpers import ROOT, environment, run_code
+from tests.forked import as_program
 from tests.http_fixture import HttpServer, http_server, server  # noqa: F401
 
 DOCS = ROOT / "docs"
@@ -74,9 +75,9 @@ def is_shown_of(shown: str, printed: str) -> bool:
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
 def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
     scripts = Path(sys.executable).parent
-    env = environment(
-        HOME=str(tmp_path / "home"), PATH=f"{scripts}{os.pathsep}{os.environ['PATH']}"
-    )
+    forks = as_program(tmp_path / "programs")
+    path = os.pathsep.join([str(tmp_path / "programs"), str(scripts), os.environ["PATH"]])
+    env = environment(HOME=str(tmp_path / "home"), PATH=path)
     folder = tmp_path / "work"
     folder.mkdir()
     printed = ""
@@ -89,11 +90,14 @@ def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServe
             path = folder / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        elif block.kind in ("sh", "python"):
-            program = ["bash", "-euo", "pipefail"] if block.kind == "sh" else [sys.executable]
+        elif block.kind == "python":
+            result = run_code(text, cwd=folder, env=env)
+            assert result.code == 0, f"{text}\n{result.out}\n{result.err}"
+        elif block.kind == "sh":
             done = subprocess.run(
-                [*program, "-c", text], cwd=folder, env=env, capture_output=True, text=True
-            )
+                ["bash", "-euo", "pipefail", "-c", text],
+                cwd=folder, env=env, pass_fds=[forks], capture_output=True, text=True,
+            )  # fmt: skip
             assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
             printed = done.stdout + done.stderr
         elif block.kind == "text":
