@@ -49,8 +49,8 @@ engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism ne
 
 airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its template, apart from everything else.
 
-soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out.
-	@$(PY) -m pytest -m soak $(TESTS)
+soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out, and laws on many examples.
+	@$(PY) -m pytest -m "soak or hypothesis" --hypothesis-profile thorough --heaviest 10 $(TESTS)
 
 bench: $(VENV_BENCH)/.installed $(VENV_DLT)/.installed $(VENV_AIRBYTE)/.installed ## Measure speed against the limit and the peers; BENCH=... passes arguments.
 	@$(VENV_BENCH)/bin/python benchmarks/run.py $(BENCH)

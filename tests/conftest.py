@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.pipelines import _worker_processes
+from tests import laws  # noqa: F401, it registers the profiles
 from tests.forked import can_fork, forks_worker_servers
 from tests.listening import ports, ports_below
 
@@ -26,14 +27,6 @@ if threading.current_thread() is threading.main_thread():
 # Else gcsfs, when it is imported, prepares to ask Google itself what kind of bucket one is.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
-settings.register_profile(
-    "repeatable",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=100,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 settings.load_profile("repeatable")
 
 

@@ -33,6 +33,7 @@ from tests.frame_strategies import (
     target_relationships,
     texts,
 )
+from tests.laws import examples
 
 LONE = "\ud800"
 
@@ -62,7 +63,7 @@ def error_of(record: Any) -> str:
 
 class TestRoundTrip:
     @given(records())
-    @settings(max_examples=250)
+    @settings(max_examples=examples(250))
     def test_a_record_comes_back_as_it_went_in(self, record):
         assert exact(round_trip(record)) == exact(record)
 
@@ -73,7 +74,7 @@ class TestRoundTrip:
         assert [exact(record) for record in decoded] == [exact(record) for record in several]
 
     @given(names, json_values)
-    @settings(max_examples=300)
+    @settings(max_examples=examples(300))
     def test_any_name_may_hold_any_value(self, name, value):
         record = FrameRecord("text", {name: value})
         assert exact(round_trip(record)) == exact(record)
@@ -89,7 +90,7 @@ class TestRoundTrip:
         assert exact(round_trip(record)) == exact(record)
 
     @given(relationships, st.none() | st.just("json_file:/a.jsonl#1"))
-    @settings(max_examples=300)
+    @settings(max_examples=examples(300))
     def test_relationships_of_any_form(self, value, unique_id):
         record = FrameRecord("text", {"relationships": value}, unique_id=unique_id)
         assert exact(round_trip(record)) == exact(record)
@@ -420,7 +421,7 @@ class TestDigest:
     """`x_digest` is 16 bytes over a row: a source's unchanged documents are found by it."""
 
     @given(st.lists(similar_records, min_size=2, max_size=12))
-    @settings(max_examples=400)
+    @settings(max_examples=examples(400))
     def test_it_is_equal_exactly_when_the_rows_are(self, several):
         by_content: dict[str, bytes] = {}
         for row in encode(*several).to_pylist():

@@ -22,6 +22,7 @@ from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.record import FrameRecord
+from tests.laws import examples
 
 
 def opened(directory, *args, **kwargs):
@@ -331,7 +332,7 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.dictionaries(FIELDS, st.text(max_size=5) | st.lists(st.integers()), max_size=8))
 def test_a_record_is_what_the_guide_says(fields):
     if not isinstance(fields.get("content", ""), str):

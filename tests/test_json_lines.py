@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from contextframe_beam.connectors import _jsonl, json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.source import Source
+from tests.laws import examples
 
 
 def opened(directory, *args, **kwargs):
@@ -193,7 +194,7 @@ JSON = st.recursive(
 DOCUMENT = st.dictionaries(st.text(max_size=8), JSON, max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(DOCUMENT, min_size=1, max_size=6), st.booleans())
 def test_any_document_is_read_exactly(documents, ascii_only):
     try:
@@ -217,7 +218,7 @@ def test_any_document_is_read_exactly(documents, ascii_only):
     assert repr(own) == repr(expected)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text('0123456789"a.', max_size=120), st.integers(0, 20))
 @example("1" * 19, 3)
 def test_every_run_of_19_digits_is_found(text, shift):

@@ -28,6 +28,7 @@ from contextframe_beam.connectors.kinds import (
 from contextframe_beam.connectors.page import Page, Partition
 from contextframe_beam.connectors.read import ReadFromConnector, _Opener, _ReadDoFn
 from contextframe_beam.connectors.source import PlanChunk, Source
+from tests.laws import examples
 
 FRACTIONS = (0.0, 0.3, 0.5, 0.8, 1.0)
 
@@ -395,7 +396,7 @@ def without_file(items):
     return [{key: item[key] for key in item if key not in names} for item in items]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(FILE, st.integers(1, 40), st.sampled_from([7, 20, 1000]), st.integers(1, 30))
 def test_blocks_of_any_size_hold_each_line_once(data, size, longest, tail):
     ranges = [(start, min(start + size, len(data))) for start in range(0, len(data), size)]
@@ -410,7 +411,7 @@ def test_blocks_of_any_size_hold_each_line_once(data, size, longest, tail):
     assert (items, bad) == parsed(data, [(0, len(data))], longest)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(FILE, st.integers(1, 40), st.sampled_from([7, 20, 1000]))
 def test_a_stream_of_any_pieces_holds_each_line_once(data, size, longest):
     items, bad = [], []

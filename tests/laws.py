@@ -1,0 +1,27 @@
+"""How many examples a law is tried on: some in `make test`, all in `make soak`."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+THOROUGH = "thorough"
+_FEWEST = 50
+
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=_FEWEST,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile(
+    THOROUGH, settings.get_profile("repeatable"), derandomize=False, max_examples=400
+)
+
+
+def examples(count: int) -> int:
+    """Returns `count` in `make soak`, and otherwise a quarter of it, or 50 when that is less."""
+    if settings.get_current_profile_name() == THOROUGH:
+        return count
+    return max(_FEWEST, count // 4)
