@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
 import lance
@@ -47,39 +48,41 @@ NO_SOURCE = "records"
 
 
 @dataclass(frozen=True)
-class RunSummary:
-    """One committed run of one source.
+class CommitReceipt:
+    """A committed run: what whoever started it gets, and what the state of its source keeps.
 
     Attributes:
         run_id: What the run was called.
         mode: create, append, overwrite, upsert or mirror.
-        at: When it was committed, ISO 8601 in UTC.
-        version: The dataset version that it made.
-        written: Documents written.
-        replaced: Documents replaced.
-        deleted: Documents deleted.
-        unchanged: Documents that were the same as stored and were not written.
-        dropped: Items that were left out for another one of the same key and run.
+        at: When it was committed, ISO 8601 in UTC; empty where nothing was.
+        version: The dataset version that it made; 0 where there was nothing to make it of.
+        rows_written: Documents written.
+        rows_replaced: Documents that were stored before and were replaced.
+        rows_deleted: Documents deleted without a successor.
+        rows_unchanged: Documents that are stored as they are already, and were not written.
+        rows_dropped: Items that were left out for another one of the same id and run.
         sharing: Items that share an id with others, and no time says which one is newer.
         shared_ids: How many ids these have; one item of each was kept.
         failed: Items that went to the dead letters.
         fragments: Data files added.
         bytes: Their size.
-        partial: Why what was read may not be all that was asked for; empty where it is.
+        partial: Why what was read may not be all that was asked for; no state of the source moved
+            then, and a mirror deleted nothing that it did not see. Empty where all is known.
         kept: Why a mirror did not delete all that it did not see; empty where it did.
         reasons: Why items failed, the reasons of most of them first.
         start: Which of several starts of a run of this id was committed.
+        already_committed: The run had been committed before; nothing was done now.
     """
 
     run_id: str
     mode: str = ""
     at: str = ""
     version: int = 0
-    written: int = 0
-    replaced: int = 0
-    deleted: int = 0
-    unchanged: int = 0
-    dropped: int = 0
+    rows_written: int = 0
+    rows_replaced: int = 0
+    rows_deleted: int = 0
+    rows_unchanged: int = 0
+    rows_dropped: int = 0
     sharing: int = 0
     shared_ids: int = 0
     failed: int = 0
@@ -89,41 +92,90 @@ class RunSummary:
     kept: str = ""
     reasons: tuple[FailureReason, ...] = ()
     start: str = ""
+    already_committed: bool = False
+
+    #: The names under which these are stored.
+    written = property(attrgetter("rows_written"))
+    replaced = property(attrgetter("rows_replaced"))
+    deleted = property(attrgetter("rows_deleted"))
+    unchanged = property(attrgetter("rows_unchanged"))
+    dropped = property(attrgetter("rows_dropped"))
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what is known of the run, under the names under which that is stored."""
+        values = asdict(self)
+        del values["already_committed"]  # depends on who asks
+        return {name.removeprefix("rows_"): value for name, value in values.items()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many documents, items and files it had, by the names under which that is stored."""
+        return {name.removeprefix("rows_"): getattr(self, name) for name in _COUNTED}
+
+    def with_earlier(self, earlier: CommitReceipt) -> CommitReceipt:
+        """Returns the run with what a commit before this one counted and said of it."""
+        sums = {name: getattr(self, name) + getattr(earlier, name) for name in _COUNTED}
+        partial = tuple(sorted({*earlier.partial, *self.partial}))
+        reasons = Reasons([*earlier.reasons, *self.reasons]).most()
+        return replace(self, **sums, partial=partial, reasons=reasons)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is stored; earlier releases do not read fields that say something new."""
         said_only = ("sharing", "shared_ids", "partial", "kept", "reasons", "start")
-        return {name: one for name, one in asdict(self).items() if one or name not in said_only}
+        return {name: one for name, one in self.facts().items() if one or name not in said_only}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> RunSummary:
+    def from_json(cls, value: Mapping[str, Any]) -> CommitReceipt:
         """Reads what this release or another one stored; fields that are unknown are left out."""
         of_type(value, dict, "a run")
-        read = {
-            one.name: value[one.name]
-            if isinstance(one.default, tuple)
-            else of_type(value[one.name], int if one.default == 0 else str, f"a run's {one.name}")
-            for one in fields(cls)
-            if one.name in value
-        }
-        partial = of_type(read.get("partial", []), list, "what a run says to be partial")
+        read: dict[str, Any] = {}
+        for one in fields(cls):
+            name = one.name.removeprefix("rows_")
+            if name in value and name != "already_committed":
+                kind = int if one.default == 0 else list if one.default == () else str
+                read[one.name] = of_type(value[name], kind, f"a run's {name}")
+        partial = read.get("partial", [])
         read["partial"] = tuple(of_type(one, str, "a reason") for one in partial)
-        reasons = of_type(read.get("reasons", []), list, "why items of a run failed")
-        read["reasons"] = tuple(map(FailureReason.from_json, reasons))
+        read["reasons"] = tuple(map(FailureReason.from_json, read.get("reasons", [])))
         return cls(**read)
 
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether items failed, or what was read may not be all that was asked for."""
+        return bool(self.failed or self.partial)
 
-_COUNTS = (
-    "written",
-    "replaced",
-    "deleted",
-    "unchanged",
-    "dropped",
-    "sharing",
-    "shared_ids",
-    "failed",
-    "fragments",
-    "bytes",
+    def what_failed(self, dead_letters: str | None = None) -> str:
+        """Returns in words how many items failed, and where they are kept if that is given."""
+        items = "1 item" if self.failed == 1 else f"{self.failed:,} items"
+        return f"{items} failed{f', kept in {dead_letters}' if dead_letters else ''}"
+
+    def what_is_missing(self, dead_letters: str | None = None) -> str:
+        """Returns in lines what is missing from the run, and why; empty where nothing is.
+
+        Args:
+            dead_letters: Where the failed items are.
+        """
+        lines = []
+        if self.failed:
+            lines.append(f"{self.what_failed(dead_letters)}{':' if self.reasons else ''}")
+            lines += [f"  {reason}" for reason in self.reasons]
+            others = self.failed - sum(reason.count for reason in self.reasons)
+            if self.reasons and others > 0:
+                lines.append(f"  other reasons ({others:,} items)")
+        if self.partial:
+            lines.append(
+                f"run {self.run_id} is partial: what was read may not be all, so no sync state "
+                "moved, and nothing was deleted because the run did not see it:"
+            )
+            lines += [f"  {reason}" for reason in self.partial]
+        return "\n".join(lines)
+
+
+#: A run as the state of its source keeps it.
+RunSummary = CommitReceipt
+
+_COUNTED = tuple(
+    one.name for one in fields(CommitReceipt) if type(one.default) is int and one.name != "version"
 )
 
 
@@ -146,7 +198,7 @@ class SourceState:
     name: str = ""
     identity: Mapping[str, Any] = field(default_factory=dict)
     partitions: Mapping[str, Any] = field(default_factory=dict)
-    runs: tuple[RunSummary, ...] = ()
+    runs: tuple[CommitReceipt, ...] = ()
     backfill: Mapping[str, Any] = field(default_factory=dict)
     missed: frozenset[str] = frozenset()
 
@@ -155,14 +207,14 @@ class SourceState:
         """The uuid of the state row."""
         return uuid_of(_STATE_URI + self.source)
 
-    def run(self, run_id: str) -> RunSummary | None:
+    def run(self, run_id: str) -> CommitReceipt | None:
         """Returns the source's run of that id, if it was committed."""
         own = (run for run in reversed(self.runs) if run.mode != OVERWRITTEN)
         return next((run for run in own if run.run_id == run_id), None)
 
     def after(
         self,
-        run: RunSummary,
+        run: CommitReceipt,
         partitions: Mapping[str, Any],
         change: StateChange = NO_CHANGE,
         *,
@@ -188,10 +240,7 @@ class SourceState:
         earlier = self.run(change.continues) if change.continues else None
         runs = [one for one in self.runs if one is not earlier]
         if earlier is not None:
-            sums = {name: getattr(run, name) + getattr(earlier, name) for name in _COUNTS}
-            partial = tuple(sorted({*earlier.partial, *run.partial}))
-            reasons = Reasons([*earlier.reasons, *run.reasons]).most()
-            run = replace(run, **sums, partial=partial, reasons=reasons)
+            run = run.with_earlier(earlier)
         if change.partitions is not None:
             known = change.partitions
         reached = _joined({**known, **change.reached}, new)
@@ -262,7 +311,7 @@ class SourceState:
                     for name, state in partitions.items()
                 },
                 runs=tuple(
-                    RunSummary.from_json(run) for run in of_type(value["runs"], list, "its runs")
+                    CommitReceipt.from_json(run) for run in of_type(value["runs"], list, "its runs")
                 ),
                 backfill=dict(mapping_of(value.get("backfill"), "its backfill")),
                 missed=frozenset(

@@ -21,7 +21,7 @@ from contextframe_beam.fragments import Destination, StorageOptions, delete_file
 from contextframe_beam.history import open_newest
 from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import embed_dim_of
-from contextframe_beam.state import RunSummary, SourceState, read_states, state_rows
+from contextframe_beam.state import CommitReceipt, SourceState, read_states, state_rows
 from contextframe_beam.transaction import commit_update, with_retries
 from contextframe_beam.writer import write_rows
 
@@ -173,7 +173,7 @@ def _change(
         dataset = open_newest(uri, storage_options)
         states = read_states(dataset)
         before = [find_source(states, source) for source in sources]
-        summary = RunSummary(
+        summary = CommitReceipt(
             run_id,
             MODE,
             datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from contextframe_beam.transforms.receipt import CommitReceipt
+    from contextframe_beam.state import CommitReceipt
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,11 @@ class Outcome:
 
     def to_json(self) -> str:
         """Returns one JSON object on one line."""
+        told = asdict(self.receipt)
+        del told["start"]  # nobody but the run itself knows the others
         return json.dumps(
             {
-                **asdict(self.receipt),
+                **told,
                 "to": self.to,
                 "dead_letters": self.dead_letters,
                 "seconds": round(self.seconds, 3),

@@ -32,7 +32,7 @@ from contextframe_beam.pipelines._worker_processes import end_all
 from contextframe_beam.pipelines.job import Job, dead_letters_beside
 
 if TYPE_CHECKING:
-    from contextframe_beam.transforms.receipt import CommitReceipt
+    from contextframe_beam.state import CommitReceipt
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ def _kept_of(job: Job) -> str:
     if state is None or state.backfill.get("run_id") != job.id:
         return ""
     last = state.run(state.backfill.get("last", ""))
-    rows = f" with {last.written:,} rows written" if last is not None else ""
+    rows = f" with {last.rows_written:,} rows written" if last is not None else ""
     commits = int(state.backfill.get("commits", 0))
     return (
         f"; {commits:,} {'commit' if commits == 1 else 'commits'} of run {job.id}{rows} stay, "

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -77,7 +76,7 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
     runs: dict[str, dict[str, Any]] = {}
     for state in states:
         for run in state.runs:
-            known = runs.setdefault(run.run_id, {**asdict(run), "sources": []})
+            known = runs.setdefault(run.run_id, {**run.facts(), "sources": []})
             known["sources"].append(state.source)
     return {
         "uri": dataset.uri,

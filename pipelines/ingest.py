@@ -68,7 +68,7 @@ def run(job: Job) -> CommitReceipt:
         )
     pipeline_options(job.runner, job.workers, job.beam_args)  # refuses wrong ones before it reads
     if finds_nothing(job):
-        return CommitReceipt(0, job.id, job.mode)
+        return CommitReceipt(job.id, job.mode)
     known = state_of(job)
     resume_from = partitions_of(known)
     if isinstance(connector, IncrementalConnector):

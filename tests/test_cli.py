@@ -261,6 +261,7 @@ class TestIngest:
         receipt = result.json
         assert receipt.pop("seconds") > 0
         assert receipt.pop("bytes") > 0
+        assert receipt.pop("at")
         assert receipt == {
             "version": 1,
             "run_id": "r1",
@@ -675,14 +676,14 @@ class TestReceipt:
         ],
     )
     def test_in_words(self, counts: dict[str, Any], text: str) -> None:
-        outcome = Outcome(CommitReceipt(1, "r", "upsert", **counts), "kb.lance", None, 1.25)
+        outcome = Outcome(CommitReceipt("r", "upsert", version=1, **counts), "kb.lance", None, 1.25)
         first = outcome.text().splitlines()[0]
         assert text in first
         assert first.endswith("(version 1 of kb.lance, 1.2 s)")
 
     def test_bytes_and_dead_letters(self) -> None:
         receipt = CommitReceipt(
-            3, "r", "upsert", rows_written=5, fragments=2, bytes=5_400_000, failed=2
+            "r", "upsert", version=3, rows_written=5, fragments=2, bytes=5_400_000, failed=2
         )
         text = Outcome(receipt, "kb.lance", "letters.jsonl", 1.0).text()
         assert text.splitlines()[1:] == [

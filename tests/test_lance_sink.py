@@ -156,6 +156,8 @@ class TestReceipts:
             ),
             already_committed=how is EACH_BUNDLE_TWICE,
             reasons=receipt.reasons,
+            at=receipt.at,
+            start=receipt.start,
         )
         (reason,) = receipt.reasons
         assert (reason.error, reason.count) == ("ValueError", 1)

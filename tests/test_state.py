@@ -15,6 +15,7 @@ from contextframe_beam.removal import Removal
 from contextframe_beam.shared_names import StateChange
 from contextframe_beam.state import ANCHOR_KEY, MAX_RUNS, SLICE, read_states, state_rows
 from contextframe_beam.transaction import commit_update
+from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.writer import write_rows
 from tests.frame_strategies import EMBED_DIM, json_objects, texts
 
@@ -25,7 +26,7 @@ runs = st.builds(
     mode=st.sampled_from(["create", "append", "upsert"]),
     at=texts,
     version=counts,
-    written=counts,
+    rows_written=counts,
     failed=counts,
 )
 states = st.builds(
@@ -39,7 +40,9 @@ states = st.builds(
 
 
 def run(number: int) -> RunSummary:
-    return RunSummary(f"run-{number}", "upsert", "2024-02-29T08:30:00+00:00", number, written=1)
+    return RunSummary(
+        f"run-{number}", "upsert", "2024-02-29T08:30:00+00:00", number, rows_written=1
+    )
 
 
 class TestJson:
@@ -162,6 +165,27 @@ class TestRows:
             latest = FrameDataset.open(dataset.uri)
             assert latest.lance.count_rows(filter=f"uuid = '{ANCHOR_KEY}'") == 1
             assert latest.states() == []
+
+    def test_a_receipt_is_stored_under_the_names_that_earlier_releases_read(self):
+        receipt = CommitReceipt("r", "upsert", "2024", 3, 1, 2, 3, 4, 5, already_committed=True)
+        stored = {
+            "run_id": "r",
+            "mode": "upsert",
+            "at": "2024",
+            "version": 3,
+            "written": 1,
+            "replaced": 2,
+            "deleted": 3,
+            "unchanged": 4,
+            "dropped": 5,
+            "failed": 0,
+            "fragments": 0,
+            "bytes": 0,
+        }
+        assert receipt.to_json() == stored
+        again = RunSummary.from_json({**stored, "already_committed": True})
+        assert again == replace(receipt, already_committed=False)
+        assert (again.written, again.rows_written, again.dropped) == (1, 1, 5)
 
     def test_no_rows_is_an_empty_batch(self):
         assert state_rows([], anchor=False, embed_dim=EMBED_DIM).num_rows == 0

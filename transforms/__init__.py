@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from contextframe_beam._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from contextframe_beam.state import CommitReceipt
     from contextframe_beam.transforms.batches import FrameBatch, RowBatch
     from contextframe_beam.transforms.dead_letters import DeadLetterReport, WriteDeadLetters
     from contextframe_beam.transforms.enrich import Enrich, Enricher, KeywordEnricher
     from contextframe_beam.transforms.lance_sink import WriteToLance
     from contextframe_beam.transforms.map import MapToFrames, ToRecords
-    from contextframe_beam.transforms.receipt import CommitReceipt
 
 __all__ = [
     "CommitReceipt",
@@ -37,9 +37,8 @@ _HOMES = {
     "batches": ["FrameBatch", "RowBatch"],
     "dead_letters": ["DeadLetterReport", "WriteDeadLetters"],
     "enrich": ["Enrich", "Enricher", "KeywordEnricher"],
-    "lance_sink": ["WriteToLance"],
+    "lance_sink": ["CommitReceipt", "WriteToLance"],
     "map": ["MapToFrames", "ToRecords"],
-    "receipt": ["CommitReceipt"],
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

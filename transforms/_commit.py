@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import lance
@@ -37,7 +37,7 @@ from contextframe_beam.state import (
     ANCHOR_KEY,
     DOCUMENTS,
     OVERWRITTEN,
-    RunSummary,
+    CommitReceipt,
     SourceState,
     StateRows,
     parts_of,
@@ -55,7 +55,6 @@ from contextframe_beam.transforms._duplicates import (
 )
 from contextframe_beam.transforms._earlier import (
     committed_before,
-    receipt_of,
     receipt_of_earlier,
     refuse_foreign_run,
 )
@@ -75,7 +74,6 @@ from contextframe_beam.transforms._seen import SeenRows, rows_of_sources
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.brake import Deleted
 from contextframe_beam.transforms.missed import Missed, missed_for_the_first_time
-from contextframe_beam.transforms.receipt import CommitReceipt
 from contextframe_beam.writer import write_rows
 
 
@@ -220,7 +218,7 @@ def _overwrite(
 
 
 def _replace_all(
-    plan: Plan, read_version: int, states: Mapping[str, SourceState], summary: RunSummary
+    plan: Plan, read_version: int, states: Mapping[str, SourceState], summary: CommitReceipt
 ) -> CommitReceipt:
     """Makes the run's rows the dataset's only ones.
 
@@ -229,7 +227,7 @@ def _replace_all(
     """
     forgotten = {source: state.forgotten() for source, state in states.items()}
     own = _own_states(plan, forgotten, summary)
-    ended = RunSummary(summary.run_id, OVERWRITTEN, summary.at, summary.version)
+    ended = CommitReceipt(summary.run_id, OVERWRITTEN, summary.at, summary.version)
     others = [state.after(ended, {}) for source, state in forgotten.items() if source not in own]
     run = plan.run
     return _answer(
@@ -309,7 +307,7 @@ def _unseen(plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str]) -> 
 def _own_states(
     plan: Plan,
     states: Mapping[str, SourceState],
-    summary: RunSummary,
+    summary: CommitReceipt,
     deleted: Deleted | None = None,
     missed: Missed | None = None,
 ) -> dict[str, SourceState]:
@@ -347,18 +345,18 @@ def _summary(
     replaced: int = 0,
     deleted: int = 0,
     missed: Missed | None = None,
-) -> RunSummary:
+) -> CommitReceipt:
     unique = plan.unique
-    return RunSummary(
+    return CommitReceipt(
         run_id=plan.run.run_id,
         mode=plan.run.mode,
         at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=version,
-        written=sum(fragment.rows for fragment in unique.fragments),
-        replaced=replaced,
-        deleted=deleted,
-        unchanged=plan.unchanged,
-        dropped=unique.dropped + plan.met - plan.unchanged,
+        rows_written=sum(fragment.rows for fragment in unique.fragments),
+        rows_replaced=replaced,
+        rows_deleted=deleted,
+        rows_unchanged=plan.unchanged,
+        rows_dropped=unique.dropped + plan.met - plan.unchanged,
         sharing=plan.shared.items,
         shared_ids=plan.shared.ids,
         failed=plan.written.failed,
@@ -371,22 +369,17 @@ def _summary(
     )
 
 
-def _properties(summary: RunSummary) -> dict[str, str]:
-    counts = {
-        name: value
-        for name, value in asdict(summary).items()
-        if isinstance(value, int) and name != "version"
-    }
+def _properties(summary: CommitReceipt) -> dict[str, str]:
     return {
         "contextframe.run_id": summary.run_id,
         "contextframe.mode": summary.mode,
-        "contextframe.counts": json.dumps(counts),
+        "contextframe.counts": json.dumps(summary.counts),
     }
 
 
 def _answer(
     plan: Plan,
-    summary: RunSummary,
+    summary: CommitReceipt,
     commit: Callable[[list[WrittenFragment]], lance.LanceDataset],
     states: pa.RecordBatch,
 ) -> CommitReceipt:
@@ -405,4 +398,4 @@ def _answer(
             f"{error}. To do run {run.run_id} again under the same id (--run-id) is safe: it is "
             "never applied twice"
         ) from error
-    return replace(receipt_of(summary), version=int(committed.version))
+    return replace(summary, version=int(committed.version))

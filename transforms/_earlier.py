@@ -10,10 +10,9 @@ import lance
 from contextframe_beam.connectors.page import Tally
 from contextframe_beam.errors import CommitError
 from contextframe_beam.fragments import StorageOptions, open_dataset
-from contextframe_beam.state import RunSummary, SourceState, read_states
+from contextframe_beam.state import CommitReceipt, SourceState, read_states
 from contextframe_beam.transforms._plan import Run, tallies_of
 from contextframe_beam.transforms._written import Written
-from contextframe_beam.transforms.receipt import CommitReceipt
 
 #: How many versions after the expected one may be the one that a run made.
 _VERSIONS_LOOKED_AT = 100
@@ -88,13 +87,13 @@ def receipt_of_earlier(
     if not found:
         return None
     return replace(
-        receipt_of(found[0]),
+        found[0],
         version=_version_of(found[0], dataset),
         already_committed=not start or found[0].start != start,
     )
 
 
-def _version_of(summary: RunSummary, dataset: lance.LanceDataset) -> int:
+def _version_of(summary: CommitReceipt, dataset: lance.LanceDataset) -> int:
     """Returns the version that a run made.
 
     The run itself could only expect one when it wrote its state: where another program added
@@ -110,25 +109,3 @@ def _version_of(summary: RunSummary, dataset: lance.LanceDataset) -> int:
         if properties.get("contextframe.run_id") == summary.run_id:
             return version
     return summary.version
-
-
-def receipt_of(summary: RunSummary) -> CommitReceipt:
-    """Returns the receipt of a run as its source's state keeps it."""
-    return CommitReceipt(
-        version=summary.version,
-        run_id=summary.run_id,
-        mode=summary.mode,
-        rows_written=summary.written,
-        rows_replaced=summary.replaced,
-        rows_deleted=summary.deleted,
-        rows_unchanged=summary.unchanged,
-        rows_dropped=summary.dropped,
-        sharing=summary.sharing,
-        shared_ids=summary.shared_ids,
-        failed=summary.failed,
-        fragments=summary.fragments,
-        bytes=summary.bytes,
-        partial=summary.partial,
-        kept=summary.kept,
-        reasons=summary.reasons,
-    )

@@ -30,6 +30,7 @@ from contextframe_beam.record import FrameRecord
 from contextframe_beam.removal import Places
 from contextframe_beam.run_id import check_run_id, new_run_id
 from contextframe_beam.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
+from contextframe_beam.state import CommitReceipt
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._duplicates import Deletions
 from contextframe_beam.transforms._earlier import committed_receipt
@@ -46,7 +47,6 @@ from contextframe_beam.transforms.batches import (
 )
 from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES, DeletionLimit
 from contextframe_beam.transforms.order import Step
-from contextframe_beam.transforms.receipt import CommitReceipt
 from contextframe_beam.writer import FragmentWriter
 
 MODES = ("create", "append", "overwrite", "upsert", "mirror")
