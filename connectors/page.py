@@ -20,7 +20,7 @@ from uuid import UUID
 
 from contextframe_beam.connectors.origin import line_in
 from contextframe_beam.connectors.secrets import redact, without_known
-from contextframe_beam.shared_names import NO_CHANGE, StateChange
+from contextframe_beam.shared_names import NO_CHANGE, NO_SOURCE, StateChange
 
 #: The one partition of a source that has no parts.
 WHOLE = "all"
@@ -66,7 +66,7 @@ class SourceInfo:
 
 
 #: What no connector gave.
-RECORDS = SourceInfo("records", "records")
+RECORDS = SourceInfo(NO_SOURCE, NO_SOURCE)
 
 
 @dataclass(slots=True)

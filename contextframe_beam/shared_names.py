@@ -26,6 +26,9 @@ NARROWING = frozenset(
     }
 )
 
+#: Source id of what is written without a connector.
+NO_SOURCE = "records"
+
 #: The name, in the state of a partition that is a slice of time of another one, under which it says
 #: so: `of` which, `from` when it begins, and `last` on the newest one. They become one state when
 #: the newest one is there: that of the last of them that reached anything.

@@ -43,9 +43,6 @@ MAX_STATE_BYTES = 16 << 20
 #: The mode, among a source's runs, of one of another source that overwrote the dataset.
 OVERWRITTEN = "overwritten"
 
-#: Source id of what is written without a connector.
-NO_SOURCE = "records"
-
 
 @dataclass(frozen=True)
 class CommitReceipt:

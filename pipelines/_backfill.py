@@ -35,11 +35,9 @@ from contextframe_beam.state_edit import MODE as BY_HAND
 from contextframe_beam.times import when
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms.brake import DELETES
+from contextframe_beam.transforms.modes import mode_of
 
 _LOGGER = logging.getLogger(__name__)
-
-#: The modes in which a part of a source may be committed by itself.
-MODES = ("append", "upsert")
 
 _ROWS = re.compile(r"(\d+)\s*([kM]?)[ -]?rows\Z")
 _MULTIPLES = {"": 1, "k": 1000, "M": 1_000_000}
@@ -137,7 +135,7 @@ class Progress:
         record = dict(state.backfill) if state is not None else {}
         if state is None or record.get("arguments") != arguments_of(job):
             return None
-        if job.mode == "upsert" and not job.range.given:
+        if mode_of(job.mode).replaces_rows and not job.range.given:
             runs = [run.run_id for run in state.runs if run.mode != BY_HAND]
             if runs[-1:] != [record.get("last")]:
                 return None

@@ -31,6 +31,7 @@ from contextframe_beam.run_id import new_run_id
 from contextframe_beam.state import SourceState
 from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms._letter_files import remove_file
+from contextframe_beam.transforms.modes import MODES, mode_of
 
 __all__ = ["default_dead_letters", "ingest", "new_run_id", "run", "unfinished_run"]
 
@@ -61,10 +62,11 @@ def run(job: Job) -> CommitReceipt:
     """
     connector = job.connector
     every = None if job.commit_every is None else _backfill.Every.of(job.commit_every)
-    if every is not None and job.mode not in _backfill.MODES:
+    if every is not None and not mode_of(job.mode).by_parts:
+        by_parts = [one.name for one in MODES.values() if one.by_parts]
         raise ConfigError(
             f"with the mode {job.mode} a source is committed as a whole, so commit-every cannot be "
-            f"given; it goes with {' and '.join(_backfill.MODES)}"
+            f"given; it goes with {' and '.join(by_parts)}"
         )
     pipeline_options(job.runner, job.workers, job.beam_args)  # refuses wrong ones before it reads
     if finds_nothing(job):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.run_id import check_run_id, file_name_of, new_run_id
+from contextframe_beam.transforms.modes import MODES, mode_of
 
 if TYPE_CHECKING:
     from contextframe_beam.transforms.enrich import Enricher
@@ -95,7 +96,7 @@ class Job:
             "looking; overwrite replaces the whole dataset; create makes a new dataset, and "
             "refuses one that exists.",
             section=DATASET,
-            choices=("create", "append", "overwrite", "upsert", "mirror"),
+            choices=tuple(MODES),
             in_sink=True,
         ),
     )
@@ -278,7 +279,7 @@ class Job:
     @property
     def reads_all(self) -> bool:
         """Whether it reads everything: of what these modes do not read, nothing is left."""
-        return self.full or self.mode in ("overwrite", "mirror")
+        return self.full or mode_of(self.mode).reads_all
 
     @cached_property
     def source(self) -> str:

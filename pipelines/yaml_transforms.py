@@ -242,7 +242,7 @@ class WriteToLance(beam.PTransform[Any, Any]):
             if source.resumed is None:
                 continue
             mode = self._sink.mode
-            if mode in ("overwrite", "mirror"):
+            if mode.reads_all:
                 raise ConfigError(
                     f"WriteToLance in the mode {mode} wants all of {source.info.name}, which "
                     "is read from where its last run ended, and what is older would be lost; take "

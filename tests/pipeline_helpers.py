@@ -40,6 +40,7 @@ from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.batches import encode_batches
 from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES
 from contextframe_beam.transforms.lance_sink import _WriteFragmentsDoFn, begin_run
+from contextframe_beam.transforms.modes import mode_of
 
 EMBED_DIM = 4
 
@@ -260,7 +261,7 @@ def begin(to: Path | str, run_id: str = "run-1", mode: str = "upsert", **options
         "failures": FailureLimit(),
         "dead_letters": None,
     }
-    return begin_run(str(to), mode=mode, run_id=run_id, **{**settings, **options})
+    return begin_run(str(to), mode=mode_of(mode), run_id=run_id, **{**settings, **options})
 
 
 def write(

@@ -16,7 +16,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines import _yaml_rows, yaml_transforms
 from contextframe_beam.state import read_states
-from contextframe_beam.transforms.lance_sink import MODES
+from contextframe_beam.transforms.modes import MODES
 from tests.cli_helpers import ROOT, environment, lines, write_documents
 from tests.http_fixture import HttpServer, http_server, server
 
@@ -203,7 +203,7 @@ def test_a_range_of_time_is_read_and_moves_no_state(tmp_path: Path) -> None:
     assert before.partitions == after.partitions
 
 
-@pytest.mark.parametrize("mode", sorted({"overwrite", "mirror"} & set(MODES)))
+@pytest.mark.parametrize("mode", [mode.name for mode in MODES.values() if mode.reads_all])
 def test_what_changed_only_is_refused_where_all_is_wanted(tmp_path: Path, mode: str) -> None:
     read_changes(tmp_path)
     with pytest.raises(Exception, match="what is older would be lost"):

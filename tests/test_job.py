@@ -19,7 +19,7 @@ from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.pipelines.job import Job, about, settings
 from contextframe_beam.schema import DEFAULT_EMBED_DIM
 from contextframe_beam.transforms import WriteToLance
-from contextframe_beam.transforms.lance_sink import MODES
+from contextframe_beam.transforms.modes import MODES
 
 #: What the command line has for a setting that is given in several options, or in none of its own.
 WITHOUT_OPTION = {"connector", "beam_args", "sync_kwargs"}

@@ -11,7 +11,8 @@ from contextframe_beam import Deletion, FrameDataset, FrameRecord
 from contextframe_beam.errors import CommitError, TooManyFailures
 from contextframe_beam.pipelines._errors import ours_of
 from contextframe_beam.record import ANCHOR_KEY
-from contextframe_beam.state import NO_SOURCE, SourceState
+from contextframe_beam.shared_names import NO_SOURCE
+from contextframe_beam.state import SourceState
 from contextframe_beam.transforms import WriteToLance
 
 STATE_KEY = SourceState(NO_SOURCE).key

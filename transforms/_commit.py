@@ -161,7 +161,7 @@ def _attempt(plan: Plan) -> CommitReceipt:
             )
         return _create(plan)
     require_no_rollback(run, dataset)
-    if run.mode == "append" or run.replaces:
+    if run.mode.goes_on:
         require_same_columns(run, dataset)
         dataset = adopt(dataset, run.storage_options)
     # From here on all is decided from one version: what is committed later makes us start again.
@@ -171,11 +171,11 @@ def _attempt(plan: Plan) -> CommitReceipt:
     earlier = receipt_of_earlier(run.run_id, dataset, states)
     if earlier is not None:
         return earlier
-    if run.mode == "create":
+    if run.mode.needs_new:
         raise CommitError(
             f"{run.uri} exists already; choose --mode upsert, append or overwrite, or another path"
         )
-    if run.mode == "overwrite":
+    if run.mode.replaces_all:
         return _overwrite(plan, dataset, states)
     require_same_sources(plan, dataset, states)
     return _update(plan, dataset, rows)
@@ -254,12 +254,12 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
     own = [rows.states[source].key for source in sources if source in rows.states]
     # The state row guards against the source's other runs. Runs of other sources may bring the
     # same new key, and a source's first run has no row yet: these meet at the anchor.
-    anchored = run.replaces or len(own) < len(sources)
+    anchored = run.mode.replaces_rows or len(own) < len(sources)
     guards = np.array(
         [rows.addresses[key] for key in ([*own, ANCHOR_KEY] if anchored else own)], np.uint64
     )
     matched = succeeded = no_addresses()
-    if run.replaces:
+    if run.mode.replaces_rows:
         keys = KeySet(Numbers.concat([unique.keys, unique.deleted]))
         matched, places = find_rows(dataset, keys)
         succeeded = matched[places < len(unique.keys)]
@@ -297,7 +297,7 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
 
 def _unseen(plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
     """Returns the rows of a complete mirror's sources that it did not meet unchanged."""
-    if plan.run.mode != "mirror" or plan.kept:
+    if not plan.run.mode.deletes_unseen or plan.kept:
         return no_addresses()
     if plan.seen is None:
         return rows_of_sources(dataset, sources)
@@ -332,7 +332,7 @@ def _own_states(
         state = now.after(summary, tally.partitions, tally.change, is_complete=not tally.narrowed)
         if tally.change.backfill:
             state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))
-        if plan.run.mode == "mirror" and not plan.kept and missed is not None:
+        if plan.run.mode.deletes_unseen and not plan.kept and missed is not None:
             state = replace(state, missed=frozenset(missed.keys.get(info.source_id, ())))
         after[info.source_id] = state
     return after
@@ -349,7 +349,7 @@ def _summary(
     unique = plan.unique
     return CommitReceipt(
         run_id=plan.run.run_id,
-        mode=plan.run.mode,
+        mode=plan.run.mode.name,
         at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=version,
         rows_written=sum(fragment.rows for fragment in unique.fragments),

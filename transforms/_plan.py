@@ -10,13 +10,15 @@ import pyarrow as pa
 from contextframe_beam.connectors.page import Tally
 from contextframe_beam.fragments import Destination, WrittenFragment
 from contextframe_beam.schema import frame_schema
-from contextframe_beam.state import NO_SOURCE, SourceState, parts_of
+from contextframe_beam.shared_names import NO_SOURCE
+from contextframe_beam.state import SourceState, parts_of
 from contextframe_beam.transforms._duplicates import Deduplicated, Shared
 from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._letter_files import LetterFile
 from contextframe_beam.transforms._seen import SeenRows
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.brake import DeletionLimit
+from contextframe_beam.transforms.modes import Mode
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Run:
 
     Attributes:
         uri: The dataset.
-        mode: create, append, overwrite, upsert or mirror.
+        mode: What it does with what is stored.
         run_id: Its name; a run of a name that was committed is not committed again.
         embed_dim: The dataset's vector length.
         base_version: The dataset's version when the run began; None where there was none.
@@ -38,7 +40,7 @@ class Run:
     """
 
     uri: str
-    mode: str
+    mode: Mode
     run_id: str
     embed_dim: int
     base_version: int | None
@@ -50,11 +52,6 @@ class Run:
     start: str = ""
 
     @property
-    def replaces(self) -> bool:
-        """Whether it replaces stored rows of its keys, and leaves those alone that are the same."""
-        return self.mode in ("upsert", "mirror")
-
-    @property
     def schema(self) -> pa.Schema:
         """The columns of its rows."""
         return frame_schema(self.embed_dim)
@@ -63,7 +60,7 @@ class Run:
     def destination(self) -> Destination:
         """Where its rows go."""
         return Destination(
-            self.uri, self.storage_options, self.storage_version, self.mode == "overwrite"
+            self.uri, self.storage_options, self.storage_version, self.mode.replaces_all
         )
 
 
@@ -100,7 +97,7 @@ class Plan:
     @property
     def kept(self) -> str:
         """Why a mirror must not delete what it did not see; empty where it may."""
-        if self.run.mode != "mirror":
+        if not self.run.mode.deletes_unseen:
             return ""
         reasons = sorted({reason for tally in self.tallies for reason in tally.narrowed})
         if self.partial:

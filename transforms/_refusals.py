@@ -143,7 +143,7 @@ def require_few_deletes(
     run = plan.run
     earlier = _deleted_earlier(plan.tallies, states)
     so_far = earlier or Deleted(int(dataset.version))
-    silent = [one for one in plan.tallies if run.mode == "mirror" and one.gave_nothing]
+    silent = [one for one in plan.tallies if run.mode.deletes_unseen and one.gave_nothing]
     if not len(gone) and not silent:
         return so_far
     counts = count_gone(dataset, [], at(gone))
@@ -259,8 +259,8 @@ def require_same_sources(
         for tally in plan.tallies
         if tally.unchanged_rows
         or tally.moves_state
-        or run.mode == "mirror"
-        or (run.replaces and tally.change.whole)
+        or run.mode.deletes_unseen
+        or (run.mode.replaces_rows and tally.change.whole)
     ]
     if not dependent:
         return

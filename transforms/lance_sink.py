@@ -22,7 +22,7 @@ from contextframe_beam.connectors import metrics, progress, secrets
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.dataset import adopt, check_storage_version
 from contextframe_beam.deletion import Deletion
-from contextframe_beam.errors import ConfigError, DatasetError, SchemaError
+from contextframe_beam.errors import DatasetError, SchemaError
 from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset, size_of
 from contextframe_beam.keys import Numbers
 from contextframe_beam.reasons import COMMITS
@@ -46,10 +46,9 @@ from contextframe_beam.transforms.batches import (
     encode_batches,
 )
 from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES, DeletionLimit
+from contextframe_beam.transforms.modes import Mode, mode_of
 from contextframe_beam.transforms.order import Step
 from contextframe_beam.writer import FragmentWriter
-
-MODES = ("create", "append", "overwrite", "upsert", "mirror")
 
 _LOGGER = logging.getLogger(COMMITS)
 
@@ -114,13 +113,11 @@ class WriteToLance(
         dead_letters: str | None = None,
     ) -> None:
         super().__init__()
-        if mode not in MODES:
-            raise ConfigError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
         check_storage_version(storage_version)
         check_run_id(run_id, is_part=True)
         self._run = begin_run(
             str(uri),
-            mode=mode,
+            mode=mode_of(mode),
             run_id=run_id or new_run_id(),
             embed_dim=embed_dim,
             storage_options=dict(storage_options) if storage_options else None,
@@ -136,7 +133,7 @@ class WriteToLance(
         return self._run.run_id
 
     @property
-    def mode(self) -> str:
+    def mode(self) -> Mode:
         """What it does with the rows that are stored."""
         return self._run.mode
 
@@ -168,7 +165,7 @@ class WriteToLance(
 def begin_run(
     uri: str,
     *,
-    mode: str,
+    mode: Mode,
     run_id: str,
     embed_dim: int | None,
     storage_options: Mapping[str, str] | None,
@@ -186,7 +183,7 @@ def begin_run(
     if dataset is None:
         embed_dim = DEFAULT_EMBED_DIM if embed_dim is None else embed_dim
     else:
-        if mode == "create" and committed_receipt(uri, run_id, storage_options) is None:
+        if mode.needs_new and committed_receipt(uri, run_id, storage_options) is None:
             raise DatasetError(
                 f"{uri} exists already; choose the mode upsert, append or overwrite, "
                 "or another path"
@@ -195,14 +192,14 @@ def begin_run(
             stored = embed_dim_of(dataset.schema)
         except SchemaError as error:
             raise SchemaError(f"{uri}: {error}") from error
-        if embed_dim is not None and embed_dim != stored and mode != "overwrite":
+        if embed_dim is not None and embed_dim != stored and not mode.replaces_all:
             raise SchemaError(
                 f"{uri} holds vectors of {stored} values and the run asks for {embed_dim}; "
                 "leave embed_dim out, or write to another path"
             )
-        if embed_dim is None or mode != "overwrite":
+        if embed_dim is None or not mode.replaces_all:
             embed_dim = stored
-        if mode != "overwrite":
+        if not mode.replaces_all:
             dataset = adopt(dataset, storage_options)
         storage_version = dataset.data_storage_version
         base_version = int(dataset.version)
@@ -231,7 +228,7 @@ class _EncodeDoFn(beam.DoFn):
 
     def __init__(self, run: Run) -> None:
         self._embed_dim = run.embed_dim
-        self._deletes = run.mode != "append"
+        self._deletes = not run.mode.only_adds
 
     def start_bundle(self) -> None:
         self._records: list[FrameRecord | Deletion] = []
@@ -372,7 +369,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
 
     @property
     def _looks_up(self) -> bool:
-        return self._run.replaces and self._run.base_version is not None
+        return self._run.mode.replaces_rows and self._run.base_version is not None
 
     def _write_waiting(self) -> None:
         """Writes the rows that wait, except those that are stored as they are."""
