@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -40,7 +40,7 @@ from contextframe_beam.fragments import (
     DEFAULT_STORAGE_VERSION,
     Destination,
     StorageOptions,
-    delete_files,
+    WrittenFragment,
     open_dataset,
     reading,
 )
@@ -72,7 +72,8 @@ from contextframe_beam.text_index import (
     words_of,
 )
 from contextframe_beam.transaction import (
-    ConflictError,
+    Pending,
+    change,
     commit_columns,
     commit_guarded,
     commit_overwrite,
@@ -130,28 +131,25 @@ class FrameDataset:
         path = _address(path)
         check_storage_version(storage_version)
         schema = frame_schema(embed_dim)
-        if open_dataset(path, storage_options) is not None:
-            raise DatasetError(f"{path} exists already; use FrameDataset.open or another path")
-        new = write_rows(
-            Destination(path, storage_options, storage_version),
-            [state_rows([], anchor=True, embed_dim=embed_dim)],
-        )
-        try:
-            dataset = commit_overwrite(
-                path,
-                schema,
-                new,
-                read_version=0,
-                storage_version=storage_version,
-                properties={"contextframe.mode": "create"},
-                storage_options=storage_options,
+
+        def build(new: list[WrittenFragment]) -> Pending[LanceDataset]:
+            if open_dataset(path, storage_options) is not None:
+                raise DatasetError(f"{path} exists already; use FrameDataset.open or another path")
+            anchor = state_rows([], anchor=True, embed_dim=embed_dim)
+            new += write_rows(Destination(path, storage_options, storage_version), [anchor])
+            return _pending(
+                lambda: commit_overwrite(
+                    path,
+                    schema,
+                    new,
+                    read_version=0,
+                    storage_version=storage_version,
+                    properties={"contextframe.mode": "create"},
+                    storage_options=storage_options,
+                )
             )
-        except ConflictError as error:
-            delete_files(path, new, storage_options)
-            raise DatasetError(
-                f"{path} exists already; use FrameDataset.open or another path"
-            ) from error
-        return cls(dataset, storage_options)
+
+        return cls(change(path, build, storage_options), storage_options)
 
     @classmethod
     def open(
@@ -418,7 +416,7 @@ class FrameDataset:
         removed = pa.concat_arrays([keys.cast(pa.string()), pa.array([ANCHOR_KEY])])
         rows = sum(batch.num_rows for batch in batches)
 
-        def attempt() -> LanceDataset:
+        def build(_: list[WrittenFragment]) -> Pending[LanceDataset]:
             dataset = self._latest()
             if dataset.lance_schema != layout:
                 # The files' columns are numbered for a schema that is no longer there.
@@ -428,22 +426,14 @@ class FrameDataset:
                 )
             removal = remove_keys(dataset, removed)
             counts = {"written": rows} if rows else {"deleted": len(keys)}
-            return commit_update(
-                dataset,
-                removal,
-                new,
-                properties={
-                    "contextframe.mode": mode,
-                    "contextframe.counts": json.dumps(counts),
-                },
-                storage_options=self._options,
+            properties = {"contextframe.mode": mode, "contextframe.counts": json.dumps(counts)}
+            return _pending(
+                lambda: commit_update(
+                    dataset, removal, new, properties=properties, storage_options=self._options
+                )
             )
 
-        try:
-            self._dataset = with_retries(self.uri, attempt)
-        except ConcurrentRunError:
-            delete_files(self.uri, new, self._options)
-            raise
+        self._dataset = change(self.uri, build, self._options, files=new)
 
     def _latest(self) -> LanceDataset:
         dataset = open_dataset(self.uri, self._options)
@@ -532,7 +522,7 @@ def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> Lanc
     """
     uri = str(dataset.uri)
 
-    def attempt() -> LanceDataset:
+    def build(new: list[WrittenFragment]) -> Pending[LanceDataset] | LanceDataset:
         latest = open_dataset(uri, storage_options)
         if latest is None:
             raise DatasetError(f"there is no dataset at {uri} any more")
@@ -549,19 +539,19 @@ def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> Lanc
         if ANCHOR_KEY in own.to_pylist():
             return latest
         anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(latest.schema))
-        new = write_rows(Destination(uri, storage_options), [anchor])
-        try:
-            return commit_guarded(
-                latest,
-                new,
-                properties={"contextframe.mode": "adopt"},
-                storage_options=storage_options,
+        new += write_rows(Destination(uri, storage_options), [anchor])
+        properties = {"contextframe.mode": "adopt"}
+        return _pending(
+            lambda: commit_guarded(
+                latest, new, properties=properties, storage_options=storage_options
             )
-        except ConflictError:
-            delete_files(uri, new, storage_options)
-            raise
+        )
 
-    return with_retries(uri, attempt)
+    return change(uri, build, storage_options)
+
+
+def _pending(commit: Callable[[], LanceDataset]) -> Pending[LanceDataset]:
+    return Pending(commit, lambda committed: committed)
 
 
 def check_storage_version(version: str) -> None:

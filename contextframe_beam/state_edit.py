@@ -16,13 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from contextframe_beam.errors import ConcurrentRunError, ConfigError, UnknownCommitError
-from contextframe_beam.fragments import Destination, StorageOptions, delete_files
+from contextframe_beam.errors import ConcurrentRunError, ConfigError
+from contextframe_beam.fragments import Destination, StorageOptions, WrittenFragment
 from contextframe_beam.history import open_newest
 from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import embed_dim_of
 from contextframe_beam.state import CommitReceipt, SourceState, read_states, state_rows
-from contextframe_beam.transaction import commit_update, with_retries
+from contextframe_beam.transaction import Pending, change, commit_update
 from contextframe_beam.writer import write_rows
 
 #: The mode of a change by hand among a source's runs.
@@ -92,7 +92,7 @@ def set_states(
     """
     given = {str(one["source"]): one for one in states}
 
-    def change(state: SourceState) -> SourceState:
+    def edit(state: SourceState) -> SourceState:
         one = given[state.source]
         last = state.runs[-1].run_id if state.runs else None
         if "last_run" in one and one["last_run"] != last:
@@ -104,7 +104,7 @@ def set_states(
             state, partitions=dict(one["partitions"]), backfill=dict(one.get("backfill") or {})
         )
 
-    return _change(uri, list(given), change, storage_options)
+    return _edit(uri, list(given), edit, storage_options)
 
 
 def reset_state(
@@ -128,7 +128,7 @@ def reset_state(
         ConfigError: a source or partition is not known.
     """
 
-    def change(state: SourceState) -> SourceState:
+    def edit(state: SourceState) -> SourceState:
         if not partitions:
             return state.forgotten()
         for name in partitions:
@@ -141,7 +141,7 @@ def reset_state(
         kept = {name: one for name, one in state.partitions.items() if name not in partitions}
         return replace(state, partitions=kept)
 
-    return _change(uri, list(sources), change, storage_options)
+    return _edit(uri, list(sources), edit, storage_options)
 
 
 def find_source(states: Mapping[str, SourceState], asked: str) -> SourceState:
@@ -160,16 +160,16 @@ def find_source(states: Mapping[str, SourceState], asked: str) -> SourceState:
     raise ConfigError(f"{what} {asked}; there are: {listed}")
 
 
-def _change(
+def _edit(
     uri: str,
     sources: Sequence[str],
-    change: Callable[[SourceState], SourceState],
+    edit: Callable[[SourceState], SourceState],
     storage_options: StorageOptions,
 ) -> int:
     """Replaces the state rows of sources, decided anew from the newest version where need be."""
     run_id = f"state-{uuid.uuid4().hex[:12]}"
 
-    def attempt() -> int:
+    def build(written: list[WrittenFragment]) -> Pending[int] | int:
         dataset = open_newest(uri, storage_options)
         states = read_states(dataset)
         before = [find_source(states, source) for source in sources]
@@ -179,26 +179,19 @@ def _change(
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
             int(dataset.version) + 1,
         )
-        after = [change(state).after(summary, {}) for state in before]
+        after = [edit(state).after(summary, {}) for state in before]
         rows = state_rows(after, anchor=False, embed_dim=embed_dim_of(dataset.schema))
-        written = write_rows(Destination(uri, storage_options), [rows])
-        try:
-            removal = remove_keys(dataset, pa.array([state.key for state in before]))
-            committed = commit_update(
-                dataset,
-                removal,
-                written,
-                properties={"contextframe.run_id": run_id, "contextframe.mode": MODE},
-                storage_options=storage_options,
-            )
-        except UnknownCommitError:
-            raise  # the new version may name the file
-        except BaseException:
-            delete_files(uri, written, storage_options)
-            raise
-        return int(committed.version)
+        written += write_rows(Destination(uri, storage_options), [rows])
+        removal = remove_keys(dataset, pa.array([state.key for state in before]))
+        properties = {"contextframe.run_id": run_id, "contextframe.mode": MODE}
+        return Pending(
+            lambda: commit_update(
+                dataset, removal, written, properties=properties, storage_options=storage_options
+            ),
+            lambda committed: int(committed.version),
+        )
 
-    return with_retries(uri, attempt)
+    return change(uri, build, storage_options)
 
 
 def _problem(value: Any) -> tuple[str, str | None]:

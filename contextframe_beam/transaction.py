@@ -15,8 +15,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import lance
 import pyarrow as pa
@@ -32,6 +33,7 @@ from contextframe_beam.errors import (
 from contextframe_beam.fragments import (
     StorageOptions,
     WrittenFragment,
+    delete_files,
     first_line,
     is_local,
     is_removed,
@@ -63,6 +65,74 @@ T = TypeVar("T")
 
 class ConflictError(Exception):
     """The dataset changed under a transaction, which may be built anew and tried again."""
+
+
+@dataclass(frozen=True)
+class Pending(Generic[T]):
+    """A transaction that is built and not yet committed.
+
+    Attributes:
+        commit: Commits it.
+        result: Makes what is to be returned of the version that it made.
+    """
+
+    commit: Callable[[], lance.LanceDataset]
+    result: Callable[[lance.LanceDataset], T]
+
+
+def change(
+    uri: str,
+    build: Callable[[list[WrittenFragment]], Pending[T] | T],
+    storage_options: StorageOptions = None,
+    files: Sequence[WrittenFragment] = (),
+) -> T:
+    """Changes a dataset by one transaction, which is built anew when others come first.
+
+    New files stay only where a version names them or may come to name them. They are deleted when
+    nothing was sent, and when a conflict was the answer. Where the outcome is not known they stay,
+    and a cleanup removes them days later if nobody needs them.
+
+    Args:
+        uri: The dataset.
+        build: Decides from the newest version what is to be done. It is given a list, to which it
+            adds the files that it writes. Returns the transaction; or at once what is to be
+            returned, where there is nothing to commit.
+        storage_options: Of the dataset.
+        files: Files that are written already, for whichever attempt succeeds.
+
+    Raises:
+        ConcurrentRunError: others kept coming first.
+        UnknownCommitError: the object store does not tell whether it was committed.
+        DatasetError: it failed. What `build` raises comes through as well.
+    """
+    in_doubt = False
+    needless: list[WrittenFragment] = []
+
+    def attempt() -> T:
+        nonlocal in_doubt
+        own: list[WrittenFragment] = []
+        is_sent = False
+        try:
+            built = build(own)
+            if isinstance(built, Pending):
+                is_sent = True
+                return built.result(built.commit())
+            needless.extend(own if in_doubt else [*own, *files])
+            return built
+        except BaseException as error:
+            if is_sent and not isinstance(error, ConflictError):
+                in_doubt = True
+            else:
+                needless.extend(own)
+            raise
+
+    try:
+        return with_retries(uri, attempt)
+    except BaseException:
+        needless.extend([] if in_doubt else files)
+        raise
+    finally:
+        delete_files(uri, needless, storage_options)
 
 
 def commit_update(

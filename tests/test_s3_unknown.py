@@ -207,6 +207,14 @@ class TestRuns:
         assert len(after.runs) == len(state.runs) + fault.after
         assert sorted(read(kb, options)) == ["0", "1", "2"]
 
+    def test_an_edit_of_a_state_whose_answer_was_lost_is_made_once(self, proxy, kb, options):
+        ingest(documents(1), kb, storage_options=options)
+        (state,) = FrameDataset.open(kb, storage_options=options).states()
+        proxy.fault = lambda one: DONE_AND_CUT if is_commit(one) and not proxy.faults else None
+        reset_state(kb, [state.source], storage_options={**options, "endpoint": proxy.endpoint})
+        (after,) = FrameDataset.open(kb, storage_options=options).states()
+        assert [run.mode for run in after.runs] == ["upsert", "state"]
+
 
 class TestKilled:
     @pytest.mark.parametrize(

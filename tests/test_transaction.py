@@ -14,6 +14,7 @@ from contextframe_beam import (
     DatasetError,
     FrameDataset,
     FrameRecord,
+    UnknownCommitError,
     frame_schema,
     transaction,
 )
@@ -26,11 +27,14 @@ from contextframe_beam.schema import FORMAT_COLUMNS, OWN_COLUMNS, STORAGE_VERSIO
 from contextframe_beam.state import ANCHOR_KEY, state_rows
 from contextframe_beam.transaction import (
     ConflictError,
+    Pending,
+    change,
     commit_overwrite,
     commit_update,
     with_retries,
 )
 from contextframe_beam.writer import write_rows
+from tests.pipeline_helpers import data_files, named_files
 
 EMBED_DIM = 3
 NOTHING = Removal([], [], 0)
@@ -353,3 +357,90 @@ class TestAdopting:
         reopened = FrameDataset.open(dataset.uri)
         assert reopened.lance.count_rows(filter=f"uuid = '{ANCHOR_KEY}'") == 1
         assert len(reopened) == 5
+
+
+class TestChange:
+    """New files stay where a version names them, or may come to name them; others are deleted."""
+
+    @pytest.fixture
+    def uri(self, tmp_path):
+        dataset = FrameDataset.create(str(tmp_path / "kb.lance"), EMBED_DIM)
+        dataset.add(document(0))
+        return dataset.uri
+
+    @pytest.fixture
+    def shared(self, uri):
+        return write_rows(Destination(uri), [rows_of(document(1, "shared"))])
+
+    def added(self, uri, new, shared, meet=lambda: None, fail=None):
+        """Builds a transaction that adds what was written before, and an anchor row."""
+        latest = lance.dataset(uri)
+        new += write_rows(Destination(uri), [anchor()])
+        removal = remove_keys(latest, pa.array([ANCHOR_KEY]))
+
+        def commit():
+            meet()
+            if fail is not None:
+                raise fail
+            return commit_update(latest, removal, [*shared, *new], properties={})
+
+        return Pending(commit, lambda committed: int(committed.version))
+
+    def test_what_was_committed_stays_and_the_version_is_told(self, uri, shared):
+        version = change(uri, lambda new: self.added(uri, new, shared), files=shared)
+        assert version == lance.dataset(uri).version
+        assert data_files(uri) == named_files(uri)
+        assert FrameDataset.open(uri).get("1").text_content == "shared"
+
+    def test_who_meets_another_commit_builds_anew_and_leaves_no_file_of_the_first_attempt(
+        self, uri, shared
+    ):
+        others = iter([document(2, "theirs")])
+
+        def meet():
+            for other in others:
+                FrameDataset.open(uri).add(other)
+
+        change(uri, lambda new: self.added(uri, new, shared, meet), files=shared)
+        assert data_files(uri) == named_files(uri)
+        assert {one.text_content for one in FrameDataset.open(uri)} == {"text", "shared", "theirs"}
+
+    def test_a_refusal_leaves_no_files(self, uri, shared):
+        def refuse(new):
+            self.added(uri, new, shared)
+            raise ConcurrentRunError("another run came first")
+
+        with pytest.raises(ConcurrentRunError, match="came first"):
+            change(uri, refuse, files=shared)
+        assert data_files(uri) == named_files(uri)
+
+    def test_where_nothing_is_to_be_done_no_file_stays(self, uri, shared):
+        def done(new):
+            self.added(uri, new, shared)
+            return "done before"
+
+        before = lance.dataset(uri).version
+        assert change(uri, done, files=shared) == "done before"
+        assert lance.dataset(uri).version == before
+        assert data_files(uri) == named_files(uri)
+
+    @pytest.mark.parametrize("failure", [UnknownCommitError("no answer"), DatasetError("no route")])
+    def test_files_stay_that_a_late_request_may_name(self, uri, shared, failure):
+        named = named_files(uri)
+        with pytest.raises(type(failure)):
+            change(uri, lambda new: self.added(uri, new, shared, fail=failure), files=shared)
+        assert named_files(uri) == named
+        assert len(data_files(uri) - named) == 2
+
+    def test_they_stay_when_a_later_attempt_is_refused(self, uri, shared):
+        named = named_files(uri)
+        gone = OSError("Not found: kb.lance/data/0.lance")
+
+        def build(new):
+            if data_files(uri) - named > {path for one in shared for path in one.paths}:
+                raise ConcurrentRunError("another run came first")
+            return self.added(uri, new, shared, fail=gone)
+
+        with pytest.raises(ConcurrentRunError, match="came first"):
+            change(uri, build, files=shared)
+        assert len(data_files(uri) - named) == 2

@@ -21,7 +21,6 @@ from contextframe_beam.errors import (
     ConcurrentRunError,
     ContextFrameError,
     DatasetError,
-    TooManyDeletes,
     UnknownCommitError,
 )
 from contextframe_beam.fragments import (
@@ -45,7 +44,7 @@ from contextframe_beam.state import (
     state_of,
     state_rows,
 )
-from contextframe_beam.transaction import commit_overwrite, commit_update, with_retries
+from contextframe_beam.transaction import Pending, change, commit_overwrite, commit_update
 from contextframe_beam.transforms._duplicates import (
     ORDER_COLUMNS,
     Deletions,
@@ -121,26 +120,20 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
         keys = Numbers.concat([keys_of(written.fragments), deletions.keys])
         contested = seen.of_keys(KeySet(keys), ORDER_COLUMNS)
     unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
-    attempts: list[WrittenFragment] = []
     shared = unique.shared
     if seen is not None and contested is not None:
         # Of these, the items that were met are in the count of those that were written.
         shared += seen.shared - Shared.of(contested["met"])
-    plan = Plan(run, written, unique, seen, attempts, shared)
-    try:
-        with reading(run.uri):
-            receipt = with_retries(run.uri, lambda: _attempt(plan))
-    except ContextFrameError as error:
-        # After other failures of an attempt, a request may still be under way that names the files.
-        if not attempts or isinstance(error, ConcurrentRunError | TooManyDeletes):
-            delete_files(run.uri, [*unique.rewritten, *attempts], run.storage_options)
-        raise
-    if receipt.already_committed:
-        needless = [*unique.rewritten, *attempts]
-    else:
-        # Each attempt looked for the run's id first, so those before the last one did fail.
-        needless = [*unique.obsolete, *attempts[:-1]]
-    delete_files(run.uri, needless, run.storage_options)
+    plan = Plan(run, written, unique, seen, shared)
+    with reading(run.uri):
+        receipt = change(
+            run.uri,
+            lambda new: _attempt(plan, new),
+            run.storage_options,
+            files=unique.rewritten,
+        )
+    if not receipt.already_committed:
+        delete_files(run.uri, unique.obsolete, run.storage_options)
     return receipt
 
 
@@ -151,7 +144,8 @@ def _seen_rows(run: Run, written: Written) -> SeenRows | None:
     return SeenRows(base, unchanged) if base is not None else None
 
 
-def _attempt(plan: Plan) -> CommitReceipt:
+def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] | CommitReceipt:
+    """Decides from the newest version what the run changes, and writes its state rows to `new`."""
     run = plan.run
     dataset = open_dataset(run.uri, run.storage_options)
     if dataset is None:
@@ -159,7 +153,7 @@ def _attempt(plan: Plan) -> CommitReceipt:
             raise CommitError(
                 f"{run.uri} was removed while run {run.run_id} was reading; nothing was committed"
             )
-        return _create(plan)
+        return _replace_all(plan, new, 0, {}, _summary(plan, version=1))
     require_no_rollback(run, dataset)
     if run.mode.goes_on:
         require_same_columns(run, dataset)
@@ -176,18 +170,17 @@ def _attempt(plan: Plan) -> CommitReceipt:
             f"{run.uri} exists already; choose --mode upsert, append or overwrite, or another path"
         )
     if run.mode.replaces_all:
-        return _overwrite(plan, dataset, states)
+        return _overwrite(plan, new, dataset, states)
     require_same_sources(plan, dataset, states)
-    return _update(plan, dataset, rows)
-
-
-def _create(plan: Plan) -> CommitReceipt:
-    return _replace_all(plan, 0, {}, _summary(plan, version=1))
+    return _update(plan, new, dataset, rows)
 
 
 def _overwrite(
-    plan: Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
-) -> CommitReceipt:
+    plan: Plan,
+    new: list[WrittenFragment],
+    dataset: lance.LanceDataset,
+    states: Mapping[str, SourceState],
+) -> Pending[CommitReceipt]:
     run = plan.run
     if run.base_version is None:
         raise ConcurrentRunError(
@@ -214,12 +207,16 @@ def _overwrite(
     summary = _summary(
         plan, version=dataset.version + 1, replaced=replaced, deleted=stored - replaced
     )
-    return _replace_all(plan, dataset.version, states, summary)
+    return _replace_all(plan, new, dataset.version, states, summary)
 
 
 def _replace_all(
-    plan: Plan, read_version: int, states: Mapping[str, SourceState], summary: CommitReceipt
-) -> CommitReceipt:
+    plan: Plan,
+    new: list[WrittenFragment],
+    read_version: int,
+    states: Mapping[str, SourceState],
+    summary: CommitReceipt,
+) -> Pending[CommitReceipt]:
     """Makes the run's rows the dataset's only ones.
 
     The sources that were in it are remembered with their runs, so that none of these is applied
@@ -230,13 +227,14 @@ def _replace_all(
     ended = CommitReceipt(summary.run_id, OVERWRITTEN, summary.at, summary.version)
     others = [state.after(ended, {}) for source, state in forgotten.items() if source not in own]
     run = plan.run
-    return _answer(
+    return _pending(
         plan,
+        new,
         summary,
-        lambda new: commit_overwrite(
+        lambda files: commit_overwrite(
             run.uri,
             run.schema,
-            new,
+            files,
             read_version=read_version,
             storage_version=run.storage_version,
             properties=_properties(summary),
@@ -246,7 +244,9 @@ def _replace_all(
     )
 
 
-def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitReceipt:
+def _update(
+    plan: Plan, new: list[WrittenFragment], dataset: lance.LanceDataset, rows: StateRows
+) -> Pending[CommitReceipt]:
     """Adds the run's rows, and removes what they replace and what is deleted."""
     run, unique = plan.run, plan.unique
     refuse_own_keys(plan, rows)
@@ -277,13 +277,14 @@ def _update(plan: Plan, dataset: lance.LanceDataset, rows: StateRows) -> CommitR
         deleted=len(documents) - len(succeeded),
         missed=missed,
     )
-    return _answer(
+    return _pending(
         plan,
+        new,
         summary,
-        lambda new: commit_update(
+        lambda files: commit_update(
             dataset,
             removal,
-            new,
+            files,
             properties=_properties(summary),
             storage_options=run.storage_options,
         ),
@@ -377,25 +378,28 @@ def _properties(summary: CommitReceipt) -> dict[str, str]:
     }
 
 
-def _answer(
+def _pending(
     plan: Plan,
+    new: list[WrittenFragment],
     summary: CommitReceipt,
     commit: Callable[[list[WrittenFragment]], lance.LanceDataset],
     states: pa.RecordBatch,
-) -> CommitReceipt:
-    """Commits the run's data files together with its state rows."""
+) -> Pending[CommitReceipt]:
+    """Returns the transaction of the run's data files together with its state rows."""
     run = plan.run
-    with_states = write_rows(run.destination, [states])
-    plan.attempts.extend(with_states)
-    new = [*plan.unique.fragments, *with_states]
-    require_one_layout(run, new)
-    try:
-        committed = commit(new)
-    except DatasetError as error:
-        raise CommitError(f"run {run.run_id} was not committed: {error}") from error
-    except UnknownCommitError as error:
-        raise UnknownCommitError(
-            f"{error}. To do run {run.run_id} again under the same id (--run-id) is safe: it is "
-            "never applied twice"
-        ) from error
-    return replace(summary, version=int(committed.version))
+    new += write_rows(run.destination, [states])
+    files = [*plan.unique.fragments, *new]
+    require_one_layout(run, files)
+
+    def committed() -> lance.LanceDataset:
+        try:
+            return commit(files)
+        except DatasetError as error:
+            raise CommitError(f"run {run.run_id} was not committed: {error}") from error
+        except UnknownCommitError as error:
+            raise UnknownCommitError(
+                f"{error}. To do run {run.run_id} again under the same id (--run-id) is safe: it "
+                "is never applied twice"
+            ) from error
+
+    return Pending(committed, lambda dataset: replace(summary, version=int(dataset.version)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from contextframe_beam.connectors.page import Tally
-from contextframe_beam.fragments import Destination, WrittenFragment
+from contextframe_beam.fragments import Destination
 from contextframe_beam.schema import frame_schema
 from contextframe_beam.shared_names import NO_SOURCE
 from contextframe_beam.state import SourceState, parts_of
@@ -73,7 +73,6 @@ class Plan:
         written: What its workers reported.
         unique: Its data files, keys once.
         seen: The stored rows that the run met unchanged; None where there are none.
-        attempts: The data file of state rows of each attempt, in order; attempts add to it.
         shared: Items of one id that no time puts in order.
     """
 
@@ -81,7 +80,6 @@ class Plan:
     written: Written
     unique: Deduplicated
     seen: SeenRows | None
-    attempts: list[WrittenFragment]
     shared: Shared
 
     @property
