@@ -150,6 +150,11 @@ def _has_key_index(dataset: lance.LanceDataset) -> bool:
     )
 
 
+def file_of(fragment: lance.LanceFragment) -> str:
+    """Returns the name of a fragment's first data file, which no other one ever has."""
+    return str(fragment.metadata.files[0].path)
+
+
 class RowNumbers:
     """Numbers the rows of one version from 0 on, deleted ones included, fragment by fragment.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.pipeline import PipelineVisitor
-from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors.base import BaseConnector
@@ -22,7 +22,7 @@ from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tall
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.pipelines import _yaml_rows
 from contextframe_beam.record import FrameRecord
-from contextframe_beam.transforms.batches import FrameBatch, map_page
+from contextframe_beam.transforms.batches import FrameBatch, in_global_window, letter_of, map_page
 
 _ROWS_AT_ONCE = 1000
 _REST = "rest"
@@ -243,15 +243,9 @@ class _ToRowsDoFn(beam.DoFn):
             except RecordError as error:
                 if not self.is_rest_taken:
                     raise
-                rest.failures.append(_letter(error, item, batch, index))
+                rest.failures.append(letter_of("encode", error, item, batch, index))
             else:
                 yield row
-
-
-def _letter(error: Exception, item: Any, batch: Page | FrameBatch, index: int) -> DeadLetter:
-    name = batch.source.name if batch.source else ""
-    place = f"{batch.position}[{index}]"
-    return DeadLetter.of("encode", error, item, name, batch.partition, place)
 
 
 class _GuardDoFn(beam.DoFn):
@@ -313,8 +307,7 @@ class FromRowsDoFn(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for source in list(self._rows):
-            whole = GlobalWindow()
-            yield WindowedValue(self._batch(source), whole.max_timestamp(), (whole,))
+            yield in_global_window(self._batch(source))
 
     def _batch(self, source: str) -> Any:
         rows = self._rows.pop(source)

@@ -12,6 +12,7 @@ import lance
 
 from contextframe_beam.dataset import sql_literal
 from contextframe_beam.keys import KeySet
+from contextframe_beam.removal import file_of
 
 
 def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source: str) -> bool:
@@ -24,8 +25,8 @@ def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source
         now: A later one, in which no other run of the source was committed.
         source: The id of the source.
     """
-    known = {_file_of(fragment) for fragment in base.get_fragments()}
-    added = [one for one in now.get_fragments() if _file_of(one) not in known]
+    known = {file_of(fragment) for fragment in base.get_fragments()}
+    added = [one for one in now.get_fragments() if file_of(one) not in known]
     if not added:
         return False
     own = _rows_of(source)
@@ -55,8 +56,3 @@ def has_fewer_rows(base: lance.LanceDataset, now: lance.LanceDataset, source: st
 
 def _rows_of(source: str) -> str:
     return f"x_source = {sql_literal(source)}"
-
-
-def _file_of(fragment: lance.LanceFragment) -> str:
-    """Returns the name of a fragment's first data file, which no other one ever has."""
-    return str(fragment.metadata.files[0].path)

@@ -21,6 +21,7 @@ from contextframe_beam.removal import (
     Addresses,
     Places,
     RowNumbers,
+    file_of,
     find_rows,
     no_addresses,
     scan_rows,
@@ -83,11 +84,11 @@ class SeenRows:
         if dataset.version == self._base.version:
             addresses = rows_of_sources(dataset, sources)
             return addresses[~self._among(self._numbering.of(addresses))]
-        before = {_file_of(one): one.fragment_id for one in self._base.get_fragments()}
+        before = {file_of(one): one.fragment_id for one in self._base.get_fragments()}
         same = {
-            fragment.fragment_id: before[_file_of(fragment)]
+            fragment.fragment_id: before[file_of(fragment)]
             for fragment in dataset.get_fragments()
-            if _file_of(fragment) in before
+            if file_of(fragment) in before
         }
         gone = [
             fragment
@@ -147,8 +148,3 @@ def _contains(ordered: Any, values: Any) -> Mask:
     places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
     found: Mask = ordered[places] == values
     return found
-
-
-def _file_of(fragment: Any) -> str:
-    """Returns the name of a fragment's first data file, which no other one ever has."""
-    return str(fragment.metadata.files[0].path)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors.coders import register
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
@@ -49,7 +51,7 @@ class FrameBatch:
 
     @property
     def connector(self) -> str:
-        """The connector's name, for dead letters."""
+        """The connector's name; "" for records that no connector made."""
         return self.source.name if self.source else ""
 
 
@@ -129,7 +131,7 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> Fra
         tally=page.tally,
     )
     for index, reason in failed.items():
-        batch.failures.append(_letter("map", reason, items[index], batch, index))
+        batch.failures.append(letter_of("map", reason, items[index], batch, index))
     return batch
 
 
@@ -151,7 +153,7 @@ def enrich_batch(batch: FrameBatch, enrichers: list[Any]) -> FrameBatch:
                         "it must return the FrameRecord"
                     )
         except Exception as error:
-            batch.failures.append(_letter("enrich", error, item, batch, index))
+            batch.failures.append(letter_of("enrich", error, item, batch, index))
         else:
             kept_records.append(record)
             kept_items.append(item)
@@ -200,14 +202,14 @@ def _refused(
             # No connector made the record, so it is all there is to keep.
             names = (name for name in FrameRecord.__slots__ if name != "score")
             item = {name: getattr(record, name) for name in names}
-        letters.append(_letter("encode", error, item, batch, index))
+        letters.append(letter_of("encode", error, item, batch, index))
     if not deletes:
         for index, (deletion, item) in enumerate(batch.deletions):
             refusal = RecordError(
                 f"the item deletes {deletion.unique_id or deletion.key}, and a run in the mode "
                 "append adds rows only; choose --mode upsert or mirror"
             )
-            letters.append(_letter("encode", refusal, item, batch, index))
+            letters.append(letter_of("encode", refusal, item, batch, index))
     return letters
 
 
@@ -225,9 +227,18 @@ def batch_of_records(elements: Sequence[FrameRecord | Deletion]) -> FrameBatch:
     )
 
 
-def _letter(stage: str, error: Exception, item: Any, batch: FrameBatch, index: int) -> DeadLetter:
-    position = f"{batch.position}[{index}]" if batch.position else str(index)
-    return DeadLetter.of(stage, error, item, batch.connector, batch.partition, position)
+def letter_of(
+    stage: str, error: Exception, item: Any, origin: Page | FrameBatch, index: int
+) -> DeadLetter:
+    """Returns the dead letter of the item that stands at a place of a page, or of a batch of it."""
+    name = origin.source.name if origin.source else ""
+    position = f"{origin.position}[{index}]" if origin.position else str(index)
+    return DeadLetter.of(stage, error, item, name, origin.partition, position)
+
+
+def in_global_window(value: Any) -> WindowedValue:
+    """Returns what a DoFn gives at the end of a bundle, for the one window that there is."""
+    return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))
 
 
 def _shown(value: object) -> str:

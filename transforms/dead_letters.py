@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.fragments import StorageOptions
 from contextframe_beam.run_id import new_run_id
 from contextframe_beam.transforms._letter_files import LetterFile, LetterPiece
-from contextframe_beam.transforms.batches import FrameBatch
+from contextframe_beam.transforms.batches import FrameBatch, in_global_window
 from contextframe_beam.transforms.order import Step, required
 
 
@@ -88,9 +86,7 @@ class _WritePiecesDoFn(beam.DoFn):
         assert piece is not None
         if piece.count:
             piece.close()
-            yield WindowedValue(
-                (0, (piece.name, piece.count)), GlobalWindow().max_timestamp(), (GlobalWindow(),)
-            )
+            yield in_global_window((0, (piece.name, piece.count)))
 
     def teardown(self) -> None:
         if self._piece is not None:

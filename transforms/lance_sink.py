@@ -15,7 +15,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
-from apache_beam.transforms.window import GlobalWindow, GlobalWindows
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors import metrics, progress, secrets
@@ -44,6 +44,7 @@ from contextframe_beam.transforms.batches import (
     RowBatch,
     batch_of_records,
     encode_batches,
+    in_global_window,
 )
 from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES, DeletionLimit
 from contextframe_beam.transforms.modes import Mode, mode_of
@@ -247,9 +248,9 @@ class _EncodeDoFn(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._records:
-            yield from map(_global, self._add(self._collected()))
+            yield from map(in_global_window, self._add(self._collected()))
         if self._batches:
-            yield _global(self._encoded())
+            yield in_global_window(self._encoded())
 
     def _add(self, batch: FrameBatch) -> Iterator[RowBatch]:
         if self._batches and self._batches[0].source != batch.source:
@@ -352,7 +353,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
             self._letters.close()
             self._written.letters = [self._letters.name]
         for part in self._written.parts():
-            yield _global((0, part))
+            yield in_global_window((0, part))
 
     def teardown(self) -> None:
         self._abort()
@@ -427,7 +428,3 @@ class _CommitDoFn(beam.DoFn):
             letters = run.letters.path if run.letters and receipt.failed else None
             _LOGGER.warning("%s", receipt.what_is_missing(letters))
         yield receipt
-
-
-def _global(value: Any) -> WindowedValue:
-    return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))
