@@ -18,7 +18,12 @@ from tests import laws  # noqa: F401, it registers the profiles
 from tests.forked import can_fork, forks_worker_servers
 from tests.listening import ports, ports_below
 
-pytest_plugins = ["tests.processor_time"]
+pytest_plugins = [
+    "tests.http_fixture",
+    "tests.processor_time",
+    "tests.s3_server",
+    "tests.gcs_server",
+]
 
 # What was started in the background ignores interrupts, and so would the commands that tests start.
 if threading.current_thread() is threading.main_thread():
@@ -79,6 +84,14 @@ def own_worker_server(monkeypatch: pytest.MonkeyPatch) -> None:
 def kb(tmp_path: Path) -> Path:
     """Gives the path of a dataset that is not there yet."""
     return tmp_path / "kb.lance"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives the tests of a server that takes long to start to one process, which starts it once."""
+    for item in items:
+        for server in {"s3", "gcs"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(server))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,7 +1,4 @@
-"""The fixture `server`: the real HTTP server of the tests, reset before each of them.
-
-from tests.http_fixture import http_server, server  # noqa: F401
-"""
+"""The fixture `server`: the real HTTP server of the tests, reset before each of them."""
 
 from __future__ import annotations
 

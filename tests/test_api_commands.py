@@ -8,9 +8,7 @@ import pytest
 
 from contextframe_beam import FrameDataset
 from tests.cli_helpers import cli
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 CONFIG = """\
 base_url: {url}/api

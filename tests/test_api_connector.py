@@ -16,9 +16,7 @@ from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
 from contextframe_beam.state import RunSummary, SourceState
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 QUERY = "query($n: Int!) { repository { issues { edges { node { id } } pageInfo { endCursor } } } }"
 

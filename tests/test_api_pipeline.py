@@ -19,10 +19,8 @@ from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import read_states
 from contextframe_beam.transforms import MapToFrames, WriteToLance
-from tests.http_fixture import HttpServer, http_server, server
+from tests.http_fixture import HttpServer
 from tests.pipeline_helpers import EACH_BUNDLE_TWICE, ONE_WORKER, TWO_WORKERS
-
-__all__ = ["http_server", "server"]
 
 SECRET = "planted-secret-4711"
 

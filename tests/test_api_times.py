@@ -21,10 +21,7 @@ from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.cursors import is_before, newest_cursor, within
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.times import instant_of, parse, write
-from tests.http_fixture import http_server, server
 from tests.test_times import VALUES
-
-__all__ = ["http_server", "server"]
 
 UTC = timezone.utc
 DAY = timedelta(days=1)

@@ -14,7 +14,7 @@ from contextframe_beam.connectors import BaseConnector
 from contextframe_beam.connectors.http import HttpRequest, JsonFormatter
 from contextframe_beam.connectors.metrics import HTTP_REQUESTS
 from tests.cli_helpers import cli
-from tests.http_fixture import HttpServer, http_server, server  # noqa: F401
+from tests.http_fixture import HttpServer
 from tests.pipeline_helpers import ids_in, run
 
 ONE_TIME_SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
@@ -41,7 +41,7 @@ class Kit(BaseConnector):
         return FrameRecord(item["content"], unique_id=f"doc:{item['id']}")
 
 
-def test_statistics_and_metrics_of_the_client(tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
+def test_statistics_and_metrics_of_the_client(tmp_path: Path, server: HttpServer) -> None:
     counters: dict[str, int] = {}
     run(Kit(server.url), tmp_path / "kb", counters=counters)
     assert ids_in(tmp_path / "kb") == ["0", "1"]
@@ -52,20 +52,20 @@ def test_statistics_and_metrics_of_the_client(tmp_path: Path, server: HttpServer
     assert (stats["requests"], stats["retries"], stats["pages"]) == (1, 0, 1)
 
 
-def test_retries_and_budgets(server: HttpServer) -> None:  # noqa: F811
+def test_retries_and_budgets(server: HttpServer) -> None:
     connector = Kit(server.url, "/flaky?fails=2", retries=3, backoff=0.01)
     assert connector.ask() == {"count": 3}
     assert connector.http_counts()["retries"] == 2
 
 
-def test_caching(tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
+def test_caching(tmp_path: Path, server: HttpServer) -> None:
     cache = {"ttl": 3600, "path": str(tmp_path / "cache")}
     for _ in range(2):
         assert Kit(server.url, cache=cache).ask()["items"]
     assert server.count("/api/pages") == 1
 
 
-def test_oauth(server: HttpServer) -> None:  # noqa: F811
+def test_oauth(server: HttpServer) -> None:
     auth = {
         "type": "oauth2_client_credentials",
         "token_url": "/oauth/token",
@@ -75,7 +75,7 @@ def test_oauth(server: HttpServer) -> None:  # noqa: F811
     assert Kit(server.url, "/oauth/api", auth=auth).ask() == {"count": 1}
 
 
-def test_a_login_with_several_factors(server: HttpServer) -> None:  # noqa: F811
+def test_a_login_with_several_factors(server: HttpServer) -> None:
     auth = {
         "type": "session",
         "login": {
@@ -107,7 +107,7 @@ def test_an_authenticate_with_arguments_gets_those_of_the_constructor() -> None:
 
 
 def test_structured_logs_hold_what_was_given_and_no_secret(
-    server: HttpServer,  # noqa: F811
+    server: HttpServer,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)

@@ -18,9 +18,7 @@ from contextframe_beam.pipelines import _yaml_rows, yaml_transforms
 from contextframe_beam.state import read_states
 from contextframe_beam.transforms.modes import MODES
 from tests.cli_helpers import ROOT, environment, lines, write_documents
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 FOLDER = ROOT / "templates" / "beam_yaml"
 DOCUMENTS = {

@@ -26,9 +26,6 @@ from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError
 from tests.cli_helpers import assert_error, cli
-from tests.http_fixture import http_server, server
-
-__all__ = ["http_server", "server"]
 
 DAYS = [f"2026-01-{day:02}T12:00:00+00:00" for day in range(1, 11)]
 

@@ -26,7 +26,7 @@ from contextframe_beam.connectors.testing import (
 from tests import broken_connectors as broken
 from tests import connector_page as page
 from tests.cli_helpers import assert_error, cli
-from tests.http_fixture import HttpServer, http_server, server  # noqa: F401
+from tests.http_fixture import HttpServer
 
 
 def outcome(subject: Subject, check: str) -> Outcome:
@@ -133,7 +133,7 @@ class TestJSONFileConnector(ConnectorTests):
 
 class TestAPIConnector(ConnectorTests):
     @pytest.fixture(autouse=True)
-    def _url(self, server: HttpServer, tmp_path: Path) -> None:  # noqa: F811
+    def _url(self, server: HttpServer, tmp_path: Path) -> None:
         self.url = server.url
 
     def connector(self) -> BaseConnector:
@@ -151,7 +151,7 @@ class TestAPIConnectorWithAKey(ConnectorTests):
     sync_kwargs = {"params": {"n": 30}}  # noqa: RUF012
 
     @pytest.fixture(autouse=True)
-    def _url(self, server: HttpServer) -> None:  # noqa: F811
+    def _url(self, server: HttpServer) -> None:
         self.url = server.url
 
     def connector(self) -> BaseConnector:

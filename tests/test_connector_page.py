@@ -27,7 +27,7 @@ from contextframe_beam.connectors import BaseConnector, ReadFromConnector
 from contextframe_beam.transforms import MapToFrames
 from tests import connector_page as page
 from tests.cli_helpers import ROOT, environment
-from tests.http_fixture import HttpServer, http_server, server  # noqa: F401
+from tests.http_fixture import HttpServer
 from tests.pipeline_helpers import finish, new_pipeline, sink
 
 #: The page itself, for those who have it beside the checkout.
@@ -124,7 +124,7 @@ def test_every_class_of_the_page_is_run_here() -> None:
 def test_a_connector_runs_in_the_loop_of_the_page(
     name: str,
     folder: Path,
-    server: HttpServer,  # noqa: F811
+    server: HttpServer,
 ) -> None:
     connector, sync = connectors(server.url)[name]
     dataset = FrameDataset.create("kb.lance", embed_dim=2)
@@ -138,7 +138,7 @@ def test_a_connector_runs_in_the_loop_of_the_page(
 
 def test_all_connectors_run_in_a_pipeline_of_two_workers(
     folder: Path,
-    server: HttpServer,  # noqa: F811
+    server: HttpServer,
 ) -> None:
     pipeline = new_pipeline(workers=2)
     batches = [
@@ -176,7 +176,7 @@ def test_what_the_mapper_and_the_enricher_of_the_page_found_is_stored(folder: Pa
 
 def test_the_incremental_connector_of_the_page_keeps_its_state_in_a_file(
     folder: Path,
-    server: HttpServer,  # noqa: F811
+    server: HttpServer,
 ) -> None:
     first = page.FilledIncrementalConnector(server.url, "state.json")
     assert len(first.sync_documents()) == 3
@@ -194,7 +194,7 @@ def test_the_streaming_connector_of_the_page_writes_to_the_dataset(folder: Path)
 
 def test_the_oauth_connector_of_the_page_refreshes_its_token(
     folder: Path,
-    server: HttpServer,  # noqa: F811
+    server: HttpServer,
 ) -> None:
     connector = page.FilledOAuthConnector(server.url, "me", "client-s3cret")
     connector.authenticate()

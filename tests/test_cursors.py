@@ -18,10 +18,7 @@ from contextframe_beam.connectors import (
 )
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.pipelines.ingest import ingest
-from tests.http_fixture import http_server, server
 from tests.pipeline_helpers import document
-
-__all__ = ["http_server", "server"]
 
 
 class Given(APIConnector):

@@ -20,6 +20,8 @@ from tests.test_templates import NAMES, files_in
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 BUILD = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "-w"]
 NOT_COPIED = (".*", "build", "*.egg-info", "__pycache__")
+# One process builds.
+pytestmark = pytest.mark.xdist_group("distribution")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import pytest
 
 from tests.cli_helpers import ROOT, environment, run_code
 from tests.forked import as_program
-from tests.http_fixture import HttpServer, http_server, server  # noqa: F401
+from tests.http_fixture import HttpServer
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
@@ -73,7 +73,7 @@ def is_shown_of(shown: str, printed: str) -> bool:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
-def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
+def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServer) -> None:
     scripts = Path(sys.executable).parent
     forks = as_program(tmp_path / "programs")
     path = os.pathsep.join([str(tmp_path / "programs"), str(scripts), os.environ["PATH"]])

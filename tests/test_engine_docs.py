@@ -14,11 +14,11 @@ import pytest
 from contextframe_beam import FrameDataset
 from tests.cli_helpers import environment, write_documents
 from tests.engines import free_port, program, require
-from tests.http_fixture import HttpServer, http_server, server
+from tests.http_fixture import HttpServer
 from tests.test_docs import Block, blocks_of
 from tests.test_engine_cluster import cluster
 
-__all__ = ["cluster", "http_server", "server"]
+__all__ = ["cluster"]
 
 pytestmark = [pytest.mark.soak, pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
 

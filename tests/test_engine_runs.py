@@ -31,10 +31,10 @@ from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms import lance_sink
 from tests.cli_helpers import assert_error, cli_process, letters_of, write_documents
 from tests.engines import EACH_ENGINE, Running, each_engine, engine, engines, worker_pool
-from tests.http_fixture import HttpServer, http_server, server
+from tests.http_fixture import HttpServer
 from tests.pipeline_helpers import EMBED_DIM, Documents, document, documents, ids_in, texts_in
 
-__all__ = ["engine", "engines", "http_server", "server"]
+__all__ = ["engine", "engines"]
 
 
 class Numbers(BatchConnector):

@@ -22,18 +22,18 @@ from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms._commit import commit_run
 from tests.cli_helpers import cli
-from tests.gcs_server import GcsServer, gcs  # noqa: F401
+from tests.gcs_server import GcsServer
 from tests.pipeline_helpers import EMBED_DIM, begin, documents, write
 from tests.test_s3 import read
 
 
 @pytest.fixture
-def kb(gcs: GcsServer) -> str:  # noqa: F811
+def kb(gcs: GcsServer) -> str:
     return gcs.new_place()
 
 
 @pytest.fixture
-def options(gcs: GcsServer) -> dict[str, str]:  # noqa: F811
+def options(gcs: GcsServer) -> dict[str, str]:
     return gcs.options
 
 

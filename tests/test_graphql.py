@@ -25,9 +25,7 @@ from contextframe_beam.errors import ConnectorError
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import read_states
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 QUERY = "query($after: String) { issues(first: 2, after: $after) { nodes { id } } }"
 PAGED = {"type": "graphql", "page_info": "data.issues.pageInfo"}

@@ -29,9 +29,7 @@ from contextframe_beam.connectors.http.login import login
 from contextframe_beam.connectors.http.tokens import Token, read_token, write_token
 from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
 from tests.cli_helpers import start_code
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 API = HttpRequest("GET", "/oauth/api")
 

@@ -22,9 +22,6 @@ from hypothesis import strategies as st
 from contextframe_beam.connectors.http import Budget, HttpClient, HttpRequest
 from contextframe_beam.connectors.http._account import FileAccount, Term
 from contextframe_beam.errors import ConfigError, ConnectorError
-from tests.http_fixture import http_server, server
-
-__all__ = ["http_server", "server"]
 
 TERMS: list[list[Term]] = [
     [(1, 1.0, None)],

@@ -12,9 +12,7 @@ import pytest
 from contextframe_beam.connectors.http import Cache, HttpClient, HttpRequest
 from contextframe_beam.errors import ConfigError
 from tests.cli_helpers import start_code
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 
 class Clock:

@@ -25,9 +25,7 @@ from contextframe_beam.connectors.http import (
 )
 from contextframe_beam.connectors.http.retry import Attempts, quota_wait, stated_wait
 from contextframe_beam.errors import ConfigError, ConnectorError
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 NOW = 1_800_000_000.0
 

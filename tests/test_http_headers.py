@@ -14,10 +14,7 @@ from urllib3 import HTTPHeaderDict
 
 from contextframe_beam.connectors.http.headers import seconds_until
 from contextframe_beam.connectors.http.retry import Attempts, quota_wait, stated_wait
-from tests.http_fixture import http_server, server
 from tests.test_http_client import client, get
-
-__all__ = ["http_server", "server"]
 
 # A whole minute, so that times without seconds can name it.
 NOW = 1_800_000_000.0

@@ -11,9 +11,7 @@ from contextframe_beam.connectors.http import HttpClient, HttpError, HttpRequest
 from contextframe_beam.connectors.http.request import HttpResponse
 from contextframe_beam.connectors.http.retry import Verdict
 from contextframe_beam.errors import ConfigError, ConnectorError
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 SECONDARY = {
     "status": 403,

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.connectors.http import HttpClient, HttpError, HttpRequest, urls
 from contextframe_beam.errors import ConnectorError
-from tests.http_fixture import HttpServer, http_server, server
+from tests.http_fixture import HttpServer
 from tests.test_http_judges import play
-
-__all__ = ["http_server", "server"]
 
 BODY = {"team": "ours"}
 

@@ -12,7 +12,6 @@ from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.connectors.http import HttpError, HttpRequest
 from contextframe_beam.pipelines.ingest import ingest
 from tests.cli_helpers import environment, start_code
-from tests.http_fixture import http_server, server
 from tests.test_http_auth import (
     API,
     WORKER,
@@ -23,7 +22,7 @@ from tests.test_http_auth import (
     refusal,
 )
 
-__all__ = ["directories", "http_server", "server"]
+__all__ = ["directories"]
 
 
 def refreshing(file: Path) -> dict[str, Any]:

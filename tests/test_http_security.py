@@ -26,9 +26,7 @@ from contextframe_beam.connectors.http import (
 )
 from contextframe_beam.connectors.page import DeadLetter
 from contextframe_beam.errors import ConfigError, ConnectorError
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 #: Planted everywhere; what they have in common is searched for.
 MARK = "pl4nted"

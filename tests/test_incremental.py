@@ -14,9 +14,6 @@ from contextframe_beam.connectors import APIConnector, IncrementalConnector
 from contextframe_beam.errors import ContextFrameError
 from contextframe_beam.pipelines.ingest import ingest
 from tests.cli_helpers import cli
-from tests.http_fixture import http_server, server
-
-__all__ = ["http_server", "server"]
 
 MODULE = """
 from pathlib import Path

@@ -12,7 +12,7 @@ import pytest
 from contextframe_beam.connectors import json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.source import Source
-from tests.gcs_server import BUCKET, GcsServer, gcs  # noqa: F401
+from tests.gcs_server import BUCKET, GcsServer
 
 KEYS = [
     "report1.json",
@@ -29,7 +29,7 @@ KEYS = [
 
 
 @pytest.fixture
-def place(gcs: GcsServer, monkeypatch: pytest.MonkeyPatch) -> str:  # noqa: F811
+def place(gcs: GcsServer, monkeypatch: pytest.MonkeyPatch) -> str:
     gcsfs = pytest.importorskip("gcsfs")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.endpoint)
     monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})

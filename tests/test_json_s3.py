@@ -13,7 +13,7 @@ from contextframe_beam.connectors import json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.pipelines.ingest import ingest
-from tests.s3_server import BUCKET, s3  # noqa: F401
+from tests.s3_server import BUCKET
 
 KEYS = [
     "report1.json",
@@ -34,14 +34,14 @@ KEYS = [
 
 
 @pytest.fixture
-def place(s3, monkeypatch):  # noqa: F811
+def place(s3, monkeypatch):
     for name, value in s3.variables.items():
         monkeypatch.setenv(name, value)
     return f"{BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
-def store(s3):  # noqa: F811
+def store(s3):
     return s3.filesystem()
 
 

@@ -23,9 +23,7 @@ from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.state import read_states
 from tests.cli_helpers import cli
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 DATA = Path(__file__).parent / "data"
 CHANGING = {"path": "changes", "incremental": {"field": "updated_at", "param": "since"}}

@@ -12,13 +12,13 @@ from contextframe_beam.connectors import APIConnector
 from contextframe_beam.connectors.http import HttpClient, HttpRequest
 from contextframe_beam.connectors.testing import Subject, recorded, run_checks
 from contextframe_beam.errors import ConnectorError
-from tests.http_fixture import HttpServer, http_server, server  # noqa: F401
+from tests.http_fixture import HttpServer
 
 KEY = "right-key-12345"
 PASSWORD = "passw0rd-of-ann"
 
 
-def test_a_connector_is_recorded_once_and_played_back(tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
+def test_a_connector_is_recorded_once_and_played_back(tmp_path: Path, server: HttpServer) -> None:
     file = tmp_path / "documents.yaml"
 
     def read() -> list[object]:
@@ -36,7 +36,7 @@ def test_a_connector_is_recorded_once_and_played_back(tmp_path: Path, server: Ht
     assert KEY not in file.read_text()
 
 
-def test_what_was_not_recorded_is_refused(tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
+def test_what_was_not_recorded_is_refused(tmp_path: Path, server: HttpServer) -> None:
     file = tmp_path / "ok.yaml"
     with recorded(file), HttpClient(server.url) as client:
         client.send(HttpRequest("GET", "/ok"))
@@ -51,7 +51,7 @@ def test_what_was_not_recorded_is_refused(tmp_path: Path, server: HttpServer) ->
 
 def test_requests_of_the_authors_own_are_recorded_as_well(
     tmp_path: Path,
-    server: HttpServer,  # noqa: F811
+    server: HttpServer,
 ) -> None:
     for _ in range(2):
         with recorded(tmp_path / "ok.yaml"):
@@ -59,7 +59,7 @@ def test_requests_of_the_authors_own_are_recorded_as_well(
     assert server.count("/ok") == 1
 
 
-def test_no_credential_is_in_the_file(tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
+def test_no_credential_is_in_the_file(tmp_path: Path, server: HttpServer) -> None:
     """Headers, parameters, bodies, tokens in answers and cookies, in any of their forms."""
     file = tmp_path / "all.yaml"
     oauth = {
@@ -94,7 +94,7 @@ def test_no_credential_is_in_the_file(tmp_path: Path, server: HttpServer) -> Non
         assert secret not in text, secret
 
 
-def test_the_conformance_suite_runs_on_a_recording(tmp_path: Path, server: HttpServer) -> None:  # noqa: F811
+def test_the_conformance_suite_runs_on_a_recording(tmp_path: Path, server: HttpServer) -> None:
     checks = ["authenticates", "splits_read_each_item_once", "survives_odd_values"]
     subject = Subject(lambda: APIConnector(server.url, KEY), sync_kwargs={"params": {"n": 30}})
     for _ in range(2):

@@ -30,18 +30,18 @@ from contextframe_beam.transforms._commit import commit_run
 from tests.cli_helpers import assert_error, cli, environment, run_code
 from tests.pipeline_helpers import EMBED_DIM, begin, document, documents, write
 from tests.s3_faults import Fault, FaultyProxy
-from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server, s3  # noqa: F401
+from tests.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 from tests.test_crash import POINT_VARIABLE
 from tests.test_rollback import list_tags_while_they_come_and_go
 
 
 @pytest.fixture
-def kb(s3):  # noqa: F811
+def kb(s3):
     return s3.new_place()
 
 
 @pytest.fixture
-def options(s3):  # noqa: F811
+def options(s3):
     return s3.options
 
 
@@ -108,7 +108,7 @@ class TestRuns:
         assert receipt.already_committed == (when == "after")
         assert sorted(read(kb, options)) == ["1", "2"]
 
-    def test_a_file_that_is_gone_stops_the_commit(self, s3, kb, options):  # noqa: F811
+    def test_a_file_that_is_gone_stops_the_commit(self, s3, kb, options):
         ingest(documents(1), kb, embed_dim=EMBED_DIM, storage_options=options)
         run = begin(kb, "lost", storage_options=options)
         written = write(run, 2)
@@ -131,7 +131,7 @@ class TestRuns:
         assert len({one.version for one in receipts}) == 3
         assert sorted(read(kb, options)) == ["own-a", "own-b", "own-c", "shared"]
 
-    def test_dead_letters_lie_beside_it(self, s3, kb, options):  # noqa: F811
+    def test_dead_letters_lie_beside_it(self, s3, kb, options):
         source = documents(1, {"id": 2, "error": "no"})
         receipt = ingest(source, kb, run_id="r", embed_dim=EMBED_DIM, storage_options=options)
         assert receipt.failed == 1
@@ -139,7 +139,7 @@ class TestRuns:
         (path,) = files.ls(f"{kb}.dead-letters", detail=False)
         assert json.loads(files.cat(path))["item"]["id"] == 2
 
-    def test_pieces_of_dead_letters_that_a_killed_run_left_are_cleaned_up(self, s3, kb, options):  # noqa: F811
+    def test_pieces_of_dead_letters_that_a_killed_run_left_are_cleaned_up(self, s3, kb, options):
         FrameDataset.create(kb, EMBED_DIM, options)
         files = s3.filesystem()
         files.pipe(f"{kb}.dead-letters/r.jsonl.r.0.part", b"half a let")
@@ -149,7 +149,7 @@ class TestRuns:
         assert (receipt["lost_files"], receipt["bytes"]) == (1, 10)
         assert not files.exists(f"{kb}.dead-letters/r.jsonl.r.0.part")
 
-    def test_a_json_source_there(self, s3, kb, options, monkeypatch):  # noqa: F811
+    def test_a_json_source_there(self, s3, kb, options, monkeypatch):
         for name, value in s3.variables.items():
             monkeypatch.setenv(name, value)
         folder = kb.replace("kb.lance", "docs")
@@ -159,7 +159,7 @@ class TestRuns:
 
 
 class TestCommits:
-    def test_one_of_many_conditional_writes_of_an_object_wins(self, s3):  # noqa: F811
+    def test_one_of_many_conditional_writes_of_an_object_wins(self, s3):
         client = botocore.session.get_session().create_client(
             "s3",
             endpoint_url=s3.endpoint,
@@ -231,7 +231,7 @@ class TestOperations:
         assert sorted(read(kb, options)) == ["1", "2"]
         assert dataset.history()[-1].restored == before
 
-    def test_compact_and_clean_up(self, s3, kb, options):  # noqa: F811
+    def test_compact_and_clean_up(self, s3, kb, options):
         dataset = FrameDataset.create(kb, EMBED_DIM, options)
         for number in range(4):
             dataset.add(document(number))
@@ -249,7 +249,7 @@ class TestOperations:
         FrameDataset.create(kb, EMBED_DIM, options)
         list_tags_while_they_come_and_go(kb, options)
 
-    def test_the_command_line(self, s3, kb, tmp_path):  # noqa: F811
+    def test_the_command_line(self, s3, kb, tmp_path):
         (tmp_path / "a.json").write_text('{"id": "a", "text": "apples"}')
         flags = s3.flags
         made = cli("ingest", "json", "--directory", tmp_path, "--to", kb, "--embed-dim", 4, *flags)
@@ -261,7 +261,7 @@ class TestOperations:
         assert cli("rollback", kb, "--to", 1, *flags).code == 0
         assert SECRET_KEY not in made.out + made.err
 
-    def test_the_usual_environment_variables(self, s3, kb, monkeypatch):  # noqa: F811
+    def test_the_usual_environment_variables(self, s3, kb, monkeypatch):
         for name, value in s3.variables.items():
             monkeypatch.setenv(name, value)
         ingest(documents(1, {"id": 2, "error": "no"}), kb, embed_dim=EMBED_DIM)
@@ -269,28 +269,28 @@ class TestOperations:
 
 
 class TestErrors:
-    def test_wrong_credentials(self, s3, kb, options):  # noqa: F811
+    def test_wrong_credentials(self, s3, kb, options):
         FrameDataset.create(kb, EMBED_DIM, options)
         flags = ["--storage-option", "secret_access_key=wrong-secret-of-mine"]
         result = cli("inspect", kb, *s3.flags, *flags)
         assert_error(result, 1, f"cannot open {kb}", "403 Forbidden", "check the credentials")
         assert "wrong-secret-of-mine" not in result.err
 
-    def test_wrong_credentials_of_a_run(self, s3, kb, tmp_path):  # noqa: F811
+    def test_wrong_credentials_of_a_run(self, s3, kb, tmp_path):
         (tmp_path / "a.json").write_text('{"id": "a", "text": "apples"}')
         flags = [*s3.flags, "--storage-option", "secret_access_key=wrong-secret-of-mine"]
         result = cli("ingest", "json", "--directory", tmp_path, "--to", kb, *flags)
         assert_error(result, 1, f"cannot open {kb}", "403 Forbidden", "check the credentials")
         assert "wrong-secret-of-mine" not in result.err
 
-    def test_a_bucket_that_is_missing(self, s3, tmp_path):  # noqa: F811
+    def test_a_bucket_that_is_missing(self, s3, tmp_path):
         (tmp_path / "a.json").write_text('{"id": "a", "text": "apples"}')
         to = "s3://no-such-bucket/kb.lance"
         result = cli("ingest", "json", "--directory", tmp_path, "--to", to, *s3.flags)
         assert_error(result, 1, f"cannot open {to}", "404", "check that the bucket exists")
         assert SECRET_KEY not in result.err
 
-    def test_nobody_at_the_endpoint(self, s3, kb):  # noqa: F811
+    def test_nobody_at_the_endpoint(self, s3, kb):
         flags = [*s3.flags, "--storage-option", "endpoint=http://127.0.0.1:9"]
         assert_error(cli("inspect", kb, *flags), 1, "cannot be reached")
 
@@ -299,7 +299,7 @@ class TestTrouble:
     """Each request may fail once; a run succeeds, or leaves everything as it was."""
 
     @pytest.fixture
-    def proxy(self, s3):  # noqa: F811
+    def proxy(self, s3):
         with FaultyProxy(s3.endpoint) as proxy:
             yield proxy
 

@@ -21,7 +21,7 @@ from contextframe_beam.transforms._commit import commit_run
 from tests.cli_helpers import assert_error, cli, start, wait_until
 from tests.pipeline_helpers import EMBED_DIM, begin, document, documents, write
 from tests.s3_faults import Fault, FaultyProxy
-from tests.s3_server import S3Server, s3  # noqa: F401
+from tests.s3_server import S3Server
 from tests.test_s3 import is_commit, read
 
 #: What becomes of the request of a commit that is never answered.
@@ -30,13 +30,13 @@ CUT = Fault(cut=True)
 
 
 @pytest.fixture
-def proxy(s3):  # noqa: F811
+def proxy(s3):
     with FaultyProxy(s3.endpoint) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def kb(s3):  # noqa: F811
+def kb(s3):
     place = s3.new_place()
     dataset = FrameDataset.create(place, EMBED_DIM, s3.options)
     for number in range(3):
@@ -45,7 +45,7 @@ def kb(s3):  # noqa: F811
 
 
 @pytest.fixture
-def options(s3):  # noqa: F811
+def options(s3):
     return s3.options
 
 
@@ -131,7 +131,7 @@ class TestHousekeeping:
 
     @pytest.mark.soak
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_a_pipeline_of_compaction_says_so(self, s3, proxy, kb, options, through, workers):  # noqa: F811
+    def test_a_pipeline_of_compaction_says_so(self, s3, proxy, kb, options, through, workers):
         texts = read(kb, options)
         silence(proxy, DONE_AND_CUT, 2)
         flags = S3Server(proxy.upstream).flags

@@ -15,9 +15,7 @@ import pytest
 from contextframe_beam.fragments import open_dataset
 from contextframe_beam.state import SourceState, read_states
 from tests.cli_helpers import ROOT, cli
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 AIRFLOW = CACHE / "contextframe-beam" / "airflow" / "bin" / "airflow"

@@ -18,9 +18,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines._ingest_command import INCOMPLETE
 from tests.cli_helpers import ROOT, cli_process, environment
 from tests.engines import free_port, java, program
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 FOLDER = ROOT / "templates" / "kubernetes"
 MANIFESTS = sorted(file.name for file in FOLDER.glob("*.yaml"))

@@ -15,9 +15,7 @@ from cronsim import CronSim
 from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines._ingest_command import INCOMPLETE
 from tests.cli_helpers import ROOT, cli, environment, write_documents
-from tests.http_fixture import HttpServer, http_server, server
-
-__all__ = ["http_server", "server"]
+from tests.http_fixture import HttpServer
 
 BIN = Path(sys.executable).parent
 RUN_ID = "0123456789abcdef0123456789abcdef"

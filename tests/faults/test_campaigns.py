@@ -18,7 +18,6 @@ from tests.faults.forks import Forks
 from tests.faults.places import on_s3
 from tests.faults.tally import Tally
 from tests.s3_faults import FaultyProxy
-from tests.s3_server import s3  # noqa: F401
 
 SOAK_KILLS = 500
 SOAK_KILLS_ON_S3 = 100
@@ -68,12 +67,12 @@ def test_a_full_disk_leaves_the_dataset_as_it_was(forks, small_disk):
 
 
 @pytest.fixture
-def proxy(s3):  # noqa: F811
+def proxy(s3):
     with FaultyProxy(s3.endpoint) as proxy:
         yield proxy
 
 
-def test_a_store_that_makes_trouble(s3, proxy, forks, tmp_path):  # noqa: F811
+def test_a_store_that_makes_trouble(s3, proxy, forks, tmp_path):
     kinds = {"kill": 1, "meet": 1, "keep house": 1}
     campaign = Campaign(23, tmp_path / "campaign", forks, kinds, place=on_s3(s3, proxy))
     assert campaign.run(steps=2).faults
@@ -92,7 +91,7 @@ def test_five_hundred_kills(part, forks, tmp_path, record_property):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("part", range(SOAK_PARTS))
-def test_a_hundred_kills_on_a_store_that_makes_trouble(part, s3, forks, tmp_path, record_property):  # noqa: F811
+def test_a_hundred_kills_on_a_store_that_makes_trouble(part, s3, forks, tmp_path, record_property):
     tally, seeds, began = Tally(), [], time.monotonic()
     while tally.kills.total() < SOAK_KILLS_ON_S3 // SOAK_PARTS:
         seeds.append(fresh_seed())
