@@ -113,7 +113,7 @@ class JSONFileConnector(BaseConnector):
         skip_unchanged: Leave out files whose time of change and size are those that an earlier run
             saw. Files that could not be read, or that changed less than ten seconds before the run,
             are read again. What fails after reading is not, and neither is anything else when the
-            mapping or an enricher changes: then read everything once (`--full`).
+            mapping or an enricher changes: then read everything once (full=True).
         hidden: Read hidden files and folders as well, whose names begin with a dot. Without it only
             those are read for which the pattern itself begins a name with a dot.
 

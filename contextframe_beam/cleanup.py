@@ -81,7 +81,7 @@ def cleanup(
         raise ConfigError(
             f"files that are younger than {SAFE_AGE.days} day may belong to a run that is under "
             f"way, and {lost_after} would remove them; give at least 1d, or say that nobody is "
-            "writing (--no-writers)"
+            "writing (no_writers=True)"
         )
     if lost_after > KEEP:
         raise ConfigError(

@@ -38,7 +38,7 @@ def require_files(dataset: LanceDataset) -> None:
     if lost is not None:
         raise DatasetError(
             f"version {dataset.version} of {dataset.uri} is not whole: {lost} is missing. A "
-            "cleanup that was killed had begun to remove it; another one, with its --keep, "
+            "cleanup that was killed had begun to remove it; another one, with the same `keep`, "
             "removes the rest"
         )
 

@@ -281,7 +281,7 @@ class SourceState:
                 f"the sync state of {self.name or self.source} has {len(text):,} bytes in "
                 f"{len(self.partitions):,} partitions, and at most {MAX_STATE_BYTES:,} are kept; "
                 "let the connector keep less for each, or read fewer, larger partitions. Reading "
-                "everything (--full) forgets those that are gone"
+                "everything (full=True) forgets those that are gone"
             )
         return text
 

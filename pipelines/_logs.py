@@ -13,10 +13,12 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from copy import copy
 from typing import Any, TextIO, cast
 
 from contextframe_beam.connectors.secrets import RedactingFilter, redact
 from contextframe_beam.pipelines._settings import Settings
+from contextframe_beam.pipelines.flags import in_flags
 from contextframe_beam.pipelines.streams import printable
 from contextframe_beam.reasons import COMMITS
 
@@ -99,6 +101,7 @@ def of_launcher() -> Iterator[None]:
 
 def line(settings: Settings, text: str, level: int = logging.INFO) -> str:
     """Returns a line for the standard error, as the log writes its own."""
+    text = in_flags(text, settings.flags)
     if not settings.json_logs:
         return text
     told = {"name": _OURS, "levelno": level, "levelname": logging.getLevelName(level), "msg": text}
@@ -137,10 +140,10 @@ class _StderrHandler(logging.Handler):
         self._text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
+        told = copy(record)
+        told.msg, told.args = in_flags(record.getMessage(), self._settings.flags), ()
         # A live display would take colours and links for its own.
-        return (
-            _json_of(record) if self._settings.json_logs else printable(self._text.format(record))
-        )
+        return _json_of(told) if self._settings.json_logs else printable(self._text.format(told))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

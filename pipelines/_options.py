@@ -23,7 +23,9 @@ from contextframe_beam.connectors.registry import (
     sync_parameters,
 )
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.pipelines._shared import SectionOption, pairs
+from contextframe_beam.pipelines._shared import SectionOption, flag_of, pairs
+from contextframe_beam.pipelines.flags import in_flags
+from contextframe_beam.pipelines.job import settings
 
 #: Put before a connector's argument whose name is that of an option of ours.
 PREFIX = "source-"
@@ -185,7 +187,8 @@ def _help(parameter: Parameter, is_several: bool) -> str:
 
 def _sentence(text: str) -> str:
     # Two backquotes or one around a name are markup of documentation, and noise on a terminal.
-    return text.replace("``", "").replace("`", "")
+    plain = text.replace("``", "").replace("`", "")
+    return in_flags(plain, {one.name: flag_of(one) for one in settings()})
 
 
 def _shown(value: Any) -> str:

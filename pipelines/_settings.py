@@ -16,6 +16,7 @@ class Settings:
         verbose: Show what our own packages log at level INFO.
         json_logs: Write each line of the log as a JSON object.
         packages: Others whose warnings are shown: those that connectors are from.
+        flags: The options of the command, by what Python calls them.
         interrupts: Tells who asked the process to stop.
         abandoned: What was under way was given up, and the process must end without waiting for
             its threads.
@@ -25,5 +26,6 @@ class Settings:
     verbose: bool = False
     json_logs: bool = False
     packages: list[str] = field(default_factory=list)
+    flags: dict[str, str] = field(default_factory=dict)
     interrupts: Interrupts = field(default_factory=Interrupts)
     abandoned: bool = False

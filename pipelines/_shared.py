@@ -36,6 +36,14 @@ class SectionOption(click.Option):
         super().__init__(*args, **kwargs)
         self.section = section
 
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        known = ctx.ensure_object(Settings).flags
+        prefix, _, name = str(self.name).rpartition("__")
+        # An argument of a connector that is called like a setting is not meant in our messages.
+        if not prefix or name not in known:
+            known[name] = self.opts[0]
+
 
 def option(*flags: str, **settings: Any) -> Callable[[F], F]:
     """Gives a command an option; `section` is the heading that `--help` lists it under."""

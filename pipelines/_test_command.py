@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from contextframe_beam.pipelines.connector_commands import (
     flags_of,
     shortest_command,
 )
+
+if TYPE_CHECKING:
+    from contextframe_beam.connectors.testing.outcome import Outcome
 
 _EXAMPLE = "contextframe-beam test my_crm.py:CRM --token env:CRM_TOKEN"
 _CHECKING = "Checking"
@@ -124,7 +127,7 @@ def _test(
                         "check": one.check,
                         "status": one.status.value,
                         "reason": one.reason,
-                        "mend": one.mend,
+                        "mend": _mend(one),
                     }
                     for one in outcomes
                 ]
@@ -139,9 +142,13 @@ def _test(
             if ctx.ensure_object(Settings).debug and one.error is not None:
                 _logs.show_traceback(one.error)
             if one.mend:
-                click.echo(f"     {'':{width}}  to mend it: {one.mend}")
+                click.echo(f"     {'':{width}}  to mend it: {_mend(one)}")
     if any(one.status is Status.FAILED for one in outcomes):
         raise click.exceptions.Exit(1)
+
+
+def _mend(outcome: Outcome) -> str:
+    return f"{outcome.mend}, which --debug shows" if outcome.error is not None else outcome.mend
 
 
 def _read(path: str | None) -> Mapping[str, Any]:

@@ -115,7 +115,7 @@ class TestReadingNothing:
         its = "1 of its documents is" if stored == 1 else f"{stored} of its documents are"
         assert refused(kb, run) == (
             f"the source gave nothing, and {its} stored; nothing was deleted. If it really is "
-            "empty: --max-deletes 100%"
+            'empty: max_deletes="100%"'
         )
 
     @pytest.mark.parametrize("run", [mirror, overwrite])
@@ -162,7 +162,7 @@ class TestTooMuch:
         commit(kb, *range(20))
         said = refused(kb, run, *range(9))
         assert "would delete 11 of the 20 stored documents of documents" in said
-        assert "--max-deletes 100%, or a number such as 11" in said
+        assert 'max_deletes="100%", or a number such as 11' in said
 
     def test_half_is_not(self, kb):
         commit(kb, *range(20))

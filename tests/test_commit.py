@@ -667,7 +667,7 @@ class TestDatasetsMadeMeanwhile:
         started = begin(kb, mode="create")
         written = write(started, 1)
         commit(kb, 2, run_id="other", source=OTHER)
-        with pytest.raises(CommitError, match="exists already; choose --mode upsert"):
+        with pytest.raises(CommitError, match=r"exists already; choose mode=\"upsert\""):
             commit_run(started, written)
         assert ids_in(kb) == ["2"]
 

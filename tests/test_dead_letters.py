@@ -214,7 +214,7 @@ class TestFile:
     def test_a_place_that_cannot_be_written_fails_the_run(self, kb, tmp_path):
         (tmp_path / "file").write_text("in the way")
         letters = tmp_path / "file" / "letters.jsonl"
-        with pytest.raises(Exception, match=r"cannot write the dead letters to .*--dead-letters"):
+        with pytest.raises(Exception, match=r"cannot write the dead letters to .*`dead_letters`"):
             run(documents(1, {"id": 2, "error": "no"}), kb, dead_letters=str(letters))
         assert not kb.exists() or not list(kb.glob("_versions/*"))
 

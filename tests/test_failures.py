@@ -82,7 +82,7 @@ class TestLimit:
         with pytest.raises(TooManyFailures) as caught:
             FailureLimit.of("5%").check(written(2000, 1500), "letters.jsonl")
         assert str(caught.value) == (
-            "1,500 of 2,000 items failed, more than the 5% of the items read that --max-failures "
+            "1,500 of 2,000 items failed, more than the 5% of the items read that `max_failures` "
             "allows; nothing was committed. All are in letters.jsonl. The first: map all page "
             "0[0]: no (ValueError, 1,500 items)"
         )

@@ -418,7 +418,7 @@ def test_hidden_files_that_an_earlier_run_has_read_are_not_taken_for_gone_unsaid
     new = {}
     reason = f"5 hidden files, such as {folder}/..2026_11_28/data.json, were left out"
     assert mirror() == (9, 0, reason)
-    assert "are read with hidden=True (--hidden)" in caplog.text
+    assert "are read with hidden=True" in caplog.text
     assert mirror(hidden=True) == (9, 0, "")
     assert mirror() == (9, 0, reason)
     assert mirror() == (3, 6, "")

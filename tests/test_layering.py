@@ -1,6 +1,7 @@
 """Imports point one way: frames <- connectors <- transforms <- pipelines; frames know no Beam."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,19 @@ def test_frames_work_without_beam_and_without_what_is_above():
     assert "contextframe_beam.dataset" in loaded
     assert [name for name in loaded if name.split(".")[0] == "apache_beam"] == []
     assert [name for name in loaded if layer_of(name) and name.startswith("contextframe_")] == []
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, id=name)
+        for name, file in modules()
+        if layer_of(name) < LAYERS.index("pipelines") + 1
+    ],
+)
+def test_no_layer_names_the_options_of_the_command_line(file):
+    named = re.findall(r"(?<![\w-])--[a-z][\w-]*", file.read_text(encoding="utf-8"))
+    assert named == [], 'say it as Python does, as in max_deletes="100%"; see pipelines/flags.py'
 
 
 def test_everything_public_is_there():

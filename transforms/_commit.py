@@ -167,7 +167,7 @@ def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] |
         return earlier
     if run.mode.needs_new:
         raise CommitError(
-            f"{run.uri} exists already; choose --mode upsert, append or overwrite, or another path"
+            f'{run.uri} exists already; choose mode="upsert", append or overwrite, or another path'
         )
     if run.mode.replaces_all:
         return _overwrite(plan, new, dataset, states)
@@ -197,7 +197,7 @@ def _overwrite(
         raise CommitError(
             f"run {run.run_id} may not have read all of its source, and overwriting {run.uri} "
             f"would delete what it missed; nothing was committed. {'; '.join(plan.partial)}. "
-            "--mode upsert keeps what is stored"
+            'mode="upsert" keeps what is stored'
         )
     documents = DOCUMENTS if "x_state" in dataset.schema.names else None
     stored = dataset.count_rows(filter=documents)
@@ -398,7 +398,7 @@ def _pending(
             raise CommitError(f"run {run.run_id} was not committed: {error}") from error
         except UnknownCommitError as error:
             raise UnknownCommitError(
-                f"{error}. To do run {run.run_id} again under the same id (--run-id) is safe: it "
+                f"{error}. To do run {run.run_id} again under the same id (`run_id`) is safe: it "
                 "is never applied twice"
             ) from error
 

@@ -63,7 +63,7 @@ class FailureLimit:
         if failed >= max(read, 1):
             reason = "all of them"
         elif allowed is not None and failed > allowed:
-            reason = f"more than the {self} that --max-failures allows"
+            reason = f"more than the {self} that `max_failures` allows"
         else:
             return
         where = f" All are in {dead_letters}." if dead_letters else ""

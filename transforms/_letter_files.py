@@ -55,7 +55,7 @@ class LetterFile:
             extra = "gcs" if self.path.startswith(("gs://", "gcs://")) else "s3"
             raise ConfigError(
                 f"cannot write dead letters to {self.path}: {error}; install what it needs, such "
-                f"as contextframe-beam[{extra}], or name another file with --dead-letters"
+                f"as contextframe-beam[{extra}], or name another file with `dead_letters`"
             ) from error
 
     def join(self, pieces: Iterable[str]) -> None:
@@ -226,5 +226,5 @@ def _writing(path: str) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DatasetError(
             f"cannot write the dead letters to {path}: {reason}; "
-            "check space and permissions there, or name another file with --dead-letters"
+            "check space and permissions there, or name another file with `dead_letters`"
         ) from error

@@ -113,7 +113,7 @@ def require_few_overwritten(
         raise TooManyDeletes(
             f"the source gave nothing, and overwriting {plan.run.uri} would delete all "
             f"{stored:,} documents in it; nothing was deleted. If it shall be empty: "
-            "--max-deletes 100%"
+            'max_deletes="100%"'
         )
 
 

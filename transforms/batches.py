@@ -207,7 +207,7 @@ def _refused(
         for index, (deletion, item) in enumerate(batch.deletions):
             refusal = RecordError(
                 f"the item deletes {deletion.unique_id or deletion.key}, and a run in the mode "
-                "append adds rows only; choose --mode upsert or mirror"
+                'append adds rows only; choose mode="upsert" or mirror'
             )
             letters.append(letter_of("encode", refusal, item, batch, index))
     return letters

@@ -107,16 +107,16 @@ class DeletionLimit:
                 )
                 raise TooManyDeletes(
                     f"{source} gave nothing, and {stored} stored; nothing was deleted. If it "
-                    "really is empty: --max-deletes 100%"
+                    'really is empty: max_deletes="100%"'
                 )
-            reason = f"more than the {self} that --max-deletes allows"
+            reason = f"more than the {self} that `max_deletes` allows"
             if loss.deleted >= loss.stored:
                 reason = "all of them"
             documents = "document" if loss.stored == 1 else "documents"
             raise TooManyDeletes(
                 f"the run would delete {loss.deleted:,} of the {loss.stored:,} stored {documents} "
                 f"of {loss.name}, {reason}; nothing was committed. If they really are gone: "
-                f"--max-deletes 100%, or a number such as {loss.deleted}"
+                f'max_deletes="100%", or a number such as {loss.deleted}'
             )
 
 

@@ -37,7 +37,7 @@ def left_out(listing: Listing, states: Mapping[str, Any]) -> list[tuple[str, str
         found.append((f"{some} a key that ends in a slash", "such keys are not read: copy them"))
     if listing.hidden and states.get(HIDDEN) != _LEFT_OUT:
         advice = (
-            "such files are read with hidden=True (--hidden). Documents that an earlier run made "
+            "such files are read with hidden=True. Documents that an earlier run made "
             "of them are kept by this run, and deleted by the next mirror"
         )
         found.append(

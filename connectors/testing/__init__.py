@@ -6,8 +6,8 @@ From pytest or unittest, a subclass of `ConnectorTests` says how the connector i
         def connector(self):
             return CRM(token="env:CRM_TOKEN")
 
-From the command line: `contextframe-beam test my_crm.py:CRM --token env:CRM_TOKEN`. `recorded`
-plays back what a service answered once, so that tests need no network.
+The command `contextframe-beam test my_crm.py:CRM` does the same. `recorded` plays back what a
+service answered once, so that tests need no network.
 """
 
 from contextframe_beam.connectors.testing.outcome import Outcome, Status
