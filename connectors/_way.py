@@ -58,13 +58,7 @@ class Part:
         Files are something else when one of them has changed, and a slice of time when it ends
         elsewhere; the newest slice, with which the state moves, goes on from that.
         """
-        params = self.partition.params
-        what = None
-        if isinstance(params, Mapping):
-            what = params.get("files") or params.get("file")
-            mark = params.get("slice")
-            if params.get("stateless") or (mark and "last" not in mark):
-                what = params.get("until")
+        what = self.partition.content
         return f"{self.id} {what!r}" if what else self.id
 
 

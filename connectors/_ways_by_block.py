@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -30,7 +30,7 @@ from contextframe_beam.connectors._way import (
     without_given,
 )
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds
+from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.errors import ConnectorError
 from contextframe_beam.times import when
@@ -63,14 +63,14 @@ class PagesReader(_PlannedReader):
         self.ahead = ahead_of(self.at_once)
 
     def moves_state(self, part: Part) -> bool:
-        bounds, params = self.resume.bounds, part.partition.params
+        bounds, resumes_at = self.resume.bounds, part.partition.resumes_at
         if self.cuts:
             return False
         if not bounds.given:
             return True
-        if bounds.reaches_ahead or not isinstance(params, Mapping) or RESUMES_AT not in params:
+        if bounds.reaches_ahead or resumes_at is None:
             return False
-        resumes = when(params[RESUMES_AT])
+        resumes = when(resumes_at)
         return bounds.since is None or (resumes is not None and bounds.since <= resumes)
 
     def _left_out(self) -> str:
@@ -102,12 +102,12 @@ class PagesReader(_PlannedReader):
             return
         counted: Iterable[tuple[Partition, int | None]]
         if self.at_once == 1:
-            counted = ((one, self._count(one)) for one in found)
+            counted = map(self._counted, found)
         else:
             # The count is a request as well, so a thousand partitions are asked in parallel.
             counted = read_ahead(
                 found,
-                lambda one: iter([(one, self._count(one))]),
+                lambda one: iter([self._counted(one)]),
                 threads=self.at_once,
                 ahead=self.ahead,
                 key=lambda _: None,
@@ -121,11 +121,12 @@ class PagesReader(_PlannedReader):
         partitions = getattr(self.connector, "partitions", None)
         if partitions is None:
             return [WHOLE]
-        if "resume_from" in arguments_at(self.connector, self.planner).named:
-            # Most connectors would take a state for another beginning of the range.
-            tells = bounds.given and getattr(self.connector, "_tells_where_it_resumes", False)
-            states = self.resume.states if tells and not self.resume.full_sync else None
-            kwargs["resume_from"] = self.resume.known if states is None else dict(states)
+        takes = arguments_at(self.connector, self.planner).named
+        if "resume_from" in takes:
+            # Of a range of time none: most connectors would take one for another beginning of it.
+            kwargs["resume_from"] = self.resume.known
+        if "known_states" in takes:
+            kwargs["known_states"] = {} if self.resume.full_sync else dict(self.resume.states)
         found = guarded(self.connector, "", "partitions()", lambda: partitions(**kwargs))
         if found is None or isinstance(found, str):
             raise ConnectorError(
@@ -154,16 +155,19 @@ class PagesReader(_PlannedReader):
             seen.add(one.id)
             yield one
 
-    def _count(self, partition: Partition) -> int | None:
-        total = guarded(
-            self.connector,
-            partition.id,
-            "count_pages()",
-            lambda: self.connector.count_pages(partition),
-        )
-        if total is None:
-            return None
-        return whole_number(total, f"{self.connector.name}: count_pages({partition.id!r})")
+    def _counted(self, partition: Partition) -> tuple[Partition, int | None]:
+        connector, kind = self.connector, type(self.connector)
+        # Our own connectors may add to the partition what they learn while they count.
+        depths = owner_of(kind, "_counted"), owner_of(kind, "count_pages")
+        count = connector.count_pages
+        if depths[0] is not None and depths[0] == depths[1]:
+            count = connector._counted
+        found = guarded(connector, partition.id, "count_pages()", lambda: count(partition))
+        if isinstance(found, tuple):
+            partition, found = found
+        if found is not None:
+            found = whole_number(found, f"{connector.name}: count_pages({partition.id!r})")
+        return partition, found
 
     def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
         if part.total == 0:

@@ -14,11 +14,6 @@ from datetime import date, datetime, timedelta, timezone
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.times import when
 
-#: What the parameters of a partition of a range of time may say: the time at which a run without a
-#: range would begin, "" for the beginning of all. A range that begins no later leaves nothing out,
-#: so the partition's state may move to its end.
-RESUMES_AT = "resumes_at"
-
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]?)\Z")
 _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MOST_SLICES = 100_000

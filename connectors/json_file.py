@@ -294,7 +294,9 @@ class JSONFileConnector(BaseConnector):
                 yield from _parts_of(info, block_bytes, shape == _NUMBERED_LINES)
                 continue
             if shape != _WHOLE:
-                yield Partition(printable(info.path), {"file": _packed(info), "stream": True}), 1
+                packed = _packed(info)
+                params = {"file": packed, "stream": True}
+                yield Partition(printable(info.path), params, content=packed), 1
                 continue
             if group and (len(group) == group_files or size + info.size > _GROUP_BYTES):
                 yield _grouped(group), 1
@@ -545,12 +547,12 @@ def _parts_of(info: FileInfo, block_bytes: int, numbered: bool) -> Iterator[tupl
     Where a part begins and ends depends on the file alone, so that a run which is continued finds
     the parts again that are done, whatever other files came meanwhile.
     """
-    name = printable(info.path)
+    name, packed = printable(info.path), _packed(info)
     for start in range(0, info.size, _PART_BYTES):
         stop = min(start + _PART_BYTES, info.size)
         blocks = -(-(stop - start) // block_bytes)
         params = {
-            "file": _packed(info),
+            "file": packed,
             "version": info.version,
             "numbered": numbered,
             "start": start,
@@ -560,14 +562,16 @@ def _parts_of(info: FileInfo, block_bytes: int, numbered: bool) -> Iterator[tupl
             "block_bytes": -(-(stop - start) // blocks),
         }
         is_whole = info.size <= _PART_BYTES
-        yield Partition(name if is_whole else f"{name}, bytes {start} to {stop}", params), blocks
+        part = name if is_whole else f"{name}, bytes {start} to {stop}"
+        yield Partition(part, params, content=packed), blocks
 
 
 def _grouped(infos: list[FileInfo]) -> Partition:
     name = printable(infos[0].path)
     if len(infos) > 1:
         name = f"{name} and {len(infos) - 1} more"
-    return Partition(name, {"files": [_packed(info) for info in infos]})
+    packed = [_packed(info) for info in infos]
+    return Partition(name, {"files": packed}, content=packed)
 
 
 def _name_of(path: str) -> str:

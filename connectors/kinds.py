@@ -219,10 +219,6 @@ class PaginatedConnector(BaseConnector):
 
     max_in_flight: int = 16
 
-    # Whether its partitions of a range of time say RESUMES_AT (bounds.py), for which it is told
-    # the states then as well.
-    _tells_where_it_resumes: ClassVar[bool] = False
-
     # Those of its arguments to read with that choose less and leave the states of partitions right.
     _by_partition: ClassVar[tuple[str, ...]] = ()
 

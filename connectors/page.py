@@ -41,10 +41,17 @@ class Partition:
     Attributes:
         id: Names the partition within its source, the same in every run; states are kept under it.
         params: What the connector needs to read it; picklable, best plain JSON values.
+        content: What of it is read, where that differs from run to run: which versions of files,
+            up to which time. A backfill that goes on reads a part again whose content is new.
+        resumes_at: Of a range of time, where a run without one would begin, ISO 8601; empty for
+            the beginning of all. A range that begins no later leaves nothing out, so the state
+            may move to its end. None where that is not known.
     """
 
     id: str
     params: Any = None
+    content: Any = None
+    resumes_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,14 +177,13 @@ def _checked(
         if partition is None:
             report.hint = f"the parent {resource.parent if resource else ''} has no records"
             return report
-        if isinstance(partition.params, Mapping) and partition.params.get("problem"):
-            report.problem = redact(str(partition.params["problem"]))
+        if partition.params.problem:
+            report.problem = redact(partition.params.problem)
             return report
         report.partition = partition.id
         report.name = name or partition.id
-        if isinstance(partition.params, dict):
-            partition.params["probe"] = True
-        report.pages = connector.count_pages(partition)
+        scope = replace(partition.params, is_counted_first=True)
+        partition, report.pages = connector._counted(replace(partition, params=scope))
         page = connector.fetch_page(partition, None if report.pages is None else 0)
         _describe(report, connector, partition, page)
     except ContextFrameError as error:

@@ -17,9 +17,10 @@ from contextframe_beam.connectors.api.load import load_config
 from contextframe_beam.connectors.api.mapping import RESOURCE, ResourceMapper, page_style_record
 from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.numbered import PageNumber
-from contextframe_beam.connectors.api.pages import PageReader
+from contextframe_beam.connectors.api.pages import ApiPages
 from contextframe_beam.connectors.api.plan import Planner
 from contextframe_beam.connectors.api.resource import Endpoint, below
+from contextframe_beam.connectors.api.scope import Scope
 from contextframe_beam.connectors.bounds import Bounds, seconds_of
 from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.client import HttpClient
@@ -84,7 +85,6 @@ class APIConnector(PaginatedConnector):
         ConfigError: the configuration cannot be read, or says something wrong.
     """
 
-    _tells_where_it_resumes = True
     _by_partition = ("max_items", "max_pages", "only")
 
     def __init__(
@@ -170,7 +170,7 @@ class APIConnector(PaginatedConnector):
         self._deleted = {
             one.name: condition_of(one.deleted) for one in self._config.resources if one.deleted
         }
-        self._reader = PageReader(self._endpoint_of, self._send)
+        self._pages = ApiPages(self._endpoint_of, self._send)
         #: Whether the API itself, and not a cache, answered anything so far, be it an error.
         self.connected = False
         self._failed = 0
@@ -261,6 +261,7 @@ class APIConnector(PaginatedConnector):
         max_pages: int | None = None,
         max_items: int | None = None,
         resume_from: Mapping[str, Any] | None = None,
+        known_states: Mapping[str, Any] | None = None,
         since: str | None = None,
         until: str | None = None,
     ) -> Iterator[Partition]:
@@ -273,6 +274,7 @@ class APIConnector(PaginatedConnector):
             max_pages: As for `sync_documents`.
             max_items: As for `sync_documents`.
             resume_from: The states that an earlier run reached, by the id of the partition.
+            known_states: The same where a range of time is read, which does not begin at them.
             since: Read only what changed at this time or later, ISO 8601.
             until: Read only what changed before this time.
 
@@ -291,14 +293,21 @@ class APIConnector(PaginatedConnector):
                 raise ConfigError(
                     "an endpoint cannot be read by time; configure a resource with `incremental`"
                 )
-            asked = {"endpoint": endpoint or _ENDPOINT, "params": params, **limits}
-            given = {key: value for key, value in asked.items() if value is not None}
-            yield Partition(endpoint or _ENDPOINT, {**given, "run": run, "probe": True})
+            address = endpoint or _ENDPOINT
+            scope = Scope(
+                run=run,
+                endpoint=address,
+                params=params,
+                max_pages=max_pages,
+                max_items=max_items,
+                is_counted_first=True,
+            )
+            yield Partition(address, scope)
             return
         planner = Planner(
             self._config,
             run,
-            resume_from or {},
+            known_states or resume_from or {},
             limits,
             self._mappers.__getitem__,
             self._items_of,
@@ -312,11 +321,11 @@ class APIConnector(PaginatedConnector):
 
     def count_pages(self, partition: Partition) -> int | None:
         """Returns how many pages a partition has, where its first one tells."""
-        return self._reader.count(partition)
+        return self._counted(partition)[1]
 
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
         """Returns one page of a partition."""
-        return self._reader.fetch(partition, cursor)
+        return self._pages.fetch(partition, cursor)
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns a record into a frame, as its resource's `mapping` says, or into its deletion.
@@ -394,12 +403,15 @@ class APIConnector(PaginatedConnector):
             chosen.append(resource)
         return chosen
 
-    def _endpoint_of(self, params: Mapping[str, Any]) -> Endpoint:
-        name = params.get("resource")
-        if name is None:
+    def _counted(self, partition: Partition) -> tuple[Partition, int | None]:
+        return self._pages.counted(partition)
+
+    def _endpoint_of(self, scope: Scope) -> Endpoint:
+        name = scope.resource
+        if not name:
             # Made anew each time: it is cheap, and there is one for each set of parameters.
-            resource = Resource(name="endpoint", params=dict(params.get("params") or {}))
-            url = urls.joined(self.base_url, params["endpoint"])
+            resource = Resource(name="endpoint", params=dict(scope.params or {}))
+            url = urls.joined(self.base_url, scope.endpoint)
             paginator = paginator_of(self._config.paginator) or _PAGE_STYLE
             return Endpoint(self._config, resource, url, paginator, marked=False)
         with self._lock:
@@ -424,7 +436,7 @@ class APIConnector(PaginatedConnector):
             yield from page.items
 
     def _page_name(self, partition: Partition, cursor: Any) -> str:
-        return self._reader.page_name(partition, cursor)
+        return self._pages.page_name(partition, cursor)
 
     def _pages_of(self, partitions: Iterable[Partition]) -> Iterator[Page]:
         """Reads partitions in this process, several pages at once."""

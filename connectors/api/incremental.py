@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from contextframe_beam.connectors.api.config import Incremental
+from contextframe_beam.connectors.api.scope import Scope
 from contextframe_beam.connectors.bounds import seconds_of
 from contextframe_beam.connectors.cursors import (
     NUMBER,
@@ -34,7 +35,6 @@ from contextframe_beam.times import (
     offset_of,
     parse,
     seconds_in,
-    when,
     write,
 )
 
@@ -45,7 +45,7 @@ _SECOND = Fraction(1)
 def newest_of(
     items: Iterable[Any],
     settings: Incremental,
-    params: Mapping[str, Any],
+    scope: Scope,
     known: Value | None = None,
 ) -> Value | None:
     """Returns the greatest value of those records that belong to a partition; see `newest_cursor`.
@@ -53,14 +53,14 @@ def newest_of(
     Args:
         items: The records, with those that an API gave from outside a range of time.
         settings: What the resource says.
-        params: What the partition says: `bounds` where a range of time is read, and `began`.
+        scope: What is read.
         known: A value from before.
     """
-    field, form, bounds = settings.field, settings.reading, params.get("bounds")
+    field, form, bounds = settings.field, settings.reading, scope.bounds
     if bounds:
         ends = bounds.get("since"), bounds.get("until")
         items = [one for one in items if within(lookup(one, field), *ends, form)]
-    return newest_cursor(items, field, known, began=when(params.get("began")), form=form)
+    return newest_cursor(items, field, known, began=scope.began, form=form)
 
 
 def request_value(value: Value, settings: Incremental) -> Value:
@@ -197,23 +197,19 @@ def slices(settings: Incremental, since: Value, now: datetime) -> Iterator[Slice
         begin = end
 
 
-def state_reached(
-    newest: Value, settings: Incremental, params: Mapping[str, Any]
-) -> dict[str, Any]:
+def state_reached(newest: Value, settings: Incremental, scope: Scope) -> dict[str, Any]:
     """Returns the state of a partition that was read to its end.
 
     Args:
         newest: The greatest value that was seen.
         settings: What the resource says.
-        params: What the partition says: `reached`, the value of an earlier run, behind which the
-            state does not fall; and of a slice, `slice`.
+        scope: What was read.
     """
-    reached = params.get("reached")
-    if reached is not None and is_before(newest, reached, settings.reading):
-        newest = reached
+    if scope.reached is not None and is_before(newest, scope.reached, settings.reading):
+        newest = scope.reached
     state: dict[str, Any] = {"cursor": newest}
-    if "slice" in params:
-        state[SLICE] = params["slice"]
+    if scope.slice is not None:
+        state[SLICE] = scope.slice
     return state
 
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from contextframe_beam.connectors.api.answer import ROOT, Answer
 from contextframe_beam.connectors.api.config import Incremental
-from contextframe_beam.connectors.api.detect import Detect, Found, detect
+from contextframe_beam.connectors.api.detect import Detect, detect
 from contextframe_beam.connectors.api.evidence import cut_short
 from contextframe_beam.connectors.api.graphql import FailedNode
 from contextframe_beam.connectors.api.incremental import newest_of, state_reached, unreadable
 from contextframe_beam.connectors.api.models import paginator_of, setting_of
-from contextframe_beam.connectors.api.numbered import At, Numbered, Offset, PageNumber, Range
-from contextframe_beam.connectors.api.once import Answers
-from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
+from contextframe_beam.connectors.api.numbered import At, Numbered, PageNumber
+from contextframe_beam.connectors.api.once import Asking, place_learned
+from contextframe_beam.connectors.api.paginate import Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
+from contextframe_beam.connectors.api.scope import Counted, Scope
 from contextframe_beam.connectors.api.totals import RECORDS, Stated
-from contextframe_beam.connectors.api.walk import Step, Walk, digest, repeated
-from contextframe_beam.connectors.bounds import RESUMES_AT
+from contextframe_beam.connectors.api.walk import (
+    MOST_REPETITIONS,
+    SeenPages,
+    Step,
+    Walk,
+    digest,
+    is_past,
+    param_of,
+    position_of,
+    repeated,
+)
 from contextframe_beam.connectors.http.errors import HttpError, PassedOverError
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.mapper import kind_of, lookup
@@ -38,44 +45,10 @@ _LOGGER = logging.getLogger(__name__)
 _MOST_PAGES = 1_000_000
 # A total of more pages than this is looked into before it is believed.
 _MANY_PAGES = 1000
-# After so many empty pages in a row those behind are taken to be empty as well.
-_EMPTY_IN_A_ROW = 20
 _NOT_FOUND = (404, 410)
-_PARTITIONS_REMEMBERED = 100
-_PAGES_REMEMBERED = 100_000
-_SHOWN_TOKEN = 200
-_ANSWERS = Answers()
-# A page of the same records with the same ids comes so often before it is taken for a loop.
-_MOST_REPETITIONS = 3
-
-_logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What this process saw of the numbered pages of one partition in one run."""
-
-    digests: dict[int, set[int]] = field(default_factory=dict)
-    empty: set[int] = field(default_factory=set)
-    end: int | None = None
-
-    def is_behind(self, index: int) -> bool:
-        """Tells whether so many pages before this one were empty that it need not be asked for."""
-        return self.end is not None and index >= self.end
-
-    def found_empty(self, index: int) -> None:
-        """Remembers an empty page; enough of them in a row are the end."""
-        self.empty.add(index)
-        first = last = index
-        while first - 1 in self.empty:
-            first -= 1
-        while last + 1 in self.empty:
-            last += 1
-        if last - first + 1 >= _EMPTY_IN_A_ROW and (self.end is None or first < self.end):
-            self.end = first
-
-
-class PageReader:
+class ApiPages:
     """Reads the pages of partitions, from several threads.
 
     Args:
@@ -85,70 +58,77 @@ class PageReader:
 
     def __init__(
         self,
-        endpoint_of: Callable[[Mapping[str, Any]], Endpoint],
+        endpoint_of: Callable[[Scope], Endpoint],
         send: Callable[[HttpRequest], HttpResponse],
     ) -> None:
         self._endpoint_of = endpoint_of
-        self._send = send
-        self._lock = threading.Lock()
+        self._asking = Asking(send)
+        self._seen = SeenPages()
         self._told: set[tuple[str, str]] = set()
-        self._seen: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
 
-    def count(self, partition: Partition) -> int | None:
-        """Asks for the first page of a partition and returns how many there are.
-
-        What reading needs to know about them is put into the partition's `params`, which travel
-        to whoever reads them. Partitions without `probe` in their params are not asked.
+    def counted(self, partition: Partition) -> tuple[Partition, int | None]:
+        """Asks for the first page of a partition, where its scope says so.
 
         Returns:
-            None where nothing but the last page tells.
+            The partition with what the page told about the others, and how many there are; as it
+            was, and None, where nothing but the last page tells.
         """
-        params = partition.params
-        endpoint = self._endpoint_of(params)
+        scope: Scope = partition.params
+        endpoint = self._endpoint_of(scope)
+        counted = self._count(scope, endpoint) if scope.is_counted_first else None
+        if counted is None:
+            return partition, None
+        return replace(partition, params=replace(scope, counted=counted)), counted.pages
+
+    def _count(self, scope: Scope, endpoint: Endpoint) -> Counted | None:
         paginator = endpoint.paginator
-        if not params.get("probe") or not isinstance(paginator, Numbered | Detect):
+        if not isinstance(paginator, Numbered | Detect):
             return None
         token = paginator.start()
         try:
             # It is wanted again when it is read.
-            answer, records = self._ask(endpoint, params, paginator, token, uses=2)
+            answer, records = self._asking.ask(endpoint, scope, paginator, token, uses=2)
         except HttpError as error:
             passed = isinstance(error, PassedOverError)
             if passed or error.status in _NOT_FOUND or paginator.ends_at(token, error.status):
                 return None  # reading it meets the same answer and knows what it means
             raise
+        told = None
         if isinstance(paginator, Detect):
             found = detect(answer, records)
             if not isinstance(found, Numbered):
                 return None
-            paginator = found
-            params["paginator"] = setting_of(paginator)
-        pages = paginator.total_pages(answer, records)
+            paginator, told = found, setting_of(found)
+        total = paginator.total_pages(answer, records)
         size = paginator.full_page(answer, records)
-        if pages is None or (size is None and not isinstance(paginator, PageNumber)):
+        if total is None or (size is None and not isinstance(paginator, PageNumber)):
             return None
-        pages = counted = min(max(pages, 1), _MOST_PAGES)
-        if params.get("max_pages"):
-            pages = min(pages, params["max_pages"])
-        if params.get("max_items") and size:
-            pages = min(pages, -(-params["max_items"] // size))
-        if pages < counted:
-            params["cut"] = True
-        pages = self._believed(pages, size, endpoint, params, paginator, _learned(answer))
-        params.update(pages=pages, size=size, first=digest(records) if records else None)
-        params["place"] = _learned(answer)
-        stated = paginator.stated(answer, records)
-        params["stated"] = None if stated is None else [stated.number, stated.unit]
+        total = pages = min(max(total, 1), _MOST_PAGES)
+        if scope.max_pages is not None:
+            pages = min(pages, scope.max_pages)
+        if scope.max_items is not None and size:
+            pages = min(pages, -(-scope.max_items // size))
+        place = place_learned(answer)
+        newest = None
         if endpoint.incremental is not None:
-            params["newest"] = newest_of(records, endpoint.incremental, params, _known(params))
-        return pages
+            newest = newest_of(records, endpoint.incremental, scope, scope.known)
+        return Counted(
+            pages=self._believed(pages, size, endpoint, scope, paginator, place),
+            size=size,
+            first=digest(records) if records else None,
+            place=place,
+            stated=paginator.stated(answer, records),
+            newest=newest,
+            is_cut=pages < total,
+            paginator=told,
+        )
 
     def _believed(
         self,
         pages: int,
         size: int | None,
         endpoint: Endpoint,
-        params: Mapping[str, Any],
+        scope: Scope,
         paginator: Numbered,
         place: str,
     ) -> int:
@@ -162,7 +142,7 @@ class PageReader:
         while empty - full > _MANY_PAGES:
             token = paginator.page_at(probe, size)
             try:
-                _, records = self._ask(endpoint, params, paginator, token, place)
+                _, records = self._asking.ask(endpoint, scope, paginator, token, place)
             except PassedOverError as error:
                 records = [error]  # there is something, or there would be nothing to pass over
             except HttpError as error:
@@ -187,20 +167,20 @@ class PageReader:
         Raises:
             ConnectorError: the page cannot be read, or is one that came before.
         """
-        params = partition.params
-        if "problem" in params:
+        scope: Scope = partition.params
+        if scope.problem:
             page = Page([])
-            page.failures = [
-                _letter(RecordError(params["problem"]), params.get("item"), partition, "")
-            ]
+            page.failures = [_letter(RecordError(scope.problem), scope.item, partition, "")]
             return page
-        endpoint = self._endpoint_of(params)
+        endpoint = self._endpoint_of(scope)
         if isinstance(cursor, int):
-            return self._numbered(partition, params, endpoint, cursor)
+            if scope.counted is None:  # whoever counted it kept the number alone
+                partition, _ = self.counted(partition)
+            return self._numbered(partition, endpoint, cursor)
         step = cursor
         if step is None:
-            step = Step(endpoint.paginator.start(), Walk(newest=_known(params)))
-        return self._walked(partition, params, endpoint, step)
+            step = Step(endpoint.paginator.start(), Walk(newest=scope.known))
+        return self._walked(partition, endpoint, step)
 
     def page_name(self, partition: Partition, cursor: Any) -> str:
         """Returns what a page is called in messages: `page 3`, `offset 200`, `page abc`.
@@ -209,44 +189,48 @@ class PageReader:
             partition: What is read.
             cursor: As for `fetch`.
         """
-        params = partition.params
-        if cursor is None or "problem" in params:
+        scope: Scope = partition.params
+        if cursor is None or scope.problem:
             return "first page"
-        paginator = paginator_of(params.get("paginator")) or self._endpoint_of(params).paginator
+        paginator = self._paginator_of(scope)
         if isinstance(cursor, Step):
-            return _position(paginator, cursor.token)
-        if isinstance(paginator, Numbered):
-            return _position(paginator, paginator.page_at(cursor, params.get("size")))
+            return position_of(paginator, cursor.token)
+        if scope.counted is not None and isinstance(paginator, Numbered):
+            return position_of(paginator, paginator.page_at(cursor, scope.counted.size))
         return f"page {cursor}"
 
-    def _numbered(
-        self, partition: Partition, params: Mapping[str, Any], endpoint: Endpoint, index: int
-    ) -> Page:
-        paginator = paginator_of(params.get("paginator")) or endpoint.paginator
-        assert isinstance(paginator, Numbered)
-        token = paginator.page_at(index, params["size"])
-        position = _position(paginator, token)
-        walk = Walk(pages=index + 1, items=index * (params["size"] or 0))
-        walk.newest, walk.place = params.get("newest"), params.get("place") or ""
-        walk.stated = Stated(*params["stated"]) if params.get("stated") else None
-        is_last = index == params["pages"] - 1
-        seen = self._seen_of(partition)
+    def _paginator_of(self, scope: Scope) -> Paginator:
+        told = scope.counted and paginator_of(scope.counted.paginator)
+        return told or self._endpoint_of(scope).paginator
+
+    def _numbered(self, partition: Partition, endpoint: Endpoint, index: int) -> Page:
+        scope: Scope = partition.params
+        counted, paginator = scope.counted, self._paginator_of(scope)
+        assert counted is not None and isinstance(paginator, Numbered)
+        token = paginator.page_at(index, counted.size)
+        position = position_of(paginator, token)
+        walk = Walk(pages=index + 1, items=index * (counted.size or 0), newest=counted.newest)
+        walk.place, walk.stated = counted.place, counted.stated
+        seen = self._seen.of(scope.run, partition.id)
         records: list[Any] = []
         following = None
         if not seen.is_behind(index):
             records, following = self._filled(partition, endpoint, paginator, token, walk)
             if records:
                 content = digest(records)
-                self._tell_repetition(endpoint, walk, seen, index, content, records, position)
-                walk.seen.update((content, params.get("first") or content))
+                times = self._seen.note(seen, index, content)
+                if times > 1 and endpoint.identifies(records):
+                    if times > MOST_REPETITIONS:
+                        raise repeated(position, param_of(endpoint.paginator, None))
+                    walk.doubt(f"{position} has the records of one before it")
+                walk.seen.update((content, counted.first or content))
                 walk.filled = index + 1
             else:
-                with self._lock:
-                    seen.found_empty(index)
+                self._seen.note_empty(seen, index)
         page = self._page(partition, endpoint, records, position, walk)
-        page.may_slip = params["pages"] > 1
-        if is_last:
-            self._go_on(page, params, endpoint, following, walk)
+        page.may_slip = counted.pages > 1
+        if index == counted.pages - 1:
+            self._go_on(page, partition, endpoint, following, walk)
         return page
 
     def _filled(
@@ -261,8 +245,8 @@ class PageReader:
         records: list[Any] = []
         while True:
             try:
-                answer, found = self._first_or_asked(
-                    partition, endpoint, paginator, token, walk.place
+                answer, found = self._asking.first_or_asked(
+                    endpoint, partition.params, paginator, token, walk.place
                 )
             except HttpError as error:
                 if isinstance(error, PassedOverError):
@@ -279,22 +263,19 @@ class PageReader:
                 return records, paginator.next(token, answer, found)
             token = rest
 
-    def _walked(
-        self, partition: Partition, params: Mapping[str, Any], endpoint: Endpoint, step: Step
-    ) -> Page:
-        paginator: Paginator = endpoint.paginator
+    def _walked(self, partition: Partition, endpoint: Endpoint, step: Step) -> Page:
+        scope: Scope = partition.params
         token, walk = step.token, step.walk
-        if isinstance(token, At) and params.get("paginator"):
-            paginator = paginator_of(params["paginator"]) or paginator
-        position = _position(paginator, token)
+        paginator = self._paginator_of(scope) if isinstance(token, At) else endpoint.paginator
+        position = position_of(paginator, token)
         try:
-            answer, records = self._first_or_asked(
-                partition, endpoint, paginator, token, walk.place
+            answer, records = self._asking.first_or_asked(
+                endpoint, scope, paginator, token, walk.place
             )
         except HttpError as error:
             page = Page([], position=position)
             if paginator.ends_at(token, error.status):
-                self._go_on(page, params, endpoint, None, walk)
+                self._go_on(page, partition, endpoint, None, walk)
             elif isinstance(error, PassedOverError):
                 # What is gone is gone; of all else nobody knows what there was.
                 if walk.pages > 0:
@@ -306,15 +287,15 @@ class PageReader:
             else:
                 raise
             return page
-        walk.place = walk.place or _learned(answer)
+        walk.place = walk.place or place_learned(answer)
         if not walk.is_new(records):
-            if _is_past(token) and not walk.is_one_page:
+            if is_past(token) and not walk.is_one_page:
                 # Behind the end some APIs repeat their last page.
                 page = Page([], position=position)
-                self._go_on(page, params, endpoint, None, walk)
+                self._go_on(page, partition, endpoint, None, walk)
                 return page
             if not walk.may_repeat(len(records)):
-                raise repeated(position, _param_of(paginator, token))
+                raise repeated(position, param_of(paginator, token))
             if endpoint.identifies(records):
                 walk.doubt(f"{position} has the records of one before it")
         following = paginator.next(token, answer, records)
@@ -326,41 +307,9 @@ class PageReader:
         page = self._page(partition, endpoint, records, position, walk)
         steps = (following, token if walk.pages > 1 else None)
         is_counted = any(one is not None and paginator.is_counted(one) for one in steps)
-        page.may_slip = is_counted or (_is_past(token) and bool(records))
-        self._go_on(page, params, endpoint, following, walk)
+        page.may_slip = is_counted or (is_past(token) and bool(records))
+        self._go_on(page, partition, endpoint, following, walk)
         return page
-
-    def _first_or_asked(
-        self,
-        partition: Partition,
-        endpoint: Endpoint,
-        paginator: Paginator,
-        token: Any,
-        place: str,
-    ) -> tuple[Answer, list[Any]]:
-        """Returns what `count` was answered, the first time that it is wanted, or asks."""
-        params = partition.params
-        if params.get("probe") and _is_first(paginator, token):
-            first = _request(endpoint, params, endpoint.paginator, endpoint.paginator.start())
-            counted = _ANSWERS.take(params.get("run", ""), first)
-            if counted is not None:
-                return _read(endpoint, counted, place)
-        return self._ask(endpoint, params, paginator, token, place)
-
-    def _ask(
-        self,
-        endpoint: Endpoint,
-        params: Mapping[str, Any],
-        paginator: Paginator,
-        token: Any,
-        place: str = "",
-        uses: int = 1,
-    ) -> tuple[Answer, list[Any]]:
-        request = _request(endpoint, params, paginator, token)
-        response = _ANSWERS.get(
-            params.get("run", ""), request, uses * endpoint.passes, lambda: self._send(request)
-        )
-        return _read(endpoint, response, place)
 
     def _page(
         self,
@@ -371,15 +320,15 @@ class PageReader:
         walk: Walk,
     ) -> Page:
         """Makes the page of what the API gave, within the limit of items."""
-        params = partition.params
-        limit = params.get("max_items")
+        scope: Scope = partition.params
+        limit = scope.max_items
         if limit is not None and walk.items + len(records) > limit:
             records = records[: max(limit - walk.items, 0)]
             walk.cut = True
         walk.items += len(records)
         if endpoint.incremental is not None:
-            walk.newest = newest_of(records, endpoint.incremental, params, walk.newest)
-            self._tell_unknown(records, endpoint.incremental, params)
+            walk.newest = newest_of(records, endpoint.incremental, scope, walk.newest)
+            self._tell_unknown(records, endpoint.incremental, scope)
         if any(isinstance(one, FailedNode) for one in records):
             walk.doubt("the API could not give all nodes; the dead letters say which")
         name = endpoint.resource.name
@@ -392,54 +341,51 @@ class PageReader:
                 for number, one in enumerate(records)
                 if not isinstance(one, dict)
             ]
-        if endpoint.chooses(params):
-            page.items = [one for one in page.items if endpoint.keeps(one, params)]
-        endpoint.mark(page.items, params.get("parent"))
+        if endpoint.chooses(scope):
+            page.items = [one for one in page.items if endpoint.keeps(one, scope)]
+        endpoint.mark(page.items, scope.parent)
         return page
 
     def _go_on(
         self,
         page: Page,
-        params: Mapping[str, Any],
+        partition: Partition,
         endpoint: Endpoint,
         following: Any,
         walk: Walk,
     ) -> None:
         """Gives the page the cursor of the next one, or the state when it is the last."""
+        scope: Scope = partition.params
         if following is not None:
-            limits = ((params.get("max_pages"), walk.pages), (params.get("max_items"), walk.items))
+            limits = ((scope.max_pages, walk.pages), (scope.max_items, walk.items))
             if all(most is None or count < most for most, count in limits):
                 page.next_cursor = Step(following, walk)
                 return
             walk.cut = True
-        is_cut = walk.cut or params.get("cut")
-        if not is_cut and walk.stated is not None and walk.stated.unit == RECORDS:
-            _tell_of_total(walk, walk.stated, params.get("resource") or params.get("endpoint", ""))
-        if is_cut:
-            page.narrowed = f"max_pages or max_items cut {params.get('resource', 'it')} short"
+        if walk.cut or (scope.counted is not None and scope.counted.is_cut):
+            page.narrowed = f"max_pages or max_items cut {scope.resource or 'it'} short"
             return
-        if endpoint.incremental is None or params.get("stateless"):
+        if walk.stated is not None and walk.stated.unit == RECORDS:
+            _tell_of_total(walk, walk.stated, scope.name)
+        if endpoint.incremental is None or scope.is_stateless:
             return
-        before = when(params.get(RESUMES_AT, ""))
+        before = when(partition.resumes_at)
         reached = when(walk.newest, endpoint.incremental.reading)
         if before is not None and reached is not None and reached < before:
             return
         if walk.newest is not None:
-            page.state = state_reached(walk.newest, endpoint.incremental, params)
-        elif "slice" in params:
-            page.state = {SLICE: params["slice"]}
+            page.state = state_reached(walk.newest, endpoint.incremental, scope)
+        elif scope.slice is not None:
+            page.state = {SLICE: scope.slice}
 
-    def _tell_unknown(
-        self, records: list[Any], incremental: Incremental, params: Mapping[str, Any]
-    ) -> None:
+    def _tell_unknown(self, records: list[Any], incremental: Incremental, scope: Scope) -> None:
         """Says, once a run and resource, that the value of a record does not tell when it was."""
-        where = params.get("run", ""), params.get("resource", "")
-        began = when(params.get("began"))
+        where = scope.run, scope.resource
         if where in self._told:
             return
         for record in records:
             value = lookup(record, incremental.field)
-            problem = "" if value in (None, "") else unreadable(value, incremental, began)
+            problem = "" if value in (None, "") else unreadable(value, incremental, scope.began)
             if problem:
                 self._told.add(where)
                 shown = redact(f"{value!r:.60}")
@@ -454,63 +400,13 @@ class PageReader:
         if what == "fail":
             raise error
         if what == "dead_letter":
-            item = {"resource": resource.name, "parent": partition.params.get("parent")}
+            item = {"resource": resource.name, "parent": partition.params.parent}
             page.failures = [_letter(error, item, partition, page.position)]
-
-    def _tell_repetition(
-        self,
-        endpoint: Endpoint,
-        walk: Walk,
-        seen: _Seen,
-        index: int,
-        content: int,
-        records: list[Any],
-        position: str,
-    ) -> None:
-        """Remembers a counted page, and says where one came before that has the same records.
-
-        Records without ids may be the same by chance.
-        """
-        with self._lock:
-            alike = seen.digests.setdefault(content, set())
-            alike.add(index)
-            count = len(alike)
-            if len(seen.digests) > _PAGES_REMEMBERED:
-                seen.digests.clear()
-        if count > 1 and endpoint.identifies(records):
-            if count > _MOST_REPETITIONS:
-                raise repeated(position, _param_of(endpoint.paginator, None))
-            walk.doubt(f"{position} has the records of one before it")
-
-    def _seen_of(self, partition: Partition) -> _Seen:
-        with self._lock:
-            seen = self._seen.setdefault(_key(partition), _Seen())
-            while len(self._seen) > _PARTITIONS_REMEMBERED:
-                self._seen.popitem(last=False)
-            return seen
-
-
-def _request(
-    endpoint: Endpoint, params: Mapping[str, Any], paginator: Paginator, token: Any
-) -> HttpRequest:
-    return endpoint.for_origin(paginator.apply(endpoint.request(params), token))
-
-
-def _read(endpoint: Endpoint, response: HttpResponse, place: str) -> tuple[Answer, list[Any]]:
-    answer = endpoint.answer(response)
-    found, records = endpoint.records(answer, place)
-    return replace(answer, place=found), records
-
-
-def _learned(answer: Answer) -> str:
-    """Returns where the records of later pages have to be; empty where the first does not tell."""
-    is_one_record = answer.place == ROOT and not isinstance(answer.data, list)
-    return "" if is_one_record else answer.place
 
 
 def _tell_of_total(walk: Walk, stated: Stated, name: str) -> None:
     if walk.items != stated.number:
-        _logger.warning(
+        _LOGGER.warning(
             "%s: %d records were read up to the end, and the API stated %d",
             name,
             walk.items,
@@ -532,44 +428,3 @@ def _letter_of_record(record: Any, partition: Partition, position: str) -> DeadL
         return _letter(RecordError(record.message), record.item, partition, position)
     problem = f"a record is an object, and this is {kind_of(record)}"
     return _letter(RecordError(problem), record, partition, position)
-
-
-def _known(params: Mapping[str, Any]) -> Any:
-    """Returns the value that an earlier run reached, which no later one falls behind."""
-    return None if "bounds" in params or "slice" in params else params.get("reached")
-
-
-def _key(partition: Partition) -> tuple[str, str]:
-    return partition.params.get("run", ""), partition.id
-
-
-def _is_first(paginator: Paginator, token: Any) -> bool:
-    if isinstance(token, At):
-        first = paginator.start()
-        return isinstance(first, At) and token.position == first.position
-    return bool(token == paginator.start())
-
-
-def _param_of(paginator: Paginator, token: Any) -> str:
-    """Returns the name of what tells the API which page is meant; empty where an address does."""
-    if isinstance(token, Found):
-        paginator = token.paginator
-    if isinstance(paginator, GraphQL):
-        return f"body:variables.{paginator.variable}"
-    return str(getattr(paginator, "param", None) or "")
-
-
-def _is_past(token: Any) -> bool:
-    inner = token.token if isinstance(token, Found) else token
-    return isinstance(inner, At) and inner.past
-
-
-def _position(paginator: Paginator, token: Any) -> str:
-    """Returns a page's place for messages: `page 3`, `offset 200`, `page abc`."""
-    if isinstance(token, Found):
-        paginator, token = token.paginator, token.token
-    if token is None:
-        return "first page"
-    text = redact(token if isinstance(token, str) else repr(token))
-    text = text if len(text) <= _SHOWN_TOKEN else text[:_SHOWN_TOKEN] + "..."
-    return f"{'offset' if isinstance(paginator, Offset | Range) else 'page'} {text}"

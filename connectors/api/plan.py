@@ -12,7 +12,8 @@ from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Incr
 from contextframe_beam.connectors.api.incremental import Slice, bound, lookback_of, slices
 from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE, UNIQUE_ID, ResourceMapper
 from contextframe_beam.connectors.api.place import quoted
-from contextframe_beam.connectors.bounds import RESUMES_AT, Bounds, text_of
+from contextframe_beam.connectors.api.scope import Scope
+from contextframe_beam.connectors.bounds import Bounds, text_of
 from contextframe_beam.connectors.cursors import (
     NUMBER,
     clamped_cursor,
@@ -84,7 +85,10 @@ class Planner:
             yield from self._slices(resource, resource.incremental)
         else:
             yield self._partition(
-                resource, resource.name, probe=True, **self._range(resource.name, resource)
+                resource,
+                resource.name,
+                is_counted_first=True,
+                **self._range(resource.name, resource),
             )
 
     def check_bounds(self, resource: Resource) -> None:
@@ -134,11 +138,16 @@ class Planner:
             if following is None:
                 mark["last"] = "yes"
             is_only = is_only and following is None
-            bounds: dict[str, Any] = {"since": one.since, "until": one.until, "slice": mark}
-            if self._limits_of(resource) and not is_only:
-                bounds["stateless"] = True  # a limit may cut one of them short and not the next
-            identifier = name if following is None else f"{name}/{one.begin}"
-            yield self._partition(resource, identifier, **bounds, reached=reached)
+            yield self._partition(
+                resource,
+                name if following is None else f"{name}/{one.begin}",
+                since=one.since,
+                until=one.until,
+                slice=mark,
+                # A limit may cut one of them short and not the next.
+                is_stateless=self._has_limits(resource) and not is_only,
+                reached=reached,
+            )
             one, is_only = following, False
 
     def _of_parents(self, resource: Resource) -> Iterator[Partition]:
@@ -172,7 +181,7 @@ class Planner:
             yield self._partition(
                 resource,
                 identifier,
-                probe=few,
+                is_counted_first=few,
                 parent={**values, UNIQUE_ID: unique_id},
                 **self._range(identifier, resource, parent={**values, UNIQUE_ID: unique_id}),
             )
@@ -188,11 +197,11 @@ class Planner:
         asked: dict[str, Any] = {"bounds": given}
         resumes = parse(since, incremental.reading)
         # A limit may cut one slice short and not the next.
-        if not self._limits_of(resource) and (since is None or resumes is not None):
-            asked[RESUMES_AT] = ""
+        if not self._has_limits(resource) and (since is None or resumes is not None):
+            asked["resumes_at"] = ""
             if resumes is not None:
                 begin = resumes.at - seconds_in(lookback_of(incremental))
-                asked[RESUMES_AT] = text_of(datetime_of(begin))
+                asked["resumes_at"] = text_of(datetime_of(begin))
         like = since if resumes is not None else self._example(resource, **given_to)
         for name, time in (("since", self._bounds.since), ("until", self._bounds.until)):
             if time is not None:
@@ -211,7 +220,7 @@ class Planner:
         found = next((one for one in tried if one is not None), None)
         if found is not None or len(tried) >= _MOST_EXAMPLES:
             return found
-        limits = {"max_items": 1, "max_pages": 1, "stateless": True}
+        limits: dict[str, Any] = {"max_items": 1, "max_pages": 1, "is_stateless": True}
         one = self._partition(resource, f"{resource.name}/?form", **given, **limits)
         try:
             item = next(iter(self._items_of([one])), {})
@@ -247,21 +256,22 @@ class Planner:
             return incremental.start, None
         return clamped_cursor(value, self._began, form), value
 
-    def _partition(self, resource: Resource, identifier: str, **params: Any) -> Partition:
-        limits = self._limits_of(resource)
-        given = {"resource": resource.name, "run": self._run, **limits, **params}
-        if resource.incremental is not None:
-            given["began"] = text_of(self._began)
-        return Partition(
-            identifier, {key: value for key, value in given.items() if value is not None}
-        )
+    def _partition(
+        self, resource: Resource, identifier: str, resumes_at: str | None = None, **given: Any
+    ) -> Partition:
+        fields = {**self._limits_of(resource), **given}
+        scope = Scope(run=self._run, resource=resource.name, began=self._began, **fields)
+        return Partition(identifier, scope, scope.content, resumes_at)
 
-    def _limits_of(self, resource: Resource) -> dict[str, int]:
+    def _limits_of(self, resource: Resource) -> dict[str, int | None]:
         limits = {"max_pages": resource.max_pages, "max_items": resource.max_items}
         for name, most in self._limits.items():
             both = [one for one in (limits[name], most) if one is not None]
             limits[name] = min(both) if both else None
-        return {name: most for name, most in limits.items() if most is not None}
+        return limits
+
+    def _has_limits(self, resource: Resource) -> bool:
+        return any(most is not None for most in self._limits_of(resource).values())
 
 
 def _missing(parent: str, item: Mapping[str, Any], fields: list[str]) -> str:

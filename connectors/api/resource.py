@@ -33,6 +33,7 @@ from contextframe_beam.connectors.api.models import paginator_of
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.place import Place, quoted
 from contextframe_beam.connectors.api.rules import judge_of
+from contextframe_beam.connectors.api.scope import Scope
 from contextframe_beam.connectors.cursors import is_before, within
 from contextframe_beam.connectors.http import urls
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
@@ -102,26 +103,25 @@ class Endpoint:
         #: Whether the API itself leaves out what is older than asked for.
         self.asks_since = bool(self.incremental and (self.incremental.param or "since" in used))
 
-    def request(self, params: Mapping[str, Any]) -> HttpRequest:
+    def request(self, scope: Scope) -> HttpRequest:
         """Returns the request for a partition, without the token of a page.
 
         Args:
-            params: What the partition says: `parent`, `since` and `until`.
+            scope: What is read.
 
         Raises:
             ConfigError: a value for the address is missing.
             SecretError: a secret cannot be resolved.
         """
         known: dict[str, Any] = {
-            f"parent.{name}": value for name, value in (params.get("parent") or {}).items()
+            f"parent.{name}": value for name, value in (scope.parent or {}).items()
         }
-        incremental, since, until = self.incremental, params.get("since"), params.get("until")
+        incremental, since = self.incremental, scope.since
         if incremental is not None and since is not None:
-            # The ends of slices and ranges are written as the request wants them already.
-            is_written = until is not None or "bounds" in params
-            known["since"] = since if is_written else request_value(since, incremental)
-        if until is not None:
-            known["until"] = until
+            written = since if scope.ends_are_written else request_value(since, incremental)
+            known["since"] = written
+        if scope.until is not None:
+            known["until"] = scope.until
         resource = self.resource
         request = HttpRequest(
             resource.method,
@@ -259,14 +259,14 @@ class Endpoint:
         first = records[0] if records else None
         return isinstance(first, Mapping) and self._mapper.unique_id(first) is not None
 
-    def keeps(self, item: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
+    def keeps(self, item: Mapping[str, Any], scope: Scope) -> bool:
         """Tells whether a record is to become a document.
 
         Args:
             item: The record.
-            params: What the partition says: `since`, and `bounds` where a range of time is read.
+            scope: What is read.
         """
-        incremental, since, bounds = self.incremental, params.get("since"), params.get("bounds")
+        incremental, since, bounds = self.incremental, scope.since, scope.bounds
         if incremental is not None:
             value = lookup(item, incremental.field)
             if bounds:
@@ -274,17 +274,16 @@ class Endpoint:
                 if not within(value, *ends, incremental.reading):
                     return False
             elif not self.asks_since and since is not None:
-                # The beginnings of slices are moved back already.
-                begin = since if params.get("until") is not None else resumed(since, incremental)
+                begin = since if scope.ends_are_written else resumed(since, incremental)
                 if is_before(value, begin, incremental.reading):
                     return False
         if self._is_deleted and self._is_deleted(item):
             return True
         return all(condition(item) for condition in self._filters)
 
-    def chooses(self, params: Mapping[str, Any]) -> bool:
+    def chooses(self, scope: Scope) -> bool:
         """Tells whether `keeps` may ever say no in a partition."""
-        if self._filters or "bounds" in params:
+        if self._filters or scope.bounds is not None:
             return True
         return self.incremental is not None and not self.asks_since
 

@@ -1,7 +1,9 @@
-"""What is remembered while pages are read one after the other, so that reading always ends."""
+"""What is remembered of the pages that were read, so that reading always ends; and their names."""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +11,24 @@ from typing import Any
 import orjson
 from xxhash import xxh3_64_intdigest
 
+from contextframe_beam.connectors.api.detect import Found
+from contextframe_beam.connectors.api.numbered import At, Offset, Range
+from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.totals import PAGES, Stated
 from contextframe_beam.connectors.mapper import as_text
+from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConnectorError
 
 #: More empty pages than this in a row, each of which promises more, are taken for an endless loop.
 MOST_EMPTY_PAGES = 1000
+#: A page of the same records with the same ids comes so often before it is taken for a loop.
+MOST_REPETITIONS = 3
+
+# After so many empty pages in a row those behind are taken to be empty as well.
+_EMPTY_IN_A_ROW = 20
+_PARTITIONS_REMEMBERED = 100
+_PAGES_REMEMBERED = 100_000
+_SHOWN_TOKEN = 200
 
 
 @dataclass(slots=True)
@@ -112,6 +126,62 @@ class Step:
         return repr(self.token)
 
 
+@dataclass(slots=True)
+class Seen:
+    """What this process saw of the numbered pages of one partition in one run.
+
+    Attributes:
+        digests: The numbers of the pages that had certain records, by the digest of these.
+        empty: The numbers of the empty ones.
+        end: The number of the first page that need not be asked for; None while that is not known.
+    """
+
+    digests: dict[int, set[int]] = field(default_factory=dict)
+    empty: set[int] = field(default_factory=set)
+    end: int | None = None
+
+    def is_behind(self, index: int) -> bool:
+        """Tells whether so many pages before this one were empty that it need not be asked for."""
+        return self.end is not None and index >= self.end
+
+
+class SeenPages:
+    """What this process saw of numbered pages, by partition; used by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[tuple[str, str], Seen] = OrderedDict()
+
+    def of(self, run: str, partition: str) -> Seen:
+        """Returns what was seen of a partition in a run; those of long ago are forgotten."""
+        with self._lock:
+            seen = self._seen.setdefault((run, partition), Seen())
+            while len(self._seen) > _PARTITIONS_REMEMBERED:
+                self._seen.popitem(last=False)
+            return seen
+
+    def note(self, seen: Seen, index: int, content: int) -> int:
+        """Remembers a page by the digest of its records; returns how many pages had these."""
+        with self._lock:
+            alike = seen.digests.setdefault(content, set())
+            alike.add(index)
+            if len(seen.digests) > _PAGES_REMEMBERED:
+                seen.digests.clear()
+            return len(alike)
+
+    def note_empty(self, seen: Seen, index: int) -> None:
+        """Remembers an empty page; enough of them in a row are the end."""
+        with self._lock:
+            seen.empty.add(index)
+            first = last = index
+            while first - 1 in seen.empty:
+                first -= 1
+            while last + 1 in seen.empty:
+                last += 1
+            if last - first + 1 >= _EMPTY_IN_A_ROW and (seen.end is None or first < seen.end):
+                seen.end = first
+
+
 def digest(records: Sequence[Any]) -> int:
     """Returns 64 bits that are the same for pages of the same records, in every process."""
     try:
@@ -134,3 +204,29 @@ def repeated(what: str, param: str = "") -> ConnectorError:
         f"ignores {ignored} ({right}, or set the paginator single if there is only one page), or "
         "repeats its last page (tell the paginator where the total or has_more is)"
     )
+
+
+def position_of(paginator: Paginator, token: Any) -> str:
+    """Returns a page's place for messages: `page 3`, `offset 200`, `page abc`."""
+    if isinstance(token, Found):
+        paginator, token = token.paginator, token.token
+    if token is None:
+        return "first page"
+    text = redact(token if isinstance(token, str) else repr(token))
+    text = text if len(text) <= _SHOWN_TOKEN else text[:_SHOWN_TOKEN] + "..."
+    return f"{'offset' if isinstance(paginator, Offset | Range) else 'page'} {text}"
+
+
+def param_of(paginator: Paginator, token: Any) -> str:
+    """Returns the name of what tells the API which page is meant; empty where an address does."""
+    if isinstance(token, Found):
+        paginator = token.paginator
+    if isinstance(paginator, GraphQL):
+        return f"body:variables.{paginator.variable}"
+    return str(getattr(paginator, "param", None) or "")
+
+
+def is_past(token: Any) -> bool:
+    """Tells whether a token is that of a page behind those that were stated."""
+    inner = token.token if isinstance(token, Found) else token
+    return isinstance(inner, At) and inner.past
