@@ -56,7 +56,7 @@ def test_each_package_is_a_document_whose_requirements_join(tmp_path: Path) -> N
 
 def test_the_whole_demo(tmp_path: Path) -> None:
     for _ in range(2):  # what an earlier demo left is replaced
-        result = cli_process(module="contextframe_beam.pipelines.demo", cwd=tmp_path, executed=True)
+        result = cli_process(module="contextframe_beam.pipelines.demo", cwd=tmp_path)
         assert (result.code, without_progress(result.err)) == (0, "")
         out = result.out
         count = len(list((tmp_path / "build/demo/packages").glob("*.json")))

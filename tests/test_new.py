@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines.new import KINDS, LONGEST_NAME
-from tests.cli_helpers import ROOT, assert_error, cli, environment
+from tests.cli_helpers import ROOT, assert_error, cli, cli_process, environment
 
 #: Each kind, under the usual name, the shortest and the longest there are.
 NAMES = {"file": "my-connector", "api": "ab", "custom": "zz-" + "x" * (LONGEST_NAME - 3)}
@@ -22,11 +21,11 @@ def run(*command: str, cwd: Path, site: Path | None = None, code: int = 0) -> st
     there = environment()
     if site is not None:
         there["PYTHONPATH"] = os.pathsep.join([str(site), there["PYTHONPATH"]])
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=cwd, env=there, capture_output=True, text=True
-    )
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    module, *arguments = command
+    ours = module == "contextframe_beam"
+    done = cli_process(*arguments, module=module, cwd=cwd, env=there, executed=not ours)
+    assert done.code == code, done.out[-3000:] + done.err[-3000:]
+    return done.out
 
 
 @pytest.fixture(params=list(KINDS))
@@ -66,13 +65,19 @@ def test_what_is_written_is_a_whole_package(package: Path) -> None:
         assert not re.search("my.connector|MyConnector", text)
 
 
-def test_it_is_clean_typed_and_tested(package: Path) -> None:
-    run("ruff", "check", "--no-cache", cwd=package)
-    run("ruff", "format", "--check", "--no-cache", cwd=package)
+def test_all_kinds_are_typed(tmp_path: Path) -> None:
+    for kind, name in NAMES.items():
+        assert cli("new", name, "--kind", kind, "--in", tmp_path).code == 0
     # Our own settings are as strict, and what they have checked of our packages is known already.
     config = ["--config-file", str(ROOT / "pyproject.toml")]
     cache = ["--cache-dir", str(ROOT / ".mypy_cache")]
-    run("mypy", *config, *cache, str(package / "src"), cwd=ROOT)
+    sources = [str(tmp_path / name / "src") for name in NAMES.values()]
+    run("mypy", *config, *cache, *sources, cwd=ROOT)
+
+
+def test_it_is_clean_and_tested(package: Path) -> None:
+    run("ruff", "check", "--no-cache", cwd=package)
+    run("ruff", "format", "--check", "--no-cache", cwd=package)
     out = run("pytest", "-q", "-p", "no:cacheprovider", cwd=package)
     assert " passed" in out and "failed" not in out
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.api.load import load_config
-from tests.cli_helpers import ROOT, cli, environment, without_progress, write_documents
+from tests.cli_helpers import ROOT, cli, run_code, without_progress, write_documents
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -61,11 +59,9 @@ def code_with(text: str) -> str:
 
 
 def run_python(code: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    done = run_code(code, cwd=folder)
+    assert done.code == 0, done.err
+    return done.out
 
 
 def test_the_pipeline_writes_what_the_reader_finds(folder: Path) -> None:
