@@ -65,17 +65,18 @@ def start(
 
 
 def start_code(
-    code: str, *arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    code: str,
+    *arguments: object,
+    executed: bool = False,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Any:
     """Starts Python code in a process of its own, as `start` does a command."""
-    return _start(["-c", code, *map(str, arguments)], cwd, env)
+    return _start(["-c", code, *map(str, arguments)], cwd, env, executed)
 
 
 def _start(
-    command: list[str],
-    cwd: Path | None,
-    env: Mapping[str, str] | None,
-    executed: bool = False,
+    command: list[str], cwd: Path | None, env: Mapping[str, str] | None, executed: bool
 ) -> Any:
     env = environment() if env is None else env
     if not executed and can_fork(env):
