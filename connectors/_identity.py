@@ -16,12 +16,14 @@ from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors._file_module import source_file
 from contextframe_beam.connectors.plain_secrets import looks_secret, without_credentials
 from contextframe_beam.shared_names import NARROWING
 
@@ -55,6 +57,9 @@ TUNING = frozenset(
 GIVEN_BY_RUN = frozenset({"resume_from", "known_states", "reached", "since", "until"})
 #: The modules of our base classes, whose methods are nothing that an author wrote.
 OURS = (f"{__package__}.base", f"{__package__}.kinds")
+
+#: The group of entry points that names connectors.
+GROUP = "contextframe.connectors"
 
 _DEPTH_LIMIT = 20
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -179,11 +184,23 @@ def digest(identity: Mapping[str, Any]) -> str:
 
 def class_path(cls: type) -> str:
     """Returns `module:Class`; for a class loaded from a file, `file.py:Class`."""
-    from contextframe_beam.connectors._file_module import source_file
-
     file = source_file(cls)
     module = cls.__module__ if file is None else PurePath(file[0]).name
     return f"{module}:{cls.__qualname__}"
+
+
+def registered_name(cls: type) -> str | None:
+    """Returns the name a class is registered under, if it is."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    found = (entry.name for entry in registered() if entry.value.replace(" ", "") == path)
+    return next(found, None)
+
+
+def registered() -> list[EntryPoint]:
+    """Returns the entry points of connectors."""
+    # An editable install and a copy beside it show the same entry point twice.
+    found = {(one.name, one.value): one for one in entry_points(group=GROUP)}
+    return list(found.values())
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -235,9 +235,7 @@ class BaseConnector(metaclass=_ConnectorMeta):
     @cached_property
     def name(self) -> str:
         """The name it is registered under, else the name of its class; for people."""
-        from contextframe_beam.connectors.registry import registered_name
-
-        return registered_name(type(self)) or type(self).__name__
+        return _identity.registered_name(type(self)) or type(self).__name__
 
     @property
     def logger(self) -> logging.Logger:

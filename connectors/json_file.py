@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors._identity import jsonable
@@ -45,11 +46,9 @@ from contextframe_beam.connectors.json_files.absence import (
     state_after,
 )
 from contextframe_beam.connectors.json_files.content import (
-    HEAD_BYTES,
     decompressed,
     holds_lines,
     is_compressed,
-    names_lines,
     require_readable,
     stream_of,
 )
@@ -62,12 +61,15 @@ from contextframe_beam.connectors.json_files.listing import (
     UNREADABLE,
     FileChangedError,
     FileInfo,
+    Files,
     Listing,
-    files_in,
     reason_of,
     too_large,
 )
+from contextframe_beam.connectors.json_files.local import LocalFiles
+from contextframe_beam.connectors.json_files.parts import name_of, partitions_of
 from contextframe_beam.connectors.json_files.patterns import parts_of
+from contextframe_beam.connectors.json_files.stores import StoreFiles
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.source import Source
@@ -75,21 +77,11 @@ from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticat
 from contextframe_beam.record import FrameRecord
 from contextframe_beam.times import when
 
-_FILES_IN_A_GROUP = 200
-# A small source is cut smaller than is best for reading, because an enricher may take a second for
-# each document, and then several workers want something to do.
-_LEAST_BLOCKS = 16
-_SMALLEST_BLOCK_BYTES = 64 << 10
-# What a run that commits as it goes commits at once of one file, at least.
-_PART_BYTES = 8 << 20
-_GROUP_BYTES = 32 << 20
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
 # Where no file matches, so many are looked at to say what is there.
 _LOOKED_AT = 10_000
 _REMOTE_BLOCKS_IN_FLIGHT = 8
-# How a file is read: as a whole, from its beginning, or in blocks in any order.
-_WHOLE, _STREAM, _LINES, _NUMBERED_LINES = "whole", "stream", "lines", "numbered lines"
 _TEXT_FIELDS = ("text", "body", "description", "message")
 
 
@@ -141,7 +133,7 @@ class JSONFileConnector(BaseConnector):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
         parts_of(pattern)
-        self._files = files_in(directory)
+        self._files = _files_in(directory)
         self.directory = self._files.root
         self.pattern = pattern
         self.id_field = id_field
@@ -282,29 +274,7 @@ class JSONFileConnector(BaseConnector):
                 self.logger.info("%s", narrowed[-1])
         if reached is not None and narrowed:
             reached.skipped = "; ".join(narrowed)
-        lines = sum(info.size for info in found if _may_be_lines(info))
-        block_bytes = min(BLOCK_BYTES, max(-(-lines // _LEAST_BLOCKS), _SMALLEST_BLOCK_BYTES))
-        shapes = list(self._shapes(found, block_bytes))
-        files = sum(shape == _WHOLE for _, shape in shapes)
-        group_files = min(_FILES_IN_A_GROUP, -(-files // _LEAST_BLOCKS))
-        group: list[FileInfo] = []
-        size = 0
-        for info, shape in shapes:
-            if shape in (_LINES, _NUMBERED_LINES):
-                yield from _parts_of(info, block_bytes, shape == _NUMBERED_LINES)
-                continue
-            if shape != _WHOLE:
-                packed = _packed(info)
-                params = {"file": packed, "stream": True}
-                yield Partition(printable(info.path), params, content=packed), 1
-                continue
-            if group and (len(group) == group_files or size + info.size > _GROUP_BYTES):
-                yield _grouped(group), 1
-                group, size = [], 0
-            group.append(info)
-            size += info.size
-        if group:
-            yield _grouped(group), 1
+        yield from partitions_of(self._files, found, self.id_field, self.max_line_bytes)
 
     def _nothing_found(self, pattern: str | None = None, listing: Listing | None = None) -> str:
         """Returns what is there instead where no file matches the pattern; "" where one does."""
@@ -315,31 +285,6 @@ class JSONFileConnector(BaseConnector):
         where = without_credentials(str(self.directory))
         return f"no file in {where} matches {pattern!r}; {described(self._files.some(_LOOKED_AT))}"
 
-    def _shapes(
-        self, infos: Sequence[FileInfo], block_bytes: int
-    ) -> Iterator[tuple[FileInfo, str]]:
-        """Yields each file with how it is read: as a whole, from its beginning, or in blocks."""
-        # A file of one block is recognised when it is read. To look into each of them before would
-        # cost a request for each object of a store.
-        asked = [info for info in infos if info.size > block_bytes and _may_be_lines(info)]
-        heads = zip(asked, self._files.heads(asked, HEAD_BYTES), strict=True)
-        looked_at, head = next(heads, (None, None))
-        for info in infos:
-            shape = _STREAM if names_lines(_name_of(info.path)) else _WHOLE
-            if info is looked_at:
-                shape = shape if head is None else _shape_of(head, shape)
-                if shape == _LINES and self._is_numbered(head or b""):
-                    shape = _NUMBERED_LINES
-                looked_at, head = next(heads, (None, None))
-            yield info, shape
-
-    def _is_numbered(self, head: bytes) -> bool:
-        """Tells whether a file of lines that begins so has ids that are numbers."""
-        lines = Lines(head[: head.rfind(b"\n") + 1], 0)
-        return holds_numbers(
-            parse_lines(lines, "", "", None, self.max_line_bytes)[0], self.id_field
-        )
-
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
         """Yields the pages of one block, each with the number of bytes that were read for it."""
         params = partition.params
@@ -347,7 +292,7 @@ class JSONFileConnector(BaseConnector):
             yield from self._read_group(partition, [FileInfo(*one) for one in params["files"]])
             return
         info = FileInfo(*[*params["file"], params.get("version", "")])
-        path, name = printable(info.path), _name_of(info.path)
+        path, name = printable(info.path), name_of(info.path)
         items: list[dict[str, Any]] = []
         failures: list[DeadLetter] = []
         size = 0
@@ -461,7 +406,7 @@ class JSONFileConnector(BaseConnector):
                 data = decompressed(data, io.BytesIO(data)).read(limit + 1)
             if len(data) > limit:
                 raise too_large(len(data), limit)
-        path, name = printable(info.path), _name_of(info.path)
+        path, name = printable(info.path), name_of(info.path)
         if holds_lines(data):
             lines = Lines(data, 0)
             items, bad = parse_lines(lines, path, name, info.modified_at, self.max_line_bytes)
@@ -480,7 +425,7 @@ class JSONFileConnector(BaseConnector):
         position = printable(info.path)
         item: dict[str, Any] = {
             "_file_path": position,
-            "_file_name": _name_of(info.path),
+            "_file_name": name_of(info.path),
             "_modified_at": info.modified_at,
             "data": text_of(bad.data),
         }
@@ -501,6 +446,22 @@ class JSONFileConnector(BaseConnector):
             yield from page.items
 
 
+def _files_in(directory: str | os.PathLike[str]) -> Files:
+    """Returns access to a directory, given as a path or a URL.
+
+    Raises:
+        ConfigError: the URL is of a kind that nothing installed can read.
+    """
+    text = os.fspath(directory)
+    if text.startswith("file://"):
+        text = text[len("file://") :]
+    if "://" in text or "::" in text:
+        return StoreFiles(text)
+    if not text:
+        raise ConfigError("directory is empty; use '.' for the current one")
+    return LocalFiles(Path(os.path.abspath(os.path.expanduser(text))))
+
+
 def _changed_within(info: FileInfo, since: str | None, until: str | None) -> bool:
     changed = changed_at(info)
     begin, end = when(since or ""), when(until or "")
@@ -519,60 +480,3 @@ def _unreadable(offset: int, error: Exception) -> Lines:
     if not isinstance(error, ConnectorError):
         reason = f"it cannot be read: {reason}"
     return Lines(b"", offset, [BadDocument(offset, b"", ConnectorError(reason))])
-
-
-def _may_be_lines(info: FileInfo) -> bool:
-    return info.size > BLOCK_BYTES or names_lines(_name_of(info.path))
-
-
-def _shape_of(head: bytes, otherwise: str) -> str:
-    """Returns how a file is read that begins so."""
-    try:
-        require_readable(head)
-    except ConnectorError:
-        return _STREAM  # which says what it is, whatever its size
-    is_lines = otherwise == _STREAM or holds_lines(head)
-    if is_compressed(head):
-        return _STREAM if is_lines else _WHOLE
-    return _LINES if is_lines else _WHOLE
-
-
-def _packed(info: FileInfo) -> list[Any]:
-    return [info.path, info.size, info.modified_at]
-
-
-def _parts_of(info: FileInfo, block_bytes: int, numbered: bool) -> Iterator[tuple[Partition, int]]:
-    """Yields the parts of a file of lines, and how many blocks each has.
-
-    Where a part begins and ends depends on the file alone, so that a run which is continued finds
-    the parts again that are done, whatever other files came meanwhile.
-    """
-    name, packed = printable(info.path), _packed(info)
-    for start in range(0, info.size, _PART_BYTES):
-        stop = min(start + _PART_BYTES, info.size)
-        blocks = -(-(stop - start) // block_bytes)
-        params = {
-            "file": packed,
-            "version": info.version,
-            "numbered": numbered,
-            "start": start,
-            "stop": stop,
-            # All of one size: with a short one at the end of each part, and blocks given out in
-            # turn, one of two workers would get all that are long.
-            "block_bytes": -(-(stop - start) // blocks),
-        }
-        is_whole = info.size <= _PART_BYTES
-        part = name if is_whole else f"{name}, bytes {start} to {stop}"
-        yield Partition(part, params, content=packed), blocks
-
-
-def _grouped(infos: list[FileInfo]) -> Partition:
-    name = printable(infos[0].path)
-    if len(infos) > 1:
-        name = f"{name} and {len(infos) - 1} more"
-    packed = [_packed(info) for info in infos]
-    return Partition(name, {"files": packed}, content=packed)
-
-
-def _name_of(path: str) -> str:
-    return printable(path.rpartition("/")[2])

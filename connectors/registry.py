@@ -15,24 +15,26 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from contextframe_beam.connectors import _convert, secrets
+from contextframe_beam.connectors import _convert, _identity, secrets
 from contextframe_beam.connectors._file_module import read_module
 from contextframe_beam.connectors._identity import (
     Arguments,
     constructor_arguments,
     reading_arguments,
     reading_methods,
+    registered,
 )
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.origin import line_of, with_line
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.errors import ConfigError, ContextFrameError
 
-GROUP = "contextframe.connectors"
+GROUP = _identity.GROUP
+registered_name = _identity.registered_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,7 @@ def load_connector_class(spec: str) -> type[BaseConnector]:
 
 def list_connectors() -> list[ConnectorInfo]:
     """Returns all registered connectors by name; one that cannot be loaded says why."""
-    return [_info(entry) for entry in sorted(_entry_points(), key=lambda entry: entry.name)]
-
-
-def registered_name(cls: type) -> str | None:
-    """Returns the name a class is registered under, if it is."""
-    path = f"{cls.__module__}:{cls.__qualname__}"
-    found = (entry.name for entry in _entry_points() if entry.value.replace(" ", "") == path)
-    return next(found, None)
+    return [_info(entry) for entry in sorted(registered(), key=lambda entry: entry.name)]
 
 
 def connector_parameters(cls: type[BaseConnector]) -> list[Parameter]:
@@ -264,17 +259,11 @@ def argument_help(docstring: str) -> dict[str, str]:
     return {name: " ".join(" ".join(parts).split()) for name, parts in found.items()}
 
 
-def _entry_points() -> list[EntryPoint]:
-    # An editable install and a copy beside it show the same entry point twice.
-    found = {(one.name, one.value): one for one in entry_points(group=GROUP)}
-    return list(found.values())
-
-
 def _load_entry_point(name: str) -> type[BaseConnector]:
-    registered = _entry_points()
-    matches = [entry for entry in registered if entry.name == name]
+    known_ones = registered()
+    matches = [entry for entry in known_ones if entry.name == name]
     if not matches:
-        known = sorted({entry.name for entry in registered})
+        known = sorted({entry.name for entry in known_ones})
         raise ConfigError(
             _unknown(f"there is no connector {name!r}", name, known)
             + "; one of your own is given as package.module:Class or path/to/file.py:Class"

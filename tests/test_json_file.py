@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam.connectors import json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
+from contextframe_beam.connectors.json_files import parts
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.record import FrameRecord
@@ -114,8 +115,8 @@ def test_small_files_are_read_in_groups_of_which_several_workers_get_some(tmp_pa
 
 
 def test_a_group_holds_no_more_bytes_than_a_page_should(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_file, "_GROUP_BYTES", 100)
-    monkeypatch.setattr(json_file, "_LEAST_BLOCKS", 1)
+    monkeypatch.setattr(parts, "GROUP_BYTES", 100)
+    monkeypatch.setattr(parts, "LEAST_BLOCKS", 1)
     for number in range(9):
         (tmp_path / f"{number}.json").write_text(json.dumps({"n": number, "text": "x" * 30}))
     pages = [page for page in Source(opened(tmp_path)).pages() if page.partition]
@@ -521,6 +522,7 @@ def bucket():
 
 def test_an_object_store_is_read_like_a_disk(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(json_file, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(parts, "BLOCK_BYTES", 64)
     rows = b"".join(orjson.dumps({"id": number, "t": "é" * number}) + b"\n" for number in range(40))
     contents = {
         "a.json": b'{"id": "doc"}',

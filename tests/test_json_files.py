@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam.connectors import json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
-from contextframe_beam.connectors.json_files import patterns
+from contextframe_beam.connectors.json_files import parts, patterns
 from contextframe_beam.connectors.json_files.content import holds_lines
 from contextframe_beam.connectors.json_files.patterns import Match, match_names, parts_of
 from contextframe_beam.connectors.source import Source
@@ -123,7 +123,8 @@ def test_a_bad_line_of_a_file_of_another_name_is_one_dead_letter(tmp_path):
 
 def test_a_large_file_of_lines_of_another_name_is_read_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(json_file, "BLOCK_BYTES", 1000)
-    monkeypatch.setattr(json_file, "_SMALLEST_BLOCK_BYTES", 100)
+    monkeypatch.setattr(parts, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(parts, "SMALLEST_BLOCK_BYTES", 100)
     put(tmp_path / "part-0.json", b"".join(b'{"n": %d}\n' % n for n in range(400)))
     pages = list(Source(opened(tmp_path)).pages())
     assert sum(page.finished for page in pages) > 3
@@ -243,6 +244,7 @@ def test_large_compressed_lines_of_any_name_are_never_held_as_a_whole(
     tmp_path, suffix, monkeypatch
 ):
     monkeypatch.setattr(json_file, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(parts, "BLOCK_BYTES", 1000)
     rows = b"".join(b'{"id": "%s"}\n' % os.urandom(20).hex().encode() for _ in range(3000))
     put(tmp_path / f"a.json.{suffix}", COMPRESSIONS[suffix](rows))
     items, failures, _ = read(opened(tmp_path, "*", max_document_bytes=2000))
@@ -562,7 +564,8 @@ HOW = [
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(json_file, "BLOCK_BYTES", 4000)
-    monkeypatch.setattr(json_file, "_SMALLEST_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(parts, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(parts, "SMALLEST_BLOCK_BYTES", 1000)
     monkeypatch.setattr(json_file, "CACHED_BYTES", 500)
     yield
 

@@ -9,8 +9,8 @@ from typing import Any
 import fsspec
 import pytest
 
-from contextframe_beam.connectors import json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
+from contextframe_beam.connectors.json_files import parts
 from contextframe_beam.connectors.source import Source
 from tests.gcs_server import BUCKET, GcsServer
 
@@ -65,7 +65,7 @@ def test_keys_of_any_text_are_read(place):
 
 @pytest.mark.parametrize("text", ["new", "new and longer", "n"])
 def test_an_object_that_is_replaced_while_it_is_read_is_never_a_mixture(place, monkeypatch, text):
-    monkeypatch.setattr(json_file, "_SMALLEST_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(parts, "SMALLEST_BLOCK_BYTES", 2000)
     put(place, **{"b.jsonl": lines(1000, "old")})
     connector = opened(place, "*.jsonl")
     connector.max_in_flight = 1

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from contextframe_beam.connectors import _jsonl, json_file
+from contextframe_beam.connectors import _jsonl
 from contextframe_beam.connectors.json_file import JSONFileConnector
+from contextframe_beam.connectors.json_files import parts
 from contextframe_beam.connectors.source import Source
 from tests.laws import examples
 
@@ -80,8 +81,8 @@ def test_blocks_of_a_file_are_of_one_size_so_that_workers_who_take_turns_get_the
 
 
 def test_the_parts_of_a_large_file_depend_on_it_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(json_file, "_PART_BYTES", 1000)
-    monkeypatch.setattr(json_file, "_SMALLEST_BLOCK_BYTES", 100)
+    monkeypatch.setattr(parts, "PART_BYTES", 1000)
+    monkeypatch.setattr(parts, "SMALLEST_BLOCK_BYTES", 100)
     connector = lines_of(tmp_path, b"".join(b'{"n": %d}\n' % n for n in range(400)), "b.jsonl")
     before = [part.content for part in Source(connector).parts()]
     assert len(before) == 5

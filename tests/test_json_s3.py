@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from contextframe_beam import FrameDataset
-from contextframe_beam.connectors import json_file
 from contextframe_beam.connectors.json_file import JSONFileConnector
+from contextframe_beam.connectors.json_files import parts
 from contextframe_beam.connectors.source import Source
 from contextframe_beam.pipelines.ingest import ingest
 from tests.s3_server import BUCKET
@@ -102,7 +102,7 @@ def test_keys_that_stand_for_folders_are_passed_over_and_those_with_content_are_
 def test_an_object_that_is_replaced_while_it_is_read_is_never_a_mixture(
     place, store, monkeypatch, text, after
 ):
-    monkeypatch.setattr(json_file, "_SMALLEST_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(parts, "SMALLEST_BLOCK_BYTES", 2000)
     store.pipe_file(f"{place}/b.jsonl", lines(1000, "old"))
     connector = opened(place, "*.jsonl")
     connector.max_in_flight = 1

@@ -446,7 +446,7 @@ def test_pages_that_give_less_than_they_are_asked_for_are_no_short_ones():
 def test_several_fields_make_one_id():
     body = {"rows": [["a/b", "c"], ["a", "b/c"], ["a", None]], "columns": ["x", "y"], "next": None}
     with serving(always(body)) as server:
-        resource = {"name": "things", "mapping": {"id": ["x", "y"]}}
+        resource = {"name": "things", "mapping": {"id": ["x", "y"], "text": "x"}}
         api = APIConnector(server.url, name="db", resources=[resource], retries=0)
         api.authenticate()
         ids = [api.map_to_frame_record(item).unique_id for item in api.sync_documents()]

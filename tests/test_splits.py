@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from contextframe_beam.connectors import _jsonl, json_file
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.json_file import JSONFileConnector
+from contextframe_beam.connectors.json_files import parts
 from contextframe_beam.connectors.kinds import (
     BatchConnector,
     IncrementalConnector,
@@ -104,8 +105,9 @@ class Simple(BaseConnector):
 def connector(request, tmp_path, monkeypatch):
     """The connector that a parameter names; files are cut into small blocks."""
     monkeypatch.setattr(json_file, "BLOCK_BYTES", 8)
+    monkeypatch.setattr(parts, "BLOCK_BYTES", 8)
     monkeypatch.setattr(json_file, "CACHED_BYTES", 3)
-    monkeypatch.setattr(json_file, "_FILES_IN_A_GROUP", 2)
+    monkeypatch.setattr(parts, "FILES_IN_A_GROUP", 2)
     monkeypatch.setattr(json_file, "_ITEMS_IN_A_PAGE", 2)
     made = request.param(tmp_path)
     made.authenticate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from contextframe_beam.connectors.secrets import redact
-from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.errors import ConnectorError
 
 #: What concerns one file only; other errors mean that the disk or the network is in trouble.
 UNREADABLE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -122,25 +121,6 @@ class Files(Protocol):
             infos: The files.
             size: How many bytes.
         """
-
-
-def files_in(directory: str | os.PathLike[str]) -> Files:
-    """Returns access to a directory, given as a path or a URL.
-
-    Raises:
-        ConfigError: the URL is of a kind that nothing installed can read.
-    """
-    from contextframe_beam.connectors.json_files.local import LocalFiles
-    from contextframe_beam.connectors.json_files.stores import StoreFiles
-
-    text = os.fspath(directory)
-    if text.startswith("file://"):
-        text = text[len("file://") :]
-    if "://" in text or "::" in text:
-        return StoreFiles(text)
-    if not text:
-        raise ConfigError("directory is empty; use '.' for the current one")
-    return LocalFiles(Path(os.path.abspath(os.path.expanduser(text))))
 
 
 def reason_of(error: BaseException) -> str:
