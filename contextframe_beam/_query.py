@@ -111,6 +111,7 @@ def documents_with_parts(
 ) -> list[str]:
     """Returns the keys of documents in whose text words stand, be it within others.
 
+    A single letter or digit stands within others in nearly every text, so it counts by itself only.
     Reads every text, about 3 million short ones in a second.
 
     Args:
@@ -120,12 +121,11 @@ def documents_with_parts(
         limit: The most to return: those with most of the words.
     """
     held = [
-        f"contains(lower(text_content), {sql_literal(word)})"
+        f"regexp_like(lower(text_content), '\\b{word}\\b')"
+        if len(word) == 1 and word.isascii() and word.isalnum()
+        else f"contains(lower(text_content), {sql_literal(word)})"
         for word in words
-        if len(word) > 1 or not (word.isascii() and word.isalnum())  # which stand in every text
     ]
-    if not held:
-        return []
     scanner = dataset.scanner(
         columns={
             "uuid": "uuid",

@@ -69,6 +69,7 @@ from contextframe_beam.text_index import (
     make_text_index,
     query_of,
     text_index,
+    unknown_words,
     words_of,
 )
 from contextframe_beam.transaction import (
@@ -291,11 +292,13 @@ class FrameDataset:
             self._make_sure_of_index()
         # What is not Unicode is no word.
         text = text.encode(errors="replace").decode()
-        return (
-            self._matches(query_of(self._dataset, text), condition, limit, where)
-            or self._with_parts(words_of(text), condition, limit)
-            or self._matches(loose_query_of(self._dataset, text), condition, limit, where)
-        )
+        found = self._matches(query_of(self._dataset, text), condition, limit, where)
+        unasked = unknown_words(self._dataset, text) if found else words_of(text)
+        if unasked and len(found) < limit:
+            keys = {record.uuid for record in found}
+            more = self._with_parts(unasked, condition, limit)
+            found += [record for record in more if record.uuid not in keys][: limit - len(found)]
+        return found or self._matches(loose_query_of(self._dataset, text), condition, limit, where)
 
     def index_text(self, language: str | None = None) -> bool:
         """Makes the full-text index, anew where it is there and cuts text in another way.

@@ -212,6 +212,11 @@ def loose_query_of(dataset: LanceDataset, text: str) -> FullTextQuery | None:
     return MatchQuery(text, COLUMN) if _knows_parts(dataset) else None
 
 
+def unknown_words(dataset: LanceDataset, text: str) -> Sequence[str]:
+    """Returns the words of a text that are too short for an index of parts of words."""
+    return [word for word in words_of(text) if len(word) < _PART] if _knows_parts(dataset) else []
+
+
 def _knows_parts(dataset: LanceDataset) -> bool:
     index = text_index(dataset)
     return index is not None and _has(index.details, TextAnalysis(by_parts=True).settings())

@@ -155,6 +155,18 @@ class TestTheIndexOfALanguage:
         kb.index_text("zh")
         assert names(kb.search(word)) == [name]
 
+    @pytest.mark.parametrize("language", ["any", "zh", "ja", "de"])
+    @pytest.mark.parametrize("word", ["7", "x", "茶", "é", "C", "ж"])
+    def test_words_of_one_character_are_found(
+        self, kb: FrameDataset, language: str, word: str
+    ) -> None:
+        kb.add(FrameRecord(f"among others {word} stands alone", unique_id="short"))
+        kb.add(FrameRecord("77 xx Cx", unique_id="longer"))
+        kb.index_text(language)
+        assert names(kb.search(word))[0] == "short"
+        assert "longer" not in names(kb.search(word))
+        assert {"short", "chinese"} <= set(names(kb.search(f"{word} 令牌")))
+
     def test_a_sentence_without_spaces_finds_what_is_nearest_to_it(self, kb: FrameDataset) -> None:
         kb.index_text("zh")
         assert names(kb.search("令牌认证怎么使用"))[0] == "chinese"
