@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 from contextframe_beam import FrameRecord
+from contextframe_beam.address import Address
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.encoding import encode_records
-from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, Destination
+from contextframe_beam.fragments import Destination
 from contextframe_beam.schema import frame_schema
 from contextframe_beam.transforms._commit import commit_run
 from contextframe_beam.transforms._failures import FailureLimit
+from contextframe_beam.transforms._plan import Run
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.lance_sink import begin_run
+from contextframe_beam.transforms.modes import mode_of
 from contextframe_beam.writer import FragmentWriter
 
 EMBED_DIM = 4
@@ -29,14 +32,8 @@ def main() -> None:
         records = [FrameRecord(f"text {n}", unique_id=str(n)) for n in range(count)]
         rows, _ = encode_records(records, embed_dim=EMBED_DIM, source="files")
         run = begin_run(
-            to,
-            mode="upsert",
-            run_id="many-files",
-            embed_dim=EMBED_DIM,
-            storage_options=None,
-            storage_version=DEFAULT_STORAGE_VERSION,
-            failures=FailureLimit.of(0),
-            dead_letters=None,
+            Run(Address(to), mode_of("upsert"), "many-files", failures=FailureLimit.of(0)),
+            EMBED_DIM,
         )
         writer = FragmentWriter(Destination(to), frame_schema(EMBED_DIM), max_rows=1)
         writer.add(rows)

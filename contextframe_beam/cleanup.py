@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.file import LanceFileSession
 
+from contextframe_beam.address import StorageOptions
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.exclusion import cleaning_up
-from contextframe_beam.fragments import StorageOptions, despite_removals, first_line
+from contextframe_beam.fragments import despite_removals, first_line
 from contextframe_beam.history import open_newest
 
 KEEP = timedelta(days=7)

@@ -16,9 +16,9 @@ from lance import optimize
 from lance.fragment import FragmentMetadata
 from lance.optimize import Compaction
 
+from contextframe_beam.address import Address, StorageOptions
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.fragments import (
-    StorageOptions,
     WrittenFragment,
     delete_files,
     first_line,
@@ -105,7 +105,7 @@ def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptio
 
     replaced = with_retries(uri, attempt)
     needless = [new for one in written if one not in committed for new in _rewritten(one)]
-    delete_files(uri, needless, storage_options)
+    delete_files(Address(uri, storage_options), needless)
     return replaced
 
 

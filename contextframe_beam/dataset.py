@@ -27,6 +27,7 @@ from contextframe_beam._query import (
 from contextframe_beam._query import (
     sql_literal as sql_literal,
 )
+from contextframe_beam.address import Address, StorageOptions
 from contextframe_beam.encoding import decode_rows, encode_records, fit_vector
 from contextframe_beam.errors import (
     ConcurrentRunError,
@@ -39,7 +40,6 @@ from contextframe_beam.exclusion import rolling_back
 from contextframe_beam.fragments import (
     DEFAULT_STORAGE_VERSION,
     Destination,
-    StorageOptions,
     WrittenFragment,
     open_dataset,
     reading,
@@ -150,7 +150,7 @@ class FrameDataset:
                 )
             )
 
-        return cls(change(path, build, storage_options), storage_options)
+        return cls(change(Address(path, storage_options), build), storage_options)
 
     @classmethod
     def open(
@@ -436,7 +436,7 @@ class FrameDataset:
                 )
             )
 
-        self._dataset = change(self.uri, build, self._options, files=new)
+        self._dataset = change(Address(self.uri, self._options), build, files=new)
 
     def _latest(self) -> LanceDataset:
         dataset = open_dataset(self.uri, self._options)
@@ -550,7 +550,7 @@ def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> Lanc
             )
         )
 
-    return change(uri, build, storage_options)
+    return change(Address(uri, storage_options), build)
 
 
 def _pending(commit: Callable[[], LanceDataset]) -> Pending[LanceDataset]:

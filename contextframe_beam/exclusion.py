@@ -17,9 +17,9 @@ from typing import Any
 
 from lance import LanceDataset
 
+from contextframe_beam.address import StorageOptions
 from contextframe_beam.errors import ConcurrentRunError, DatasetError
 from contextframe_beam.fragments import (
-    StorageOptions,
     despite_removals,
     first_line,
     reading,

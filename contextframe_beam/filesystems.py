@@ -12,8 +12,8 @@ from typing import Any
 
 import fsspec
 
+from contextframe_beam.address import StorageOptions
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.fragments import StorageOptions
 
 # What Lance calls a setting of S3, without `aws_`, and what s3fs calls it.
 _S3 = {

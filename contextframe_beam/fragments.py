@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from lance.file import LanceFileReader, LanceFileSession
 from lance.fragment import FragmentMetadata
 
+from contextframe_beam.address import Address, StorageOptions
 from contextframe_beam.errors import CommitError, ContextFrameError, DatasetError
 from contextframe_beam.object_store import in_words
 
@@ -45,8 +46,6 @@ _REMOVED = re.compile(
 _ATTEMPTS = 30
 
 T = TypeVar("T")
-
-StorageOptions = Mapping[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -89,19 +88,15 @@ class WrittenFragment:
 
 
 @dataclass(frozen=True)
-class Destination:
+class Destination(Address):
     """Where rows go.
 
     Attributes:
-        uri: The dataset; it need not exist.
-        storage_options: For object stores.
         storage_version: The file format of a dataset that is made; one that exists goes on in
             its own.
         overwrites: Whether the rows are to be the dataset's only ones.
     """
 
-    uri: str
-    storage_options: StorageOptions = None
     storage_version: str = DEFAULT_STORAGE_VERSION
     overwrites: bool = False
 
@@ -184,29 +179,27 @@ def file_uri(uri: str, path: str) -> str:
     return f"{uri.rstrip('/')}/data/{path}"
 
 
-def check_files(
-    uri: str, fragments: Iterable[WrittenFragment], storage_options: StorageOptions = None
-) -> None:
+def check_files(at: Address, fragments: Iterable[WrittenFragment]) -> None:
     """Checks that each file is there and whole: Lance itself commits whatever it is told.
 
     Raises:
         CommitError: a file is missing or is not what its writer reported.
     """
     fragments = list(fragments)
-    local = is_local(uri)
-    check = local_fault if local else partial(_remote_fault, storage_options=storage_options)
+    local = is_local(at.uri)
+    check = local_fault if local else partial(_remote_fault, storage_options=at.storage_options)
     files = [
-        (file_uri(uri, file["path"]), int(file["file_size_bytes"]), fragment.rows)
+        (file_uri(at.uri, file["path"]), int(file["file_size_bytes"]), fragment.rows)
         for fragment in fragments
         for file in json.loads(fragment.metadata)["files"]
     ]
     for fragment in fragments:
         if fragment.side_files:
-            found = side_files_of(uri, fragment.paths, storage_options)
+            found = side_files_of(at, fragment.paths)
             if found != fragment.side_files:
                 raise CommitError(
-                    f"the raw data beside {file_uri(uri, fragment.paths[0])} is not what a worker "
-                    f"wrote ({len(found):,} files, {len(fragment.side_files):,} written); "
+                    f"the raw data beside {file_uri(at.uri, fragment.paths[0])} is not what a "
+                    f"worker wrote ({len(found):,} files, {len(fragment.side_files):,} written); "
                     "nothing was committed, run it again"
                 )
     with ThreadPoolExecutor(max_workers=1 if local else 16) as pool:
@@ -218,9 +211,7 @@ def check_files(
                 )
 
 
-def delete_files(
-    uri: str, fragments: Iterable[WrittenFragment], storage_options: StorageOptions = None
-) -> None:
+def delete_files(at: Address, fragments: Iterable[WrittenFragment]) -> None:
     """Deletes the files of fragments that no transaction will ever name.
 
     A file that a version names is kept: an object store may have lost the answer to a commit that
@@ -231,15 +222,15 @@ def delete_files(
     if not paths:
         return
     try:
-        named = _named_files(uri, paths, storage_options)
+        named = _named_files(at, paths)
         paths = [path for path in paths if path not in named]
-        session = LanceFileSession(file_uri(uri, ""), as_dict(storage_options))
+        session = _session(at)
         for path in paths:
             for blob in session.list(side_folder(path)):
                 session.delete_file(blob)
             session.delete_file(path)
     except (OSError, ValueError, DatasetError) as error:
-        _LOGGER.warning("cannot delete unused files of %s: %s", uri, first_line(error))
+        _LOGGER.warning("cannot delete unused files of %s: %s", at.uri, first_line(error))
 
 
 def side_folder(path: str) -> str:
@@ -247,20 +238,22 @@ def side_folder(path: str) -> str:
     return path.removesuffix(".lance") + "/"
 
 
-def side_files_of(
-    uri: str, paths: Sequence[str], storage_options: StorageOptions
-) -> tuple[tuple[str, int], ...]:
+def _session(at: Address) -> LanceFileSession:
+    return LanceFileSession(file_uri(at.uri, ""), as_dict(at.storage_options))
+
+
+def side_files_of(at: Address, paths: Sequence[str]) -> tuple[tuple[str, int], ...]:
     """Lists the files beside data files with their bytes; those of object stores count as 0."""
-    session = LanceFileSession(file_uri(uri, ""), as_dict(storage_options))
+    session = _session(at)
     found = sorted(name for path in paths for name in session.list(side_folder(path)))
-    if not is_local(uri):
+    if not is_local(at.uri):
         return tuple((name, 0) for name in found)
-    return tuple((name, os.stat(_local_path(file_uri(uri, name))).st_size) for name in found)
+    return tuple((name, os.stat(_local_path(file_uri(at.uri, name))).st_size) for name in found)
 
 
-def _named_files(uri: str, paths: Sequence[str], storage_options: StorageOptions) -> set[str]:
+def _named_files(at: Address, paths: Sequence[str]) -> set[str]:
     """Returns those of `paths` that a version names which is still there."""
-    dataset = open_dataset(uri, storage_options)
+    dataset = open_dataset(at.uri, at.storage_options)
     if dataset is None:
         return set()
     wanted = pa.array([f"data/{path}" for path in paths], pa.string())

@@ -11,9 +11,9 @@ from typing import Any
 from lance import LanceDataset
 from lance.dataset import LanceOperation
 
+from contextframe_beam.address import StorageOptions
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.fragments import (
-    StorageOptions,
     despite_removals,
     is_removed,
     open_dataset,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from contextframe_beam.fragments import StorageOptions, WrittenFragment
+    from contextframe_beam.address import Address, StorageOptions
+from contextframe_beam.fragments import WrittenFragment
 
 #: Names the folder, to the processes that a run starts.
 FOLDER_VARIABLE = "CONTEXTFRAME_JOURNAL"
@@ -70,4 +71,4 @@ def delete_noted(folder: str, storage_options: StorageOptions = None) -> None:
                 uri, metadata, rows, size = json.loads(line)
                 noted.setdefault(uri, []).append(WrittenFragment(metadata, rows, size))
     for uri, fragments in noted.items():
-        delete_files(uri, fragments, storage_options)
+        delete_files(Address(uri, storage_options), fragments)

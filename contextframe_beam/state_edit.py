@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from contextframe_beam.address import Address, StorageOptions
 from contextframe_beam.errors import ConcurrentRunError, ConfigError
-from contextframe_beam.fragments import Destination, StorageOptions, WrittenFragment
+from contextframe_beam.fragments import Destination, WrittenFragment
 from contextframe_beam.history import open_newest
 from contextframe_beam.removal import remove_keys
 from contextframe_beam.schema import embed_dim_of
@@ -191,7 +192,7 @@ def _edit(
             lambda committed: int(committed.version),
         )
 
-    return change(uri, build, storage_options)
+    return change(Address(uri, storage_options), build)
 
 
 def _problem(value: Any) -> tuple[str, str | None]:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from lance.commit import CommitConflictError
 from lance.dataset import LanceOperation, Transaction
 
+from contextframe_beam.address import Address, StorageOptions
 from contextframe_beam.errors import (
     CommitError,
     ConcurrentRunError,
@@ -31,7 +32,6 @@ from contextframe_beam.errors import (
     UnknownCommitError,
 )
 from contextframe_beam.fragments import (
-    StorageOptions,
     WrittenFragment,
     delete_files,
     first_line,
@@ -81,9 +81,8 @@ class Pending(Generic[T]):
 
 
 def change(
-    uri: str,
+    at: Address,
     build: Callable[[list[WrittenFragment]], Pending[T] | T],
-    storage_options: StorageOptions = None,
     files: Sequence[WrittenFragment] = (),
 ) -> T:
     """Changes a dataset by one transaction, which is built anew when others come first.
@@ -93,11 +92,10 @@ def change(
     and a cleanup removes them days later if nobody needs them.
 
     Args:
-        uri: The dataset.
+        at: The dataset.
         build: Decides from the newest version what is to be done. It is given a list, to which it
             adds the files that it writes. Returns the transaction; or at once what is to be
             returned, where there is nothing to commit.
-        storage_options: Of the dataset.
         files: Files that are written already, for whichever attempt succeeds.
 
     Raises:
@@ -127,12 +125,12 @@ def change(
             raise
 
     try:
-        return with_retries(uri, attempt)
+        return with_retries(at.uri, attempt)
     except BaseException:
         needless.extend([] if in_doubt else files)
         raise
     finally:
-        delete_files(uri, needless, storage_options)
+        delete_files(at, needless)
 
 
 def commit_update(

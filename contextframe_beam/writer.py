@@ -19,6 +19,7 @@ from lance.fragment import FragmentMetadata, write_fragments
 
 from contextframe_beam import journal
 from contextframe_beam._vectors import null_array
+from contextframe_beam.address import Address
 from contextframe_beam.errors import DatasetError, SchemaError
 from contextframe_beam.fragments import (
     Destination,
@@ -192,10 +193,7 @@ class FragmentWriter:
             start = end
         if not self._has_raw_data:
             return described
-        return [
-            replace(one, side_files=side_files_of(to.uri, one.paths, to.storage_options))
-            for one in described
-        ]
+        return [replace(one, side_files=side_files_of(to, one.paths)) for one in described]
 
     def _run(self) -> None:
         try:
@@ -223,7 +221,7 @@ class FragmentWriter:
             self._written = self._described(fragments)
             journal.note(to.uri, self._written)
             if is_local(to.uri):
-                _require_whole(to.uri, self._written)
+                _require_whole(to, self._written)
         except BaseException as error:
             with self._changed:
                 self._error = error
@@ -274,7 +272,7 @@ def write_rows(
     return writer.close()
 
 
-def _require_whole(uri: str, fragments: Iterable[WrittenFragment]) -> None:
+def _require_whole(at: Address, fragments: Iterable[WrittenFragment]) -> None:
     """Looks at local files just written: of one that a full disk cut off, Lance may not tell.
 
     Raises:
@@ -284,9 +282,9 @@ def _require_whole(uri: str, fragments: Iterable[WrittenFragment]) -> None:
     for fragment in fragments:
         for file in json.loads(fragment.metadata)["files"]:
             size = int(file["file_size_bytes"])
-            fault = local_fault(file_uri(uri, file["path"]), size, fragment.rows)
+            fault = local_fault(file_uri(at.uri, file["path"]), size, fragment.rows)
             if fault is not None:
-                delete_files(uri, fragments)
+                delete_files(at, fragments)
                 raise OSError(f"the data file {file['path']} {fault}")
 
 

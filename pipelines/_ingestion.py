@@ -33,7 +33,7 @@ def committed(job: Job) -> CommitReceipt | None:
     Raises:
         ConfigError: it holds a run of that id that read another source.
     """
-    receipt = committed_receipt(job.to, job.id, job.storage_options)
+    receipt = committed_receipt(job.address, job.id)
     if receipt is None:
         return None
     state = state_of(job)
@@ -100,7 +100,7 @@ def run_pipeline(
         frames = frames | "Enrich" >> Enrich(job.enrichers)
     frames | "WriteToLance" >> sink
     run_to_end(pipeline, job.workers)
-    receipt = committed_receipt(job.to, run_id, job.storage_options, start=sink.start)
+    receipt = committed_receipt(job.address, run_id, start=sink.start)
     if receipt is None and options.view_as(GoogleCloudOptions).template_location:
         raise TemplateWritten(
             f"run {run_id} is described and not run yet; it is committed when Dataflow has run "

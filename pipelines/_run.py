@@ -230,7 +230,7 @@ def _committed(job: Job) -> CommitReceipt | None:
 def _receipt(job: Job) -> CommitReceipt | None:
     from contextframe_beam.transforms._earlier import committed_receipt
 
-    return committed_receipt(job.to, job.id, job.storage_options, job.source)
+    return committed_receipt(job.address, job.id, job.source)
 
 
 def _interrupted(job: Job, folder: str) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 
 import apache_beam as beam
 
+from contextframe_beam.address import StorageOptions
 from contextframe_beam.compaction import (
     commit_tasks,
     do_task,
@@ -17,7 +18,6 @@ from contextframe_beam.compaction import (
 )
 from contextframe_beam.connectors import secrets
 from contextframe_beam.dataset import FrameDataset
-from contextframe_beam.fragments import StorageOptions
 from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
 from contextframe_beam.writer import MAX_ROWS_PER_FRAGMENT
 

@@ -14,6 +14,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from contextframe_beam.address import Address
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.bounds import Bounds
 from contextframe_beam.run_id import check_run_id, file_name_of, new_run_id
@@ -265,6 +266,11 @@ class Job:
     def range(self) -> Bounds:
         """The range of time to read, which may be all."""
         return self.bounds or Bounds()
+
+    @property
+    def address(self) -> Address:
+        """The dataset."""
+        return Address(self.to, self.storage_options)
 
     @property
     def letters(self) -> str:

@@ -13,6 +13,7 @@ import lance
 import pytest
 
 from contextframe_beam import Deletion, FrameDataset, FrameRecord
+from contextframe_beam.address import Address
 from contextframe_beam.connectors import (
     BaseConnector,
     Page,
@@ -22,7 +23,7 @@ from contextframe_beam.connectors import (
 )
 from contextframe_beam.connectors.metrics import NAMESPACE
 from contextframe_beam.connectors.page import SourceInfo, Tally
-from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, open_dataset
+from contextframe_beam.fragments import open_dataset
 from contextframe_beam.pipelines.runners import pipeline_options, runner_for
 from contextframe_beam.reasons import FailureReason
 from contextframe_beam.shared_names import NO_CHANGE, StateChange
@@ -34,11 +35,10 @@ from contextframe_beam.transforms import (
     WriteToLance,
 )
 from contextframe_beam.transforms._commit import commit_run
-from contextframe_beam.transforms._failures import FailureLimit
 from contextframe_beam.transforms._plan import Run
 from contextframe_beam.transforms._written import Written
 from contextframe_beam.transforms.batches import encode_batches
-from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES
+from contextframe_beam.transforms.brake import DEFAULT_MAX_DELETES, DeletionLimit
 from contextframe_beam.transforms.lance_sink import _WriteFragmentsDoFn, begin_run
 from contextframe_beam.transforms.modes import mode_of
 
@@ -254,14 +254,11 @@ OTHER = SourceInfo("fedcba9876543210", "others", {})
 def begin(to: Path | str, run_id: str = "run-1", mode: str = "upsert", **options: Any) -> Run:
     """Begins a run by hand, for tests that stop between its steps."""
     there = open_dataset(str(to), options.get("storage_options"))
-    settings: dict[str, Any] = {
-        "embed_dim": EMBED_DIM if there is None else None,
-        "storage_options": None,
-        "storage_version": DEFAULT_STORAGE_VERSION,
-        "failures": FailureLimit(),
-        "dead_letters": None,
-    }
-    return begin_run(str(to), mode=mode_of(mode), run_id=run_id, **{**settings, **options})
+    embed_dim = options.pop("embed_dim", EMBED_DIM if there is None else None)
+    address = Address(str(to), options.pop("storage_options", None))
+    if "max_deletes" in options:
+        options["deletes"] = DeletionLimit.of(options.pop("max_deletes"))
+    return begin_run(Run(address, mode_of(mode), run_id, **options), embed_dim)
 
 
 def write(

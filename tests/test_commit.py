@@ -21,6 +21,7 @@ import pyarrow as pa
 import pytest
 
 from contextframe_beam import Deletion, FrameDataset
+from contextframe_beam.address import Address
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.errors import (
@@ -141,10 +142,10 @@ class TestRunIds:
         assert ids_in(kb) == ["1", "3"]
 
     def test_unknown_runs_have_no_receipt(self, kb):
-        assert committed_receipt(str(kb), "run-1") is None
+        assert committed_receipt(Address(str(kb)), "run-1") is None
         commit(kb, 1)
-        assert committed_receipt(str(kb), "run-2") is None
-        assert committed_receipt(str(kb), "run-1").rows_written == 1
+        assert committed_receipt(Address(str(kb)), "run-2") is None
+        assert committed_receipt(Address(str(kb)), "run-1").rows_written == 1
 
     def test_the_version_in_a_receipt_is_exact_when_others_came_between(self, kb):
         commit(kb, 1)
@@ -153,7 +154,7 @@ class TestRunIds:
         with at_the_commit(lambda: add_foreign(kb, 7)):
             receipt = commit_run(started, written)
         assert receipt.version == lance.dataset(str(kb)).version == 3
-        assert committed_receipt(str(kb), "run-2").version == 3
+        assert committed_receipt(Address(str(kb)), "run-2").version == 3
 
 
 class TestStateRow:

@@ -21,6 +21,7 @@ from contextframe_beam import (
     frame_schema,
 )
 from contextframe_beam import writer as writer_module
+from contextframe_beam.address import Address
 from contextframe_beam.encoding import encode_records
 from contextframe_beam.fragments import (
     Destination,
@@ -330,31 +331,31 @@ class TestCheckingFiles:
 
     def test_whole_files_pass(self, uri, written):
         assert len(written) == 3
-        check_files(uri, written)
-        check_files(f"file://{quote(uri)}", written)
-        check_files(uri, [])
+        check_files(Address(uri), written)
+        check_files(Address(f"file://{quote(uri)}"), written)
+        check_files(Address(uri), [])
 
     def test_a_missing_file_is_named(self, uri, written):
         lost = Path(file_uri(uri, written[1].paths[0]))
         lost.unlink()
         with pytest.raises(CommitError, match=f"{lost.name}.*cannot be read.*run it again"):
-            check_files(uri, written)
+            check_files(Address(uri), written)
 
     def test_a_truncated_file_is_named(self, uri, written):
         cut = Path(file_uri(uri, written[2].paths[0]))
         cut.write_bytes(cut.read_bytes()[:-1])
         with pytest.raises(CommitError, match=f"{cut.name}.* bytes instead of "):
-            check_files(uri, written)
+            check_files(Address(uri), written)
 
     def test_raw_data_in_a_file_of_its_own_must_be_whole_too(self, uri):
         # In format 2.2 large raw data lies beside the data file, in a folder of its name.
         written = write_rows(Destination(uri, None, "2.2"), [rows(2, raw_data=bytes(200_000))])
-        check_files(uri, written)
+        check_files(Address(uri), written)
         beside = Path(file_uri(uri, written[0].paths[0].removesuffix(".lance")))
         lost = next(file for file in beside.iterdir())
         lost.unlink()
         with pytest.raises(CommitError, match=r"raw data beside .* is not what a worker wrote"):
-            check_files(uri, written)
+            check_files(Address(uri), written)
 
     def test_through_an_object_store_as_well(self, uri, written):
         path = uri
@@ -379,16 +380,16 @@ class TestDeletingFiles:
         kept = write_rows(Destination(uri, None, version), [rows(2, raw_data=bytes(200_000))])
         before = files_below(tmp_path)
         lost = write_rows(Destination(uri, None, version), [rows(2, raw_data=bytes(200_000))])
-        delete_files(uri, lost)
+        delete_files(Address(uri), lost)
         assert files_below(tmp_path) == before
-        check_files(uri, kept)
+        check_files(Address(uri), kept)
 
     def test_files_that_are_gone_already_are_no_error(self, tmp_path, caplog):
         uri = str(tmp_path / "kb")
         lost = write_rows(Destination(uri), [rows(2)])
-        delete_files(uri, lost)
-        delete_files(uri, lost)
-        delete_files(uri, [])
+        delete_files(Address(uri), lost)
+        delete_files(Address(uri), lost)
+        delete_files(Address(uri), [])
         assert "cannot delete unused files" in caplog.text
 
 
@@ -417,8 +418,8 @@ def test_a_file_that_a_version_names_is_not_deleted_also_when_it_was_rolled_back
     dataset.add(FrameRecord("text", unique_id="a:1"))
     named = [WrittenFragment.of(one.metadata) for one in dataset.lance.get_fragments()]
     added = dataset.version
-    delete_files(dataset.uri, named)
+    delete_files(Address(dataset.uri), named)
     assert FrameDataset.open(dataset.uri).get("a:1").text_content == "text"
     dataset.rollback(before)
-    delete_files(dataset.uri, named)
+    delete_files(Address(dataset.uri), named)
     assert FrameDataset.open(dataset.uri, version=added).get("a:1").text_content == "text"

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from contextframe_beam import ConcurrentRunError, DatasetError, FrameDataset, SchemaError
+from contextframe_beam.address import Address
 from contextframe_beam.cleanup import cleanup
 from contextframe_beam.exclusion import cleaning_up, rolling_back
 from contextframe_beam.fragments import Destination, despite_removals
@@ -92,12 +93,12 @@ class TestWhatItRestores:
 class TestRunsAfterIt:
     def test_a_run_that_was_forgotten_can_be_applied_again(self, kb):
         rolled_back(kb)
-        assert committed_receipt(kb, "second") is None
-        assert committed_receipt(kb, "first") is not None
+        assert committed_receipt(Address(kb), "second") is None
+        assert committed_receipt(Address(kb), "first") is not None
         receipt = ingest(documents({"id": 1, "text": "changed"}, 2, 3), kb, run_id="second")
         assert not receipt.already_committed
         assert (receipt.version, receipt.rows_written, receipt.rows_unchanged) == (4, 2, 1)
-        assert committed_receipt(kb, "second").version == 4
+        assert committed_receipt(Address(kb), "second").version == 4
 
     def test_a_run_that_was_kept_is_not(self, kb):
         rolled_back(kb)

@@ -18,6 +18,7 @@ from contextframe_beam import (
     frame_schema,
     transaction,
 )
+from contextframe_beam.address import Address
 from contextframe_beam.cleanup import cleanup
 from contextframe_beam.dataset import adopt
 from contextframe_beam.encoding import encode_records
@@ -387,7 +388,7 @@ class TestChange:
         return Pending(commit, lambda committed: int(committed.version))
 
     def test_what_was_committed_stays_and_the_version_is_told(self, uri, shared):
-        version = change(uri, lambda new: self.added(uri, new, shared), files=shared)
+        version = change(Address(uri), lambda new: self.added(uri, new, shared), files=shared)
         assert version == lance.dataset(uri).version
         assert data_files(uri) == named_files(uri)
         assert FrameDataset.open(uri).get("1").text_content == "shared"
@@ -401,7 +402,7 @@ class TestChange:
             for other in others:
                 FrameDataset.open(uri).add(other)
 
-        change(uri, lambda new: self.added(uri, new, shared, meet), files=shared)
+        change(Address(uri), lambda new: self.added(uri, new, shared, meet), files=shared)
         assert data_files(uri) == named_files(uri)
         assert {one.text_content for one in FrameDataset.open(uri)} == {"text", "shared", "theirs"}
 
@@ -411,7 +412,7 @@ class TestChange:
             raise ConcurrentRunError("another run came first")
 
         with pytest.raises(ConcurrentRunError, match="came first"):
-            change(uri, refuse, files=shared)
+            change(Address(uri), refuse, files=shared)
         assert data_files(uri) == named_files(uri)
 
     def test_where_nothing_is_to_be_done_no_file_stays(self, uri, shared):
@@ -420,7 +421,7 @@ class TestChange:
             return "done before"
 
         before = lance.dataset(uri).version
-        assert change(uri, done, files=shared) == "done before"
+        assert change(Address(uri), done, files=shared) == "done before"
         assert lance.dataset(uri).version == before
         assert data_files(uri) == named_files(uri)
 
@@ -428,7 +429,9 @@ class TestChange:
     def test_files_stay_that_a_late_request_may_name(self, uri, shared, failure):
         named = named_files(uri)
         with pytest.raises(type(failure)):
-            change(uri, lambda new: self.added(uri, new, shared, fail=failure), files=shared)
+            change(
+                Address(uri), lambda new: self.added(uri, new, shared, fail=failure), files=shared
+            )
         assert named_files(uri) == named
         assert len(data_files(uri) - named) == 2
 
@@ -442,5 +445,5 @@ class TestChange:
             return self.added(uri, new, shared, fail=gone)
 
         with pytest.raises(ConcurrentRunError, match="came first"):
-            change(uri, build, files=shared)
+            change(Address(uri), build, files=shared)
         assert len(data_files(uri) - named) == 2

@@ -102,7 +102,7 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
         receipt = done
     if receipt.already_committed:
         # By a committer that had the same files, or files of its own: then nobody needs these.
-        delete_files(run.uri, written.fragments, run.storage_options)
+        delete_files(run.address, written.fragments)
     return receipt
 
 
@@ -112,7 +112,7 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
         return earlier
     require_complete(run, written)
     run.failures.check(written, run.letters.path if run.letters else None)
-    check_files(run.uri, written.fragments, run.storage_options)
+    check_files(run.address, written.fragments)
     seen = _seen_rows(run, written)
     deletions = Deletions.concat(written.deletions)
     contested = None
@@ -127,13 +127,12 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
     plan = Plan(run, written, unique, seen, shared)
     with reading(run.uri):
         receipt = change(
-            run.uri,
+            run.address,
             lambda new: _attempt(plan, new),
-            run.storage_options,
             files=unique.rewritten,
         )
     if not receipt.already_committed:
-        delete_files(run.uri, unique.obsolete, run.storage_options)
+        delete_files(run.address, unique.obsolete)
     return receipt
 
 

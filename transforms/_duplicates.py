@@ -331,7 +331,7 @@ def _without(
                 rows = preview(destination, schema, [fragment])
                 rewritten += _rewritten(destination, schema, rows, mask)
     except BaseException:
-        delete_files(destination.uri, rewritten, destination.storage_options)
+        delete_files(destination, rewritten)
         raise
     return [*kept, *rewritten], obsolete, rewritten
 

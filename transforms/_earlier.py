@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import lance
 
+from contextframe_beam.address import Address
 from contextframe_beam.connectors.page import Tally
 from contextframe_beam.errors import CommitError
-from contextframe_beam.fragments import StorageOptions, open_dataset
+from contextframe_beam.fragments import open_dataset
 from contextframe_beam.state import CommitReceipt, SourceState, read_states
 from contextframe_beam.transforms._plan import Run, tallies_of
 from contextframe_beam.transforms._written import Written
@@ -19,22 +20,20 @@ _VERSIONS_LOOKED_AT = 100
 
 
 def committed_receipt(
-    uri: str,
+    at: Address,
     run_id: str,
-    storage_options: StorageOptions = None,
     source: str | None = None,
     start: str = "",
 ) -> CommitReceipt | None:
     """Returns the receipt of a run that was committed already, else None.
 
     Args:
-        uri: The dataset.
+        at: The dataset.
         run_id: The run.
-        storage_options: Of the dataset.
         source: The id of the source that it must have read; any if not given.
         start: The start of the run that asks; if it was this one, it was no earlier one.
     """
-    dataset = open_dataset(uri, storage_options)
+    dataset = open_dataset(at.uri, at.storage_options)
     if dataset is None:
         return None
     states = read_states(dataset)

@@ -18,11 +18,12 @@ from typing import Any
 
 import fsspec
 
+from contextframe_beam.address import StorageOptions
 from contextframe_beam.cleanup import KEEP
 from contextframe_beam.connectors.page import DeadLetter
 from contextframe_beam.errors import ConfigError, ContextFrameError, DatasetError
 from contextframe_beam.filesystems import filesystem_of
-from contextframe_beam.fragments import StorageOptions, is_local
+from contextframe_beam.fragments import is_local
 from contextframe_beam.run_id import file_name_of
 
 # Behind the name of the file, which is made of the same id.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from contextframe_beam.address import Address, StorageOptions
 from contextframe_beam.connectors.page import Tally
-from contextframe_beam.fragments import Destination
-from contextframe_beam.schema import frame_schema
+from contextframe_beam.fragments import DEFAULT_STORAGE_VERSION, Destination
+from contextframe_beam.schema import DEFAULT_EMBED_DIM, frame_schema
 from contextframe_beam.shared_names import NO_SOURCE
 from contextframe_beam.state import SourceState, parts_of
 from contextframe_beam.transforms._duplicates import Deduplicated, Shared
@@ -26,30 +27,38 @@ class Run:
     """What a run is to do, known before it starts.
 
     Attributes:
-        uri: The dataset.
+        address: The dataset.
         mode: What it does with what is stored.
         run_id: Its name; a run of a name that was committed is not committed again.
-        embed_dim: The dataset's vector length.
-        base_version: The dataset's version when the run began; None where there was none.
-        storage_options: For object stores.
         storage_version: The file format of a new dataset.
         failures: How many failed items are too many.
         deletes: How many deleted documents are too many.
+        embed_dim: The dataset's vector length.
+        base_version: The dataset's version when the run began; None where there was none.
         letters: Where its dead letters go; None where nobody wants them.
         start: Tells it from other starts of the same run id.
     """
 
-    uri: str
+    address: Address
     mode: Mode
     run_id: str
-    embed_dim: int
-    base_version: int | None
-    storage_options: Mapping[str, str] | None
-    storage_version: str
-    failures: FailureLimit
-    deletes: DeletionLimit
+    storage_version: str = DEFAULT_STORAGE_VERSION
+    failures: FailureLimit = field(default_factory=FailureLimit)
+    deletes: DeletionLimit = field(default_factory=DeletionLimit)
+    embed_dim: int = DEFAULT_EMBED_DIM
+    base_version: int | None = None
     letters: LetterFile | None = None
     start: str = ""
+
+    @property
+    def uri(self) -> str:
+        """The dataset, for people."""
+        return self.address.uri
+
+    @property
+    def storage_options(self) -> StorageOptions:
+        """Of its object store."""
+        return self.address.storage_options
 
     @property
     def schema(self) -> pa.Schema:

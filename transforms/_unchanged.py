@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contextframe_beam.address import StorageOptions
 from contextframe_beam.dataset import sql_literal
 from contextframe_beam.errors import DatasetError
-from contextframe_beam.fragments import StorageOptions, open_dataset
+from contextframe_beam.fragments import open_dataset
 from contextframe_beam.keys import Numbers, NumberSet
 from contextframe_beam.removal import Addresses, Places, RowNumbers, scan_rows
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from contextframe_beam.fragments import StorageOptions
+from contextframe_beam.address import StorageOptions
 from contextframe_beam.run_id import new_run_id
 from contextframe_beam.transforms._letter_files import LetterFile, LetterPiece
 from contextframe_beam.transforms.batches import FrameBatch, in_global_window

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
+from contextframe_beam.address import Address
 from contextframe_beam.connectors import metrics, progress, secrets
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.dataset import adopt, check_storage_version
@@ -116,16 +118,23 @@ class WriteToLance(
         super().__init__()
         check_storage_version(storage_version)
         check_run_id(run_id, is_part=True)
+        secrets.refuse_credentials(str(uri), "the dataset")
+        secrets.refuse_credentials(dead_letters or "", "the dead letters")
+        at = Address(str(uri), dict(storage_options) if storage_options else None)
+        run_id = run_id or new_run_id()
         self._run = begin_run(
-            str(uri),
-            mode=mode_of(mode),
-            run_id=run_id or new_run_id(),
-            embed_dim=embed_dim,
-            storage_options=dict(storage_options) if storage_options else None,
-            storage_version=storage_version,
-            failures=FailureLimit.of(max_failures),
-            dead_letters=dead_letters,
-            max_deletes=max_deletes,
+            Run(
+                at,
+                mode_of(mode),
+                run_id,
+                storage_version,
+                FailureLimit.of(max_failures),
+                DeletionLimit.of(max_deletes),
+                letters=LetterFile(dead_letters, run_id, at.storage_options)
+                if dead_letters
+                else None,
+            ),
+            embed_dim,
         )
 
     @property
@@ -163,61 +172,47 @@ class WriteToLance(
         return receipts
 
 
-def begin_run(
-    uri: str,
-    *,
-    mode: Mode,
-    run_id: str,
-    embed_dim: int | None,
-    storage_options: Mapping[str, str] | None,
-    storage_version: str,
-    failures: FailureLimit,
-    dead_letters: str | None,
-    max_deletes: int | str = DEFAULT_MAX_DELETES,
-) -> Run:
-    """Looks at the dataset before anything is read, and refuses what could not be committed."""
-    secrets.refuse_credentials(uri, "the dataset")
-    secrets.refuse_credentials(dead_letters or "", "the dead letters")
-    secrets.register_store(storage_options)
-    dataset = open_dataset(uri, storage_options)
-    base_version = None
+def begin_run(run: Run, embed_dim: int | None = None) -> Run:
+    """Looks at the dataset before anything is read, and refuses what could not be committed.
+
+    Args:
+        run: What it is to do.
+        embed_dim: The length of vectors that is asked for; None for that of the dataset.
+
+    Returns:
+        The run with what was found.
+    """
+    secrets.register_store(run.storage_options)
+    run = replace(run, start=uuid.uuid4().hex[:16])
+    dataset = open_dataset(run.uri, run.storage_options)
     if dataset is None:
         embed_dim = DEFAULT_EMBED_DIM if embed_dim is None else embed_dim
     else:
-        if mode.needs_new and committed_receipt(uri, run_id, storage_options) is None:
+        if run.mode.needs_new and committed_receipt(run.address, run.run_id) is None:
             raise DatasetError(
-                f"{uri} exists already; choose the mode upsert, append or overwrite, "
+                f"{run.uri} exists already; choose the mode upsert, append or overwrite, "
                 "or another path"
             )
         try:
             stored = embed_dim_of(dataset.schema)
         except SchemaError as error:
-            raise SchemaError(f"{uri}: {error}") from error
-        if embed_dim is not None and embed_dim != stored and not mode.replaces_all:
+            raise SchemaError(f"{run.uri}: {error}") from error
+        if embed_dim is not None and embed_dim != stored and not run.mode.replaces_all:
             raise SchemaError(
-                f"{uri} holds vectors of {stored} values and the run asks for {embed_dim}; "
+                f"{run.uri} holds vectors of {stored} values and the run asks for {embed_dim}; "
                 "leave embed_dim out, or write to another path"
             )
-        if embed_dim is None or not mode.replaces_all:
+        if embed_dim is None or not run.mode.replaces_all:
             embed_dim = stored
-        if not mode.replaces_all:
-            dataset = adopt(dataset, storage_options)
-        storage_version = dataset.data_storage_version
-        base_version = int(dataset.version)
+        if not run.mode.replaces_all:
+            dataset = adopt(dataset, run.storage_options)
+        run = replace(
+            run,
+            storage_version=dataset.data_storage_version,
+            base_version=int(dataset.version),
+        )
     frame_schema(embed_dim)  # refuses a length that no vector has
-    return Run(
-        uri=uri,
-        mode=mode,
-        run_id=run_id,
-        embed_dim=embed_dim,
-        base_version=base_version,
-        storage_options=storage_options,
-        storage_version=storage_version,
-        failures=failures,
-        deletes=DeletionLimit.of(max_deletes),
-        letters=LetterFile(dead_letters, run_id, storage_options) if dead_letters else None,
-        start=uuid.uuid4().hex[:16],
-    )
+    return replace(run, embed_dim=embed_dim)
 
 
 def _nothing_written(_: Any) -> tuple[int, Written]:
