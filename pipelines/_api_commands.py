@@ -6,7 +6,13 @@ import json
 
 import click
 
-from contextframe_beam.pipelines._shared import as_json, debug_option, examples, option, say_done
+from contextframe_beam.pipelines._shared import (
+    as_json,
+    command,
+    examples,
+    option,
+    say_done,
+)
 
 _config = option(
     "--config",
@@ -27,12 +33,11 @@ def check_group() -> None:
     """Read one page of a source and show how it is mapped; nothing is written."""
 
 
-@check_group.command(
+@command(
     "api",
-    epilog=examples(
-        "contextframe-beam check api --config crm.yaml",
-        "contextframe-beam check api --config crm.yaml --resource contacts --json",
-    ),
+    "contextframe-beam check api --config crm.yaml",
+    "contextframe-beam check api --config crm.yaml --resource contacts --json",
+    of=check_group,
 )
 @_config
 @option(
@@ -42,7 +47,6 @@ def check_group() -> None:
     help="Check this resource only. Repeat it for several.",
 )
 @as_json
-@debug_option()
 @click.pass_context
 def _check(ctx: click.Context, config: str, resource: tuple[str, ...], as_json: bool) -> None:
     """Connect to the API, read one page of each resource, and show how it is mapped.
@@ -57,13 +61,8 @@ def _check(ctx: click.Context, config: str, resource: tuple[str, ...], as_json: 
         ctx.exit(1)
 
 
-@click.command(
-    "login",
-    short_help="Log in to an API that wants a person, and keep the token behind a reference.",
-    epilog=examples("contextframe-beam login --config crm.yaml"),
-)
+@command("login", "contextframe-beam login --config crm.yaml")
 @_config
-@debug_option()
 def login_command(config: str) -> None:
     """Log in to an API that wants a person: with a browser or a device code.
 

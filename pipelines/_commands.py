@@ -18,9 +18,9 @@ from contextframe_beam.pipelines._ingest_command import ingest_group
 from contextframe_beam.pipelines._new_command import new_command
 from contextframe_beam.pipelines._shared import (
     as_json,
+    command,
     count,
     dataset_argument,
-    debug_option,
     examples,
     option,
     storage_options,
@@ -93,14 +93,11 @@ def commands() -> None:
     """Bring documents from any system into a Lance dataset of frames, one transaction a run."""
 
 
-@click.command(
+@command(
     "search",
+    "contextframe-beam search kb.lance 'quarterly report'",
+    "contextframe-beam search kb.lance beam --where \"author = 'Ada'\" --limit 3",
     cls=_SearchCommand,
-    short_help="Find the documents whose text matches best.",
-    epilog=examples(
-        "contextframe-beam search kb.lance 'quarterly report'",
-        "contextframe-beam search kb.lance beam --where \"author = 'Ada'\" --limit 3",
-    ),
 )
 @dataset_argument
 @click.argument("text")
@@ -121,7 +118,6 @@ def commands() -> None:
 @_at
 @as_json
 @storage_options
-@debug_option()
 def _search(
     dataset: str,
     text: str,
@@ -176,26 +172,21 @@ def _old_index(dataset: str) -> str:
     )
 
 
-@click.command(
+@command(
     "inspect",
-    short_help="Show what is in a dataset: columns, sources and their state, runs, versions.",
-    epilog=examples(
-        "contextframe-beam inspect kb.lance",
-        "contextframe-beam inspect s3://bucket/kb.lance --json",
-    ),
+    "contextframe-beam inspect kb.lance",
+    "contextframe-beam inspect s3://bucket/kb.lance --json",
 )
 @dataset_argument
 @_at
 @as_json
 @storage_options
-@debug_option()
 def _inspect(
     dataset: str, version: int | None, as_json: bool, storage_options: dict[str, str]
 ) -> None:
-    """Show what is in DATASET.
+    """Show what is in DATASET: columns, sources and their state, runs, versions.
 
-    Its columns, its sources and their sync state, the runs that were committed, and the versions
-    that still exist.
+    The runs are those that were committed, and the versions those that still exist.
     """
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.pipelines import _tables
@@ -207,9 +198,8 @@ def _inspect(
         _tables.show_facts(facts)
 
 
-@click.command("connectors", epilog=examples("contextframe-beam connectors"))
+@command("connectors", "contextframe-beam connectors")
 @as_json
-@debug_option()
 def _connectors(as_json: bool) -> None:
     """List the registered connectors.
 

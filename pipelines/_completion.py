@@ -7,7 +7,7 @@ import os
 import click
 from click.shell_completion import get_completion_class, shell_complete
 
-from contextframe_beam.pipelines._shared import debug_option, examples
+from contextframe_beam.pipelines._shared import command
 
 #: The variable in which a shell's script asks this program for completions.
 VARIABLE = "_CONTEXTFRAME_BEAM_COMPLETE"
@@ -31,17 +31,13 @@ def answer(commands: click.Command, program: str) -> int | None:
     return shell_complete(commands, {}, program, VARIABLE, instruction)
 
 
-@click.command(
+@command(
     "completion",
-    short_help="Print the script that lets a shell complete commands and options.",
-    epilog=examples(
-        'eval "$(contextframe-beam completion bash)"   # in ~/.bashrc',
-        'eval "$(contextframe-beam completion zsh)"    # in ~/.zshrc',
-        "contextframe-beam completion fish | source",
-    ),
+    'eval "$(contextframe-beam completion bash)"   # in ~/.bashrc',
+    'eval "$(contextframe-beam completion zsh)"    # in ~/.zshrc',
+    "contextframe-beam completion fish | source",
 )
 @click.argument("shell", type=click.Choice(_SHELLS))
-@debug_option()
 def completion_command(shell: str) -> None:
     """Print the script that lets a shell complete commands, connectors and their options.
 

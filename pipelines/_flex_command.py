@@ -13,8 +13,7 @@ import click
 
 from contextframe_beam.pipelines._shared import (
     PASSES_ON,
-    debug_option,
-    examples,
+    command,
     option,
     say_done,
 )
@@ -53,18 +52,15 @@ def _option(name: str, value: Any) -> list[str]:
     return [f"--{flag}={value if isinstance(value, str) else json.dumps(value)}"]
 
 
-@click.command(
+@command(
     "flex-template",
+    "contextframe-beam flex-template --connector=json --to=gs://bucket/kb.lance "
+    '--arguments=\'{"directory": "gs://bucket/docs"}\'',
     hidden=True,
     context_settings=PASSES_ON,
-    epilog=examples(
-        "contextframe-beam flex-template --connector=json --to=gs://bucket/kb.lance "
-        '--arguments=\'{"directory": "gs://bucket/docs"}\''
-    ),
 )
 @option("--connector", required=True, help="A connector's name.")
 @option("--arguments", default="{}", help="Its arguments, as a JSON object.")
-@debug_option()
 @click.pass_context
 def flex_command(ctx: click.Context, connector: str, arguments: str) -> None:
     """Run `ingest` as a Dataflow Flex Template starts it, with parameters only."""

@@ -6,16 +6,10 @@ from pathlib import Path
 
 import click
 
-from contextframe_beam.pipelines._shared import debug_option, examples, option, say_done
+from contextframe_beam.pipelines._shared import command, option, say_done
 
 
-@click.command(
-    "new",
-    short_help="Write the package of a new connector: code, tests, README, continuous integration.",
-    epilog=examples(
-        "contextframe-beam new my-connector", "contextframe-beam new our-wiki --kind api"
-    ),
-)
+@command("new", "contextframe-beam new my-connector", "contextframe-beam new our-wiki --kind api")
 @click.argument("name")
 @option(
     "--kind",
@@ -32,7 +26,6 @@ from contextframe_beam.pipelines._shared import debug_option, examples, option, 
     metavar="DIR",
     help="The folder in which the package's folder is made.  [default: here]",
 )
-@debug_option()
 def new_command(name: str, kind: str, folder: str) -> None:
     """Write the package of a new connector NAME: code, tests, README, continuous integration.
 

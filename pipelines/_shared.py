@@ -19,7 +19,7 @@ from contextframe_beam.pipelines import _logs, streams
 from contextframe_beam.pipelines._settings import Settings
 from contextframe_beam.pipelines.job import about, settings
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., Any] | click.Command)
 
 #: For commands that pass options which they do not know on to Beam.
 PASSES_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -55,6 +55,36 @@ def examples(*commands: str) -> str:
     title = "Example" if len(commands) == 1 else "Examples"
     # click breaks the lines of any paragraph that this mark does not begin.
     return "\b\n" + "\n  ".join([f"{title}:", *commands])
+
+
+class _Command(click.Command):
+    """A command whose line in the list of commands is the first one of its help."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        return (self.help or "").partition("\n")[0]
+
+
+def command(
+    name: str, *shown: str, of: click.Group | None = None, **attributes: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Makes a command of a function, whose docstring is the help.
+
+    Args:
+        name: What it is called.
+        shown: The examples below its help.
+        of: The group that it is in.
+        attributes: What else `click.command` takes.
+    """
+    given = {"epilog": examples(*shown), **attributes}
+    cls: type[click.Command] = given.pop("cls", _Command)
+
+    def decorated(function: Callable[..., Any]) -> click.Command:
+        made = debug_option()(click.command(name, cls=cls, **given)(function))
+        if of is not None:
+            of.add_command(made)
+        return made
+
+    return decorated
 
 
 def count(text: object) -> int:

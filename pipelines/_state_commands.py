@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from contextframe_beam.pipelines._shared import (
+    command,
     dataset_argument,
-    debug_option,
     examples,
     option,
     say_done,
@@ -34,16 +34,11 @@ def state_group() -> None:
     """Show, edit or reset how far the sources of a dataset were read."""
 
 
-@state_group.command(
-    "show",
-    short_help="Show the state of each partition.",
-    epilog=examples("contextframe-beam state show kb.lance --json > state.json"),
-)
+@command("show", "contextframe-beam state show kb.lance --json > state.json", of=state_group)
 @dataset_argument
 @_source
 @option("--json", "as_json", is_flag=True, help="Print JSON that `state set` reads.")
 @storage_options
-@debug_option()
 def _show(dataset: str, source: str | None, as_json: bool, storage_options: dict[str, str]) -> None:
     """Show the state of each partition of the sources of DATASET."""
     from contextframe_beam.dataset import FrameDataset
@@ -64,15 +59,10 @@ def _show(dataset: str, source: str | None, as_json: bool, storage_options: dict
         click.echo(f"{dataset} knows no source")
 
 
-@state_group.command(
-    "set",
-    short_help="Set states from an edited file.",
-    epilog=examples("contextframe-beam state set kb.lance state.json"),
-)
+@command("set", "contextframe-beam state set kb.lance state.json", of=state_group)
 @dataset_argument
 @click.argument("file")
 @storage_options
-@debug_option()
 def _set(dataset: str, file: str, storage_options: dict[str, str]) -> None:
     """Set the states of sources of DATASET from FILE (- reads the standard input).
 
@@ -93,11 +83,7 @@ def _set(dataset: str, file: str, storage_options: dict[str, str]) -> None:
     say_done(f"set the state of {_sources(len(states))} (version {version} of {dataset})")
 
 
-@state_group.command(
-    "reset",
-    short_help="Forget how far a source was read; its next run reads everything.",
-    epilog=examples("contextframe-beam state reset kb.lance --source crm"),
-)
+@command("reset", "contextframe-beam state reset kb.lance --source crm", of=state_group)
 @dataset_argument
 @_source
 @option(
@@ -107,16 +93,15 @@ def _set(dataset: str, file: str, storage_options: dict[str, str]) -> None:
     help="Forget this partition only. Repeat it for several.",
 )
 @storage_options
-@debug_option()
 def _reset(
     dataset: str,
     source: str | None,
     partition: tuple[str, ...],
     storage_options: dict[str, str],
 ) -> None:
-    """Forget how far a source of DATASET was read, and an unfinished backfill of it.
+    """Forget how far a source of DATASET was read; its next run reads everything.
 
-    Its next run reads everything. Documents stay as they are.
+    An unfinished backfill of it is forgotten as well. Documents stay as they are.
     """
     from contextframe_beam.dataset import FrameDataset
     from contextframe_beam.errors import ConfigError

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import click
 
-from contextframe_beam.pipelines._shared import as_json, debug_option, examples, option, say_done
+from contextframe_beam.pipelines._shared import (
+    as_json,
+    command,
+    examples,
+    option,
+    say_done,
+)
 
 
 @click.group(
@@ -21,9 +27,8 @@ def templates_group() -> None:
     """Hand out files that schedule the jobs. Each runs when its values are edited."""
 
 
-@templates_group.command("list", epilog=examples("contextframe-beam templates list"))
+@command("list", "contextframe-beam templates list", of=templates_group)
 @as_json
-@debug_option()
 def _list(as_json: bool) -> None:
     """List the templates."""
     from contextframe_beam.templates import list_templates
@@ -37,15 +42,10 @@ def _list(as_json: bool) -> None:
         click.echo(f"{one.name:{width}}  {one.title}")
 
 
-@templates_group.command(
-    "write",
-    short_help="Write the files of a template.",
-    epilog=examples("contextframe-beam templates write systemd deploy"),
-)
+@command("write", "contextframe-beam templates write systemd deploy", of=templates_group)
 @click.argument("name", metavar="TEMPLATE")
 @click.argument("folder", metavar="DIR")
 @option("--force", is_flag=True, help="Replace files that are there.")
-@debug_option()
 def _write(name: str, folder: str, force: bool) -> None:
     """Write the files of TEMPLATE into DIR, and tell what to edit in them."""
     from contextframe_beam.templates import find_template, write_template

@@ -13,8 +13,8 @@ from contextframe_beam.pipelines._settings import Settings
 from contextframe_beam.pipelines._shared import (
     PASSES_ON,
     as_json,
+    command,
     dataset_argument,
-    debug_option,
     examples,
     job_options,
     option,
@@ -36,16 +36,11 @@ def _age(text: object) -> timedelta:
         raise click.BadParameter(f"{text!r} is no age; give one such as 7d or 12h") from error
 
 
-@click.command(
-    "rollback",
-    short_help="Return to an earlier version: documents and sync state together.",
-    epilog=examples("contextframe-beam rollback kb.lance --to 12"),
-)
+@command("rollback", "contextframe-beam rollback kb.lance --to 12")
 @dataset_argument
 @version_option("--to", "The version to return to.", required=True)
 @as_json
 @storage_options
-@debug_option()
 def rollback_command(
     dataset: str, version: int, as_json: bool, storage_options: dict[str, str]
 ) -> None:
@@ -73,11 +68,7 @@ def rollback_command(
         )
 
 
-@click.command(
-    "index",
-    short_help="Make the full-text index, for a language or for any.",
-    epilog=examples("contextframe-beam index kb.lance --language zh"),
-)
+@command("index", "contextframe-beam index kb.lance --language zh")
 @dataset_argument
 @option(
     "--language",
@@ -88,14 +79,14 @@ def rollback_command(
 )
 @as_json
 @storage_options
-@debug_option()
 def index_command(
     dataset: str, language: str | None, as_json: bool, storage_options: dict[str, str]
 ) -> None:
-    """Make the full-text index of DATASET by which `search` finds words, and bring it up to date.
+    """Make the full-text index of DATASET, for a language or for any.
 
-    One that cuts text into words in another way is made anew. Without it the first search makes
-    one that suits any language.
+    `search` finds words by it. It is brought up to date as well, and one that cuts text into
+    words in another way is made anew. Without it the first search makes one that suits any
+    language.
     """
     from contextframe_beam.compaction import update_indices
     from contextframe_beam.dataset import FrameDataset
@@ -116,10 +107,9 @@ def index_command(
     click.echo(f"{what} {dataset}, which finds {finds} (version {opened.version})")
 
 
-@click.command(
+@command(
     "compact",
     context_settings=PASSES_ON,
-    short_help="Make few large data files of many small ones, and bring the indices up to date.",
     epilog="Any other option is passed on to Apache Beam, as in --parallelism=4.\n\n"
     + examples("contextframe-beam compact kb.lance --workers 2"),
 )
@@ -127,7 +117,6 @@ def index_command(
 @job_options("workers", "runner")
 @as_json
 @storage_options
-@debug_option()
 @click.pass_context
 def compact_command(
     ctx: click.Context,
@@ -138,9 +127,9 @@ def compact_command(
     as_json: bool,
     storage_options: dict[str, str],
 ) -> None:
-    """Make few large data files of the many small ones of DATASET, without its deleted rows.
+    """Make few large data files of the many small ones of DATASET.
 
-    Its indices are brought up to date as well. Runs may go on meanwhile.
+    Deleted rows go, and its indices are brought up to date. Runs may go on meanwhile.
     """
     check_others(ctx)
     if workers > 1:
@@ -176,13 +165,10 @@ def compact_command(
     say_done("\n".join(lines))
 
 
-@click.command(
+@command(
     "cleanup",
-    short_help="Remove old versions, and files that killed runs left behind.",
-    epilog=examples(
-        "contextframe-beam cleanup kb.lance --keep 30d --dry-run",
-        "contextframe-beam cleanup kb.lance --keep 30d",
-    ),
+    "contextframe-beam cleanup kb.lance --keep 30d --dry-run",
+    "contextframe-beam cleanup kb.lance --keep 30d",
 )
 @dataset_argument
 @option(
@@ -210,11 +196,10 @@ def compact_command(
 @option("--dry-run", is_flag=True, help="Only tell what would be removed.")
 @as_json
 @storage_options
-@debug_option()
 def cleanup_command(
     dataset: str, as_json: bool, storage_options: dict[str, str], **values: Any
 ) -> None:
-    """Remove old versions of DATASET, and old files that runs left behind which were killed."""
+    """Remove old versions of DATASET, and old files that killed runs left behind."""
     from contextframe_beam.cleanup import cleanup
     from contextframe_beam.pipelines._receipt import in_bytes
     from contextframe_beam.pipelines.job import dead_letters_beside

@@ -9,14 +9,10 @@ from pathlib import Path
 import click
 
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.pipelines._shared import debug_option, examples, option
+from contextframe_beam.pipelines._shared import command, option
 
 
-@click.command(
-    "worker-pool",
-    short_help="Start workers for an engine, beside each of its machines.",
-    epilog=examples("contextframe-beam worker-pool --port 50000"),
-)
+@command("worker-pool", "contextframe-beam worker-pool --port 50000")
 @option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -32,7 +28,6 @@ from contextframe_beam.pipelines._shared import debug_option, examples, option
     metavar="HOST",
     help="The address to listen at. Whoever reaches it can run any program as this user.",
 )
-@debug_option()
 def worker_pool_command(port: int, host: str) -> None:
     """Start workers when an engine asks for them, until this is interrupted.
 

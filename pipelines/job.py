@@ -10,7 +10,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -65,8 +65,9 @@ class About:
     in_sink: bool = False
 
 
-def _about(help: str, **more: Any) -> dict[str, About]:
-    return {_ABOUT: About(help, **more)}
+def _setting(default: Any, help: str, section: str = "", **more: Any) -> Any:
+    secret = more.pop("secret", False)
+    return field(default=default, repr=not secret, metadata={_ABOUT: About(help, section, **more)})
 
 
 def about(setting: Field[Any]) -> About:
@@ -79,179 +80,128 @@ def about(setting: Field[Any]) -> About:
 class Job:
     """A connector's documents into a dataset: all that is said of one run."""
 
-    connector: BaseConnector = field(metadata=_about("What to read."))
+    connector: BaseConnector = field(metadata={_ABOUT: About("What to read.")})
     to: str = field(
-        metadata=_about(
-            "The dataset: a folder, or an address such as s3://bucket/kb.lance; made if there is "
-            "none.",
-            section=DATASET,
-            metavar="DATASET",
-        )
+        metadata={
+            _ABOUT: About(
+                "The dataset: a folder, or an address such as s3://bucket/kb.lance; made if there "
+                "is none.",
+                DATASET,
+                "DATASET",
+            )
+        }
     )
-    mode: str = field(
-        default="upsert",
-        kw_only=True,
-        metadata=_about(
-            "upsert replaces documents of the same id and leaves unchanged ones alone; mirror "
-            "also deletes those of this source that it no longer has; append adds without "
-            "looking; overwrite replaces the whole dataset; create makes a new dataset, and "
-            "refuses one that exists.",
-            section=DATASET,
-            choices=tuple(MODES),
-            in_sink=True,
-        ),
+    _: KW_ONLY
+    mode: str = _setting(
+        "upsert",
+        "upsert replaces documents of the same id and leaves unchanged ones alone; mirror also "
+        "deletes those of this source that it no longer has; append adds without looking; "
+        "overwrite replaces the whole dataset; create makes a new dataset, and refuses one that "
+        "exists.",
+        DATASET,
+        choices=tuple(MODES),
+        in_sink=True,
     )
-    embed_dim: int | None = field(
-        default=None,
-        kw_only=True,
-        metadata=_about(
-            "Length of the vectors of a new dataset.",
-            section=DATASET,
-            metavar="N",
-            counts=True,
-            unset="1536",
-            in_sink=True,
-        ),
+    embed_dim: int | None = _setting(
+        None,
+        "Length of the vectors of a new dataset.",
+        DATASET,
+        metavar="N",
+        counts=True,
+        unset="1536",
+        in_sink=True,
     )
-    storage_version: str = field(
-        default="2.1",
-        kw_only=True,
-        metadata=_about(
-            "File format of a new dataset.",
-            section=DATASET,
-            choices=("2.0", "2.1", "2.2"),
-            in_sink=True,
-        ),
+    storage_version: str = _setting(
+        "2.1",
+        "File format of a new dataset.",
+        DATASET,
+        choices=("2.0", "2.1", "2.2"),
+        in_sink=True,
     )
-    storage_options: Mapping[str, str] | None = field(
-        default=None,
-        kw_only=True,
-        repr=False,  # credentials
-        metadata=_about(
-            "Credentials and settings of the dataset's object store.",
-            section=DATASET,
-            flag="--storage-option",
-            in_sink=True,
-        ),
+    storage_options: Mapping[str, str] | None = _setting(
+        None,
+        "Credentials and settings of the dataset's object store.",
+        DATASET,
+        flag="--storage-option",
+        in_sink=True,
+        secret=True,
     )
-    enrichers: Sequence[Enricher] = field(
-        default=(),
-        kw_only=True,
-        metadata=_about(
-            "What adds to each record, in order.",
-            section=RUN,
-            metavar="ENRICHER",
-            flag="--enrich",
-            several=True,
-            option_help="Adds to each record: keywords, package.module:Class or "
-            "path/to/file.py:Class. Repeat it for several, in order.",
-        ),
+    enrichers: Sequence[Enricher] = _setting(
+        (),
+        "What adds to each record, in order.",
+        RUN,
+        metavar="ENRICHER",
+        flag="--enrich",
+        several=True,
+        option_help="Adds to each record: keywords, package.module:Class or "
+        "path/to/file.py:Class. Repeat it for several, in order.",
     )
-    workers: int = field(
-        default=1,
-        kw_only=True,
-        metadata=_about("Worker processes on this machine.", section=RUN, metavar="N", counts=True),
+    workers: int = _setting(1, "Worker processes on this machine.", RUN, metavar="N", counts=True)
+    runner: str = _setting(
+        "DirectRunner",
+        "What runs the job: this machine, or another of Beam's runners.",
+        RUN,
+        metavar="NAME",
     )
-    runner: str = field(
-        default="DirectRunner",
-        kw_only=True,
-        metadata=_about(
-            "What runs the job: this machine, or another of Beam's runners.",
-            section=RUN,
-            metavar="NAME",
-        ),
+    run_id: str | None = _setting(
+        None,
+        "Names the run. A run whose id was committed is not done again: for a scheduler that may "
+        "start it twice.",
+        RUN,
+        metavar="ID",
+        in_sink=True,
     )
-    run_id: str | None = field(
-        default=None,
-        kw_only=True,
-        metadata=_about(
-            "Names the run. A run whose id was committed is not done again: for a scheduler that "
-            "may start it twice.",
-            section=RUN,
-            metavar="ID",
-            in_sink=True,
-        ),
+    full: bool = _setting(
+        False,
+        "Read everything, whatever an earlier run has read.",
+        RUN,
+        in_python="The modes overwrite and mirror always do.",
     )
-    full: bool = field(
-        default=False,
-        kw_only=True,
-        metadata=_about(
-            "Read everything, whatever an earlier run has read.",
-            section=RUN,
-            in_python="The modes overwrite and mirror always do.",
-        ),
+    bounds: Bounds | None = _setting(  # noqa: RUF009
+        None,
+        'The range of time to read, as `Bounds.of(since="2026-01-01", slice="1d")`. The state '
+        "moves to its end where the range leaves nothing out that a run without it would read, and "
+        "stays where it is otherwise, so that the next run without it misses nothing.",
+        RUN,
     )
-    bounds: Bounds | None = field(
-        default=None,
-        kw_only=True,
-        metadata=_about(
-            'The range of time to read, as `Bounds.of(since="2026-01-01", slice="1d")`. The state '
-            "moves to its end where the range leaves nothing out that a run without it would "
-            "read, and stays where it is otherwise, so that the next run without it misses "
-            "nothing.",
-            section=RUN,
-        ),
+    commit_every: str | int | None = _setting(
+        None,
+        "Commit as the run goes on, whole partitions at a time (of a large file, 8 MiB): 10 of "
+        "them, about 100k-rows, or what takes about 15m. If it dies, the same run started again "
+        "goes on from there. By default a run is one transaction.",
+        RUN,
+        metavar="N|Nk-rows|TIME",
+        in_python="For the modes upsert and append; `max_failures` holds for each commit.",
     )
-    commit_every: str | int | None = field(
-        default=None,
-        kw_only=True,
-        metadata=_about(
-            "Commit as the run goes on, whole partitions at a time (of a large file, 8 MiB): 10 "
-            "of them, about 100k-rows, or what takes about 15m.",
-            section=RUN,
-            metavar="N|Nk-rows|TIME",
-            option_help="Commit as the run goes on, whole partitions at a time (of a large file, "
-            "8 MiB): 10 of them, about 100k-rows, or what takes about 15m. If it dies, the same "
-            "command goes on from there. By default a run is one transaction.",
-            in_python="A run that dies is continued by the next one with the same arguments. For "
-            "the modes upsert and append; `max_failures` holds for each commit.",
-        ),
+    dead_letters: str | None = _setting(
+        None,
+        "Where items that fail are written, as JSON Lines.",
+        RUN,
+        metavar="FILE",
+        unset="DATASET.dead-letters/RUN.jsonl",
+        in_sink=True,
     )
-    dead_letters: str | None = field(
-        default=None,
-        kw_only=True,
-        metadata=_about(
-            "Where items that fail are written, as JSON Lines.",
-            section=RUN,
-            metavar="FILE",
-            unset="DATASET.dead-letters/RUN.jsonl",
-            in_sink=True,
-        ),
+    max_failures: int | str = _setting(
+        1000,
+        "Commit nothing if more items fail, or all do.",
+        RUN,
+        metavar="N|P%",
+        in_python='A number of items, or a share of those read such as `"5%"`.',
+        in_sink=True,
     )
-    max_failures: int | str = field(
-        default=1000,
-        kw_only=True,
-        metadata=_about(
-            "Commit nothing if more items fail, or all do.",
-            section=RUN,
-            metavar="N|P%",
-            in_python='A number of items, or a share of those read such as `"5%"`.',
-            in_sink=True,
-        ),
+    max_deletes: int | str = _setting(
+        "50%",
+        "Commit nothing if more documents, or a larger share of those stored of this source, would "
+        "be deleted. A share never stops fewer than ten, except when all would go; 100% allows "
+        "any.",
+        RUN,
+        metavar="N|P%",
+        in_python="With `commit_every` all its commits count together.",
+        in_sink=True,
     )
-    max_deletes: int | str = field(
-        default="50%",
-        kw_only=True,
-        metadata=_about(
-            "Commit nothing if more documents, or a larger share of those stored of this source, "
-            "would be deleted. A share never stops fewer than ten, except when all would go; 100% "
-            "allows any.",
-            section=RUN,
-            metavar="N|P%",
-            in_python="With `commit_every` all its commits count together.",
-            in_sink=True,
-        ),
-    )
-    beam_args: Sequence[str] = field(
-        default=(),
-        kw_only=True,
-        metadata=_about("Beam's own options, as on a command line."),
-    )
-    sync_kwargs: Mapping[str, Any] | None = field(
-        default=None,
-        kw_only=True,
-        repr=False,
-        metadata=_about("Arguments of the connector's `sync_documents`."),
+    beam_args: Sequence[str] = _setting((), "Beam's own options, as on a command line.")
+    sync_kwargs: Mapping[str, Any] | None = _setting(
+        None, "Arguments of the connector's `sync_documents`.", secret=True
     )
 
     def __post_init__(self) -> None:
