@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from contextframe_beam.address import Address, StorageOptions
+    from contextframe_beam.address import StorageOptions
 from contextframe_beam.fragments import WrittenFragment
 
 #: Names the folder, to the processes that a run starts.
@@ -61,6 +61,7 @@ def current(folder: str) -> str | None:
 
 def delete_noted(folder: str, storage_options: StorageOptions = None) -> None:
     """Deletes noted files that no version names; for a run that can no longer be committed."""
+    from contextframe_beam.address import Address
     from contextframe_beam.fragments import WrittenFragment, delete_files
 
     noted: dict[str, list[WrittenFragment]] = {}

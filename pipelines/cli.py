@@ -114,6 +114,9 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
             return end.exit_code
         except Exception as error:
             report = report_of(error)
+            # Whatever the command is, what it met may be for a cleanup to mend.
+            for one in commands.commands["cleanup"].params:
+                settings.flags.setdefault(str(one.name), one.opts[0])
             if settings.debug:
                 _logs.show_traceback(error)
             text = report.text(settings.debug)
