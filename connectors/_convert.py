@@ -55,32 +55,33 @@ def from_text(value: Any, annotation: Any, default: Any = None) -> Any:
     if isinstance(value, str) and not is_reference(value):
         return _convert(value, annotation)
     if isinstance(value, list):
-        several = [one for one in _members(annotation) if _kind(one) in _SEQUENCES]
+        several = [one for one in members_of(annotation) if kind_of(one) in _SEQUENCES]
         if several:
             return _sequence(value, several[0])
     return value
 
 
-def _members(annotation: Any) -> Sequence[Any]:
+def members_of(annotation: Any) -> Sequence[Any]:
     """Returns the types a value may have: those of a union, else the annotation alone."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
+        return members_of(typing.get_args(annotation)[0])
     if origin in _UNIONS:
-        return [one for part in typing.get_args(annotation) for one in _members(part)]
+        return [one for part in typing.get_args(annotation) for one in members_of(part)]
     return [annotation]
 
 
-def _kind(annotation: Any) -> Any:
+def kind_of(annotation: Any) -> Any:
+    """Returns the class of an annotation, without what its elements are."""
     return typing.get_origin(annotation) or annotation
 
 
 def _convert(text: str, annotation: Any) -> Any:
-    members = _members(annotation)
+    members = members_of(annotation)
     if len(members) > 1:
         return _union(text, members)
     (annotation,) = members
-    kind = _kind(annotation)
+    kind = kind_of(annotation)
     if kind is str or isinstance(kind, TypeVar):
         return text
     if kind is Any or kind is object:
@@ -101,7 +102,7 @@ def _union(text: str, members: Sequence[Any]) -> Any:
         if one is str or one is types.NoneType:
             continue
         # Where text is welcome, only what is clearly written as one is a list or an object.
-        if as_text and _kind(one) in _SEQUENCES | _MAPPINGS and not text.startswith(("{", "[")):
+        if as_text and kind_of(one) in _SEQUENCES | _MAPPINGS and not text.startswith(("{", "[")):
             continue
         try:
             return _convert(text, one)
@@ -130,7 +131,7 @@ def _elements(text: str) -> list[Any]:
 
 
 def _sequence(values: list[Any], annotation: Any) -> Any:
-    kind, wanted = _kind(annotation), typing.get_args(annotation)
+    kind, wanted = kind_of(annotation), typing.get_args(annotation)
     if kind is tuple and wanted and wanted[-1] is not Ellipsis:
         if len(values) != len(wanted):
             raise ValueError(f"holds {len(values)} values instead of {len(wanted)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from contextframe_beam.connectors._way import Reader, owner_of
 from contextframe_beam.connectors._ways_by_block import BatchesReader, BlocksReader, PagesReader
 from contextframe_beam.connectors._ways_by_item import ChangesReader, ListReader, StreamReader
 from contextframe_beam.connectors.base import BaseConnector, require_connector
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, nearest
 
 _BEST_FIRST: tuple[type[Reader], ...] = (
     PagesReader,
@@ -59,9 +58,8 @@ def wrong_arguments(takes: Arguments, given: Mapping[str, Any]) -> str:
             continue
         if not takes.named:
             return f"it takes no arguments to read with, so not {name!r} either"
-        near = difflib.get_close_matches(name, takes.named, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(takes.named)}"
-        return f"there is no argument {name!r} to read with; {hint}"
+        hint = nearest(name, takes.named) or f"; it takes {', '.join(takes.named)}"
+        return f"there is no argument {name!r} to read with{hint}"
     for name, parameter in takes.named.items():
         if parameter.default is parameter.empty and name not in given:
             return f"it needs {name!r} to read with; give {name}=..."

@@ -7,7 +7,6 @@ A connector is named by its entry point (group `contextframe.connectors`), by
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import re
 import typing
@@ -31,7 +30,7 @@ from contextframe_beam.connectors._identity import (
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.origin import line_of, with_line
 from contextframe_beam.connectors.plain_secrets import looks_secret
-from contextframe_beam.errors import ConfigError, ContextFrameError
+from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
 
 GROUP = _identity.GROUP
 registered_name = _identity.registered_name
@@ -352,7 +351,5 @@ def _choices(where: str, known: list[str]) -> str:
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Returns a message with the nearest known name and all of them."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
     there_are = f" (there are: {', '.join(names)})" if names else " (there are none)"
-    return f"{what}{hint}{there_are}"
+    return f"{what}{nearest(name, names)}{there_are}"

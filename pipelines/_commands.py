@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 import contextframe_beam
+from contextframe_beam.errors import nearest
 from contextframe_beam.pipelines._api_commands import check_group, login_command
 from contextframe_beam.pipelines._completion import completion_command
 from contextframe_beam.pipelines._errors import no_such_option
@@ -55,13 +55,12 @@ class _SearchCommand(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             flags = [flag for option in self.params for flag in option.opts]
-            near = difflib.get_close_matches(error.option_name, flags, n=1)
+            message = no_such_option(error.option_name, flags)
             rest = "a search text that begins with a dash stands after a lone --"
-            if not near and len(given) > 1:
+            if not nearest(error.option_name, flags) and len(given) > 1:
                 word = next(one for one in given if one.startswith("-") and one not in flags)
                 rest += f", as in: {ctx.command_path} {given[0]} -- {word!r}"
-            hint = f"{no_such_option(error.option_name, near)}; {rest}"
-            raise click.UsageError(hint, ctx) from error
+            raise click.UsageError(f"{message}; {rest}", ctx) from error
 
 
 class _Commands(click.Group):
@@ -72,8 +71,7 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if self.get_command(ctx, name) is None:
-            near = difflib.get_close_matches(name, self.commands, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = nearest(name, self.commands)
             known = ", ".join(self.list_commands(ctx))
             raise click.UsageError(f"no such command: {name}{hint} (there are: {known})", ctx)
         return super().resolve_command(ctx, args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable
 from functools import reduce
@@ -11,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from contextframe_beam.connectors._file_module import FileClass, read_module, source_file
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from contextframe_beam.record import FrameRecord
@@ -56,10 +55,9 @@ def load_enrichers(specs: Iterable[str]) -> list[Enricher]:
 def _load(spec: str) -> Enricher:
     where, _, qualname = _NAMED.get(spec, spec).rpartition(":")
     if not where or not qualname:
-        near = difflib.get_close_matches(spec, _NAMED, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"there is no enricher {spec!r}{hint} (there are: {', '.join(_NAMED)}); "
+            f"there is no enricher {spec!r}{nearest(spec, _NAMED)} "
+            f"(there are: {', '.join(_NAMED)}); "
             "one of your own is given as package.module:Class or path/to/file.py:Class"
         )
     cls = _class_in(_module(where, spec), qualname, where)
@@ -101,9 +99,7 @@ def _class_in(module: ModuleType, qualname: str, where: str) -> Any:
             for name, value in vars(module).items()
             if inspect.isclass(value) and callable(getattr(value, "enrich", None))
         ]
-        near = difflib.get_close_matches(qualname, own, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{where} has no class {qualname!r}{hint}") from None
+        raise ConfigError(f"{where} has no class {qualname!r}{nearest(qualname, own)}") from None
     if not inspect.isclass(found) or not callable(getattr(found, "enrich", None)):
         raise ConfigError(
             f"{where}:{qualname} is no enricher: it must be a class with a method "

@@ -6,15 +6,16 @@ worker process it raises a RuntimeError whose text is the worker's traceback.
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import click
 
 from contextframe_beam import errors
 from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.errors import nearest
 
 _STEP = re.compile(r"\s*\[while running '(?:[^']|'(?!\]))*'\]")
 _RAISED = re.compile(r"^(?P<type>[A-Za-z_][\w.]*): ?(?P<message>.*)", re.MULTILINE)
@@ -90,7 +91,8 @@ def _usage(error: click.UsageError) -> Report:
     if isinstance(error, click.NoSuchOption):
         message = no_such_option(error.option_name, error.possibilities or ())
     if isinstance(error, click.BadParameter) and isinstance(error.param, click.Parameter):
-        message += _near_choice(error.param.type, message)
+        near = _near_choice(error.param.type, message)
+        message = message.removesuffix(".") + near if near else message
     hint = ""
     if error.ctx is not None:
         hint = f"See `{error.ctx.command_path} --help`."
@@ -101,15 +103,13 @@ def _near_choice(kind: object, message: str) -> str:
     given = re.search(r"'([^']*)' is not one of", message)
     if given is None or not isinstance(kind, click.Choice):
         return ""
-    near = difflib.get_close_matches(given[1], [str(one) for one in kind.choices], n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    return nearest(given[1], [str(one) for one in kind.choices])
 
 
-def no_such_option(name: str, near: list[str] | tuple[str, ...] | object) -> str:
-    """Returns the message for a misspelt option."""
-    found = [str(one) for one in near] if isinstance(near, list | tuple) else []
-    hint = f"; did you mean {found[0]}?" if found else ""
-    return f"no such option: {name}{hint}"
+def no_such_option(name: str, *known: Iterable[str]) -> str:
+    """Returns the message for a misspelt option, with the nearest of the first that has one."""
+    hints = (nearest(name, options) for options in known)
+    return f"no such option: {name}{next(filter(None, hints), '')}"
 
 
 def _of_worker(text: str) -> Report:

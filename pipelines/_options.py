@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Literal
 
+from contextframe_beam.connectors._convert import kind_of, members_of
 from contextframe_beam.connectors._identity import constructor_arguments, reading_arguments
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.registry import (
@@ -218,8 +219,8 @@ def _kind(parameter: Parameter) -> tuple[str, bool]:
     annotation = parameter.annotation
     if annotation is Any and parameter.default is not None:
         annotation = type(parameter.default)
-    members = [one for one in _members(annotation) if one is not types.NoneType]
-    several = [one for one in members if (typing.get_origin(one) or one) in _SEVERAL]
+    members = [one for one in members_of(annotation) if one is not types.NoneType]
+    several = [one for one in members if kind_of(one) in _SEVERAL]
     if several:
         elements = [one for one in typing.get_args(several[0]) if one is not Ellipsis]
         return (_name(elements[0]) if elements else "TEXT"), True
@@ -229,17 +230,8 @@ def _kind(parameter: Parameter) -> tuple[str, bool]:
     return "|".join(names) or "TEXT", False
 
 
-def _members(annotation: Any) -> list[Any]:
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return [one for part in typing.get_args(annotation) for one in _members(part)]
-    return [annotation]
-
-
 def _name(annotation: Any) -> str:
-    kind = typing.get_origin(annotation) or annotation
+    kind = kind_of(annotation)
     if kind is Literal:
         return "|".join(map(str, typing.get_args(annotation)))
     if kind in _SIMPLE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -137,9 +136,7 @@ def check_others(ctx: click.Context) -> None:
     if not name.startswith("-"):
         raise click.UsageError(f"unexpected argument {name!r}; values go behind an option", ctx)
     own = sorted(flags_of(ctx.command.params))
-    near = difflib.get_close_matches(name.replace("_", "-"), own, n=1)
-    near = near or difflib.get_close_matches(name, beam_options(), n=1)
-    raise click.UsageError(no_such_option(name, near), ctx)
+    raise click.UsageError(no_such_option(name, own, beam_options()), ctx)
 
 
 def _check_beam(ctx: click.Context) -> None:

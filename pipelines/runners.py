@@ -8,7 +8,6 @@ Prism are started from what `make engines` fetched when the options name nothing
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import shutil
 import socket
@@ -33,7 +32,7 @@ from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.runners.worker import worker_pool_main
 
-from contextframe_beam.errors import CommitError, ConfigError
+from contextframe_beam.errors import CommitError, ConfigError, nearest
 from contextframe_beam.pipelines._errors import ours_of
 from contextframe_beam.pipelines._job_progress import watched
 from contextframe_beam.pipelines._sampling import sample_often
@@ -319,6 +318,4 @@ def _subclasses(cls: type) -> list[Any]:
 
 def _unknown_message(option: str) -> str:
     name = option.split("=")[0]
-    near = difflib.get_close_matches(name, beam_options(), n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"no such option: {name}{hint}"
+    return f"no such option: {name}{nearest(name, beam_options())}"

@@ -6,7 +6,6 @@ A template is a folder with a README.md, whose first line says what it is for an
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable  # Python 3.10 has it elsewhere
@@ -56,8 +55,7 @@ def find_template(name: str) -> Template:
     """
     known = {one.name: one for one in list_templates()}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = nearest(name, known)
         raise ConfigError(f"there is no template {name!r}{hint} (there are: {', '.join(known)})")
     return known[name]
 

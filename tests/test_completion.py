@@ -111,7 +111,7 @@ def test_paths_are_left_to_the_shell(words: list[str], kind: str, folder: Path) 
 
 
 def test_an_unknown_shell_is_refused() -> None:
-    assert_error(cli("completion", "basch"), 2, "'basch' is not one of", "Did you mean bash?")
+    assert_error(cli("completion", "basch"), 2, "'basch' is not one of", "did you mean bash?")
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_arguments_reach_the_connector():
 
 
 def test_wrong_arguments_are_refused_while_the_pipeline_is_built():
-    with pytest.raises(ConfigError, match="no argument 'cuont' to read with; did you mean 'count'"):
+    with pytest.raises(ConfigError, match="no argument 'cuont' to read with; did you mean count"):
         ReadFromConnector(Simple(), cuont=2)
 
 

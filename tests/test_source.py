@@ -162,7 +162,7 @@ def test_the_header_of_the_plan_comes_last_and_counts_the_blocks():
 @pytest.mark.parametrize(
     ("connector", "kwargs", "message"),
     [
-        (Plain(), {"prefx": 1}, "Plain: there is no argument 'prefx'.*did you mean 'prefix'"),
+        (Plain(), {"prefx": 1}, "Plain: there is no argument 'prefx'.*did you mean prefix"),
         (Plain(), {"zzz": 1}, "no argument 'zzz' to read with; it takes prefix"),
         (BatchWithoutBatches(), {"a": 1}, "takes no arguments to read with, so not 'a'"),
         (PageOfTheGuide(), {}, "needs 'total_items' to read with; give total_items="),

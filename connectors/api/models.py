@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, Discriminator, Field, create_model
 
+from contextframe_beam.connectors._convert import members_of
 from contextframe_beam.connectors.api import place
 from contextframe_beam.connectors.api.detect import Detect
 from contextframe_beam.connectors.api.numbered import Offset, PageNumber, Range
@@ -89,10 +90,10 @@ def _model(name: str, cls: Any) -> type[Section]:
     for field in own:
         hint: Any = hints[field.name]
         if field.name in ("param", "size_param"):
-            hint = Parameter | None if type(None) in _members(hint) else Parameter
+            hint = Parameter | None if type(None) in members_of(hint) else Parameter
         elif field.name == "size":
             positive = Annotated[int, Field(ge=1)]
-            hint = positive | None if type(None) in _members(hint) else positive
+            hint = positive | None if type(None) in members_of(hint) else positive
         given: dict[str, Any] = {"description": texts.get(field.name)}
         if field.default_factory is not MISSING:
             given["default_factory"] = field.default_factory
@@ -101,10 +102,6 @@ def _model(name: str, cls: Any) -> type[Section]:
         fields[field.name] = (hint, Field(**given))
     title = "".join(part.capitalize() for part in name.split("_")) + "Paginator"
     return create_model(title, __base__=Section, __doc__=summary, **fields)
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return getattr(hint, "__args__", ())
 
 
 def _attribute_texts(doc: str) -> dict[str, str]:
