@@ -270,10 +270,11 @@ class TestAFullDisk:
         for edit in (
             lambda: dataset.add(FrameRecord("beta", unique_id="b")),
             lambda: dataset.delete("a"),
-            lambda: dataset.search("alpha"),
+            dataset.index_text,
         ):
             with pytest.raises(DatasetError, match="No space left"):
                 edit()
+        assert [one.unique_id for one in dataset.search("alpha")] == ["a"]  # without an index
         assert files_below(small_disk) == before
         filler.unlink()
         dataset.add(FrameRecord("beta", unique_id="b"))
