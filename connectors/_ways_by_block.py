@@ -128,13 +128,14 @@ class PagesReader(_PlannedReader):
         if "known_states" in takes:
             kwargs["known_states"] = {} if self.resume.full_sync else dict(self.resume.states)
         found = guarded(self.connector, "", "partitions()", lambda: partitions(**kwargs))
-        if found is None or isinstance(found, str):
-            raise ConnectorError(
-                f"{self.connector.name}: partitions() returned {found!r}; return a list of names"
-            )
         return cast("Iterable[Partition | str]", found)
 
     def _checked(self, partitions: Iterable[Partition | str]) -> Iterator[Partition]:
+        if partitions is None or isinstance(partitions, str):
+            raise ConnectorError(
+                f"{self.connector.name}: partitions() returned {partitions!r}; "
+                "return a list of names"
+            )
         seen: set[str] = set()
         for given in each(self.connector, "", lambda _: "partitions()", partitions):
             one = Partition(given) if isinstance(given, str) else given
@@ -158,10 +159,10 @@ class PagesReader(_PlannedReader):
     def _counted(self, partition: Partition) -> tuple[Partition, int | None]:
         connector, kind = self.connector, type(self.connector)
         # Our own connectors may add to the partition what they learn while they count.
-        depths = owner_of(kind, "_counted"), owner_of(kind, "count_pages")
+        depths = owner_of(kind, "_counted_partition"), owner_of(kind, "count_pages")
         count = connector.count_pages
         if depths[0] is not None and depths[0] == depths[1]:
-            count = connector._counted
+            count = connector._counted_partition
         found = guarded(connector, partition.id, "count_pages()", lambda: count(partition))
         if isinstance(found, tuple):
             partition, found = found

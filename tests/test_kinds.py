@@ -200,6 +200,25 @@ def test_partitions_take_the_arguments_of_sync_documents():
     assert len(Channels({"a": 3, "b": 1}).sync_documents(only="b")) == 2
 
 
+@pytest.mark.parametrize("found", [None, "general"])
+def test_partitions_that_are_no_list_of_names_are_refused_in_a_plain_loop(found):
+    class Wrong(Channels):
+        def partitions(self) -> Any:
+            return found
+
+    with pytest.raises(ConnectorError, match=r"partitions\(\) returned .*; return a list of names"):
+        Wrong({}).sync_documents()
+
+
+def test_a_subclass_may_call_the_plain_loop_that_it_overrides():
+    class Marking(Channels):
+        def sync_documents_stream(self, **kwargs: Any) -> Any:
+            for item in super().sync_documents_stream(**kwargs):
+                yield {**item, "marked": True}
+
+    assert all(item["marked"] for item in Marking({"a": 2}).sync_documents())
+
+
 def test_a_source_without_parts_has_one_partition():
     class Whole(PaginatedConnector):
         def fetch_page(self, partition: Partition, cursor: Any) -> Page:

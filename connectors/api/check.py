@@ -183,7 +183,7 @@ def _checked(
         report.partition = partition.id
         report.name = name or partition.id
         scope = replace(partition.params, is_counted_first=True)
-        partition, report.pages = connector._counted(replace(partition, params=scope))
+        partition, report.pages = connector._counted_partition(replace(partition, params=scope))
         page = connector.fetch_page(partition, None if report.pages is None else 0)
         _describe(report, connector, partition, page)
     except ContextFrameError as error:

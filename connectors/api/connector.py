@@ -321,7 +321,7 @@ class APIConnector(PaginatedConnector):
 
     def count_pages(self, partition: Partition) -> int | None:
         """Returns how many pages a partition has, where its first one tells."""
-        return self._counted(partition)[1]
+        return self._counted_partition(partition)[1]
 
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
         """Returns one page of a partition."""
@@ -403,7 +403,7 @@ class APIConnector(PaginatedConnector):
             chosen.append(resource)
         return chosen
 
-    def _counted(self, partition: Partition) -> tuple[Partition, int | None]:
+    def _counted_partition(self, partition: Partition) -> tuple[Partition, int | None]:
         return self._pages.counted(partition)
 
     def _endpoint_of(self, scope: Scope) -> Endpoint:
