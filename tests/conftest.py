@@ -2,6 +2,7 @@
 the tests before it, no port that another machine reaches, a place for a dataset, and a server of
 worker processes that the tests before it have started."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -92,6 +93,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for server in {"s3", "gcs"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.xdist_group(server))
+
+
+def pytest_collection_finish() -> None:
+    """Lets collections of garbage pass over what is here now: all modules, and all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -19,7 +19,7 @@ from tests.listening import HAS_PROC, PROC, processes_below
 
 _KEY = "processor seconds"
 # A test that is over sooner started nothing that is worth a look at all processes.
-_LOOK_AFTER_SECONDS = 0.02
+_LOOK_AFTER_SECONDS = 0.1
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
