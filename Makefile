@@ -39,10 +39,10 @@ types: $(VENV)/.installed ## Check the types (mypy, strict).
 	@$(PY) -m mypy
 
 tests: $(VENV)/.installed ## Run the tests without engines; TESTS='tests/test_x.py -k name' selects.
-	@$(PY) -m pytest -m "not engine and not soak" --heaviest 10 $(TESTS)
+	@$(PY) -m pytest -m "not (engine or airflow or soak)" --heaviest 10 $(TESTS)
 
-test-engines: $(VENV)/.installed ## Run the tests of Flink, Spark and Prism, which `make engines` fetches.
-	@$(PY) -m pytest -m "engine and not soak" --heaviest 10 $(TESTS)
+test-engines: $(VENV)/.installed ## Run the tests of Flink, Spark, Prism and Airflow (`make engines airflow` fetches them).
+	@$(PY) -m pytest -m "(engine or airflow) and not soak" --heaviest 10 $(TESTS)
 
 engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism need (Java, Maven, Go).
 	@$(PY) -m contextframe_beam.pipelines._engine_install

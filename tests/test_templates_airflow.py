@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.skipif(
         not AIRFLOW.exists(), reason="Airflow is not installed; `make airflow` does it"
     ),
+    pytest.mark.airflow,
     pytest.mark.xdist_group("airflow"),  # one process makes the database, which takes a while
 ]
 
