@@ -140,7 +140,7 @@ BAD_FILES: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     "not JSON": ("bad.json", b"hello", ("it is not JSON", "line 1, column 1")),
     "cut off": ("bad.json", b'{"content": "abc', ("it is cut off", "16 characters")),
     "not UTF-8": ("bad.json", '{"a": "é"}'.encode("latin-1"), ("not UTF-8", "convert it first")),
-    "a list": ("bad.json", b'[{"content": "x"}]', ("it is a list of 1", ".jsonl file")),
+    "a list": ("bad.json", b'[{"content": "x"}]', ("it is a list of 1", "on lines of their own")),
     "null": ("bad.json", b"null", ("it is null", "expected one JSON object")),
     "empty": ("bad.json", b"", ("it is empty", "expected one JSON object")),
     "half a pair": ("bad.json", b'{"a": "\\ud800"}', ("surrogate pair", "write both halves")),
@@ -167,7 +167,10 @@ class TestFiles:
         write_documents(docs, {name: content})
         before = documents_in(kb) if kb.exists() else 0
         result = ingest_json(docs, kb, *OPTIONS)
-        assert (result.code, without_progress(result.err)) == (0, "")
+        assert result.code == 0
+        warning, reason = without_progress(result.err).splitlines()
+        assert warning.startswith(f"Warning: 1 item failed, kept in {kb}.dead-letters/")
+        assert str(docs / name) in reason
         assert result.out.startswith("wrote 3 documents (version ")
         assert f"1 item failed, kept in {kb}.dead-letters/" in result.out
         assert documents_in(kb) == before + 3
@@ -261,7 +264,10 @@ class TestItems:
     ) -> None:
         before = documents_in(kb) if kb.exists() else 0
         result = cli("ingest", items, "--bad", bad, "--to", kb)
-        assert (result.code, without_progress(result.err)) == (0, "")
+        assert result.code == 0
+        warning, reason = without_progress(result.err).splitlines()
+        assert warning.startswith(f"Warning: 1 item failed, kept in {kb}.dead-letters/")
+        assert reason.startswith(f"  {BAD_ITEMS[bad][0]}")
         assert result.out.startswith("wrote 9 documents")
         assert f"1 item failed, kept in {kb}.dead-letters/" in result.out
         assert documents_in(kb) == before + 9
