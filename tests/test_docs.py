@@ -76,8 +76,8 @@ def is_shown_of(shown: str, printed: str) -> bool:
 def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServer) -> None:
     scripts = Path(sys.executable).parent
     forks = as_program(tmp_path / "programs")
-    path = os.pathsep.join([str(tmp_path / "programs"), str(scripts), os.environ["PATH"]])
-    env = environment(HOME=str(tmp_path / "home"), PATH=path)
+    programs = os.pathsep.join([str(tmp_path / "programs"), str(scripts), os.environ["PATH"]])
+    env = environment(HOME=str(tmp_path / "home"), PATH=programs)
     folder = tmp_path / "work"
     folder.mkdir()
     printed = ""
@@ -93,6 +93,7 @@ def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServe
         elif block.kind == "python":
             result = run_code(text, cwd=folder, env=env)
             assert result.code == 0, f"{text}\n{result.out}\n{result.err}"
+            printed = result.out + result.err
         elif block.kind == "sh":
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", text],
