@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from contextframe_beam.connectors.shared_files import DIRECTORY_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,9 @@ def http_server() -> Iterator[HttpServer]:
 
 
 @pytest.fixture
-def server(http_server: HttpServer) -> HttpServer:
-    """Gives the server, reset."""
+def server(http_server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HttpServer:
+    """Gives the server, reset, of which no token of an earlier test is known."""
+    if DIRECTORY_VARIABLE not in os.environ:
+        monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path.with_name(f"{tmp_path.name}-state")))
     http_server.reset()
     return http_server
