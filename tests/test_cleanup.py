@@ -192,7 +192,7 @@ class TestFilesOfLostAttempts:
     def test_a_branch_stays_whole(self, kb):
         branch = lance.dataset(kb).create_branch("experiment")
         ids = branch.to_table(columns=["uri"])
-        ingest(documents("b"), kb, mode="overwrite")
+        ingest(documents("b"), kb, mode="overwrite", max_deletes="100%")
         make_old(kb)
         assert cleanup(kb, keep=NOTHING).lost_files == 0
         branch = lance.dataset(kb).checkout_version(("experiment", None))
