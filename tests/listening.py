@@ -1,9 +1,10 @@
-"""Which ports a process and all that it started listen at, as Linux tells it under /proc."""
+"""Which ports a process and all that it started listen at, as Linux tells it."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import struct
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,11 @@ from pathlib import Path
 
 PROC = Path("/proc")
 HAS_PROC = (PROC / "net/tcp").exists()
-_LISTENS = "0A"
+# Of linux/netlink.h, linux/sock_diag.h and net/tcp_states.h.
+_SOCK_DIAG, _BY_FAMILY = 4, 20
+_DUMP_REQUEST = 0x301
+_ERROR, _DONE = 2, 3
+_LISTENING = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,49 @@ class Port:
 
 
 def ports() -> list[Port]:
-    """Returns the TCP ports of this machine at which anybody listens."""
+    """Returns the TCP ports of this machine at which anybody listens; none where nobody can tell.
+
+    Linux is asked for these sockets alone (sock_diag(7)): to read /proc/net/tcp, for which it walks
+    through all that there may be, takes five hundred times as long.
+    """
+    try:
+        return _ports()
+    except (AttributeError, OSError):  # another system, or a kernel without that
+        return []
+
+
+def _ports() -> list[Port]:
     found = []
-    for table in ("tcp", "tcp6"):
-        with suppress(FileNotFoundError):
-            for line in (PROC / "net" / table).read_text().splitlines()[1:]:
-                _, local, _, state, *rest = line.split()
-                if state == _LISTENS:
-                    host, _, port = local.partition(":")
-                    found.append(Port(_address(host), int(port, 16), rest[5]))
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            asked = struct.pack("=BBxxI48x", family, socket.IPPROTO_TCP, _LISTENING)
+            header = struct.pack("=IHHII", 16 + len(asked), _BY_FAMILY, _DUMP_REQUEST, 0, 0)
+            kernel.send(header + asked)
+            found += [_port(message) for message in _answers(kernel)]
     return found
+
+
+def _answers(kernel: socket.socket) -> Iterator[bytes]:
+    """Yields the messages of an answer, without their headers."""
+    while True:
+        data = kernel.recv(1 << 16)
+        while data:
+            size, kind = struct.unpack_from("=IH", data)
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                (code,) = struct.unpack_from("=i", data, 16)
+                raise OSError(-code, os.strerror(-code))
+            yield data[16:size]
+            data = data[(size + 3) // 4 * 4 :]
+
+
+def _port(message: bytes) -> Port:
+    """Reads a `struct inet_diag_msg`."""
+    (number,) = struct.unpack_from("!H", message, 4)
+    (inode,) = struct.unpack_from("=I", message, 68)
+    size = 4 if message[0] == socket.AF_INET else 16
+    return Port(ipaddress.ip_address(message[8 : 8 + size]), number, str(inode))
 
 
 def processes_below(root: int) -> set[int]:
@@ -107,11 +145,3 @@ def watched(every: float = 0.005) -> Iterator[list[Port]]:
     finally:
         ended.set()
         watcher.join()
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    # Words of four bytes, each in the order of this machine.
-    data = b"".join(
-        struct.pack("=I", int(text[start : start + 8], 16)) for start in range(0, len(text), 8)
-    )
-    return ipaddress.ip_address(data)
