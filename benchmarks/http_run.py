@@ -110,7 +110,7 @@ class _Bench:
         return measured
 
     def _ingest(self, shape: str) -> Measurement:
-        command = [sys.executable, "-m", "contextframe_beam.pipelines.ingest"]
+        command = [sys.executable, "-m", "contextframe_beam", "ingest"]
         command += ["api"]
         command += ["--config", str(self._config(shape)), "--to", str(self._target / "kb.lance")]
         measured = run(command)

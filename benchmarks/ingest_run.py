@@ -106,7 +106,7 @@ def _dlt(documents: Path, target: Path) -> Measurement:
 
 
 def _ingest(documents: Path, target: Path, workers: int) -> Measurement:
-    command = [sys.executable, "-m", "contextframe_beam.pipelines.ingest", "json"]
+    command = [sys.executable, "-m", "contextframe_beam", "ingest", "json"]
     command += ["--directory", str(documents), "--pattern", "*.jsonl"]
     command += ["--to", str(target / "kb.lance"), "--workers", str(workers)]
     return run(command)

@@ -60,7 +60,7 @@ def _alone(documents: Path, processes: int) -> Measurement:
 
 
 def _ingest(documents: Path, to: Path, *more: str) -> Measurement:
-    command = [sys.executable, "-m", "contextframe_beam.pipelines.ingest", "json"]
+    command = [sys.executable, "-m", "contextframe_beam", "ingest", "json"]
     command += ["--directory", str(documents), "--pattern", "*.jsonl", "--to", str(to)]
     command += ["--enrich", f"{HERE / 'fingerprints.py'}:Fingerprints", *more]
     return run(command)

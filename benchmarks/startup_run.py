@@ -60,7 +60,7 @@ def measure(rounds: int) -> None:
 
 def _tiny(to: Path, note: Path, first: list[float], more: tuple[str, ...]) -> Measurement:
     began = time.time()
-    command = [sys.executable, "-m", "contextframe_beam.pipelines.ingest"]
+    command = [sys.executable, "-m", "contextframe_beam", "ingest"]
     command += [f"{HERE / 'startup_source.py'}:Ten", "--note", str(note), "--to", str(to), *more]
     measurement = run(command)
     first.append(float(note.read_text()) - began)

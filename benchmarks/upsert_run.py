@@ -71,7 +71,7 @@ def _fresh(source: Path, to: Path) -> Path:
 def _ingest(folder: Path, kept: Path, size: int, changes: int) -> Measurement:
     write_changes(folder, size - changes // 2, changes)
     to = _fresh(kept / str(size), kept / "out")
-    command = [sys.executable, "-m", "contextframe_beam.pipelines.ingest", "json"]
+    command = [sys.executable, "-m", "contextframe_beam", "ingest", "json"]
     command += ["--directory", str(folder), "--pattern", "*.jsonl", "--to", str(to)]
     return run(command)
 

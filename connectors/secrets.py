@@ -24,10 +24,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import Any, SupportsIndex
 from urllib.parse import quote_plus, unquote, unquote_plus
 
-from contextframe_beam.connectors import _keyring
 from contextframe_beam.connectors.plain_secrets import (
     credentials_in,
     has_credentials,
@@ -36,9 +35,6 @@ from contextframe_beam.connectors.plain_secrets import (
     without_credentials,
 )
 from contextframe_beam.errors import ConfigError, SecretError
-
-if TYPE_CHECKING:
-    from apache_beam.utils.secret import Secret
 
 _REFERENCE = re.compile(r"(?:env:[^\s=]+|file:(?!//)\S[^\n]*|keyring:\S+|gcp-secret:\S+)\Z")
 #: Seconds after which a secret in a file or in Secret Manager is read again, so that a rotated one
@@ -52,6 +48,8 @@ MOST_REDACTED = 500
 # A line of a secret of several lines is told of alone where somebody prints it by lines.
 _SHORTEST_LINE = 16
 _MOST_ENCODINGS = 3
+# The service of entries of the keyring that name none.
+_KEYRING_SERVICE = "contextframe-beam"
 # How the variables of object stores begin.
 _STORES = ("AWS_", "AZURE_", "GOOGLE_", "GCS_", "OSS_", "R2_", "MINIO_")
 
@@ -90,7 +88,7 @@ def resolve(reference: str) -> str:
             register(cached[1], name)
             return cached[1]
         if kind == "keyring":
-            value = _keyring.read(name)
+            value = read_keyring(name)
         else:
             value = _from_file(where) if kind == "file" else _from_secret_manager(name, where)
         _cache[name] = (time.monotonic() + CACHE_SECONDS, value)
@@ -98,17 +96,6 @@ def resolve(reference: str) -> str:
         raise SecretError(f"the secret {name} is empty; give it a value")
     register(value, name)
     return value
-
-
-def to_beam(reference: str) -> Secret:
-    """Returns the reference as a secret of Apache Beam's, for transforms that want one.
-
-    Raises:
-        SecretError: `reference` is not a reference.
-    """
-    from contextframe_beam.connectors._beam_secrets import beam_secret
-
-    return beam_secret(str.__str__(reference))
 
 
 def register(value: str, label: str = "***") -> None:
@@ -376,9 +363,48 @@ def _from_file(where: str) -> str:
     return value.removesuffix("\n").removesuffix("\r")
 
 
-def _from_secret_manager(reference: str, where: str) -> str:
+def read_keyring(reference: str) -> str:
+    """Returns what the system's keyring holds behind `keyring:SERVICE/NAME`; "" when nothing.
+
+    Raises:
+        ConfigError: the library is not installed.
+        SecretError: the keyring cannot be asked.
+    """
+    found = _ask_keyring(reference, lambda keyring, entry: keyring.get_password(*entry))
+    return "" if found is None else str(found)
+
+
+def write_keyring(reference: str, text: str) -> None:
+    """Stores a text in the system's keyring.
+
+    Raises:
+        ConfigError: the library is not installed.
+        SecretError: the keyring cannot be asked.
+    """
+    _ask_keyring(reference, lambda keyring, entry: keyring.set_password(*entry, text))
+
+
+def _ask_keyring(reference: str, ask: Callable[[Any, tuple[str, str]], Any]) -> Any:
     try:
-        return to_beam(reference).get_str()
+        import keyring
+    except ImportError:
+        raise ConfigError(
+            f"{reference} needs the keyring library; install contextframe-beam[keyring]"
+        ) from None
+    service, _, name = reference.partition(":")[2].rpartition("/")
+    try:
+        return ask(keyring, (service or _KEYRING_SERVICE, name))
+    except keyring.errors.KeyringError as error:
+        message = redact(str(error))
+    raise SecretError(f"the keyring cannot be asked for {reference} ({message})")
+
+
+def _from_secret_manager(reference: str, where: str) -> str:
+    from apache_beam.utils.secret import GcpSecret  # Beam is slow to import, and seldom needed
+
+    version = where if "/versions/" in where else f"{where}/versions/latest"
+    try:
+        return str(GcpSecret(version).get_str())
     except Exception as error:
         if isinstance(error, ImportError) or isinstance(error.__context__, ImportError):
             raise SecretError(

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-
-if __name__ == "__main__":  # first of all, because Beam logs while it is imported
-    from contextframe_beam.pipelines.cli import main
-
-    main(["ingest", *sys.argv[1:]])
 
 from contextframe_beam.connectors.kinds import IncrementalConnector
 from contextframe_beam.connectors.read import ReadFromConnector

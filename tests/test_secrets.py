@@ -282,24 +282,6 @@ def test_log_records_are_redacted_with_arguments_and_traceback(reference, caplog
     assert VALUE not in caplog.text
 
 
-def test_beam_gets_secrets_that_pickle_as_references(reference, tmp_path):
-    from apache_beam.utils.secret import GcpSecret, Secret
-
-    (tmp_path / "key").write_text("from a file\n")
-    for text, value in [("env:API_KEY", VALUE), (f"file:{tmp_path}/key", "from a file")]:
-        secret = secrets.to_beam(text)
-        assert isinstance(secret, Secret)
-        assert secret.get_str(cacheSecret=True) == value
-        pickled = pickle.dumps(secret)
-        assert value.encode() not in pickled
-        assert pickle.loads(pickled) == secret and pickle.loads(pickled).get_str() == value
-        assert repr(secret).endswith(f"({text!r})")
-    gcp = secrets.to_beam("gcp-secret:projects/p/secrets/s")
-    assert gcp == GcpSecret("projects/p/secrets/s/versions/latest")
-    with pytest.raises(SecretError, match="not a reference"):
-        secrets.to_beam("plain")
-
-
 def test_without_googles_client_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.cloud.secretmanager", None)
     with pytest.raises(SecretError, match=r"install contextframe-beam\[secrets\]"):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from contextframe_beam.connectors import _keyring, secrets
+from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.logs import logger
 from contextframe_beam.connectors.shared_files import (
@@ -278,7 +278,7 @@ def read_token(reference: str) -> Token:
                 "or put it there"
             ) from None
     elif kind == "keyring":
-        text = _keyring.read(reference)
+        text = secrets.read_keyring(reference)
     else:
         text = secrets.resolve(reference)
     if not text:
@@ -309,7 +309,7 @@ def write_token(reference: str, token: Token) -> None:
     kind = reference.partition(":")[0]
     text = json.dumps(token.document())
     if kind == "keyring":
-        _keyring.write(reference, text)
+        secrets.write_keyring(reference, text)
         return
     if kind != "file":
         raise ConfigError(f"nothing can be stored behind {reference}")
