@@ -10,7 +10,6 @@ import lance
 import pytest
 
 from contextframe_beam import FrameDataset, UnknownCommitError
-from contextframe_beam.address import Address
 from contextframe_beam.compaction import commit_tasks, do_task, make_key_index, plan_tasks
 from contextframe_beam.compaction import update_indices as bring_indices_up
 from contextframe_beam.dataset import adopt
@@ -125,9 +124,9 @@ class TestHousekeeping:
         texts = read(kb, options) if before is not without_own_columns else None
         silence(proxy, fault, number)
         with pytest.raises(UnknownCommitError, match="the documents are as they were, do it again"):
-            change(Address(kb), through)
+            change(kb, through)
         heal(proxy)
-        change(Address(kb), through)
+        change(kb, through)
         assert texts is None or read(kb, options) == texts
 
     @pytest.mark.soak
