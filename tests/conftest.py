@@ -52,11 +52,13 @@ def _words_are_no_secrets() -> Iterator[None]:
 def _no_port_is_open_to_others(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails a test after which something listens where other machines reach it.
 
-    Engines are others' programs, and have options of their own for that.
+    Engines are others' programs, and have options of their own for that. Their servers stay, for
+    all tests of a process.
     """
+    before = set(ports())
     yield
     # All ports first, because to ask whose they are takes ten times as long.
-    found = [one for one in ports() if not one.is_local]
+    found = [one for one in ports() if not one.is_local and one not in before]
     if found and request.node.get_closest_marker("engine") is None:
         assert ports_below(os.getpid(), found) == []
 
