@@ -16,8 +16,6 @@ from contextframe_beam.connectors.source import Source
 from contextframe_beam.pipelines.ingest import ingest
 from tests.cli_helpers import cli
 
-NOW = datetime.now(timezone.utc)
-
 
 class Notes(IncrementalConnector):
     """Notes that changed so long ago."""
@@ -34,7 +32,8 @@ class Notes(IncrementalConnector):
 
     def _incremental_sync(self, since: str, until: str = "9999") -> list[dict[str, Any]]:
         self.asked.append(since)
-        changed = [(NOW - age).isoformat() for age in self.ages]
+        now = datetime.now(timezone.utc)
+        changed = [(now - age).isoformat() for age in self.ages]
         return [{"id": number} for number, at in enumerate(changed) if since <= at < until]
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
