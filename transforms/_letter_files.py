@@ -186,10 +186,15 @@ def remove_lost_pieces(
     count = size = 0
     try:
         for piece in filesystem.glob(f"{glob.escape(plain.removesuffix('*'))}*.part"):
-            if filesystem.modified(piece) <= before:
-                count, size = count + 1, size + int(filesystem.size(piece) or 0)
+            try:
+                if filesystem.modified(piece) > before:
+                    continue
+                length = int(filesystem.size(piece) or 0)
                 if not dry_run:
                     filesystem.rm_file(piece)
+            except FileNotFoundError:
+                continue  # its run has joined it meanwhile
+            count, size = count + 1, size + length
     except OSError as error:
         raise DatasetError(
             f"cannot clean up {prefix}*.part: {error.strerror or error}; check permissions there"
