@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from contextframe_beam import FrameRecord
 from contextframe_beam.connectors import DeadLetter, Page, PaginatedConnector
@@ -19,6 +21,7 @@ from contextframe_beam.transforms import DeadLetterReport, FrameBatch, WriteDead
 from contextframe_beam.transforms._letter_files import (
     join_pieces,
     pieces_prefix,
+    remove_lost_pieces,
     remove_pieces,
 )
 from tests.pipeline_helpers import (
@@ -292,3 +295,17 @@ def test_letters_that_find_no_space_say_so(tmp_path):
     piece.write_text("letter\n")
     with pytest.raises(DatasetError, match="No space left on device; check space"):
         join_pieces("/dev/full", [str(piece)])
+
+
+def test_a_cleanup_passes_over_a_piece_that_its_run_joins_meanwhile(tmp_path, monkeypatch):
+    for name in ("joined", "lost"):
+        (tmp_path / f"{name}.part").write_text("{}\n")
+    modified = LocalFileSystem.modified
+
+    def joined_when_looked_at(self, path):
+        (tmp_path / "joined.part").unlink(missing_ok=True)
+        return modified(self, path)
+
+    monkeypatch.setattr(LocalFileSystem, "modified", joined_when_looked_at)
+    assert remove_lost_pieces(f"{tmp_path}/", timedelta(0)) == (1, 3)
+    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -90,5 +90,5 @@ def _worse(one: Match, other: Match) -> Match:
 
 
 @lru_cache(maxsize=256)
-def _compiled(part: str) -> re.Pattern[str].match:  # type: ignore[valid-type]
+def _compiled(part: str) -> Callable[[str], re.Match[str] | None]:
     return re.compile(fnmatch.translate(part)).match
