@@ -37,15 +37,11 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
-def _words_are_no_secrets() -> Iterator[None]:
-    """Forgets words that a test made secret: `other` would be starred in the messages of others."""
-    yield
-    words = [value for value in secrets._labels if value.isalpha() and value.islower()]
-    for word in words:
-        del secrets._labels[word]
-    secrets._plain_forms = tuple(
-        pair for pair in secrets._plain_forms if pair[0].strip("\"'") not in words
-    )
+def _each_test_has_its_own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets what earlier tests made secret, so that none depends on the order of tests."""
+    monkeypatch.setattr(secrets, "_labels", {})
+    monkeypatch.setattr(secrets, "_plain_forms", ())
+    monkeypatch.setattr(secrets, "_base64_forms", ())
 
 
 @pytest.fixture(autouse=True)
