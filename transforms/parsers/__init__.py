@@ -1,0 +1,44 @@
+"""Parsers: from the bytes of a file to a document in Markdown.
+
+Names are imported when they are first used: the process that parses imports this package, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from contextframe_beam._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from contextframe_beam.transforms.parsers.errors import (
+        NoTextError,
+        ParseError,
+        UnknownTypeError,
+    )
+    from contextframe_beam.transforms.parsers.limits import Limits
+    from contextframe_beam.transforms.parsers.parsing import Parser, parse_with
+    from contextframe_beam.transforms.parsers.pool import ParserPool
+    from contextframe_beam.transforms.parsers.registry import ParserInfo, Parsers, ParserSpec
+
+__all__ = [
+    "Limits",
+    "NoTextError",
+    "ParseError",
+    "Parser",
+    "ParserInfo",
+    "ParserPool",
+    "ParserSpec",
+    "Parsers",
+    "UnknownTypeError",
+    "parse_with",
+]
+
+_HOMES = {
+    "errors": ["NoTextError", "ParseError", "UnknownTypeError"],
+    "limits": ["Limits"],
+    "parsing": ["Parser", "parse_with"],
+    "pool": ["ParserPool"],
+    "registry": ["ParserInfo", "ParserSpec", "Parsers"],
+}
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

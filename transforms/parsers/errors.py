@@ -1,0 +1,17 @@
+"""What can go wrong with a file that is to become a document."""
+
+from __future__ import annotations
+
+from contextframe_beam.errors import ContextFrameError
+
+
+class ParseError(ContextFrameError, ValueError):
+    """A file that cannot be parsed. The message says why, and never holds what the file holds."""
+
+
+class NoTextError(ParseError):
+    """A file that can be read but has no text, such as a scanned page."""
+
+
+class UnknownTypeError(ContextFrameError, ValueError):
+    """A file of a type that no parser reads. It is no failure: callers count it as skipped."""

@@ -1,0 +1,50 @@
+"""How much one file may cost: bytes, memory, depth and time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from contextframe_beam.errors import ConfigError
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may cost; one that costs more is refused with a `ParseError`.
+
+    Attributes:
+        max_file_bytes: The size of the file itself.
+        max_unpacked_bytes: What an archive (DOCX, XLSX, EPUB) may unpack to, and the size of the
+            text that comes out, in bytes.
+        max_nesting: How deep parts may stand in each other: mails in mails, cells of notebooks,
+            values of metadata.
+        timeout: Seconds that parsing may take, by the clock.
+        max_memory_bytes: The address space of a process that parses. Where the system cannot limit
+            it (macOS), the other limits still hold.
+
+    Raises:
+        ConfigError: a limit is not above zero.
+    """
+
+    max_file_bytes: int = 100 * MIB
+    max_unpacked_bytes: int = 256 * MIB
+    max_nesting: int = 50
+    timeout: float = 60.0
+    max_memory_bytes: int = 1024 * MIB
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if not getattr(self, one.name) > 0:
+                raise ConfigError(f"{one.name} has to be above zero, not {getattr(self, one.name)}")
+
+
+def in_words(count: float) -> str:
+    """Returns a number of bytes as people say it: `12 KB`, `3.4 MB`."""
+    if count < 1_000:
+        return f"{count:.0f} bytes"
+    for unit in ("KB", "MB"):
+        count /= 1_000
+        if count < 1_000:
+            return f"{count:.{0 if count >= 10 else 1}f} {unit}"
+    return f"{count / 1_000:.1f} GB"

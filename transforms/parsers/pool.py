@@ -1,0 +1,270 @@
+"""Processes that parse, reused from file to file: what hangs or crashes there ends no run.
+
+A file goes to a process that is free, or to a new one. One that takes too long is killed, and the
+file refused; so is the file of a process that dies. As many files are parsed at once as there are
+threads that ask, up to the number of processors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from contextframe_beam.errors import ContextFrameError
+from contextframe_beam.transforms.document import Document
+from contextframe_beam.transforms.parsers.child import HEAD, document_of
+from contextframe_beam.transforms.parsers.errors import ParseError, UnknownTypeError
+from contextframe_beam.transforms.parsers.limits import Limits, in_words
+from contextframe_beam.transforms.parsers.parsing import out_of_memory
+from contextframe_beam.transforms.parsers.registry import ParserInfo, Parsers
+
+_CHILD = "contextframe_beam.transforms.parsers.child"
+
+
+class ParserPool:
+    """Parses files in processes of their own.
+
+    It may be used by several threads, and sent to other processes, which start their own. A fork
+    starts its own as well. Close it, or use it in a `with`; when the program ends, its processes
+    end.
+
+    Args:
+        parsers: The parsers, by type of file; those that are registered by default.
+        limits: What a file may cost.
+        processes: How many files are parsed at once at most; by default, one for each processor.
+    """
+
+    def __init__(
+        self,
+        parsers: Parsers | None = None,
+        limits: Limits | None = None,
+        processes: int | None = None,
+    ) -> None:
+        self.parsers = parsers if parsers is not None else Parsers()
+        self.limits = limits if limits is not None else Limits()
+        self._most = processes or os.cpu_count() or 1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._free: list[_Child] = []
+        self._turns = threading.BoundedSemaphore(self._most)
+        self._closer = weakref.finalize(self, _close_all, self._free, self._owner)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"parsers": self.parsers, "limits": self.limits, "_most": self._most}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
+
+    def __enter__(self) -> ParserPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes that are free. The pool can be used again."""
+        if os.getpid() == self._owner:
+            with self._lock:
+                free, self._free[:] = list(self._free), []
+            for one in free:
+                one.end()
+
+    def parse(self, name: str, data: bytes) -> Document:
+        """Returns the document that a file is.
+
+        Args:
+            name: The name of the file.
+            data: Its bytes.
+
+        Raises:
+            UnknownTypeError: no parser reads files of this type; count the file as skipped.
+            ParseError: the file cannot be parsed: its parser refused it, took too long, needed too
+                much memory, or crashed.
+            ConfigError: the parser cannot be used, so that no file of this type can be parsed.
+        """
+        base = name.replace("\\", "/").rsplit("/", 1)[-1]
+        info = self.parsers.find(name, data)
+        if info is None:
+            raise UnknownTypeError(f"{base}: no parser reads this type of file")
+        if len(data) > self.limits.max_file_bytes:
+            most = in_words(self.limits.max_file_bytes)
+            raise ParseError(f"{base}: it has {in_words(len(data))}, and max_file_bytes is {most}")
+        if os.getpid() != self._owner:
+            self._begin()  # after a fork: the processes are those of the other
+        with self._turns:
+            return self._parsed(info, base, data)
+
+    def _parsed(self, info: ParserInfo, name: str, data: bytes) -> Document:
+        with self._lock:
+            child = self._free.pop() if self._free else None
+        child = child or _Child()
+        outcome, is_final = self._tried(child, info, name, data)
+        if not is_final:
+            # It had parsed other files before, which may have damaged it: this one is not to blame.
+            outcome, _ = self._tried(_Child(), info, name, data)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def _tried(
+        self, child: _Child, info: ParserInfo, name: str, data: bytes
+    ) -> tuple[Document | Exception, bool]:
+        was_fresh, child.is_fresh = child.is_fresh, False
+        try:
+            answer = child.answer(info, name, data, self.limits)
+            outcome, retire = document_of(answer)
+        except TimeoutError:
+            child.kill()
+            seconds = f"{self.limits.timeout:g} seconds"
+            return ParseError(f"{name}: parsing it took longer than {seconds}"), True
+        except (EOFError, ValueError, KeyError, OSError):
+            return ParseError(f"{name}: {_ending(child.kill(), self.limits)}"), was_fresh
+        except BaseException:
+            child.kill()  # an interrupt; its answer would be taken for that of another file
+            raise
+        if retire:
+            child.end()
+            is_short = isinstance(outcome, ParseError) and "memory" in str(outcome)
+            return outcome, was_fresh or not is_short
+        with self._lock:
+            self._free.append(child)
+        return outcome, True
+
+
+def _close_all(free: list[_Child], owner: int) -> None:
+    if os.getpid() == owner:
+        for one in free:
+            one.end()
+
+
+def _ending(code: int | None, limits: Limits) -> str:
+    if code in (-signal.SIGABRT, -signal.SIGTRAP):  # so libraries end that get no memory
+        return f"its parser crashed ({signal.Signals(-code).name}), or {out_of_memory(limits)}"
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            return f"its parser crashed ({signal.Signals(-code).name})"
+    return f"its parser ended its process (exit code {code})"
+
+
+class _Child:
+    """A process that parses, and the pipes to it."""
+
+    def __init__(self) -> None:
+        self.is_fresh = True
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", _CHILD, str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                start_new_session=True,  # an interrupt of the keyboard is for the run, not for it
+            )
+        except OSError as error:
+            raise ContextFrameError(
+                f"no process for parsing could be started: {error.strerror}"
+            ) from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._to, False)
+        os.set_blocking(self._from, False)
+
+    def answer(self, info: ParserInfo, name: str, data: bytes, limits: Limits) -> bytes:
+        """Returns the answer to a request.
+
+        Raises:
+            TimeoutError: it took too long.
+            EOFError: the process ended.
+            OSError: the process ended before it read the request.
+        """
+        until = time.monotonic() + limits.timeout
+        head = orjson.dumps(
+            {
+                "parser": info.path,
+                "settings": dict(info.settings),
+                "name": name,
+                "limits": asdict(limits),
+                "path": sys.path,
+                "size": len(data),
+            }
+        )
+        self._send(len(head).to_bytes(HEAD, "big") + head, until)
+        self._send(data, until)
+        return self._receive(int.from_bytes(self._receive(HEAD, until), "big"), until)
+
+    def _send(self, data: bytes, until: float) -> None:
+        view = memoryview(data)
+        while view:
+            _wait(self._to, select.POLLOUT, until)
+            with contextlib.suppress(BlockingIOError):
+                view = view[os.write(self._to, view[: 1 << 16]) :]
+
+    def _receive(self, size: int, until: float) -> bytes:
+        parts, left = [], size
+        while left:
+            _wait(self._from, select.POLLIN, until)
+            try:
+                part = os.read(self._from, min(left, 1 << 20))
+            except BlockingIOError:
+                continue
+            if not part:
+                raise EOFError
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
+    def kill(self) -> int | None:
+        """Ends the process and what it started, at once; returns how it ended.
+
+        None, when it had to be killed.
+        """
+        code: int | None = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # It may be about to end by itself: its end of the pipe closes a little before.
+            code = self._process.wait(0.05)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._closed()
+        return code
+
+    def end(self) -> None:
+        """Lets the process end by itself."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._closed()
+
+    def _closed(self) -> None:
+        for one in (self._process.stdin, self._process.stdout):
+            if one is not None:
+                with contextlib.suppress(OSError):
+                    one.close()
+        self._process.wait()
+
+
+def _wait(fd: int, event: int, until: float) -> None:
+    left = until - time.monotonic()
+    waiting = select.poll()
+    waiting.register(fd, event)
+    if left <= 0 or not waiting.poll(left * 1000):
+        raise TimeoutError

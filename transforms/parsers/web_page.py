@@ -1,0 +1,110 @@
+"""HTML: pages of the web, and the chapters and mails that are written in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from contextframe_beam.transforms.document import Document
+from contextframe_beam.transforms.parsers.encodings import decoded
+from contextframe_beam.transforms.parsers.errors import NoTextError, ParseError
+from contextframe_beam.transforms.parsers.extras import library
+from contextframe_beam.transforms.parsers.limits import Limits
+from contextframe_beam.transforms.parsers.text import as_metadata
+
+_CHARSET = re.compile(
+    rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})"
+    rb"|<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w.-]{1,40})",
+    re.IGNORECASE,
+)
+_XHTML = re.compile(r"\s*(?:<\?xml\b|<!DOCTYPE[^>]*XHTML)|[^>]*<html[^>]*xmlns=", re.IGNORECASE)
+
+
+class HtmlParser:
+    """Reads HTML as Markdown; the title and the `<meta>` of a page become metadata."""
+
+    version = "1"
+    suffixes = (".html", ".htm", ".xhtml", ".xht")
+
+    def parse(self, data: bytes, name: str, limits: Limits) -> Document:
+        """Returns the text of a page."""
+        text = decoded(data, declared_charset(data))
+        document = page(text)
+        if not document.text:
+            raise NoTextError("it has no text")
+        return document
+
+
+def declared_charset(data: bytes) -> str | None:
+    """Returns the encoding that a page or an XML file states in its first 4,096 bytes."""
+    found = _CHARSET.search(data[:4096])
+    return (found.group(1) or found.group(2)).decode("ascii") if found else None
+
+
+def page(html: str) -> Document:
+    """Returns a page as Markdown.
+
+    Raises:
+        ParseError: its tags are nested deeper than can be read.
+    """
+    html_to_markdown = library("html_to_markdown")
+    if _XHTML.match(html[:2048]):
+        html = _as_html(html)
+    options = html_to_markdown.ConversionOptions(
+        br_in_tables=True,
+        compact_tables=True,
+        inline_data_media="alt_text_only",
+    )
+    try:
+        result = html_to_markdown.convert(html, options)
+    except Exception as error:
+        raise ParseError(f"it cannot be read as HTML ({type(error).__name__})") from None
+    if any("depth_limit" in str(one.kind) for one in result.warnings):
+        raise ParseError("its tags are nested more than 1,000 deep")
+    text = re.sub(r"\A---\n(?:[^\n]+\n)+---\n", "", result.content or "")
+    title, metadata = _stated(result.metadata.document if result.metadata else None)
+    return Document(text.replace("\xad", "").strip("\n"), title=title, metadata=metadata)
+
+
+_DATES = ("article:published_time", "dcterms.created", "dc.date", "date")
+_CHANGES = ("article:modified_time", "dcterms.modified", "last-modified")
+
+
+def _stated(about: Any) -> tuple[str | None, dict[str, Any]]:
+    if about is None:
+        return None, {}
+    tags = {key.lower(): value for key, value in {**about.open_graph, **about.meta_tags}.items()}
+    return about.title, as_metadata(
+        {
+            "author": about.author,
+            "tags": list(about.keywords),
+            "description": about.description,
+            "language": about.language,
+            "created_at": next((tags[one] for one in _DATES if tags.get(one)), None),
+            "modified_at": next((tags[one] for one in _CHANGES if tags.get(one)), None),
+        }
+    )
+
+
+def _as_html(text: str) -> str:
+    """Returns XHTML as HTML, in which `<title/>` and `<a id="x"/>` would never end."""
+    etree = library("lxml.etree")
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+    text = re.sub(r"\A\s*<\?xml[^>]*\?>", "", text)
+    # Pages name characters by HTML's entities, which XML does not know.
+    known = re.sub(r"&(?!(?:amp|lt|gt|quot|apos);)(\w+);", _entity, text)
+    try:
+        root = etree.fromstring(known.encode("utf-8"), parser)
+    except (etree.XMLSyntaxError, ValueError):
+        return text
+    for one in root.iter():
+        if isinstance(one.tag, str) and one.tag.startswith("{http://www.w3.org/1999/xhtml}"):
+            one.tag = one.tag.rsplit("}", 1)[1]
+    etree.cleanup_namespaces(root)
+    return str(etree.tostring(root, encoding="unicode", method="html"))
+
+
+def _entity(found: re.Match[str]) -> str:
+    from html.entities import html5
+
+    return html5.get(found.group(1) + ";", found.group())
