@@ -1,6 +1,5 @@
 """Small PDFs, written by hand, with outline and metadata (ISO 32000-1)."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 

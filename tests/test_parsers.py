@@ -179,7 +179,7 @@ class TestPdf:
         ]
         assert all(document.text[one.offset :].startswith(one.title) for one in document.headings)
         assert document.title == "Manual"
-        assert document.metadata == {"author": "Ann", "created_at": "2024-05-01T12:00:00Z"}
+        assert document.metadata == {"author": "Ann", "created_at": "2024-05-01T12:00:00+02:00"}
 
     def test_a_page_without_text_may_be_scanned(self):
         with pytest.raises(NoTextError, match="perhaps scanned"):
