@@ -129,6 +129,9 @@ setup(
         "contextframe.embedders": [
             "class = contextframe_beam.transforms.embedders.own:own_embedder",
             "hash = contextframe_beam.transforms.embedders.hashing:HashEmbedder",
+            "onnx = contextframe_beam.transforms.embedders.onnx_model:OnnxEmbedder",
+            "openai = contextframe_beam.transforms.embedders.openai:OpenAIEmbedder",
+            "vertex = contextframe_beam.transforms.embedders.vertex:VertexEmbedder",
             "wordllama = contextframe_beam.transforms.embedders.word_llama:WordLlamaEmbedder",
         ],
         "contextframe.parsers": [

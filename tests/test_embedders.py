@@ -58,7 +58,7 @@ class Lengths:
 
 class TestByName:
     def test_the_usual_ones_are_registered(self):
-        assert embedder_names() == ["hash", "wordllama"]
+        assert embedder_names() == ["hash", "onnx", "openai", "vertex", "wordllama"]
 
     def test_a_model_stands_after_the_first_colon(self):
         assert split_name("onnx:/models/a:b") == ("onnx", "/models/a:b")

@@ -12,15 +12,21 @@ from contextframe_beam._lazy import lazy_names
 if TYPE_CHECKING:
     from contextframe_beam.transforms.embedders.batching import Embedded, Usage, embed_texts
     from contextframe_beam.transforms.embedders.hashing import HashEmbedder
+    from contextframe_beam.transforms.embedders.onnx_model import OnnxEmbedder
+    from contextframe_beam.transforms.embedders.openai import OpenAIEmbedder
     from contextframe_beam.transforms.embedders.own import as_embedder
     from contextframe_beam.transforms.embedders.vector_cache import VectorCache
+    from contextframe_beam.transforms.embedders.vertex import VertexEmbedder
     from contextframe_beam.transforms.embedders.word_llama import WordLlamaEmbedder
 
 __all__ = [
     "Embedded",
     "HashEmbedder",
+    "OnnxEmbedder",
+    "OpenAIEmbedder",
     "Usage",
     "VectorCache",
+    "VertexEmbedder",
     "WordLlamaEmbedder",
     "as_embedder",
     "embed_texts",
@@ -29,8 +35,11 @@ __all__ = [
 _HOMES = {
     "batching": ["Embedded", "Usage", "embed_texts"],
     "hashing": ["HashEmbedder"],
+    "onnx_model": ["OnnxEmbedder"],
+    "openai": ["OpenAIEmbedder"],
     "own": ["as_embedder"],
     "vector_cache": ["VectorCache"],
+    "vertex": ["VertexEmbedder"],
     "word_llama": ["WordLlamaEmbedder"],
 }
 

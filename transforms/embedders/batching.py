@@ -129,8 +129,13 @@ class BaseEmbedder:
         pays_to_cache: Whether a vector costs more to make than to write down and read again.
     """
 
-    identity: EmbedderIdentity
     pays_to_cache = True
+    _identity: EmbedderIdentity
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        """What makes its vectors comparable with others."""
+        return self._identity
 
     @property
     def dim(self) -> int:

@@ -50,7 +50,7 @@ class HashEmbedder(BaseEmbedder):
                 f"hash:{given} is no embedder; after the colon stands how many dimensions, "
                 f"{_LEAST} to {_MOST:,}, as in hash:{DEFAULT_DIM}"
             )
-        self.identity = EmbedderIdentity(
+        self._identity = EmbedderIdentity(
             "hash", str(dim), dim, "cosine", True, fingerprint("hash", 1, dim)
         )
 

@@ -68,7 +68,7 @@ class WordLlamaEmbedder(BaseEmbedder):
                 "install wordllama 0.4 again"
             ) from error
         self._table = np.ascontiguousarray(table, dtype=np.float32)
-        self.identity = EmbedderIdentity("wordllama", str(dim), dim, "cosine", True, digest)
+        self._identity = EmbedderIdentity("wordllama", str(dim), dim, "cosine", True, digest)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Returns how many tokens each text has."""
