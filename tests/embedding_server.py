@@ -67,6 +67,8 @@ class EmbeddingServer:
 
     def answer(self, path: str, authorization: str | None, body: Any) -> Reply:
         """Returns the answer to a request."""
+        if path == "/token":
+            return 200, {}, {"access_token": self.key, "expires_in": 3600, "token_type": "Bearer"}
         if self.next:
             return self.next.pop(0)
         if self.key is not None and authorization != f"Bearer {self.key}":
@@ -75,8 +77,6 @@ class EmbeddingServer:
             return self._openai(body)
         if path.endswith(":predict"):
             return self._vertex(body)
-        if path == "/token":
-            return 200, {}, {"access_token": self.key, "expires_in": 3600, "token_type": "Bearer"}
         return error(404, f"there is no {path}")
 
     def _openai(self, body: Any) -> Reply:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.transforms.embedders import VectorCache, embed_texts
 from contextframe_beam.transforms.embedders.batching import text_key
 from contextframe_beam.transforms.embedders.vector_cache import remove_vectors
+from tests.s3_server import BUCKET
 
 HASH = load_embedder("hash:16")
 TEXTS = [f"text number {number}" for number in range(40)]
@@ -250,9 +250,14 @@ def test_an_address_that_nothing_opens_is_refused():
         VectorCache("nosuch://bucket/kb.lance", HASH.identity)
 
 
-def test_it_works_through_any_file_system():
-    name = f"memory://{os.getpid()}/kb.lance"
-    filled(name)
-    found = embed_texts(HASH, TEXTS, cache=cache_at(name))
-    assert found.usage.reused == 40
-    assert remove_vectors(name)
+def test_it_works_on_an_object_store(s3):
+    address = f"s3://{BUCKET}/vectors/kb.lance"
+    filled = VectorCache(address, HASH.identity, s3.options)
+    embed_texts(HASH, TEXTS, cache=filled)
+    filled.flush()
+    cache = VectorCache(address, HASH.identity, s3.options)
+    found = embed_texts(HASH, TEXTS, cache=cache)
+    assert (found.usage.texts, found.usage.reused) == (0, 40)
+    assert (found.vectors == HASH.embed(TEXTS)).all()
+    assert remove_vectors(address, s3.options)
+    assert not remove_vectors(address, s3.options)

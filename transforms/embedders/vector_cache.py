@@ -156,10 +156,10 @@ class VectorCache:
         """
         with self._lock:
             self._read = True
-            for name in self._names():
+            for name, size in sorted(self._sizes().items()):
                 if name in self._known:
                     continue
-                keys = self._keys_of(name)
+                keys = self._keys_of(name, size)
                 if keys is None:
                     continue  # being written, or cut off: it is looked at again the next time
                 self._known.add(name)
@@ -171,30 +171,32 @@ class VectorCache:
         with self._lock:
             return len(self._index) + len(self._waiting)
 
-    def _names(self) -> list[str]:
+    def _sizes(self) -> dict[str, int]:
+        """Returns the names of all segments, with their bytes."""
         self._files.invalidate_cache(self.path)
         try:
-            paths = self._files.ls(self.path, detail=False)
+            found = self._files.ls(self.path, detail=True)
         except FileNotFoundError:
-            return []
+            return {}
         except Exception as error:
-            raise DatasetError(
-                f"the cache of vectors at {self.path} cannot be read ({type(error).__name__}: "
-                f"{error}); allow reading there, or run without it"
-            ) from error
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+            raise self._unreadable(error) from error
+        return {
+            one["name"].rpartition("/")[2]: int(one["size"] or 0)
+            for one in found
+            if one["type"] == "file"
+        }
 
-    def _keys_of(self, name: str) -> list[bytes] | None:
-        data = self._bytes(name, 0, _BEGINNING)
+    def _keys_of(self, name: str, size: int) -> list[bytes] | None:
+        data = self._bytes(name, 0, min(size, _BEGINNING)) if size > _HEAD.size else None
         if data is None or len(data) < _HEAD.size:
             return None
         magic, dim, count = _HEAD.unpack_from(data)
-        size = _index_size(count)
-        if magic != _MAGIC or dim != self._dim:
+        index = _index_size(count)
+        if magic != _MAGIC or dim != self._dim or size < index:
             return None
-        if len(data) < size:
-            data = self._bytes(name, 0, size)
-        if data is None or not _is_whole(data[:size], size):
+        if len(data) < index:
+            data = self._bytes(name, 0, index)
+        if data is None or not _is_whole(data[:index], index):
             return None
         keys = data[_HEAD.size : _HEAD.size + count * _KEY]
         return [keys[at : at + _KEY] for at in range(0, len(keys), _KEY)]
@@ -232,15 +234,18 @@ class VectorCache:
 
     def _bytes(self, name: str, start: int | None = None, end: int | None = None) -> bytes | None:
         try:
-            data: bytes = self._files.cat_file(f"{self.path}/{name}", start, end)
-        except (FileNotFoundError, IsADirectoryError):
-            return None  # another run has committed and removed it, or somebody made a folder
+            data: bytes = self._files.cat_file(f"{self.path}/{name}", start=start, end=end)
+        except FileNotFoundError:  # another run has committed, and removed the cache
+            return None
         except Exception as error:
-            raise DatasetError(
-                f"the cache of vectors at {self.path} cannot be read ({type(error).__name__}: "
-                f"{error}); allow reading there, or run without it"
-            ) from error
+            raise self._unreadable(error) from error
         return data
+
+    def _unreadable(self, error: Exception) -> DatasetError:
+        return DatasetError(
+            f"the cache of vectors at {self.path} cannot be read ({type(error).__name__}: "
+            f"{error}); allow reading there, or run without it"
+        )
 
     def _write(self, path: str, data: bytes) -> None:
         try:
