@@ -121,6 +121,9 @@ setup(
             "contextframe-beam = contextframe_beam.pipelines.cli:main",
             "contextframe-beam-worker = contextframe_beam.pipelines.boot:main",
         ],
+        "contextframe.chunkers": [
+            "markdown = contextframe_beam.transforms.chunkers.markdown:MarkdownChunker",
+        ],
         "contextframe.connectors": [
             "api = contextframe_beam.connectors.api.connector:APIConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",

@@ -53,6 +53,7 @@ class Chunk:
         end: Where it ends, exclusive.
         headings: The titles of the headings that it stands under, the highest first.
         page: The page on which it begins, from 1; None without pages.
+        tokens: The length of `text` as the chunker counted it; None when it counted nothing.
     """
 
     text: str
@@ -60,3 +61,4 @@ class Chunk:
     end: int
     headings: tuple[str, ...] = ()
     page: int | None = None
+    tokens: int | None = None
