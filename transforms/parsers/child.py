@@ -1,8 +1,8 @@
 """The process that parses: reads requests from its standard input, and writes answers.
 
-`python -m contextframe_beam.transforms.parsers.child PARENT`, where PARENT is the id of the process
-that started it. It imports no Beam, and a library when the first file needs it. It ends when its
-input ends or its parent does, whoever else holds the pipe open.
+Its arguments are the id of the process that started it, and where that one imports from. It says
+one byte when it is ready. It imports no Beam, and a library when the first file needs it. It ends
+when its input ends or its parent does, whoever else holds the pipe open.
 
 A message is eight bytes of length, JSON, and for requests the bytes of the file. Answers are JSON
 and no pickles: what a hostile file makes of this process must not run in the other.
@@ -21,16 +21,25 @@ import orjson
 
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.transforms.document import Document, Heading
-from contextframe_beam.transforms.parsers.errors import NoTextError, ParseError
+from contextframe_beam.transforms.parsers.clean import clean_text
+from contextframe_beam.transforms.parsers.errors import NoTextError, OutOfMemory, ParseError
 from contextframe_beam.transforms.parsers.limits import Limits
 from contextframe_beam.transforms.parsers.parsing import out_of_memory, parse_with
 from contextframe_beam.transforms.parsers.registry import made
 
+# The folder that Python puts before all others holds what the user works with, which may be named
+# as a module of ours is. So it imports from where the parent does, and from nowhere else.
+START = (
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from contextframe_beam.transforms.parsers.child import main; main()"
+)
+READY = b"r"
 HEAD = 8
 _LOOK_SECONDS = 2  # how often an idle process looks whether its parent lives
 _GRACE_SECONDS = 5  # the parent ends a process that takes too long; this is for when there is none
 _ERRORS: dict[str, type[Exception]] = {
     "no_text": NoTextError,
+    "memory": OutOfMemory,
     "parse": ParseError,
     "config": ConfigError,
 }
@@ -46,6 +55,7 @@ def main() -> None:
         os.dup2(nothing, one)
     parsers: dict[str, Any] = {}
     memory = 0
+    _write(writing, READY)
     while _waits(reading, parent):
         request = orjson.loads(_read(reading, int.from_bytes(_read(reading, HEAD), "big")))
         limits = Limits(**request["limits"])
@@ -54,7 +64,6 @@ def main() -> None:
         if memory != limits.max_memory_bytes:
             memory = limits.max_memory_bytes
             _limit_memory(memory)
-        sys.path[:] = request["path"]
         answer = _answer(request, reading, limits, parsers)
         _write(writing, len(answer).to_bytes(HEAD, "big") + answer)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -73,13 +82,14 @@ def _answer(
         # A heading is a tuple with names, which is another type to orjson.
         values = {**vars(document), "headings": [tuple(one) for one in document.headings]}
         return orjson.dumps({"document": values, "retire": _is_large(limits)})
-    except MemoryError:
-        answer = {"error": "parse", "message": f"{request['name']}: {out_of_memory(limits)}"}
     except (ParseError, ConfigError) as error:
         kind = next(name for name, one in _ERRORS.items() if isinstance(error, one))
-        answer = {"error": kind, "message": str(error)}
-    # Memory that a failure left behind would be missing for the next file.
-    return orjson.dumps({**answer, "retire": _is_large(limits)})
+        retire = kind == "memory" or _is_large(limits)
+        message = clean_text(str(error)).encode("utf-8", "replace").decode()
+        return orjson.dumps({"error": kind, "message": message, "retire": retire})
+    except MemoryError:
+        message = f"{request['name']}: {out_of_memory(limits)}"
+        return orjson.dumps({"error": "memory", "message": message, "retire": True})
 
 
 def document_of(answer: bytes) -> tuple[Document | Exception, bool]:
@@ -146,7 +156,3 @@ def _is_large(limits: Limits) -> bool:
     except OSError:
         return False
     return pages * os.sysconf("SC_PAGE_SIZE") * 4 > limits.max_memory_bytes
-
-
-if __name__ == "__main__":
-    main()

@@ -25,6 +25,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _SAMPLE = 256 * 1024
+_HIGH = bytes(range(128, 256))
 # What a text never holds. Form feeds, tabs, escapes (colours of terminals) and backspaces do occur.
 _BINARY = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
 # Where pages say ISO-8859-1 they mean Windows-1252, which has more characters:
@@ -61,7 +62,7 @@ def decoded(data: bytes, declared: str | None = None) -> str:
         return text if b"\x1b$" not in data and b"\x1b(" not in data else _japanese_mail(data, text)
     if named and named != "utf-8":
         try:
-            return _decoded(data, named)
+            return data.decode(named)
         except UnicodeDecodeError:
             pass
     return text if text is not None else _told_by_itself(data)
@@ -114,13 +115,6 @@ def _codec(name: str | None) -> str | None:
     return _MEANT.get(found.name, found.name)
 
 
-def _decoded(data: bytes, encoding: str) -> str:
-    """Decodes strictly; the five bytes that Windows-1252 leaves out are dropped, as pages do."""
-    if encoding != "cp1252":
-        return data.decode(encoding)
-    return data.translate(None, b"\x81\x8d\x8f\x90\x9d").decode("cp1252")
-
-
 def _japanese_mail(data: bytes, text: str) -> str:
     try:
         return data.decode("iso2022_jp_2")
@@ -131,7 +125,8 @@ def _japanese_mail(data: bytes, text: str) -> str:
 _LATIN_LOW = "áéíóúàèìòùâêîôûäëïöüãõñçåæøœß"
 _RUSSIAN = "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё"
 _GREEK = "αοιετσνηυρπκμλωςγδχθφβξζψάέήίόύώϊϋΐΰ"
-_POLISH, _CZECH, _HUNGARIAN = "łęąóżśćńź", "íáéěřžšýčůúťňďäĺľôŕ", "áéöőóüíúű"
+_POLISH, _HUNGARIAN = "łęąóżśćńź", "áéöőóüíúű"
+_CZECH, _SLOVAK = "íáéěřžšýčůúťňďó", "áíýéčšžúľťňôďäóĺŕ"
 # The letters beyond ASCII of languages, the commonest first, under the encodings that old files
 # in them have.
 _ALPHABETS: dict[str, tuple[str, ...]] = {
@@ -146,9 +141,9 @@ _ALPHABETS: dict[str, tuple[str, ...]] = {
         "äõüöšž",  # Estonian
         "éëïóöüèêçáíúñ",  # Dutch, and words that English borrowed
     ),
-    "cp1250": (_POLISH, _CZECH, _HUNGARIAN, "ăîşţâșț", "čšžćđ"),
-    "iso8859-2": (_POLISH, _CZECH, _HUNGARIAN, "ăîşţâ", "čšžćđ"),
-    "cp1254": ("ışüğçöîâû",),
+    "cp1250": (_POLISH, _CZECH, _SLOVAK, _HUNGARIAN, "ăîşţâ", "čšžćđ"),
+    "iso8859-2": (_POLISH, _CZECH, _SLOVAK, _HUNGARIAN, "ăîşţâ", "čšžćđ"),
+    "cp1254": ("ışüğçöîâûİ",),
     "cp1251": (_RUSSIAN + "іїєґўђјљњћџќѓѕ",),
     "koi8-r": (_RUSSIAN,),
     "cp866": (_RUSSIAN,),
@@ -163,13 +158,14 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def _told_by_itself(data: bytes) -> str:
+    _refuse_damaged(data)
     sample = data[:_SAMPLE]
     if len(data) > _SAMPLE:  # a character at the end of the sample may be cut
         sample = sample[: sample.rfind(b"\n") + 1] or sample
     readings: dict[str, str] = {}
     for encoding in _explaining(sample):
         try:
-            readings.setdefault(_decoded(data, encoding), encoding)
+            readings.setdefault(data.decode(encoding), encoding)
         except UnicodeDecodeError:
             continue
     if len(readings) > 1:
@@ -183,10 +179,23 @@ def _told_by_itself(data: bytes) -> str:
     return next(iter(readings))
 
 
+def _refuse_damaged(data: bytes) -> None:
+    """Refuses what is UTF-8 but for a few bytes: read as anything else it would be all wrong."""
+    valid = data.decode("utf-8", "ignore").encode()
+    kept, all_ = (len(one) - len(one.translate(None, _HIGH)) for one in (valid, data))
+    if kept >= 3 and kept * 4 >= all_ * 3:
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ParseError(
+                f"it is UTF-8 but for some bytes, the first at {error.start:,}; it may be damaged"
+            ) from None
+
+
 def _explaining(sample: bytes) -> Iterator[str]:
     for encoding in (*_ALPHABETS, *_WIDE):
         try:
-            text = _decoded(sample, encoding)
+            text = sample.decode(encoding)
         except UnicodeDecodeError:
             continue
         if encoding in _WIDE:
@@ -199,15 +208,21 @@ def _explaining(sample: bytes) -> Iterator[str]:
 def _is_explained(text: str, alphabets: tuple[str, ...]) -> bool:
     """Tells whether one of the languages could have written the text."""
     foreign = {one for one in set(text) if ord(one) > 127}
-    letters = {one.lower() for one in foreign if one.isalpha() and one not in _SIGNS}
+    letters = {_small(one) for one in foreign if one.isalpha() and one not in _SIGNS}
     if any(not one.isalpha() and one not in _SIGNS for one in foreign):
         return False
     if not letters:
         return True
-    used = Counter(one.lower() for one in text if ord(one) > 127 and one.lower() in letters)
+    used = Counter(one for one in map(_small, text) if one in letters)
     if not any(_is_language(used, alphabet) for alphabet in alphabets):
         return False
     return all(_is_word(word) for word in _WORD.findall(text) if not word.isascii())
+
+
+def _small(letter: str) -> str:
+    """Returns a letter in small; the dotted capital of Turkish has no small form of one letter."""
+    small = letter.lower()
+    return small if len(small) == 1 else letter
 
 
 def _is_language(used: Counter[str], alphabet: str) -> bool:

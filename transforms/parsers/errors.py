@@ -13,5 +13,9 @@ class NoTextError(ParseError):
     """A file that can be read but has no text, such as a scanned page."""
 
 
+class OutOfMemory(ParseError):
+    """A file whose parsing needs more memory than it may have."""
+
+
 class UnknownTypeError(ContextFrameError, ValueError):
     """A file of a type that no parser reads. It is no failure: callers count it as skipped."""

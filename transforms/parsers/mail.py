@@ -150,16 +150,16 @@ def _file_name(part: Message) -> str:
         name = part.get_filename()
     except (LookupError, ValueError, TypeError):
         return "(without a name)"
-    return _decoded_header(name) if name else ""
+    return _decoded_header(name, part.get_content_charset()) if name else ""
 
 
 def _header(message: Message, name: str) -> str:
     value: Any = message.get(name)
-    return _decoded_header(value) if value is not None else ""
+    return _decoded_header(value, message.get_content_charset()) if value is not None else ""
 
 
-def _decoded_header(value: Any) -> str:
-    """Returns a header as text: encoded words (RFC 2047), or raw bytes, each in its encoding."""
+def _decoded_header(value: Any, declared: str | None) -> str:
+    """Returns a header as text: encoded words (RFC 2047), or raw bytes in the text's encoding."""
     try:
         pieces = decode_header(value)
     except (ValueError, LookupError, email.errors.HeaderParseError):
@@ -167,14 +167,16 @@ def _decoded_header(value: Any) -> str:
     text = ""
     for piece, charset in pieces:
         raw = piece.encode("utf-8", "surrogateescape") if isinstance(piece, str) else piece
-        if charset == "unknown-8bit":
-            charset = None
+        if charset in (None, "unknown-8bit"):
+            charset = declared
         text += decoded(raw, charset) if raw else ""
     return line(text)
 
 
 def _people(message: Message, name: str) -> str:
-    return ", ".join(filter(None, (_decoded_header(one) for one in message.get_all(name, []))))
+    charset = message.get_content_charset()
+    people = [_decoded_header(one, charset) for one in message.get_all(name, [])]
+    return ", ".join(filter(None, people))
 
 
 def _date(message: Message) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.transforms.document import Document
 from contextframe_beam.transforms.parsers.clean import cleaned
-from contextframe_beam.transforms.parsers.errors import NoTextError, ParseError
+from contextframe_beam.transforms.parsers.errors import OutOfMemory, ParseError
 from contextframe_beam.transforms.parsers.limits import Limits, in_words
 
 
@@ -63,15 +63,14 @@ def parse_with(parser: Any, data: bytes, name: str, limits: Limits) -> Document:
             most = in_words(limits.max_unpacked_bytes)
             raise ParseError(f"its text is longer than max_unpacked_bytes, {most}")
         return document
-    except (ParseError, ConfigError) as error:
-        if not isinstance(error, ParseError):
-            raise
-        kind = NoTextError if isinstance(error, NoTextError) else ParseError
-        raise kind(f"{base}: {error}") from None
+    except ConfigError:
+        raise
+    except ParseError as error:
+        raise type(error)(f"{base}: {error}") from None
     except RecursionError:
         raise ParseError(f"{base}: its parts are nested too deep") from None
     except MemoryError:
-        raise ParseError(f"{base}: {out_of_memory(limits)}") from None
+        raise OutOfMemory(f"{base}: {out_of_memory(limits)}") from None
     except Exception as error:
         # What a library says may quote the file, and so is not passed on.
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -23,13 +23,13 @@ import orjson
 
 from contextframe_beam.errors import ContextFrameError
 from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.child import HEAD, document_of
+from contextframe_beam.transforms.parsers.child import HEAD, READY, START, document_of
 from contextframe_beam.transforms.parsers.errors import ParseError, UnknownTypeError
 from contextframe_beam.transforms.parsers.limits import Limits, in_words
 from contextframe_beam.transforms.parsers.parsing import out_of_memory
 from contextframe_beam.transforms.parsers.registry import ParserInfo, Parsers
 
-_CHILD = "contextframe_beam.transforms.parsers.child"
+_START_SECONDS = 60
 
 
 class ParserPool:
@@ -61,7 +61,8 @@ class ParserPool:
         self._lock = threading.Lock()
         self._free: list[_Child] = []
         self._turns = threading.BoundedSemaphore(self._most)
-        self._closer = weakref.finalize(self, _close_all, self._free, self._owner)
+        weakref.finalize(self, _close_all, self._free, self._owner)
+        _pools.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"parsers": self.parsers, "limits": self.limits, "_most": self._most}
@@ -104,8 +105,6 @@ class ParserPool:
         if len(data) > self.limits.max_file_bytes:
             most = in_words(self.limits.max_file_bytes)
             raise ParseError(f"{base}: it has {in_words(len(data))}, and max_file_bytes is {most}")
-        if os.getpid() != self._owner:
-            self._begin()  # after a fork: the processes are those of the other
         with self._turns:
             return self._parsed(info, base, data)
 
@@ -139,11 +138,22 @@ class ParserPool:
             raise
         if retire:
             child.end()
-            is_short = isinstance(outcome, ParseError) and "memory" in str(outcome)
-            return outcome, was_fresh or not is_short
+            return outcome, was_fresh or isinstance(outcome, Document)
         with self._lock:
             self._free.append(child)
         return outcome, True
+
+
+_pools: weakref.WeakSet[ParserPool] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    """Lets the pools of a fork forget the processes, which are those of the other."""
+    for one in list(_pools):
+        one._begin()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _close_all(free: list[_Child], owner: int) -> None:
@@ -166,9 +176,10 @@ class _Child:
 
     def __init__(self) -> None:
         self.is_fresh = True
+        self._is_ready = False
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", _CHILD, str(os.getpid())],
+                [sys.executable, "-W", "ignore", "-c", START, str(os.getpid()), *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -193,6 +204,7 @@ class _Child:
             EOFError: the process ended.
             OSError: the process ended before it read the request.
         """
+        self._wait_until_ready()
         until = time.monotonic() + limits.timeout
         head = orjson.dumps(
             {
@@ -200,13 +212,26 @@ class _Child:
                 "settings": dict(info.settings),
                 "name": name,
                 "limits": asdict(limits),
-                "path": sys.path,
                 "size": len(data),
             }
         )
         self._send(len(head).to_bytes(HEAD, "big") + head, until)
         self._send(data, until)
         return self._receive(int.from_bytes(self._receive(HEAD, until), "big"), until)
+
+    def _wait_until_ready(self) -> None:
+        """Waits for a new process, so that no file is blamed where none can be started."""
+        if self._is_ready:
+            return
+        try:
+            self._is_ready = self._receive(1, time.monotonic() + _START_SECONDS) == READY
+        except (EOFError, TimeoutError):
+            self._is_ready = False
+        if not self._is_ready:
+            raise ContextFrameError(
+                "no process for parsing could be started: it ended before it was ready "
+                f"(exit code {self.kill()}); is there enough memory?"
+            )
 
     def _send(self, data: bytes, until: float) -> None:
         view = memoryview(data)

@@ -219,7 +219,13 @@ def _suffixes(given: Any, path: str) -> frozenset[str]:
 
 
 def _version(found: Any, path: str) -> str:
-    version = getattr(found, "version", None)
+    """Returns the versions of a parser and of what it is based on, else digests of their source."""
+    classes = [one for one in found.__mro__ if one is not object] if inspect.isclass(found) else []
+    return "\0".join(_own_version(one, path) for one in classes or [found])
+
+
+def _own_version(found: Any, path: str) -> str:
+    version = vars(found).get("version")
     if version is not None:
         return str(version)
     try:

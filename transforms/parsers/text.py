@@ -72,7 +72,7 @@ class SourceParser:
         "groovy": ".groovy jenkinsfile",
         "haskell": ".hs",
         "hcl": ".tf .tfvars .hcl",
-        "ini": ".ini .cfg .conf .properties .env .editorconfig",
+        "ini": ".ini .cfg .conf .properties .editorconfig",
         "java": ".java",
         "javascript": ".js .mjs .cjs",
         "json": ".json .json5 .jsonc .jsonl .ndjson .geojson",
