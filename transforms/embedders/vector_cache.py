@@ -279,9 +279,10 @@ def remove_vectors(
         path = f"{path}/{identity.fingerprint}"
     files.invalidate_cache(path)
     try:
-        if not files.exists(path):
-            return False
-        files.rm(path, recursive=True)
+        # Some object stores keep a folder, as an empty object, after all in it is gone.
+        were_there = any(one["size"] for one in files.find(path, detail=True).values())
+        if were_there or files.exists(path):
+            files.rm(path, recursive=True)
     except FileNotFoundError:
         return False  # another run was faster
     except Exception as error:
@@ -289,7 +290,7 @@ def remove_vectors(
             f"the cache of vectors at {path} cannot be removed ({type(error).__name__}: {error}); "
             "remove it by hand, it is needed no more"
         ) from error
-    return True
+    return were_there
 
 
 class _Place(NamedTuple):
