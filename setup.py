@@ -130,7 +130,7 @@ setup(
         ],
         # `class` is what package.module:Class stands for.
         "contextframe.embedders": [
-            "class = contextframe_beam.transforms.embedders.own:own_embedder",
+            "class = contextframe_beam.transforms.embedders.adapters:own_embedder",
             "hash = contextframe_beam.transforms.embedders.hashing:HashEmbedder",
             "onnx = contextframe_beam.transforms.embedders.onnx_model:OnnxEmbedder",
             "openai = contextframe_beam.transforms.embedders.openai:OpenAIEmbedder",

@@ -8,6 +8,7 @@ searches by meaning finds its embedder here, by that name.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -107,7 +108,8 @@ class EmbedderIdentity:
     @property
     def spec(self) -> str:
         """The name by which it is loaded, `NAME[:MODEL]`."""
-        return f"{self.name}:{self.model}" if self.model else self.name
+        is_own = ":" in self.name  # a class, which has its model inside
+        return f"{self.name}:{self.model}" if self.model and not is_own else self.name
 
     def __str__(self) -> str:
         return f"{self.spec} ({self.dim} dimensions, {self.fingerprint[:8]})"
@@ -175,38 +177,47 @@ def split_name(spec: str) -> tuple[str, str | None]:
     )
 
 
-def load_embedder(spec: str, **settings: Any) -> Embedder:
+def load_embedder(
+    spec: str, *, dim: int | None = None, workers: int | None = None, **settings: Any
+) -> Embedder:
     """Returns the embedder of a name; one and the same object for the same settings in a process.
 
     Args:
         spec: `NAME[:MODEL]`, or `package.module:Class`.
+        dim: How many dimensions its vectors have, where that is known: a service is not asked then.
+        workers: How many processes of this machine embed; a model that runs here takes its part of
+            the processors.
         **settings: What the embedder takes, such as `url`, `key` and `budget`; None is left out.
 
     Raises:
-        ConfigError: there is none of that name, it takes other settings, or what it needs is not
-            installed.
+        ConfigError: there is none of that name, it takes other settings, it has another dimension,
+            or what it needs is not installed.
         EmbedderError: it cannot be used.
     """
     settings = {name: value for name, value in settings.items() if value is not None}
-    key = json.dumps([spec.strip(), settings], sort_keys=True, default=repr)
+    key = json.dumps([spec.strip(), dim, workers, settings], sort_keys=True, default=repr)
     with _lock:
         lock = _locks.setdefault(key, threading.Lock())
     with lock:  # threads that want the same model wait for it; others load theirs beside it
         if key not in _loaded:
-            _loaded[key] = _made(spec, settings)
+            _loaded[key] = _made(spec, {"dim": dim, "workers": workers}, settings)
         return _loaded[key]
 
 
-def _made(spec: str, settings: Mapping[str, Any]) -> Embedder:
+def _made(spec: str, known: Mapping[str, int | None], settings: Mapping[str, Any]) -> Embedder:
     name, model = split_name(spec)
     make = _entry(name).load()
+    takes = inspect.signature(make).parameters
+    told = {one: value for one, value in known.items() if value is not None and one in takes}
     try:
-        found: Embedder = make(model, **settings)
+        found: Embedder = make(model, **told, **settings)
     except TypeError as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if refused is None or refused[1] not in settings:
             raise
         raise ConfigError(f"the embedder {spec!r} takes no setting {refused[1]!r}") from error
+    if known["dim"] is not None and found.dim != known["dim"]:
+        raise ConfigError(f"the embedder {spec!r} has {found.dim} dimensions, not {known['dim']}")
     return found
 
 

@@ -93,6 +93,14 @@ class TestByName:
     def test_settings_that_are_none_are_left_out(self):
         assert load_embedder("hash:8", url=None).dim == 8
 
+    def test_a_dimension_that_is_known_is_checked(self):
+        assert load_embedder("hash:8", dim=8).dim == 8
+        with pytest.raises(ConfigError, match="'hash:8' has 8 dimensions, not 16"):
+            load_embedder("hash:8", dim=16)
+
+    def test_the_number_of_workers_matters_to_models_alone(self):
+        assert load_embedder("hash:8", workers=2).dim == 8
+
     @pytest.mark.parametrize("spec", ["hash:0", "hash:1", "hash:many", "hash:٣", "hash:99999999"])
     def test_a_number_of_dimensions_that_cannot_be_is_refused(self, spec):
         with pytest.raises(ConfigError, match="how many dimensions"):
@@ -329,6 +337,14 @@ class TestOfOthers:
             own = load_embedder(f"{name}:Own")
             found.append(as_embedder(own._given, name="own").identity.fingerprint)
         assert found[0] != found[1]
+
+    def test_one_that_cannot_be_made_says_why(self):
+        with pytest.raises(ConfigError, match=r"Lengths cannot be made.*'colour'|takes no setting"):
+            load_embedder(f"{__name__}:Lengths", colour="red")
+
+    def test_one_of_ones_own_is_found_again_by_what_is_recorded(self):
+        identity = load_embedder(f"{__name__}:LangChainLike").identity
+        assert load_embedder(identity.spec).identity == identity
 
     @pytest.mark.parametrize(
         ("spec", "told"),

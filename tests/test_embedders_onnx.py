@@ -128,6 +128,25 @@ def test_files_tell_models_apart_and_their_place_does_not(tmp_path):
     assert one.fingerprint == same.fingerprint != other.fingerprint
 
 
+def test_weights_in_a_file_of_their_own_tell_models_apart(tmp_path):
+    folder = write_folder(tmp_path)
+    before = OnnxEmbedder(str(folder)).identity
+    (folder / "unrelated.bin").write_bytes(b"1")
+    assert OnnxEmbedder(str(folder)).identity == before
+    # A network names the files of its weights.
+    path = folder / "model.onnx"
+    path.write_bytes(path.read_bytes() + b"\x32\x0bweights.bin")
+    (folder / "weights.bin").write_bytes(b"1")
+    one = OnnxEmbedder(str(folder)).identity
+    (folder / "weights.bin").write_bytes(b"2")
+    assert OnnxEmbedder(str(folder)).identity.fingerprint != one.fingerprint
+
+
+def test_processors_are_divided_by_workers(tmp_path):
+    model = load_embedder(f"onnx:{write_folder(tmp_path)}", workers=1_000)
+    assert model._session.get_session_options().intra_op_num_threads == 1
+
+
 def test_threads_share_one_model(tmp_path):
     model = OnnxEmbedder(str(write_folder(tmp_path)))
     texts = [f"{one} {two}" for one in "abcd" for two in "abcd"]

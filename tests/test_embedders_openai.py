@@ -271,6 +271,13 @@ class TestFaults:
             embed_texts(embedder(service), TEXTS)
         assert len(service.requests) == 2
 
+    @pytest.mark.parametrize("told", ["this model supports up to 16 dimensions", "file too large"])
+    def test_a_setting_that_is_refused_like_a_long_text_is_no_error_of_a_text(self, service, told):
+        service.next = [error(400, told)] * 100
+        with pytest.raises(EmbedderError, match=r"check the model and the settings"):
+            embed_texts(embedder(service), TEXTS)
+        assert len(service.requests) < 10
+
     def test_an_address_that_is_none_says_what_to_check(self, service):
         model = OpenAIEmbedder("m", url=f"{service.url}/v2", dim=16)
         with pytest.raises(EmbedderError, match=r"404.*check the url and the model"):
@@ -332,6 +339,16 @@ class TestFaults:
         found = embed_texts(model, TEXTS, cache=again)
         assert near(found.vectors)
         assert (found.usage.texts, found.usage.reused) == (20, 20)
+
+    def test_half_of_a_batch_that_went_through_is_kept(self, service, tmp_path):
+        model = embedder(service)
+        service.next = [error(400, "too many tokens")]
+        service.change = lambda answer: (service.next.append(error(401, "revoked")), answer)[1]
+        with pytest.raises(EmbedderRefusedError):
+            embed_texts(model, TEXTS, cache=VectorCache(str(tmp_path / "kb"), model.identity))
+        service.next, service.change = [], lambda answer: answer
+        cache = VectorCache(str(tmp_path / "kb"), model.identity)
+        assert embed_texts(model, TEXTS, cache=cache).usage.reused == 20
 
 
 class TestSettings:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from contextframe_beam._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from contextframe_beam.transforms.embedders.adapters import as_embedder
     from contextframe_beam.transforms.embedders.batching import Embedded, Usage, embed_texts
     from contextframe_beam.transforms.embedders.hashing import HashEmbedder
     from contextframe_beam.transforms.embedders.onnx_model import OnnxEmbedder
     from contextframe_beam.transforms.embedders.openai import OpenAIEmbedder
-    from contextframe_beam.transforms.embedders.own import as_embedder
     from contextframe_beam.transforms.embedders.vector_cache import VectorCache
     from contextframe_beam.transforms.embedders.vertex import VertexEmbedder
     from contextframe_beam.transforms.embedders.word_llama import WordLlamaEmbedder
@@ -37,7 +37,7 @@ _HOMES = {
     "hashing": ["HashEmbedder"],
     "onnx_model": ["OnnxEmbedder"],
     "openai": ["OpenAIEmbedder"],
-    "own": ["as_embedder"],
+    "adapters": ["as_embedder"],
     "vector_cache": ["VectorCache"],
     "vertex": ["VertexEmbedder"],
     "word_llama": ["WordLlamaEmbedder"],

@@ -6,6 +6,7 @@ those that it has paid for; any other embedder is called for some texts at a tim
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
@@ -21,6 +22,7 @@ from contextframe_beam.embedders import (
     Kind,
     Vectors,
 )
+from contextframe_beam.errors import DatasetError
 
 # How many texts an embedder without batches of its own gets at once.
 _AT_ONCE = 64
@@ -227,8 +229,9 @@ def embed_texts(
                 refuse(wanted[place], error)
             usage += Usage(len(piece.positions), 0, piece.tokens, piece.requests)
     except BaseException:
-        if used is not None:
-            used.flush()  # what came before is paid for
+        if used is not None:  # what came before is paid for
+            with contextlib.suppress(DatasetError):  # the first error is the one to tell
+                used.flush()
         raise
     return Embedded(vectors, dict(sorted(errors.items())), usage)
 

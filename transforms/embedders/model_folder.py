@@ -40,6 +40,9 @@ _POOLING_FLAGS = {
 }
 _METRICS = {None: "cosine", "cosine": "cosine", "dot": "dot", "euclidean": "l2"}
 _KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
+# Files beside a network that hold no weights.
+_NO_WEIGHTS = frozenset({".json", ".md", ".model", ".onnx", ".py", ".txt"})
+_BLOCK = 1 << 20
 # More is no length but a way to write "any".
 _ANY_LENGTH = 1_000_000
 
@@ -73,8 +76,22 @@ class ModelFolder:
     @property
     def files(self) -> list[Path]:
         """The files that decide what the vectors are, weights beside the network included."""
-        beside = self.model.parent.glob(f"{self.model.name}[._]*")
-        return [self.model, *sorted(one for one in beside if one.is_file()), self.tokenizer]
+        beside = [
+            one
+            for one in sorted(self.model.parent.iterdir())
+            if one.is_file() and one.suffix not in _NO_WEIGHTS and self.mentions(one.name.encode())
+        ]
+        return [self.model, *beside, self.tokenizer]
+
+    def mentions(self, name: bytes) -> bool:
+        """Tells whether a name stands in the network, whose names are plain text."""
+        with open(self.model, "rb") as file:
+            ahead = b""
+            while block := file.read(_BLOCK):
+                if name in ahead + block:
+                    return True
+                ahead = block[-len(name) :]
+        return False
 
 
 def read_folder(path: str) -> ModelFolder:

@@ -64,14 +64,14 @@ class OnnxEmbedder(BaseEmbedder):
         self._inputs = {one.name: _WHOLE.get(one.type) for one in self._session.get_inputs()}
         self._check_inputs(model)
         self._output, self._is_pooled = self._chosen_output(model)
-        self._at_once = 1 if _rounds_by_batch(self._folder.model) else _BATCH_TOKENS
+        self._at_once = 1 if self._folder.mentions(_DYNAMIC) else _BATCH_TOKENS
         # Runs share the processors, so two at once would only take twice the memory.
         self._lock = threading.Lock()
         folder = self._folder
         parts = (
             "onnx",
             1,
-            *(folder.pooling, folder.normalise, folder.metric, folder.max_tokens, folder.lower),
+            *(folder.pooling, folder.normalise, folder.metric, folder.lower),
             *(folder.query_prefix, folder.passage_prefix),
         )
         dim = self._run([self._ids("", "")]).shape[1]
@@ -205,12 +205,6 @@ def _share(workers: int) -> int:
         raise ConfigError(f"workers is at least 1, not {workers}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (usable or 1) // workers)
-
-
-def _rounds_by_batch(path: os.PathLike[str]) -> bool:
-    """Tells whether a model is quantised as it runs; the names of operations are plain text."""
-    with open(path, "rb") as file:
-        return _DYNAMIC in file.read()
 
 
 def _pooled(tokens: Vectors, mask: NDArray[np.int64], pooling: str) -> Vectors:

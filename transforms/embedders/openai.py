@@ -18,10 +18,10 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse
 from contextframe_beam.embedders import EmbedderError, Kind, Vectors
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.transforms.embedders.judging import RejectedError
 from contextframe_beam.transforms.embedders.remote import (
     Answer,
     BatchLimits,
-    RejectedError,
     RemoteEmbedder,
     split_budget,
 )

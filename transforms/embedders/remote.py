@@ -7,7 +7,6 @@ credentials or a model that is not there, ends everything.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,11 +16,9 @@ from typing import Any
 import numpy as np
 
 from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse, Wait
-from contextframe_beam.connectors.http.judges import usual
 from contextframe_beam.embedders import (
     EmbedderError,
     EmbedderIdentity,
-    EmbedderRefusedError,
     EmbeddingError,
     Kind,
     Vectors,
@@ -29,30 +26,13 @@ from contextframe_beam.embedders import (
 from contextframe_beam.errors import ConnectorError
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.fingerprint import fingerprint
+from contextframe_beam.transforms.embedders.judging import RejectedError, TooMuchError, judged
 from contextframe_beam.transforms.embedders.token_budget import TokenBudget
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens, valid_text
 
 __all__ = ["Answer", "BatchLimits", "RemoteEmbedder", "split_budget"]
 
 _PROBE = "How many dimensions does a vector have?"
-# Services say in their own words that a request is too much; llama.cpp with 500, and OpenAI with
-# 429 where one request needs more than a minute's tokens.
-_TOO_MUCH = re.compile(
-    r"too (?:many|much|long|large)|(?:max\w*|longest) (?:context|input|sequence|request)"
-    r"|context[ _]length|token[ _](?:count|limit)|max\w*[ _](?:\w+[ _])?tokens"
-    r"|exceed\w*\W(?:\S+ ){0,6}?(?:tokens?|length|limit|size)|less than \d+ tokens"
-    r"|batch[ _]size|array too long|longer than|at most \d+|maximum of \d+|up to \d+",
-    re.I,
-)
-_TOO_MUCH_AT_ONCE = re.compile(r"request too large", re.I)
-# The limit that was hit is one of texts, not of tokens.
-_OF_TEXTS = re.compile(r"batch[ _]size|array|inputs|instances|items|texts|requests", re.I)
-_NO_QUOTA = re.compile(
-    r"insufficient[ _](?:quota|balance|funds|credit)|billing|exceeded your current quota"
-    r"|credit balance|out of credits?",
-    re.I,
-)
-_TELLING = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +67,19 @@ class Answer:
     errors: Mapping[int, str] = field(default_factory=dict)
 
 
-class TooMuchError(EmbeddingError):
-    """A request that is more than the service takes at once."""
+@dataclass(frozen=True)
+class _Call:
+    """The texts of one call, with what is needed of each again and again.
 
+    Attributes:
+        texts: The texts.
+        kind: What they are.
+        tokens: How many tokens each has, about.
+    """
 
-class RejectedError(EmbeddingError):
-    """A request that the service does not take, for a reason of its own."""
+    texts: Sequence[str]
+    kind: Kind
+    tokens: Sequence[int]
 
 
 class RemoteEmbedder(BaseEmbedder):
@@ -179,20 +166,22 @@ class RemoteEmbedder(BaseEmbedder):
 
     def pieces(self, texts: Sequence[str], kind: Kind) -> Iterator[Piece]:
         """Yields the vectors of texts, a batch as soon as it is there."""
-        batches = list(self._batches(range(len(texts)), texts))
+        call = _Call(texts, kind, self.count(texts))
+        batches = list(self._batches(range(len(texts)), call))
         if len(batches) == 1:
-            yield from self._embedded(batches[0], texts, kind)
+            yield from self._embedded(batches[0], call)
             return
         stop = threading.Event()
 
-        def embed(batch: list[int]) -> list[Piece]:
-            if stop.is_set():
-                return []
+        def embed(batch: list[int]) -> tuple[list[Piece], BaseException | None]:
+            done: list[Piece] = []
             try:
-                return list(self._embedded(batch, texts, kind))
-            except BaseException:
+                if not stop.is_set():
+                    done.extend(self._embedded(batch, call))
+            except BaseException as error:
                 stop.set()  # no other thread begins another batch
-                raise
+                return done, error
+            return done, None
 
         with ThreadPoolExecutor(min(self._limits.in_flight, max(1, len(batches)))) as threads:
             under_way = [threads.submit(embed, batch) for batch in batches]
@@ -200,22 +189,21 @@ class RemoteEmbedder(BaseEmbedder):
             try:
                 for future in as_completed(under_way):
                     # What was under way when one failed is paid for, so it is waited for.
-                    error = future.exception()
+                    done, error = future.result()
                     failed = failed or error
-                    if error is None:
-                        yield from future.result()
+                    yield from done
             finally:
                 stop.set()
             if failed is not None:
                 raise failed
 
-    def _batches(self, places: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
+    def _batches(self, places: Sequence[int], call: _Call) -> Iterator[list[int]]:
         limits = self._limits
         batch: list[int] = []
         tokens = size = 0
         for place in places:
-            more = self.count([texts[place]])[0]
-            longer = len(texts[place].encode("utf-8", "replace"))
+            more = call.tokens[place]
+            longer = len(call.texts[place].encode("utf-8", "replace"))
             full = (
                 len(batch) >= limits.texts
                 or tokens + more > limits.tokens
@@ -230,56 +218,57 @@ class RemoteEmbedder(BaseEmbedder):
         if batch:
             yield batch
 
-    def _embedded(self, batch: list[int], texts: Sequence[str], kind: Kind) -> Iterator[Piece]:
+    def _embedded(self, batch: list[int], call: _Call) -> Iterator[Piece]:
         """Yields the vectors of a batch, which is halved as long as it is too much."""
         # What was learnt since the batch was put together.
-        smaller = list(self._batches(batch, texts))
+        smaller = list(self._batches(batch, call))
         if len(smaller) > 1:
             for one in smaller:
-                yield from self._embedded(one, texts, kind)
+                yield from self._embedded(one, call)
             return
-        sent = [valid_text(texts[place]) for place in batch]
+        sent = [valid_text(call.texts[place]) for place in batch]
+        tokens = sum(call.tokens[place] for place in batch)
         requests = [0]
         try:
-            answer = self._asked(sent, kind, requests)
-        except RejectedError as error:
-            self._check_it_works(error)
-            yield from self._parted(batch, texts, kind, error, requests[0])
-        except TooMuchError as error:
-            yield from self._parted(batch, texts, kind, error, requests[0])
+            answer = self._asked(sent, call.kind, tokens, requests)
+        except (RejectedError, TooMuchError) as error:
+            if isinstance(error, RejectedError) or len(batch) == 1:
+                self._check_it_works()
+            yield from self._parted(batch, call, error, requests[0])
         else:
             wrong = {batch[number]: EmbeddingError(told) for number, told in answer.errors.items()}
-            tokens = sum(self.count(sent)) if answer.tokens is None else answer.tokens
-            yield Piece(batch, answer.vectors, wrong, tokens, requests[0])
+            yield Piece(batch, answer.vectors, wrong, answer.tokens or tokens, requests[0])
 
     def _parted(
-        self,
-        batch: list[int],
-        texts: Sequence[str],
-        kind: Kind,
-        error: EmbeddingError,
-        requests: int,
+        self, batch: list[int], call: _Call, error: RejectedError | TooMuchError, requests: int
     ) -> Iterator[Piece]:
         """Yields the vectors of the halves of a batch; a single text has none."""
         nothing = np.zeros((1, self.dim), np.float32)
         if len(batch) == 1:
-            told = EmbeddingError(str(error))
-            yield Piece(batch, nothing, {batch[0]: told}, 0, requests)
+            yield Piece(batch, nothing, {batch[0]: EmbeddingError(str(error))}, 0, requests)
             return
         yield Piece([], nothing[:0], requests=requests)
         half = len(batch) // 2
-        # The shorter ones first: they are what the service takes, if it takes any.
-        parts = [list(self._embedded(part, texts, kind)) for part in (batch[:half], batch[half:])]
-        for pieces in parts:
-            yield from pieces
+        are_whole = True
+        for part in (batch[:half], batch[half:]):
+            pieces = 0
+            for piece in self._embedded(part, call):
+                pieces += 1
+                are_whole = are_whole and not piece.errors
+                yield piece
+            are_whole = are_whole and pieces == 1
         # Where both halves go through, it was too much together: so much is not sent again.
-        if isinstance(error, TooMuchError) and all(
-            len(pieces) == 1 and not pieces[0].errors for pieces in parts
-        ):
-            self._learn([texts[place] for place in batch[half:]], str(error))
+        if are_whole and isinstance(error, TooMuchError):
+            self._learn(len(part), sum(call.tokens[place] for place in part), error)
 
-    def _asked(self, texts: Sequence[str], kind: Kind, requests: list[int]) -> Answer:
+    def _asked(self, texts: Sequence[str], kind: Kind, tokens: int, requests: list[int]) -> Answer:
         """Sends a batch, once the budget allows it, and returns its vectors at length 1.
+
+        Args:
+            texts: The batch.
+            kind: What its texts are.
+            tokens: How many tokens it has, about.
+            requests: A number to which the requests that it takes are added.
 
         Raises:
             TooMuchError: it is more than the service takes.
@@ -289,29 +278,28 @@ class RemoteEmbedder(BaseEmbedder):
         while True:
             request = self.request(texts, kind)
             try:
-                return self._sent(request, texts, requests)
+                return self._sent(request, len(texts), tokens, requests)
             except RejectedError as error:
                 if not self.adapts(request, error):
                     raise
 
-    def _sent(self, request: HttpRequest, texts: Sequence[str], requests: list[int]) -> Answer:
-        estimated = sum(self.count(texts))
+    def _sent(self, request: HttpRequest, count: int, tokens: int, requests: list[int]) -> Answer:
         if self._tokens is not None:
-            self._tokens.take(estimated)
+            self._tokens.take(tokens)
 
         def judge(response: HttpResponse) -> Wait | Exception | None:
             requests[0] += 1
-            return self._judged(response)
+            return judged(response, self._called())
 
         try:
             response = self.client.send(replace(request, safe_to_repeat=True, judge=judge))
+            answer = self.answer(response, count)
         except ConnectorError as error:
             raise EmbedderError(f"{self._called()}: {error}") from error
-        answer = self.answer(response, len(texts))
         self._works = True
-        if self._tokens is not None and answer.tokens is not None and answer.tokens > estimated:
-            self._tokens.take(answer.tokens - estimated)
-        return replace(answer, vectors=normalised(self._rows(answer.vectors, len(texts), response)))
+        if self._tokens is not None and answer.tokens is not None and answer.tokens > tokens:
+            self._tokens.take(answer.tokens - tokens)
+        return replace(answer, vectors=normalised(self._rows(answer.vectors, count, response)))
 
     def _rows(self, vectors: Vectors, count: int, response: HttpResponse) -> Vectors:
         if vectors.ndim != 2 or len(vectors) != count:
@@ -326,54 +314,28 @@ class RemoteEmbedder(BaseEmbedder):
             )
         return vectors
 
-    def _judged(self, response: HttpResponse) -> Wait | Exception | None:
-        """Says what an answer means, before anything is asked again."""
-        status = response.status
-        if status < 400:
-            return usual(response) or _cut_off(response)
-        text = response.body[:_TELLING].decode("utf-8", "replace")
-        told = f"{self._called()}: {response.url} answered {status} ({response.excerpt()})"
-        if status in (401, 402) or (status in (403, 429) and _NO_QUOTA.search(text)):
-            return EmbedderRefusedError(
-                f"{told}; check the key, and what its account may do and has left"
-            )
-        if status == 413 or (status == 429 and _TOO_MUCH_AT_ONCE.search(text)):
-            return TooMuchError(told)
-        if status in (400, 422, 500) and _TOO_MUCH.search(text):
-            return TooMuchError(told)
-        verdict = usual(response)
-        if verdict is not None or status in (408, 425, 429) or status >= 500:
-            return verdict
-        if status in (400, 422):
-            return RejectedError(told)
-        if status == 403:
-            return EmbedderRefusedError(f"{told}; check the key, and what its account may do")
-        return EmbedderError(f"{told}; check the url and the model")
-
-    def _check_it_works(self, error: RejectedError) -> None:
+    def _check_it_works(self) -> None:
         """Asks for a text that any service takes, unless one has been embedded before.
 
         Raises:
             EmbedderError: it does not take that either, so it is not the fault of a text.
         """
-        if self._works:
-            return
-        self._probe("passage")
+        if not self._works:
+            self._probe("passage")
 
     def _probe(self, kind: Kind) -> Answer:
         try:
-            return self._asked([_PROBE], kind, [0])
+            return self._asked([_PROBE], kind, len(_PROBE), [0])
         except EmbeddingError as error:
             raise EmbedderError(f"{error}; check the model and the settings") from error
 
-    def _learn(self, taken: Sequence[str], told: str) -> None:
+    def _learn(self, texts: int, tokens: int, error: TooMuchError) -> None:
         """Remembers how much the service took at once, where more was too much."""
         with self._lock:
             limits = self._limits
-            if _OF_TEXTS.search(told):
-                self._limits = replace(limits, texts=min(limits.texts, len(taken)))
+            if error.of_texts:
+                self._limits = replace(limits, texts=min(limits.texts, texts))
             else:
-                tokens = sum(self.count(taken))
                 self._limits = replace(limits, tokens=min(limits.tokens, tokens))
 
     def _called(self) -> str:
@@ -402,13 +364,3 @@ def split_budget(
 
 def _within(limits: BatchLimits, tokens: TokenBudget) -> BatchLimits:
     return replace(limits, tokens=min(limits.tokens, tokens.per_minute))
-
-
-def _cut_off(response: HttpResponse) -> Wait | None:
-    """Asks again for an answer whose JSON ends too early, whatever length it stated."""
-    try:
-        response.json()
-    except ConnectorError as error:
-        if "is cut off" in str(error) or "is empty" in str(error):
-            return Wait(reason="a body that ends in the middle")
-    return None

@@ -22,7 +22,7 @@ from contextframe_beam.embedders import (
     Kind,
     Vectors,
 )
-from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
 from contextframe_beam.transforms.embedders.batching import normalised
 from contextframe_beam.transforms.embedders.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens
@@ -60,8 +60,19 @@ def own_embedder(path: str | None, *, dim: int | None = None, **settings: Any) -
     if isinstance(found, type) or not _is_embedder(found):
         if not callable(found):
             raise ConfigError(_not_one(path, found))
-        found = found(**settings)
+        found = _called(found, path, settings)
     return as_embedder(found, name=str(path), dim=dim)
+
+
+def _called(make: Callable[..., Any], path: str | None, settings: dict[str, Any]) -> Any:
+    try:
+        return make(**settings)
+    except ContextFrameError:
+        raise
+    except Exception as error:  # how an author's class refuses its arguments
+        raise ConfigError(
+            f"the embedder {path} cannot be made ({type(error).__name__}: {error})"
+        ) from error
 
 
 def as_embedder(given: Any, *, name: str | None = None, dim: int | None = None) -> Embedder:
