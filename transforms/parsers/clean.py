@@ -37,7 +37,10 @@ _MAY_HOLD_DATA = ("data:", "DATA:", "Data:")
 
 def cleaned(document: Document) -> Document:
     """Returns a document without what no stored text holds; the same one if there was none."""
-    text, moved = _without(document.text, _UNWANTED)
+    text = document.text
+    if not document.headings and not document.pages and "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")  # no place has to move along
+    text, moved = _without(text, _UNWANTED)
     places = [moved]
     if any(one in text for one in _MAY_HOLD_DATA):
         text, moved = _without(text, _DATA_URL)

@@ -122,7 +122,7 @@ def _japanese_mail(data: bytes, text: str) -> str:
         return text
 
 
-_LATIN_LOW = "áéíóúàèìòùâêîôûäëïöüãõñçåæøœß"
+_BORROWED = "ïñèêà"
 _RUSSIAN = "оеаинтсрвлкмдпуяыьгзбчйхжшюцщэфъё"
 _GREEK = "αοιετσνηυρπκμλωςγδχθφβξζψάέήίόύώϊϋΐΰ"
 _POLISH, _HUNGARIAN = "łęąóżśćńź", "áéöőóüíúű"
@@ -278,15 +278,19 @@ def _is_east_asian(text: str, encoding: str) -> bool:
 
 
 def _likelier(readings: dict[str, str]) -> dict[str, str]:
-    """Keeps the reading as Windows-1252 where the others would need more letters of their own.
+    """Keeps the reading as Windows-1252 where it differs from the others in borrowed words only.
 
-    In English with borrowed words (café, naïve) one letter in fifty or fewer is beyond ASCII, and
-    small. Polish, Czech or Turkish have far more of them.
+    In English (naïve, El Niño) one letter in twenty or fewer is beyond ASCII. In the languages that
+    the other readings would be of, such as Czech, there are far more.
     """
-    for text, encoding in readings.items():
-        letters = sum(one.isalpha() for one in text)
-        foreign = [one for one in text if ord(one) > 127 and one.isalpha()]
-        few = len(foreign) <= 1 or len(foreign) * 25 <= letters
-        if encoding == "cp1252" and few and set(foreign) <= set(_LATIN_LOW):
-            return {text: encoding}
+    text = next((text for text, encoding in readings.items() if encoding == "cp1252"), None)
+    if text is None:
+        return readings
+    others = [one for one in readings if one != text]
+    if any(len(one) != len(text) for one in others):
+        return readings
+    unlike = [one for one, *rest in zip(text, *others, strict=True) if any(one != r for r in rest)]
+    letters = sum(one.isalpha() for one in text)
+    if set(unlike) <= set(_BORROWED) and len(unlike) * 20 <= letters:
+        return {text: "cp1252"}
     return readings

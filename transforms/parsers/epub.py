@@ -84,6 +84,7 @@ def _xml(data: bytes) -> Any:
 def _chapters(book: Archive, place: str, package: Any, limits: Limits) -> list[str]:
     files = {one.get("id"): one for one in package.iter("{*}item")}
     texts: list[str] = []
+    read: set[str] = set()
     length = 0
     for one in package.iter("{*}itemref"):
         item = files.get(one.get("idref"))
@@ -93,6 +94,9 @@ def _chapters(book: Archive, place: str, package: Any, limits: Limits) -> list[s
             continue
         path = unquote(urlsplit(item.get("href")).path)
         path = posixpath.normpath(posixpath.join(posixpath.dirname(place), path))
+        if path in read:
+            continue
+        read.add(path)
         data = book.read(path)
         texts.append(page(decoded(data, declared_charset(data))).text)
         length += len(texts[-1])

@@ -16,11 +16,12 @@ from contextframe_beam.transforms.document import Document
 from contextframe_beam.transforms.parsers.clean import line
 from contextframe_beam.transforms.parsers.encodings import decoded
 from contextframe_beam.transforms.parsers.errors import ParseError
-from contextframe_beam.transforms.parsers.limits import Limits
+from contextframe_beam.transforms.parsers.limits import Limits, in_words
 from contextframe_beam.transforms.parsers.text import as_metadata
 from contextframe_beam.transforms.parsers.web_page import declared_charset, page
 
 _FIELD = re.compile(rb"\A(?:From [^\n]*\n)?[!-9;-~]+[ \t]*:")
+_LONGEST_FIELD = 256 * 1024
 
 
 class MailParser:
@@ -79,6 +80,13 @@ def _depth(message: Message, limits: Limits) -> int:
     return deepest
 
 
+def _check_fields(part: Message) -> None:
+    """Refuses fields so long that taking them apart would last, as no mailer writes them."""
+    for name, value in part.raw_items():
+        if len(value) > _LONGEST_FIELD:
+            raise ParseError(f"its field {name[:40]} is longer than {in_words(_LONGEST_FIELD)}")
+
+
 def _parts(message: Message) -> list[Message]:
     payload = message.get_payload()
     return [one for one in payload if isinstance(one, Message)] if isinstance(payload, list) else []
@@ -86,6 +94,7 @@ def _parts(message: Message) -> list[Message]:
 
 def _blocks(message: Message, attachments: list[str], depth: int) -> Iterator[str]:
     """Yields the head and the text of a message, and of those that it holds."""
+    _check_fields(message)
     subject = _header(message, "Subject")
     if subject:
         yield f"# {subject}"
@@ -102,6 +111,7 @@ def _blocks(message: Message, attachments: list[str], depth: int) -> Iterator[st
 
 
 def _body(part: Message, attachments: list[str], depth: int) -> Iterator[str]:
+    _check_fields(part)
     kind = part.get_content_type()
     if depth < 0:
         raise ParseError("its parts are nested too deep")

@@ -45,7 +45,9 @@ def _cell(text: str) -> str:
     text = text.strip()
     if "|" in text:
         text = re.sub(r"(?<!\\)\|", r"\\|", text)
-    return "<br>".join(filter(None, map(str.strip, text.splitlines()))) if text else ""
+    if "\n" not in text and "\r" not in text:
+        return text
+    return "<br>".join(filter(None, map(str.strip, text.splitlines())))
 
 
 class CsvParser:
@@ -141,7 +143,7 @@ def _sheet(book: Any, number: int, name: str) -> str:
     return f"## {line(name)}\n\n{text}" if text else ""
 
 
-_PLACE = re.compile(rb"<(?:\w+:)?c\s[^>]*?\br=\"([A-Z]{1,3})(\d{1,7})\"")
+_PLACE = re.compile(rb"<(?:\w+:)?c\s[^>]*?\br\s*=\s*[\"']([A-Z]{1,3})(\d{1,7})[\"']")
 
 
 def _check_area(part: bytes) -> None:

@@ -151,6 +151,7 @@ def fenced(text: str, language: str = "") -> str:
 
 _FRONT = re.compile(r"\A---[ \t]*\n(.*?)(?:^|\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
 _LONGEST_FRONT = 64 * 1024
+_SHORT_FRONT = 4 * 1024
 _NAMES = {
     "authors": "author",
     "keywords": "tags",
@@ -179,8 +180,10 @@ def without_front_matter(text: str) -> tuple[str, dict[str, Any]]:
 def _mapping(text: str) -> dict[str, Any] | None:
     import yaml
 
+    # The loader in C is ten times as fast, and crashes where values are nested very deep.
+    fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        value = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        value = yaml.load(text, fast if len(text) < _SHORT_FRONT else yaml.SafeLoader)
         return as_json(value) if isinstance(value, dict) else None
     except ParseError:
         raise
