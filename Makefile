@@ -27,7 +27,7 @@ help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed ## Run the main job on real input: ingest, search, and a second run that finds nothing changed.
-	@$(PY) -m contextframe_beam.pipelines.demo
+	@$(PY) -m tools.demo
 
 test: lint types tests ## Run every check that needs no engine: lint, types, tests.
 
@@ -45,7 +45,7 @@ test-engines: $(VENV)/.installed ## Run the tests of Flink, Spark, Prism and Air
 	@$(PY) -m pytest -m "(engine or airflow) and not soak" --heaviest 10 $(TESTS)
 
 engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism need (Java, Maven, Go).
-	@$(PY) -m contextframe_beam.pipelines._engine_install
+	@$(PY) -m tools.engine_install
 
 airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its template, apart from everything else.
 

@@ -118,8 +118,8 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "contextframe-beam = contextframe_beam.pipelines.cli:main",
-            "contextframe-beam-worker = contextframe_beam.pipelines.boot:main",
+            "contextframe-beam = contextframe_beam.pipelines.cli.main:main",
+            "contextframe-beam-worker = contextframe_beam.pipelines.runners.boot:main",
         ],
         "contextframe.chunkers": [
             "markdown = contextframe_beam.transforms.chunkers.markdown:MarkdownChunker",

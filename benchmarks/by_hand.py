@@ -18,8 +18,8 @@ from typing import Any
 import lance
 import pyarrow as pa
 
-from contextframe_beam.record import NAMESPACE
-from contextframe_beam.schema import FORMAT_COLUMNS, frame_schema
+from contextframe_beam.frames.record import NAMESPACE
+from contextframe_beam.frames.schema import FORMAT_COLUMNS, frame_schema
 
 _FULL = frame_schema()
 # Without vectors, which from_pylist would fill with 6 KB of zeros a row.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from contextframe_beam.pipelines.engines import ENGINES
+from contextframe_beam.pipelines.runners.engines import ENGINES
 
 _PATIENCE_SECONDS = 60.0
 # What Beam itself opens to Spark.

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from contextframe_beam.connectors.api import APIConnector
-from contextframe_beam.connectors.source import Source
+from contextframe_beam.connectors.read.source import Source
 
 if __name__ == "__main__":
     connector = APIConnector(config=sys.argv[1])

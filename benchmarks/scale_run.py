@@ -17,7 +17,7 @@ from documents import write_documents
 from engine_servers import worker_pool
 from measure import Measurement, in_turn, print_medians, run
 
-from contextframe_beam.pipelines.engines import ENGINES
+from contextframe_beam.pipelines.runners.engines import ENGINES
 
 HERE = Path(__file__).parent
 WORKERS = 2

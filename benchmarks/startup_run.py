@@ -15,7 +15,7 @@ from pathlib import Path
 from engine_servers import job_server
 from measure import Measurement, in_turn, run
 
-from contextframe_beam.pipelines.engines import ENGINES
+from contextframe_beam.pipelines.runners.engines import ENGINES
 
 HERE = Path(__file__).parent
 

@@ -21,11 +21,11 @@ from documents import write_documents
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.json_file import JSONFileConnector
-from contextframe_beam.encoding import encode_records
-from contextframe_beam.fragments import Destination
-from contextframe_beam.record import uuid_of
-from contextframe_beam.transaction import commit_guarded
-from contextframe_beam.writer import FragmentWriter
+from contextframe_beam.frames.encode import encode_records
+from contextframe_beam.frames.record import uuid_of
+from contextframe_beam.store.files import Destination
+from contextframe_beam.store.transaction import commit_guarded
+from contextframe_beam.store.writer import FragmentWriter
 
 EMBED_DIM = 384
 FILE = "part-0000.jsonl"

@@ -8,18 +8,18 @@ import time
 from pathlib import Path
 
 from contextframe_beam import FrameRecord
-from contextframe_beam.address import Address
 from contextframe_beam.connectors.page import SourceInfo
-from contextframe_beam.encoding import encode_records
-from contextframe_beam.fragments import Destination
-from contextframe_beam.schema import frame_schema
-from contextframe_beam.transforms._commit import commit_run
-from contextframe_beam.transforms._failures import FailureLimit
-from contextframe_beam.transforms._plan import Run
-from contextframe_beam.transforms._written import Written
-from contextframe_beam.transforms.lance_sink import begin_run
+from contextframe_beam.frames.encode import encode_records
+from contextframe_beam.frames.schema import frame_schema
+from contextframe_beam.store.address import Address
+from contextframe_beam.store.files import Destination
+from contextframe_beam.store.writer import FragmentWriter
+from contextframe_beam.transforms.commit import commit_run
+from contextframe_beam.transforms.limits import FailureLimit
 from contextframe_beam.transforms.modes import mode_of
-from contextframe_beam.writer import FragmentWriter
+from contextframe_beam.transforms.plan import Run
+from contextframe_beam.transforms.write import begin_run
+from contextframe_beam.transforms.written import Written
 
 EMBED_DIM = 4
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from contextframe_beam._lazy import lazy_names
+from contextframe_beam.lazy import lazy_names
 
 if TYPE_CHECKING:
     from contextframe_beam.connectors.api.connector import APIConnector
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from contextframe_beam.connectors.mapper import FieldMapper
     from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
-    from contextframe_beam.connectors.read import ReadFromConnector
+    from contextframe_beam.connectors.read.transform import ReadFromConnector
     from contextframe_beam.connectors.registry import (
         build_connector,
         connector_parameters,
@@ -70,15 +70,10 @@ _HOMES = {
     "base": ["BaseConnector"],
     "cursors": ["clamped_cursor", "newest_cursor"],
     "json_file": ["JSONFileConnector"],
-    "kinds": [
-        "BatchConnector",
-        "IncrementalConnector",
-        "PaginatedConnector",
-        "StreamingConnector",
-    ],
+    "kinds": ["BatchConnector", "IncrementalConnector", "PaginatedConnector", "StreamingConnector"],
     "mapper": ["FieldMapper"],
     "page": ["DeadLetter", "Page", "Partition", "SourceInfo"],
-    "read": ["ReadFromConnector"],
+    "read.transform": ["ReadFromConnector"],
     "registry": [
         "build_connector",
         "connector_parameters",

@@ -17,16 +17,16 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from contextframe_beam.connectors import _identity, secrets
-from contextframe_beam.connectors._file_module import FileClass, source_file
-from contextframe_beam.connectors.origin import with_line
+from contextframe_beam.connectors import identity as _identity
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.identity import FileClass, source_file, with_line
 from contextframe_beam.connectors.plain_secrets import looks_secret, without_credentials
-from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError
+from contextframe_beam.frames.record import Deletion
 
 if TYPE_CHECKING:
     from contextframe_beam.connectors.http.client import HttpClient
-    from contextframe_beam.record import FrameRecord
+    from contextframe_beam.frames.record import FrameRecord
 
 _ADDED_AT_ONCE = 1000
 

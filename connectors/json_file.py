@@ -14,68 +14,62 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar
 
-from contextframe_beam.connectors._identity import jsonable
-from contextframe_beam.connectors._jsonl import (
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.identity import jsonable
+from contextframe_beam.connectors.json_files.content import (
+    decompressed,
+    holds_lines,
+    is_compressed,
+    name_of,
+    partitions_of,
+    require_readable,
+    stream_of,
+)
+from contextframe_beam.connectors.json_files.lines import (
     BLOCK_BYTES,
     CACHED_BYTES,
     KEPT_WHOLE_BYTES,
     BadDocument,
     Lines,
     free_names,
+    holds_numbers,
+    id_text,
     lines_of_block,
     lines_of_stream,
     parse_document,
     parse_lines,
+    tell_apart,
     text_of,
 )
-from contextframe_beam.connectors._seen_files import (
-    SEEN_FILES,
-    changed_at,
-    failed_state,
-    marks_of,
-    unseen,
-)
-from contextframe_beam.connectors._way import Reached
-from contextframe_beam.connectors._ways_by_block import BlocksReader
-from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.json_files.absence import (
-    HIDDEN,
-    described,
-    left_out,
-    printable,
-    state_after,
-)
-from contextframe_beam.connectors.json_files.content import (
-    decompressed,
-    holds_lines,
-    is_compressed,
-    require_readable,
-    stream_of,
-)
-from contextframe_beam.connectors.json_files.line_ids import (
-    holds_numbers,
-    id_text,
-    tell_apart,
-)
 from contextframe_beam.connectors.json_files.listing import (
+    HIDDEN,
+    SEEN_FILES,
     UNREADABLE,
     FileChangedError,
     FileInfo,
     Files,
     Listing,
+    changed_at,
+    described,
+    failed_state,
+    left_out,
+    marks_of,
+    parts_of,
+    printable,
     reason_of,
+    state_after,
     too_large,
+    unseen,
 )
-from contextframe_beam.connectors.json_files.local import LocalFiles
-from contextframe_beam.connectors.json_files.parts import name_of, partitions_of
-from contextframe_beam.connectors.json_files.patterns import parts_of
-from contextframe_beam.connectors.json_files.stores import StoreFiles
+from contextframe_beam.connectors.json_files.stores import LocalFiles, StoreFiles
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
-from contextframe_beam.connectors.source import Source
+from contextframe_beam.connectors.read.reader import Reached
+from contextframe_beam.connectors.read.readers import BlocksReader
+from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
-from contextframe_beam.record import FrameRecord
-from contextframe_beam.times import when
+from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.frames.times import when
 
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100

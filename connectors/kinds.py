@@ -15,14 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from contextframe_beam.connectors._ways_by_block import BatchesReader, PagesReader
-from contextframe_beam.connectors._ways_by_item import ChangesReader
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
+from contextframe_beam.connectors.read.readers import BatchesReader, ChangesReader, PagesReader
+from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.secrets import without_known
-from contextframe_beam.connectors.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError
-from contextframe_beam.times import when
+from contextframe_beam.frames.times import when
 
 
 class StreamingConnector(BaseConnector):

@@ -15,8 +15,8 @@ from typing import Any
 
 from contextframe_beam.connectors.page import encode_item
 from contextframe_beam.errors import RecordError
-from contextframe_beam.record import FrameRecord
-from contextframe_beam.times import parse
+from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.frames.times import parse
 
 _PLAIN_FIELDS = ("content", "text", "body", "description")
 _TEXT_FIELDS = frozenset((*_PLAIN_FIELDS, "blocks", "sections"))

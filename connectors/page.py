@@ -18,9 +18,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from contextframe_beam.connectors.origin import line_in
+from contextframe_beam.connectors.identity import line_in
 from contextframe_beam.connectors.secrets import redact, without_known
-from contextframe_beam.shared_names import NO_CHANGE, NO_SOURCE, StateChange
+from contextframe_beam.store.runs import NO_CHANGE, NO_SOURCE, StateChange
 
 #: The one partition of a source that has no parts.
 WHOLE = "all"

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from contextframe_beam._lazy import lazy_names
+from contextframe_beam.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from contextframe_beam.dataset import FrameDataset
-    from contextframe_beam.deletion import Deletion
     from contextframe_beam.errors import (
         CommitError,
         ConcurrentRunError,
@@ -26,10 +24,11 @@ if TYPE_CHECKING:
         TooManyFailures,
         UnknownCommitError,
     )
-    from contextframe_beam.history import Version
-    from contextframe_beam.record import FrameRecord
-    from contextframe_beam.schema import frame_schema
-    from contextframe_beam.state import RunSummary, SourceState
+    from contextframe_beam.frames.record import Deletion, FrameRecord
+    from contextframe_beam.frames.schema import frame_schema
+    from contextframe_beam.store.dataset import FrameDataset
+    from contextframe_beam.store.state import RunSummary, SourceState
+    from contextframe_beam.store.versions import Version
 
 __version__ = "0.1.0"
 
@@ -56,8 +55,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "deletion": ["Deletion"],
-    "dataset": ["FrameDataset"],
     "errors": [
         "CommitError",
         "ConcurrentRunError",
@@ -72,10 +69,11 @@ _HOMES = {
         "TooManyFailures",
         "UnknownCommitError",
     ],
-    "history": ["Version"],
-    "record": ["FrameRecord"],
-    "schema": ["frame_schema"],
-    "state": ["RunSummary", "SourceState"],
+    "frames.record": ["Deletion", "FrameRecord"],
+    "frames.schema": ["frame_schema"],
+    "store.dataset": ["FrameDataset"],
+    "store.state": ["RunSummary", "SourceState"],
+    "store.versions": ["Version"],
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

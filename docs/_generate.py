@@ -17,8 +17,8 @@ from typing import Any
 import click
 import yaml
 
-from contextframe_beam.connectors.api import place
-from contextframe_beam.connectors.api.schema import config_schema
+from contextframe_beam.connectors.api import paginate
+from contextframe_beam.connectors.api.load import config_schema
 from contextframe_beam.connectors.http import Cache, HttpClient
 from contextframe_beam.connectors.registry import (
     Parameter,
@@ -27,7 +27,7 @@ from contextframe_beam.connectors.registry import (
     load_connector_class,
     sync_parameters,
 )
-from contextframe_beam.pipelines._commands import commands
+from contextframe_beam.pipelines.cli.commands import commands
 from contextframe_beam.pipelines.job import help_of, settings
 
 
@@ -195,7 +195,7 @@ def _kind(schema: dict[str, Any]) -> str:
         return ", ".join(_code(one) for one in schema["enum"])
     if "90s" in schema.get("examples", []):
         return "duration"
-    if schema.get("pattern") == place.PATTERN:
+    if schema.get("pattern") == paginate.PATTERN:
         return "place"
     if "oneOf" in schema:
         return f"a mapping: {', '.join(map(_kind, schema['oneOf']))}"

@@ -8,18 +8,18 @@ from functools import partial
 
 import apache_beam as beam
 
-from contextframe_beam.address import StorageOptions
-from contextframe_beam.compaction import (
+from contextframe_beam.connectors import secrets
+from contextframe_beam.pipelines.runners.options import pipeline_options, run_to_end, runner_for
+from contextframe_beam.store.address import StorageOptions
+from contextframe_beam.store.dataset import FrameDataset
+from contextframe_beam.store.upkeep import (
     commit_tasks,
     do_task,
     make_key_index,
     plan_tasks,
     update_indices,
 )
-from contextframe_beam.connectors import secrets
-from contextframe_beam.dataset import FrameDataset
-from contextframe_beam.pipelines.runners import pipeline_options, run_to_end, runner_for
-from contextframe_beam.writer import MAX_ROWS_PER_FRAGMENT
+from contextframe_beam.store.writer import MAX_ROWS_PER_FRAGMENT
 
 # A run that changes fragments while they are rewritten leaves them for the next round.
 _ROUNDS = 3

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import shlex
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from contextframe_beam.address import Address
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.bounds import Bounds
-from contextframe_beam.run_id import check_run_id, file_name_of, new_run_id
+from contextframe_beam.connectors.cursors import Bounds
+from contextframe_beam.store.address import Address
+from contextframe_beam.store.runs import check_run_id, file_name_of, new_run_id
 from contextframe_beam.transforms.modes import MODES, mode_of
 
 if TYPE_CHECKING:
@@ -331,3 +333,27 @@ def parameters(of: Sequence[Field[Any]]) -> list[inspect.Parameter]:
         )
         for one in of
     ]
+
+
+_SETTING = re.compile(
+    r"""(?<![^\s(])  # not within a word or an address
+    (?:`(?P<named>\w+)`|(?P<given>\w+)=(?:"(?P<value>[^"]*)"|True\b))""",
+    re.VERBOSE,
+)
+
+
+def in_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Returns a message in which settings are options; what is no option stays as it is.
+
+    Args:
+        text: The message.
+        flags: The option of each setting, as in `{"run_id": "--run-id"}`.
+    """
+
+    def option(match: re.Match[str]) -> str:
+        flag = flags.get(match["named"] or match["given"])
+        if flag is None:
+            return match[0]
+        return flag if match["value"] is None else f"{flag} {shlex.quote(match['value'])}"
+
+    return _SETTING.sub(option, text)

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import settings
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.pipelines import _worker_processes
-from tests import laws  # noqa: F401, it registers the profiles
-from tests.forked import can_fork, forks_worker_servers
-from tests.listening import ports, ports_below
+from contextframe_beam.pipelines.runners import worker_processes
+from tests.support import laws  # noqa: F401, it registers the profiles
+from tests.support.forked import can_fork, forks_worker_servers
+from tests.support.listening import ports, ports_below
 
 pytest_plugins = [
-    "tests.http_fixture",
-    "tests.processor_time",
-    "tests.s3_server",
-    "tests.gcs_server",
+    "tests.support.http_fixture",
+    "tests.support.processor_time",
+    "tests.support.s3_server",
+    "tests.support.gcs_server",
 ]
 
 # What was started in the background ignores interrupts, and so would the commands that tests start.
@@ -64,19 +64,19 @@ def _worker_server_stays() -> Iterator[None]:
     """Keeps the server of worker processes, once there is one, for all tests after."""
     with pytest.MonkeyPatch.context() as patch:
         if can_fork(os.environ):
-            patch.setattr(_worker_processes, "subprocess", forks_worker_servers)
-        patch.setattr(_worker_processes, "_users", 1)
+            patch.setattr(worker_processes, "subprocess", forks_worker_servers)
+        patch.setattr(worker_processes, "_users", 1)
         yield
-        if _worker_processes._server is not None:
-            _worker_processes._server.close()
+        if worker_processes._server is not None:
+            worker_processes._server.close()
 
 
 @pytest.fixture
 def own_worker_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives each run of a test a server of its own, as a program has it."""
-    monkeypatch.setattr(_worker_processes, "subprocess", subprocess)
-    monkeypatch.setattr(_worker_processes, "_server", None)
-    monkeypatch.setattr(_worker_processes, "_users", 0)
+    monkeypatch.setattr(worker_processes, "subprocess", subprocess)
+    monkeypatch.setattr(worker_processes, "_server", None)
+    monkeypatch.setattr(worker_processes, "_users", 0)
 
 
 @pytest.fixture

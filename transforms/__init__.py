@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from contextframe_beam._lazy import lazy_names
+from contextframe_beam.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from contextframe_beam.state import CommitReceipt
-    from contextframe_beam.transforms.batches import FrameBatch, RowBatch
-    from contextframe_beam.transforms.dead_letters import DeadLetterReport, WriteDeadLetters
+    from contextframe_beam.store.state import CommitReceipt
+    from contextframe_beam.transforms.elements import FrameBatch, RowBatch
     from contextframe_beam.transforms.enrich import Enrich, Enricher, KeywordEnricher
-    from contextframe_beam.transforms.lance_sink import WriteToLance
+    from contextframe_beam.transforms.letters import DeadLetterReport, WriteDeadLetters
     from contextframe_beam.transforms.map import MapToFrames, ToRecords
+    from contextframe_beam.transforms.write import WriteToLance
 
 __all__ = [
     "CommitReceipt",
@@ -34,11 +34,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "batches": ["FrameBatch", "RowBatch"],
-    "dead_letters": ["DeadLetterReport", "WriteDeadLetters"],
+    "elements": ["FrameBatch", "RowBatch"],
     "enrich": ["Enrich", "Enricher", "KeywordEnricher"],
-    "lance_sink": ["CommitReceipt", "WriteToLance"],
+    "letters": ["DeadLetterReport", "WriteDeadLetters"],
     "map": ["MapToFrames", "ToRecords"],
+    "write": ["CommitReceipt", "WriteToLance"],
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,24 +1,30 @@
-"""Enrich: records pass through enrichers; and the enricher that finds keywords."""
+"""Enrich: records pass through enrichers, given as objects or by name."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import apache_beam as beam
 
-from contextframe_beam.errors import ConfigError
-from contextframe_beam.record import FrameRecord
-from contextframe_beam.transforms.batches import FrameBatch, enrich_batch
-from contextframe_beam.transforms.order import Step, required
+from contextframe_beam.connectors.identity import FileClass, read_module, source_file
+from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.transforms.elements import FrameBatch, Step, letter_of, required, type_shown
 
+_LOGGER = logging.getLogger(__name__)
 _WORD = re.compile(r"\b\w+\b")
 
 
 class Enricher(Protocol):
-    """Anything that adds to a record: keywords, a language, a vector, a summary."""
+    """Adds to one record at a time: keywords, a language, a summary."""
 
     def enrich(self, record: FrameRecord, source_item: Any) -> FrameRecord:
         """Returns the record, changed or replaced.
@@ -29,21 +35,58 @@ class Enricher(Protocol):
         """
 
 
+class BatchEnricher(Protocol):
+    """Adds to many records at once, as a model or a service works best."""
+
+    def enrich_batch(
+        self, records: Sequence[FrameRecord], source_items: Sequence[Any]
+    ) -> Sequence[FrameRecord]:
+        """Returns the records, changed or replaced, as many and in the same order.
+
+        When it raises, it is called again with each record alone, so that one bad record does not
+        take the others with it.
+
+        Args:
+            records: The records of a batch.
+            source_items: The item of each.
+        """
+
+
+class Expander(Protocol):
+    """Makes several records of one, such as a document and its chunks."""
+
+    def expand(self, record: FrameRecord, source_item: Any) -> Iterable[FrameRecord]:
+        """Returns one record or more. They come together or, if one of them fails, not at all.
+
+        Args:
+            record: What mapping made.
+            source_item: The item it was made of.
+        """
+
+
+AnyEnricher: TypeAlias = Enricher | BatchEnricher | Expander
+
+#: The methods of enrichers. One that has several of them is called by the first.
+METHODS = ("enrich_batch", "expand", "enrich")
+
+
 class Enrich(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
-    """Passes each record through enrichers, in order.
+    """Passes records through enrichers, in order.
 
     Args:
-        enrichers: Objects with `enrich(record, source_item)`. They are pickled to the workers, so
-            what is costly or cannot be pickled (a model, a client) is best made on first use.
+        enrichers: Objects with one of the methods `enrich(record, source_item)`,
+            `enrich_batch(records, source_items)` and `expand(record, source_item)`. They are
+            pickled to the workers, so what is costly or cannot be pickled (a model, a client) is
+            best made on first use.
 
     Raises:
-        ConfigError: something without an `enrich` method is among them.
+        ConfigError: something without any of these methods is among them.
     """
 
     takes = (FrameBatch,)
     gives = FrameBatch
 
-    def __init__(self, enrichers: Sequence[Enricher]) -> None:
+    def __init__(self, enrichers: Sequence[AnyEnricher]) -> None:
         super().__init__()
         self._enrichers = checked_enrichers(enrichers)
 
@@ -54,13 +97,13 @@ class Enrich(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
         return enriched
 
 
-def checked_enrichers(enrichers: Any) -> list[Enricher]:
+def checked_enrichers(enrichers: Any) -> list[AnyEnricher]:
     """Returns what was given as enrichers as a list of them.
 
     Raises:
         ConfigError: it is none, as one enricher outside of a list is.
     """
-    if callable(getattr(enrichers, "enrich", None)) or isinstance(enrichers, type):
+    if method_of(enrichers) or isinstance(enrichers, type):
         name = enrichers.__name__ if isinstance(enrichers, type) else type(enrichers).__name__
         raise ConfigError(f"enrichers are given as a list, also a single one: [{name}(...)]")
     if isinstance(enrichers, str) or not isinstance(enrichers, Iterable):
@@ -71,20 +114,111 @@ def checked_enrichers(enrichers: Any) -> list[Enricher]:
         if isinstance(enricher, type):
             name = enricher.__name__
             raise ConfigError(f"{name} is a class; give an object of it: {name}(...)")
-        if not callable(getattr(enricher, "enrich", None)):
+        if method_of(enricher) is None:
             raise ConfigError(
-                f"{enricher!r} is no enricher: it has no method enrich(record, source_item)"
+                f"{enricher!r} is no enricher: it has no method enrich(record, source_item), "
+                "enrich_batch(records, source_items) or expand(record, source_item)"
             )
     return found
 
 
+def method_of(enricher: Any) -> str | None:
+    """Returns the method by which an enricher, or a class of them, is called; None without one."""
+    return next((name for name in METHODS if callable(getattr(enricher, name, None))), None)
+
+
 class _EnrichDoFn(beam.DoFn):
-    def __init__(self, enrichers: list[Enricher]) -> None:
+    def __init__(self, enrichers: list[AnyEnricher]) -> None:
         self._enrichers = enrichers
 
     def process(self, batch: FrameBatch) -> Iterator[FrameBatch]:
         required(batch, FrameBatch, "Enrich")
         yield enrich_batch(batch, self._enrichers)
+
+
+def enrich_batch(batch: FrameBatch, enrichers: Sequence[AnyEnricher]) -> FrameBatch:
+    """Passes the records of a batch through every enricher, in order.
+
+    A record that an enricher refuses, or for which it returns anything but a FrameRecord, becomes
+    a dead letter of the stage `enrich`, with all other parts of its document; the others go on.
+    """
+    numbers = batch.documents or range(len(batch.records))
+    parts = [_Part(*one) for one in zip(numbers, batch.records, batch.items, strict=True)]
+    for enricher in enrichers:
+        made: list[_Part] = []
+        refused: dict[int, tuple[Exception, Any]] = {}
+        for part, result in zip(parts, _results(enricher, parts), strict=True):
+            if isinstance(result, Exception):
+                refused.setdefault(part.document, (result, part.item))
+            else:
+                made += [_Part(part.document, record, part.item) for record in result]
+        parts = [part for part in made if part.document not in refused]
+        batch.failures += [
+            letter_of("enrich", error, item, batch, number)
+            for number, (error, item) in refused.items()
+        ]
+    batch.records = [part.record for part in parts]
+    batch.items = [part.item for part in parts]
+    batch.documents = [part.document for part in parts]
+    return batch
+
+
+class _Part(NamedTuple):
+    document: int
+    record: FrameRecord
+    item: Any
+
+
+def _results(enricher: Any, parts: Sequence[_Part]) -> Iterator[Exception | Sequence[FrameRecord]]:
+    """Yields for each part the records that an enricher makes of it, or why it makes none."""
+    method = method_of(enricher)
+    if method == "enrich_batch" and len(parts) > 1:
+        try:
+            yield from [[record] for record in _batch(enricher, parts)]
+            return
+        except Exception as error:
+            _LOGGER.debug("%s refused a batch; its records go alone", enricher, exc_info=error)
+    calls: Mapping[str, Callable[[Any, Sequence[_Part]], Sequence[FrameRecord]]] = {
+        "enrich_batch": _batch,
+        "expand": _expanded,
+        "enrich": _enriched,
+    }
+    call = calls[str(method)]
+    for part in parts:
+        try:
+            yield call(enricher, [part])
+        except Exception as error:
+            yield error
+
+
+def _batch(enricher: BatchEnricher, parts: Sequence[_Part]) -> Sequence[FrameRecord]:
+    made = enricher.enrich_batch([part.record for part in parts], [part.item for part in parts])
+    name = f"{type(enricher).__name__}.enrich_batch"
+    if not isinstance(made, Sequence) or len(made) != len(parts):
+        count = len(made) if isinstance(made, Sequence) else type_shown(made)
+        raise TypeError(f"{name} returned {count} for {len(parts)} records; it must return each")
+    return [_record(record, name) for record in made]
+
+
+def _expanded(enricher: Expander, parts: Sequence[_Part]) -> Sequence[FrameRecord]:
+    [part] = parts
+    name = f"{type(enricher).__name__}.expand"
+    made = [_record(record, name) for record in enricher.expand(part.record, part.item)]
+    if not made:
+        raise TypeError(f"{name} returned no record; it must return one FrameRecord or more")
+    return made
+
+
+def _enriched(enricher: Enricher, parts: Sequence[_Part]) -> Sequence[FrameRecord]:
+    [part] = parts
+    made = enricher.enrich(part.record, part.item)
+    return [_record(made, f"{type(enricher).__name__}.enrich")]
+
+
+def _record(made: Any, name: str) -> FrameRecord:
+    if not isinstance(made, FrameRecord):
+        raise TypeError(f"{name} returned {type_shown(made)}; it must return the FrameRecord")
+    return made
 
 
 class KeywordEnricher:
@@ -114,3 +248,101 @@ class KeywordEnricher:
         keywords = [word for word, _ in zip(counted, range(self._limit), strict=False)]
         record.context = {**(record.context or {}), "keywords": keywords}
         return record
+
+
+_NAMED = {"keywords": "contextframe_beam.transforms.enrich:KeywordEnricher"}
+
+
+class FileEnricher:
+    """An enricher whose class is in a file; it travels to the workers as the file's text.
+
+    Args:
+        path: The file.
+        text: What is in it.
+        qualname: The class.
+        method: The method of it that is called.
+    """
+
+    def __init__(self, path: str, text: str, qualname: str, method: str) -> None:
+        self._parts = (path, text, qualname)
+        self._method = method
+        self._enricher: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in METHODS or name != self._method:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}", name=name)
+        if self._enricher is None:
+            self._enricher = FileClass(*self._parts)()
+        return getattr(self._enricher, name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_enricher": None}
+
+
+def load_enrichers(specs: Iterable[str]) -> list[AnyEnricher]:
+    """Makes the enrichers that `specs` name, in order.
+
+    Raises:
+        ConfigError: there is none of that name, it cannot be imported, or it is no enricher.
+    """
+    return [_load(spec) for spec in specs]
+
+
+def _load(spec: str) -> AnyEnricher:
+    where, _, qualname = _NAMED.get(spec, spec).rpartition(":")
+    if not where or not qualname:
+        raise ConfigError(
+            f"there is no enricher {spec!r}{nearest(spec, _NAMED)} "
+            f"(there are: {', '.join(_NAMED)}); "
+            "one of your own is given as package.module:Class or path/to/file.py:Class"
+        )
+    cls = _class_in(_module(where, spec), qualname, where)
+    file = source_file(cls)
+    try:
+        enricher: AnyEnricher = cls()
+    except Exception as error:
+        raise ConfigError(
+            f"{spec} cannot be made without arguments ({type(error).__name__}: {error}); "
+            "give it defaults, or use it from Python"
+        ) from error
+    if file is None:
+        return enricher
+    from_file: Enricher = cast("Any", FileEnricher(*file, cls.__qualname__, str(method_of(cls))))
+    return from_file
+
+
+def _module(where: str, spec: str) -> ModuleType:
+    if where.endswith(".py"):
+        return read_module(where)
+    try:
+        return import_module(where)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{where}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{spec}: importing {where} failed: {error}") from error
+        raise ConfigError(
+            f"{spec}: there is no module {error.name!r}; install its package, put its folder on "
+            "PYTHONPATH, or give path/to/file.py:Class"
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"{spec}: importing {where} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _class_in(module: ModuleType, qualname: str, where: str) -> Any:
+    try:
+        found = reduce(getattr, qualname.split("."), module)
+    except AttributeError:
+        own = [
+            name
+            for name, value in vars(module).items()
+            if inspect.isclass(value) and method_of(value)
+        ]
+        raise ConfigError(f"{where} has no class {qualname!r}{nearest(qualname, own)}") from None
+    if not inspect.isclass(found) or method_of(found) is None:
+        raise ConfigError(
+            f"{where}:{qualname} is no enricher: it must be a class with a method "
+            "enrich(self, record, source_item), enrich_batch(self, records, source_items) or "
+            "expand(self, record, source_item)"
+        )
+    return found

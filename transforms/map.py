@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
 
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.live import live_connector
 from contextframe_beam.connectors.page import Page
+from contextframe_beam.connectors.read.runtime import live_connector
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.record import FrameRecord
-from contextframe_beam.transforms.batches import FrameBatch, map_page
-from contextframe_beam.transforms.order import Step, required
+from contextframe_beam.frames.record import Deletion, FrameRecord
+from contextframe_beam.transforms.elements import FrameBatch, Step, letter_of, required, type_shown
 
 
 class MapToFrames(Step[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
@@ -84,3 +83,43 @@ class ToRecords(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]
 
 def _records_of(batch: FrameBatch) -> list[FrameRecord]:
     return required(batch, FrameBatch, "ToRecords").records
+
+
+def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> FrameBatch:
+    """Makes the records of a page, one call of `mapper` an item.
+
+    An item for which it returns a Deletion makes no record. One that it refuses with an exception,
+    or for which it returns anything else, becomes a dead letter of the stage `map`.
+    """
+    records: list[FrameRecord] = []
+    items: list[Any] = page.items
+    failed: dict[int, Exception] = {}
+    deletions: dict[int, Deletion] = {}
+    for index, item in enumerate(items):
+        try:
+            record = mapper(item)
+            if isinstance(record, Deletion):
+                deletions[index] = record
+                continue
+            if not isinstance(record, FrameRecord):
+                raise TypeError(
+                    f"map_to_frame_record returned {type_shown(record)}; it must return a "
+                    "FrameRecord"
+                )
+        except Exception as error:
+            failed[index] = error
+        else:
+            records.append(record)
+    others = failed.keys() | deletions.keys()
+    batch = FrameBatch(
+        records=records,
+        items=items if not others else [i for n, i in enumerate(items) if n not in others],
+        partition=page.partition,
+        position=page.position,
+        failures=list(page.failures),
+        deletions=[(deletion, items[index]) for index, deletion in deletions.items()],
+        tally=page.tally,
+    )
+    for index, reason in failed.items():
+        batch.failures.append(letter_of("map", reason, items[index], batch, index))
+    return batch

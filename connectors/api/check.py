@@ -13,8 +13,8 @@ from contextframe_beam.connectors.api.config import Resource
 from contextframe_beam.connectors.api.connector import APIConnector
 from contextframe_beam.connectors.page import Page, Partition, encode_item
 from contextframe_beam.connectors.secrets import redact
-from contextframe_beam.deletion import Deletion
 from contextframe_beam.errors import ContextFrameError
+from contextframe_beam.frames.record import Deletion
 
 _ADDRESS = re.compile(r"https?://\S+")
 _SAMPLES = 3

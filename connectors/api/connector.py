@@ -9,29 +9,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from contextframe_beam.connectors import _identity, secrets
-from contextframe_beam.connectors._ways_by_block import PagesReader
-from contextframe_beam.connectors.api.config import ApiConfig, Resource
-from contextframe_beam.connectors.api.filters import condition_of
+from contextframe_beam.connectors import identity as _identity
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.api.config import ApiConfig, Resource, paginator_of
+from contextframe_beam.connectors.api.incremental import Scope
 from contextframe_beam.connectors.api.load import load_config
-from contextframe_beam.connectors.api.mapping import RESOURCE, ResourceMapper, page_style_record
-from contextframe_beam.connectors.api.models import paginator_of
+from contextframe_beam.connectors.api.mapping import (
+    RESOURCE,
+    ResourceMapper,
+    condition_of,
+    page_style_record,
+)
 from contextframe_beam.connectors.api.numbered import PageNumber
 from contextframe_beam.connectors.api.pages import ApiPages
 from contextframe_beam.connectors.api.plan import Planner
 from contextframe_beam.connectors.api.resource import Endpoint, below
-from contextframe_beam.connectors.api.scope import Scope
-from contextframe_beam.connectors.bounds import Bounds, seconds_of
-from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.cursors import Bounds, seconds_of
+from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.client import HttpClient
-from contextframe_beam.connectors.http.errors import HttpError
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.request import HttpError, HttpRequest, HttpResponse
 from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
-from contextframe_beam.connectors.source import Source
-from contextframe_beam.deletion import Deletion
+from contextframe_beam.connectors.read.readers import PagesReader
+from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError, nearest
-from contextframe_beam.record import FrameRecord
+from contextframe_beam.frames.record import Deletion, FrameRecord
 
 _ENDPOINT = "/api/v1/documents"
 _AUTH_CHECK = "/api/v1/me"

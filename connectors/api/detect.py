@@ -8,7 +8,14 @@ from typing import Any
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from contextframe_beam.connectors.api.answer import Answer, as_count, as_flag, usual_place
-from contextframe_beam.connectors.api.evidence import HAS_MORE_NAMES, next_address, undecided
+from contextframe_beam.connectors.api.evidence import (
+    HAS_MORE_NAMES,
+    named_total,
+    next_address,
+    pages_of,
+    total_of,
+    undecided,
+)
 from contextframe_beam.connectors.api.numbered import Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import (
     Continuation,
@@ -21,7 +28,6 @@ from contextframe_beam.connectors.api.paginate import (
     SinglePage,
     has_more,
 )
-from contextframe_beam.connectors.api.totals import named_total, pages_of, total_of
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.errors import ConnectorError
 

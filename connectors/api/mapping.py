@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from contextframe_beam.connectors.api.config import RecordMapping
-from contextframe_beam.connectors.api.place import quoted
+from contextframe_beam.connectors.api.config import (
+    AnswerRule,
+    AnswerRules,
+    Condition,
+    RecordMapping,
+    RetryRule,
+)
+from contextframe_beam.connectors.api.paginate import quoted
+from contextframe_beam.connectors.cursors import seconds_of
+from contextframe_beam.connectors.http.judges import Judge, not_ready, usual
+from contextframe_beam.connectors.http.request import (
+    HttpError,
+    HttpResponse,
+    PassedOverError,
+    TokenExpiredError,
+)
+from contextframe_beam.connectors.http.retry import Verdict, Wait
 from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
 from contextframe_beam.connectors.secrets import redact
-from contextframe_beam.errors import RecordError
-from contextframe_beam.record import FrameRecord
-from contextframe_beam.times import parse
+from contextframe_beam.errors import ConnectorError, RecordError
+from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.frames.times import parse
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -166,3 +181,104 @@ def _is_template(value: Any) -> bool:
 
 def _paths(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def judge_of(*sections: AnswerRules) -> Judge:
+    """Returns the judge that the rules of some sections make, the first section's first."""
+    renew = [_meets(rule) for one in sections for rule in one.renew_when]
+    retry = [(_meets(rule), _wait_of(rule)) for one in sections for rule in one.retry_when]
+    refuse = [_meets(rule) for one in sections for rule in one.error_when]
+    ignore = [_meets(rule) for one in sections for rule in one.ignore_when]
+
+    def judge(response: HttpResponse) -> Verdict:
+        if _any(renew, response):
+            return _told(response, TokenExpiredError, "renew_when says that the token expired")
+        for meets, wait in retry:
+            if meets(response):
+                return wait
+        if _any(refuse, response):
+            return _told(response, HttpError, "error_when says that this is an error")
+        verdict = not_ready(response) or usual(response)
+        if not isinstance(verdict, Wait) and _any(ignore, response):
+            return _told(response, PassedOverError, "ignore_when passes this over")
+        return verdict
+
+    return judge
+
+
+def _any(rules: Sequence[Callable[[HttpResponse], bool]], response: HttpResponse) -> bool:
+    return any(meets(response) for meets in rules)
+
+
+def _told(response: HttpResponse, kind: type[HttpError], why: str) -> HttpError:
+    excerpt = response.excerpt()
+    error = response.refused(f"({excerpt}); {why}" if excerpt else f"; {why}")
+    return kind(str(error), response.status)
+
+
+def _wait_of(rule: RetryRule) -> Wait:
+    seconds = None if rule.wait is None else seconds_of(rule.wait)
+    shared = seconds is not None
+    return Wait(seconds, "retry_when says to ask again", doubles=shared, shared=shared)
+
+
+def _meets(rule: AnswerRule) -> Callable[[HttpResponse], bool]:
+    """Returns the function that tells whether an answer meets a rule."""
+    given = rule.status if isinstance(rule.status, list) else [rule.status]
+    statuses = None if rule.status is None else frozenset(map(str, given))
+    text = None if rule.text is None else rule.text.casefold()
+    condition = None if rule.field is None else condition_of(rule)
+
+    def meets(response: HttpResponse) -> bool:
+        status = str(response.status)
+        if statuses is not None and not statuses & {status, f"{status[0]}xx"}:
+            return False
+        if text is not None and text not in response.body.decode("utf-8", "replace").casefold():
+            return False
+        return condition is None or condition(_data(response))
+
+    return meets
+
+
+def _data(response: HttpResponse) -> Any:
+    try:
+        return response.json()
+    except ConnectorError:
+        return None
+
+
+_NO = ("false", "0", "no")
+_MISSING: Any = object()
+
+
+def condition_of(settings: Condition) -> Callable[[Any], bool]:
+    """Returns the function that tells whether a record meets a condition."""
+    given = settings.model_fields_set
+    pattern = re.compile(settings.matches) if settings.matches is not None else None
+    none_of = settings.none_of or ()
+    bare = given <= {"field"}
+
+    def holds(item: Any) -> bool:
+        value = lookup(item, settings.field or "", _MISSING)
+        there = value is not _MISSING and value is not None
+        if bare:
+            return there and bool(value) and as_text(value).lower() not in _NO
+        if settings.exists is not None and there is not settings.exists:
+            return False
+        value = value if there else None
+        if "equals" in given and not _same(value, settings.equals):
+            return False
+        if "not_equals" in given and _same(value, settings.not_equals):
+            return False
+        if settings.one_of is not None and not any(_same(value, one) for one in settings.one_of):
+            return False
+        if any(_same(value, one) for one in none_of):
+            return False
+        return pattern is None or pattern.search(as_text(value)) is not None
+
+    return holds
+
+
+def _same(left: Any, right: Any) -> bool:
+    # True is not 1 to whoever writes a filter.
+    return isinstance(left, bool) is isinstance(right, bool) and bool(left == right)

@@ -13,15 +13,14 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from contextframe_beam.connectors.api.answer import Answer, as_count
-from contextframe_beam.connectors.api.paginate import Paginator, has_more
-from contextframe_beam.connectors.api.place import Place
-from contextframe_beam.connectors.api.totals import (
+from contextframe_beam.connectors.api.evidence import (
     Stated,
     in_content_range,
     pages_of,
     stated_by,
     total_of,
 )
+from contextframe_beam.connectors.api.paginate import Paginator, Place, has_more
 from contextframe_beam.connectors.http.request import HttpRequest
 
 _NOT_THERE = (404, 416)

@@ -7,37 +7,45 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from contextframe_beam.connectors.api.config import Incremental
+from contextframe_beam.connectors.api.config import Incremental, paginator_of, setting_of
 from contextframe_beam.connectors.api.detect import Detect, detect
-from contextframe_beam.connectors.api.evidence import cut_short
+from contextframe_beam.connectors.api.evidence import RECORDS, Stated, cut_short
 from contextframe_beam.connectors.api.graphql import FailedNode
-from contextframe_beam.connectors.api.incremental import newest_of, state_reached, unreadable
-from contextframe_beam.connectors.api.models import paginator_of, setting_of
+from contextframe_beam.connectors.api.incremental import (
+    Counted,
+    Scope,
+    newest_of,
+    state_reached,
+    unreadable,
+)
 from contextframe_beam.connectors.api.numbered import At, Numbered, PageNumber
-from contextframe_beam.connectors.api.once import Asking, place_learned
 from contextframe_beam.connectors.api.paginate import Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
-from contextframe_beam.connectors.api.scope import Counted, Scope
-from contextframe_beam.connectors.api.totals import RECORDS, Stated
 from contextframe_beam.connectors.api.walk import (
     MOST_REPETITIONS,
+    Asking,
     SeenPages,
     Step,
     Walk,
     digest,
     is_past,
     param_of,
+    place_learned,
     position_of,
     repeated,
 )
-from contextframe_beam.connectors.http.errors import HttpError, PassedOverError
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.request import (
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    PassedOverError,
+)
 from contextframe_beam.connectors.mapper import kind_of, lookup
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import RecordError
-from contextframe_beam.shared_names import SLICE
-from contextframe_beam.times import when
+from contextframe_beam.frames.times import when
+from contextframe_beam.store.runs import SLICE
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -9,22 +9,22 @@ from itertools import chain, islice
 from typing import Any
 
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Incremental, Resource
-from contextframe_beam.connectors.api.incremental import Slice, bound, lookback_of, slices
+from contextframe_beam.connectors.api.incremental import Scope, Slice, bound, lookback_of, slices
 from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE, UNIQUE_ID, ResourceMapper
-from contextframe_beam.connectors.api.place import quoted
-from contextframe_beam.connectors.api.scope import Scope
-from contextframe_beam.connectors.bounds import Bounds, text_of
+from contextframe_beam.connectors.api.paginate import quoted
 from contextframe_beam.connectors.cursors import (
     NUMBER,
+    Bounds,
     clamped_cursor,
     is_ahead,
     is_before,
     is_known,
+    text_of,
 )
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.page import Partition, field_names
 from contextframe_beam.errors import ConfigError, ConnectorError
-from contextframe_beam.times import datetime_of, parse, seconds_in
+from contextframe_beam.frames.times import datetime_of, parse, seconds_in
 
 _LOGGER = logging.getLogger(__name__)
 

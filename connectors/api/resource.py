@@ -16,9 +16,8 @@ from contextframe_beam.connectors.api.answer import (
     records_at,
     with_columns,
 )
-from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Resource
+from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Resource, paginator_of
 from contextframe_beam.connectors.api.detect import Detect, Found
-from contextframe_beam.connectors.api.filters import condition_of
 from contextframe_beam.connectors.api.graphql import (
     faults_in,
     is_query,
@@ -27,15 +26,17 @@ from contextframe_beam.connectors.api.graphql import (
     unread_lists,
     with_failed_nodes,
 )
-from contextframe_beam.connectors.api.incremental import request_value, resumed
-from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE, ResourceMapper
-from contextframe_beam.connectors.api.models import paginator_of
-from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
-from contextframe_beam.connectors.api.place import Place, quoted
-from contextframe_beam.connectors.api.rules import judge_of
-from contextframe_beam.connectors.api.scope import Scope
+from contextframe_beam.connectors.api.incremental import Scope, request_value, resumed
+from contextframe_beam.connectors.api.mapping import (
+    PARENT,
+    RESOURCE,
+    ResourceMapper,
+    condition_of,
+    judge_of,
+)
+from contextframe_beam.connectors.api.paginate import GraphQL, Paginator, Place, quoted
 from contextframe_beam.connectors.cursors import is_before, within
-from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.errors import ConfigError, ConnectorError

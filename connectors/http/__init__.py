@@ -4,9 +4,12 @@ from contextframe_beam.connectors.http.auth import Auth, auth_from_config
 from contextframe_beam.connectors.http.budget import Budget, Limit
 from contextframe_beam.connectors.http.cache import Cache
 from contextframe_beam.connectors.http.client import HttpClient, HttpStats
-from contextframe_beam.connectors.http.errors import HttpError
-from contextframe_beam.connectors.http.logs import JsonFormatter
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.request import (
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    JsonFormatter,
+)
 from contextframe_beam.connectors.http.retry import Wait
 
 __all__ = [

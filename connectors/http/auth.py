@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Callable, Mapping
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.credentials import (
     Auth,
@@ -15,8 +19,10 @@ from contextframe_beam.connectors.http.credentials import (
     KeyAuth,
     Placement,
     Sender,
+    TokenAuth,
+    TokenPool,
 )
-from contextframe_beam.connectors.http.pool import TokenPool
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.settings import (
     AUTH_TYPES,
     ApiKeySettings,
@@ -25,12 +31,14 @@ from contextframe_beam.connectors.http.settings import (
     BearerSettings,
     GoogleSettings,
     JwtBearerSettings,
+    LoginRequest,
     OAuth2Settings,
     SessionSettings,
     TokensSettings,
     settings_from_config,
 )
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore
+from contextframe_beam.errors import ConfigError, ConnectorError
 
 __all__ = ["AUTH_TYPES", "Auth", "AuthSettings", "auth_from_config", "settings_from_config"]
 
@@ -61,7 +69,7 @@ def _auth(settings: AuthSettings, http: Sender | None) -> Auth:
         case BasicSettings():
             return BasicAuth(settings.username, settings.password)
         case GoogleSettings():
-            from contextframe_beam.connectors.http.google import google_auth
+            from contextframe_beam.connectors.http.credentials import google_auth
 
             return google_auth(settings, http)
         case JwtBearerSettings():
@@ -74,8 +82,6 @@ def _auth(settings: AuthSettings, http: Sender | None) -> Auth:
             auths = [KeyAuth(token, Placement.of(settings)) for token in settings.tokens]
             return TokenPool(auths, budget, _needed(settings, http).origin)
         case SessionSettings():
-            from contextframe_beam.connectors.http.session import session_auth
-
             return session_auth(settings, _needed(settings, http))
         case OAuth2Settings():
             from contextframe_beam.connectors.http.oauth import oauth_auth
@@ -90,3 +96,153 @@ def _needed(settings: AuthSettings, http: Sender | None) -> Sender:
             f"auth of type {settings.type} asks a server for tokens, so it needs a client"
         )
     return http
+
+
+def session_auth(settings: SessionSettings, http: Sender) -> Auth:
+    """Makes authentication with the token of a login request.
+
+    Raises:
+        ConfigError: a token is given although no person is asked.
+    """
+    reference = None if settings.token is None else str.__str__(settings.token)
+    store = TokenStore(reference, f"{http.absolute(settings.login.url)} {settings.account()}")
+
+    def fetch(last: Token | None) -> Token:
+        if needs_person(settings):
+            raise ConnectorError(
+                f"the session at {secrets.redact(str(settings.login.url))} has ended, and its "
+                "login asks for a code that a person types in; run contextframe-beam login"
+            )
+        return log_in(settings, http)
+
+    account = settings.account()
+    if reference is not None and not needs_person(settings):
+        raise ConfigError(
+            "auth of type session: token is for logins that ask a person for a code; without "
+            "code_field, code_header or challenge, or with totp_secret, leave it out"
+        )
+    return TokenAuth(TokenSource(fetch, store), Placement.of(settings), account)
+
+
+def needs_person(settings: SessionSettings) -> bool:
+    """Tells whether a login asks somebody for a code."""
+    takes_code = (settings.code_field, settings.code_header, settings.challenge)
+    return any(one is not None for one in takes_code) and settings.totp_secret is None
+
+
+def log_in(settings: SessionSettings, http: Sender, ask: Callable[[], str] | None = None) -> Token:
+    """Logs in and returns the token that the server gives.
+
+    Args:
+        settings: What to send, and where the token is in the answer.
+        http: A client whose TLS and timeouts are used.
+        ask: Asks a person for the one-time code. In a login of two steps that is after the first
+            one, which may be what sends the code to the person.
+
+    Raises:
+        HttpError: the login is refused.
+        ConnectorError: there is no token in the answer.
+    """
+    login = _values(settings.login)
+    if settings.challenge is None:
+        code = _code(settings, ask)
+        if code is not None and settings.code_header:
+            login["headers"] = {**(login["headers"] or {}), settings.code_header: code}
+        elif code is not None:
+            body = "form" if login["form"] is not None else "json"
+            login[body] = {**(login[body] or {}), settings.code_field or "otp": code}
+    response = _sent(login, http)
+    if settings.challenge is not None:
+        challenge = _at(response.json(), settings.challenge_path)
+        # Without one the server trusts this client already, and the token is in its answer.
+        if challenge:
+            told = {"challenge": str(challenge), "code": _code(settings, ask) or ""}
+            response = _sent(_filled(_values(settings.challenge), told), http)
+    access = _token_in(response, settings)
+    renew: dict[str, Any] = {"access_token": access, "expires_in": settings.expires_in}
+    return Token.of(renew)
+
+
+def _values(request: LoginRequest) -> dict[str, Any]:
+    values: dict[str, Any] = secrets.resolved(request.model_dump(by_alias=True))
+    return values
+
+
+def _sent(login: Mapping[str, Any], http: Sender) -> HttpResponse:
+    url = http.absolute(str(login["url"]))
+    request = HttpRequest(
+        str(login["method"]).upper(),
+        url,
+        params=login["params"] or {},
+        headers=login["headers"] or {},
+        json=login["json"],
+        form=login["form"],
+        safe_to_repeat=True,
+    )
+    return http.for_origin(url).send(request)
+
+
+def _code(settings: SessionSettings, ask: Callable[[], str] | None) -> str | None:
+    code = None
+    if settings.totp_secret is not None:
+        code = _one_time_code(str(settings.totp_secret))
+    elif ask is not None:
+        code = ask().strip()
+    if code:
+        secrets.register(code)
+    return code
+
+
+def _filled(value: Any, told: Mapping[str, str]) -> Any:
+    """Returns a request with what stands for the challenge and the code filled in."""
+    if isinstance(value, str):
+        return re.sub(r"\{(challenge|code)\}", lambda match: told[match[1]], value)
+    if isinstance(value, dict):
+        return {key: _filled(one, told) for key, one in value.items()}
+    return [_filled(one, told) for one in value] if isinstance(value, list) else value
+
+
+def _at(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _token_in(response: HttpResponse, settings: SessionSettings) -> str:
+    if settings.token_header is not None:
+        found: Any = response.headers.get(settings.token_header)
+        where = f"header {settings.token_header}"
+    elif settings.token_cookie is not None:
+        found = _cookie(response.headers.getlist("Set-Cookie"), settings.token_cookie)
+        where = f"cookie {settings.token_cookie}"
+    else:
+        found = _at(response.json(), settings.token_path)
+        where = settings.token_path
+    if not isinstance(found, str | int) or isinstance(found, bool) or found == "":
+        raise ConnectorError(
+            f"the login at {response.url} was answered {response.status}, but there is no token "
+            f"in it at {where}; set token_path, token_header or token_cookie"
+        )
+    return str(found)
+
+
+def _cookie(headers: list[str], name: str) -> str | None:
+    for header in headers:
+        jar: SimpleCookie = SimpleCookie()
+        try:
+            jar.load(header)
+        except CookieError:
+            continue
+        if name in jar:
+            return jar[name].value
+    return None
+
+
+def _one_time_code(secret: str) -> str:
+    import pyotp
+
+    try:
+        return pyotp.TOTP(secret.replace(" ", "")).at(int(time.time()))
+    except (ValueError, TypeError):
+        message = "auth of type session: totp_secret is not base32 text, as a QR code holds it"
+    raise ConfigError(message)

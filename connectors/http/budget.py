@@ -7,17 +7,26 @@ than it may. Redis keeps the same account for several machines.
 
 from __future__ import annotations
 
+import fcntl
 import math
+import os
+import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from contextframe_beam.connectors.http._account import FileAccount, RedisAccount
-from contextframe_beam.connectors.http.logs import logger
+from contextframe_beam.connectors.http.request import logger
 from contextframe_beam.connectors.http.section import checked
 from contextframe_beam.connectors.http.settings import BudgetSettings
+from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.connectors.shared_files import shared_file
+from contextframe_beam.errors import ConfigError, ConnectorError
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 _PERIODS = {"per_second": 1.0, "per_minute": 60.0, "per_hour": 3600.0}
 #: Waits longer than this are worth a line in the log, in seconds.
@@ -190,3 +199,241 @@ def _limit(rate: float, seconds: float) -> Limit:
     # 2.5 a second: 1 in 0.4 seconds would forbid pairs, so keep whole requests in a longer window.
     whole = math.ceil(rate)
     return Limit(whole, seconds * whole / rate)
+
+
+#: Requests, seconds, and how many may come at once (None: the window is exact).
+Term: TypeAlias = tuple[int, float, int | None]
+
+_HEADER = struct.Struct("<dd")  # the last moment reserved, the end of a pause
+_MOMENT = struct.Struct("<d")
+_INDEX = struct.Struct("<Q")
+# Moments further ahead were written before the clock was set back.
+_FURTHEST = 86_400.0
+
+
+class FileAccount:
+    """The account of one machine, in a file that its processes lock for each request.
+
+    Args:
+        name: Accounts of the same name and terms are one.
+        terms: The limits.
+        clock: Gives seconds since 1970, the same for all processes.
+    """
+
+    def __init__(
+        self, name: str, terms: Sequence[Term], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._terms = terms
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._process = 0
+        self._file = -1
+        self._path = shared_file("budget", name, repr(list(terms)))
+        self._places: list[int] = []
+        at = _HEADER.size
+        for count, _, burst in terms:
+            self._places.append(at)
+            at += _INDEX.size + count * _MOMENT.size if burst is None else _MOMENT.size
+        self._size = at
+
+    def reserve(self) -> float:
+        """Reserves the next moment that all terms allow; returns in how many seconds it is."""
+        with self._locked() as file:
+            now = self._clock()
+            last, pause = _HEADER.unpack(os.pread(file, _HEADER.size, 0))
+            if last > now + _FURTHEST:
+                os.ftruncate(file, 0)
+                os.ftruncate(file, self._size)
+                last = pause = 0.0
+            moment = max(now, last, pause)
+            indexes: list[int] = []
+            for place, (count, seconds, burst) in zip(self._places, self._terms, strict=True):
+                if burst is None:
+                    index = _INDEX.unpack(os.pread(file, _INDEX.size, place))[0] % count
+                    oldest = self._moment(file, place + _INDEX.size + index * _MOMENT.size)
+                    moment = max(moment, oldest + seconds)
+                    indexes.append(index)
+                else:
+                    full = self._moment(file, place)
+                    moment = max(moment, full - (burst - 1) * seconds / count)
+                    indexes.append(0)
+            for place, index, (count, seconds, burst) in zip(
+                self._places, indexes, self._terms, strict=True
+            ):
+                if burst is None:
+                    at = place + _INDEX.size + index * _MOMENT.size
+                    os.pwrite(file, _MOMENT.pack(moment), at)
+                    os.pwrite(file, _INDEX.pack((index + 1) % count), place)
+                else:
+                    full = max(self._moment(file, place), moment) + seconds / count
+                    os.pwrite(file, _MOMENT.pack(full), place)
+            os.pwrite(file, _HEADER.pack(moment, pause), 0)
+            return float(moment - now)
+
+    def pause(self, seconds: float) -> None:
+        """Lets no request begin for so long."""
+        with self._locked() as file:
+            last, pause = _HEADER.unpack(os.pread(file, _HEADER.size, 0))
+            os.pwrite(file, _HEADER.pack(last, max(pause, self._clock() + seconds)), 0)
+
+    def paused(self) -> float:
+        """Returns for how many seconds no request may begin."""
+        with self._locked() as file:
+            pause = _HEADER.unpack(os.pread(file, _HEADER.size, 0))[1]
+            return max(0.0, float(pause) - self._clock())
+
+    @staticmethod
+    def _moment(file: int, at: int) -> float:
+        return float(_MOMENT.unpack(os.pread(file, _MOMENT.size, at))[0])
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        with self._lock:
+            if self._process != os.getpid():
+                # A lock belongs to the opened file, which a forked process would share.
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._process = os.getpid()
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                if os.fstat(self._file).st_size != self._size:
+                    os.ftruncate(self._file, self._size)
+                yield self._file
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def __del__(self) -> None:
+        if self._file >= 0 and self._process == os.getpid():
+            os.close(self._file)
+
+
+# The same in Redis, by the clock of its server. KEYS: the header, then one key for each term.
+_RESERVE = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local header = redis.call('HMGET', KEYS[1], 'last', 'pause')
+local moment = math.max(now, tonumber(header[1] or 0), tonumber(header[2] or 0))
+local longest = 0
+for i = 2, #KEYS do
+  local count, seconds, burst = unpack(ARGV, 3 * i - 5, 3 * i - 3)
+  count, seconds, burst = tonumber(count), tonumber(seconds), tonumber(burst)
+  if burst == 0 then
+    if redis.call('LLEN', KEYS[i]) >= count then
+      moment = math.max(moment, tonumber(redis.call('LINDEX', KEYS[i], 0)) + seconds)
+    end
+  else
+    local full = tonumber(redis.call('GET', KEYS[i]) or 0)
+    moment = math.max(moment, full - (burst - 1) * seconds / count)
+  end
+  longest = math.max(longest, seconds * math.max(1, burst / count))
+end
+local life = math.ceil((moment - now + longest) * 1000) + 1000
+for i = 2, #KEYS do
+  local count, seconds, burst = unpack(ARGV, 3 * i - 5, 3 * i - 3)
+  count, seconds, burst = tonumber(count), tonumber(seconds), tonumber(burst)
+  if burst == 0 then
+    redis.call('RPUSH', KEYS[i], string.format('%.6f', moment))
+    redis.call('LTRIM', KEYS[i], -count, -1)
+  else
+    local full = math.max(tonumber(redis.call('GET', KEYS[i]) or 0), moment) + seconds / count
+    redis.call('SET', KEYS[i], string.format('%.6f', full))
+  end
+  redis.call('PEXPIRE', KEYS[i], life)
+end
+redis.call('HSET', KEYS[1], 'last', string.format('%.6f', moment))
+if redis.call('PTTL', KEYS[1]) < life then redis.call('PEXPIRE', KEYS[1], life) end
+return string.format('%.6f', moment - now)
+"""
+_PAUSE = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local pause = math.max(tonumber(redis.call('HGET', KEYS[1], 'pause') or 0), now + ARGV[1])
+if tonumber(ARGV[1]) > 0 then
+  redis.call('HSET', KEYS[1], 'pause', string.format('%.6f', pause))
+  local life = math.ceil((pause - now) * 1000) + 1000
+  if redis.call('PTTL', KEYS[1]) < life then redis.call('PEXPIRE', KEYS[1], life) end
+end
+return string.format('%.6f', pause - now)
+"""
+
+
+class RedisAccount:
+    """The account of several machines.
+
+    Args:
+        url: The server, `redis://host:6379/0`.
+        name: Accounts of the same name are one.
+        terms: The limits.
+
+    Raises:
+        ConfigError: the client library is missing, or the address is none.
+    """
+
+    def __init__(self, url: str, name: str, terms: Sequence[Term]) -> None:
+        self._name = name
+        self._terms = [
+            part for count, seconds, burst in terms for part in (count, seconds, burst or 0)
+        ]
+        # The braces keep all keys on one node of a cluster.
+        self._keys = [f"contextframe-beam:{{{name}}}:{part}" for part in range(1 + len(terms))]
+        self._redis = _connected(url)
+
+    def reserve(self) -> float:
+        """Reserves the next moment that all terms allow; returns in how many seconds it is.
+
+        Raises:
+            ConnectorError: the server cannot be asked.
+        """
+        return max(0.0, self._evaluate(_RESERVE, self._keys, self._terms))
+
+    def pause(self, seconds: float) -> None:
+        """Lets no request begin for so long.
+
+        Raises:
+            ConnectorError: the server cannot be asked.
+        """
+        self._evaluate(_PAUSE, self._keys[:1], [seconds])
+
+    def paused(self) -> float:
+        """Returns for how many seconds no request may begin.
+
+        Raises:
+            ConnectorError: the server cannot be asked.
+        """
+        return max(0.0, self._evaluate(_PAUSE, self._keys[:1], [0]))
+
+    def _evaluate(self, script: str, keys: list[str], arguments: Sequence[float]) -> float:
+        from redis import RedisError
+
+        call: Any = self._redis.eval
+        try:
+            return float(call(script, len(keys), *keys, *arguments))
+        except RedisError as error:
+            message = redact(f"{type(error).__name__}: {error}")
+        raise ConnectorError(
+            f"the request budget cannot be asked for from Redis ({message}); without it no "
+            "request is sent"
+        )
+
+
+def _connected(url: str) -> Redis:
+    try:
+        from redis import Redis
+        from redis.backoff import ExponentialBackoff
+        from redis.exceptions import ConnectionError as NotConnected
+        from redis.exceptions import TimeoutError as TimedOut
+        from redis.retry import Retry
+    except ImportError as error:
+        raise ConfigError(
+            "a budget in Redis needs its client library; install contextframe-beam[redis]"
+        ) from error
+    try:
+        return Redis.from_url(
+            url,
+            socket_timeout=10,
+            socket_connect_timeout=10,
+            retry=Retry(ExponentialBackoff(cap=2, base=0.1), 3),
+            retry_on_error=[NotConnected, TimedOut],
+        )
+    except ValueError as error:
+        message = redact(str(error))
+    raise ConfigError(f"the address of the Redis server of the budget is wrong: {message}")

@@ -23,9 +23,8 @@ from typing import Any, TypeVar
 from urllib3 import HTTPHeaderDict
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.bounds import seconds_of
-from contextframe_beam.connectors.http.logs import logger
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.cursors import seconds_of
+from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse, logger
 from contextframe_beam.connectors.http.section import checked
 from contextframe_beam.connectors.http.settings import CacheSettings
 from contextframe_beam.connectors.plain_secrets import looks_secret

@@ -17,21 +17,30 @@ from os import PathLike
 from typing import Any
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.http import redirects, urls
+from contextframe_beam.connectors.http import judges
+from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.auth import Auth, auth_from_config
 from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.cache import Cache, Kept
-from contextframe_beam.connectors.http.errors import (
+from contextframe_beam.connectors.http.credentials import Lane, TokenPool
+from contextframe_beam.connectors.http.judges import (
+    Judge,
+    expired,
+    failure,
+    named,
+    redirected,
+    usual,
+    without_secrets,
+)
+from contextframe_beam.connectors.http.request import (
     HttpError,
+    HttpRequest,
+    HttpResponse,
     PassedOverError,
     TokenExpiredError,
+    log_request,
+    logger,
 )
-from contextframe_beam.connectors.http.failure import failure, named
-from contextframe_beam.connectors.http.judges import Judge, expired, usual
-from contextframe_beam.connectors.http.logs import log_request, logger
-from contextframe_beam.connectors.http.pool import Lane, TokenPool
-from contextframe_beam.connectors.http.redirects import redirected, without_secrets
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.retry import Attempts, Pause, Verdict, Wait, quota_wait
 from contextframe_beam.connectors.http.transport import Broken, Transport
 from contextframe_beam.connectors.plain_secrets import looks_secret
@@ -275,7 +284,7 @@ class HttpClient:
             self._check_origin(request, number > 0)
             response = self._answered(request, clock, raise_for_status)
             location = response.headers.get("Location")
-            if response.status not in redirects.STATUSES or not location:
+            if response.status not in judges.STATUSES or not location:
                 return response
             request = redirected(request, response, response.absolute(location))
         raise ConnectorError(

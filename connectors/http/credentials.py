@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import itertools
+import json
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timezone
 from os import PathLike
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
+import google.auth
+import requests
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import Request
+from google.oauth2 import service_account
+
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
-from contextframe_beam.connectors.http.settings import PlacedSettings
-from contextframe_beam.connectors.http.tokens import TokenSource
+from contextframe_beam.connectors.http.settings import GoogleSettings, PlacedSettings
+from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore
+from contextframe_beam.errors import ConfigError, ConnectorError
 
 
 class Auth(Protocol):
@@ -196,3 +210,139 @@ class TokenAuth:
 
     def __repr__(self) -> str:
         return f"TokenAuth({self._placement!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What one request goes with.
+
+    Attributes:
+        auth: Its credentials.
+        budget: How many requests may be sent with them; a server's refusal pauses this one alone.
+    """
+
+    auth: Auth | None
+    budget: Budget
+
+
+class TokenPool:
+    """Tokens in turn; one whose quota is used up is passed over while another has some.
+
+    Args:
+        tokens: The credentials of each token.
+        budget: What each of them may send; they are counted apart, in all processes.
+        server: The server's origin.
+    """
+
+    def __init__(self, tokens: Sequence[KeyAuth], budget: Budget, server: str) -> None:
+        self._lanes = [Lane(one, _own(budget, one, server)) for one in tokens]
+        self._turn = itertools.count()
+        self._lock = threading.Lock()
+
+    def next(self) -> Lane:
+        """Returns the token whose turn it is, or else the one that has to wait the least."""
+        with self._lock:
+            first = next(self._turn) % len(self._lanes)
+        turns = [*self._lanes[first:], *self._lanes[:first]]
+        return min(turns, key=lambda lane: lane.budget.paused())
+
+    def apply(self, request: HttpRequest) -> HttpRequest:
+        """Returns the request with the token whose turn it is."""
+        auth = self.next().auth
+        assert auth is not None
+        return auth.apply(request)
+
+    def renew(self, response: HttpResponse) -> bool:
+        """Returns False: a lane renews its own token."""
+        return False
+
+    def account(self) -> str:
+        """Returns what tells these accounts from others; holds secrets."""
+        return " ".join(one.auth.account() for one in self._lanes if isinstance(one.auth, KeyAuth))
+
+    def __repr__(self) -> str:
+        return f"TokenPool({len(self._lanes)} tokens)"
+
+
+def _own(budget: Budget, token: KeyAuth, server: str) -> Budget:
+    digest = hashlib.sha256(token.account().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return Budget(budget.limits, f"{budget.name or server} token {digest}", budget.redis)
+
+
+class _GoogleAuth:
+    """A token, and the project that pays for the requests."""
+
+    def __init__(self, tokens: TokenAuth, project: str | None) -> None:
+        self._tokens = tokens
+        self._project = project
+
+    def apply(self, request: HttpRequest) -> HttpRequest:
+        """Returns the request with the current token."""
+        request = self._tokens.apply(request)
+        if self._project:
+            request = request.with_header("X-Goog-User-Project", self._project)
+        return request
+
+    def renew(self, response: HttpResponse) -> bool:
+        """Renews the token, unless another thread or process has done so."""
+        return self._tokens.renew(response)
+
+    def account(self) -> str:
+        """Returns what tells this account from others; may hold secrets."""
+        return self._tokens.account()
+
+
+def google_auth(settings: GoogleSettings, http: Sender | None) -> Auth:
+    """Makes authentication with a service account's key, or with the machine's own account."""
+    verify = None if http is None else http.ca_bundle
+
+    def fetch(last: Token | None) -> Token:
+        with requests.Session() as session:
+            if verify:
+                session.verify = str(verify)
+            try:
+                credentials = _credentials(settings)
+                credentials.refresh(Request(session=session))
+            except (GoogleAuthError, requests.RequestException, ValueError) as error:
+                if isinstance(error, ConfigError):
+                    raise
+                message = secrets.redact(f"{type(error).__name__}: {error}")
+            else:
+                answer = {"access_token": credentials.token}
+                if credentials.expiry is not None:
+                    expiry = credentials.expiry.replace(tzinfo=timezone.utc)
+                    answer["expires_at"] = expiry.timestamp()
+                return Token.of(answer)
+        raise ConnectorError(f"Google gave no token ({message}); check the account and its scopes")
+
+    account = settings.account()
+    tokens = TokenSource(fetch, TokenStore(None, account))
+    return _GoogleAuth(TokenAuth(tokens, Placement(), account), settings.quota_project)
+
+
+def _credentials(settings: GoogleSettings) -> Any:
+    scopes = [str(one) for one in settings.scopes]
+    if settings.credentials is None:
+        found, _ = google.auth.default(scopes=scopes)
+        if settings.subject:
+            raise ConfigError("auth of type google: subject needs credentials: a service account's")
+        return found
+    given = settings.credentials
+    if isinstance(given, Mapping):
+        info = secrets.resolved(dict(given))
+    else:
+        try:
+            info = json.loads(str(given))
+        except ValueError:
+            info = None
+    if not isinstance(info, dict) or "private_key" not in info:
+        raise ConfigError(
+            "auth of type google: credentials is not the JSON key of a service account; give it as "
+            "file:PATH or another reference"
+        )
+    secrets.register(str(info["private_key"]))
+    for line in str(info["private_key"]).splitlines():
+        if len(line) >= 40 and not line.startswith("-"):
+            secrets.register(line)
+    load: Any = service_account.Credentials.from_service_account_info
+    return load(info, scopes=scopes, subject=settings.subject)

@@ -1,24 +1,24 @@
-"""What an answer means where its status does not say it: ready-made judges.
-
-A judge looks at an answer and returns nothing (its status says all), a `Wait` before the request is
-sent again, or the error to raise. A client asks `usual`, unless it is given a judge of its own,
-which may ask it as well:
-
-    def judge(response):
-        if response.status == 409:
-            return Wait(5, "an export is under way")
-        return usual(response)
-"""
+"""What an answer means: success, a redirect, a wait, or the error that gives it up."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from contextframe_beam.connectors.http.errors import HttpError
-from contextframe_beam.connectors.http.request import HttpResponse
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.http import request as urls
+from contextframe_beam.connectors.http.request import (
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    reason_of,
+)
 from contextframe_beam.connectors.http.retry import Verdict, Wait
+from contextframe_beam.connectors.http.transport import Broken
+from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.errors import ConnectorError
 
 Judge: TypeAlias = Callable[[HttpResponse], Verdict]
@@ -196,3 +196,181 @@ def _json(response: HttpResponse) -> Any:
         return response.json()
     except ConnectorError:
         return None
+
+
+_ADVICE = {
+    400: "check the parameters",
+    401: "the server does not accept the credentials",
+    402: "the account's plan or credit does not cover this",
+    403: "the account may not read this",
+    404: "check the address",
+    405: "the address does not take this method",
+    407: "the proxy asks for credentials; give them in its address",
+    410: "it is gone for good; take the address out, or look for its successor",
+    413: "the body of the request is too large; ask for less at once",
+    414: "the address is too long; ask for less at once",
+    415: "the server does not take this kind of body",
+    422: "the server understands the request, but not its values; check parameters and body",
+    429: "set a budget, or raise retries and max_wait",
+    431: "the headers of the request are too large",
+    451: "the server may not give this out for legal reasons; leave it out, or ask its operator",
+}
+
+
+def failure(
+    request: HttpRequest,
+    result: HttpResponse | Broken,
+    refusal: HttpResponse | None,
+    verdict: Verdict,
+    *,
+    refused: tuple[float, float] | None,
+    tries: tuple[int, float],
+    own: bool,
+) -> HttpError:
+    """Returns the error for a request that is given up, with the last answer if there was one.
+
+    Args:
+        request: The request.
+        result: What became of it the last time.
+        refusal: The last answer.
+        verdict: What was judged of it.
+        refused: The seconds that the server asked for in vain, and how many it may ask for.
+        tries: How often it was sent, and how many seconds that took.
+        own: Whether it was sent to the server of the client, with its credentials.
+    """
+    problem = f"{result.problem}" if isinstance(result, Broken) else ""
+    status = 0
+    hints = []
+    if refusal is not None:
+        status = refusal.status
+        problem += f"{', after it ' if problem else ''}answered {reason_of(status)}"
+        excerpt = refusal.excerpt()
+        problem += f" ({excerpt})" if excerpt else ""
+        hints = [_advice(status)]
+        if not own and status in (401, 403, 407):
+            origin = urls.origin_of(request.url)
+            hints = [
+                "it got no credentials, because it is not at base_url; if it is the same server, "
+                f"write same_server: [{origin}] in place of allowed_origins, or base_url: {origin}"
+            ]
+    if isinstance(verdict, Wait):
+        hints = [verdict.reason, _ADVICE[429] if verdict.shared else ""]
+    if refused is not None:
+        asked, most = refused
+        hints = [f"the server asks to wait {asked:.0f} s more, and max_wait is {most:g} s"]
+    number, seconds = tries
+    times = f" after {number} attempts in {seconds:.1f} s" if number > 1 else ""
+    hint = "; ".join(["", *filter(None, hints)])
+    return HttpError(secrets.redact(f"{named(request)} {problem}{times}{hint}"), status)
+
+
+def named(request: HttpRequest) -> str:
+    """Returns a request as messages name it."""
+    return f"{request.method} {urls.shown(urls.with_query(request.url, request.params))}"
+
+
+def _advice(status: int) -> str:
+    if status in _ADVICE:
+        return _ADVICE[status]
+    if 400 <= status < 500:
+        return "the server does not accept the request; check it against the API's documentation"
+    return "the server fails; try again later" if status >= 500 else ""
+
+
+STATUSES = frozenset({301, 302, 303, 307, 308})
+
+
+def redirected(request: HttpRequest, response: HttpResponse, url: str) -> HttpRequest:
+    """Returns the request that follows a redirect.
+
+    Args:
+        request: What was asked, without credentials.
+        response: The redirect.
+        url: Where it leads, absolute.
+
+    Raises:
+        ConnectorError: the body would be lost, or the address is none.
+    """
+    origin = urls.origin_of(url)
+    target = urls.with_query(request.url, request.params)
+    is_same = _same_place(target, url)
+    query = urlsplit(target).query
+    if is_same and query and not urlsplit(url).query:
+        url = f"{url}?{query}"
+    along = dataclasses.replace(request, url=url, params={})
+    has_body = request.json is not None or request.form is not None
+    if has_body and origin != urls.origin_of(request.url):
+        raise _redirect_refused(
+            request,
+            response,
+            url,
+            "another server, which gets neither bodies nor credentials; if the API is there, write "
+            f"base_url: {_base_of(url)}",
+        )
+    if request.method in ("GET", "HEAD") or response.status in (307, 308):
+        return along
+    if response.status == 303 and not is_same:
+        # The body was taken; its result is there.
+        return dataclasses.replace(along, method="GET", json=None, form=None)
+    if request.repeatable:
+        return along
+    if has_body:
+        raise _redirect_refused(
+            request,
+            response,
+            url,
+            f"and its body is not sent a second time; ask for {urls.shown(url)} instead, or say "
+            "with safe_to_repeat that it only reads",
+        )
+    return dataclasses.replace(along, method="GET")
+
+
+def without_secrets(request: HttpRequest) -> HttpRequest:
+    """Returns the request as another origin may see it: a link may carry what we sent before.
+
+    Raises:
+        ConnectorError: it has a body, or a secret in its path.
+    """
+
+    def told(name: str, value: Any) -> bool:
+        return looks_secret(name) or secrets.redact(str(value)) != str(value)
+
+    # Here names do not count: signed addresses have parameters such as X-Amz-Security-Token.
+    query = parse_qsl(urlsplit(request.url).query, keep_blank_values=True)
+    ours = [name for name, value in query if secrets.redact(value) != value]
+    bare = dataclasses.replace(
+        request,
+        url=urls.without_query(request.url, ours) if ours else request.url,
+        headers={k: v for k, v in request.headers.items() if not told(k, v)},
+        params={k: v for k, v in request.params.items() if not told(k, v)},
+    )
+    path = urlsplit(bare.url).path
+    if bare.json is not None or bare.form is not None or secrets.redact(path) != path:
+        raise ConnectorError(
+            f"{named(request)} is at another server, which gets neither bodies nor credentials; "
+            "only plain requests are sent there"
+        )
+    return bare
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Tells whether two addresses differ by no more than scheme, port, query and a last slash."""
+    first, second = urlsplit(one), urlsplit(other)
+    return first.hostname == second.hostname and unquote(first.path).rstrip("/") == unquote(
+        second.path
+    ).rstrip("/")
+
+
+def _base_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _redirect_refused(
+    request: HttpRequest, response: HttpResponse, url: str, why: str
+) -> ConnectorError:
+    return ConnectorError(
+        secrets.redact(
+            f"{named(request)} was redirected ({response.status}) to {urls.shown(url)}, {why}"
+        )
+    )

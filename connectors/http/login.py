@@ -20,12 +20,11 @@ from urllib.parse import parse_qs, urlsplit
 from authlib.common.security import generate_token
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.http import urls
+from contextframe_beam.connectors.http import request
+from contextframe_beam.connectors.http.auth import log_in, needs_person
 from contextframe_beam.connectors.http.client import HttpClient
-from contextframe_beam.connectors.http.errors import HttpError
-from contextframe_beam.connectors.http.logs import logger
 from contextframe_beam.connectors.http.oauth import DEVICE_CODE, OAuthRefusal, TokenEndpoint
-from contextframe_beam.connectors.http.session import log_in, needs_person
+from contextframe_beam.connectors.http.request import HttpError, logger
 from contextframe_beam.connectors.http.settings import (
     AuthorizationCodeSettings,
     AuthSettings,
@@ -78,7 +77,7 @@ def login(
     elif isinstance(settings, DeviceCodeSettings):
         token = _entered(settings, http, open_browser, say, patience)
     elif isinstance(settings, SessionSettings) and needs_person(settings):
-        prompt = f"One-time code for {urls.shown(http.absolute(settings.login.url))}: "
+        prompt = f"One-time code for {request.shown(http.absolute(settings.login.url))}: "
         token = log_in(settings, http, lambda: ask(prompt))
     else:
         raise ConfigError(f"auth of type {settings.type} needs no login: a run logs in by itself")
@@ -138,7 +137,7 @@ def _entered(
         code, shown = str(given["device_code"]), str(given["user_code"])
         address = str(given.get("verification_uri") or given["verification_url"])
     except KeyError as error:
-        raise ConnectorError(f"{urls.shown(url)} gave no {error.args[0]}") from None
+        raise ConnectorError(f"{request.shown(url)} gave no {error.args[0]}") from None
     secrets.register(code)
     interval = float(given.get("interval", _DEFAULT_INTERVAL))
     until = time.monotonic() + min(patience, float(given.get("expires_in", patience)))
@@ -207,7 +206,7 @@ class _Loopback:
                 raise ConnectorError("nobody agreed in the browser in time; log in again")
             self._server.timeout = left
             self._server.handle_request()
-        return urls.joined(self.url, self._came_back[0])
+        return request.joined(self.url, self._came_back[0])
 
     def __enter__(self) -> _Loopback:
         return self
@@ -225,7 +224,7 @@ def _client(config: Mapping[str, Any], settings: AuthSettings) -> HttpClient:
             base = settings.login.url
         if not urlsplit(str(base or "")).scheme:
             raise ConfigError("give base_url beside auth, or whole addresses in auth")
-        base = urls.origin_of(str(base))
+        base = request.origin_of(str(base))
     options = {name: config[name] for name in ("ca_bundle", "timeout") if config.get(name)}
     return HttpClient(str(base), **options)
 

@@ -21,8 +21,7 @@ from joserfc.jwk import import_key
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http.credentials import Auth, Placement, Sender, TokenAuth
-from contextframe_beam.connectors.http.errors import HttpError
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.request import HttpError, HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.settings import (
     AuthorizationCodeSettings,
     ClientCredentialsSettings,

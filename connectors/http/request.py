@@ -1,23 +1,30 @@
-"""Requests and answers as connectors see them."""
+"""A request and its answer: addresses, errors that know the status, and how both are logged."""
 
 from __future__ import annotations
 
+import json
 import json as _json
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl, quote, unquote_plus, urlencode, urljoin, urlsplit, urlunsplit
 
 import orjson
 from urllib3 import HTTPHeaderDict
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
 
-from contextframe_beam.connectors._jsonl import big_integers
-from contextframe_beam.connectors.http import urls
-from contextframe_beam.connectors.http.errors import HttpError
 from contextframe_beam.connectors.http.retry import Verdict
-from contextframe_beam.connectors.secrets import redact
-from contextframe_beam.errors import ConnectorError
+from contextframe_beam.connectors.json_files.lines import big_integers
+from contextframe_beam.connectors.page import encode_item
+from contextframe_beam.connectors.plain_secrets import STARS, looks_secret
+from contextframe_beam.connectors.secrets import RedactingFilter, redact, redacted
+from contextframe_beam.errors import ConfigError, ConnectorError
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _EXCERPT = 200
@@ -82,7 +89,7 @@ class HttpRequest:
 
     def with_param(self, name: str, value: str) -> HttpRequest:
         """Returns the request with this parameter in place of any of the same name."""
-        url = urls.without_query(self.url, [name]) if "?" in self.url else self.url
+        url = without_query(self.url, [name]) if "?" in self.url else self.url
         return replace(self, url=url, params={**self.params, name: value})
 
     def with_cookie(self, name: str, value: str) -> HttpRequest:
@@ -95,7 +102,7 @@ class HttpRequest:
         return self.with_header("Cookie", "; ".join([*kept, f"{name}={value}"]))
 
     def __repr__(self) -> str:
-        return f"HttpRequest({self.method} {urls.shown(self.url)})"
+        return f"HttpRequest({self.method} {shown(self.url)})"
 
 
 class HttpResponse:
@@ -130,7 +137,7 @@ class HttpResponse:
     @property
     def url(self) -> str:
         """The address that answered (after redirects), without secrets, for messages."""
-        return urls.shown(self._target)
+        return shown(self._target)
 
     def json(self) -> Any:
         """Returns the body's JSON value; integers of any size are kept.
@@ -176,7 +183,7 @@ class HttpResponse:
 
     def absolute(self, url: str) -> str:
         """Returns an address in the answer as an absolute one; one that is none stays as it is."""
-        return urls.linked(self._target, url)
+        return linked(self._target, url)
 
     def error(self, problem: str) -> ConnectorError:
         """Returns an error that says which answer has which problem."""
@@ -245,3 +252,280 @@ def reason_of(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
+
+
+class HttpError(ConnectorError):
+    """A request that was refused, or that got no answer in spite of all attempts.
+
+    The message names method, address, status and what to do; it never holds a credential.
+
+    Attributes:
+        status: The status of the last answer; 0 where there was none.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TokenExpiredError(HttpError):
+    """An answer that means that the token expired: it is renewed, and the request sent again.
+
+    A judge returns it; it is raised where renewing does not help.
+    """
+
+
+class PassedOverError(HttpError):
+    """An answer that may be passed over: whoever asked goes on as if there were nothing.
+
+    A judge returns it; it is raised once there is no reason to send the request again.
+    """
+
+
+_PORTS = {"http": 80, "https": 443}
+_AMPERSAND = re.compile(r"&(?:amp|#38|#x26);", re.I)
+_LINE_BREAK = re.compile(r"[\t\r\n]")
+
+
+def parsed(url: str) -> Url:
+    """Returns the parts of an address, as the code that opens connections sees them.
+
+    Raises:
+        ConnectorError: it is no address of HTTP.
+    """
+    try:
+        parts = parse_url(url)
+    except LocationParseError:
+        parts = Url()
+    if parts.scheme not in _PORTS or not parts.host:
+        raise ConnectorError(
+            f"{shown(url)!r} is not an address of HTTP; only http:// and https:// are opened"
+        )
+    return parts
+
+
+@lru_cache(maxsize=1024)
+def origin_of(url: str) -> str:
+    """Returns `https://host:443` for an address.
+
+    Raises:
+        ConnectorError: it is no address of HTTP.
+    """
+    parts = parsed(url)
+    host = (parts.host or "").rstrip(".")
+    return f"{parts.scheme}://{host}:{parts.port or _PORTS[parts.scheme or '']}"
+
+
+def checked_base(url: str) -> str:
+    """Returns the address that a client is made for, without a slash at its end.
+
+    Raises:
+        ConfigError: it is no address of HTTP, or it holds a password, a query or a fragment.
+    """
+    try:
+        parts = parsed(url)
+    except ConnectorError as error:
+        message = str(error)
+    else:
+        if parts.auth is None and parts.query is None and parts.fragment is None:
+            return url.strip().rstrip("/")
+        message = (
+            f"base_url is {shown(url)!r}; write it without user, query and fragment, and give "
+            "credentials as auth"
+        )
+    raise ConfigError(message)
+
+
+def joined(base: str, url: str) -> str:
+    """Returns `url` as an absolute address.
+
+    `items` is below the base, `/items` at the root of its host, `?page=2` the base itself with
+    that query.
+
+    Raises:
+        ConnectorError: it is no address.
+    """
+    if not url or url.startswith("?"):
+        return base + url
+    try:
+        return urljoin(base + "/", url)
+    except ValueError:
+        pass
+    raise ConnectorError(f"{redact(url)!r} is not an address")
+
+
+def linked(url: str, link: str) -> str:
+    """Returns an address that an answer names as an absolute one.
+
+    Read is what servers write: relative to the answer or to its scheme, with `&amp;` for `&`, with
+    blanks, a fragment, capitals in scheme and host, or the port that the scheme has anyway.
+
+    Args:
+        url: The address of the answer.
+        link: What it says; what is no address stays as it is.
+    """
+    text = _AMPERSAND.sub("&", _LINE_BREAK.sub("", link.strip())).replace(" ", "%20")
+    try:
+        parts = urlsplit(urljoin(url, text))
+        user, at, host = parts.netloc.rpartition("@")
+        host = host.lower()
+        if parts.scheme in _PORTS:
+            host = host.removesuffix(f":{_PORTS[parts.scheme]}")
+    except ValueError:
+        return link
+    return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", fragment=""))
+
+
+def at_own(url: str, base: str, names: Collection[str], others: Collection[str]) -> str:
+    """Returns an address of our server as we ask for it, under its own name.
+
+    Servers behind a proxy often do not know the scheme, the port or the name by which they are
+    asked, and write their own into links. Any other server's address stays as it is.
+
+    Args:
+        url: The address.
+        base: An address of our server.
+        names: Origins that are other names of it.
+        others: Origins that are other servers, whatever they look like.
+
+    Raises:
+        ConnectorError: it is no address of HTTP.
+    """
+    here, there = parsed(base), parsed(url)
+    own, origin = origin_of(base), origin_of(url)
+    if origin == own or origin in others:
+        return url
+    port = int(own.rpartition(":")[2])
+    is_alike = here.host == there.host and there.port in (None, port, *_PORTS.values())
+    if not is_alike and origin not in names:
+        return url
+    parts = urlsplit(base)
+    return urlunsplit(urlsplit(url)._replace(scheme=parts.scheme, netloc=parts.netloc))
+
+
+def encoded_pairs(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns names and values as a query or a form has them.
+
+    None is left out, lists repeat the name, True is `true`.
+    """
+    pairs: list[tuple[str, str]] = []
+    for name, value in params.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        pairs.extend((name, _text(one)) for one in values if one is not None)
+    return pairs
+
+
+def with_query(url: str, params: Mapping[str, Any]) -> str:
+    """Returns the address with `params` in its query, each in place of what had its name."""
+    pairs = encoded_pairs(params)
+    if not pairs:
+        return url
+    base = without_query(url, {name for name, _ in pairs})
+    parts = urlsplit(base)
+    added = urlencode(pairs, safe=":,/@", quote_via=quote)
+    return urlunsplit(parts._replace(query=f"{parts.query}&{added}" if parts.query else added))
+
+
+def without_query(url: str, names: Iterable[str]) -> str:
+    """Returns the address without the parameters of these names; the others stay as written."""
+    gone = set(names)
+    parts = urlsplit(url)
+    kept = [
+        piece
+        for piece in parts.query.split("&")
+        if piece and unquote_plus(piece.partition("=")[0]) not in gone
+    ]
+    return urlunsplit(parts._replace(query="&".join(kept)))
+
+
+def shown(url: str) -> str:
+    """Returns the address as a message may show it: no secret, no user, no long query."""
+    # First, because a secret is not found any more in the form that it is written in below.
+    url = redact(url)
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        names = [
+            (name, STARS if looks_secret(name) or len(value) > 100 else redact(value))
+            for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        ]
+    except ValueError:
+        return url.partition("?")[0]
+    query = urlencode(names, safe="*[]:,/@", quote_via=quote)
+    return redact(urlunsplit((parts.scheme, host, parts.path, query, "")))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+logger = logging.getLogger("contextframe_beam.http")
+
+_FILTER = RedactingFilter()
+_CHATTY = (
+    "urllib3.connectionpool",
+    "urllib3.connection",
+    "urllib3.poolmanager",
+    "urllib3.util.retry",
+)
+
+for _name in (logger.name, *_CHATTY):
+    logging.getLogger(_name).addFilter(_FILTER)
+
+
+_STANDARD = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "http"})
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes each log record as one line of JSON without secrets.
+
+    Fields: time, level, logger, message; those of a request (method, host, path, status, ms,
+    attempt) where there is one; what `extra={...}` gave; exception, where there is one.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line."""
+        given = {name: one for name, one in vars(record).items() if name not in _STANDARD}
+        line: dict[str, object] = {
+            **redacted(encode_item(given)),
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+            **getattr(record, "http", {}),
+        }
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            line["exception"] = redact(record.exc_text)
+        return json.dumps(line, default=str)
+
+
+def log_request(method: str, url: str, status: int | str, seconds: float, attempt: int) -> None:
+    """Writes the line of one request, if anybody listens.
+
+    Args:
+        method: GET, POST, ...
+        url: The address; only its host and path are written.
+        status: The answer's status, or what happened instead.
+        seconds: From the request to the end of the body.
+        attempt: 1 for the first.
+    """
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    parts = urlsplit(url)
+    fields = {
+        "method": method,
+        "host": parts.netloc.rpartition("@")[2],
+        "path": redact(parts.path or "/"),
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "attempt": attempt,
+    }
+    logger.debug(
+        "%(method)s %(host)s%(path)s %(status)s in %(ms)s ms, attempt %(attempt)d",
+        fields,
+        extra={"http": fields},
+    )

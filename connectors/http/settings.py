@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast, get_args
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.bounds import seconds_of
+from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.http.section import Section, checked, needs_type, wrong
 
 #: The most requests that a limit may allow.

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.http.errors import HttpError
-from contextframe_beam.connectors.http.logs import logger
+from contextframe_beam.connectors.http.request import HttpError, logger
 from contextframe_beam.connectors.shared_files import (
     locked,
     locked_itself,

@@ -1,1 +1,1 @@
-"""The files of the `json` connector: which there are, and what is in them."""
+"""Files of JSON: how they are listed, and which lines a block of bytes holds."""

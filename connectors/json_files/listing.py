@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import fnmatch
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import Protocol, TypeAlias
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, TypeAlias
 
 from contextframe_beam.connectors.secrets import redact
-from contextframe_beam.errors import ConnectorError
+from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.frames.times import when
+from contextframe_beam.store.runs import Marks
 
 #: What concerns one file only; other errors mean that the disk or the network is in trouble.
 UNREADABLE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -155,3 +163,237 @@ def too_large(size: int, limit: int) -> ConnectorError:
         f"it has {size} bytes or more, the limit is {limit}; split it into JSON Lines, or raise "
         "max_document_bytes if memory allows"
     )
+
+
+#: Stands for any number of folders.
+ANY_FOLDERS = "**"
+
+
+class Match(Enum):
+    """What a name is to a pattern."""
+
+    NO = 0
+    HIDDEN = 1
+    YES = 2
+
+
+def parts_of(pattern: str) -> list[str]:
+    """Returns what a pattern says of each name on the way to a file.
+
+    Raises:
+        ConfigError: it does not name files below the directory.
+    """
+    if not pattern or pattern.startswith("/") or ".." in PurePosixPath(pattern).parts:
+        raise ConfigError(
+            f"pattern {pattern!r} must name files below the directory, as in '**/*.json'"
+        )
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    if parts[-1:] == [ANY_FOLDERS]:
+        parts.append("*")
+    if not parts:
+        raise ConfigError(f"pattern {pattern!r} names no file; give one such as '*.json'")
+    return parts
+
+
+def match_name(part: str, name: str) -> Match:
+    """Tells whether one name is what one part of a pattern means."""
+    if part == ANY_FOLDERS:
+        return Match.HIDDEN if name.startswith(".") else Match.YES
+    if part == name:
+        return Match.YES
+    if not _compiled(part)(name):
+        return Match.NO
+    return Match.HIDDEN if name.startswith(".") and not part.startswith(".") else Match.YES
+
+
+def match_names(parts: Sequence[str], names: Sequence[str]) -> Match:
+    """Tells whether the names on the way to a file are what the parts of a pattern mean."""
+    if not parts or not names:
+        return Match.YES if not parts and not names else Match.NO
+    first, rest = parts[0], parts[1:]
+    if first != ANY_FOLDERS:
+        found = match_name(first, names[0])
+        return found if found is Match.NO else _worse(found, match_names(rest, names[1:]))
+    best, passed = Match.NO, Match.YES
+    for start, name in enumerate(names):
+        found = _worse(passed, match_names(rest, names[start:]))
+        if found.value > best.value:
+            best = found
+        if best is Match.YES:
+            break
+        passed = _worse(passed, match_name(ANY_FOLDERS, name))
+    return best
+
+
+def fixed_folders(parts: Sequence[str]) -> int:
+    """Returns how many folders a pattern names letter by letter before its first other part."""
+    for count, part in enumerate(parts[:-1]):
+        if any(character in part for character in "*?["):
+            return count
+    return len(parts) - 1
+
+
+def _worse(one: Match, other: Match) -> Match:
+    return one if one.value <= other.value else other
+
+
+@lru_cache(maxsize=256)
+def _compiled(part: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(fnmatch.translate(part)).match
+
+
+#: The name under which it is kept, among the states of partitions, that hidden files are left out.
+HIDDEN = "hidden"
+
+_LEFT_OUT = {"left_out": True}
+_MOST_KINDS = 4
+
+
+def left_out(listing: Listing, states: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what was left out although the pattern means it, each with what to do about it.
+
+    Args:
+        listing: The files.
+        states: The states of the source; hidden files are no news when one says so.
+    """
+    found = []
+    if listing.outside:
+        some = _some(listing.outside, "link to a folder", "links to folders", "lead")
+        advice = "such links are not followed: give their folders as sources of their own"
+        found.append((f"{some} out of the directory", advice))
+    if listing.unnamed:
+        some = _some(listing.unnamed, "object", "objects", "have")
+        found.append((f"{some} a key that ends in a slash", "such keys are not read: copy them"))
+    if listing.hidden and states.get(HIDDEN) != _LEFT_OUT:
+        advice = (
+            "such files are read with hidden=True. Documents that an earlier run made "
+            "of them are kept by this run, and deleted by the next mirror"
+        )
+        found.append(
+            (f"{_some(listing.hidden, 'hidden file', 'hidden files', 'were')} left out", advice)
+        )
+    return found
+
+
+def state_after(
+    listing: Listing, with_hidden: bool, states: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Returns what is kept of this among the states; None where nothing was kept and need be."""
+    if listing.hidden:
+        return dict(_LEFT_OUT)
+    if with_hidden and HIDDEN in states:
+        return {"left_out": False}
+    return states.get(HIDDEN)
+
+
+def described(names: Iterable[str]) -> str:
+    """Returns which kinds of files there are, and how to have them read.
+
+    Args:
+        names: The paths of files below the directory, with slashes.
+    """
+    kinds: Counter[str] = Counter()
+    for name in names:
+        path = PurePosixPath(name)
+        kind = f"*{path.suffix}" if path.suffix and path.stem else path.name
+        kinds[f"**/{kind}" if len(path.parts) > 1 else kind] += 1
+    if not kinds:
+        return "there is no file in it"
+    shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_MOST_KINDS))
+    more = f" and {len(kinds) - _MOST_KINDS} kinds more" if len(kinds) > _MOST_KINDS else ""
+    best = max(kinds, key=lambda kind: (".json" in kind or ".ndjson" in kind, kinds[kind]))
+    return f"there are {shown}{more}; the pattern {best!r} would match some"
+
+
+_SINGULAR = {"were": "was", "have": "has", "lead": "leads"}
+
+
+def _some(paths: Sequence[str], one: str, several: str, verb: str) -> str:
+    if len(paths) == 1:
+        return f"1 {one}, {printable(paths[0])}, {_SINGULAR[verb]}"
+    return f"{len(paths):,} {several}, such as {printable(paths[0])}, {verb}"
+
+
+def printable(path: str) -> str:
+    """Returns a path as text that can be stored: Linux allows file names that are no Unicode."""
+    if path.isascii():
+        return path
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+_LOGGER = logging.getLogger(__name__)
+
+#: The name under which the marks are kept among the states of partitions.
+SEEN_FILES = "files"
+
+#: Beyond so many files none is marked, and all are read each time.
+MOST_FILES = 500_000
+
+_SETTLED_AFTER = timedelta(seconds=10)
+
+
+def marks_of(infos: Sequence[FileInfo], began: datetime) -> str:
+    """Returns the marks of files, without those that changed shortly before `began`."""
+    marks = Marks()
+    if len(infos) > MOST_FILES:
+        _LOGGER.warning(
+            "%d files are more than the %d that are remembered; all are read each time",
+            len(infos),
+            MOST_FILES,
+        )
+        return marks.pack()
+    settled = ((info, changed_at(info)) for info in infos)
+    marks.add(_name(info) for info, at in settled if at is not None and at < began - _SETTLED_AFTER)
+    return marks.pack()
+
+
+def failed_state(infos: Iterable[FileInfo]) -> dict[str, Any]:
+    """Returns the state of a partition with files that could not be read."""
+    marks = Marks()
+    marks.add(map(_name, infos))
+    return {"failed": marks.pack()}
+
+
+def unseen(infos: Sequence[FileInfo], states: Mapping[str, Any]) -> list[FileInfo]:
+    """Returns the files that are to be read, by what earlier runs left.
+
+    Args:
+        infos: All files there are.
+        states: The states of partitions: the marks of all files seen, and those of files that
+            could not be read.
+    """
+    seen = _marks(states.get(SEEN_FILES), "seen")
+    failed = [one for one in (_marks(state, "failed") for state in states.values()) if len(one)]
+    return [
+        info
+        for info in infos
+        if not _is_among(info, seen) or any(_is_among(info, one) for one in failed)
+    ]
+
+
+def changed_at(info: FileInfo) -> datetime | None:
+    """Returns when a file was changed; None where that is not known."""
+    return when(info.modified_at)
+
+
+def _marks(state: Any, key: str) -> Marks:
+    packed = state.get(key, "") if isinstance(state, Mapping) else ""
+    try:
+        return Marks(packed)
+    except (ValueError, AttributeError):  # edited by hand: nothing is known then
+        return Marks()
+
+
+def _is_among(info: FileInfo, marks: Marks) -> bool:
+    return _name(info) in marks or _name_before(info) in marks
+
+
+def _name(info: FileInfo) -> str:
+    return f"{info.path}\n{info.size}\n{info.modified_at}"
+
+
+def _name_before(info: FileInfo) -> str:
+    """Returns the name that releases gave a local file which wrote local times without offset."""
+    at = changed_at(info)
+    local = at.astimezone().replace(tzinfo=None).isoformat() if at is not None else None
+    return f"{info.path}\n{info.size}\n{local}"

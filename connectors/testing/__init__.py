@@ -10,10 +10,8 @@ The command `contextframe-beam test my_crm.py:CRM` does the same. `recorded` pla
 service answered once, so that tests need no network.
 """
 
-from contextframe_beam.connectors.testing.outcome import Outcome, Status
-from contextframe_beam.connectors.testing.recording import recorded
-from contextframe_beam.connectors.testing.subject import Subject
-from contextframe_beam.connectors.testing.suite import CHECKS, ConnectorTests, run_checks
+from contextframe_beam.connectors.testing.subject import Outcome, Status, Subject
+from contextframe_beam.connectors.testing.suite import CHECKS, ConnectorTests, recorded, run_checks
 
 __all__ = [
     "CHECKS",

@@ -1,4 +1,4 @@
-"""The connector under test: how it is made, with right and with wrong credentials, and read."""
+"""What is checked: a connector made anew for each check, and what a check may find."""
 
 from __future__ import annotations
 
@@ -9,17 +9,63 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors._identity import named_arguments
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.identity import named_arguments
 from contextframe_beam.connectors.page import Page, encode_item
 from contextframe_beam.connectors.plain_secrets import looks_secret
-from contextframe_beam.connectors.source import Source
-from contextframe_beam.connectors.testing.outcome import NotApplicable
-from contextframe_beam.state import RunSummary, SourceState
+from contextframe_beam.connectors.read.source import Source
+from contextframe_beam.store.state import RunSummary, SourceState
+
+
+class Status(Enum):
+    """How a check ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of one check.
+
+    Attributes:
+        check: Its name.
+        status: How it ended.
+        reason: What was found.
+        mend: What to do about a failure.
+        error: What the connector raised, where that is the failure.
+    """
+
+    check: str
+    status: Status
+    reason: str
+    mend: str = ""
+    error: Exception | None = None
+
+
+class Failed(Exception):
+    """A check that found something wrong.
+
+    Args:
+        reason: What.
+        mend: What to do about it.
+    """
+
+    def __init__(self, reason: str, mend: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.mend = mend
+
+
+class NotApplicable(Exception):
+    """A check that this source cannot tell anything about; the message says why."""
+
 
 #: The most items that a check reads.
 LIMIT = 20_000

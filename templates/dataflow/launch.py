@@ -2,6 +2,6 @@
 
 import sys
 
-from contextframe_beam.pipelines.cli import main
+from contextframe_beam.pipelines.cli.main import main
 
 main(["flex-template", *sys.argv[1:]])

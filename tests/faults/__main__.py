@@ -13,8 +13,8 @@ from tests.faults.campaign import KINDS, Campaign, fresh_seed
 from tests.faults.forks import Forks
 from tests.faults.places import Place, on_s3
 from tests.faults.tally import Tally
-from tests.s3_faults import FaultyProxy
-from tests.s3_server import start_server
+from tests.support.s3_faults import FaultyProxy
+from tests.support.s3_server import start_server
 
 
 def main() -> None:

@@ -23,7 +23,6 @@ from pathlib import Path
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines.ingest import default_dead_letters
-from tests.cli_helpers import start
 from tests.faults.forks import Forks, Job, Outcome
 from tests.faults.jobs import REFUSED, Jobs, action_of, argument
 from tests.faults.ledger import Ledger
@@ -31,6 +30,7 @@ from tests.faults.places import Place
 from tests.faults.points import OF_HOUSEKEEPING
 from tests.faults.tally import Tally
 from tests.faults.world import LOG, PARTITIONS, SOURCES, World
+from tests.support.cli_helpers import start
 
 # What a run says that does not know what became of it.
 _UNKNOWN = re.compile("is not known|cannot be seen")

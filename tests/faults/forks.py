@@ -24,20 +24,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.cli_helpers import environment
 from tests.faults import points
+from tests.support.cli_helpers import environment
 
 _LOOK_EVERY = 0.002
 
 # What a run would import, which takes longer than the run.
 _IMPORTED = (
-    "contextframe_beam.cleanup",
-    "contextframe_beam.pipelines._ingest_command",
-    "contextframe_beam.pipelines._run",
-    "contextframe_beam.pipelines._state_commands",
-    "contextframe_beam.pipelines._upkeep_commands",
+    "contextframe_beam.store.upkeep",
+    "contextframe_beam.pipelines.cli.ingest",
+    "contextframe_beam.pipelines.cli.watch",
+    "contextframe_beam.pipelines.cli.upkeep",
+    "contextframe_beam.pipelines.cli.upkeep",
     "contextframe_beam.pipelines.compact",
-    "contextframe_beam.pipelines._ingestion",
+    "contextframe_beam.pipelines.ingest",
     "contextframe_beam.pipelines.ingest",
     "s3fs",
     "tests.faults.simulated",
@@ -235,7 +235,7 @@ def _in_child(child: _Child) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.file_limit, job.file_limit))
     if job.commit:
         return _commit(job)
-    from contextframe_beam.pipelines.cli import run
+    from contextframe_beam.pipelines.cli.main import run
 
     return run(job.arguments)
 
@@ -243,9 +243,9 @@ def _in_child(child: _Child) -> int:
 def _commit(job: Job) -> int:
     """Commits what another process handed over, in several threads at once."""
     from contextframe_beam.errors import ContextFrameError
-    from contextframe_beam.transforms import lance_sink
+    from contextframe_beam.transforms import write
 
-    sink: Any = lance_sink
+    sink: Any = write
     arguments = pickle.loads(Path(job.commit).read_bytes())
     together = threading.Barrier(job.threads)
     codes = [99] * job.threads

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from contextframe_beam import FrameDataset
-from contextframe_beam.fragments import open_dataset
-from contextframe_beam.state import STATES, RunSummary, SourceState
+from contextframe_beam.store.files import open_dataset
+from contextframe_beam.store.state import STATES, RunSummary, SourceState
 from tests.faults.world import PARTITIONS, Item, newest
 
 #: What is stored of a document: its text, metadata, timestamp, and the source that wrote it.

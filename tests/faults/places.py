@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.s3_faults import Fault, FaultyProxy, Request
-from tests.s3_server import S3Server
+from tests.support.s3_faults import Fault, FaultyProxy, Request
+from tests.support.s3_server import S3Server
 
 #: What may become of a request.
 _FAULTS = (

@@ -50,32 +50,32 @@ class Point:
     afterwards: str | None = None
 
 
-_COMMIT = "contextframe_beam.transforms._commit"
+_COMMIT = "contextframe_beam.transforms.commit"
 _COMPACT = "contextframe_beam.pipelines.compact"
 _SIMULATED = "tests.faults.simulated"
 
 POINTS = {
     "plan": Point(_SIMULATED, "Simulated.partitions", "planning", "reading"),
     "page": Point(_SIMULATED, "Simulated.fetch_page", "reading"),
-    "rows": Point("contextframe_beam.writer", "FragmentWriter.add", "writing"),
-    "fragment": Point("contextframe_beam.writer", "FragmentWriter.close", "writing"),
-    "decide": Point(
-        "contextframe_beam.transforms.lance_sink", "commit_run", "deciding", "reporting"
-    ),
+    "rows": Point("contextframe_beam.store.writer", "FragmentWriter.add", "writing"),
+    "fragment": Point("contextframe_beam.store.writer", "FragmentWriter.close", "writing"),
+    "decide": Point("contextframe_beam.transforms.write", "commit_run", "deciding", "reporting"),
     "files": Point(_COMMIT, "check_files", "deciding"),
     "duplicates": Point(_COMMIT, "drop_duplicates", "deciding"),
     "removal": Point(_COMMIT, "remove_rows", "deciding"),
     "states": Point(_COMMIT, "write_rows", "deciding"),
     "commit": Point("lance", "LanceDataset.commit", "committing", "tidying up"),
     "tidy": Point(_COMMIT, "delete_files", "tidying up"),
-    "receipt": Point("contextframe_beam.pipelines._ingestion", "committed_receipt", "starting"),
+    "receipt": Point("contextframe_beam.pipelines.ingest", "committed_receipt", "starting"),
     "task": Point(_COMPACT, "do_task", "rewriting"),
     "indices": Point(_COMPACT, "update_indices", "reindexing"),
     # What Lance commits by itself: a compaction and the numbers for it, and indices.
-    "own commit": Point("contextframe_beam.compaction", "changing", "committing", "reporting"),
-    "text index": Point("contextframe_beam.text_index", "changing", "committing", "reporting"),
+    "own commit": Point("contextframe_beam.store.upkeep", "changing", "committing", "reporting"),
+    "text index": Point(
+        "contextframe_beam.store.text_index", "changing", "committing", "reporting"
+    ),
     "index files": Point("lance", "LanceDataset.create_scalar_index", "reindexing"),
-    "lost files": Point("contextframe_beam.cleanup", "_delete", "removing"),
+    "lost files": Point("contextframe_beam.store.upkeep", "_delete", "removing"),
     "old versions": Point("lance", "LanceDataset.cleanup_old_versions", "removing", "reporting"),
 }
 
@@ -184,7 +184,7 @@ def kill_this_process() -> None:
 
 def hand_over_commit(file: str) -> None:
     """Makes this process write down what it would commit, and die instead of committing it."""
-    sink: Any = importlib.import_module("contextframe_beam.transforms.lance_sink")
+    sink: Any = importlib.import_module("contextframe_beam.transforms.write")
 
     def keep(*args: Any) -> None:
         with open(f"{file}.part", "wb") as output:

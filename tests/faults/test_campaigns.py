@@ -17,7 +17,7 @@ from tests.faults.campaign import Campaign, fresh_seed
 from tests.faults.forks import Forks
 from tests.faults.places import on_s3
 from tests.faults.tally import Tally
-from tests.s3_faults import FaultyProxy
+from tests.support.s3_faults import FaultyProxy
 
 SOAK_KILLS = 500
 SOAK_KILLS_ON_S3 = 100

@@ -8,8 +8,8 @@ from pathlib import Path
 import lance
 import pytest
 
+from contextframe_beam.frames.schema import frame_schema
 from contextframe_beam.pipelines.ingest import ingest
-from contextframe_beam.schema import frame_schema
 from tests.faults.ledger import Ledger
 from tests.faults.simulated import Simulated
 from tests.faults.world import World

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from contextframe_beam.embedders import (
+from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
+from contextframe_beam.frames.embedders import (
     Embedder,
     EmbedderError,
     EmbedderIdentity,
     Kind,
     Vectors,
 )
-from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
 from contextframe_beam.transforms.embedders.batching import normalised
 from contextframe_beam.transforms.embedders.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens

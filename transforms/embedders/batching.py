@@ -14,7 +14,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import xxhash
 
-from contextframe_beam.embedders import (
+from contextframe_beam.errors import DatasetError
+from contextframe_beam.frames.embedders import (
     Embedder,
     EmbedderError,
     EmbedderIdentity,
@@ -22,7 +23,6 @@ from contextframe_beam.embedders import (
     Kind,
     Vectors,
 )
-from contextframe_beam.errors import DatasetError
 
 # How many texts an embedder without batches of its own gets at once.
 _AT_ONCE = 64

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xxhash
 
-from contextframe_beam.embedders import EmbedderIdentity, Kind, Vectors
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.embedders import EmbedderIdentity, Kind, Vectors
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.fingerprint import fingerprint
 

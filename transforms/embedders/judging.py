@@ -10,8 +10,8 @@ import re
 
 from contextframe_beam.connectors.http import HttpResponse, Wait
 from contextframe_beam.connectors.http.judges import usual
-from contextframe_beam.embedders import EmbedderError, EmbedderRefusedError, EmbeddingError
 from contextframe_beam.errors import ConnectorError
+from contextframe_beam.frames.embedders import EmbedderError, EmbedderRefusedError, EmbeddingError
 
 __all__ = ["RejectedError", "TooMuchError", "judged"]
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contextframe_beam.embedders import (
+from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.embedders import (
     EmbedderError,
     EmbedderIdentity,
     EmbeddingError,
     Kind,
     Vectors,
 )
-from contextframe_beam.errors import ConfigError
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.extras import missing_extra
 from contextframe_beam.transforms.embedders.fingerprint import fingerprint

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse, Wait
-from contextframe_beam.embedders import (
+from contextframe_beam.errors import ConnectorError
+from contextframe_beam.frames.embedders import (
     EmbedderError,
     EmbedderIdentity,
     EmbeddingError,
     Kind,
     Vectors,
 )
-from contextframe_beam.errors import ConnectorError
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.judging import RejectedError, TooMuchError, judged

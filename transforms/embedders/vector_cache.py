@@ -23,10 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
-from contextframe_beam.address import StorageOptions
-from contextframe_beam.embedders import EmbedderIdentity, Vectors
 from contextframe_beam.errors import ConfigError, DatasetError
-from contextframe_beam.filesystems import filesystem_of
+from contextframe_beam.frames.embedders import EmbedderIdentity, Vectors
+from contextframe_beam.store.address import StorageOptions, filesystem_of
 
 __all__ = ["VectorCache", "remove_vectors"]
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse
-from contextframe_beam.embedders import EmbedderError, Kind
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.embedders import EmbedderError, Kind
 from contextframe_beam.transforms.embedders.remote import (
     Answer,
     BatchLimits,

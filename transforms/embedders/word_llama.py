@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from contextframe_beam.embedders import EmbedderIdentity, EmbeddingError, Kind, Vectors
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.embedders import EmbedderIdentity, EmbeddingError, Kind, Vectors
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.extras import missing_extra
 from contextframe_beam.transforms.embedders.fingerprint import fingerprint

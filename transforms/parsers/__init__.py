@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from contextframe_beam._lazy import lazy_names
+from contextframe_beam.lazy import lazy_names
 
 if TYPE_CHECKING:
     from contextframe_beam.transforms.parsers.errors import (

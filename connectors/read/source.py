@@ -1,0 +1,304 @@
+"""How a source is read, whatever its connector can do: planned, claimed and read in blocks.
+
+A plan cuts a source into blocks that can be read in any order by anyone: a page, a range of items
+or bytes, a partition that only a cursor can walk. A reader claims each block before it reads it,
+so that a runner may give the blocks that are not yet claimed to somebody else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.cursors import Bounds
+from contextframe_beam.connectors.page import Page, Partition, SourceInfo
+from contextframe_beam.connectors.read.reader import Part, Reader, Resume
+from contextframe_beam.connectors.read.readers import PagesReader, choose_reader
+from contextframe_beam.connectors.read.runtime import read_ahead
+from contextframe_beam.errors import ConfigError
+from contextframe_beam.store.runs import NO_CHANGE, StateChange
+
+#: A plan is made in chunks of at most this many partitions, so that it may be longer than memory.
+_PARTITIONS_IN_A_CHUNK = 1000
+
+# Local blocks cost the processor, so many pieces even out what workers get. Blocks behind a
+# network cost waiting, and one piece a worker keeps all its requests in flight to the end.
+_LOCAL_PIECES = 8
+_LARGEST_LOCAL_PIECE = 256
+_LARGEST_REMOTE_PIECE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChunk:
+    """A piece of a plan, small enough to travel: a range of the blocks of some partitions.
+
+    Attributes:
+        parts: The partitions; none on the header of the plan.
+        start: The first block of the piece, counted over the blocks of all `parts`.
+        stop: One past its last block.
+        header: On the header, the page that says how many blocks the whole plan has, why it is not
+            the whole source, and what holds for the source's state as a whole.
+    """
+
+    parts: tuple[Part, ...]
+    start: int
+    stop: int
+    header: Page | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Some parts of a plan that was made before, to be read as one run.
+
+    Attributes:
+        parts: The parts.
+        change: What their commit says about the source's state as a whole.
+    """
+
+    parts: tuple[Part, ...]
+    change: StateChange
+
+
+@dataclass(slots=True)
+class Fetched:
+    """A page as it was read.
+
+    Attributes:
+        page: The page, complete.
+        size: How many bytes were read for it, where that is known.
+        seconds: How long the source took to give it.
+    """
+
+    page: Page
+    size: int = 0
+    seconds: float = 0.0
+
+
+class Source:
+    """A connector with what it is read with.
+
+    Args:
+        connector: What to read; authenticated before `plan` or `read_blocks` is called.
+        sync_kwargs: The arguments of its `sync_documents`, or what takes its place.
+        full_sync: Read everything, whatever the states say.
+        resume_from: The states that an earlier run reached, by the id of the partition.
+        info: Which source it is; made of the connector unless given.
+        bounds: The range of time to read; everything, or what changed, when not given. Such a run
+            moves the states of those partitions only of which it leaves nothing out.
+        reader: What reads it; chosen by what its class defines when not given. A method of a
+            connector that reads itself gives this, or a subclass that calls it would go in circles.
+        threads: How many blocks are read at once; as many as the connector allows when not given.
+            One is this thread, and items then come in order.
+
+    Raises:
+        ConfigError: the connector takes no such arguments, cannot be read at all, or not by time.
+    """
+
+    def __init__(
+        self,
+        connector: BaseConnector,
+        sync_kwargs: Mapping[str, Any] | None = None,
+        full_sync: bool = False,
+        resume_from: Mapping[str, Any] | None = None,
+        info: SourceInfo | None = None,
+        bounds: Bounds | None = None,
+        reader: type[Reader] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        kwargs = dict(sync_kwargs or {})
+        bounds = bounds or Bounds()
+        kind = reader or choose_reader(connector, kwargs)
+        _require_ends(connector, kind.ends(connector), bounds)
+        self.connector = connector
+        self.info = info or SourceInfo(
+            connector.source_id(kwargs),
+            connector.name,
+            connector.source_identity(kwargs),
+            tuple(getattr(connector, "_by_partition", ())),
+        )
+        self._reader = kind(connector, kwargs, Resume(full_sync, resume_from or {}, bounds))
+        if threads is not None:
+            self._reader.at_once = self._reader.ahead = threads
+        self._is_bounded = bool(bounds.given)
+
+    def parts(self) -> Iterator[Part]:
+        """Yields what the source consists of; each part can be read by itself.
+
+        Raises:
+            ConnectorError: the source cannot say what it has.
+        """
+        return self._reader.plan()
+
+    @property
+    def reached(self) -> dict[str, Any] | None:
+        """After `parts` were made: the states that hold when all of them are read, where known."""
+        return None if self._is_bounded or self._reader.cuts else self._reader.reached
+
+    def plan(self, workers: int = 1, chosen: Chosen | None = None) -> Iterator[PlanChunk]:
+        """Yields the plan in pieces, and at last its header.
+
+        Args:
+            workers: How many processes will read.
+            chosen: The parts to read; all when not given.
+
+        Raises:
+            ConnectorError: the source cannot say what it has.
+        """
+        chunk: list[Part] = []
+        planned = 0
+        # Only then, because a run that says something about the state meets the source's others.
+        sliced = False
+        for part in self.parts() if chosen is None else chosen.parts:
+            planned += part.blocks
+            if part.slice and self._reader.moves_state(part):
+                sliced = True
+            chunk.append(part)
+            if len(chunk) == _PARTITIONS_IN_A_CHUNK:
+                yield from self._pieces(chunk, workers)
+                chunk = []
+        yield from self._pieces(chunk, workers)
+        if chosen is None:
+            narrowed = self._reader.narrowed
+            change = StateChange(self.reached, sliced=sliced, whole=not narrowed)
+        else:
+            narrowed = "it is a part of a backfill"
+            change = replace(chosen.change, sliced=sliced)
+        header = Page([], source=self.info, planned=planned, narrowed=narrowed, change=change)
+        yield PlanChunk((), 0, 1, header)
+
+    def read_blocks(
+        self, chunk: PlanChunk, claim: Callable[[int], bool], start: int | None = None
+    ) -> Iterator[Fetched]:
+        """Reads the blocks of a piece that it can claim.
+
+        Pages of one partition come in order. Blocks that wait for a network are claimed and read
+        ahead, a bounded number of them; each block that was claimed is read to its end.
+
+        Args:
+            chunk: A piece of the plan.
+            claim: Called with each block's number in turn, before it is read; False ends reading.
+            start: The first block, if not that of the piece.
+
+        Raises:
+            ConnectorError: the source failed; the message names partition, position and cause.
+        """
+        if chunk.header is not None:
+            if claim(chunk.start):
+                yield Fetched(chunk.header)
+            return
+        yield from self._read_all(_claimed(chunk, claim, chunk.start if start is None else start))
+
+    def pages(self) -> Iterator[Page]:
+        """Reads the whole source in this process, after `authenticate`."""
+        for chunk in self.plan():
+            for fetched in self.read_blocks(chunk, lambda _: True):
+                yield fetched.page
+
+    def pages_of(self, partitions: Iterable[Partition | str]) -> Iterator[Page]:
+        """Reads some partitions of a source of pages in this process, after `authenticate`.
+
+        Args:
+            partitions: The partitions, or their names; taken as there is room for them.
+
+        Raises:
+            ConnectorError: they cannot be read.
+        """
+        assert isinstance(self._reader, PagesReader)
+        parts = self._reader.parts_of(partitions)
+        blocks = ((part, block) for part in parts for block in range(part.blocks))
+        for fetched in self._read_all(blocks):
+            yield fetched.page
+
+    def _pieces(self, parts: list[Part], workers: int) -> Iterator[PlanChunk]:
+        ends = list(accumulate(part.blocks for part in parts))
+        if not ends:
+            return
+        total = ends[-1]
+        if self._reader.at_once == 1:
+            count = max(_LOCAL_PIECES * workers, total // _LARGEST_LOCAL_PIECE)
+        else:
+            count = max(workers, total // _LARGEST_REMOTE_PIECE)
+        # All of one length but the last: pieces are dealt out in turn, and where long and short
+        # ones took turns as well, one of two workers would get all that are long.
+        length = -(-total // min(count, total))
+        first = 0
+        for start in range(0, total, length):
+            stop = min(start + length, total)
+            while ends[first] <= start:
+                first += 1
+            last = first
+            while ends[last] < stop:
+                last += 1
+            before = ends[first] - parts[first].blocks
+            yield PlanChunk(tuple(parts[first : last + 1]), start - before, stop - before)
+
+    def _read_all(self, blocks: Iterator[tuple[Part, int]]) -> Iterator[Fetched]:
+        if self._reader.at_once == 1:
+            for part, block in blocks:
+                yield from self._read(part, block)
+            return
+        yield from read_ahead(
+            blocks,
+            lambda one: self._read(*one),
+            threads=self._reader.at_once,
+            ahead=self._reader.ahead,
+            key=lambda one: one[0].id,
+            is_last=lambda fetched: bool(fetched.page.finished),
+        )
+
+    def _read(self, part: Part, block: int) -> Iterator[Fetched]:
+        began = time.perf_counter()
+        for page, size in self._reader.read(part, block):
+            ended = time.perf_counter()
+            yield Fetched(self._completed(page, part), size, ended - began)
+            began = time.perf_counter()
+
+    def _completed(self, page: Page, part: Part) -> Page:
+        items = page.items
+        for letter in page.failures:
+            letter.connector = letter.connector or self.info.name
+            letter.partition = letter.partition or part.id
+            letter.position = letter.position or page.position
+        return page.copy(
+            items=items if isinstance(items, list) else list(items or ()),
+            next_cursor=None,
+            partition=part.id,
+            source=self.info,
+            planned=0,
+            change=NO_CHANGE,
+            state=page.state if self._reader.moves_state(part) else None,
+        )
+
+
+def _require_ends(connector: BaseConnector, ends: set[str], bounds: Bounds) -> None:
+    wanted = list(bounds.given)
+    if all(one in ends for one in wanted):
+        return
+    name = type(connector).__name__
+    if not ends:
+        raise ConfigError(
+            f"{name} cannot be read by time, so {' and '.join(wanted)} cannot be given; that needs "
+            "partitions(since, until), or _incremental_sync(since, until)"
+        )
+    (missing,) = (one for one in wanted if one not in ends)
+    why = "slices have an end, and " if bounds.slice else ""
+    raise ConfigError(
+        f"{why}{name} cannot be told {missing}, only {' and '.join(sorted(ends))}; give its method "
+        f"an argument {missing}"
+    )
+
+
+def _claimed(
+    chunk: PlanChunk, claim: Callable[[int], bool], start: int
+) -> Iterator[tuple[Part, int]]:
+    before = 0
+    for part in chunk.parts:
+        for block in range(max(start - before, 0), min(part.blocks, chunk.stop - before)):
+            if not claim(before + block):
+                return
+            yield part, block
+        before += part.blocks

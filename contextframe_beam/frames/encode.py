@@ -1,0 +1,417 @@
+"""Records to rows and back, without loss.
+
+`encode_records` is the hottest code of an ingest: it turns a batch of records into one Arrow
+RecordBatch with a list a column. `decode_rows` is its inverse (`decoding.py`). Here is what records
+have beside metadata; where metadata goes is in `_layout.py`, what is noted about a row in
+`_row_notes.py`, and its digest in `_digests.py`.
+
+How metadata is laid out in a row:
+
+* A name that has a column goes there if the column can hold the value exactly.
+* Everything else is an entry of `custom_metadata`: text as it is, other values as JSON. An entry
+  named like a column holds the full value of which the column has only the part that it can
+  hold (the date of a time, the name of an author object).
+* `timestamp` is the entry of that name; its date fills `updated_at` where metadata has none.
+* `x_encoding` says in JSON what cannot be seen from the row: entries that are JSON (`json`),
+  names whose value is None (`null`), columns that were filled in and were not given (`made`) or
+  were given where they look filled in (`given`), the form of the relationships (`targets`), the
+  record's timestamp where metadata has one of its own (`timestamp`), an id that is empty text
+  (`empty`). It is null where there is nothing to say, and in rows that others wrote.
+
+`x_digest` is taken over what is stored: equal rows have equal digests, whatever the order of
+their metadata and the rows beside them, and different rows have different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import repeat
+from operator import attrgetter
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from contextframe_beam.errors import RecordError
+from contextframe_beam.frames.layout import MetadataLayout, RowNotes, custom_metadata, decode_rows
+from contextframe_beam.frames.record import ANCHOR_KEY, RESERVED, FrameRecord, title_of, uuid_of
+from contextframe_beam.frames.schema import RECORD_TYPES, fit_date, frame_schema
+from contextframe_beam.frames.times import day_of, parse
+from contextframe_beam.frames.values import (
+    dump_json,
+    fit_vector,
+    is_unicode,
+    lone_surrogate,
+    null_array,
+    row_contents,
+    row_digests,
+    vector_array,
+)
+
+__all__ = ["decode_rows", "encode_records", "fit_vector", "null_array", "record_uuid"]
+
+
+# How many records, and how many bytes of their content, are encoded together; it keeps a column
+# below Arrow's 2 GiB.
+_BATCH_ROWS = 1024
+_BATCH_SIZE = 64 << 20
+
+
+def record_uuid(record: FrameRecord) -> str:
+    """Returns the key of the record's row: its metadata's uuid, or one made from its id.
+
+    Raises:
+        RecordError: the record has neither an id nor content, or cannot be stored.
+    """
+    encoder = _Encoder([record], None)
+    for error in encoder.errors.values():
+        raise error
+    return str(encoder.columns["uuid"][0])
+
+
+def encode_records(
+    records: Sequence[FrameRecord], *, embed_dim: int, source: str | None = None
+) -> tuple[pa.RecordBatch, list[tuple[int, RecordError]]]:
+    """Encodes records as one batch of rows in the order of `frame_schema`.
+
+    Args:
+        records: The records.
+        embed_dim: The vector length of the dataset.
+        source: What goes to the column `x_source`.
+
+    Returns:
+        The batch, and for each record that cannot be stored its index and why.
+    """
+    errors: dict[int, RecordError] = {}
+    kept = list(range(len(records)))
+    encoder = _Encoder(records, embed_dim)
+    while encoder.errors:
+        errors.update((kept[index], error) for index, error in encoder.errors.items())
+        kept = [index for place, index in enumerate(kept) if place not in encoder.errors]
+        encoder = _Encoder([records[index] for index in kept], embed_dim)
+    if not encoder.sparse:
+        return encoder.batch(source), sorted(errors.items())
+    half = len(kept) // 2
+    batches = []
+    for part in (kept[:half], kept[half:]):
+        batch, found = encode_records(
+            [records[index] for index in part], embed_dim=embed_dim, source=source
+        )
+        batches.append(batch)
+        errors.update((part[place], error) for place, error in found)
+    whole = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return (whole or batches)[0], sorted(errors.items())
+
+
+class _Encoder:
+    """Turns records into columns.
+
+    Attributes:
+        columns: The values of each column that has any.
+        errors: Why a record cannot be stored, by its index; then there are no columns.
+        sparse: Whether the records share so few names that they should be encoded in smaller
+            numbers; then there are no columns.
+    """
+
+    def __init__(self, records: Sequence[FrameRecord], embed_dim: int | None) -> None:
+        self.columns: dict[str, Sequence[Any]] = {}
+        self.errors: dict[int, RecordError] = {}
+        self.sparse = False
+        self._records = records
+        self._embed_dim = embed_dim
+        self._count = len(records)
+        # The records' attributes by name, and the names of those that any record has.
+        self._values: dict[str, Sequence[Any]] = {}
+        self._used: set[str] = set()
+        self._notes = RowNotes(self._count)
+        self._layout = MetadataLayout([], [], self._notes)
+        steps = (self._check, self._metadata, self._attributes, self._identify)
+        for step in steps if records else ():
+            step()
+            if self.errors or self.sparse:
+                return
+
+    def batch(self, source: str | None) -> pa.RecordBatch:
+        """Returns the rows in the order of `frame_schema`."""
+        schema = _frame_schema(self._embed_dim or 1)
+        arrays = []
+        for field in schema:
+            name = field.name
+            if name == "custom_metadata":
+                arrays.append(custom_metadata(self._layout.entries, self._count))
+            elif name == "x_source" and source is not None:
+                arrays.append(pa.repeat(pa.scalar(source, pa.string()), self._count))
+            elif name not in self.columns:
+                arrays.append(null_array(field.type, self._count))
+            elif name == "vector":
+                arrays.append(vector_array(self.columns[name], field.type))
+            else:
+                arrays.append(pa.array(self.columns[name], field.type))
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _check(self) -> None:
+        """Refuses attributes of wrong types."""
+        records = self._records
+        if not _RECORDS_ONLY.issuperset(map(type, records)):
+            for index, record in enumerate(records):
+                if not isinstance(record, FrameRecord):
+                    self.errors[index] = RecordError(_wrong("the record", "a FrameRecord", record))
+            if self.errors:
+                return
+        attributes = zip(*map(_ATTRIBUTE_VALUES, records), strict=True)
+        for (name, allowed, expected), values in zip(_ATTRIBUTES, attributes, strict=True):
+            self._values[name] = values
+            kinds = set(map(type, values))
+            if kinds != _NONE_ONLY:
+                self._used.add(name)
+            if allowed is not None and not allowed.issuperset(kinds):
+                for index, value in enumerate(values):
+                    if not isinstance(value, tuple(allowed)):
+                        self.errors[index] = RecordError(_wrong(name, expected, value))
+        if self.errors:
+            return
+        if not _RECORD_TYPES.issuperset(self._values["record_type"]):
+            for index, kind in enumerate(self._values["record_type"]):
+                if kind not in _RECORD_TYPES:
+                    self.errors[index] = RecordError(
+                        _wrong("record_type", " or ".join(RECORD_TYPES), kind)
+                    )
+
+    def _metadata(self) -> None:
+        self._layout = MetadataLayout(self._records, self._values["metadata"], self._notes)
+        self.columns.update(self._layout.columns)
+        self.errors.update(self._layout.errors)
+        self.sparse = self._layout.sparse
+
+    def _attributes(self) -> None:
+        """Lays out what is not metadata: text, title, timestamp, context, vector, raw data."""
+        columns, values, used = self.columns, self._values, self._used
+        columns["text_content"] = values["text_content"]
+        columns["record_type"] = values["record_type"]
+        if "timestamp" in used:
+            self._timestamps()
+        self._titles()
+        if "context" in used:
+            columns["context"] = self._each(
+                "context", lambda context: dump_json(context, "context")
+            )
+        if "raw_data_type" in used:
+            columns["raw_data_type"] = values["raw_data_type"]
+            for index, kind in enumerate(columns["raw_data_type"]):
+                if kind is not None and not is_unicode(kind):
+                    self.errors[index] = lone_surrogate(self._records[index])
+        if "vector" in used:
+            columns["vector"] = self._each(
+                "vector", lambda vector: fit_vector(vector, self._embed_dim)
+            )
+        if "raw_data" in used:
+            columns["raw_data"] = self._each("raw_data", bytes)
+
+    def _each(self, name: str, convert: Callable[[Any], Any]) -> list[Any]:
+        converted: list[Any] = [None] * self._count
+        for index, value in enumerate(self._values[name]):
+            if value is not None:
+                try:
+                    converted[index] = convert(value)
+                except RecordError as error:
+                    self.errors[index] = error
+        return converted
+
+    def _timestamps(self) -> None:
+        timestamps, all_metadata = self._values["timestamp"], self._values["metadata"]
+        entries = self._layout.entries
+        merged = timestamps
+        if "timestamp" in entries:
+            merged = [
+                own if "timestamp" in metadata else timestamp
+                for own, metadata, timestamp in zip(
+                    entries["timestamp"], all_metadata, timestamps, strict=True
+                )
+            ]
+        entries["timestamp"] = merged
+        days = self.columns.get("updated_at")
+        if days is not None and None not in days:
+            return
+        filled = self.columns["updated_at"] = list(days or [None] * self._count)
+        made = []
+        for index, timestamp in enumerate(timestamps):
+            if filled[index] is None:
+                filled[index] = _day_of(timestamp)
+                if (
+                    filled[index] is not None
+                    and "updated_at" not in self._values["metadata"][index]
+                ):
+                    made.append(index)
+        self._notes.add("made", "updated_at", made)
+
+    def _titles(self) -> None:
+        titles = self.columns.get("title")
+        if titles is not None and None not in titles:
+            return
+        filled = self.columns["title"] = list(titles or [None] * self._count)
+        made = []
+        for index, record in enumerate(self._records):
+            if filled[index] is None:
+                filled[index] = title_of(record.text_content, record.unique_id)
+                if "title" not in record.metadata:
+                    made.append(index)
+        self._notes.add("made", "title", made)
+
+    def _identify(self) -> None:
+        """Gives each row its digest, id and key."""
+        unique_ids = list(self._values["unique_id"])
+        anonymous = [index for index, unique_id in enumerate(unique_ids) if not unique_id]
+        for index in anonymous:
+            kind = "made" if unique_ids[index] is None else "empty"
+            self._notes.add(kind, "uri", [index])
+        if any(map(str.startswith, filter(None, unique_ids), repeat(RESERVED))):
+            self._refuse_reserved(unique_ids)
+        for index, own in enumerate(self.columns.get("uuid", ())):
+            unique_id = unique_ids[index]
+            # Else a reader would take it for the one that is made from the unique_id.
+            if own and unique_id and is_unicode(unique_id) and own == uuid_of(unique_id):
+                self._notes.add("given", "uuid", [index])
+        encodings, refused = self._notes.texts()
+        for index in refused:
+            self.errors[index] = lone_surrogate(self._records[index])
+        digests = self._digests(unique_ids, encodings)
+        if self.errors:
+            return
+        given = self.columns.get("uuid")
+        for index in anonymous:
+            record = self._records[index]
+            has_key = given is not None and given[index] is not None
+            if not (record.text_content or record.raw_data or has_key or record.vector is not None):
+                self.errors[index] = RecordError(
+                    "the record has neither text_content nor unique_id, so there is nothing to "
+                    "store and nothing to know it by; set one of them in map_to_frame_record"
+                )
+            unique_ids[index] = f"content:{digests[index].hex()}"
+            if not self.columns["title"][index]:
+                titles = self.columns["title"] = list(self.columns["title"])
+                titles[index] = unique_ids[index]
+        uuids = [uuid_of(unique_id) for unique_id in unique_ids if unique_id]
+        if given is not None:
+            self._refuse_own_keys(given)
+            uuids = [made if own is None else own for own, made in zip(given, uuids, strict=True)]
+        self.columns["uuid"] = uuids
+        self.columns["uri"] = unique_ids
+        self.columns["x_digest"] = digests
+        if any(encodings):
+            self.columns["x_encoding"] = encodings
+
+    def _digests(self, unique_ids: list[str | None], encodings: list[str | None]) -> list[bytes]:
+        columns = self.columns
+        try:
+            return row_digests(
+                self._contents(unique_ids, encodings),
+                columns.get("vector"),
+                columns.get("raw_data"),
+            )
+        except TypeError:
+            for index, row in enumerate(self._contents(unique_ids, encodings)):
+                try:
+                    orjson.dumps(row)
+                except TypeError:
+                    self.errors[index] = lone_surrogate(self._records[index])
+            if not self.errors:
+                raise
+            return []
+
+    def _contents(
+        self, unique_ids: list[str | None], encodings: list[str | None]
+    ) -> Iterable[Sequence[Any]]:
+        columns, layout = self.columns, self._layout
+        nothing = [None] * self._count
+        return row_contents(
+            layout.names,
+            self._values["metadata"],
+            layout.hashed,
+            texts=(self._values["timestamp"], unique_ids, columns["text_content"]),
+            shared=(
+                columns["record_type"],
+                columns.get("context", nothing),
+                columns.get("raw_data_type", nothing),
+                encodings,
+            ),
+        )
+
+    def _refuse_reserved(self, unique_ids: list[str | None]) -> None:
+        for index, unique_id in enumerate(unique_ids):
+            if unique_id and unique_id.startswith(RESERVED):
+                self.errors[index] = RecordError(
+                    f"unique_id is {unique_id!r:.80}; ids that begin with {RESERVED} name the "
+                    "dataset's own rows, choose another prefix"
+                )
+
+    def _refuse_own_keys(self, given: Sequence[str | None]) -> None:
+        for index, key in enumerate(given):
+            if key == ANCHOR_KEY:
+                self.errors[index] = RecordError(
+                    f"metadata['uuid'] is {key}, the key of a row that every dataset has of its "
+                    "own; choose another one"
+                )
+
+
+_RECORDS_ONLY = {FrameRecord}
+_NONE_ONLY = {type(None)}
+_RECORD_TYPES = frozenset(RECORD_TYPES)
+_NONE = type(None)
+# Attribute, types it may have (None: any), how an error says so.
+_ATTRIBUTES: tuple[tuple[str, frozenset[type] | None, str], ...] = (
+    ("metadata", frozenset({dict}), "a dict"),
+    ("text_content", frozenset({str, _NONE}), "text or None"),
+    ("unique_id", frozenset({str, _NONE}), "text or None"),
+    ("record_type", frozenset({str}), " or ".join(RECORD_TYPES)),
+    ("timestamp", frozenset({str, _NONE}), "ISO 8601 text or None"),
+    ("context", frozenset({dict, _NONE}), "a dict or None"),
+    ("raw_data", frozenset({bytes, bytearray, memoryview, _NONE}), "bytes or None"),
+    ("raw_data_type", frozenset({str, _NONE}), "text or None"),
+    ("vector", None, "a row of numbers"),  # fit_vector tells
+)
+_ATTRIBUTE_VALUES = attrgetter(*(name for name, _, _ in _ATTRIBUTES))
+
+
+@lru_cache(maxsize=16)
+def _frame_schema(embed_dim: int) -> pa.Schema:
+    return frame_schema(embed_dim)
+
+
+def _day_of(timestamp: str | None) -> str | None:
+    """Returns the date of a timestamp, as it writes it itself."""
+    day = fit_date(timestamp)
+    if day is not None or not timestamp:
+        return day
+    time = parse(timestamp)
+    return None if time is None else day_of(time)
+
+
+def _wrong(name: str, expected: str, value: object) -> str:
+    plain = value is None or isinstance(value, str | int | float)
+    shown = f"{value!r:.60}" if plain else f"a {type(value).__name__}"
+    return f"{name} is {shown}; expected {expected}"
+
+
+def batches_of(records: Iterable[FrameRecord]) -> Iterator[list[FrameRecord]]:
+    """Yields records in lists that are encoded together: 1,024 of them or 64 MiB of content.
+
+    Raises:
+        RecordError: something else is among them.
+    """
+    batch: list[FrameRecord] = []
+    size = 0
+    for record in records:
+        if not isinstance(record, FrameRecord):
+            raise RecordError(f"{type(record).__name__} is no FrameRecord; map the item to one")
+        batch.append(record)
+        size += sum(
+            len(value)
+            for value in (record.text_content, record.raw_data)
+            if isinstance(value, str | bytes)
+        )
+        if len(batch) == _BATCH_ROWS or size > _BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

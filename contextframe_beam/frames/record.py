@@ -1,0 +1,263 @@
+"""FrameRecord: one document with its text, metadata, relationships and vector; and Deletion.
+
+This file holds the record itself and how it is identified. How it becomes a row and comes back
+is in `encode.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid as _uuid
+from dataclasses import dataclass
+from datetime import date
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from contextframe_beam.errors import RecordError
+
+#: Documents of one `unique_id` have one uuid, on any machine and in any release.
+NAMESPACE = _uuid.uuid5(_uuid.NAMESPACE_URL, "https://contextframe.org/frames")
+
+#: Ids that begin so name the dataset's own rows, not documents.
+RESERVED = "contextframe-beam:"
+
+_TITLE_LENGTH = 120
+_HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
+_NAMESPACE_BYTES = NAMESPACE.bytes
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
+def uuid_of(unique_id: str) -> str:
+    """Returns the lowercase uuid of a document: `uuid5(NAMESPACE, unique_id)`.
+
+    Written out by hand because it runs once a document and `uuid.uuid5` takes six times as long
+    (RFC 9562, section 5.5: SHA-1, version 5, variant 10).
+
+    Raises:
+        UnicodeEncodeError: `unique_id` holds a lone surrogate.
+    """
+    digest = hashlib.sha1(_NAMESPACE_BYTES + unique_id.encode(), usedforsecurity=False).hexdigest()
+    return (
+        f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-"
+        f"{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
+    )
+
+
+def is_uuid(value: object) -> bool:
+    """Tells whether `value` is text in the canonical 36 characters of a uuid, in any case."""
+    if not isinstance(value, str) or len(value) != 36:
+        return False
+    try:
+        return str(_uuid.UUID(value)) == value.lower()
+    except ValueError:
+        return False
+
+
+def target_unique_id(unique_id: str | None, target_id: str) -> str:
+    """Returns the unique_id of a relationship's target, in the id space of the record itself.
+
+    A source names its documents `prefix:id` (or `prefix:container#id`), and its relationships
+    point at bare ids. The prefix of the record is put before such an id, so that the target's
+    uuid is the one that the target's own row has. An id that begins with the source's own
+    prefix is whole already.
+    """
+    source, colon, _ = (unique_id or "").partition(":")
+    if not colon or target_id.startswith(source + colon):
+        return target_id
+    container, mark, _ = (unique_id or "").rpartition("#")
+    return (container + mark if mark else source + colon) + target_id
+
+
+#: The row that all writers of a dataset replace who have no other row in common.
+ANCHOR_URI = f"{RESERVED}anchor"
+ANCHOR_KEY = uuid_of(ANCHOR_URI)
+
+
+class FrameRecord:
+    """One document on its way into a dataset, or read out of it.
+
+    All attributes are mutable; two records are equal when all of them are (vectors are compared
+    as float32, which is how they are stored).
+
+    Attributes:
+        text_content: The document's text, or None.
+        metadata: Any JSON object. Names that the dataset has a column for (title, author, tags,
+            created_at, relationships, ...) become columns, the others custom metadata.
+        record_type: document, collection_header, dataset_header or frameset.
+        unique_id: Identifies the document forever, as in `api:4711`; None makes an identity
+            from the content, so that the same content is the same row.
+        timestamp: When the document was last changed, as ISO 8601 text.
+        context: A JSON object for language models, or None.
+        vector: `embed_dim` float32 values, or None.
+        raw_data: The document's original bytes, or None.
+        raw_data_type: The MIME type of `raw_data`.
+        score: How well the record matched a search; None elsewhere. Not stored, not compared.
+    """
+
+    __slots__ = (
+        "context",
+        "metadata",
+        "raw_data",
+        "raw_data_type",
+        "record_type",
+        "score",
+        "text_content",
+        "timestamp",
+        "unique_id",
+        "vector",
+    )
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __init__(
+        self,
+        text_content: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        record_type: str = "document",
+        unique_id: str | None = None,
+        timestamp: str | date | None = None,
+        context: dict[str, Any] | None = None,
+        vector: Any = None,
+        raw_data: bytes | None = None,
+        raw_data_type: str | None = None,
+    ) -> None:
+        self.text_content = text_content
+        self.metadata: dict[str, Any] = {} if metadata is None else metadata
+        self.record_type = record_type
+        self.unique_id = unique_id
+        self.timestamp = timestamp.isoformat() if isinstance(timestamp, date) else timestamp
+        self.context = context
+        self.vector = vector
+        self.raw_data = raw_data
+        self.raw_data_type = raw_data_type
+        self.score: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FrameRecord):
+            return NotImplemented
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in FrameRecord.__slots__
+            if name not in ("score", "vector")
+        ) and _same_vector(self.vector, other.vector)
+
+    def __repr__(self) -> str:
+        text = repr(self.text_content)
+        if len(text) > 62:
+            text = f"{text[:58]}...{text[-1]}"
+        names = self.metadata if isinstance(self.metadata, dict) else {}
+        return (
+            f"FrameRecord(unique_id={self.unique_id!r}, record_type={self.record_type!r}, "
+            f"text_content={text}, metadata={sorted(map(str, names))!r})"
+        )
+
+    @property
+    def uuid(self) -> str:
+        """The key of the record's row.
+
+        Raises:
+            RecordError: the record cannot be stored, as one with neither an id nor content.
+        """
+        # By name, as the package does with its own names: a record without an id is identified by
+        # all that its row stores, which the encoder knows, and records do without Arrow.
+        encode = import_module("contextframe_beam.frames.encode")
+        uuid: str = encode.record_uuid(self)
+        return uuid
+
+    @property
+    def title(self) -> str:
+        """The metadata's title, else the text's first heading or line, else the unique_id."""
+        title = self.metadata.get("title")
+        if isinstance(title, str) and title:
+            return title
+        return title_of(self.text_content, self.unique_id)
+
+
+def title_of(text: str | None, unique_id: str | None) -> str:
+    """Returns the first heading or line of a text, 120 characters at most, else the unique_id."""
+    if text:
+        head = text[:4096]
+        if "#" in head:
+            for heading in _HEADING.finditer(head):
+                title = _without_closing(heading.group(1).rstrip())
+                if title:
+                    return title[:_TITLE_LENGTH]
+        for line in head.splitlines():
+            line = line.strip()
+            if line:
+                return line[:_TITLE_LENGTH]
+    return unique_id or ""
+
+
+def _without_closing(heading: str) -> str:
+    """Returns a Markdown heading without the marks that may close it: `C#` keeps its own."""
+    title = heading.rstrip("#")
+    return title.rstrip() if not title or title[-1] in " \t" else heading
+
+
+def _same_vector(left: Any, right: Any) -> bool:
+    if left is None or right is None:
+        return left is None and right is None
+    return np.array_equal(np.asarray(left, np.float32), np.asarray(right, np.float32))
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Says that a document is gone; `map_to_frame_record` may return it instead of a record.
+
+    The commit deletes the stored row of its key, whichever source wrote it, as an upsert would
+    replace it. Where a run brings rows of that key as well, a row stays only if its timestamp is
+    later than the deletion's. A deletion without a timestamp, or with one that cannot be read as a
+    time, counts as the latest: sources that say neither when nor in which order delete what they
+    changed before, and seldom make it anew.
+
+    Attributes:
+        unique_id: The document's id, as its record had it.
+        timestamp: When it was deleted, as ISO 8601 text.
+        uuid: Its key, for a document whose metadata had a uuid of its own; instead of `unique_id`.
+
+    Raises:
+        RecordError: it names no document.
+    """
+
+    unique_id: str | None = None
+    timestamp: str | date | None = None
+    uuid: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.unique_id is None) == (self.uuid is None):
+            raise RecordError("a deletion needs the unique_id or the uuid of a document, not both")
+        if self.uuid is not None and not is_uuid(self.uuid):
+            raise RecordError(f"the deletion's uuid is {self.uuid!r:.80}; that is no uuid")
+        if self.unique_id is not None:
+            if not isinstance(self.unique_id, str) or not self.unique_id:
+                raise RecordError(
+                    f"the deletion's unique_id is {self.unique_id!r:.80}; expected text"
+                )
+            if self.unique_id.startswith(RESERVED):
+                raise RecordError(
+                    f"the deletion's unique_id is {self.unique_id!r:.80}; ids that begin with "
+                    f"{RESERVED} name the dataset's own rows"
+                )
+            try:
+                self.unique_id.encode()
+            except UnicodeEncodeError as error:
+                raise RecordError(
+                    f"the deletion's unique_id is {self.unique_id!a:.80}, which is not Unicode text"
+                ) from error
+        if not isinstance(self.timestamp, str | date | None):
+            raise RecordError(
+                f"the deletion's timestamp is {self.timestamp!r:.80}; expected ISO 8601 text"
+            )
+
+    @property
+    def key(self) -> str:
+        """The uuid of the row."""
+        return self.uuid.lower() if self.uuid is not None else uuid_of(self.unique_id or "")
+
+    @property
+    def time(self) -> str | None:
+        """The timestamp as text."""
+        return self.timestamp.isoformat() if isinstance(self.timestamp, date) else self.timestamp

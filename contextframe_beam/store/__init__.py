@@ -1,0 +1,1 @@
+"""The store: a Lance dataset of frames, its transactions, its versions and its state."""

@@ -1,0 +1,585 @@
+"""FrameDataset: a Lance dataset of frames, to read, search and edit from Python.
+
+Bulk writes belong to the pipeline (`transforms.WriteToLance`); what is written here goes through
+the same transactions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+from lance import LanceDataset
+from lance.query import FullTextQuery
+
+from contextframe_beam.errors import (
+    ConcurrentRunError,
+    ConfigError,
+    DatasetError,
+    RecordError,
+    SchemaError,
+)
+from contextframe_beam.frames.encode import batches_of, decode_rows, encode_records, fit_vector
+from contextframe_beam.frames.record import FrameRecord, is_uuid, uuid_of
+from contextframe_beam.frames.schema import (
+    DEFAULT_EMBED_DIM,
+    OWN_COLUMNS,
+    STORAGE_VERSIONS,
+    embed_dim_of,
+    frame_schema,
+)
+from contextframe_beam.store.address import Address, StorageOptions
+from contextframe_beam.store.files import (
+    DEFAULT_STORAGE_VERSION,
+    Destination,
+    WrittenFragment,
+    open_dataset,
+    reading,
+)
+from contextframe_beam.store.rows import (
+    Where,
+    check_columns,
+    check_limit,
+    documents_with_parts,
+    remove_keys,
+    scored_records,
+    sql_of,
+)
+from contextframe_beam.store.rows import sql_literal as sql_literal
+from contextframe_beam.store.state import (
+    ANCHOR_KEY,
+    DOCUMENTS,
+    STATES,
+    SourceState,
+    read_states,
+    state_rows,
+)
+from contextframe_beam.store.text_index import (
+    TextAnalysis,
+    analysis_wanted,
+    loose_query_of,
+    make_text_index,
+    query_of,
+    text_index,
+    unknown_words,
+    words_of,
+)
+from contextframe_beam.store.transaction import (
+    Pending,
+    change,
+    commit_columns,
+    commit_guarded,
+    commit_overwrite,
+    commit_restore,
+    commit_update,
+    with_retries,
+)
+from contextframe_beam.store.versions import (
+    Version,
+    history_of,
+    open_newest,
+    open_version,
+    rolling_back,
+)
+from contextframe_beam.store.writer import write_rows
+
+_LOGGER = logging.getLogger(__name__)
+
+# How many rows are read at once.
+_BATCH_ROWS = 1024
+
+
+class FrameDataset:
+    """A dataset of frames; made by `create` or `open`.
+
+    Example:
+        >>> dataset = FrameDataset.create("kb.lance", embed_dim=384)
+        >>> dataset.add(FrameRecord("Beam runs pipelines.", unique_id="doc:1"))
+        >>> [record.title for record in dataset.search("pipelines")]
+    """
+
+    def __init__(
+        self, dataset: LanceDataset, storage_options: StorageOptions, pinned: bool = False
+    ) -> None:
+        self._dataset = dataset
+        self._options = storage_options
+        self._pinned = pinned
+        self._adopted = False
+        self.embed_dim = _checked_embed_dim(dataset)
+
+    @classmethod
+    def create(
+        cls,
+        path: str,
+        embed_dim: int = DEFAULT_EMBED_DIM,
+        storage_options: StorageOptions = None,
+        storage_version: str = DEFAULT_STORAGE_VERSION,
+    ) -> FrameDataset:
+        """Creates an empty dataset.
+
+        Args:
+            path: A folder, or an address such as `s3://bucket/kb.lance`.
+            embed_dim: Number of float32 values of a vector.
+            storage_options: Credentials and settings of an object store.
+            storage_version: The file format: 2.1 (the default) is read by pylance 1.0 and later,
+                2.2 by pylance 14.
+
+        Raises:
+            DatasetError: there is a dataset already, or the place cannot be written.
+        """
+        path = _address(path)
+        check_storage_version(storage_version)
+        schema = frame_schema(embed_dim)
+
+        def build(new: list[WrittenFragment]) -> Pending[LanceDataset]:
+            if open_dataset(path, storage_options) is not None:
+                raise DatasetError(f"{path} exists already; use FrameDataset.open or another path")
+            anchor = state_rows([], anchor=True, embed_dim=embed_dim)
+            new += write_rows(Destination(path, storage_options, storage_version), [anchor])
+            return _pending(
+                lambda: commit_overwrite(
+                    path,
+                    schema,
+                    new,
+                    read_version=0,
+                    storage_version=storage_version,
+                    properties={"contextframe.mode": "create"},
+                    storage_options=storage_options,
+                )
+            )
+
+        return cls(change(Address(path, storage_options), build), storage_options)
+
+    @classmethod
+    def open(
+        cls, path: str, version: int | None = None, storage_options: StorageOptions = None
+    ) -> FrameDataset:
+        """Opens a dataset, at its newest version or at an earlier one.
+
+        Raises:
+            DatasetError: there is no dataset or no such version.
+            SchemaError: it is not a dataset of frames.
+        """
+        path = _address(path)
+        if version is not None:
+            return cls(open_version(path, version, storage_options), storage_options, pinned=True)
+        return cls(open_newest(path, storage_options), storage_options)
+
+    @property
+    def uri(self) -> str:
+        """Where the dataset is."""
+        return str(self._dataset.uri)
+
+    @property
+    def version(self) -> int:
+        """The version that is being read."""
+        return int(self._dataset.version)
+
+    @property
+    def lance(self) -> LanceDataset:
+        """Lance's own dataset, for all that this class does not do."""
+        return self._dataset
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+        return self._dataset.schema
+
+    def __len__(self) -> int:
+        return int(self._dataset.count_rows(filter=self._documents()))
+
+    def __repr__(self) -> str:
+        return f"FrameDataset({self.uri!r}, version={self.version})"
+
+    def add(self, record: FrameRecord) -> None:
+        """Adds a record, replacing the one of the same key, in a commit of its own.
+
+        Prefer `add_many`: a commit takes longer than a thousand rows.
+
+        Raises:
+            RecordError: the record cannot be stored.
+        """
+        self.add_many([record])
+
+    def add_many(self, records: Iterable[FrameRecord]) -> int:
+        """Adds records in one commit, replacing those of the same keys.
+
+        Of records with one key the last one given is kept.
+
+        Returns:
+            How many records were stored.
+
+        Raises:
+            RecordError: a record cannot be stored; none was.
+        """
+        self._require_newest()
+        batches: list[pa.RecordBatch] = []
+        for chunk in batches_of(records):
+            batch, errors = encode_records(chunk, embed_dim=self.embed_dim)
+            if errors:
+                index, error = errors[0]
+                raise RecordError(f"{chunk[index]!r}: {error}") from error
+            batches.append(batch)
+        if not batches:
+            return 0
+        rows = _last_of_each_key(pa.Table.from_batches(batches))
+        self._replace(rows["uuid"].combine_chunks(), rows.to_batches(), "add")
+        return int(rows.num_rows)
+
+    def delete(self, id: str) -> bool:
+        """Deletes the record of a unique_id or uuid.
+
+        Returns:
+            Whether there was one.
+        """
+        self._require_newest()
+        self._dataset = self._latest()
+        found = self._find(id)
+        if found is None:
+            return False
+        self._replace(pa.array([found]), [], "delete")
+        return True
+
+    def get(self, id: str) -> FrameRecord | None:
+        """Returns the record of a unique_id or uuid, or None."""
+        return next(self._records(self._key_filter(id), limit=1), None)
+
+    def __iter__(self) -> Iterator[FrameRecord]:
+        return self._records(self._documents())
+
+    def batches(
+        self, columns: Sequence[str] | None = None, batch_size: int = _BATCH_ROWS
+    ) -> Iterator[pa.RecordBatch]:
+        """Yields the documents as Arrow batches, reading `columns` only.
+
+        Raises:
+            ConfigError: the dataset has no such column.
+        """
+        check_columns(columns or (), self._dataset.schema.names)
+        scanner = self._dataset.scanner(
+            columns=list(columns) if columns is not None else None,
+            filter=self._documents(),
+            batch_size=batch_size,
+            blob_handling="all_binary",
+        )
+        yield from scanner.to_batches()
+
+    def search(self, text: str, limit: int = 10, where: Where = None) -> list[FrameRecord]:
+        """Finds the documents whose text matches best (BM25), best first, with their `score`.
+
+        Makes the full-text index when there is none, which takes a commit; an earlier version
+        without one is read through instead, and so is a dataset that cannot be written. Where no
+        document holds any of the words, those are returned in which one stands within a longer
+        word, as `control` in `uncontrolled`; their score is 0.
+
+        Args:
+            text: Words.
+            limit: The most records to return.
+            where: SQL such as `status = 'open'`, or values as in `{"author": "O'Brien"}`.
+
+        Raises:
+            ConfigError: the search cannot be understood.
+        """
+        if not text.strip():
+            raise ConfigError("the search text is empty; give at least one word")
+        check_limit(limit)
+        condition = self._documents(where)
+        if not self._dataset.count_rows(filter="text_content IS NOT NULL"):
+            return []
+        if not self._pinned:
+            self._make_sure_of_index()
+        # What is not Unicode is no word.
+        text = text.encode(errors="replace").decode()
+        found = self._matches(query_of(self._dataset, text), condition, limit, where)
+        unasked = unknown_words(self._dataset, text) if found else words_of(text)
+        if unasked and len(found) < limit:
+            keys = {record.uuid for record in found}
+            more = self._with_parts(unasked, condition, limit)
+            found += [record for record in more if record.uuid not in keys][: limit - len(found)]
+        return found or self._matches(loose_query_of(self._dataset, text), condition, limit, where)
+
+    def index_text(self, language: str | None = None) -> bool:
+        """Makes the full-text index, anew where it is there and cuts text in another way.
+
+        Searching makes one for text of any language where there is none. Rows that came after it
+        was made are found as well; `compact` brings them into it.
+
+        Args:
+            language: Such as `de`, for its stems, or `zh`, `ja` or `ko`, whose words are found in
+                part as well. The default is the one given last, and at first any language.
+
+        Returns:
+            Whether it was made; one of that kind may have been there.
+
+        Raises:
+            ConfigError: nothing is known about that language.
+            DatasetError: the index cannot be written.
+        """
+        self._require_newest()
+        analysis = TextAnalysis.of(language) if language is not None else None
+
+        def attempt() -> bool:
+            self._dataset = self._latest()
+            return make_text_index(self._dataset, analysis or analysis_wanted(self._dataset))
+
+        return with_retries(self.uri, attempt)
+
+    def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[FrameRecord]:
+        """Finds the documents whose vectors are nearest (L2), nearest first.
+
+        `score` is the distance.
+
+        Args:
+            vector: `embed_dim` numbers.
+            limit: The most records to return.
+            where: As in `search`.
+
+        Raises:
+            ConfigError: the search cannot be understood.
+        """
+        try:
+            query = fit_vector(vector, self.embed_dim)
+        except RecordError as error:
+            raise ConfigError(str(error)) from error
+        check_limit(limit)
+        condition = self._documents(where, "vector IS NOT NULL")
+        return scored_records(
+            lambda: self._scanner(condition, nearest={"column": "vector", "q": query, "k": limit}),
+            "_distance",
+            where,
+        )
+
+    def history(self) -> list[Version]:
+        """Returns the versions that still exist, oldest first, with the runs that made them."""
+        return history_of(self._dataset)
+
+    def rollback(self, version: int) -> int:
+        """Makes the content and the sync state of an earlier version the newest ones again.
+
+        Nothing is lost: the versions in between stay until they are cleaned up, and can be rolled
+        back to as well. A run that they committed counts as never done, and one that began before
+        the rollback is not committed after it.
+
+        Args:
+            version: The version to return to; the newest one stays as it is.
+
+        Returns:
+            The version that is the newest now.
+
+        Raises:
+            DatasetError: there is no such version, or the store refuses to write.
+            SchemaError: at that version it was no dataset of frames.
+            ConcurrentRunError: others kept committing, or a cleanup is under way.
+        """
+        self._require_newest()
+        _checked_embed_dim(open_version(self.uri, version, self._options))
+
+        def attempt() -> LanceDataset:
+            latest = self._latest()
+            if latest.version == version:
+                return latest
+            return commit_restore(latest, version, self._options)
+
+        with rolling_back(self._latest(), version, self._options):
+            self._dataset = with_retries(self.uri, attempt)
+        self.embed_dim = _checked_embed_dim(self._dataset)
+        self._adopted = False
+        return self.version
+
+    def states(self) -> list[SourceState]:
+        """Returns what the dataset knows about each of its sources."""
+        return list(read_states(self._dataset).values())
+
+    def state(self, source: str) -> SourceState | None:
+        """Returns what the dataset knows about a source, by its id or its connector's name.
+
+        Raises:
+            ConfigError: several sources have that name.
+        """
+        states = read_states(self._dataset)
+        if source in states:
+            return states[source]
+        named = [state for state in states.values() if state.name == source]
+        if len(named) > 1:
+            ids = ", ".join(state.source for state in named)
+            raise ConfigError(f"{len(named)} sources are called {source}; name one of {ids}")
+        return named[0] if named else None
+
+    def _replace(self, keys: pa.Array, batches: list[pa.RecordBatch], mode: str) -> None:
+        """Removes the rows of `keys` and adds `batches` in one transaction."""
+        dataset = self._latest()
+        if not self._adopted:
+            dataset = adopt(dataset, self._options)
+            self._adopted = True
+        layout = dataset.lance_schema
+        anchor = state_rows([], anchor=True, embed_dim=self.embed_dim)
+        new = write_rows(Destination(self.uri, self._options), [*batches, anchor])
+        removed = pa.concat_arrays([keys.cast(pa.string()), pa.array([ANCHOR_KEY])])
+        rows = sum(batch.num_rows for batch in batches)
+
+        def build(_: list[WrittenFragment]) -> Pending[LanceDataset]:
+            dataset = self._latest()
+            if dataset.lance_schema != layout:
+                # The files' columns are numbered for a schema that is no longer there.
+                raise ConcurrentRunError(
+                    f"the columns of {self.uri} were changed meanwhile; nothing was committed, "
+                    "open the dataset again"
+                )
+            removal = remove_keys(dataset, removed)
+            counts = {"written": rows} if rows else {"deleted": len(keys)}
+            properties = {"contextframe.mode": mode, "contextframe.counts": json.dumps(counts)}
+            return _pending(
+                lambda: commit_update(
+                    dataset, removal, new, properties=properties, storage_options=self._options
+                )
+            )
+
+        self._dataset = change(Address(self.uri, self._options), build, files=new)
+
+    def _latest(self) -> LanceDataset:
+        dataset = open_dataset(self.uri, self._options)
+        if dataset is None:
+            raise DatasetError(f"there is no dataset at {self.uri} any more")
+        return dataset
+
+    def _require_newest(self) -> None:
+        if self._pinned:
+            raise DatasetError(
+                f"version {self.version} of {self.uri} was opened to read; "
+                "open the dataset without a version to write"
+            )
+
+    def _matches(
+        self, query: FullTextQuery | None, condition: str | None, limit: int, where: Where
+    ) -> list[FrameRecord]:
+        if query is None:
+            return []
+        return scored_records(
+            lambda: self._scanner(condition, limit=limit, full_text_query=query), "_score", where
+        )
+
+    def _with_parts(
+        self, words: Sequence[str], condition: str | None, limit: int
+    ) -> list[FrameRecord]:
+        keys = documents_with_parts(self._dataset, words, condition, limit)
+        if not keys:
+            return []
+        literals = ", ".join(map(sql_literal, keys))
+        found = {one.uuid: one for one in self._records(self._documents(f"uuid IN ({literals})"))}
+        for record in found.values():
+            record.score = 0.0
+        return [found[key] for key in keys]
+
+    def _make_sure_of_index(self) -> None:
+        """Makes the full-text index unless there is one, of whatever kind."""
+        if text_index(self._dataset) is not None:
+            return
+        try:
+            self._dataset = self._latest()
+            if text_index(self._dataset) is None:
+                self.index_text()
+        except (DatasetError, ConcurrentRunError) as error:
+            _LOGGER.warning("every text is read, without a full-text index: %s", error)
+
+    def _find(self, id: str) -> str | None:
+        table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
+        return str(table["uuid"][0].as_py()) if table.num_rows else None
+
+    def _key_filter(self, id: str) -> str | None:
+        if not isinstance(id, str):
+            raise ConfigError(f"the id is {id!r:.80}; expected a unique_id or uuid, as text")
+        literal = sql_literal(id)
+        keys = [uuid_of(id), *([id.lower()] if is_uuid(id) else [])]
+        values = ", ".join(f"'{key}'" for key in keys)
+        return self._documents(f"(uuid IN ({values}) OR uri = {literal})")
+
+    def _documents(self, *conditions: Where) -> str | None:
+        names = self._dataset.schema.names
+        parts = [DOCUMENTS] if "x_state" in names else []
+        parts += [f"({sql})" for sql in (sql_of(where, names) for where in conditions) if sql]
+        return " AND ".join(parts) or None
+
+    def _scanner(self, condition: str | None, **query: Any) -> Any:
+        return self._dataset.scanner(
+            filter=condition, prefilter=True, blob_handling="all_binary", **query
+        )
+
+    def _records(self, condition: str | None, limit: int | None = None) -> Iterator[FrameRecord]:
+        scanner = self._dataset.scanner(
+            filter=condition, limit=limit, batch_size=_BATCH_ROWS, blob_handling="all_binary"
+        )
+        for batch in scanner.to_batches():
+            yield from decode_rows(batch)
+
+
+def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> LanceDataset:
+    """Adds what our commits need to a dataset that another program made.
+
+    That is our own columns, all null (only metadata is written), and the anchor row, once however
+    many do it at the same time.
+
+    Returns:
+        The newest version, with both.
+    """
+    uri = str(dataset.uri)
+
+    def build(new: list[WrittenFragment]) -> Pending[LanceDataset] | LanceDataset:
+        latest = open_dataset(uri, storage_options)
+        if latest is None:
+            raise DatasetError(f"there is no dataset at {uri} any more")
+        missing = [
+            column
+            for column in frame_schema()
+            if column.name in OWN_COLUMNS and column.name not in latest.schema.names
+        ]
+        if missing:
+            latest = commit_columns(latest, pa.schema(missing))
+        # Looking for the key itself would read all keys.
+        with reading(uri):
+            own = latest.to_table(columns=["uuid"], filter=STATES)["uuid"]
+        if ANCHOR_KEY in own.to_pylist():
+            return latest
+        anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(latest.schema))
+        new += write_rows(Destination(uri, storage_options), [anchor])
+        properties = {"contextframe.mode": "adopt"}
+        return _pending(
+            lambda: commit_guarded(
+                latest, new, properties=properties, storage_options=storage_options
+            )
+        )
+
+    return change(Address(uri, storage_options), build)
+
+
+def _pending(commit: Callable[[], LanceDataset]) -> Pending[LanceDataset]:
+    return Pending(commit, lambda committed: committed)
+
+
+def check_storage_version(version: str) -> None:
+    """Raises ConfigError when files of that format version cannot be made."""
+    if version not in STORAGE_VERSIONS:
+        raise ConfigError(
+            f"storage version {version} is unknown; choose one of {', '.join(STORAGE_VERSIONS)}"
+        )
+
+
+def _address(path: str | os.PathLike[str]) -> str:
+    """Returns a dataset's address, which a change of the working directory must not change."""
+    address = os.fspath(path)
+    return os.path.abspath(address) if "://" not in address else address
+
+
+def _last_of_each_key(rows: pa.Table) -> pa.Table:
+    last = {key: index for index, key in enumerate(rows["uuid"].to_pylist())}
+    return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))
+
+
+def _checked_embed_dim(dataset: LanceDataset) -> int:
+    try:
+        return embed_dim_of(dataset.schema)
+    except SchemaError as error:
+        raise SchemaError(f"{dataset.uri}: {error}") from error

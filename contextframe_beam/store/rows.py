@@ -1,0 +1,355 @@
+"""Rows of a dataset: which of them a transaction removes, and which a reader's filter means.
+
+Rows are found by one scan over the keys, which costs about 0.1 s a million rows and no memory, or
+through an index on `uuid` when there is one and the keys are few. Lance's own delete-only merge
+holds all keys in a join of limited memory and fails when they are many.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import lance
+import numpy as np
+import pyarrow as pa
+from lance import LanceDataset
+
+from contextframe_beam.errors import ConfigError, DatasetError
+from contextframe_beam.frames.encode import decode_rows
+from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.store.address import first_line
+from contextframe_beam.store.keys import KeySet
+
+#: Addresses of rows in one version: the fragment's id in the upper 32 bits, the offset below.
+Addresses: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
+Places: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+# With more keys a scan is faster than an index.
+_FEW_KEYS = 1000
+_THREADS = 8
+_OFFSET_BITS = np.uint64(32)
+_OFFSET = np.uint64(0xFFFFFFFF)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Rows to be removed from the fragments of one dataset version.
+
+    Attributes:
+        removed_fragment_ids: Fragments that lose all their rows.
+        updated_fragments: Fragments that lose some.
+        rows: Number of rows removed.
+    """
+
+    removed_fragment_ids: Sequence[int]
+    updated_fragments: Sequence[Any]
+    rows: int
+
+
+def no_addresses() -> Addresses:
+    """Returns an empty array of addresses."""
+    return np.zeros(0, np.uint64)
+
+
+def scan_rows(
+    dataset: lance.LanceDataset, columns: Sequence[str], **options: Any
+) -> Iterator[tuple[pa.RecordBatch, Addresses]]:
+    """Yields columns of all rows, in no particular order, with the rows' addresses.
+
+    Args:
+        dataset: One version.
+        columns: Their names.
+        **options: Of Lance's scanner, such as `filter` or `fragments`.
+    """
+    scanner = dataset.scanner(
+        columns=list(columns), with_row_address=True, scan_in_order=False, **options
+    )
+    for batch in scanner.to_batches():
+        if batch.num_rows:
+            yield batch, batch.column("_rowaddr").to_numpy()
+
+
+def find_rows(dataset: lance.LanceDataset, keys: KeySet) -> tuple[Addresses, Places]:
+    """Finds the rows whose uuid is among `keys`.
+
+    Returns:
+        Their addresses, in increasing order, and the place of each one's key in the set.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+    """
+    if not len(keys):
+        return no_addresses(), np.zeros(0, np.int64)
+    options: dict[str, Any] = {}
+    if len(keys) <= _FEW_KEYS and _has_key_index(dataset):
+        texts = map(sql_literal, keys.texts())
+        options["filter"] = f"uuid IN ({', '.join(texts)})"
+    addresses, places = [no_addresses()], [np.zeros(0, np.int64)]
+    try:
+        for batch, found_at in scan_rows(dataset, ["uuid"], **options):
+            place = keys.find(batch.column("uuid"))
+            rows = np.flatnonzero(place >= 0)
+            if len(rows):
+                addresses.append(found_at[rows])
+                places.append(place[rows])
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"the keys of {dataset.uri} cannot be read: {first_line(error)}"
+        ) from error
+    found, place = np.concatenate(addresses), np.concatenate(places)
+    order = np.argsort(found)
+    return found[order], place[order]
+
+
+def remove_rows(dataset: lance.LanceDataset, addresses: Addresses) -> Removal:
+    """Writes down that rows are removed, to be committed to the version of `dataset`.
+
+    Args:
+        dataset: One version.
+        addresses: Of rows that are in it; in any order, repeated or not.
+
+    Raises:
+        DatasetError: the removal cannot be written down.
+    """
+    addresses = np.unique(addresses)
+    fragments, starts = np.unique(addresses >> _OFFSET_BITS, return_index=True)
+    offsets = np.split((addresses & _OFFSET).astype(np.int64), starts[1:])
+
+    def remove(task: tuple[int, Places]) -> tuple[int, Any]:
+        fragment, rows = task
+        found: Any = dataset.get_fragment(fragment)
+        return fragment, found.delete_rows(rows.tolist())
+
+    tasks = list(zip(fragments.tolist(), offsets, strict=False))
+    try:
+        with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+            done = list(pool.map(remove, tasks))
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"cannot remove rows from {dataset.uri}: {first_line(error)}; "
+            "check space and permissions there"
+        ) from error
+    return Removal(
+        [fragment for fragment, left in done if left is None],
+        [left for _, left in done if left is not None],
+        len(addresses),
+    )
+
+
+def remove_keys(dataset: lance.LanceDataset, keys: pa.Array) -> Removal:
+    """Removes the rows whose uuid is among `keys`; see `remove_rows`."""
+    addresses, _ = find_rows(dataset, KeySet.of([keys]))
+    return remove_rows(dataset, addresses)
+
+
+def _has_key_index(dataset: lance.LanceDataset) -> bool:
+    return any(
+        list(index.field_names) == ["uuid"] and index.index_type == "BTree"
+        for index in dataset.describe_indices()
+    )
+
+
+def file_of(fragment: lance.LanceFragment) -> str:
+    """Returns the name of a fragment's first data file, which no other one ever has."""
+    return str(fragment.metadata.files[0].path)
+
+
+class RowNumbers:
+    """Numbers the rows of one version from 0 on, deleted ones included, fragment by fragment.
+
+    Such a number means the same on every machine that opens the version.
+    """
+
+    def __init__(self, dataset: lance.LanceDataset) -> None:
+        described = sorted(
+            (fragment.metadata for fragment in dataset.get_fragments()), key=lambda one: one.id
+        )
+        self._ids = np.array([one.id for one in described], np.uint64)
+        sizes = [0, *(one.physical_rows for one in described)]
+        self._starts = np.cumsum(np.array(sizes, np.int64))
+
+    def of(self, addresses: Addresses) -> Places:
+        """Returns the numbers of rows at these addresses."""
+        index = np.searchsorted(self._ids, addresses >> _OFFSET_BITS)
+        return self._starts[index] + (addresses & _OFFSET).astype(np.int64)
+
+    def addresses(self, numbers: Places) -> Addresses:
+        """Returns the addresses of rows with these numbers."""
+        index = np.searchsorted(self._starts, numbers, side="right") - 1
+        offsets = (numbers - self._starts[index]).astype(np.uint64)
+        return (self._ids[index] << _OFFSET_BITS) | offsets
+
+
+#: A filter: SQL over the columns, or the values that columns must have.
+Where = str | Mapping[str, Any] | None
+
+# What Lance says of a name that is no column.
+_NO_FIELD = re.compile(r"No field named \"?(.+?)\"?\.")
+_NEAR = re.compile(r"Did you mean '(.+?)'\?")
+
+_WANTS_TEXT = "could not convert to literal of type 'Utf8'"
+
+# A comparison with what stands there without quotes, up to the next condition.
+_COMPARISON = re.compile(
+    r"(?P<start>\b\w+\s*(?:==?|!=|<>|<=?|>=?|\b(?:not\s+)?i?like\b)\s*)"
+    r"(?P<value>[^'\"()=<>\s][^'\"()=<>]*?)(?=\s+(?:and|or)\s|\s*\)|\s*$)",
+    re.IGNORECASE,
+)
+_IS_VALUE = re.compile(r"[+-]?[\d.]+(?:e[+-]?\d+)?|true|false|null", re.IGNORECASE)
+
+
+def sql_of(where: Where, columns: Sequence[str]) -> str:
+    """Returns a filter as SQL, empty when there is none.
+
+    Raises:
+        ConfigError: it names a column that is not among `columns`, or holds what SQL cannot.
+    """
+    if where is None or isinstance(where, str):
+        return _unicode(where or "")
+    check_columns(list(where), columns)
+    return " AND ".join(
+        f"{name} IS NULL" if value is None else f"{name} = {sql_literal(value)}"
+        for name, value in where.items()
+    )
+
+
+def sql_literal(value: Any) -> str:
+    """Returns a value as SQL, quotes doubled.
+
+    Raises:
+        ConfigError: SQL has no such value.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return repr(value)
+    if isinstance(value, str):
+        return "'" + _unicode(value).replace("'", "''") + "'"
+    raise ConfigError(
+        f"a filter cannot compare with {value!r:.80}; give text, a number, a bool or None, "
+        "or write the filter as SQL"
+    )
+
+
+def check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
+    """Raises ConfigError when one of `names` is not among a dataset's columns."""
+    unknown = [str(name) for name in names if name not in columns]
+    if unknown:
+        raise ConfigError(
+            f"the dataset has no column {', '.join(unknown)}; it has {', '.join(columns)}"
+        )
+
+
+def check_limit(limit: int) -> None:
+    """Raises ConfigError when `limit` is not a positive whole number."""
+    if not isinstance(limit, int) or limit < 1:
+        raise ConfigError(f"limit is {limit!r}; expected a whole number from 1 on")
+
+
+def scored_records(search: Callable[[], Any], score: str, where: Where = None) -> list[FrameRecord]:
+    """Runs a search and returns its records, best first, each with its score.
+
+    Args:
+        search: Makes Lance's scanner.
+        score: The column that Lance puts the score into.
+        where: The filter that the user gave, for messages.
+
+    Raises:
+        ConfigError: Lance does not understand the search.
+    """
+    try:
+        scanner = search()
+        table: pa.Table = scanner.to_table()
+    except (ValueError, OSError) as error:
+        raise ConfigError(_complaint(first_line(error), where)) from error
+    records: list[FrameRecord] = []
+    for batch in table.to_batches():
+        for record, value in zip(decode_rows(batch), batch.column(score).to_pylist(), strict=True):
+            record.score = value
+            records.append(record)
+    return records
+
+
+def documents_with_parts(
+    dataset: LanceDataset, words: Sequence[str], condition: str | None, limit: int
+) -> list[str]:
+    """Returns the keys of documents in whose text words stand, be it within others.
+
+    A single letter or digit stands within others in nearly every text, so it counts by itself only.
+    Reads every text, about 3 million short ones in a second.
+
+    Args:
+        dataset: What to read.
+        words: In small letters.
+        condition: SQL that the documents fulfil.
+        limit: The most to return: those with most of the words.
+    """
+    held = [
+        f"regexp_like(lower(text_content), '\\b{word}\\b')"
+        if len(word) == 1 and word.isascii() and word.isalnum()
+        else f"contains(lower(text_content), {sql_literal(word)})"
+        for word in words
+    ]
+    scanner = dataset.scanner(
+        columns={
+            "uuid": "uuid",
+            "held": " + ".join(f"cast({one} as int)" for one in held),
+        },
+        filter=" AND ".join([*([condition] if condition else []), f"({' OR '.join(held)})"]),
+    )
+    best: list[tuple[int, str]] = []
+    for batch in scanner.to_batches():
+        rows = zip(batch.column("held").to_pylist(), batch.column("uuid").to_pylist(), strict=True)
+        best = heapq.nsmallest(limit, [*best, *((-held, key) for held, key in rows)])
+    return [key for _, key in best]
+
+
+def _complaint(said: str, where: Where) -> str:
+    """Returns what to tell about a search that Lance refused."""
+    if not isinstance(where, str):
+        return f"the search cannot be run: {said}"
+    quoted = _with_quotes(where, numbers=_WANTS_TEXT in said)
+    if quoted != where:
+        return f"the filter {where} cannot be used: text stands in single quotes, as in {quoted}"
+    unknown = _NO_FIELD.search(said)
+    if unknown:
+        near = _NEAR.search(said)
+        hint = f"; did you mean {near[1]}?" if near else ", and text stands in single quotes"
+        return f"the filter {where} cannot be used: there is no column {unknown[1]}{hint}"
+    return (
+        f"the filter {where} cannot be used; give SQL such as author = 'Ada' AND "
+        f"created_at > '2026-01-31', with text in single quotes. Lance says: {said}"
+    )
+
+
+def _with_quotes(where: str, numbers: bool) -> str:
+    """Returns a filter with quotes around what it compares with, where there are none.
+
+    Args:
+        where: SQL.
+        numbers: Whether numbers get them as well.
+    """
+
+    def compared(match: re.Match[str]) -> str:
+        value = match["value"].rstrip()
+        if _IS_VALUE.fullmatch(value) and not (numbers and value[-1].isdigit()):
+            return match[0]
+        return f"{match['start']}{sql_literal(value)}{match['value'][len(value) :]}"
+
+    return _COMPARISON.sub(compared, where)
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{text!a:.80} holds a lone surrogate, which is not Unicode text"
+        ) from error
+    return text

@@ -1,0 +1,492 @@
+"""What a dataset knows about its sources: one row a source, replaced by each of its runs.
+
+The row carries the sync state and the ids of the last runs, so it moves with the data in the same
+transaction. It is also the guard against doubled commits: every run of a source replaces this
+row, and Lance refuses a transaction that replaces what another one replaced meanwhile. The
+dataset's anchor row does the same between writers that have no such row in common: a source's
+first run has none yet, and runs of two sources, or an edit by hand, may bring the same new key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from operator import attrgetter
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from contextframe_beam.errors import ConnectorError, DatasetError, RecordError
+from contextframe_beam.frames.encode import null_array
+from contextframe_beam.frames.record import ANCHOR_KEY as ANCHOR_KEY
+from contextframe_beam.frames.record import ANCHOR_URI, RESERVED, uuid_of
+from contextframe_beam.frames.schema import frame_schema
+from contextframe_beam.frames.values import dump_json, loaded, mapping_of, of_type
+from contextframe_beam.store.files import reading
+from contextframe_beam.store.runs import (
+    NARROWING,
+    NO_CHANGE,
+    SLICE,
+    FailureReason,
+    Reasons,
+    StateChange,
+)
+
+_STATE_URI = f"{RESERVED}state:"
+
+#: Selects documents, not state rows.
+DOCUMENTS = "x_state IS NULL"
+STATES = "x_state IS NOT NULL"
+
+#: A source's row remembers this many runs; an older run id is no longer recognised.
+MAX_RUNS = 200
+
+#: A source's row holds at most so many bytes of state; a run that would make it larger fails.
+MAX_STATE_BYTES = 16 << 20
+
+#: The mode, among a source's runs, of one of another source that overwrote the dataset.
+OVERWRITTEN = "overwritten"
+
+
+@dataclass(frozen=True)
+class CommitReceipt:
+    """A committed run: what whoever started it gets, and what the state of its source keeps.
+
+    Attributes:
+        run_id: What the run was called.
+        mode: create, append, overwrite, upsert or mirror.
+        at: When it was committed, ISO 8601 in UTC; empty where nothing was.
+        version: The dataset version that it made; 0 where there was nothing to make it of.
+        rows_written: Documents written.
+        rows_replaced: Documents that were stored before and were replaced.
+        rows_deleted: Documents deleted without a successor.
+        rows_unchanged: Documents that are stored as they are already, and were not written.
+        rows_dropped: Items that were left out for another one of the same id and run.
+        sharing: Items that share an id with others, and no time says which one is newer.
+        shared_ids: How many ids these have; one item of each was kept.
+        failed: Items that went to the dead letters.
+        fragments: Data files added.
+        bytes: Their size.
+        partial: Why what was read may not be all that was asked for; no state of the source moved
+            then, and a mirror deleted nothing that it did not see. Empty where all is known.
+        kept: Why a mirror did not delete all that it did not see; empty where it did.
+        reasons: Why items failed, the reasons of most of them first.
+        start: Which of several starts of a run of this id was committed.
+        already_committed: The run had been committed before; nothing was done now.
+    """
+
+    run_id: str
+    mode: str = ""
+    at: str = ""
+    version: int = 0
+    rows_written: int = 0
+    rows_replaced: int = 0
+    rows_deleted: int = 0
+    rows_unchanged: int = 0
+    rows_dropped: int = 0
+    sharing: int = 0
+    shared_ids: int = 0
+    failed: int = 0
+    fragments: int = 0
+    bytes: int = 0
+    partial: tuple[str, ...] = ()
+    kept: str = ""
+    reasons: tuple[FailureReason, ...] = ()
+    start: str = ""
+    already_committed: bool = False
+
+    #: The names under which these are stored.
+    written = property(attrgetter("rows_written"))
+    replaced = property(attrgetter("rows_replaced"))
+    deleted = property(attrgetter("rows_deleted"))
+    unchanged = property(attrgetter("rows_unchanged"))
+    dropped = property(attrgetter("rows_dropped"))
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what is known of the run, under the names under which that is stored."""
+        values = asdict(self)
+        del values["already_committed"]  # depends on who asks
+        return {name.removeprefix("rows_"): value for name, value in values.items()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many documents, items and files it had, by the names under which that is stored."""
+        return {name.removeprefix("rows_"): getattr(self, name) for name in _COUNTED}
+
+    def with_earlier(self, earlier: CommitReceipt) -> CommitReceipt:
+        """Returns the run with what a commit before this one counted and said of it."""
+        sums = {name: getattr(self, name) + getattr(earlier, name) for name in _COUNTED}
+        partial = tuple(sorted({*earlier.partial, *self.partial}))
+        reasons = Reasons([*earlier.reasons, *self.reasons]).most()
+        return replace(self, **sums, partial=partial, reasons=reasons)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is stored; earlier releases do not read fields that say something new."""
+        said_only = ("sharing", "shared_ids", "partial", "kept", "reasons", "start")
+        return {name: one for name, one in self.facts().items() if one or name not in said_only}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CommitReceipt:
+        """Reads what this release or another one stored; fields that are unknown are left out."""
+        of_type(value, dict, "a run")
+        read: dict[str, Any] = {}
+        for one in fields(cls):
+            name = one.name.removeprefix("rows_")
+            if name in value and name != "already_committed":
+                kind = int if one.default == 0 else list if one.default == () else str
+                read[one.name] = of_type(value[name], kind, f"a run's {name}")
+        partial = read.get("partial", [])
+        read["partial"] = tuple(of_type(one, str, "a reason") for one in partial)
+        read["reasons"] = tuple(map(FailureReason.from_json, read.get("reasons", [])))
+        return cls(**read)
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether items failed, or what was read may not be all that was asked for."""
+        return bool(self.failed or self.partial)
+
+    def what_failed(self, dead_letters: str | None = None) -> str:
+        """Returns in words how many items failed, and where they are kept if that is given."""
+        items = "1 item" if self.failed == 1 else f"{self.failed:,} items"
+        return f"{items} failed{f', kept in {dead_letters}' if dead_letters else ''}"
+
+    def what_is_missing(self, dead_letters: str | None = None) -> str:
+        """Returns in lines what is missing from the run, and why; empty where nothing is.
+
+        Args:
+            dead_letters: Where the failed items are.
+        """
+        lines = []
+        if self.failed:
+            lines.append(f"{self.what_failed(dead_letters)}{':' if self.reasons else ''}")
+            lines += [f"  {reason}" for reason in self.reasons]
+            others = self.failed - sum(reason.count for reason in self.reasons)
+            if self.reasons and others > 0:
+                lines.append(f"  other reasons ({others:,} items)")
+        if self.partial:
+            lines.append(
+                f"run {self.run_id} is partial: what was read may not be all, so no sync state "
+                "moved, and nothing was deleted because the run did not see it:"
+            )
+            lines += [f"  {reason}" for reason in self.partial]
+        return "\n".join(lines)
+
+
+#: A run as the state of its source keeps it.
+RunSummary = CommitReceipt
+
+_COUNTED = tuple(
+    one.name for one in fields(CommitReceipt) if type(one.default) is int and one.name != "version"
+)
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """All that a dataset knows about one source.
+
+    Attributes:
+        source: The source's id.
+        name: The connector's name.
+        identity: What the id was made from: the connector and its telling arguments.
+        partitions: The sync state of each partition.
+        runs: The last runs, oldest first.
+        backfill: Which parts of an unfinished backfill are done; empty when there is none.
+        missed: The uuids of documents that the last mirror missed and did not delete, because
+            their pages are counted from the front.
+    """
+
+    source: str
+    name: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    partitions: Mapping[str, Any] = field(default_factory=dict)
+    runs: tuple[CommitReceipt, ...] = ()
+    backfill: Mapping[str, Any] = field(default_factory=dict)
+    missed: frozenset[str] = frozenset()
+
+    @property
+    def key(self) -> str:
+        """The uuid of the state row."""
+        return uuid_of(_STATE_URI + self.source)
+
+    def run(self, run_id: str) -> CommitReceipt | None:
+        """Returns the source's run of that id, if it was committed."""
+        own = (run for run in reversed(self.runs) if run.mode != OVERWRITTEN)
+        return next((run for run in own if run.run_id == run_id), None)
+
+    def after(
+        self,
+        run: CommitReceipt,
+        partitions: Mapping[str, Any],
+        change: StateChange = NO_CHANGE,
+        *,
+        is_complete: bool = False,
+    ) -> SourceState:
+        """Returns the state with one more run and the partitions' new states.
+
+        The commits of a backfill are one run, which has the counts of all and the id of the last.
+        A run that may not have read all that it asked for moves no partition.
+
+        Args:
+            run: The run.
+            partitions: The new states by partition.
+            change: What holds for all of them.
+            is_complete: Whether all of the source was read, so that a partition that is not among
+                these is gone. Should it come back, it is read whole.
+        """
+        new = dict(partitions)
+        if change.sliced:
+            # Slices are called by their beginnings, so the newest one that has a state is the last.
+            new = {name.rpartition(" ")[0]: new[name] for name in sorted(new)}
+        known = {} if is_complete and new else self.partitions
+        earlier = self.run(change.continues) if change.continues else None
+        runs = [one for one in self.runs if one is not earlier]
+        if earlier is not None:
+            run = run.with_earlier(earlier)
+        if change.partitions is not None:
+            known = change.partitions
+        reached = _joined({**known, **change.reached}, new)
+        return replace(
+            self,
+            # What may be missing from a run must be asked for again by the next one.
+            partitions=self.partitions if run.partial else reached,
+            runs=(*runs, run)[-MAX_RUNS:],
+            backfill=self.backfill if change.backfill is None else change.backfill,
+        )
+
+    def forgotten(self) -> SourceState:
+        """Returns the state without all that was reached; its runs stay known."""
+        return replace(self, partitions={}, backfill={}, missed=frozenset())
+
+    def to_json(self) -> str:
+        """Returns the state as it is stored.
+
+        Raises:
+            ConnectorError: the connector gave a state that JSON cannot hold, or that is too large.
+        """
+        value: dict[str, Any] = {
+            "source": self.source,
+            "name": self.name,
+            "identity": dict(self.identity),
+            "partitions": dict(self.partitions),
+            "runs": [run.to_json() for run in self.runs],
+        }
+        if self.backfill:
+            value["backfill"] = dict(self.backfill)
+        if self.missed:
+            value["missed"] = sorted(self.missed)
+        try:
+            text = dump_json(value, "state")
+        except RecordError as error:
+            raise ConnectorError(
+                f"the sync state of {self.name or self.source} cannot be stored: {error}"
+            ) from error
+        if len(text) > MAX_STATE_BYTES:
+            raise ConnectorError(
+                f"the sync state of {self.name or self.source} has {len(text):,} bytes in "
+                f"{len(self.partitions):,} partitions, and at most {MAX_STATE_BYTES:,} are kept; "
+                "let the connector keep less for each, or read fewer, larger partitions. Reading "
+                "everything (full=True) forgets those that are gone"
+            )
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> SourceState:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            DatasetError: the text is something else.
+        """
+        try:
+            value = of_type(loaded(text), dict, "it")
+            identity = dict(mapping_of(value.get("identity"), "its identity"))
+            for name in ("arguments", "sync"):
+                if name in identity:
+                    identity[name] = mapping_of(identity[name], f"its {name}")
+            partitions = mapping_of(value.get("partitions"), "its partitions")
+            return cls(
+                source=of_type(value["source"], str, "its source"),
+                name=of_type(value.get("name", ""), str, "its name"),
+                identity=identity,
+                partitions={
+                    name: of_type(state, dict, f"the state of {name!r:.40}")
+                    for name, state in partitions.items()
+                },
+                runs=tuple(
+                    CommitReceipt.from_json(run) for run in of_type(value["runs"], list, "its runs")
+                ),
+                backfill=dict(mapping_of(value.get("backfill"), "its backfill")),
+                missed=frozenset(
+                    of_type(key, str, "a key that was missed")
+                    for key in of_type(value.get("missed", []), list, "what was missed")
+                ),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(
+                f"a state row of this dataset cannot be read ({error}); it was written by a newer "
+                "release or changed by hand. `contextframe-beam rollback` returns to a version "
+                "before that"
+            ) from error
+
+
+def parts_of(
+    states: Mapping[str, SourceState], source: str, identity: Mapping[str, Any]
+) -> list[SourceState]:
+    """Returns the states that earlier releases kept for choices of a source, the oldest first.
+
+    Args:
+        states: All states of a dataset, by source id.
+        source: The source's id.
+        identity: What that was made of.
+    """
+    found = [
+        state
+        for state in states.values()
+        if state.source != source
+        and NARROWING.intersection(state.identity.get("sync") or ())
+        and without_narrowing(state.identity) == identity
+    ]
+    return sorted(found, key=lambda state: max((run.version for run in state.runs), default=0))
+
+
+def without_narrowing(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an identity without the arguments that only choose less of a source."""
+    wider = dict(identity)
+    sync = {k: v for k, v in dict(wider.pop("sync", {})).items() if k not in NARROWING}
+    return {**wider, "sync": sync} if sync else wider
+
+
+def state_of(
+    states: Mapping[str, SourceState],
+    source: str,
+    identity: Mapping[str, Any],
+    by_partition: Iterable[str] = (),
+) -> SourceState | None:
+    """Returns the state of a source, with what its parts have reached and it has not.
+
+    Args:
+        states: All states of a dataset, by source id.
+        source: The source's id.
+        identity: What that was made of.
+        by_partition: The arguments of choices that leave the states of partitions right; what
+            parts that were chosen by others have reached is not known to be true of the source.
+    """
+    parts = parts_of(states, source, identity)
+    state = states.get(source)
+    if not parts:
+        return state
+    reached: dict[str, Any] = {}
+    for part in parts:
+        if NARROWING.intersection(part.identity["sync"]) <= set(by_partition):
+            reached.update(part.partitions)
+    state = state or SourceState(source, identity=identity)
+    return replace(state, partitions={**reached, **state.partitions})
+
+
+@dataclass(frozen=True)
+class StateRows:
+    """The rows of one version that are not documents.
+
+    Attributes:
+        states: The state of every source that the dataset knows, by source id.
+        addresses: Where the row of each key is, the anchor's included.
+    """
+
+    states: Mapping[str, SourceState] = field(default_factory=dict)
+    addresses: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
+    """Reads the states of a dataset and where they are.
+
+    Raises:
+        DatasetError: they cannot be read.
+    """
+    if "x_state" not in dataset.schema.names:
+        return StateRows()
+    columns = ["uuid", "x_state"]
+    with reading(dataset.uri):
+        table = dataset.to_table(columns=columns, filter=STATES, with_row_address=True)
+    rows = list(zip(table["uuid"].to_pylist(), table["x_state"].to_pylist(), strict=True))
+    states = [_state_in(key, text) for key, text in rows if key != ANCHOR_KEY]
+    return StateRows(
+        {state.source: state for state in states},
+        {key: int(at) for (key, _), at in zip(rows, table["_rowaddr"].to_pylist(), strict=True)},
+    )
+
+
+def _state_in(key: str, text: str) -> SourceState:
+    state = SourceState.from_json(text)
+    if state.key != key:
+        # Its next run would leave this row where it is and add another.
+        raise DatasetError(
+            f"the state row {key} of this dataset names the source {state.source!r:.60}, whose row "
+            f"is {state.key}; it was changed by hand. `contextframe-beam rollback` returns to a "
+            "version before that"
+        )
+    return state
+
+
+def read_states(dataset: lance.LanceDataset) -> dict[str, SourceState]:
+    """Returns the state of every source that the dataset knows, by source id.
+
+    Raises:
+        DatasetError: the states cannot be read.
+    """
+    return dict(read_state_rows(dataset).states)
+
+
+def state_rows(states: Iterable[SourceState], *, anchor: bool, embed_dim: int) -> pa.RecordBatch:
+    """Returns the rows of `states`, and the anchor row when asked, in `frame_schema`'s order."""
+    rows = [
+        {
+            "uuid": state.key,
+            "title": f"State of {state.name or state.source}",
+            "uri": _STATE_URI + state.source,
+            "x_source": state.source,
+            "x_state": state.to_json(),
+        }
+        for state in states
+    ]
+    if anchor:
+        rows.append(
+            {"uuid": ANCHOR_KEY, "title": "contextframe-beam", "uri": ANCHOR_URI, "x_state": "{}"}
+        )
+    arrays = []
+    for column in frame_schema(embed_dim):
+        values: list[Any] = [row.get(column.name) for row in rows]
+        if column.name == "record_type":
+            values = ["dataset_header"] * len(rows)
+        elif column.name == "custom_metadata":
+            values = [[] for _ in rows]
+        if all(value is None for value in values):
+            arrays.append(null_array(column.type, len(rows)))
+        else:
+            arrays.append(pa.array(values, column.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=frame_schema(embed_dim))
+
+
+def _joined(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the states of partitions, those of slices of time put together once all were read.
+
+    Args:
+        known: The states so far.
+        new: Those that a run reached.
+    """
+    joined = {**known, **new}
+    slices: dict[str, list[tuple[str, str]]] = {}
+    complete: set[str] = set()
+    for name, state in joined.items():
+        mark = state.get(SLICE) if isinstance(state, Mapping) else None
+        if isinstance(mark, Mapping):
+            slices.setdefault(str(mark.get("of")), []).append((str(mark.get("from")), name))
+            if "last" in mark:
+                complete.add(str(mark.get("of")))
+    for whole in complete:
+        reached = known.get(whole)
+        for _, name in sorted(slices[whole]):
+            found = {key: one for key, one in joined.pop(name).items() if key != SLICE}
+            reached = found or reached
+        if reached is not None:
+            joined[whole] = reached
+    return joined

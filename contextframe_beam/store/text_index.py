@@ -1,0 +1,240 @@
+"""The full-text index of a dataset: how it cuts text into words, how it is made and asked.
+
+Lance offers ICU's dictionaries, which find the words of any language, those without spaces too, and
+n-grams, which find any part of a word. Whatever the index knows, a word is never left out: neither
+for being long nor for being common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lance import LanceDataset
+from lance.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
+
+from contextframe_beam.errors import ConfigError
+from contextframe_beam.store.transaction import changing
+
+COLUMN = "text_content"
+
+_INVERTED = "Inverted"
+
+#: In the dataset's own configuration: the language that was asked for. It outlasts an overwrite,
+#: which removes the index.
+_LANGUAGE = "contextframe.search.language"
+
+#: Words are cut by ICU and brought to their stems, which these languages have.
+_STEMMED = {
+    "ar": "Arabic",
+    "da": "Danish",
+    "de": "German",
+    "el": "Greek",
+    "en": "English",
+    "es": "Spanish",
+    "fi": "Finnish",
+    "fr": "French",
+    "hu": "Hungarian",
+    "it": "Italian",
+    "nb": "Norwegian",
+    "nl": "Dutch",
+    "no": "Norwegian",
+    "pt": "Portuguese",
+    "ro": "Romanian",
+    "ru": "Russian",
+    "sv": "Swedish",
+    "ta": "Tamil",
+    "tr": "Turkish",
+}
+
+#: Written without spaces between words, or with endings that no stemmer takes off: any part of a
+#: word is found, by n-grams.
+_BY_PARTS = {
+    "ja": "Japanese",
+    "km": "Khmer",
+    "ko": "Korean",
+    "lo": "Lao",
+    "my": "Burmese",
+    "th": "Thai",
+    "zh": "Chinese",
+}
+
+_ANY = "any"
+
+_EVERY_WORD = {"max_token_length": None, "remove_stop_words": False}
+
+#: Parts of a word have so many characters. With parts of several lengths Lance would ask for any
+#: of them, whatever it is told.
+_PART = 2
+
+#: Of a longer question the first words are asked for, and of a longer word its first parts.
+_MOST_WORDS = 64
+
+
+@dataclass(frozen=True)
+class TextAnalysis:
+    """How text is cut into words.
+
+    Attributes:
+        language: Its name in English; empty for text of any language.
+        by_parts: Whether any part of a word is found.
+    """
+
+    language: str = ""
+    by_parts: bool = False
+
+    @classmethod
+    def of(cls, language: str | None) -> TextAnalysis:
+        """Returns what suits a language: `de`, `de-AT`, `German`; None and `any` suit all of them.
+
+        Raises:
+            ConfigError: nothing is known about that language.
+        """
+        asked = (language or _ANY).strip().casefold()
+        if asked == _ANY:
+            return cls()
+        code = asked.replace("_", "-").partition("-")[0]
+        for known, by_parts in ((_STEMMED, False), (_BY_PARTS, True)):
+            for short, name in known.items():
+                if code == short or asked == name.casefold():
+                    return cls(name, by_parts)
+        listed = ", ".join(sorted({**_STEMMED, **_BY_PARTS}))
+        raise ConfigError(
+            f"nothing special is known about the language {language!r}; give {_ANY}, which suits "
+            f"all of them, or one of {listed}"
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what Lance is told when it makes the index."""
+        if self.by_parts:
+            length = {"min_ngram_length": _PART, "max_ngram_length": _PART}
+            return {**_EVERY_WORD, **length, "base_tokenizer": "ngram", "stem": False}
+        # English stems do no harm elsewhere: a word always has the same stem, so it is found.
+        return {
+            **_EVERY_WORD,
+            "base_tokenizer": "icu/split",
+            "stem": True,
+            "language": self.language or "English",
+        }
+
+    def __str__(self) -> str:
+        if self.by_parts:
+            return f"any part of a word ({self.language})"
+        return f"words of {self.language or 'any language'}"
+
+
+def text_index(dataset: LanceDataset) -> Any | None:
+    """Returns Lance's description of the full-text index, or None where there is none."""
+    return next(
+        (
+            index
+            for index in dataset.describe_indices()
+            if COLUMN in index.field_names and index.index_type == _INVERTED
+        ),
+        None,
+    )
+
+
+def analysis_wanted(dataset: LanceDataset) -> TextAnalysis:
+    """Returns how a new index of this dataset cuts text: as it was asked for last."""
+    try:
+        return TextAnalysis.of(dataset.config().get(_LANGUAGE))
+    except ConfigError:  # a later release knows more of them
+        return TextAnalysis()
+
+
+def keeps_every_word(dataset: LanceDataset) -> bool:
+    """Tells whether no word of a document is missing in the index; earlier releases left out some.
+
+    True where there is no index.
+    """
+    index = text_index(dataset)
+    return index is None or _has(index.details, _EVERY_WORD)
+
+
+def make_text_index(dataset: LanceDataset, analysis: TextAnalysis) -> bool:
+    """Makes the full-text index, in the place of one that cuts text in another way.
+
+    Args:
+        dataset: The newest version; it is at the next one afterwards.
+        analysis: How to cut text.
+
+    Returns:
+        Whether it was made; one of that kind may have been there.
+
+    Raises:
+        ConflictError: another commit came first.
+        DatasetError: it cannot be written.
+    """
+    if dataset.config().get(_LANGUAGE, "") != analysis.language:
+        changing(
+            dataset.uri,
+            lambda: dataset.update_config({_LANGUAGE: analysis.language}),
+            "set the language of",
+        )
+    index = text_index(dataset)
+    settings = analysis.settings()
+    if index is not None and _has(index.details, settings):
+        return False
+    changing(
+        dataset.uri,
+        lambda: dataset.create_scalar_index(
+            COLUMN, "INVERTED", name=index.name if index else None, **settings
+        ),
+        "make the full-text index of",
+    )
+    return True
+
+
+def query_of(dataset: LanceDataset, text: str) -> FullTextQuery:
+    """Returns the question for documents that hold any word of a text.
+
+    Named, the column is searched without an index as well.
+    """
+    if not _knows_parts(dataset):
+        return MatchQuery(text, COLUMN)
+    # All parts of a word must be there, and any word will do.
+    return _together(
+        [
+            _together([MatchQuery(part, COLUMN) for part in _parts_of(word)], Occur.MUST)
+            for word in words_of(text) or [text]
+        ],
+        Occur.SHOULD,
+    )
+
+
+def loose_query_of(dataset: LanceDataset, text: str) -> FullTextQuery | None:
+    """Returns the question for documents that hold some parts of the words of a text.
+
+    It suits a sentence without spaces. None where the index knows whole words.
+    """
+    return MatchQuery(text, COLUMN) if _knows_parts(dataset) else None
+
+
+def unknown_words(dataset: LanceDataset, text: str) -> Sequence[str]:
+    """Returns the words of a text that are too short for an index of parts of words."""
+    return [word for word in words_of(text) if len(word) < _PART] if _knows_parts(dataset) else []
+
+
+def _knows_parts(dataset: LanceDataset) -> bool:
+    index = text_index(dataset)
+    return index is not None and _has(index.details, TextAnalysis(by_parts=True).settings())
+
+
+def _together(queries: list[FullTextQuery], occur: Occur) -> FullTextQuery:
+    return BooleanQuery([(occur, one) for one in queries]) if queries[1:] else queries[0]
+
+
+def _parts_of(word: str) -> list[str]:
+    parts = [word[i : i + _PART] for i in range(max(len(word) - _PART, 0) + 1)]
+    return list(dict.fromkeys(parts))[:_MOST_WORDS]
+
+
+def words_of(text: str) -> Sequence[str]:
+    """Returns what stands between the spaces of a text, each once, in small letters."""
+    return list(dict.fromkeys(text.lower().split()))[:_MOST_WORDS]
+
+
+def _has(details: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    return all(name in details and details[name] == settings[name] for name in settings)

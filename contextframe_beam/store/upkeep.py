@@ -1,0 +1,526 @@
+"""Upkeep of a dataset: fewer and larger files, old versions away, states edited."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance import optimize
+from lance.file import LanceFileSession
+from lance.fragment import FragmentMetadata
+from lance.optimize import Compaction
+
+from contextframe_beam.errors import ConcurrentRunError, ConfigError, DatasetError
+from contextframe_beam.frames.schema import embed_dim_of
+from contextframe_beam.store.address import Address, StorageOptions, first_line
+from contextframe_beam.store.files import (
+    Destination,
+    WrittenFragment,
+    delete_files,
+    despite_removals,
+    open_dataset,
+)
+from contextframe_beam.store.rows import remove_keys
+from contextframe_beam.store.state import CommitReceipt, SourceState, read_states, state_rows
+from contextframe_beam.store.transaction import (
+    Pending,
+    change,
+    changing,
+    commit_update,
+    with_retries,
+)
+from contextframe_beam.store.versions import cleaning_up, missing_dataset, open_newest
+from contextframe_beam.store.writer import MAX_BYTES_PER_FRAGMENT, MAX_ROWS_PER_FRAGMENT, write_rows
+
+_KEY = "uuid"
+
+# Lance's type information does not know how to read these from JSON.
+_CompactionTask: Any = optimize.CompactionTask
+_RewriteResult: Any = optimize.RewriteResult
+
+
+def plan_tasks(dataset: lance.LanceDataset, target_rows: int = MAX_ROWS_PER_FRAGMENT) -> list[str]:
+    """Returns the tasks of a compaction as JSON, each of which any machine may do.
+
+    Args:
+        dataset: What to compact.
+        target_rows: The rows that a fragment should have.
+    """
+    plan: Any = Compaction.plan(
+        dataset,
+        {
+            "target_rows_per_fragment": target_rows,
+            "max_bytes_per_file": MAX_BYTES_PER_FRAGMENT,
+        },
+    )
+    return [task.json() for task in plan.tasks]
+
+
+def do_task(uri: str, task: str, storage_options: StorageOptions = None) -> str:
+    """Writes the new files of a task, which nobody sees yet, and returns what to commit, as JSON.
+
+    Raises:
+        DatasetError: they cannot be written, or the version of the plan is gone.
+    """
+    planned = _CompactionTask.from_json(task)
+    dataset = open_dataset(uri, storage_options, planned.read_version)
+    if dataset is None:
+        raise missing_dataset(uri)
+    try:
+        return str(planned.execute(dataset).json())
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"cannot rewrite fragments of {uri}: {first_line(error)}; the dataset is as it was. "
+            "Check space and permissions there"
+        ) from error
+
+
+def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptions = None) -> int:
+    """Puts the rewritten fragments in the place of the old ones, in one transaction.
+
+    What a run has changed meanwhile is left out: its rewritten files are out of date, and are
+    deleted. Called again with the same results it does nothing.
+
+    Returns:
+        How many fragments were replaced.
+
+    Raises:
+        ConcurrentRunError: runs kept coming first.
+        UnknownCommitError: the object store does not tell whether it was committed.
+        DatasetError: it cannot be committed; the dataset is as it was.
+    """
+    written = list(results)
+    # A task that was done twice counts once.
+    unique = {_originals(result): result for result in written}
+    committed: list[str] = []
+
+    def attempt() -> int:
+        dataset = open_newest(uri, storage_options)
+        stored = {_described(fragment.metadata) for fragment in dataset.get_fragments()}
+        fitting = [result for originals, result in unique.items() if stored.issuperset(originals)]
+        if not fitting:
+            return 0
+        metrics = changing(
+            uri,
+            lambda: Compaction.commit(dataset, [_RewriteResult.from_json(one) for one in fitting]),
+        )
+        committed.extend(fitting)
+        return int(metrics.fragments_removed)
+
+    replaced = with_retries(uri, attempt)
+    needless = [new for one in written if one not in committed for new in _rewritten(one)]
+    delete_files(Address(uri, storage_options), needless)
+    return replaced
+
+
+def _rewritten(result: str) -> list[WrittenFragment]:
+    """Returns the fragments that a task has made."""
+    return [
+        WrittenFragment.of(FragmentMetadata.from_json(json.dumps(fragment)))
+        for fragment in json.loads(result)["new_fragments"]
+    ]
+
+
+def _originals(result: str) -> tuple[str, ...]:
+    """Returns the fragments that a task has rewritten, as they were then."""
+    return tuple(
+        _described(FragmentMetadata.from_json(json.dumps(fragment)))
+        for fragment in json.loads(result)["original_fragments"]
+    )
+
+
+def _described(fragment: FragmentMetadata) -> str:
+    return json.dumps(fragment.to_json(), sort_keys=True)
+
+
+def update_indices(uri: str, storage_options: StorageOptions = None) -> list[str]:
+    """Brings rows that no index knows yet into the indices there are, and returns their names.
+
+    Raises:
+        ConcurrentRunError: others kept committing.
+        UnknownCommitError: the object store does not tell whether it was committed.
+        DatasetError: an index cannot be written.
+    """
+
+    def attempt() -> list[str]:
+        dataset = open_newest(uri, storage_options)
+        behind = [name for name in _index_names(dataset) if _unindexed(dataset, name)]
+        if behind:
+            changing(uri, lambda: dataset.optimize.optimize_indices(index_names=behind))
+        return behind
+
+    return with_retries(uri, attempt)
+
+
+def make_key_index(uri: str, storage_options: StorageOptions = None) -> bool:
+    """Makes the index by which small upserts find the rows that they replace.
+
+    Returns:
+        Whether there was none before.
+    """
+
+    def attempt() -> bool:
+        dataset = open_newest(uri, storage_options)
+        if any(_KEY in index.field_names for index in dataset.describe_indices()):
+            return False
+        changing(uri, lambda: dataset.create_scalar_index(_KEY, "BTREE"))
+        return True
+
+    return with_retries(uri, attempt)
+
+
+def _index_names(dataset: lance.LanceDataset) -> Sequence[str]:
+    return [str(index.name) for index in dataset.describe_indices()]
+
+
+def _unindexed(dataset: lance.LanceDataset, name: str) -> int:
+    return int(dataset.stats.index_stats(name).get("num_unindexed_fragments", 0))
+
+
+KEEP = timedelta(days=7)
+
+#: Files that no version names are younger than this while a run is writing them.
+SAFE_AGE = timedelta(days=1)
+
+# Where files are that only transactions name.
+_FOLDERS = ("data/", "_deletions/", "_indices/")
+
+
+@dataclass(frozen=True)
+class CleanupReceipt:
+    """What was removed, or would be.
+
+    Attributes:
+        versions: Versions that are gone.
+        files: Files that only they named.
+        lost_files: Files that no version named.
+        bytes: The size of all these files.
+        dry_run: Whether nothing was removed.
+    """
+
+    versions: int
+    files: int
+    lost_files: int
+    bytes: int
+    dry_run: bool
+
+
+def cleanup(
+    uri: str,
+    keep: timedelta = KEEP,
+    lost_after: timedelta = KEEP,
+    *,
+    no_writers: bool = False,
+    dry_run: bool = False,
+    storage_options: StorageOptions = None,
+) -> CleanupReceipt:
+    """Removes old versions, and old files of runs that were killed.
+
+    The newest version and those with a tag always stay.
+
+    Args:
+        uri: The dataset.
+        keep: Versions younger than this stay.
+        lost_after: Files that no version names are removed when they are older, seven days at
+            most. A run that lasts longer would lose its files, and could not be committed.
+        no_writers: Promises that nobody is writing, which allows a `lost_after` of less than a
+            day.
+        dry_run: Only count.
+        storage_options: Credentials and settings of the object store.
+
+    Raises:
+        ConfigError: the ages are dangerous.
+        ConcurrentRunError: a rollback is under way.
+        DatasetError: there is no dataset, or its files cannot be listed or deleted.
+    """
+    if keep < timedelta() or lost_after < timedelta():
+        raise ConfigError("an age is negative; give one such as 7d")
+    if lost_after < SAFE_AGE and not no_writers:
+        raise ConfigError(
+            f"files that are younger than {SAFE_AGE.days} day may belong to a run that is under "
+            f"way, and {lost_after} would remove them; give at least 1d, or say that nobody is "
+            "writing (no_writers=True)"
+        )
+    if lost_after > KEEP:
+        raise ConfigError(
+            f"Lance removes files that no version names after {KEEP.days} days, whatever is asked; "
+            f"give at most {KEEP.days}d for lost files"
+        )
+    dataset = open_newest(uri, storage_options)
+    try:
+        before = datetime.now(timezone.utc) - lost_after
+        lost = despite_removals(lambda: _lost_files(dataset, before, storage_options))
+        # Lance takes no time at all for its default of two weeks.
+        age = max(keep, timedelta(microseconds=1))
+        if dry_run:
+            stats = despite_removals(
+                lambda: dataset.explain_cleanup_old_versions(
+                    age, error_if_tagged_old_versions=False
+                )
+            ).stats
+        else:
+            _delete(dataset.uri, lost["path"].to_pylist(), storage_options)
+            with cleaning_up(dataset, storage_options):
+                stats = despite_removals(
+                    lambda: dataset.cleanup_old_versions(age, error_if_tagged_old_versions=False)
+                )
+    except (OSError, ValueError) as error:
+        raise DatasetError(
+            f"cannot clean up {uri}: {first_line(error)}; its newest version is as it was. "
+            "Check permissions there"
+        ) from error
+    return CleanupReceipt(
+        versions=int(stats.old_versions),
+        files=int(
+            stats.data_files_removed + stats.deletion_files_removed + stats.index_files_removed
+        ),
+        lost_files=lost.num_rows,
+        bytes=int(stats.bytes_removed) + int(pc.sum(lost["size_bytes"]).as_py() or 0),
+        dry_run=dry_run,
+    )
+
+
+def _lost_files(
+    dataset: lance.LanceDataset, before: datetime, storage_options: StorageOptions
+) -> pa.Table:
+    """Returns path and size of files that no version names and that are older than `before`."""
+    if dataset.branches.list():
+        # Their versions name files of this dataset, and are not among its own; Lance's own cleanup
+        # knows them.
+        return pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())})
+    # In this order: what is committed in between is named.
+    files = dataset.all_files().read_all()
+    named = {
+        _owner(path)
+        for batch in open_newest(dataset.uri, storage_options).tracked_files()
+        for path in pc.unique(batch.column("path").cast(pa.string())).to_pylist()
+    }
+    limit = pa.scalar(before, files.schema.field("last_modified").type)
+    old = files.filter(pc.less(files["last_modified"], limit)).select(["path", "size_bytes"])
+    lost = [
+        path.startswith(_FOLDERS) and _owner(path) not in named for path in old["path"].to_pylist()
+    ]
+    return old.filter(pa.array(lost, pa.bool_()))
+
+
+def _owner(path: str) -> str:
+    """Returns the name under which a file and those beside it are one.
+
+    That is the folder of an index, and for a data file its name without the ending: raw data may
+    lie in a folder of that name.
+    """
+    folder, _, rest = path.partition("/")
+    first = rest.partition("/")[0]
+    return f"{folder}/{first.removesuffix('.lance')}"
+
+
+def _delete(uri: str, paths: list[str], storage_options: StorageOptions) -> None:
+    if paths:
+        session = LanceFileSession(uri, dict(storage_options) if storage_options else None)
+        for path in paths:
+            session.delete_file(path)
+
+
+#: The mode of a change by hand among a source's runs.
+MODE = "state"
+
+_KEYS = ("source", "name", "last_run", "partitions", "backfill")
+
+
+def export_state(state: SourceState) -> dict[str, Any]:
+    """Returns what `parse_states` reads: the part of a state that can be changed, and its source.
+
+    `last_run` guards against setting it again after another run went on from it.
+    """
+    exported = {
+        "source": state.source,
+        "name": state.name,
+        "last_run": state.runs[-1].run_id if state.runs else None,
+        "partitions": dict(state.partitions),
+    }
+    if state.backfill:
+        exported["backfill"] = dict(state.backfill)
+    return exported
+
+
+def parse_states(text: str, where: str) -> list[dict[str, Any]]:
+    """Reads exported states, one or a list of them.
+
+    Args:
+        text: JSON.
+        where: Where it is from, for messages.
+
+    Raises:
+        ConfigError: it is no JSON, or not what was exported; the message names the line.
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{where}, line {error.lineno}, column {error.colno}: it is not JSON: {error.msg}"
+        ) from None
+    found = value if isinstance(value, list) else [value]
+    for one in found:
+        problem, near = _problem(one)
+        if problem:
+            raise ConfigError(f"{where}, line {_line_of(text, near)}: {problem}")
+    if not found:
+        raise ConfigError(f"{where}, line 1: there is no state in it")
+    return found
+
+
+def set_states(
+    uri: str, states: Sequence[Mapping[str, Any]], storage_options: StorageOptions = None
+) -> int:
+    """Sets exported states, all in one transaction.
+
+    Args:
+        uri: The dataset.
+        states: What `parse_states` gave.
+        storage_options: Of the dataset.
+
+    Returns:
+        The version that it made.
+
+    Raises:
+        ConfigError: a source is not known.
+        ConcurrentRunError: a run went on from the state that was exported.
+    """
+    given = {str(one["source"]): one for one in states}
+
+    def edit(state: SourceState) -> SourceState:
+        one = given[state.source]
+        last = state.runs[-1].run_id if state.runs else None
+        if "last_run" in one and one["last_run"] != last:
+            raise ConcurrentRunError(
+                f"run {last} of {state.name or state.source} was committed since this state was "
+                "shown; nothing was set, show it again and edit that"
+            )
+        return replace(
+            state, partitions=dict(one["partitions"]), backfill=dict(one.get("backfill") or {})
+        )
+
+    return _edit(uri, list(given), edit, storage_options)
+
+
+def reset_state(
+    uri: str,
+    sources: Iterable[str],
+    partitions: Sequence[str] = (),
+    storage_options: StorageOptions = None,
+) -> int:
+    """Forgets what sources had reached, so that their next run reads everything.
+
+    Args:
+        uri: The dataset.
+        sources: The ids of the sources.
+        partitions: Forget these partitions only.
+        storage_options: Of the dataset.
+
+    Returns:
+        The version that it made.
+
+    Raises:
+        ConfigError: a source or partition is not known.
+    """
+
+    def edit(state: SourceState) -> SourceState:
+        if not partitions:
+            return state.forgotten()
+        for name in partitions:
+            if name not in state.partitions:
+                near = difflib.get_close_matches(name, state.partitions, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(
+                    f"{state.name or state.source} has no state of a partition {name!r}{hint}"
+                )
+        kept = {name: one for name, one in state.partitions.items() if name not in partitions}
+        return replace(state, partitions=kept)
+
+    return _edit(uri, list(sources), edit, storage_options)
+
+
+def find_source(states: Mapping[str, SourceState], asked: str) -> SourceState:
+    """Returns the source that is meant by an id, the beginning of one, or a connector's name.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    found = [one for one in states.values() if asked in (one.source, one.name)]
+    found = found or [one for one in states.values() if asked and one.source.startswith(asked)]
+    if len(found) == 1:
+        return found[0]
+    known = found or list(states.values())
+    listed = ", ".join(f"{one.source} ({one.name})" for one in known) or "none"
+    what = "several sources are called" if found else "no source is called"
+    raise ConfigError(f"{what} {asked}; there are: {listed}")
+
+
+def _edit(
+    uri: str,
+    sources: Sequence[str],
+    edit: Callable[[SourceState], SourceState],
+    storage_options: StorageOptions,
+) -> int:
+    """Replaces the state rows of sources, decided anew from the newest version where need be."""
+    run_id = f"state-{uuid.uuid4().hex[:12]}"
+
+    def build(written: list[WrittenFragment]) -> Pending[int] | int:
+        dataset = open_newest(uri, storage_options)
+        states = read_states(dataset)
+        before = [find_source(states, source) for source in sources]
+        summary = CommitReceipt(
+            run_id,
+            MODE,
+            datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            int(dataset.version) + 1,
+        )
+        after = [edit(state).after(summary, {}) for state in before]
+        rows = state_rows(after, anchor=False, embed_dim=embed_dim_of(dataset.schema))
+        written += write_rows(Destination(uri, storage_options), [rows])
+        removal = remove_keys(dataset, pa.array([state.key for state in before]))
+        properties = {"contextframe.run_id": run_id, "contextframe.mode": MODE}
+        return Pending(
+            lambda: commit_update(
+                dataset, removal, written, properties=properties, storage_options=storage_options
+            ),
+            lambda committed: int(committed.version),
+        )
+
+    return change(Address(uri, storage_options), build)
+
+
+def _problem(value: Any) -> tuple[str, str | None]:
+    """Returns what is wrong with an exported state, and the key near which it is."""
+    if not isinstance(value, Mapping):
+        return f"a state is a JSON object, and this is a {type(value).__name__}", None
+    for key in value:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_KEYS)}"
+            return f"unknown key {key!r}; {hint}", key
+    if not isinstance(value.get("source"), str) or not value["source"]:
+        return "a state needs the `source` that it is of, as text", "source"
+    for key in ("partitions", "backfill"):
+        inner = value.get(key, None if key == "partitions" else {})
+        if not isinstance(inner, Mapping):
+            return f"`{key}` is a JSON object with the state of each partition by its name", key
+    for name, state in value["partitions"].items():
+        if not isinstance(state, Mapping):
+            return f"the state of {name!r} is a JSON object, and this is {json.dumps(state)}", name
+        if not name:
+            return "a partition has a name", name
+    return "", None
+
+
+def _line_of(text: str, key: str | None) -> int:
+    place = 0 if key is None else max(text.find(json.dumps(key)), text.find(f'"{key}"'), 0)
+    return text.count("\n", 0, place) + 1

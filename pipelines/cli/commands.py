@@ -1,0 +1,320 @@
+"""The commands that look: search, inspect, connectors, templates; and the pool of workers."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import contextframe_beam
+from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.pipelines.cli.authors import (
+    check_group,
+    login_command,
+    new_command,
+    test_group,
+)
+from contextframe_beam.pipelines.cli.ingest import flex_command, ingest_group
+from contextframe_beam.pipelines.cli.shared import (
+    as_json,
+    command,
+    completion_command,
+    count,
+    dataset_argument,
+    examples,
+    option,
+    say_done,
+    storage_options,
+    version_option,
+)
+from contextframe_beam.pipelines.cli.upkeep import (
+    cleanup_command,
+    compact_command,
+    index_command,
+    rollback_command,
+    state_group,
+)
+from contextframe_beam.pipelines.runners.errors import no_such_option
+
+if TYPE_CHECKING:
+    from contextframe_beam.store.dataset import FrameDataset
+
+
+@click.group(
+    "templates",
+    short_help="Hand out files that schedule the jobs: Airflow, Kubernetes, systemd, ...",
+    epilog=examples("contextframe-beam templates write systemd deploy"),
+    no_args_is_help=True,
+)
+def templates_group() -> None:
+    """Hand out files that schedule the jobs. Each runs when its values are edited."""
+
+
+@command("list", "contextframe-beam templates list", of=templates_group)
+@as_json
+def _list(as_json: bool) -> None:
+    """List the templates."""
+    from contextframe_beam.templates import list_templates
+
+    found = list_templates()
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found]))
+        return
+    width = max(len(one.name) for one in found)
+    for one in found:
+        click.echo(f"{one.name:{width}}  {one.title}")
+
+
+@command("write", "contextframe-beam templates write systemd deploy", of=templates_group)
+@click.argument("name", metavar="TEMPLATE")
+@click.argument("folder", metavar="DIR")
+@option("--force", is_flag=True, help="Replace files that are there.")
+def _write(name: str, folder: str, force: bool) -> None:
+    """Write the files of TEMPLATE into DIR, and tell what to edit in them."""
+    from contextframe_beam.templates import find_template, write_template
+
+    template = find_template(name)
+    written = write_template(template, Path(folder), overwrite=force)
+    listed = "".join(f"wrote {path}\n" for path in written)
+    readme = Path(folder, "README.md")
+    say_done(f"{listed}\nEdit:\n\n{template.edit}\n\nHow to run it is in {readme}.")
+
+
+@command("worker-pool", "contextframe-beam worker-pool --port 50000")
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=50000,
+    show_default=True,
+    metavar="PORT",
+    help="Where to listen; 0 takes a free port.",
+)
+@option(
+    "--host",
+    default="localhost",
+    show_default=True,
+    metavar="HOST",
+    help="The address to listen at. Whoever reaches it can run any program as this user.",
+)
+def worker_pool_command(port: int, host: str) -> None:
+    """Start workers when an engine asks for them, until this is interrupted.
+
+    It runs beside each of the engine's machines, for runs with --environment_type=EXTERNAL and
+    --environment_config=HOST:PORT. A worker runs in the environment that this command is installed
+    in, and first installs for itself the packages of --setup_file, --extra_package and
+    --requirements_file. References to secrets are looked up here.
+    """
+    from contextframe_beam.pipelines.runners.engines import serve
+
+    program = Path(sysconfig.get_path("scripts"), "contextframe-beam-worker")
+    if not program.exists():
+        raise ConfigError(f"there is no {program}; install contextframe-beam again")
+    with serve(str(program), host, port) as address:
+        click.echo(f"starting workers for whoever asks at {address}; Ctrl-C ends them", err=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            click.echo("interrupted; the workers end", err=True)
+
+
+_at = version_option("--at", "Look at this version instead of the newest one.")
+
+# How many documents are looked for that a filter left out.
+_OTHERS = 100
+
+
+class _SearchCommand(click.Command):
+    """Says how to search for words that look like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flags = [flag for option in self.params for flag in option.opts]
+            message = no_such_option(error.option_name, flags)
+            rest = "a search text that begins with a dash stands after a lone --"
+            if not nearest(error.option_name, flags) and len(given) > 1:
+                word = next(one for one in given if one.startswith("-") and one not in flags)
+                rest += f", as in: {ctx.command_path} {given[0]} -- {word!r}"
+            raise click.UsageError(f"{message}; {rest}", ctx) from error
+
+
+class _Commands(click.Group):
+    """Tells the nearest command for one that is not there."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None:
+            hint = nearest(name, self.commands)
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(f"no such command: {name}{hint} (there are: {known})", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+    epilog=examples(
+        "contextframe-beam ingest json --directory docs --to kb.lance",
+        "contextframe-beam search kb.lance 'quarterly report'",
+    ),
+)
+@click.version_option(contextframe_beam.__version__, message="%(prog)s %(version)s")
+def commands() -> None:
+    """Bring documents from any system into a Lance dataset of frames, one transaction a run."""
+
+
+@command(
+    "search",
+    "contextframe-beam search kb.lance 'quarterly report'",
+    "contextframe-beam search kb.lance beam --where \"author = 'Ada'\" --limit 3",
+    cls=_SearchCommand,
+)
+@dataset_argument
+@click.argument("text")
+@option(
+    "--limit",
+    type=count,
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="The most documents to show.",
+)
+@option(
+    "--where",
+    metavar="SQL",
+    help="Only documents for which this holds, as in "
+    "\"author = 'Ada' AND created_at > '2026-01-01'\".",
+)
+@_at
+@as_json
+@storage_options
+def _search(
+    dataset: str,
+    text: str,
+    limit: int,
+    where: str | None,
+    version: int | None,
+    as_json: bool,
+    storage_options: dict[str, str],
+) -> None:
+    """Find the documents of DATASET whose text matches TEXT best.
+
+    The first search makes the full-text index, for text of any language; `index` makes one for a
+    language of your choice.
+    """
+    from contextframe_beam.pipelines.cli import show
+    from contextframe_beam.store.dataset import FrameDataset
+    from contextframe_beam.store.text_index import keeps_every_word
+
+    opened = FrameDataset.open(dataset, version, storage_options)
+    found = opened.search(text, limit=limit, where=where)
+    if as_json:
+        click.echo(json.dumps([show.hit_of(record) for record in found]))
+    elif found:
+        show.show_hits(found, text)
+    else:
+        within = f" among those where {where}" if where else ""
+        click.echo(f"no document of {dataset} matches {text!r}{within}; {len(opened):,} are stored")
+    if found and not any(record.score for record in found):
+        old = "" if keeps_every_word(opened.lance) else f" {_old_index(dataset)}"
+        click.echo(f"These hold the words within longer ones only.{old}", err=True)
+    elif not found:
+        click.echo(_why_nothing(opened, text, where), err=True)
+
+
+def _why_nothing(opened: FrameDataset, text: str, where: str | None) -> str:
+    """Returns what may help someone whose search found nothing."""
+    others = len(opened.search(text, limit=_OTHERS)) if where else 0
+    if others:
+        more = " or more" if others == _OTHERS else ""
+        what = "is 1 document" if others == 1 else f"are {others}{more} documents"
+        return f"Without --where there {what}."
+    return (
+        "None of its words stands in a text, not even within a longer word. Titles and metadata "
+        "are no text; --where asks for those, as in --where \"title LIKE '%word%'\"."
+    )
+
+
+def _old_index(dataset: str) -> str:
+    return (
+        "The index is of an earlier release and leaves out very common and very long words; "
+        f"`contextframe-beam index {dataset}` makes it anew."
+    )
+
+
+@command(
+    "inspect",
+    "contextframe-beam inspect kb.lance",
+    "contextframe-beam inspect s3://bucket/kb.lance --json",
+)
+@dataset_argument
+@_at
+@as_json
+@storage_options
+def _inspect(
+    dataset: str, version: int | None, as_json: bool, storage_options: dict[str, str]
+) -> None:
+    """Show what is in DATASET: columns, sources and their state, runs, versions.
+
+    The runs are those that were committed, and the versions those that still exist.
+    """
+    from contextframe_beam.pipelines.cli import show
+    from contextframe_beam.store.dataset import FrameDataset
+
+    facts = show.facts_of(FrameDataset.open(dataset, version, storage_options))
+    if as_json:
+        click.echo(json.dumps(facts, default=str))
+    else:
+        show.show_facts(facts)
+
+
+@command("connectors", "contextframe-beam connectors")
+@as_json
+def _connectors(as_json: bool) -> None:
+    """List the registered connectors.
+
+    Any other connector class is given to `ingest` as package.module:Class or
+    path/to/file.py:Class.
+    """
+    from contextframe_beam.connectors.registry import list_connectors
+    from contextframe_beam.pipelines.cli import show
+
+    found = [asdict(connector) for connector in list_connectors()]
+    if as_json:
+        click.echo(json.dumps(found))
+    elif found:
+        show.show_connectors(found)
+    else:
+        click.echo("no connector is registered; install contextframe-beam, or one's own package")
+
+
+for _command in (
+    ingest_group,
+    new_command,
+    test_group,
+    check_group,
+    login_command,
+    _search,
+    _inspect,
+    index_command,
+    compact_command,
+    cleanup_command,
+    rollback_command,
+    _connectors,
+    state_group,
+    templates_group,
+    worker_pool_command,
+    flex_command,
+    completion_command,
+):
+    commands.add_command(_command)

@@ -1,0 +1,284 @@
+"""What commands share: options, kinds of values, completion."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import MISSING, Field
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class, shell_complete
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.pipelines import logs, process
+from contextframe_beam.pipelines.job import about, settings
+from contextframe_beam.pipelines.process import Settings
+
+F = TypeVar("F", bound=Callable[..., Any] | click.Command)
+
+#: For commands that pass options which they do not know on to Beam.
+PASSES_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+class SectionOption(click.Option):
+    """An option that `--help` may list under a heading of its own.
+
+    Args:
+        section: The heading.
+    """
+
+    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        known = ctx.ensure_object(Settings).flags
+        prefix, _, name = str(self.name).rpartition("__")
+        # An argument of a connector that is called like a setting is not meant in our messages.
+        if not prefix or name not in known:
+            known[name] = self.opts[0]
+
+
+def option(*flags: str, **settings: Any) -> Callable[[F], F]:
+    """Gives a command an option; `section` is the heading that `--help` lists it under."""
+    return click.option(*flags, cls=SectionOption, **settings)
+
+
+def examples(*commands: str) -> str:
+    """Returns the examples at the end of a command's help, one a line."""
+    title = "Example" if len(commands) == 1 else "Examples"
+    # click breaks the lines of any paragraph that this mark does not begin.
+    return "\b\n" + "\n  ".join([f"{title}:", *commands])
+
+
+class _Command(click.Command):
+    """A command whose line in the list of commands is the first one of its help."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        return (self.help or "").partition("\n")[0]
+
+
+def command(
+    name: str, *shown: str, of: click.Group | None = None, **attributes: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Makes a command of a function, whose docstring is the help.
+
+    Args:
+        name: What it is called.
+        shown: The examples below its help.
+        of: The group that it is in.
+        attributes: What else `click.command` takes.
+    """
+    given = {"epilog": examples(*shown), **attributes}
+    cls: type[click.Command] = given.pop("cls", _Command)
+
+    def decorated(function: Callable[..., Any]) -> click.Command:
+        made = debug_option()(click.command(name, cls=cls, **given)(function))
+        if of is not None:
+            of.add_command(made)
+        return made
+
+    return decorated
+
+
+def count(text: object) -> int:
+    """Reads a whole number from 1 on; click's own range writes `[x>=1]` into the help."""
+    if str(text).isascii() and str(text).isdigit() and int(str(text)) > 0:
+        return int(str(text))
+    raise click.BadParameter(f"{text!r} is not a whole number from 1 on")
+
+
+def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Lets the shell complete the path of a folder, such as a dataset."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def job_options(*names: str, in_sections: bool = False) -> Callable[[F], F]:
+    """Gives a command options of settings of a run.
+
+    Args:
+        names: The settings; all if not given.
+        in_sections: Whether `--help` lists them under headings.
+    """
+    chosen = [one for one in settings() if about(one).section and (not names or one.name in names)]
+
+    def decorated(function: F) -> F:
+        for setting in reversed(chosen):
+            section = about(setting).section if in_sections else "Options"
+            for flags, told in reversed(_OWN.get(setting.name) or [_option_of(setting)]):
+                function = option(*flags, section=section, **told)(function)
+        return function
+
+    return decorated
+
+
+def flag_of(setting: Field[Any]) -> str:
+    """Returns the option of a setting, as in `--run-id`."""
+    return about(setting).flag or f"--{setting.name.replace('_', '-')}"
+
+
+def _option_of(setting: Field[Any]) -> tuple[list[str], dict[str, Any]]:
+    told = about(setting)
+    given: dict[str, Any] = {"help": told.option_help or told.help, "metavar": told.metavar}
+    if setting.default is MISSING:
+        given |= {"help": f"{told.help}  [required]", "shell_complete": folders}
+    elif told.several:
+        given["multiple"] = True
+    elif setting.default is False:
+        given["is_flag"] = True
+    elif setting.default is not None:
+        given |= {"default": str(setting.default), "show_default": True}
+    elif told.unset:
+        given["help"] += f"  [default: {told.unset}]"
+    if told.choices:
+        given["type"] = click.Choice(told.choices)
+    elif told.counts:
+        given["type"] = count
+    return [flag_of(setting), setting.name], given
+
+
+def pairs(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Turns `("a=1", "b=2")` into a dict."""
+    found = {}
+    for value in values:
+        key, sign, text = value.partition("=")
+        if not key or not sign:
+            raise click.UsageError(
+                f"{parameter.opts[0]} takes {parameter.metavar}, and {key!r} is none", context
+            )
+        found[key] = text
+    return found
+
+
+def _store_options(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    found = pairs(context, parameter, values)
+    secrets.register_store(found)
+    return found
+
+
+_STORAGE: dict[str, Any] = {
+    "multiple": True,
+    "metavar": "KEY=VALUE",
+    "callback": _store_options,
+    "help": "A credential or setting of the dataset's object store. Repeat it for several.",
+}
+
+# Settings whose options are not like their values in Python.
+_OWN: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
+    "storage_options": [(["--storage-option", "storage_options"], _STORAGE)],
+    "bounds": [
+        (
+            ["--since"],
+            {
+                "metavar": "TIME",
+                "help": "Read only what changed at this time or later, as in 2026-01-31 or "
+                "2026-01-31T08:00Z. It moves no sync state: the next run without it misses "
+                "nothing.",
+            },
+        ),
+        (["--until"], {"metavar": "TIME", "help": "Read only what changed before this time."}),
+        (
+            ["--slice"],
+            {
+                "metavar": "DURATION",
+                "help": "Cut the time from --since to --until, or to now, into slices that are "
+                "read in parallel, as in 12h, 1d or 4w.",
+            },
+        ),
+    ],
+}
+
+#: The dataset of a command that looks at one or looks after one.
+dataset_argument = click.argument("dataset", shell_complete=folders)
+
+#: Its object store's settings, as a dict.
+storage_options = job_options("storage_options")
+
+as_json = option("--json", "as_json", is_flag=True, help="Print one JSON value, for a script.")
+
+
+def version_option(flag: str, help: str, required: bool = False) -> Callable[[F], F]:
+    """Gives a command an option that takes the number of a dataset's version, as `version`."""
+    return option(flag, "version", type=count, metavar="VERSION", required=required, help=help)
+
+
+def debug_option(section: str = "Options") -> Callable[[F], F]:
+    """Gives a command `--debug`, which the whole process heeds."""
+    return option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_set_debug,
+        help="Show tracebacks, and what Beam and its workers log.",
+        section=section,
+    )
+
+
+def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        settings = context.ensure_object(Settings)
+        settings.debug = True
+        logs.tell_more(settings)
+
+
+def say_done(text: str) -> None:
+    """Prints what a command has changed, which stays changed when that cannot be printed.
+
+    Then it goes to the standard error, and the command is as successful as it was.
+    """
+    try:
+        click.echo(text)
+    except (process.OutputError, OSError, ValueError) as error:
+        process.give_up_output()
+        settings = click.get_current_context().ensure_object(Settings)
+        if not isinstance(error, process.OutputError):
+            error = process.OutputError(str(error))
+        warning = f"Warning: it is done, but {error}; it would have said:\n{text}"
+        click.echo(logs.line(settings, warning, logging.WARNING), err=True)
+
+
+#: The variable in which a shell's script asks this program for completions.
+VARIABLE = "_CONTEXTFRAME_BEAM_COMPLETE"
+
+_SHELLS = ("bash", "zsh", "fish")
+
+
+def answer(commands: click.Command, program: str) -> int | None:
+    """Answers a shell that asks for completions.
+
+    Args:
+        commands: The command line.
+        program: Its name.
+
+    Returns:
+        The exit code; None when no shell asks.
+    """
+    instruction = os.environ.get(VARIABLE)
+    if not instruction:
+        return None
+    return shell_complete(commands, {}, program, VARIABLE, instruction)
+
+
+@command(
+    "completion",
+    'eval "$(contextframe-beam completion bash)"   # in ~/.bashrc',
+    'eval "$(contextframe-beam completion zsh)"    # in ~/.zshrc',
+    "contextframe-beam completion fish | source",
+)
+@click.argument("shell", type=click.Choice(_SHELLS))
+def completion_command(shell: str) -> None:
+    """Print the script that lets a shell complete commands, connectors and their options.
+
+    For fish, write it to ~/.config/fish/completions/contextframe-beam.fish instead.
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(click.Command(""), {}, "contextframe-beam", VARIABLE).source())

@@ -1,0 +1,407 @@
+"""What commands show: the receipt of a run, and tables; for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from contextframe_beam.pipelines.process import as_it_is, one_line, printable
+
+if TYPE_CHECKING:
+    from contextframe_beam.frames.record import FrameRecord
+    from contextframe_beam.store.dataset import FrameDataset
+    from contextframe_beam.store.state import CommitReceipt, SourceState
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A committed run, as the command line tells of it.
+
+    Attributes:
+        receipt: What was committed.
+        to: The dataset.
+        dead_letters: Where the failed items are; None when none failed.
+        seconds: How long it took.
+        left_out: What of the source was not looked at; empty where that is not known.
+    """
+
+    receipt: CommitReceipt
+    to: str
+    dead_letters: str | None
+    seconds: float
+    left_out: str = ""
+
+    def to_json(self) -> str:
+        """Returns one JSON object on one line."""
+        told = asdict(self.receipt)
+        del told["start"]  # nobody but the run itself knows the others
+        return json.dumps(
+            {
+                **told,
+                "to": self.to,
+                "dead_letters": self.dead_letters,
+                "seconds": round(self.seconds, 3),
+            }
+        )
+
+    def text(self) -> str:
+        """Returns a few lines for people."""
+        receipt = self.receipt
+        if not receipt.version:
+            return f"nothing to write: the source gave no items, and {self.to} was not made"
+        lines = [f"{self._done()} (version {receipt.version} of {self.to}, {self.seconds:.1f} s)"]
+        if receipt.failed:
+            lines.append(receipt.what_failed(self.dead_letters))
+        if receipt.partial:
+            lines.append("partial: what was read may not be all; no sync state moved")
+        if receipt.sharing:
+            ids = "1 id" if receipt.shared_ids == 1 else f"{receipt.shared_ids:,} ids"
+            lines.append(
+                f"{receipt.sharing:,} items share {ids}, and no time says which is newer; one of "
+                "each was kept"
+            )
+        if receipt.kept:
+            what = "not all" if receipt.rows_deleted else "nothing"
+            lines.append(f"{what} was deleted that the run did not see, because {receipt.kept}")
+        size = ""
+        if receipt.bytes:
+            size = f", {in_bytes(receipt.bytes)} in {_files(receipt.fragments)}"
+        lines.append(f"run {receipt.run_id}, mode {receipt.mode}{size}")
+        if self.left_out and not receipt.already_committed:
+            lines.append(self.left_out)
+        return "\n".join(lines)
+
+    def _done(self) -> str:
+        one = self.receipt
+        if one.already_committed:
+            return "this run was committed before, and nothing was done now"
+        if not one.rows_written and not one.rows_deleted:
+            if one.rows_unchanged:
+                stored = count_documents(one.rows_unchanged, "is stored", "are stored")
+                return f"nothing changed: {stored} already, none was written"
+            others = "other " if one.failed else ""
+            return f"nothing to write: the source gave no {others}items"
+        parts = [f"wrote {count_documents(one.rows_written)}"]
+        if one.rows_replaced:
+            new = one.rows_written - one.rows_replaced
+            # One document may replace several, where a run in mode append has doubled its key.
+            added = f"{new:,} new, " if new >= 0 else ""
+            parts[0] += f" ({added}{one.rows_replaced:,} replaced)"
+        if one.rows_deleted:
+            parts.append(f"deleted {one.rows_deleted:,}")
+        if one.rows_unchanged:
+            parts.append(f"{one.rows_unchanged:,} unchanged")
+        older = one.rows_dropped - (one.sharing - one.shared_ids)
+        if older:
+            parts.append(f"{older:,} left out for a newer one of the same id")
+        return ", ".join(parts)
+
+
+def existing(path: str) -> str | None:
+    """Returns a local path as it is if there is such a file; an address without looking."""
+    return path if "://" in path or os.path.exists(path) else None
+
+
+def count_documents(count: int, one: str = "", several: str = "") -> str:
+    """Returns a number of documents in words, with what is said of one or of several."""
+    return f"1 document {one}".rstrip() if count == 1 else f"{count:,} documents {several}".rstrip()
+
+
+def _files(count: int) -> str:
+    return "1 data file" if count == 1 else f"{count:,} data files"
+
+
+def in_bytes(count: float) -> str:
+    """Returns a size in words, as in `9.1 kB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+#: How many of the newest runs and versions `inspect` shows; `--json` has all.
+SHOWN = 10
+
+_SNIPPET = 160
+_STATE_SHOWN = 300
+_WORD = re.compile(r"\w+")
+_COUNTED = ("written", "replaced", "deleted", "unchanged", "failed")
+
+
+def hit_of(record: FrameRecord) -> dict[str, Any]:
+    """Returns a search result as JSON values."""
+    return {
+        "score": record.score,
+        "title": record.title,
+        "unique_id": record.unique_id,
+        "uuid": record.uuid,
+        "text_content": record.text_content,
+    }
+
+
+def show_hits(records: Iterable[FrameRecord], query: str) -> None:
+    """Prints search results, three lines each."""
+    console = _console()
+    for record in records:
+        head = Text.assemble(
+            (f"{record.score or 0:7.2f}  ", "dim"), (one_line(record.title), "bold")
+        )
+        console.print(head, soft_wrap=True)
+        name = one_line(record.unique_id or record.uuid)
+        console.print(Text(f"         {name}", "dim"), soft_wrap=True)
+        snippet = snippet_of(record.text_content or "", query)
+        if snippet and snippet != record.title:
+            console.print(Text(f"         {printable(snippet)}"), soft_wrap=True)
+
+
+def snippet_of(text: str, query: str) -> str:
+    """Returns the place of a text where a word of the query stands first, on one line."""
+    words = {word.lower() for word in _WORD.findall(query)}
+    first = next((one.start() for one in _WORD.finditer(text) if one[0].lower() in words), 0)
+    start = max(first - _SNIPPET // 4, 0)
+    if start:
+        start = text.find(" ", start, first) + 1 or start
+    part = text[start : start + _SNIPPET]
+    shown = " ".join(part.split())
+    before = "... " if start else ""
+    after = " ..." if start + _SNIPPET < len(text) else ""
+    return f"{before}{shown}{after}"
+
+
+def facts_of(dataset: FrameDataset) -> dict[str, Any]:
+    """Returns what there is to know about a dataset, as JSON values."""
+    stored = dataset.lance
+    states = dataset.states()
+    runs: dict[str, dict[str, Any]] = {}
+    for state in states:
+        for run in state.runs:
+            known = runs.setdefault(run.run_id, {**run.facts(), "sources": []})
+            known["sources"].append(state.source)
+    return {
+        "uri": dataset.uri,
+        "version": dataset.version,
+        "documents": len(dataset),
+        "embed_dim": dataset.embed_dim,
+        "storage_version": stored.data_storage_version,
+        "fragments": len(stored.get_fragments()),
+        "columns": [
+            {"name": column.name, "type": str(column.type), "nullable": column.nullable}
+            for column in dataset.schema
+        ],
+        "sources": [
+            {
+                "source": state.source,
+                "name": state.name,
+                "identity": dict(state.identity),
+                "partitions": dict(state.partitions),
+                "backfill": dict(state.backfill),
+                "runs": [run.run_id for run in state.runs],
+            }
+            for state in states
+        ],
+        "runs": sorted(runs.values(), key=lambda run: int(run["version"])),
+        "versions": [
+            {
+                "version": one.version,
+                "at": one.at.isoformat(timespec="seconds"),
+                "run_id": one.run_id,
+                "mode": one.mode,
+                "restored": one.restored,
+                "counts": dict(one.counts),
+            }
+            for one in dataset.history()
+        ],
+    }
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Prints what `facts_of` found."""
+    console = _console()
+    console.print(
+        f"{printable(facts['uri'])}: {facts['documents']:,} documents, version {facts['version']}, "
+        f"{facts['fragments']} fragments, vectors of {facts['embed_dim']}, "
+        f"storage version {facts['storage_version']}",
+        markup=False,
+        soft_wrap=True,
+    )
+    _print_table(
+        console,
+        "Sources",
+        ("source", "connector", "runs", "partitions with a state", "arguments"),
+        [
+            (
+                one["source"],
+                one["name"],
+                len(one["runs"]),
+                len(one["partitions"]),
+                _arguments(one["identity"]),
+            )
+            for one in facts["sources"]
+        ],
+    )
+    for source in facts["sources"]:
+        _print_state(
+            console, source["name"], source["source"], source["partitions"], source["backfill"]
+        )
+    _print_table(
+        console,
+        "Runs",
+        ("run", "mode", "at", "version", *_COUNTED),
+        [
+            (run["run_id"], run["mode"], run["at"], run["version"], *(run[c] for c in _COUNTED))
+            for run in facts["runs"]
+        ],
+        at_most=SHOWN,
+    )
+    for run in facts["runs"][-SHOWN:]:
+        for reason in run["partial"]:
+            told = f"run {run['run_id']} is partial: {reason}"
+            console.print(told, markup=False, soft_wrap=True)
+    _print_table(
+        console,
+        "Versions",
+        ("version", "at", "made by", "run", "counts"),
+        [
+            (one["version"], one["at"], _made_by(one), one["run_id"] or "", _counts(one["counts"]))
+            for one in facts["versions"]
+        ],
+        at_most=SHOWN,
+    )
+    _print_table(
+        console,
+        "Columns",
+        ("column", "type", "null"),
+        [
+            (one["name"], one["type"], "" if one["nullable"] else "never")
+            for one in facts["columns"]
+        ],
+    )
+
+
+def show_states(states: Iterable[SourceState]) -> None:
+    """Prints what sources have reached, all of it."""
+    console = _console()
+    for one in states:
+        if one.partitions or one.backfill:
+            _print_state(console, one.name, one.source, one.partitions, one.backfill, at_most=None)
+        else:
+            console.print(
+                one_line(f"{one.name} {one.source} has no state: its next run reads everything"),
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def _print_state(
+    console: Console,
+    name: str,
+    source: str,
+    partitions: Mapping[str, Any],
+    backfill: Mapping[str, Any],
+    at_most: int | None = SHOWN,
+) -> None:
+    _print_table(
+        console,
+        f"State of {name} {source}",
+        ("partition", "state"),
+        [(partition, _short(state)) for partition, state in partitions.items()],
+        at_most=at_most,
+    )
+    _print_table(
+        console,
+        f"Unfinished backfill of {name} {source}",
+        ("run", "began", "commits", "parts done"),
+        [[backfill.get(key, "") for key in ("run_id", "began", "commits", "parts")]]
+        if backfill
+        else [],
+    )
+
+
+def _short(state: Any) -> str:
+    text = json.dumps(state, ensure_ascii=False)
+    return text if len(text) <= _STATE_SHOWN else f"{text[:_STATE_SHOWN]}..."
+
+
+def show_connectors(found: Sequence[Mapping[str, str]]) -> None:
+    """Prints the registered connectors."""
+    _print_table(
+        _console(),
+        "",
+        ("connector", "what it reads", "package"),
+        [
+            (
+                one["name"],
+                f"cannot be used: {one['error']}" if one["error"] else one["summary"],
+                f"{one['distribution']} {one['version']}",
+            )
+            for one in found
+        ],
+    )
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to the command line what a reader that went away means."""
+        raise BrokenPipeError
+
+
+def _console() -> Console:
+    console = _Console(highlight=False, file=as_it_is(sys.stdout))
+    if not console.is_terminal:
+        # A pipe has no width; wrapping there only breaks what reads it.
+        console.width = 10_000
+    return console
+
+
+def _print_table(
+    console: Console,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    at_most: int | None = None,
+) -> None:
+    """Prints the last `at_most` rows as a table; nothing when there are none."""
+    if not rows:
+        return
+    left_out = len(rows) - at_most if at_most and len(rows) > at_most else 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows[left_out:]:
+        table.add_row(*(escape(printable(_text(value))) for value in row))
+    console.print()
+    if title:
+        earlier = f" (the last {at_most} of {len(rows)}; --json shows all)" if left_out else ""
+        console.print(Text(one_line(f"{title}{earlier}"), "bold underline"))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _arguments(identity: Mapping[str, Any]) -> str:
+    found = {**(identity.get("arguments") or {}), **(identity.get("sync") or {})}
+    return ", ".join(f"{name}={value}" for name, value in found.items())
+
+
+def _made_by(version: Mapping[str, Any]) -> str:
+    restored = version["restored"]
+    return f"{version['mode']} to {restored}" if restored else str(version["mode"])
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{value:,} {name}" for name, value in counts.items() if value and name in _COUNTED
+    )

@@ -1,0 +1,438 @@
+"""Runs a job so that it can be watched and interrupted, and cleans up when it fails.
+
+A local job runs in a thread of its own while the main thread shows its progress and listens for
+interrupts. However it ends, what is told about it is what the dataset says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from contextframe_beam.connectors import shared_files
+from contextframe_beam.connectors.read import runtime
+from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError, UnknownCommitError
+from contextframe_beam.pipelines import logs
+from contextframe_beam.pipelines.job import Job, dead_letters_beside
+from contextframe_beam.pipelines.logs import line
+from contextframe_beam.pipelines.process import Settings, as_it_is, printable
+from contextframe_beam.pipelines.runners.worker_processes import end_all
+from contextframe_beam.store import writer
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from contextframe_beam.store.state import CommitReceipt
+
+_LOGGER = logging.getLogger(__name__)
+
+#: Seconds to wait for a commit under way, and for workers and writers that are told to stop.
+COMMIT_PATIENCE = 60.0
+STOP_PATIENCE = 10.0
+_LOOK_EVERY = 0.1
+
+T = TypeVar("T")
+
+
+class InterruptedRunError(CommitError):
+    """Somebody stopped the run before it was committed."""
+
+
+def run_job(
+    job: Job, start: Callable[[Job], CommitReceipt], settings: Settings, quiet: bool
+) -> CommitReceipt:
+    """Runs a job to its end.
+
+    Args:
+        job: What to run.
+        start: Does all of it and returns the receipt, unless its run was committed before.
+        settings: How this process is interrupted.
+        quiet: Show no progress.
+
+    Raises:
+        InterruptedRunError: it was interrupted, and not committed.
+        UnknownCommitError: the object store does not tell whether it was committed.
+        Exception: whatever else made it fail; it was not committed.
+    """
+    from contextframe_beam.pipelines.runners.options import is_local
+
+    run = _run_here if is_local(job.runner) else _run_elsewhere
+    # What connectors print must not get into the result.
+    with redirect_stdout(sys.stderr), logs.shared_with_workers(settings):
+        return run(job, start, settings, quiet)
+
+
+def run_upkeep(work: Callable[[], T], settings: Settings) -> T:
+    """Does what changes no document, so that an interrupted one leaves nothing to be undone.
+
+    Raises:
+        InterruptedRunError: it was interrupted.
+    """
+    with redirect_stdout(sys.stderr), logs.shared_with_workers(settings), _scratch_folder():
+        try:
+            return work()
+        except KeyboardInterrupt:
+            settings.abandoned = True
+            _stop_everything()
+            raise InterruptedRunError(
+                "interrupted; the documents are as they were, do it again"
+            ) from None
+
+
+def _run_here(
+    job: Job, start: Callable[[Job], CommitReceipt], settings: Settings, quiet: bool
+) -> CommitReceipt:
+    existed = os.path.lexists(job.to)
+    settings.interrupts.postpone()
+    asked = settings.interrupts.asked
+    with _scratch_folder() as folder:
+        task = _Task(job, start)
+        try:
+            with display(job.connector.name, quiet, settings) as shown:
+                while not task.ended.wait(_LOOK_EVERY) and not asked.is_set():
+                    shown.show(runtime.totals(folder))
+        except KeyboardInterrupt:  # where nobody took over the signals
+            asked.set()
+        if asked.is_set() and not task.ended.is_set():
+            settings.abandoned = True
+            _stop_everything()
+            ended_with: BaseException = InterruptedRunError(_interrupted(job, folder))
+        elif task.error is None:
+            return task.result
+        else:
+            ended_with = task.error
+        if not task.is_new:
+            raise ended_with
+        return _told_by_dataset(job, folder, existed, ended_with)
+
+
+def _run_elsewhere(
+    job: Job, start: Callable[[Job], CommitReceipt], settings: Settings, quiet: bool
+) -> CommitReceipt:
+    # Not before Beam is there.
+    from contextframe_beam.pipelines.runners.options import how_far, pipeline_options, starts_engine
+
+    try:
+        with (
+            _scratch_folder(runtime.FOLDER_VARIABLE) as folder,
+            display(f"{job.connector.name} on {job.runner}", quiet, settings) as shown,
+            logs.without_beam(settings),
+            watching(shown, lambda: how_far(folder)),
+        ):
+            return _committed(job) or start(job)
+    except KeyboardInterrupt:
+        receipt = _receipt(job)
+        if receipt is not None:
+            return replace(receipt, already_committed=False)
+        options = pipeline_options(job.runner, job.workers, job.beam_args)
+        goes_on = (
+            f"The {job.runner} that this command started ends with it"
+            if starts_engine(options, job.runner)
+            else f"{job.runner} may go on with it: stop it there if it should not"
+        )
+        raise InterruptedRunError(
+            f"interrupted; run {job.id} is not committed so far{_kept_of(job)}. {goes_on}"
+        ) from None
+
+
+class _Task:
+    """A job in a thread that does not keep the process from ending.
+
+    Attributes:
+        ended: Set when there is a result or an error.
+        is_new: Whether no run of this id had been committed when it started.
+    """
+
+    result: CommitReceipt
+    error: BaseException | None = None
+
+    def __init__(self, job: Job, start: Callable[[Job], CommitReceipt]) -> None:
+        self.ended = threading.Event()
+        self.is_new = False
+        self._job, self._start = job, start
+        threading.Thread(target=self._run, name="run", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            earlier = _committed(self._job)
+            self.is_new = earlier is None
+            self.result = earlier or self._start(self._job)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.set()
+
+
+def _stop_everything() -> None:
+    """Ends all that could still write or commit, in this process and in the workers."""
+    from contextframe_beam.store.transaction import stop_commits
+    from contextframe_beam.store.writer import abort_all
+
+    stop_commits(COMMIT_PATIENCE)
+    end_all(STOP_PATIENCE)
+    aborting = threading.Thread(target=abort_all, daemon=True)
+    aborting.start()
+    aborting.join(STOP_PATIENCE)
+
+
+def _death_of_worker() -> CommitError | None:
+    # Only a run that got as far as starting workers has loaded this.
+    processes = sys.modules.get("contextframe_beam.pipelines.runners.local")
+    death = processes.death_of_worker(1.0) if processes is not None else None
+    return None if death is None else CommitError(death)
+
+
+def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException) -> CommitReceipt:
+    """Returns the receipt of a run that was committed although it ended badly; else cleans up."""
+    if isinstance(error, ConfigError):
+        raise error
+    if not isinstance(error, ContextFrameError):
+        error = _death_of_worker() or error
+    try:
+        receipt = _receipt(job)
+    except ContextFrameError as failure:
+        if isinstance(error, UnknownCommitError):
+            raise error from failure
+        raise UnknownCommitError(
+            f"{error}. Whether run {job.id} was committed before cannot be seen: {failure}"
+        ) from error
+    # Of an unknown outcome, a request that is still under way may yet name the files.
+    if not isinstance(error, UnknownCommitError):
+        # Those that a version names are kept: of a commit that was made, by this process or, under
+        # the same id, by another one.
+        writer.delete_noted(folder, job.storage_options)
+        _remove_pieces(job)
+        if receipt is None and not existed:
+            _remove_empty(job.to)
+    if receipt is not None:
+        _LOGGER.warning("the run was committed before this happened: %s", error)
+        return replace(receipt, already_committed=False)
+    raise error
+
+
+def _committed(job: Job) -> CommitReceipt | None:
+    from contextframe_beam.pipelines.ingest import committed
+
+    return committed(job)
+
+
+def _receipt(job: Job) -> CommitReceipt | None:
+    from contextframe_beam.transforms.guards import committed_receipt
+
+    return committed_receipt(job.address, job.id, job.source)
+
+
+def _interrupted(job: Job, folder: str) -> str:
+    # Only a run that commits as it goes makes a note of each commit that it begins.
+    kept = _kept_of(job) if writer.current(folder) is not None else ""
+    return f"interrupted{kept}" if kept else "interrupted; nothing was committed"
+
+
+def _kept_of(job: Job) -> str:
+    """Returns what the dataset holds of a run that commits as it goes; empty for nothing."""
+    from contextframe_beam.store.files import open_dataset
+    from contextframe_beam.store.state import read_states
+
+    try:
+        dataset = open_dataset(job.to, job.storage_options)
+        state = read_states(dataset).get(job.source) if dataset is not None else None
+    except ContextFrameError as error:
+        return f"; what run {job.id} has committed cannot be seen: {error}"
+    if state is None or state.backfill.get("run_id") != job.id:
+        return ""
+    last = state.run(state.backfill.get("last", ""))
+    rows = f" with {last.rows_written:,} rows written" if last is not None else ""
+    commits = int(state.backfill.get("commits", 0))
+    return (
+        f"; {commits:,} {'commit' if commits == 1 else 'commits'} of run {job.id}{rows} stay, "
+        "and the same command goes on from there"
+    )
+
+
+def _remove_pieces(job: Job) -> None:
+    from contextframe_beam.transforms.letters import remove_pieces
+
+    with suppress(OSError):
+        remove_pieces(job.letters, job.id, job.storage_options)
+        os.rmdir(dead_letters_beside(job.to))  # fails, as it should, when letters are in it
+
+
+def _remove_empty(path: str) -> None:
+    """Removes the folders of a local dataset that was never made, if nothing is in them."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        with suppress(OSError):
+            os.rmdir(folder)
+
+
+@contextmanager
+def _scratch_folder(*names: str) -> Iterator[str]:
+    """A folder that variables of the environment name until the block ends.
+
+    Without any it is for all that the processes of a local run leave behind: what they count and
+    note, and Beam's temporary files.
+    """
+    folder = tempfile.mkdtemp(prefix="contextframe-")
+    before_here = tempfile.tempdir
+    named = dict.fromkeys(names, folder)
+    if not names:
+        own = (runtime.FOLDER_VARIABLE, writer.FOLDER_VARIABLE, "TMPDIR")
+        # Budgets and tokens are shared with other runs and outlive this one.
+        shared = {shared_files.DIRECTORY_VARIABLE: shared_files.shared_path()}
+        named = {**dict.fromkeys(own, folder), **shared}
+        tempfile.tempdir = folder
+    before = {name: os.environ.get(name) for name in named}
+    os.environ.update(named)
+    try:
+        yield folder
+    finally:
+        tempfile.tempdir = before_here
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+SECONDS_BETWEEN_LINES = 5.0
+_RATE_SECONDS = 10.0
+_LINE_EVERY = 1.0
+
+
+class Display(Protocol):
+    """Something that shows counts."""
+
+    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
+        """Shows the newest counts: items, rows, unchanged and failures, since the run began.
+
+        Args:
+            counts: The counts.
+            state: Shown while there are none.
+        """
+
+
+@contextmanager
+def display(name: str, quiet: bool, settings: Settings) -> Iterator[Display]:
+    """Gives the display that suits the standard error.
+
+    Args:
+        name: What is read.
+        quiet: Show nothing.
+        settings: Say how lines are written.
+    """
+    if quiet:
+        yield _Nothing()
+    elif sys.stderr.isatty() and not settings.json_logs:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=as_it_is(sys.stderr))
+        with Live(console=console, refresh_per_second=8, transient=True) as live:
+            yield _OnTerminal(name, live)
+    else:
+        yield _Lines(name, settings)
+
+
+@contextmanager
+def watching(shown: Display, look: Callable[[], tuple[str, Mapping[str, int]]]) -> Iterator[None]:
+    """Shows what `look` tells, every second, while the block waits for something else.
+
+    Args:
+        shown: Where to show it.
+        look: Returns a state in a word, and the newest counts.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LINE_EVERY):
+            state, counts = look()
+            shown.show(counts, state)
+
+    watcher = threading.Thread(target=watch, name="progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+class _Nothing:
+    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
+        return
+
+
+class _Lines:
+    """Writes a line every few seconds, so that the log of a scheduler shows life."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self._status = _Status(name)
+        self._settings = settings
+        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
+        text = self._status.text(counts, state)
+        if time.monotonic() >= self._next:
+            self._next += SECONDS_BETWEEN_LINES
+            sys.stderr.write(line(self._settings, text) + "\n")
+            sys.stderr.flush()
+
+
+class _OnTerminal:
+    """Renews one line in place."""
+
+    def __init__(self, name: str, live: Live) -> None:
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        self._status = _Status(name)
+        self._text = Text()
+        self._spinner: Any = Spinner("dots", text=self._text)
+        live.update(self._spinner)
+
+    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
+        self._text.plain = printable(self._status.text(counts, state))
+
+
+class _Status:
+    """Puts counts into words, with the rate of the last seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._began = time.monotonic()
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def text(self, counts: Mapping[str, int], state: str = "starting") -> str:
+        now = time.monotonic()
+        elapsed = _duration(now - self._began)
+        if not counts["items"]:
+            return f"{self._name}: {state}, {elapsed}"
+        rate = self._rate(now, counts["rows"] + counts["unchanged"])
+        parts = [f"{counts['items']:,} items", f"{rate:,.0f} rows/s"]
+        if counts["unchanged"]:
+            parts.append(f"{counts['unchanged']:,} unchanged")
+        parts.append(f"{counts['failures']:,} failed")
+        return f"{self._name}: {', '.join(parts)}, {elapsed}"
+
+    def _rate(self, now: float, rows: int) -> float:
+        self._recent.append((now, rows))
+        while len(self._recent) > 2 and self._recent[1][0] < now - _RATE_SECONDS:
+            self._recent.popleft()
+        began, before = self._recent[0]
+        return (rows - before) / max(now - began, 1.0)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

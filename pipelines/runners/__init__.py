@@ -1,0 +1,1 @@
+"""Where a job runs: engines, worker processes, and what they need to start."""

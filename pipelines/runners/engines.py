@@ -1,0 +1,172 @@
+"""Engines: how a job reaches one, and the workers that it finds there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+from apache_beam.runners.worker.worker_pool_main import kill_process_gracefully
+from apache_beam.utils import thread_pool_executor
+
+from contextframe_beam.errors import ConfigError
+
+BEAM_VERSION = version("apache-beam")
+
+#: Names another folder for the engines.
+FOLDER_VARIABLE = "CONTEXTFRAME_ENGINES"
+
+_ABOUT = "engine.json"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that Beam starts as a program of its own.
+
+    Attributes:
+        name: Flink, Spark or Prism.
+        file: The jar or program, by its name in the engine's folder.
+        option: The option of Beam's that names it.
+    """
+
+    name: str
+    file: str
+    option: str
+
+    @property
+    def needs_java(self) -> bool:
+        """Whether it is a job server in Java."""
+        return self.file.endswith(".jar")
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept, or would be: a folder for the version of Beam that it is to run."""
+        return engines_folder() / BEAM_VERSION / self.name.lower()
+
+    def path(self) -> str | None:
+        """Returns its jar or program; None when it is not there."""
+        return str(self.folder / self.file) if (self.folder / _ABOUT).is_file() else None
+
+    def missing(self) -> str | None:
+        """Says why it cannot be started here; None where it can."""
+        if self.path() is None:
+            return f"{self.name} is not in {self.folder}; `make engines` fetches it"
+        if self.needs_java and shutil.which("java") is None:
+            return f"{self.name} needs Java, and there is no java on PATH"
+        return None
+
+    def about(self) -> str:
+        """Returns which version it is, in words; "" when it is not there."""
+        try:
+            return str(json.loads((self.folder / _ABOUT).read_text())["about"])
+        except (OSError, ValueError, KeyError):
+            return ""
+
+
+#: By the name of Beam's runner.
+ENGINES: Mapping[str, Engine] = {
+    "FlinkRunner": Engine("Flink", "job-server.jar", "flink_job_server_jar"),
+    "SparkRunner": Engine("Spark", "job-server.jar", "spark_job_server_jar"),
+    "PrismRunner": Engine("Prism", "prism", "prism_location"),
+}
+
+
+def engines_folder() -> Path:
+    """Returns the folder of all engines, which several checkouts and environments share."""
+    own = os.environ.get(FOLDER_VARIABLE)
+    if own:
+        return Path(own).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "contextframe-beam" / "engines"
+
+
+def write_about(folder: Path, about: str) -> None:
+    """Marks the engine in a folder as complete."""
+    (folder / _ABOUT).write_text(json.dumps({"about": about}) + "\n")
+
+
+@contextmanager
+def serve(program: str, host: str, port: int) -> Iterator[str]:
+    """Starts workers for whoever asks, until the block ends; gives the address.
+
+    Args:
+        program: What a worker is, with the arguments of Beam's `boot`.
+        host: The name or number of an address of this machine.
+        port: Where to listen; 0 takes a free port.
+
+    Raises:
+        ConfigError: it cannot listen there.
+    """
+    # Without the option a second pool would get every other request of the same port.
+    server = grpc.server(
+        thread_pool_executor.shared_unbounded_instance(), options=[("grpc.so_reuseport", 0)]
+    )
+    pool = _Pool(program)
+    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
+    try:
+        port = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen at {host}:{port}: {error}") from error
+    server.start()
+    try:
+        yield f"{host}:{port}"
+    finally:
+        server.stop(None)
+        pool.close()
+
+
+@dataclass(frozen=True)
+class _Worker:
+    engine: str
+    id: str
+    process: subprocess.Popen[bytes]
+
+
+class _Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
+    def __init__(self, program: str) -> None:
+        self._program = program
+        self._workers: list[_Worker] = []
+        self._lock = threading.Lock()
+
+    def StartWorker(self, request: Any, context: Any) -> Any:
+        command = [self._program, f"--id={request.worker_id}"]
+        for name in ("logging", "artifact", "provision", "control"):
+            command.append(f"--{name}_endpoint={getattr(request, f'{name}_endpoint').url}")
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)
+        except OSError as error:
+            return beam_fn_api_pb2.StartWorkerResponse(error=f"{self._program}: {error}")
+        with self._lock:
+            self._workers = [one for one in self._workers if one.process.poll() is None]
+            self._workers.append(_Worker(context.peer(), request.worker_id, process))
+        return beam_fn_api_pb2.StartWorkerResponse()
+
+    def StopWorker(self, request: Any, context: Any) -> Any:
+        with self._lock:
+            named = [one for one in self._workers if one.id == request.worker_id]
+            # An engine that was idle comes back with another address.
+            meant = [one for one in named if one.engine == context.peer()] or named
+            if len(meant) > 1:
+                # It cannot be told which one; each ends when its engine has closed its channel.
+                meant = []
+            self._workers = [one for one in self._workers if one not in meant]
+        for one in meant:
+            kill_process_gracefully(one.process)
+        return beam_fn_api_pb2.StopWorkerResponse()
+
+    def close(self) -> None:
+        """Ends all workers."""
+        with self._lock:
+            workers, self._workers = self._workers, []
+        for one in workers:
+            kill_process_gracefully(one.process)

@@ -1,0 +1,170 @@
+"""Worker processes of a local run that cannot die unnoticed.
+
+Beam's own subprocess workers leave the runner waiting for ever when one of them is killed. Here a
+thread watches each process and answers in its place, so the run fails and says why. It builds on
+the environments that Beam's FnApiRunner lets others register.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sys
+import threading
+from contextlib import ExitStack
+from types import ModuleType
+from typing import Any
+
+import grpc
+from apache_beam.portability.api import beam_fn_api_pb2
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
+from apache_beam.transforms.environments import Environment, python_sdk_capabilities
+from google.protobuf import json_format, text_format
+
+from contextframe_beam.pipelines.runners.worker_processes import (
+    WorkerProcess,
+    how_it_ended,
+    serving,
+)
+
+_LOGGER = logging.getLogger(__name__)
+_URN = "contextframe_beam:env:local_process:v1"
+_END_SECONDS = 5.0
+_ANSWER_EVERY_SECONDS = 0.2
+
+# Not a SimpleQueue: in Python 3.10 a timeout of 0 may make that one wait for ever.
+_deaths: queue.Queue[str] = queue.Queue()
+
+
+@Environment.register_urn(_URN, bytes)
+class LocalProcessEnvironment(Environment):
+    """Tells the runner to start each worker as a process of this Python."""
+
+    def __init__(self) -> None:
+        super().__init__(capabilities=python_sdk_capabilities(), artifacts=(), resource_hints=None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LocalProcessEnvironment)
+
+    def __hash__(self) -> int:
+        return hash(_URN)
+
+    def to_runner_api_parameter(self, context: Any) -> tuple[str, bytes]:
+        """Returns what the pipeline's description says of it."""
+        return _URN, b""
+
+    @staticmethod
+    def from_runner_api_parameter(*_: Any) -> LocalProcessEnvironment:
+        """Returns it from the pipeline's description."""
+        return LocalProcessEnvironment()
+
+
+@worker_handlers.WorkerHandler.register_environment(_URN, bytes)
+class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
+    """Starts, watches and ends one worker process."""
+
+    def __init__(self, _: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
+        super().__init__(state, provision_info, grpc_server)
+        self._stopping = threading.Event()
+        self._server = ExitStack()
+        self._process: WorkerProcess | None = None
+
+    def start_worker(self) -> None:
+        options = self.provision_info.provision_info.pipeline_options
+        server = self._server.enter_context(serving())
+        process = server.start(
+            {
+                "CONTROL_API_SERVICE_DESCRIPTOR": _described(self.control_api_service_descriptor()),
+                "LOGGING_API_SERVICE_DESCRIPTOR": _described(self.logging_api_service_descriptor()),
+                "PIPELINE_OPTIONS": json_format.MessageToJson(options),
+                "WORKER_ID": self.worker_id,
+            }
+        )
+        self._process = process
+        name = f"watch-{self.worker_id}"
+        threading.Thread(target=self._watch, args=(process,), name=name, daemon=True).start()
+
+    def stop_worker(self) -> None:
+        self._stopping.set()
+        if self._process is not None and not self._process.wait(_END_SECONDS):
+            self._process.kill()
+            self._process.wait(_END_SECONDS)
+
+    def close(self) -> None:
+        self._stopping.set()
+        with self._server:
+            if self._process is not None and sys.exc_info()[0] is not None:
+                # The run has failed or was interrupted; what the worker still does is for nothing,
+                # and a polite close would wait for it. One that is killed while it writes leaves
+                # what it has begun, so it is asked first.
+                self._process.terminate()
+                if not self._process.wait(_END_SECONDS):
+                    self._process.kill()
+            super().close()
+
+    def _watch(self, process: WorkerProcess) -> None:
+        process.wait()
+        if self._stopping.is_set():
+            return
+        how = how_it_ended(process.code or 0)
+        message = f"a worker process {how}; nothing was committed, run it again"
+        reason = f"contextframe_beam.errors.CommitError: {message}"
+        _deaths.put(message)
+        _LOGGER.info("worker process %d %s", process.pid, how)
+        while not self._stopping.wait(_ANSWER_EVERY_SECONDS):
+            waiting = self.control_conn._futures_by_id
+            for instruction, future in list(waiting.items()):
+                waiting.pop(instruction, None)
+                future.set(
+                    beam_fn_api_pb2.InstructionResponse(instruction_id=instruction, error=reason)
+                )
+
+
+def death_of_worker(patience: float) -> str | None:
+    """Returns what became of a worker process that ended by itself, or None.
+
+    Beam may notice that the connection is gone before anybody notices that the process is.
+
+    Args:
+        patience: Seconds to wait for the news.
+    """
+    try:
+        return _deaths.get(timeout=patience)
+    except queue.Empty:
+        return None
+
+
+def _described(descriptor: Any) -> str:
+    return str(text_format.MessageToString(descriptor))
+
+
+_EVERYWHERE = ("[::]", "0.0.0.0", "*", "")
+
+
+def stay_local(*modules: ModuleType) -> None:
+    """Makes the servers that these modules of Beam start listen at the loopback address only."""
+    for module in modules:
+        vars(module)["grpc"] = _Grpc()
+
+
+def local_address(address: str) -> str:
+    """Returns where to listen instead of at every address; any other address stays as it is.
+
+    Args:
+        address: As gRPC takes it, such as `[::]:0`.
+    """
+    host, _, port = address.rpartition(":")
+    return f"localhost:{port}" if host in _EVERYWHERE else address
+
+
+class _Grpc:
+    """The module `grpc` but for `server`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(grpc, name)
+
+    def server(self, *args: Any, **kwargs: Any) -> Any:
+        server = grpc.server(*args, **kwargs)
+        listen = server.add_insecure_port
+        server.add_insecure_port = lambda address: listen(local_address(address))
+        return server

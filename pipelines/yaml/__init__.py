@@ -1,0 +1,1 @@
+"""Beam YAML: sources and transforms for pipelines without Python."""

@@ -1,0 +1,228 @@
+"""The conformance suite: each of our connectors passes, and each broken one is caught."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contextframe_beam.connectors import APIConnector, BaseConnector, JSONFileConnector
+from contextframe_beam.connectors.registry import list_connectors
+from contextframe_beam.connectors.testing import (
+    CHECKS,
+    ConnectorTests,
+    Outcome,
+    Status,
+    Subject,
+    run_checks,
+)
+from tests.support import broken_connectors as broken
+from tests.support import connector_page as page
+from tests.support.cli_helpers import assert_error, cli
+from tests.support.http_fixture import HttpServer
+
+
+def outcome(subject: Subject, check: str) -> Outcome:
+    (found,) = run_checks(subject, [check])
+    return found
+
+
+#: Each broken connector: what catches it, how it is made, and what the reason says.
+BROKEN: list[tuple[str, Callable[..., BaseConnector], str]] = [
+    ("authenticates", broken.SaysNothing, "returned None"),
+    ("refuses_wrong_credentials", broken.AcceptsAnybody, "credentials and read 10 items"),
+    ("travels_without_secrets", broken.CarriesTheSecret, "its pickle holds a secret"),
+    (
+        "travels_without_secrets",
+        lambda token: broken.HoldsALock(token, threading.Lock()),
+        "cannot be pickled",
+    ),
+    ("travels_without_secrets", broken.IsNeverTheSame, "another source"),
+    ("refuses_unknown_options", broken.TakesAnything, "the constructor takes no_such_option"),
+    ("refuses_unknown_options", broken.ReadsWithAnything, "reading takes no_such_option"),
+    ("splits_read_each_item_once", broken.OverlapsByOne, "come twice"),
+    ("splits_read_each_item_once", broken.LosesTheFirst, "ranges of 7"),
+    ("splits_read_each_item_once", broken.RemembersWhereItWas, "missing"),
+    ("same_item_same_uuid", broken.NamesByChance, "the second time"),
+    ("same_item_same_uuid", broken.NamesAllAlike, "20 items map to 1 uuids"),
+    ("same_item_same_uuid", broken.NamesByHash, "in another process"),
+    ("survives_odd_values", broken.TrustsEveryField, "where 'author' is null: AttributeError"),
+    ("survives_odd_values", broken.MapsToADict, "returned dict, not a FrameRecord"),
+    ("errors_become_dead_letters", broken.EndsTheRun, "SystemExit"),
+    ("errors_become_dead_letters", broken.GivesObjects, "a dead letter cannot keep"),
+    ("second_run_reads_nothing", broken.AlwaysReadsAll, "reads 20 items of 20"),
+    ("interrupted_run_resumes", broken.StatesOfOthers, "are missing"),
+    ("memory_stays_bounded", broken.KeepsEverything, "MB at once"),
+]
+
+
+@pytest.mark.parametrize(
+    ("check", "make", "reason"), BROKEN, ids=[getattr(one[1], "__name__", "?") for one in BROKEN]
+)
+def test_a_broken_connector_is_caught_by_the_check_meant_for_it(
+    check: str, make: Callable[..., BaseConnector], reason: str
+) -> None:
+    if not isinstance(make, type) or issubclass(make, broken.Sound):
+        make = partial(make, token=broken.GOOD_TOKEN)
+    found = outcome(Subject(make), check)
+    assert found.status is Status.FAILED, found
+    assert reason in found.reason and found.mend
+
+
+def test_an_error_that_is_swallowed_is_caught() -> None:
+    subject = Subject(broken.SwallowsErrors, broken=lambda: broken.SwallowsErrors(broken=True))
+    found = outcome(subject, "errors_become_dead_letters")
+    assert found.status is Status.FAILED and "says nothing" in found.reason
+
+
+def test_a_state_that_is_ahead_of_the_data_is_caught(tmp_path: Path) -> None:
+    def make() -> BaseConnector:
+        return broken.SavesItsStateItself(str(tmp_path / "state"))
+
+    subject = Subject(make)
+    assert len(subject.first.items) == 20
+    found = outcome(subject, "interrupted_run_resumes")
+    assert found.status is Status.FAILED and "20 items are missing" in found.reason
+
+
+def test_every_check_catches_something() -> None:
+    assert {check for check, _, _ in BROKEN} | {"errors_become_dead_letters"} == set(CHECKS)
+
+
+def test_a_sound_connector_passes_and_what_cannot_be_told_says_why() -> None:
+    subject = Subject(partial(broken.Sound, broken.GOOD_TOKEN))
+    found = {one.check: one for one in run_checks(subject)}
+    assert list(found) == list(CHECKS)
+    skipped = {name for name, one in found.items() if one.status is Status.NOT_APPLICABLE}
+    assert [one for one in found.values() if one.status is Status.FAILED] == []
+    assert skipped == {"second_run_reads_nothing", "memory_stays_bounded"}
+    assert all(found[name].reason for name in found)
+    assert outcome(Subject(broken.YieldsOneByOne), "memory_stays_bounded").status is Status.PASSED
+
+
+class TestSound(ConnectorTests):
+    """The suite as a stranger uses it from pytest."""
+
+    def connector(self) -> BaseConnector:
+        return broken.Sound(broken.GOOD_TOKEN)
+
+
+class TestJSONFileConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _files(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+        for name in ("good", "bad"):
+            (tmp_path / name).mkdir()
+            lines = [{"id": n, "content": f"text {n}", "tags": ["a"]} for n in range(30)]
+            (tmp_path / name / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        (tmp_path / "bad" / "b.json").write_text("{cut off")
+
+    def connector(self) -> BaseConnector:
+        return JSONFileConnector(self.folder / "good", "*.json*")
+
+    def with_unreadable_item(self) -> BaseConnector:
+        return JSONFileConnector(self.folder / "bad", "*.json*")
+
+
+class TestAPIConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _url(self, server: HttpServer, tmp_path: Path) -> None:
+        self.url = server.url
+
+    def connector(self) -> BaseConnector:
+        resource = {
+            "name": "changes",
+            "path": "/api/changes",
+            "params": {"n": 30},
+            "paginator": {"type": "page"},
+            "incremental": {"field": "updated_at", "param": "since"},
+        }
+        return APIConnector(self.url, resources=[resource])
+
+
+class TestAPIConnectorWithAKey(ConnectorTests):
+    sync_kwargs = {"params": {"n": 30}}  # noqa: RUF012
+
+    @pytest.fixture(autouse=True)
+    def _url(self, server: HttpServer) -> None:
+        self.url = server.url
+
+    def connector(self) -> BaseConnector:
+        return APIConnector(self.url, "right-key-12345")
+
+
+class AuthorsOfThePage(BaseConnector):
+    """Maps as the page's APIConnector does, items that have an author."""
+
+    def sync_documents(self) -> list[dict[str, Any]]:
+        return [{"id": 1, "content": "text", "author": {"name": "Ann"}}]
+
+    map_to_frame_record = page.APIConnector.map_to_frame_record
+
+
+def test_the_mapping_of_the_page_is_caught_where_an_author_is_null() -> None:
+    found = outcome(Subject(AuthorsOfThePage), "survives_odd_values")
+    assert found.status is Status.FAILED and "where 'author' is null" in found.reason
+
+
+def test_every_registered_connector_is_checked_here() -> None:
+    registered = {one.class_path.rpartition(":")[2] for one in list_connectors()}
+    assert registered == {JSONFileConnector.__name__, APIConnector.__name__}
+
+
+def test_pytest_is_not_needed() -> None:
+    program = "import sys, contextframe_beam.connectors.testing; print('pytest' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+MODULE = "tests.support.broken_connectors"
+
+
+def test_the_command_reports_each_check(tmp_path: Path) -> None:
+    result = cli("test", f"{MODULE}:Sound", "--token", broken.GOOD_TOKEN, "--count", 12)
+    assert (result.code, result.err) == (0, "")
+    assert "splits_read_each_item_once" in result.out and "12 items in" in result.out
+    assert "not applicable" in result.out
+
+
+def test_the_command_fails_with_the_reason_and_a_way_to_mend_it() -> None:
+    result = cli("test", f"{MODULE}:TrustsEveryField", "--token", broken.GOOD_TOKEN)
+    assert result.code == 1
+    assert "AttributeError" in result.out and "to mend it:" in result.out
+
+
+def test_where_it_does_not_authenticate_nothing_is_read(tmp_path: Path) -> None:
+    result = cli("test", "json", "--directory", tmp_path / "nowhere", "--debug")
+    assert result.code == 1 and result.out.count("FAIL") == 1
+    assert "Directory not found" in result.out and "it does not authenticate" in result.out
+    assert "Traceback" in result.err
+    assert_error(cli("test", "json"), 2, "missing option --directory")
+
+
+def test_the_command_gives_json() -> None:
+    result = cli("test", f"{MODULE}:AcceptsAnybody", "--token", broken.GOOD_TOKEN, "--json")
+    assert result.code == 1
+    assert {one["check"]: one["status"] for one in result.json}["authenticates"] == "passed"
+
+
+def test_the_command_takes_the_arguments_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "sound.yaml").write_text(f"token: {broken.GOOD_TOKEN}\ncount: 7\n")
+    result = cli("test", f"{MODULE}:Sound", "--config", tmp_path / "sound.yaml")
+    assert result.code == 0 and "7 items in" in result.out
+    (tmp_path / "sound.yaml").write_text("- 7\n")
+    assert_error(
+        cli("test", f"{MODULE}:Sound", "--config", tmp_path / "sound.yaml"), 2, "names and values"
+    )
+
+
+def test_a_misspelt_option_of_the_command_is_told() -> None:
+    assert_error(cli("test", f"{MODULE}:Sound", "--coutn", 3), 2, "--count")
+    assert_error(cli("test", "jsno"), 2, "did you mean json")

@@ -1,0 +1,407 @@
+"""The commit of a run: all its rows, removals and sync state in one transaction, once.
+
+It may be called twice for a run, at the same time on two machines, or after it was killed; the
+run is in the dataset once whenever a call reports success.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from contextframe_beam.errors import (
+    CommitError,
+    ConcurrentRunError,
+    ContextFrameError,
+    DatasetError,
+    UnknownCommitError,
+)
+from contextframe_beam.store.dataset import adopt
+from contextframe_beam.store.files import (
+    WrittenFragment,
+    check_files,
+    delete_files,
+    open_dataset,
+    reading,
+)
+from contextframe_beam.store.keys import KeySet, Numbers
+from contextframe_beam.store.rows import Addresses, find_rows, no_addresses, remove_rows
+from contextframe_beam.store.state import (
+    ANCHOR_KEY,
+    DOCUMENTS,
+    OVERWRITTEN,
+    CommitReceipt,
+    SourceState,
+    StateRows,
+    parts_of,
+    read_state_rows,
+    state_of,
+    state_rows,
+)
+from contextframe_beam.store.transaction import Pending, change, commit_overwrite, commit_update
+from contextframe_beam.store.writer import write_rows
+from contextframe_beam.transforms.guards import (
+    base_of,
+    committed_before,
+    receipt_of_earlier,
+    refuse_foreign_run,
+    refuse_own_keys,
+    require_complete,
+    require_few_deletes,
+    require_few_overwritten,
+    require_no_rollback,
+    require_one_layout,
+    require_same_columns,
+    require_same_sources,
+)
+from contextframe_beam.transforms.limits import Deleted
+from contextframe_beam.transforms.newest import (
+    ORDER_COLUMNS,
+    Deletions,
+    Shared,
+    drop_duplicates,
+    keys_of,
+)
+from contextframe_beam.transforms.plan import (
+    Missed,
+    Plan,
+    Run,
+    missed_for_the_first_time,
+    sources_of,
+)
+from contextframe_beam.transforms.unchanged import SeenRows, rows_of_sources
+from contextframe_beam.transforms.written import Written
+
+
+def commit_run(run: Run, written: Written) -> CommitReceipt:
+    """Commits what the workers wrote.
+
+    Raises:
+        TooManyFailures: more items failed than the run allows.
+        TooManyDeletes: it would delete more than it allows.
+        ConcurrentRunError: another run made this one's decisions void, or kept coming first.
+        CommitError: something of the run is missing.
+        DatasetError: the dataset cannot be read or written; in each case nothing was committed.
+        UnknownCommitError: the object store did not answer, and cannot be asked what it did.
+    """
+    try:
+        with reading(run.uri):
+            receipt = _commit(run, written)
+    except ContextFrameError as error:
+        # Another committer of this run may have come first, and removed what is not needed any
+        # more; or the answer to our own commit was lost.
+        try:
+            done = committed_before(run, written)
+        except ContextFrameError:
+            raise error from error.__cause__
+        if done is None:
+            raise
+        receipt = done
+    if receipt.already_committed:
+        # By a committer that had the same files, or files of its own: then nobody needs these.
+        delete_files(run.address, written.fragments)
+    return receipt
+
+
+def _commit(run: Run, written: Written) -> CommitReceipt:
+    earlier = committed_before(run, written)
+    if earlier is not None:
+        return earlier
+    require_complete(run, written)
+    run.failures.check(written, run.letters.path if run.letters else None)
+    check_files(run.address, written.fragments)
+    seen = _seen_rows(run, written)
+    deletions = Deletions.concat(written.deletions)
+    contested = None
+    if seen is not None:
+        keys = Numbers.concat([keys_of(written.fragments), deletions.keys])
+        contested = seen.of_keys(KeySet(keys), ORDER_COLUMNS)
+    unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
+    shared = unique.shared
+    if seen is not None and contested is not None:
+        # Of these, the items that were met are in the count of those that were written.
+        shared += seen.shared - Shared.of(contested["met"])
+    plan = Plan(run, written, unique, seen, shared)
+    with reading(run.uri):
+        receipt = change(
+            run.address,
+            lambda new: _attempt(plan, new),
+            files=unique.rewritten,
+        )
+    if not receipt.already_committed:
+        delete_files(run.address, unique.obsolete)
+    return receipt
+
+
+def _seen_rows(run: Run, written: Written) -> SeenRows | None:
+    """Returns the rows that the run met unchanged; None where there are none."""
+    unchanged = [part for tally in written.sources.values() for part in tally.unchanged_rows]
+    base = base_of(run) if unchanged else None
+    return SeenRows(base, unchanged) if base is not None else None
+
+
+def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] | CommitReceipt:
+    """Decides from the newest version what the run changes, and writes its state rows to `new`."""
+    run = plan.run
+    dataset = open_dataset(run.uri, run.storage_options)
+    if dataset is None:
+        if run.base_version is not None:
+            raise CommitError(
+                f"{run.uri} was removed while run {run.run_id} was reading; nothing was committed"
+            )
+        return _replace_all(plan, new, 0, {}, _summary(plan, version=1))
+    require_no_rollback(run, dataset)
+    if run.mode.goes_on:
+        require_same_columns(run, dataset)
+        dataset = adopt(dataset, run.storage_options)
+    # From here on all is decided from one version: what is committed later makes us start again.
+    rows = read_state_rows(dataset)
+    states = rows.states
+    refuse_foreign_run(run, plan.tallies, states)
+    earlier = receipt_of_earlier(run.run_id, dataset, states)
+    if earlier is not None:
+        return earlier
+    if run.mode.needs_new:
+        raise CommitError(
+            f'{run.uri} exists already; choose mode="upsert", append or overwrite, or another path'
+        )
+    if run.mode.replaces_all:
+        return _overwrite(plan, new, dataset, states)
+    require_same_sources(plan, dataset, states)
+    return _update(plan, new, dataset, rows)
+
+
+def _overwrite(
+    plan: Plan,
+    new: list[WrittenFragment],
+    dataset: lance.LanceDataset,
+    states: Mapping[str, SourceState],
+) -> Pending[CommitReceipt]:
+    run = plan.run
+    if run.base_version is None:
+        raise ConcurrentRunError(
+            f"{run.uri} was created while run {run.run_id} was reading, and overwriting it would "
+            "lose that; nothing was committed, run it again"
+        )
+    if run.base_version != dataset.version:
+        raise ConcurrentRunError(
+            f"{run.uri} went from version {run.base_version} to {dataset.version} while run "
+            f"{run.run_id} was reading, and overwriting it would lose that; nothing was "
+            "committed, run it again"
+        )
+    if plan.partial:
+        raise CommitError(
+            f"run {run.run_id} may not have read all of its source, and overwriting {run.uri} "
+            f"would delete what it missed; nothing was committed. {'; '.join(plan.partial)}. "
+            'mode="upsert" keeps what is stored'
+        )
+    documents = DOCUMENTS if "x_state" in dataset.schema.names else None
+    stored = dataset.count_rows(filter=documents)
+    found, _ = find_rows(dataset, KeySet(plan.unique.keys))
+    replaced = len(found)
+    require_few_overwritten(plan, dataset, stored, states)
+    summary = _summary(
+        plan, version=dataset.version + 1, replaced=replaced, deleted=stored - replaced
+    )
+    return _replace_all(plan, new, dataset.version, states, summary)
+
+
+def _replace_all(
+    plan: Plan,
+    new: list[WrittenFragment],
+    read_version: int,
+    states: Mapping[str, SourceState],
+    summary: CommitReceipt,
+) -> Pending[CommitReceipt]:
+    """Makes the run's rows the dataset's only ones.
+
+    The sources that were in it are remembered with their runs, so that none of these is applied
+    again; what they had reached is gone with their rows.
+    """
+    forgotten = {source: state.forgotten() for source, state in states.items()}
+    own = _own_states(plan, forgotten, summary)
+    ended = CommitReceipt(summary.run_id, OVERWRITTEN, summary.at, summary.version)
+    others = [state.after(ended, {}) for source, state in forgotten.items() if source not in own]
+    run = plan.run
+    return _pending(
+        plan,
+        new,
+        summary,
+        lambda files: commit_overwrite(
+            run.uri,
+            run.schema,
+            files,
+            read_version=read_version,
+            storage_version=run.storage_version,
+            properties=_properties(summary),
+            storage_options=run.storage_options,
+        ),
+        state_rows([*own.values(), *others], anchor=True, embed_dim=run.embed_dim),
+    )
+
+
+def _update(
+    plan: Plan, new: list[WrittenFragment], dataset: lance.LanceDataset, rows: StateRows
+) -> Pending[CommitReceipt]:
+    """Adds the run's rows, and removes what they replace and what is deleted."""
+    run, unique = plan.run, plan.unique
+    refuse_own_keys(plan, rows)
+    sources = sources_of(plan, rows.states)
+    own = [rows.states[source].key for source in sources if source in rows.states]
+    # The state row guards against the source's other runs. Runs of other sources may bring the
+    # same new key, and a source's first run has no row yet: these meet at the anchor.
+    anchored = run.mode.replaces_rows or len(own) < len(sources)
+    guards = np.array(
+        [rows.addresses[key] for key in ([*own, ANCHOR_KEY] if anchored else own)], np.uint64
+    )
+    matched = succeeded = no_addresses()
+    if run.mode.replaces_rows:
+        keys = KeySet(Numbers.concat([unique.keys, unique.deleted]))
+        matched, places = find_rows(dataset, keys)
+        succeeded = matched[places < len(unique.keys)]
+    unseen = _unseen(plan, dataset, sources)
+    own_rows = np.array(list(rows.addresses.values()), np.uint64)
+    documents = np.setdiff1d(np.union1d(matched, unseen), own_rows)
+    missed = missed_for_the_first_time(plan, dataset, np.setdiff1d(documents, matched), rows.states)
+    documents = np.setdiff1d(documents, missed.addresses)
+    deleted = require_few_deletes(plan, dataset, np.setdiff1d(documents, succeeded), rows.states)
+    removal = remove_rows(dataset, np.concatenate([documents, guards]))
+    summary = _summary(
+        plan,
+        version=dataset.version + 1,
+        replaced=len(succeeded),
+        deleted=len(documents) - len(succeeded),
+        missed=missed,
+    )
+    return _pending(
+        plan,
+        new,
+        summary,
+        lambda files: commit_update(
+            dataset,
+            removal,
+            files,
+            properties=_properties(summary),
+            storage_options=run.storage_options,
+        ),
+        state_rows(
+            _own_states(plan, rows.states, summary, deleted, missed).values(),
+            anchor=anchored,
+            embed_dim=run.embed_dim,
+        ),
+    )
+
+
+def _unseen(plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
+    """Returns the rows of a complete mirror's sources that it did not meet unchanged."""
+    if not plan.run.mode.deletes_unseen or plan.kept:
+        return no_addresses()
+    if plan.seen is None:
+        return rows_of_sources(dataset, sources)
+    return plan.seen.others(dataset, sources)
+
+
+def _own_states(
+    plan: Plan,
+    states: Mapping[str, SourceState],
+    summary: CommitReceipt,
+    deleted: Deleted | None = None,
+    missed: Missed | None = None,
+) -> dict[str, SourceState]:
+    """Returns the states of the run's sources after it.
+
+    Args:
+        plan: The run.
+        states: Those before it.
+        summary: What it did.
+        deleted: What it has deleted together with the commits before it, for its next one.
+        missed: What it did not see, and its next one deletes if it does not either.
+    """
+    after = {}
+    for tally in plan.tallies:
+        info = tally.info
+        about = (states, info.source_id, info.identity)
+        before = state_of(*about, info.by_partition) or SourceState(info.source_id)
+        for part in parts_of(*about):
+            # From here on, its state is in that of the source.
+            after[part.source] = part.forgotten()
+        now = replace(before, name=info.name, identity=info.identity)
+        state = now.after(summary, tally.partitions, tally.change, is_complete=not tally.narrowed)
+        if tally.change.backfill:
+            state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))
+        if plan.run.mode.deletes_unseen and not plan.kept and missed is not None:
+            state = replace(state, missed=frozenset(missed.keys.get(info.source_id, ())))
+        after[info.source_id] = state
+    return after
+
+
+def _summary(
+    plan: Plan,
+    *,
+    version: int,
+    replaced: int = 0,
+    deleted: int = 0,
+    missed: Missed | None = None,
+) -> CommitReceipt:
+    unique = plan.unique
+    return CommitReceipt(
+        run_id=plan.run.run_id,
+        mode=plan.run.mode.name,
+        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        version=version,
+        rows_written=sum(fragment.rows for fragment in unique.fragments),
+        rows_replaced=replaced,
+        rows_deleted=deleted,
+        rows_unchanged=plan.unchanged,
+        rows_dropped=unique.dropped + plan.met - plan.unchanged,
+        sharing=plan.shared.items,
+        shared_ids=plan.shared.ids,
+        failed=plan.written.failed,
+        fragments=len(unique.fragments),
+        bytes=sum(fragment.size for fragment in unique.fragments),
+        partial=plan.partial,
+        kept=plan.kept or (missed.reason if missed else ""),
+        reasons=plan.written.reasons.most(),
+        start=plan.run.start,
+    )
+
+
+def _properties(summary: CommitReceipt) -> dict[str, str]:
+    return {
+        "contextframe.run_id": summary.run_id,
+        "contextframe.mode": summary.mode,
+        "contextframe.counts": json.dumps(summary.counts),
+    }
+
+
+def _pending(
+    plan: Plan,
+    new: list[WrittenFragment],
+    summary: CommitReceipt,
+    commit: Callable[[list[WrittenFragment]], lance.LanceDataset],
+    states: pa.RecordBatch,
+) -> Pending[CommitReceipt]:
+    """Returns the transaction of the run's data files together with its state rows."""
+    run = plan.run
+    new += write_rows(run.destination, [states])
+    files = [*plan.unique.fragments, *new]
+    require_one_layout(run, files)
+
+    def committed() -> lance.LanceDataset:
+        try:
+            return commit(files)
+        except DatasetError as error:
+            raise CommitError(f"run {run.run_id} was not committed: {error}") from error
+        except UnknownCommitError as error:
+            raise UnknownCommitError(
+                f"{error}. To do run {run.run_id} again under the same id (`run_id`) is safe: it "
+                "is never applied twice"
+            ) from error
+
+    return Pending(committed, lambda dataset: replace(summary, version=int(dataset.version)))

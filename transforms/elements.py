@@ -1,0 +1,212 @@
+"""The elements of a pipeline: batches of records, and batches of rows.
+
+A pipeline's elements are batches because one element costs more than one record. Beside the
+records travels what the commit must know: what failed, and a tally of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.typehints import Any as Anything
+from apache_beam.typehints import Union
+from apache_beam.typehints.decorators import IOTypeHints
+from apache_beam.typehints.typehints import is_consistent_with
+from apache_beam.utils.windowed_value import WindowedValue
+
+from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
+from contextframe_beam.connectors.read.transform import register
+from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.encode import null_array
+from contextframe_beam.frames.record import Deletion, FrameRecord
+
+
+@dataclass(slots=True)
+class FrameBatch:
+    """The records made of one page, with the items they were made of.
+
+    Attributes:
+        records: The records.
+        items: The source item of each record, for enrichers.
+        documents: The number of the document that each record is, or is a part of. Parts of one
+            document come together or, if one of them fails, not at all. Empty: each record is a
+            document of its own.
+        partition: The partition that was read.
+        position: Where in the partition the page stood.
+        failures: Items that could not be read, mapped or enriched.
+        deletions: The items that were mapped to a deletion, each with it.
+        tally: What the commit is to know of the page.
+    """
+
+    records: list[FrameRecord]
+    items: list[Any]
+    partition: str = ""
+    position: str = ""
+    failures: list[DeadLetter] = field(default_factory=list)
+    deletions: list[tuple[Deletion, Any]] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    documents: list[int] = field(default_factory=list)
+
+    @property
+    def source(self) -> SourceInfo | None:
+        """Which source it is; None for records that no connector made."""
+        return self.tally.source
+
+    @property
+    def connector(self) -> str:
+        """The connector's name; "" for records that no connector made."""
+        return self.source.name if self.source else ""
+
+
+@dataclass(slots=True)
+class RowBatch:
+    """The rows of a few FrameBatches in the dataset's schema, and what else they say together.
+
+    Attributes:
+        rows: The rows, all of one source.
+        failures: Items that could not be read, mapped, enriched or encoded.
+        deletions: What the items ask to delete.
+        tally: What the commit is to know of the pages.
+    """
+
+    rows: pa.RecordBatch
+    failures: list[DeadLetter] = field(default_factory=list)
+    deletions: list[Deletion] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickling an Arrow slice would carry its parent's whole buffers; IPC carries the slice.
+        # Columns of nulls are left out, since a null vector takes as much room as any other.
+        rows = self.rows
+        filled = [name for name in rows.schema.names if rows[name].null_count < rows.num_rows]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.select(filled).schema) as stream:
+            stream.write_batch(rows.select(filled))
+        rest = tuple(getattr(self, name) for name in self.__slots__ if name != "rows")
+        return _row_batch_of, (sink.getvalue().to_pybytes(), rows.num_rows, rows.schema, rest)
+
+
+def _row_batch_of(filled: bytes, count: int, schema: pa.Schema, rest: tuple[Any, ...]) -> RowBatch:
+    with pa.ipc.open_stream(filled) as stream:
+        batch = stream.read_next_batch()
+    columns = [
+        batch[field.name] if field.name in batch.schema.names else null_array(field.type, count)
+        for field in schema
+    ]
+    return RowBatch(pa.RecordBatch.from_arrays(columns, schema=schema), *rest)
+
+
+register(FrameBatch, RowBatch)
+
+
+def batch_of_records(elements: Sequence[FrameRecord | Deletion]) -> FrameBatch:
+    """Returns a batch of records and deletions that no connector made.
+
+    Anything else among them goes along as a record, which `encode_batches` refuses.
+    """
+    records = [element for element in elements if not isinstance(element, Deletion)]
+    return FrameBatch(
+        records=records,
+        items=[None if isinstance(record, FrameRecord) else record for record in records],
+        deletions=[(element, None) for element in elements if isinstance(element, Deletion)],
+        tally=Tally(read=len(elements)),
+    )
+
+
+def letter_of(
+    stage: str, error: Exception, item: Any, origin: Page | FrameBatch, index: int
+) -> DeadLetter:
+    """Returns the dead letter of the item that stands at a place of a page, or of a batch of it."""
+    name = origin.source.name if origin.source else ""
+    position = f"{origin.position}[{index}]" if origin.position else str(index)
+    return DeadLetter.of(stage, error, item, name, origin.partition, position)
+
+
+def in_global_window(value: Any) -> WindowedValue:
+    """Returns what a DoFn gives at the end of a bundle, for the one window that there is."""
+    return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))
+
+
+def type_shown(value: object) -> str:
+    """Returns what an error says of a value of the wrong type."""
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+_ORDER = (
+    "the order is pipeline | ReadFromConnector(...) | MapToFrames(...) | Enrich([...]) | "
+    "WriteToLance(...)"
+)
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+_Element = TypeVar("_Element")
+
+
+class Step(beam.PTransform[_In, _Out]):
+    """A transform that says what it takes.
+
+    Attributes:
+        takes: The types of its elements.
+        gives: The type of its results' elements.
+        keeps_others: Whether it makes dead letters of elements of other types, but for those that
+            another step gives.
+    """
+
+    takes: ClassVar[tuple[type, ...]]
+    gives: ClassVar[type]
+    keeps_others: ClassVar[bool] = False
+
+    def default_type_hints(self) -> IOTypeHints:
+        """Returns what Beam checks and passes on to the next step."""
+        hints = IOTypeHints.empty().with_output_types(self.gives)
+        if self.keeps_others:
+            return hints
+        taken = self.takes[0] if len(self.takes) == 1 else Union[self.takes]
+        return hints.with_input_types(taken)
+
+    def type_check_inputs(self, pvalueish: Any) -> None:
+        """Refuses what it does not take.
+
+        Raises:
+            ConfigError: it stands at a wrong place.
+        """
+        name = type(self).__name__
+        if not isinstance(pvalueish, beam.PCollection):
+            raise ConfigError(f"{name} cannot begin a pipeline; {_ORDER}")
+        given = pvalueish.element_type
+        if given is not None and given is not Anything and not self._accepts(given):
+            raise _misplaced(name, self.takes, given)
+
+    def _accepts(self, given: Any) -> bool:
+        if self.keeps_others and not _is_of_a_step(given):
+            return True
+        # In either direction, because what is declared may be wider or narrower than what comes.
+        return any(
+            is_consistent_with(given, one) or is_consistent_with(one, given) for one in self.takes
+        )
+
+
+def required(element: Any, kind: type[_Element], step: str) -> _Element:
+    """Returns an element of a collection whose type nobody declared.
+
+    Raises:
+        ConfigError: it is not what the step takes.
+    """
+    if isinstance(element, kind):
+        return element
+    raise _misplaced(step, (kind,), type(element))
+
+
+def _is_of_a_step(kind: Any) -> bool:
+    return str(getattr(kind, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
+
+
+def _misplaced(step: str, takes: tuple[type, ...], given: Any) -> ConfigError:
+    taken = " or ".join(kind.__name__ for kind in takes)
+    shown = given.__name__ if isinstance(given, type) else str(given)
+    return ConfigError(f"{step} takes {taken}, and the step before it gives {shown}; {_ORDER}")

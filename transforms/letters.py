@@ -1,0 +1,321 @@
+"""WriteDeadLetters: what failed, as one JSON Lines file, written in pieces and joined."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import apache_beam as beam
+import fsspec
+
+from contextframe_beam.connectors.page import DeadLetter
+from contextframe_beam.errors import ConfigError, ContextFrameError, DatasetError
+from contextframe_beam.store.address import StorageOptions, filesystem_of, is_local
+from contextframe_beam.store.runs import file_name_of, new_run_id
+from contextframe_beam.store.upkeep import KEEP
+from contextframe_beam.transforms.elements import FrameBatch, Step, in_global_window, required
+
+
+@dataclass(frozen=True)
+class DeadLetterReport:
+    """What `WriteDeadLetters` wrote.
+
+    Attributes:
+        path: The file; it does not exist when there were no letters.
+        count: How many letters there were.
+    """
+
+    path: str
+    count: int
+
+
+class WriteDeadLetters(Step[beam.PCollection[FrameBatch], beam.PCollection[DeadLetterReport]]):
+    """Writes the dead letters of batches to a JSON Lines file, one letter a line.
+
+    A letter holds the whole item, where it stood, at which stage it failed and why; secrets are
+    replaced by their references.
+
+    Args:
+        path: The file, local or an fsspec address; it is replaced.
+        run_id: Written into each letter; made up when not given.
+        storage_options: Credentials and settings of the object store, as the dataset has them.
+
+    Returns:
+        A PCollection of one `DeadLetterReport`, after the file is complete.
+
+    Raises:
+        ConfigError: nothing is installed that can write to such an address.
+    """
+
+    takes = (FrameBatch,)
+    gives = DeadLetterReport
+
+    def __init__(self, path: str, run_id: str = "", storage_options: StorageOptions = None) -> None:
+        super().__init__()
+        self._file = LetterFile(path, run_id or new_run_id(), storage_options)
+
+    def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[DeadLetterReport]:
+        pieces = batches | "WritePieces" >> beam.ParDo(_WritePiecesDoFn(self._file))
+        none = batches.pipeline | "NoPiece" >> beam.Create([(0, ("", 0))])
+        reports: beam.PCollection[DeadLetterReport] = (
+            (pieces, none)
+            | "Pieces" >> beam.Flatten()
+            | "Together" >> beam.GroupByKey()
+            | "Join" >> beam.MapTuple(_Join(self._file))
+        )
+        return reports
+
+
+class _WritePiecesDoFn(beam.DoFn):
+    """Writes the letters of a bundle to a piece of its own."""
+
+    def __init__(self, file: LetterFile) -> None:
+        self._file = file
+        self._piece: LetterPiece | None = None
+
+    def start_bundle(self) -> None:
+        self.teardown()
+        self._piece = LetterPiece(self._file)
+
+    def process(self, batch: FrameBatch) -> Iterable[Any]:
+        assert self._piece is not None
+        self._piece.add(required(batch, FrameBatch, "WriteDeadLetters").failures)
+        return ()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        piece = self._piece
+        assert piece is not None
+        if piece.count:
+            piece.close()
+            yield in_global_window((0, (piece.name, piece.count)))
+
+    def teardown(self) -> None:
+        if self._piece is not None:
+            self._piece.close()
+
+
+class _Join:
+    def __init__(self, file: LetterFile) -> None:
+        self._file = file
+
+    def __call__(self, _: int, pieces: Iterable[tuple[str, int]]) -> DeadLetterReport:
+        found = [(name, count) for name, count in pieces if count]
+        self._file.join(name for name, _ in found)
+        return DeadLetterReport(self._file.path, sum(count for _, count in found))
+
+
+# Behind the name of the file, which is made of the same id.
+_IN_PIECES = 32
+
+
+@dataclass(frozen=True)
+class LetterFile:
+    """Where the dead letters of a run go.
+
+    Attributes:
+        path: The file, local or an fsspec address.
+        run_id: The run.
+        options: Credentials and settings of the object store, as the dataset has them.
+
+    Raises:
+        ConfigError: nothing is installed that can write to such an address.
+    """
+
+    path: str
+    run_id: str
+    options: StorageOptions = None
+
+    def __post_init__(self) -> None:
+        try:
+            filesystem_of(self.path, self.options)
+        except ConfigError:
+            raise
+        except (ImportError, ValueError) as error:
+            extra = "gcs" if self.path.startswith(("gs://", "gcs://")) else "s3"
+            raise ConfigError(
+                f"cannot write dead letters to {self.path}: {error}; install what it needs, such "
+                f"as contextframe-beam[{extra}], or name another file with `dead_letters`"
+            ) from error
+
+    def join(self, pieces: Iterable[str]) -> None:
+        """Puts the pieces together, in the order of their names, and removes all of the run's.
+
+        Without pieces the file of an earlier run is removed. Done twice, it is as done once.
+
+        Raises:
+            DatasetError: the file cannot be written.
+        """
+        found = sorted(pieces)
+        if found:
+            join_pieces(self.path, found, self.options)
+        elif is_local(self.path):
+            remove_file(self.path)
+        # A run without failures does not ask for the right to write to a distant place.
+        if found or is_local(self.path):
+            remove_pieces(self.path, self.run_id, self.options)
+            remove_lost_pieces(f"{self.path}.", KEEP, storage_options=self.options)
+
+
+class LetterPiece:
+    """One piece of a file of dead letters; it exists once a letter was added.
+
+    Args:
+        file: The file that it will be a part of.
+
+    Attributes:
+        name: Its address.
+        count: How many letters are in it.
+    """
+
+    def __init__(self, file: LetterFile) -> None:
+        self.name = f"{pieces_prefix(file.path, file.run_id)}{uuid.uuid4().hex}.part"
+        self.count = 0
+        self._run = file
+        self._open: Any = None
+
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Writes letters, which become the run's.
+
+        Raises:
+            DatasetError: they cannot be written.
+        """
+        if not letters:
+            return
+        if self._open is None:
+            self._open = open_for_writing(self.name, storage_options=self._run.options)
+        with _writing(self.name):
+            for letter in letters:
+                letter.run_id = letter.run_id or self._run.run_id
+                self._open.write(letter.to_json() + "\n")
+        self.count += len(letters)
+
+    def close(self) -> None:
+        """Ends the piece; repeated, does nothing."""
+        if self._open is not None:
+            file, self._open = self._open, None
+            with _writing(self.name):
+                file.close()
+
+
+def join_pieces(path: str, pieces: list[str], storage_options: StorageOptions = None) -> None:
+    """Makes one file of its pieces; repeated after they were removed, does nothing.
+
+    They may be removed at any moment by another process that does the same run. So all are read
+    before the file is begun, which that process may have written.
+
+    Raises:
+        DatasetError: the file cannot be written.
+    """
+    filesystem, _ = filesystem_of(path, storage_options)
+    with _writing(path), tempfile.TemporaryFile() as joined:
+        for piece in pieces:
+            try:
+                with filesystem.open(piece, "rb") as source:
+                    shutil.copyfileobj(source, joined)
+            except FileNotFoundError:
+                return
+        joined.seek(0)
+        with open_for_writing(path, "wb", storage_options) as target:
+            shutil.copyfileobj(joined, target)
+
+
+def remove_file(path: str) -> None:
+    """Removes the file of an earlier run, if there is one."""
+    filesystem, plain = fsspec.core.url_to_fs(path)
+    if filesystem.exists(plain):
+        filesystem.rm_file(plain)
+
+
+def remove_pieces(path: str, run_id: str, storage_options: StorageOptions = None) -> None:
+    """Removes a run's pieces, those of bundles that failed included."""
+    filesystem, plain = filesystem_of(pieces_prefix(path, run_id), storage_options)
+    for piece in filesystem.glob(f"{glob.escape(plain)}*.part"):
+        filesystem.rm(piece)
+
+
+def remove_lost_pieces(
+    prefix: str,
+    lost_after: timedelta,
+    *,
+    dry_run: bool = False,
+    storage_options: StorageOptions = None,
+) -> tuple[int, int]:
+    """Removes pieces of runs that were killed: a run joins its pieces before it is committed.
+
+    Args:
+        prefix: What the addresses of the pieces begin with, such as a folder with a slash.
+        lost_after: Pieces that are younger may be those of a run which is under way.
+        dry_run: Only count.
+        storage_options: Of the dataset.
+
+    Returns:
+        How many pieces there were, and their bytes.
+
+    Raises:
+        DatasetError: they cannot be listed or removed.
+    """
+    try:
+        filesystem, plain = filesystem_of(f"{prefix}*", storage_options)
+    except ConfigError:
+        raise
+    except (ImportError, ValueError):
+        return 0, 0  # nor could anything be written there
+    before = datetime.now(timezone.utc) - lost_after
+    count = size = 0
+    try:
+        for piece in filesystem.glob(f"{glob.escape(plain.removesuffix('*'))}*.part"):
+            try:
+                if filesystem.modified(piece) > before:
+                    continue
+                length = int(filesystem.size(piece) or 0)
+                if not dry_run:
+                    filesystem.rm_file(piece)
+            except FileNotFoundError:
+                continue  # its run has joined it meanwhile
+            count, size = count + 1, size + length
+    except OSError as error:
+        raise DatasetError(
+            f"cannot clean up {prefix}*.part: {error.strerror or error}; check permissions there"
+        ) from error
+    return count, size
+
+
+def pieces_prefix(path: str, run_id: str) -> str:
+    """Returns what the names of a run's pieces begin with."""
+    return f"{path}.{file_name_of(run_id, _IN_PIECES)}."
+
+
+def open_for_writing(path: str, mode: str = "w", storage_options: StorageOptions = None) -> Any:
+    """Opens a local file or an fsspec address, making its folder.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    with _writing(path):
+        filesystem, plain = filesystem_of(path, storage_options)
+        folder = filesystem._parent(plain)
+        if folder:
+            filesystem.makedirs(folder, exist_ok=True)
+        # Not fsspec.open, which takes a star in the name for a pattern.
+        return filesystem.open(plain, mode, encoding=None if "b" in mode else "utf-8")
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except ContextFrameError:
+        raise
+    except Exception as error:  # clients of object stores have errors of their own
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DatasetError(
+            f"cannot write the dead letters to {path}: {reason}; "
+            "check space and permissions there, or name another file with `dead_letters`"
+        ) from error

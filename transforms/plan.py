@@ -1,0 +1,225 @@
+"""What the commit of a run is to do, before and after its workers have written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from contextframe_beam.connectors.page import Tally
+from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, frame_schema
+from contextframe_beam.store.address import Address, StorageOptions
+from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, Destination
+from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows
+from contextframe_beam.store.runs import NO_SOURCE
+from contextframe_beam.store.state import SourceState, parts_of
+from contextframe_beam.transforms.letters import LetterFile
+from contextframe_beam.transforms.limits import DeletionLimit, FailureLimit
+from contextframe_beam.transforms.modes import Mode
+from contextframe_beam.transforms.newest import Deduplicated, Shared
+from contextframe_beam.transforms.unchanged import SeenRows
+from contextframe_beam.transforms.written import Written
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is to do, known before it starts.
+
+    Attributes:
+        address: The dataset.
+        mode: What it does with what is stored.
+        run_id: Its name; a run of a name that was committed is not committed again.
+        storage_version: The file format of a new dataset.
+        failures: How many failed items are too many.
+        deletes: How many deleted documents are too many.
+        embed_dim: The dataset's vector length.
+        base_version: The dataset's version when the run began; None where there was none.
+        letters: Where its dead letters go; None where nobody wants them.
+        start: Tells it from other starts of the same run id.
+    """
+
+    address: Address
+    mode: Mode
+    run_id: str
+    storage_version: str = DEFAULT_STORAGE_VERSION
+    failures: FailureLimit = field(default_factory=FailureLimit)
+    deletes: DeletionLimit = field(default_factory=DeletionLimit)
+    embed_dim: int = DEFAULT_EMBED_DIM
+    base_version: int | None = None
+    letters: LetterFile | None = None
+    start: str = ""
+
+    @property
+    def uri(self) -> str:
+        """The dataset, for people."""
+        return self.address.uri
+
+    @property
+    def storage_options(self) -> StorageOptions:
+        """Of its object store."""
+        return self.address.storage_options
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of its rows."""
+        return frame_schema(self.embed_dim)
+
+    @property
+    def destination(self) -> Destination:
+        """Where its rows go."""
+        return Destination(
+            self.uri, self.storage_options, self.storage_version, self.mode.replaces_all
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every attempt of a commit has in common.
+
+    Attributes:
+        run: The run.
+        written: What its workers reported.
+        unique: Its data files, keys once.
+        seen: The stored rows that the run met unchanged; None where there are none.
+        shared: Items of one id that no time puts in order.
+    """
+
+    run: Run
+    written: Written
+    unique: Deduplicated
+    seen: SeenRows | None
+    shared: Shared
+
+    @property
+    def unchanged(self) -> int:
+        """Stored documents that stay as they are."""
+        return len(self.seen) - self.unique.outdated if self.seen is not None else 0
+
+    @property
+    def met(self) -> int:
+        """Items of the run that were such a document, or were when they were read."""
+        return sum(tally.unchanged for tally in self.tallies)
+
+    @property
+    def kept(self) -> str:
+        """Why a mirror must not delete what it did not see; empty where it may."""
+        if not self.run.mode.deletes_unseen:
+            return ""
+        reasons = sorted({reason for tally in self.tallies for reason in tally.narrowed})
+        if self.partial:
+            reasons.append("what was read may not be all of the source")
+        if self.written.failed:
+            some = "1 item" if self.written.failed == 1 else f"{self.written.failed:,} items"
+            reasons.append(f"{some} failed")
+        if NO_SOURCE in self.written.sources:
+            reasons.append("records that no connector made belong to no source")
+        return "; ".join(reasons)
+
+    @property
+    def partial(self) -> tuple[str, ...]:
+        """Why what was read may not be all that was asked for; empty where it is known to be."""
+        return tuple(sorted({reason for tally in self.tallies for reason in tally.partial}))
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """What each source gave; at least one."""
+        return tallies_of(self.written)
+
+
+def sources_of(plan: Plan, states: Mapping[str, SourceState]) -> list[str]:
+    """Returns the ids under which a dataset holds documents of a run's sources.
+
+    That are their own, and those that earlier releases gave to choices of them.
+    """
+    infos = [tally.info for tally in plan.tallies]
+    own = [info.source_id for info in infos]
+    return own + [
+        part.source for info in infos for part in parts_of(states, info.source_id, info.identity)
+    ]
+
+
+def tallies_of(written: Written) -> list[Tally]:
+    """Returns what each source gave; at least one, of what no connector made."""
+    found = list(written.sources.values())
+    return found or [Tally()]
+
+
+#: So many documents of a source are remembered; the others have to be missed once more.
+MOST_REMEMBERED = 50_000
+
+
+@dataclass(frozen=True)
+class Missed:
+    """What a mirror missed and does not delete yet.
+
+    Attributes:
+        addresses: The rows.
+        keys: Their uuids, by the id of the source that they belong to.
+    """
+
+    addresses: Addresses = field(default_factory=no_addresses)
+    keys: Mapping[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """Why they are not deleted; empty where there are none."""
+        count = len(self.addresses)
+        if not count:
+            return ""
+        some = "1 document was" if count == 1 else f"{count:,} documents were"
+        return (
+            f"{some} missed for the first time, and pages that are counted from the front can skip "
+            "a record while others are deleted; the next mirror that misses them too deletes them"
+        )
+
+
+def missed_for_the_first_time(
+    plan: Plan,
+    dataset: lance.LanceDataset,
+    unseen: Addresses,
+    states: Mapping[str, SourceState],
+) -> Missed:
+    """Returns which rows that a mirror did not see may be there nevertheless.
+
+    Args:
+        plan: The run.
+        dataset: The version that it is committed to.
+        unseen: The documents that it did not see.
+        states: The states of the sources in that version.
+    """
+    # Earlier releases gave documents of a source under other ids too.
+    slipping = {
+        source: tally.info.source_id
+        for tally in plan.tallies
+        if tally.may_slip
+        for source in (
+            tally.info.source_id,
+            *(part.source for part in parts_of(states, tally.info.source_id, tally.info.identity)),
+        )
+    }
+    if not slipping or not len(unseen):
+        return Missed()
+    addresses: list[Addresses] = [no_addresses()]
+    found: dict[str, list[str]] = {}
+    for batch, at in scan_rows(dataset, ["uuid", "x_source"]):
+        places = np.flatnonzero(np.isin(at, unseen))
+        here = pa.array(places)
+        keys = batch.column("uuid").take(here).to_pylist()
+        sources = batch.column("x_source").take(here).to_pylist()
+        for place, key, source in zip(places.tolist(), keys, sources, strict=True):
+            owner = slipping.get(source)
+            if owner is not None and key not in _remembered(states, owner):
+                addresses.append(at[place : place + 1])
+                found.setdefault(owner, []).append(key)
+    return Missed(
+        np.concatenate(addresses),
+        {source: sorted(keys)[:MOST_REMEMBERED] for source, keys in found.items()},
+    )
+
+
+def _remembered(states: Mapping[str, SourceState], source: str) -> frozenset[str]:
+    state = states.get(source)
+    return frozenset() if state is None else state.missed

@@ -1,0 +1,264 @@
+"""Rows that are stored already, known by their digests, and which of them a run met.
+
+What was met goes to the commit as row numbers of the version that the run began with, which are
+exact and take a byte or so a row.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contextframe_beam.errors import DatasetError
+from contextframe_beam.store.address import StorageOptions
+from contextframe_beam.store.dataset import sql_literal
+from contextframe_beam.store.files import open_dataset
+from contextframe_beam.store.keys import KeySet, Mask, Numbers, NumberSet
+from contextframe_beam.store.rows import (
+    Addresses,
+    Places,
+    RowNumbers,
+    file_of,
+    find_rows,
+    no_addresses,
+    scan_rows,
+)
+from contextframe_beam.transforms.newest import Shared
+
+#: Beyond this many stored rows a worker does not keep their digests; all is written anew then.
+MAX_DIGESTS = 20_000_000
+
+#: So many digests are looked up by one scan that keeps nothing; with more all stored ones are kept.
+FEW_DIGESTS = 16_384
+
+
+class StoredRows:
+    """The rows of one source in one version of a dataset, known by their digests.
+
+    Args:
+        dataset: The version.
+        source: The source's id.
+    """
+
+    def __init__(self, dataset: lance.LanceDataset, source: str) -> None:
+        self._dataset = dataset
+        self._source = source
+        self._numbers = RowNumbers(dataset)
+        self._asked = 0
+        self._known: tuple[NumberSet, Places] | None = None
+
+    def find(self, digests: Numbers) -> Places:
+        """Returns the number of the stored row that has each digest, the first one; -1 if none.
+
+        Nothing is found when the source has more than `MAX_DIGESTS` rows and more digests than
+        `FEW_DIGESTS` are asked for.
+        """
+        self._asked += len(digests)
+        if self._known is None and self._asked <= FEW_DIGESTS:
+            return self._look_for(digests)
+        if self._known is None:
+            self._known = self._load()
+        known, numbers = self._known
+        places = known.find(digests)
+        return np.where(places >= 0, numbers[places], -1) if len(known) else places
+
+    def _look_for(self, digests: Numbers) -> Places:
+        asked = NumberSet(digests)
+        nowhere = np.iinfo(np.int64).max
+        found = np.full(len(digests) + 1, nowhere, np.int64)
+        for batch, addresses in scan_rows(self._dataset, ["x_digest", "x_source"]):
+            places = asked.find(Numbers.of_digests(batch.column("x_digest")))
+            rows = np.flatnonzero(places >= 0)
+            if len(rows):
+                ours = self._is_ours(batch.take(pa.array(rows)))
+                rows = rows[ours]
+                np.minimum.at(found, places[rows], self._numbers.of(addresses[rows]))
+        numbers = found[asked.find(digests)]
+        return np.where(numbers == nowhere, -1, numbers)
+
+    def _is_ours(self, rows: pa.RecordBatch) -> Any:
+        ours = pc.equal(rows.column("x_source"), self._source)
+        there = pc.and_(pc.fill_null(ours, False), rows.column("x_digest").is_valid())
+        return there.to_numpy(zero_copy_only=False)
+
+    def _load(self) -> tuple[NumberSet, Places]:
+        condition = f"x_source = {sql_literal(self._source)} AND x_digest IS NOT NULL"
+        digests: list[Numbers] = []
+        addresses: list[Addresses] = []
+        if (
+            self._dataset.count_rows() <= MAX_DIGESTS
+            or self._dataset.count_rows(filter=condition) <= MAX_DIGESTS
+        ):
+            for batch, at in scan_rows(self._dataset, ["x_digest"], filter=condition):
+                digests.append(Numbers.of_digests(batch.column("x_digest")))
+                addresses.append(at)
+        numbers = self._numbers.of(np.concatenate([*addresses, np.zeros(0, np.uint64)]))
+        # In the order of the rows, so that the first one of several is found.
+        order = np.argsort(numbers)
+        return NumberSet(Numbers.concat(digests).take(order)), numbers[order]
+
+
+@lru_cache(maxsize=4)
+def stored_rows(
+    uri: str,
+    version: int,
+    run_id: str,
+    source: str,
+    storage_options: tuple[tuple[str, str], ...],
+) -> StoredRows:
+    """Returns a source's rows in a version; what is loaded is loaded once a process and run.
+
+    Another run may find another dataset of that version, made anew in its place.
+    """
+    options: StorageOptions = dict(storage_options)
+    dataset = open_dataset(uri, options, version)
+    if dataset is None:
+        raise DatasetError(f"there is no dataset at {uri} any more")
+    return StoredRows(dataset, source)
+
+
+def pack(numbers: Places) -> bytes:
+    """Returns row numbers as bytes; those of rows that were met one after another take least."""
+    ordered = np.sort(numbers)
+    return zlib.compress(np.diff(ordered, prepend=0).astype("<u8").tobytes(), 1)
+
+
+def unpack(packed: Iterable[bytes]) -> Places:
+    """Returns the row numbers that were packed, each once, in order."""
+    return unpack_counted(packed)[0]
+
+
+def unpack_counted(packed: Iterable[bytes]) -> tuple[Places, Places]:
+    """Returns the row numbers that were packed, each once, in order, and how often each was."""
+    parts = [
+        np.cumsum(np.frombuffer(zlib.decompress(part), "<u8"), dtype=np.int64) for part in packed
+    ]
+    together = np.concatenate([*parts, np.zeros(0, np.int64)])
+    return np.unique(together, return_counts=True)
+
+
+class SeenRows:
+    """The rows that a run met unchanged.
+
+    Args:
+        base: The version that the run began with.
+        packed: Their numbers in it, as `pack` gives them, in pieces.
+    """
+
+    def __init__(self, base: lance.LanceDataset, packed: Iterable[bytes]) -> None:
+        self._base = base
+        self._numbering = RowNumbers(base)
+        self._numbers, self._counts = unpack_counted(packed)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def shared(self) -> Shared:
+        """Items of one id that are the same, and so are one row."""
+        return Shared.of(self._counts)
+
+    def of_keys(self, keys: KeySet, columns: Sequence[str]) -> pa.Table:
+        """Returns those of the rows whose uuid is among `keys`.
+
+        Returns:
+            The columns, and `met`: how many items of the run each of them is.
+        """
+        addresses, _ = find_rows(self._base, keys)
+        wanted = addresses[self._among(self._numbering.of(addresses))]
+        found: list[Places] = [np.zeros(0, np.int64)]
+        counts: list[Places] = [np.zeros(0, np.int64)]
+        if len(wanted):
+            # Lance takes rows by their rank among those that are left.
+            rank = 0
+            for batch in self._base.scanner(columns=[], with_row_address=True).to_batches():
+                at = batch.column("_rowaddr").to_numpy()
+                here = np.flatnonzero(_contains(wanted, at))
+                found.append(rank + here)
+                numbers = self._numbering.of(at[here])
+                counts.append(self._counts[np.searchsorted(self._numbers, numbers)])
+                rank += batch.num_rows
+        rows = self._base.take(np.concatenate(found), columns=list(columns))
+        return rows.append_column("met", pa.array(np.concatenate(counts)))
+
+    def others(self, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
+        """Returns the addresses of all other rows of the sources, in a later version.
+
+        Args:
+            dataset: The version; it may be the one that the run began with.
+            sources: The ids of the sources.
+        """
+        if dataset.version == self._base.version:
+            addresses = rows_of_sources(dataset, sources)
+            return addresses[~self._among(self._numbering.of(addresses))]
+        before = {file_of(one): one.fragment_id for one in self._base.get_fragments()}
+        same = {
+            fragment.fragment_id: before[file_of(fragment)]
+            for fragment in dataset.get_fragments()
+            if file_of(fragment) in before
+        }
+        gone = [
+            fragment
+            for fragment in self._base.get_fragments()
+            if fragment.fragment_id not in same.values()
+        ]
+        moved = self._keys_in(gone)
+        others = [no_addresses()]
+        for batch, at in scan_rows(dataset, ["uuid", "x_source"]):
+            ours = _is_of(batch, sources)
+            fragments = at >> np.uint64(32)
+            for fragment in np.unique(fragments).tolist():
+                here = np.flatnonzero(ours & (fragments == fragment))
+                if not len(here):
+                    continue
+                if fragment in same:
+                    offsets = at[here] & np.uint64(0xFFFFFFFF)
+                    stayed = np.uint64(same[fragment] << 32) | offsets
+                    seen = self._among(self._numbering.of(stayed))
+                else:
+                    seen = moved.contains(batch.column("uuid").take(pa.array(here)))
+                others.append(at[here[~seen]])
+        return np.concatenate(others)
+
+    def _keys_in(self, fragments: Sequence[Any]) -> KeySet:
+        """Returns the keys of the rows that were met in some fragments of the first version."""
+        keys = [pa.array([], pa.string())]
+        if fragments:
+            for batch, at in scan_rows(self._base, ["uuid"], fragments=list(fragments)):
+                seen = self._among(self._numbering.of(at))
+                keys.append(batch.column("uuid").filter(pa.array(seen)))
+        return KeySet.of(keys)
+
+    def _among(self, numbers: Places) -> Mask:
+        return _contains(self._numbers, numbers)
+
+
+def rows_of_sources(dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
+    """Returns the addresses of all rows of some sources, their state rows included."""
+    found = [no_addresses()]
+    for batch, addresses in scan_rows(dataset, ["x_source"]):
+        found.append(addresses[_is_of(batch, sources)])
+    return np.concatenate(found)
+
+
+def _is_of(batch: pa.RecordBatch, sources: Sequence[str]) -> Mask:
+    wanted = pa.array(list(sources), pa.string())
+    found: Mask = pc.is_in(batch.column("x_source"), value_set=wanted).to_numpy(
+        zero_copy_only=False
+    )
+    return found
+
+
+def _contains(ordered: Any, values: Any) -> Mask:
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    places = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    found: Mask = ordered[places] == values
+    return found

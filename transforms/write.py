@@ -1,0 +1,499 @@
+"""WriteToLance: batches of records become one transaction on a Lance dataset.
+
+Workers write data files that nobody sees; their descriptions meet in one step that commits them
+all, together with the rows they replace and the sync state.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.utils.windowed_value import WindowedValue
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.page import DeadLetter, SourceInfo
+from contextframe_beam.connectors.read import runtime
+from contextframe_beam.errors import DatasetError, RecordError, SchemaError
+from contextframe_beam.frames.encode import encode_records
+from contextframe_beam.frames.record import Deletion, FrameRecord
+from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
+from contextframe_beam.store.address import Address
+from contextframe_beam.store.dataset import adopt, check_storage_version
+from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, open_dataset, size_of
+from contextframe_beam.store.keys import Numbers
+from contextframe_beam.store.rows import Places
+from contextframe_beam.store.runs import COMMITS, check_run_id, new_run_id
+from contextframe_beam.store.state import CommitReceipt
+from contextframe_beam.store.writer import FragmentWriter
+from contextframe_beam.transforms.commit import commit_run
+from contextframe_beam.transforms.elements import (
+    FrameBatch,
+    RowBatch,
+    Step,
+    batch_of_records,
+    in_global_window,
+    letter_of,
+)
+from contextframe_beam.transforms.guards import committed_receipt
+from contextframe_beam.transforms.letters import LetterFile, LetterPiece
+from contextframe_beam.transforms.limits import (
+    DEFAULT_MAX_DELETES,
+    DEFAULT_MAX_FAILURES,
+    DeletionLimit,
+    FailureLimit,
+)
+from contextframe_beam.transforms.modes import Mode, mode_of
+from contextframe_beam.transforms.newest import Deletions
+from contextframe_beam.transforms.plan import Run
+from contextframe_beam.transforms.unchanged import FEW_DIGESTS, StoredRows, pack, stored_rows
+from contextframe_beam.transforms.written import Written
+
+_LOGGER = logging.getLogger(COMMITS)
+
+_WAITING_BYTES = 64 << 20
+
+# Batches are encoded together until they are so many, or have so much text and raw data or so many
+# records. Pages of 100 records of 1 KB took 10 us a record longer one by one. The limit on their
+# number keeps memory in proportion to a page, whatever else a record holds.
+_BATCHES_TOGETHER = 8
+_SIZE_TOGETHER = 4 << 20
+_RECORDS_TOGETHER = 1024
+
+
+class WriteToLance(
+    Step[beam.PCollection[FrameBatch | FrameRecord | Deletion], beam.PCollection[CommitReceipt]]
+):
+    """Writes records to a Lance dataset in parallel and commits them once.
+
+    Args:
+        uri: The dataset: a folder, or an address such as `s3://bucket/kb.lance`. It is made if
+            there is none.
+        mode: `upsert` replaces rows of the same key and leaves unchanged ones alone; `mirror` does
+            that and deletes those rows of the source that the run did not see, unless it was not
+            complete; `append`
+            adds rows whose keys the caller knows to be new; `overwrite` replaces everything;
+            `create` wants no dataset to be there.
+        run_id: Names the run. A run whose id was committed is not committed again, so a
+            scheduler that retries should pass its own. Made up when not given.
+        embed_dim: Length of the vectors of a new dataset, 1536 if not given.
+        storage_options: Credentials and settings of the object store.
+        storage_version: The file format of a new dataset: 2.0, 2.1 or 2.2.
+        max_failures: A number of items, or a share such as `"5%"`; when more of them fail, or all
+            do, nothing is committed.
+        max_deletes: A number of documents, or a share of a source's stored documents; a run that
+            would delete more of them commits nothing. A share does not stop fewer than ten
+            deletions, unless they are all that is stored. `"100%"` allows any.
+        dead_letters: A JSON Lines file for the items that failed.
+
+    Returns:
+        A PCollection of one `CommitReceipt`.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        SchemaError: the dataset is not one of frames, or its vectors have another length.
+        DatasetError: it exists and the mode is `create`, or it cannot be opened.
+    """
+
+    takes = (FrameBatch, FrameRecord, Deletion)
+    gives = CommitReceipt
+    keeps_others = True
+
+    def __init__(
+        self,
+        uri: str,
+        mode: str = "upsert",
+        run_id: str | None = None,
+        embed_dim: int | None = None,
+        storage_options: Mapping[str, str] | None = None,
+        storage_version: str = DEFAULT_STORAGE_VERSION,
+        max_failures: int | str = DEFAULT_MAX_FAILURES,
+        max_deletes: int | str = DEFAULT_MAX_DELETES,
+        dead_letters: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_storage_version(storage_version)
+        check_run_id(run_id, is_part=True)
+        secrets.refuse_credentials(str(uri), "the dataset")
+        secrets.refuse_credentials(dead_letters or "", "the dead letters")
+        at = Address(str(uri), dict(storage_options) if storage_options else None)
+        run_id = run_id or new_run_id()
+        self._run = begin_run(
+            Run(
+                at,
+                mode_of(mode),
+                run_id,
+                storage_version,
+                FailureLimit.of(max_failures),
+                DeletionLimit.of(max_deletes),
+                letters=LetterFile(dead_letters, run_id, at.storage_options)
+                if dead_letters
+                else None,
+            ),
+            embed_dim,
+        )
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._run.run_id
+
+    @property
+    def mode(self) -> Mode:
+        """What it does with the rows that are stored."""
+        return self._run.mode
+
+    @property
+    def start(self) -> str:
+        """Tells this start of the run from others of the same id."""
+        return self._run.start
+
+    def expand(
+        self, batches: beam.PCollection[FrameBatch | FrameRecord | Deletion]
+    ) -> beam.PCollection[CommitReceipt]:
+        run = self._run
+        if not batches.windowing.is_default():
+            # One commit for all, whatever windows the rows come in.
+            batches = batches | "OneWindow" >> beam.WindowInto(GlobalWindows())
+        rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run)).with_output_types(RowBatch)
+        written = rows | "WriteFragments" >> beam.ParDo(_WriteFragmentsDoFn(run))
+        # Makes a group of it even when there is nothing to write.
+        header = batches.pipeline | beam.Impulse() | "RunHeader" >> beam.Map(_nothing_written)
+        receipts: beam.PCollection[CommitReceipt] = (
+            (written, header)
+            | "Parts" >> beam.Flatten()
+            | "Together" >> beam.GroupByKey()
+            | "Commit" >> beam.ParDo(_CommitDoFn(run)).with_output_types(CommitReceipt)
+        )
+        return receipts
+
+
+def begin_run(run: Run, embed_dim: int | None = None) -> Run:
+    """Looks at the dataset before anything is read, and refuses what could not be committed.
+
+    Args:
+        run: What it is to do.
+        embed_dim: The length of vectors that is asked for; None for that of the dataset.
+
+    Returns:
+        The run with what was found.
+    """
+    secrets.register_store(run.storage_options)
+    run = replace(run, start=uuid.uuid4().hex[:16])
+    dataset = open_dataset(run.uri, run.storage_options)
+    if dataset is None:
+        embed_dim = DEFAULT_EMBED_DIM if embed_dim is None else embed_dim
+    else:
+        if run.mode.needs_new and committed_receipt(run.address, run.run_id) is None:
+            raise DatasetError(
+                f"{run.uri} exists already; choose the mode upsert, append or overwrite, "
+                "or another path"
+            )
+        try:
+            stored = embed_dim_of(dataset.schema)
+        except SchemaError as error:
+            raise SchemaError(f"{run.uri}: {error}") from error
+        if embed_dim is not None and embed_dim != stored and not run.mode.replaces_all:
+            raise SchemaError(
+                f"{run.uri} holds vectors of {stored} values and the run asks for {embed_dim}; "
+                "leave embed_dim out, or write to another path"
+            )
+        if embed_dim is None or not run.mode.replaces_all:
+            embed_dim = stored
+        if not run.mode.replaces_all:
+            dataset = adopt(dataset, run.storage_options)
+        run = replace(
+            run,
+            storage_version=dataset.data_storage_version,
+            base_version=int(dataset.version),
+        )
+    frame_schema(embed_dim)  # refuses a length that no vector has
+    return replace(run, embed_dim=embed_dim)
+
+
+def _nothing_written(_: Any) -> tuple[int, Written]:
+    return 0, Written()
+
+
+class _EncodeDoFn(beam.DoFn):
+    """Makes rows of batches, small ones together, and of single records collected to batches."""
+
+    def __init__(self, run: Run) -> None:
+        self._embed_dim = run.embed_dim
+        self._deletes = not run.mode.only_adds
+
+    def start_bundle(self) -> None:
+        self._records: list[FrameRecord | Deletion] = []
+        self._size = 0
+        self._batches: list[FrameBatch] = []
+        self._filled = 0.0
+
+    def process(self, element: FrameBatch | FrameRecord | Deletion) -> Iterator[RowBatch]:
+        if not isinstance(element, FrameBatch):
+            self._records.append(element)
+            self._size += _size_of([element])
+            if len(self._records) < _RECORDS_TOGETHER and self._size < _SIZE_TOGETHER:
+                return
+            element = self._collected()
+        yield from self._add(element)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._records:
+            yield from map(in_global_window, self._add(self._collected()))
+        if self._batches:
+            yield in_global_window(self._encoded())
+
+    def _add(self, batch: FrameBatch) -> Iterator[RowBatch]:
+        if self._batches and self._batches[0].source != batch.source:
+            yield self._encoded()
+        # As soon as they are read, whatever they wait for here.
+        runtime.count(items=batch.tally.read)
+        self._batches.append(batch)
+        self._filled += _share(batch)
+        if self._filled >= 1:
+            yield self._encoded()
+
+    def _collected(self) -> FrameBatch:
+        records, self._records, self._size = self._records, [], 0
+        return batch_of_records(records)
+
+    def _encoded(self) -> RowBatch:
+        batches, self._batches = self._batches, []
+        self._filled = 0.0
+        return encode_batches(batches, self._embed_dim, deletes=self._deletes)
+
+
+def _share(batch: FrameBatch) -> float:
+    """Returns how much a batch is of what is encoded together."""
+    share = max(len(batch.records) / _RECORDS_TOGETHER, 1 / _BATCHES_TOGETHER)
+    return share if share >= 1 else max(share, _size_of(batch.records) / _SIZE_TOGETHER)
+
+
+def _size_of(records: Iterable[FrameRecord | Deletion]) -> int:
+    """Counts the characters of texts and the bytes of raw data; the rest of a record is small."""
+    size = 0
+    for record in records:
+        if isinstance(record, FrameRecord):
+            text, raw = record.text_content, record.raw_data
+            if isinstance(text, str):
+                size += len(text)
+            if isinstance(raw, bytes):
+                size += len(raw)
+    return size
+
+
+class _WriteFragmentsDoFn(beam.DoFn):
+    """Streams the rows of a bundle into fragments, and its dead letters into a piece of a file.
+
+    Tells the commit about both.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._writer: FragmentWriter | None = None
+        self._letters: LetterPiece | None = None
+        self._rows = Metrics.counter(runtime.NAMESPACE, runtime.ROWS)
+        self._unchanged = Metrics.counter(runtime.NAMESPACE, runtime.ROWS_UNCHANGED)
+        self._failures = Metrics.counter(runtime.NAMESPACE, runtime.FAILURES)
+        self._bytes = Metrics.counter(runtime.NAMESPACE, runtime.BYTES_WRITTEN)
+
+    def setup(self) -> None:
+        secrets.register_store(self._run.storage_options)
+
+    def start_bundle(self) -> None:
+        self._abort()
+        self._letters = LetterPiece(self._run.letters) if self._run.letters else None
+        self._written = Written()
+        self._waiting: list[tuple[SourceInfo, pa.RecordBatch]] = []
+        self._waiting_rows = self._waiting_bytes = 0
+        self._met: dict[str, list[Places]] = {}
+
+    def process(self, batch: RowBatch) -> Iterable[Any]:
+        info = batch.tally.info
+        tally = self._written.tally(info)
+        tally += batch.tally
+        if batch.deletions:
+            self._written.deletions.append(Deletions.of(batch.deletions))
+        if batch.failures:
+            self._written.fail(batch.failures)
+            if self._letters is not None:
+                self._letters.add(batch.failures)
+            self._failures.inc(len(batch.failures))
+        runtime.count(failures=len(batch.failures))
+        rows = batch.rows
+        if rows.num_rows and self._looks_up:
+            # Looked up together, because few of them are found without loading all that is stored.
+            self._waiting.append((info, rows))
+            self._waiting_rows += rows.num_rows
+            self._waiting_bytes += size_of(rows)
+            if self._waiting_rows >= FEW_DIGESTS or self._waiting_bytes >= _WAITING_BYTES:
+                self._write_waiting()
+        elif rows.num_rows:
+            self._write(rows)
+        return ()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        self._write_waiting()
+        for source, numbers in self._met.items():
+            self._written.sources[source].unchanged_rows = [pack(np.concatenate(numbers))]
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            self._written.fragments = writer.close()
+            self._bytes.inc(sum(fragment.size for fragment in self._written.fragments))
+        if self._letters is not None and self._letters.count:
+            self._letters.close()
+            self._written.letters = [self._letters.name]
+        for part in self._written.parts():
+            yield in_global_window((0, part))
+
+    def teardown(self) -> None:
+        self._abort()
+
+    def _abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+        if self._letters is not None:
+            self._letters.close()
+
+    def _new_writer(self) -> FragmentWriter:
+        return FragmentWriter(self._run.destination, self._run.schema)
+
+    @property
+    def _looks_up(self) -> bool:
+        return self._run.mode.replaces_rows and self._run.base_version is not None
+
+    def _write_waiting(self) -> None:
+        """Writes the rows that wait, except those that are stored as they are."""
+        waiting, self._waiting = self._waiting, []
+        self._waiting_rows = self._waiting_bytes = 0
+        by_source: dict[str, list[pa.RecordBatch]] = {}
+        for info, rows in waiting:
+            by_source.setdefault(info.source_id, []).append(rows)
+        for source, batches in by_source.items():
+            digests = [Numbers.of_digests(rows.column("x_digest")) for rows in batches]
+            numbers = self._stored(source).find(Numbers.concat(digests))
+            met = numbers >= 0
+            count = int(met.sum())
+            if count:
+                self._written.sources[source].unchanged += count
+                self._met.setdefault(source, []).append(numbers[met])
+                self._unchanged.inc(count)
+                runtime.count(unchanged=count)
+            start = 0
+            for rows in batches:
+                same = met[start : start + rows.num_rows]
+                start += rows.num_rows
+                self._write(rows if not same.any() else rows.filter(pa.array(~same)))
+
+    def _stored(self, source: str) -> StoredRows:
+        run = self._run
+        options = tuple(sorted((run.storage_options or {}).items()))
+        assert run.base_version is not None
+        return stored_rows(run.uri, run.base_version, run.run_id, source, options)
+
+    def _write(self, rows: pa.RecordBatch) -> None:
+        if not rows.num_rows:
+            return
+        if self._writer is None:
+            self._writer = self._new_writer()
+        self._writer.add(rows)
+        self._rows.inc(rows.num_rows)
+        runtime.count(rows=rows.num_rows)
+
+
+class _CommitDoFn(beam.DoFn):
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def setup(self) -> None:
+        secrets.register_store(self._run.storage_options)
+
+    def process(self, element: tuple[int, Iterable[Written]]) -> Iterator[CommitReceipt]:
+        run, written = self._run, Written.sum(element[1])
+        if run.letters is not None:
+            # First, because a run that fails for its failures is asked what they were.
+            run.letters.join(written.letters)
+        receipt = commit_run(run, written)
+        if receipt.is_incomplete:
+            letters = run.letters.path if run.letters and receipt.failed else None
+            _LOGGER.warning("%s", receipt.what_is_missing(letters))
+        yield receipt
+
+
+def encode_batches(
+    batches: Sequence[FrameBatch], embed_dim: int, *, deletes: bool = True
+) -> RowBatch:
+    """Makes the rows of batches; records that no row can hold become dead letters (`encode`).
+
+    The batches become one, because encoding and writing cost some work a column, filled or not.
+
+    Args:
+        batches: The records, all of one source.
+        embed_dim: The vector length of the dataset.
+        deletes: Whether the run looks at stored rows; else deletions become dead letters too.
+    """
+    source = batches[0].source
+    records = [record for batch in batches for record in batch.records]
+    rows, errors = encode_records(
+        records, embed_dim=embed_dim, source=source.source_id if source else None
+    )
+    encoded = RowBatch(rows)
+    start = 0
+    incomplete: set[int] = set()
+    for batch in batches:
+        stop = start + len(batch.records)
+        refused = [(index - start, error) for index, error in errors if start <= index < stop]
+        encoded.failures += batch.failures + _refused(batch, refused, deletes)
+        incomplete |= {start + index for index in _parts_with(batch, refused)}
+        encoded.tally += batch.tally
+        if deletes:
+            encoded.deletions += [deletion for deletion, _ in batch.deletions]
+        start = stop
+    if incomplete:
+        stored = sorted(set(range(len(records))) - {index for index, _ in errors})
+        encoded.rows = rows.filter(pa.array(index not in incomplete for index in stored))
+    return encoded
+
+
+def _parts_with(batch: FrameBatch, refused: list[tuple[int, RecordError]]) -> Iterator[int]:
+    """Yields the other parts of documents of which some part is refused."""
+    if refused and batch.documents:
+        gone = {batch.documents[index] for index, _ in refused}
+        yield from (index for index, number in enumerate(batch.documents) if number in gone)
+
+
+def _refused(
+    batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: bool
+) -> list[DeadLetter]:
+    letters = []
+    told: set[int] = set()
+    for index, error in records:
+        item = batch.items[index]
+        record = batch.records[index]
+        if batch.documents:
+            index = batch.documents[index]
+            if index in told:
+                continue
+            told.add(index)
+        if item is None and isinstance(record, FrameRecord):
+            # No connector made the record, so it is all there is to keep.
+            names = (name for name in FrameRecord.__slots__ if name != "score")
+            item = {name: getattr(record, name) for name in names}
+        letters.append(letter_of("encode", error, item, batch, index))
+    if not deletes:
+        for index, (deletion, item) in enumerate(batch.deletions):
+            refusal = RecordError(
+                f"the item deletes {deletion.unique_id or deletion.key}, and a run in the mode "
+                'append adds rows only; choose mode="upsert" or mirror'
+            )
+            letters.append(letter_of("encode", refusal, item, batch, index))
+    return letters
