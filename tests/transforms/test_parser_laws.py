@@ -208,3 +208,8 @@ def test_an_archive_that_lies_about_its_size_is_refused(pool):
 )
 def test_a_file_made_to_last_for_ever_ends(pool, name, data):
     check(pool, name, data)
+
+
+def test_a_page_that_was_saved_as_utf_8_later_is_read_as_that():
+    assert decoded("Привет, мир".encode(), "windows-1251") == "Привет, мир"
+    assert decoded("Да".encode("cp1251"), "windows-1251") == "Да"

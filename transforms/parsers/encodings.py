@@ -58,7 +58,10 @@ def decoded(data: bytes, declared: str | None = None) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         text = None
-    if text is not None and (named in (None, "utf-8", "cp1252") or text.isascii()):
+    # What a file declares may be of the time before it was saved as UTF-8; nothing else is valid
+    # UTF-8 by chance for more than a few characters.
+    sure = named in (None, "utf-8", "cp1252") or text is None or _is_more_than_chance(text)
+    if text is not None and sure:
         return text if b"\x1b$" not in data and b"\x1b(" not in data else _japanese_mail(data, text)
     if named and named != "utf-8":
         try:
@@ -66,6 +69,10 @@ def decoded(data: bytes, declared: str | None = None) -> str:
         except UnicodeDecodeError:
             pass
     return text if text is not None else _told_by_itself(data)
+
+
+def _is_more_than_chance(text: str) -> bool:
+    return text.isascii() or sum(ord(one) > 127 for one in text[:_SAMPLE]) > 3
 
 
 def _strictly(data: bytes, encoding: str) -> str:

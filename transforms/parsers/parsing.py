@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.transforms.document import Document
 from contextframe_beam.transforms.parsers.clean import cleaned
-from contextframe_beam.transforms.parsers.errors import OutOfMemory, ParseError
+from contextframe_beam.transforms.parsers.errors import NoTextError, OutOfMemory, ParseError
 from contextframe_beam.transforms.parsers.limits import Limits, in_words
 
 
@@ -66,7 +66,9 @@ def parse_with(parser: Any, data: bytes, name: str, limits: Limits) -> Document:
     except ConfigError:
         raise
     except ParseError as error:
-        raise type(error)(f"{base}: {error}") from None
+        kinds = (NoTextError, OutOfMemory, ParseError)
+        kind = next(one for one in kinds if isinstance(error, one))
+        raise kind(f"{base}: {error}") from None
     except RecursionError:
         raise ParseError(f"{base}: its parts are nested too deep") from None
     except MemoryError:

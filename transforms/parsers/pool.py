@@ -30,6 +30,7 @@ from contextframe_beam.transforms.parsers.parsing import out_of_memory
 from contextframe_beam.transforms.parsers.registry import ParserInfo, Parsers
 
 _START_SECONDS = 60
+_MOST_ANSWER = 16  # times the text, which JSON escapes, with headings and metadata
 
 
 class ParserPool:
@@ -163,7 +164,8 @@ def _close_all(free: list[_Child], owner: int) -> None:
 
 
 def _ending(code: int | None, limits: Limits) -> str:
-    if code in (-signal.SIGABRT, -signal.SIGTRAP):  # so libraries end that get no memory
+    # So libraries end that get no memory, and so a system ends processes that have too much.
+    if code in (-signal.SIGABRT, -signal.SIGTRAP, -signal.SIGKILL):
         return f"its parser crashed ({signal.Signals(-code).name}), or {out_of_memory(limits)}"
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
@@ -203,6 +205,7 @@ class _Child:
             TimeoutError: it took too long.
             EOFError: the process ended.
             OSError: the process ended before it read the request.
+            ValueError: its answer is none.
         """
         self._wait_until_ready()
         until = time.monotonic() + limits.timeout
@@ -217,7 +220,10 @@ class _Child:
         )
         self._send(len(head).to_bytes(HEAD, "big") + head, until)
         self._send(data, until)
-        return self._receive(int.from_bytes(self._receive(HEAD, until), "big"), until)
+        size = int.from_bytes(self._receive(HEAD, until), "big")
+        if size > _MOST_ANSWER * limits.max_unpacked_bytes:
+            raise ValueError(f"an answer of {size} bytes")
+        return self._receive(size, until)
 
     def _wait_until_ready(self) -> None:
         """Waits for a new process, so that no file is blamed where none can be started."""
@@ -259,6 +265,8 @@ class _Child:
 
         None, when it had to be killed.
         """
+        if self._process.returncode is not None:
+            return self._process.returncode
         code: int | None = None
         with contextlib.suppress(subprocess.TimeoutExpired):
             # It may be about to end by itself: its end of the pipe closes a little before.

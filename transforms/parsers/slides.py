@@ -40,7 +40,7 @@ class SlidesParser:
             pages.append(length)
             parts.append(text)
             length += len(text) + 2
-        if not any("\n" in one or not one.startswith("## Slide ") for one in parts):
+        if parts == [_head("", number) for number in range(1, len(parts) + 1)]:
             raise NoTextError("no text, perhaps only pictures")
         title, metadata = stated(show.core_properties)
         return Document("\n\n".join(parts), title=title, pages=tuple(pages), metadata=metadata)
@@ -49,7 +49,7 @@ class SlidesParser:
 def _slide(slide: Any, number: int) -> str:
     title = slide.shapes.title
     name = line(title.text_frame.text) if title is not None and title.has_text_frame else ""
-    blocks = [f"## {name or f'Slide {number}'}"]
+    blocks = [_head(name, number)]
     for shape in _shapes(slide.shapes, 0):
         if title is not None and shape.shape_id == title.shape_id:
             continue
@@ -63,6 +63,10 @@ def _slide(slide: Any, number: int) -> str:
         notes = slide.notes_slide.notes_text_frame.text.strip()
         blocks.append("Notes: " + notes.replace("\v", "\n") if notes else "")
     return "\n\n".join(filter(None, blocks))
+
+
+def _head(name: str, number: int) -> str:
+    return f"## {name or f'Slide {number}'}"
 
 
 def _shapes(shapes: Any, depth: int) -> Iterator[Any]:

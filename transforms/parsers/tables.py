@@ -117,7 +117,7 @@ class WorkbookParser:
         parts: list[str] = []
         length = 0
         for number, sheet in enumerate(book.sheets_metadata):
-            if "Sheet" not in str(sheet.typ).rsplit(".", 1)[-1]:
+            if not str(sheet.typ).endswith("WorkSheet"):
                 continue
             part = _sheet(book, number, sheet.name)
             length += len(part)

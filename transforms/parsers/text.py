@@ -19,8 +19,6 @@ class TextParser:
     suffixes = (
         *(".txt", ".text", ".log", ".rst", ".adoc", ".asciidoc", ".org", ".tex", ".textile"),
         *(".srt", ".vtt", ".po", ".diff", ".patch", ".man"),
-        *("readme", "license", "licence", "copying", "notice", "changelog", "changes", "authors"),
-        *("contributors", "news", "todo", "install", "copyright"),
     )
 
     def parse(self, data: bytes, name: str, limits: Limits) -> Document:

@@ -17,7 +17,12 @@ _CHARSET = re.compile(
     rb"|<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w.-]{1,40})",
     re.IGNORECASE,
 )
-_XHTML = re.compile(r"\s*(?:<\?xml\b|<!DOCTYPE[^>]*XHTML)|[^>]*<html[^>]*xmlns=", re.IGNORECASE)
+_XHTML = re.compile(r"\A\s*<\?xml\b|XHTML|<html[^>]*\sxmlns=", re.IGNORECASE)
+_ENDED = re.compile(
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)"
+    r"([a-z][\w:-]*)((?:\s[^<>]*)?)/>",
+    re.IGNORECASE,
+)
 
 
 class HtmlParser:
@@ -48,8 +53,9 @@ def page(html: str) -> Document:
         ParseError: its tags are nested deeper than can be read.
     """
     html_to_markdown = library("html_to_markdown")
-    if _XHTML.match(html[:2048]):
-        html = _as_html(html)
+    if _XHTML.search(html[:2048]):
+        # In HTML, elements that XHTML ends at once, such as <title/>, would never end.
+        html = _ENDED.sub(r"<\1\2></\1>", html)
     options = html_to_markdown.ConversionOptions(
         br_in_tables=True,
         compact_tables=True,
@@ -84,27 +90,3 @@ def _stated(about: Any) -> tuple[str | None, dict[str, Any]]:
             "modified_at": next((tags[one] for one in _CHANGES if tags.get(one)), None),
         }
     )
-
-
-def _as_html(text: str) -> str:
-    """Returns XHTML as HTML, in which `<title/>` and `<a id="x"/>` would never end."""
-    etree = library("lxml.etree")
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
-    text = re.sub(r"\A\s*<\?xml[^>]*\?>", "", text)
-    # Pages name characters by HTML's entities, which XML does not know.
-    known = re.sub(r"&(?!(?:amp|lt|gt|quot|apos);)(\w+);", _entity, text)
-    try:
-        root = etree.fromstring(known.encode("utf-8"), parser)
-    except (etree.XMLSyntaxError, ValueError):
-        return text
-    for one in root.iter():
-        if isinstance(one.tag, str) and one.tag.startswith("{http://www.w3.org/1999/xhtml}"):
-            one.tag = one.tag.rsplit("}", 1)[1]
-    etree.cleanup_namespaces(root)
-    return str(etree.tostring(root, encoding="unicode", method="html"))
-
-
-def _entity(found: re.Match[str]) -> str:
-    from html.entities import html5
-
-    return html5.get(found.group(1) + ";", found.group())
