@@ -21,8 +21,8 @@ from contextframe_beam.transforms.parsers import (
 )
 from contextframe_beam.transforms.parsers.clean import cleaned
 from contextframe_beam.transforms.parsers.encodings import decoded
-from tests.laws import examples
-from tests.pdf_files import pdf
+from tests.support.laws import examples
+from tests.support.pdf_files import pdf
 
 UNWANTED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffd-\uffff\ud800-\udfff]")
 
