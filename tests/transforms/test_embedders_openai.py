@@ -25,6 +25,7 @@ from contextframe_beam.transforms.embedders import (
     embed_texts,
 )
 from contextframe_beam.transforms.embedders.token_budget import TokenBudget
+from contextframe_beam.transforms.embedders.tokens import estimated_tokens
 from tests.support.embedding_server import EmbeddingServer, embedding_server, error, words
 from tests.support.onnx_folder import write_tokenizer
 
@@ -389,6 +390,28 @@ class TestSettings:
         path = write_tokenizer(tmp_path / "tokenizer.json")
         model = embedder(service, tokenizer=str(path), passage_prefix="a ")
         assert model.count(["b c"]) == [5]
+
+
+class TestEstimates:
+    @pytest.mark.parametrize(
+        ("text", "tokens"),  # as cl100k counts them
+        [
+            ("Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod " * 10, 131),
+            ("getElementByIdAndClassNameOrFallbackToParentNode " * 12, 109),
+            ("Zażółć gęślą jaźń, chrząszcz brzmi w trzcinie w Szczebrzeszynie " * 10, 331),
+            (
+                "Kansainvälisesti tunnustettujen lentokonesuihkuturbiinimoottoriapumekaanikkojen "
+                * 8,
+                257,
+            ),
+            ("هذا نص باللغة العربية لاختبار تقدير عدد الرموز " * 12, 397),
+            ("이것은 한국어 문장입니다 토큰 수를 추정합니다 " * 15, 316),
+            ("!@#$%^&*()_+{}|:<>?" * 40, 521),
+            ("   a\t\t\tb" * 100, 400),
+        ],
+    )
+    def test_they_are_rather_too_many_than_too_few(self, text, tokens):
+        assert tokens <= estimated_tokens(text) <= 2.5 * tokens
 
 
 class TestBudgets:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from contextframe_beam.errors import ConfigError
@@ -13,33 +15,52 @@ from contextframe_beam.transforms.embedders.extras import missing_extra
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-_PART = re.compile(r"[A-Za-z]+|[0-9]+|[^\W\dA-Za-z_]+|\n+|[^\w\n ]|[^\Wa-zA-Z]+| {2,}")
-# Letters that a token of a word holds at least, on average: common words are written small.
-_IN_WORD, _IN_NAME = 6, 3
+# Small words, capitals, digits, other letters, and runs of one sign, of line ends or of blanks.
+_PART = re.compile(
+    r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\W\dA-Za-z_]+|\n+|\t+| {2,}|([^\w\s])\1*|_+|[^\Wa-zA-Z]|[\r\f\v]"
+)
 
 
 def estimated_tokens(text: str) -> int:
     """Returns about how many tokens a text has for a service that does not give its tokenizer.
 
     Rather too many than too few: against the tokenizer cl100k of OpenAI's embedding models, on
-    1,900 pieces of 800 characters of prose, code, JSON and style sheets, it gave 1.25 to 1.46 times
-    as many, and at least 1.12 times as many for 99 pieces in 100.
+    1,900 pieces of 800 characters of prose, code, JSON and style sheets, it gave 1.36 to 1.5 times
+    as many in sum, and more for 99 pieces in 100; and more for texts of 15 languages. Of text that
+    only looks like words, such as base64, it gave down to three quarters.
     """
-    count = 1
-    for part in _PART.findall(text):
-        if not part.isascii():
-            size = len(part.encode("utf-8", "surrogatepass"))
-            # A letter with an accent cuts the word that it stands in.
-            cuts = 1 if len(part) <= 2 else 0
-            count += -(-size // 2) + cuts if part.isalpha() else -(-3 * size // 4)
-        elif part.isdigit():
-            count += len(part)
-        elif part.isalpha():
-            common = part[1:].islower() or len(part) == 1
-            count += 1 + (len(part) - 1) // (_IN_WORD if common else _IN_NAME)
-        else:
-            count += 1
-    return count
+    return 1 + math.ceil(sum(_of_part(match[0]) for match in _PART.finditer(text)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _of_part(part: str) -> float:
+    size = len(part)
+    if not part.isascii():
+        return 1 + sum(map(_of_letter, map(ord, part)))
+    if part.isdigit():
+        return size
+    if part.islower() or part.istitle():
+        return _of_word(size)
+    if part.isupper():
+        return 1 if size <= 2 else 0.65 * size
+    return 1 + size // 8
+
+
+def _of_word(size: int) -> float:
+    """Returns about how many tokens a word of so many small letters has: long ones are rare."""
+    if size <= 6:
+        return 1
+    if size <= 12:
+        return 1 + size // 5
+    return (0.45 if size <= 30 else 0.6) * size
+
+
+def _of_letter(point: int) -> float:
+    """Returns about how many tokens a letter or sign beyond ASCII has, by its code point."""
+    if point < 0x800:
+        return 1
+    is_common = 0x900 <= point < 0xE80 or 0x3040 <= point < 0xD7B0
+    return 1.5 if is_common else 2.5
 
 
 class TokenCounter:
