@@ -17,7 +17,7 @@ from contextframe_beam.frames.embedders import load_embedder
 from contextframe_beam.transforms.embedders import VectorCache, embed_texts
 from contextframe_beam.transforms.embedders.batching import text_key
 from contextframe_beam.transforms.embedders.vector_cache import remove_vectors
-from tests.s3_server import BUCKET
+from tests.support.s3_server import BUCKET
 
 HASH = load_embedder("hash:16")
 TEXTS = [f"text number {number}" for number in range(40)]

@@ -243,7 +243,8 @@ def text_key(text: str) -> bytes:
 
 def normalised(vectors: Vectors) -> Vectors:
     """Returns vectors of length 1; one that is zero or not finite stays as it is."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # In 64 bits, or the squares of very large and very small numbers are lost.
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     lengths[~(lengths > 0) | ~np.isfinite(lengths)] = 1
     scaled: Vectors = (vectors / lengths).astype(np.float32, copy=False)
     return scaled
