@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from contextframe_beam.transforms.chunkers import MarkdownChunker
 from contextframe_beam.transforms.document import Document, Heading
-from tests.laws import examples
 from tests.support.chunk_helpers import COUNTERS, MARKDOWN, WordCounter, assert_laws
+from tests.support.laws import examples
 
 
 def chunks_of(text, tokens=32, counter=None, overlap=0, **document):
