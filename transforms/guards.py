@@ -26,6 +26,7 @@ from contextframe_beam.store.files import WrittenFragment, open_dataset
 from contextframe_beam.store.keys import KeySet, NumberSet, numbers_of
 from contextframe_beam.store.rows import Addresses, file_of, scan_rows
 from contextframe_beam.store.state import (
+    EMBEDDER_KEY,
     CommitReceipt,
     SourceState,
     StateRows,
@@ -239,7 +240,8 @@ def _counts_since(
 
 def refuse_own_keys(plan: Plan, rows: StateRows) -> None:
     """Refuses documents under the key of a state row: readers and commits would mix them up."""
-    stated = [*rows.addresses, *(SourceState(t.info.source_id).key for t in plan.tallies)]
+    sources = (SourceState(tally.info.source_id).key for tally in plan.tallies)
+    stated = list(dict.fromkeys([*rows.addresses, EMBEDDER_KEY, *sources]))
     numbers, _ = numbers_of(pa.array(stated, pa.string()))
     brought = NumberSet(numbers)
     for keys in (plan.unique.keys, plan.unique.deleted):

@@ -98,11 +98,11 @@ class EmbedderIdentity:
         try:
             told = json.loads(text)
             values = {one.name: told[one.name] for one in fields(cls)}
-        except (ValueError, TypeError, KeyError) as error:
-            raise ConfigError(f"{text!r} is no record of an embedder ({error!r})") from None
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ConfigError(f"{text!r:.80} is no record of an embedder ({error!r})") from None
         wrong = [one for one, value in values.items() if type(value) is not kinds.get(one, str)]
         if wrong:
-            raise ConfigError(f"{text!r} is no record of an embedder ({', '.join(wrong)})")
+            raise ConfigError(f"{text!r:.80} is no record of an embedder ({', '.join(wrong)})")
         return cls(**values)
 
     @property

@@ -23,6 +23,7 @@ from contextframe_beam.errors import (
     RecordError,
     SchemaError,
 )
+from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.encode import batches_of, decode_rows, encode_records, fit_vector
 from contextframe_beam.frames.record import FrameRecord, is_uuid, uuid_of
 from contextframe_beam.frames.schema import (
@@ -55,6 +56,7 @@ from contextframe_beam.store.state import (
     DOCUMENTS,
     STATES,
     SourceState,
+    read_embedder,
     read_states,
     state_rows,
 )
@@ -183,6 +185,11 @@ class FrameDataset:
     def lance(self) -> LanceDataset:
         """Lance's own dataset, for all that this class does not do."""
         return self._dataset
+
+    @property
+    def embedder(self) -> EmbedderIdentity | None:
+        """Whose vectors it holds; None where nobody has said so."""
+        return read_embedder(self._dataset)
 
     @property
     def schema(self) -> pa.Schema:

@@ -17,7 +17,8 @@ from typing import Any
 import lance
 import pyarrow as pa
 
-from contextframe_beam.errors import ConnectorError, DatasetError, RecordError
+from contextframe_beam.errors import ConfigError, ConnectorError, DatasetError, RecordError
+from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.encode import null_array
 from contextframe_beam.frames.record import ANCHOR_KEY as ANCHOR_KEY
 from contextframe_beam.frames.record import ANCHOR_URI, RESERVED, uuid_of
@@ -34,6 +35,10 @@ from contextframe_beam.store.runs import (
 )
 
 _STATE_URI = f"{RESERVED}state:"
+
+#: The row that says whose vectors a dataset holds.
+EMBEDDER_URI = f"{RESERVED}embedder"
+EMBEDDER_KEY = uuid_of(EMBEDDER_URI)
 
 #: Selects documents, not state rows.
 DOCUMENTS = "x_state IS NULL"
@@ -389,11 +394,13 @@ class StateRows:
 
     Attributes:
         states: The state of every source that the dataset knows, by source id.
-        addresses: Where the row of each key is, the anchor's included.
+        addresses: Where the row of each key is, those of the anchor and the embedder included.
+        embedder: Whose vectors the dataset holds; None where nobody has said so.
     """
 
     states: Mapping[str, SourceState] = field(default_factory=dict)
     addresses: Mapping[str, int] = field(default_factory=dict)
+    embedder: EmbedderIdentity | None = None
 
 
 def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
@@ -408,11 +415,23 @@ def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
     with reading(dataset.uri):
         table = dataset.to_table(columns=columns, filter=STATES, with_row_address=True)
     rows = list(zip(table["uuid"].to_pylist(), table["x_state"].to_pylist(), strict=True))
-    states = [_state_in(key, text) for key, text in rows if key != ANCHOR_KEY]
+    own = (ANCHOR_KEY, EMBEDDER_KEY)
+    states = [_state_in(key, text) for key, text in rows if key not in own]
     return StateRows(
         {state.source: state for state in states},
         {key: int(at) for (key, _), at in zip(rows, table["_rowaddr"].to_pylist(), strict=True)},
+        next((_embedder_in(text) for key, text in rows if key == EMBEDDER_KEY), None),
     )
+
+
+def _embedder_in(text: str) -> EmbedderIdentity:
+    try:
+        return EmbedderIdentity.from_json(text)
+    except ConfigError as error:
+        raise DatasetError(
+            f"what this dataset says of its embedder cannot be read: {error}; it was written by a "
+            "newer release or changed by hand. `contextframe-beam embed` makes all vectors anew"
+        ) from error
 
 
 def _state_in(key: str, text: str) -> SourceState:
@@ -436,8 +455,30 @@ def read_states(dataset: lance.LanceDataset) -> dict[str, SourceState]:
     return dict(read_state_rows(dataset).states)
 
 
-def state_rows(states: Iterable[SourceState], *, anchor: bool, embed_dim: int) -> pa.RecordBatch:
-    """Returns the rows of `states`, and the anchor row when asked, in `frame_schema`'s order."""
+def read_embedder(dataset: lance.LanceDataset) -> EmbedderIdentity | None:
+    """Returns whose vectors a dataset holds; None where nobody has said so.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    return read_state_rows(dataset).embedder
+
+
+def state_rows(
+    states: Iterable[SourceState],
+    *,
+    anchor: bool,
+    embed_dim: int,
+    embedder: EmbedderIdentity | None = None,
+) -> pa.RecordBatch:
+    """Returns the rows of a dataset that are not documents, in `frame_schema`'s order.
+
+    Args:
+        states: States of sources.
+        anchor: Whether with the anchor row.
+        embed_dim: The vector length of the dataset.
+        embedder: Whose vectors it holds; no row says so where this is None.
+    """
     rows = [
         {
             "uuid": state.key,
@@ -451,6 +492,15 @@ def state_rows(states: Iterable[SourceState], *, anchor: bool, embed_dim: int) -
     if anchor:
         rows.append(
             {"uuid": ANCHOR_KEY, "title": "contextframe-beam", "uri": ANCHOR_URI, "x_state": "{}"}
+        )
+    if embedder is not None:
+        rows.append(
+            {
+                "uuid": EMBEDDER_KEY,
+                "title": f"Vectors of {embedder.spec}",
+                "uri": EMBEDDER_URI,
+                "x_state": embedder.to_json(),
+            }
         )
     arrays = []
     for column in frame_schema(embed_dim):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.errors import DatasetError
+from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.pipelines.cli.show import facts_of
 from contextframe_beam.store.files import Destination
 from contextframe_beam.store.rows import remove_keys
@@ -132,3 +133,35 @@ def test_a_good_row_is_shown(made: Path, tmp_path: Path) -> None:
     kb = with_state(made, tmp_path, json.dumps(GOOD))
     assert "2026-01-01" in cli("state", "show", kb).out
     assert facts_of(FrameDataset.open(str(kb)))["runs"][0]["run_id"] == "r"
+
+
+IDENTITY = EmbedderIdentity("hash", "16", 4, "cosine", True, "0" * 32)
+
+
+def with_embedder(made: Path, tmp_path: Path, text: str) -> Path:
+    """Returns a copy of the dataset whose embedder is recorded as `text`."""
+    kb = shutil.copytree(made / "kb.lance", tmp_path / "kb.lance")
+    row = state_rows([], anchor=False, embed_dim=4, embedder=IDENTITY)
+    row = row.set_column(row.schema.get_field_index("x_state"), "x_state", pa.array([text]))
+    stored = lance.dataset(str(kb))
+    nothing = remove_keys(stored, pa.array([], pa.string()))
+    commit_update(stored, nothing, write_rows(Destination(str(kb)), [row]), properties={})
+    return kb
+
+
+def test_a_dataset_says_whose_vectors_it_holds(made: Path, tmp_path: Path) -> None:
+    assert FrameDataset.open(str(made / "kb.lance")).embedder is None
+    kb = with_embedder(made, tmp_path, IDENTITY.to_json())
+    dataset = FrameDataset.open(str(kb))
+    assert dataset.embedder == IDENTITY
+    assert len(dataset) == len(FrameDataset.open(str(made / "kb.lance")))
+    assert cli("ingest", "json", "--directory", made / "docs", "--to", kb).code == 0
+    assert FrameDataset.open(str(kb)).embedder == IDENTITY
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7", json.dumps({"name": "hash"}), "[" * 100_000])
+def test_an_embedder_that_cannot_be_read_is_told_once(text, made: Path, tmp_path: Path) -> None:
+    kb = with_embedder(made, tmp_path, text)
+    result = cli("ingest", "json", "--directory", made / "docs", "--to", kb)
+    assert_error(result, 1, "its embedder", "`contextframe-beam embed`")
+    assert len(result.err) < 600
