@@ -11,10 +11,31 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.files.listing import (
+    HIDDEN,
+    UNREADABLE,
+    FileChangedError,
+    FileInfo,
+    FileTooLargeError,
+    Listing,
+    described,
+    left_out,
+    parts_of,
+    printable,
+    reason_of,
+    state_after,
+)
+from contextframe_beam.connectors.files.seen import (
+    SEEN_FILES,
+    changed_within,
+    failed_state,
+    marks_of,
+    unseen,
+)
+from contextframe_beam.connectors.files.stores import files_in
 from contextframe_beam.connectors.identity import jsonable
 from contextframe_beam.connectors.json_files.content import (
     decompressed,
@@ -41,27 +62,6 @@ from contextframe_beam.connectors.json_files.lines import (
     tell_apart,
     text_of,
 )
-from contextframe_beam.connectors.json_files.listing import (
-    HIDDEN,
-    SEEN_FILES,
-    UNREADABLE,
-    FileChangedError,
-    FileInfo,
-    Files,
-    Listing,
-    changed_at,
-    described,
-    failed_state,
-    left_out,
-    marks_of,
-    parts_of,
-    printable,
-    reason_of,
-    state_after,
-    too_large,
-    unseen,
-)
-from contextframe_beam.connectors.json_files.stores import LocalFiles, StoreFiles
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import Reached
@@ -69,13 +69,14 @@ from contextframe_beam.connectors.read.readers import BlocksReader
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.frames.record import FrameRecord
-from contextframe_beam.frames.times import when
 
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
 # Where no file matches, so many are looked at to say what is there.
 _LOOKED_AT = 10_000
+_NAMES = (".json", ".ndjson")
 _REMOTE_BLOCKS_IN_FLIGHT = 8
+_ADVICE = "; split it into JSON Lines, or raise max_document_bytes if memory allows"
 _TEXT_FIELDS = ("text", "body", "description", "message")
 
 
@@ -127,7 +128,7 @@ class JSONFileConnector(BaseConnector):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1")
         parts_of(pattern)
-        self._files = _files_in(directory)
+        self._files = files_in(directory)
         self.directory = self._files.root
         self.pattern = pattern
         self.id_field = id_field
@@ -256,7 +257,7 @@ class JSONFileConnector(BaseConnector):
         if reached is not None and hidden != states.get(HIDDEN):
             reached.states.update({**states, HIDDEN: hidden})
         if since is not None or until is not None:
-            found = [info for info in found if _changed_within(info, since, until)]
+            found = [info for info in found if changed_within(info, since, until)]
         if self.skip_unchanged and reached is not None:
             listed = len(found)
             reached.states = {SEEN_FILES: {"seen": marks_of(found, began)}}
@@ -277,7 +278,8 @@ class JSONFileConnector(BaseConnector):
         if listing.files:
             return ""
         where = without_credentials(str(self.directory))
-        return f"no file in {where} matches {pattern!r}; {described(self._files.some(_LOOKED_AT))}"
+        there = described(self._files.some(_LOOKED_AT), _NAMES)
+        return f"no file in {where} matches {pattern!r}; {there}"
 
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
         """Yields the pages of one block, each with the number of bytes that were read for it."""
@@ -372,7 +374,8 @@ class JSONFileConnector(BaseConnector):
                     raise content
                 items, bad = self._documents_in(data, info)
             except (*UNREADABLE, ConnectorError) as error:
-                reason = ConnectorError(reason_of(error))
+                advice = _ADVICE if isinstance(error, FileTooLargeError) else ""
+                reason = ConnectorError(f"{reason_of(error)}{advice}")
                 letter = BadDocument(0, data[:KEPT_WHOLE_BYTES], reason)
                 page.failures.append(self._failure(letter, partition, info))
                 failed.append(info)
@@ -399,7 +402,7 @@ class JSONFileConnector(BaseConnector):
             if is_compressed(data):
                 data = decompressed(data, io.BytesIO(data)).read(limit + 1)
             if len(data) > limit:
-                raise too_large(len(data), limit)
+                raise FileTooLargeError(len(data), limit)
         path, name = printable(info.path), name_of(info.path)
         if holds_lines(data):
             lines = Lines(data, 0)
@@ -438,30 +441,6 @@ class JSONFileConnector(BaseConnector):
                 if len(self._failures) < _FAILURES_LISTED:
                     self._failures.append({"position": letter.position, "message": letter.message})
             yield from page.items
-
-
-def _files_in(directory: str | os.PathLike[str]) -> Files:
-    """Returns access to a directory, given as a path or a URL.
-
-    Raises:
-        ConfigError: the URL is of a kind that nothing installed can read.
-    """
-    text = os.fspath(directory)
-    if text.startswith("file://"):
-        text = text[len("file://") :]
-    if "://" in text or "::" in text:
-        return StoreFiles(text)
-    if not text:
-        raise ConfigError("directory is empty; use '.' for the current one")
-    return LocalFiles(Path(os.path.abspath(os.path.expanduser(text))))
-
-
-def _changed_within(info: FileInfo, since: str | None, until: str | None) -> bool:
-    changed = changed_at(info)
-    begin, end = when(since or ""), when(until or "")
-    if changed is None:
-        return True
-    return (begin is None or changed >= begin) and (end is None or changed < end)
 
 
 def _page_of(items: list[dict[str, Any]], failures: list[DeadLetter]) -> Page:

@@ -1,1 +1,1 @@
-"""Files of JSON: how they are listed, and which lines a block of bytes holds."""
+"""Files of JSON: how they are cut, and which lines a block of bytes holds."""

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 
+from contextframe_beam.connectors.files.listing import FileInfo, Files, ReadAt, printable
 from contextframe_beam.connectors.json_files.lines import (
     BLOCK_BYTES,
     Lines,
@@ -20,7 +21,6 @@ from contextframe_beam.connectors.json_files.lines import (
     holds_numbers,
     parse_lines,
 )
-from contextframe_beam.connectors.json_files.listing import FileInfo, Files, ReadAt, printable
 from contextframe_beam.connectors.page import Partition
 from contextframe_beam.errors import ConnectorError
 

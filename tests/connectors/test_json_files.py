@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextframe_beam.connectors import json_file
+from contextframe_beam.connectors.files import listing
+from contextframe_beam.connectors.files.listing import Match, match_names, parts_of
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.json_files import content as parts
-from contextframe_beam.connectors.json_files import listing
 from contextframe_beam.connectors.json_files.content import holds_lines
-from contextframe_beam.connectors.json_files.listing import Match, match_names, parts_of
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.pipelines.ingest import ingest
 from tests.support.cli_helpers import cli

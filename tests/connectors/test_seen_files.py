@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from contextframe_beam import FrameDataset
-from contextframe_beam.connectors.json_files import listing
-from contextframe_beam.connectors.json_files.listing import FileInfo, marks_of, unseen
+from contextframe_beam.connectors.files import seen as seen_files
+from contextframe_beam.connectors.files.listing import FileInfo
+from contextframe_beam.connectors.files.seen import marks_of, unseen
 from tests.support.cli_helpers import cli, lines, write_documents
 
 HOUR = 3600
@@ -139,7 +140,7 @@ def test_a_range_of_time_is_that_of_the_files(docs):
 
 
 def test_beyond_the_bound_no_file_is_marked(monkeypatch):
-    monkeypatch.setattr(listing, "MOST_FILES", 2)
+    monkeypatch.setattr(seen_files, "MOST_FILES", 2)
     infos = [FileInfo(f"/x/{n}", n, "2020-01-01T00:00:00") for n in range(3)]
     now = datetime.now(timezone.utc)
     assert unseen(infos[:2], {"files": {"seen": marks_of(infos[:2], now)}}) == []

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -17,8 +16,6 @@ from typing import Any, Protocol, TypeAlias
 
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ConnectorError
-from contextframe_beam.frames.times import when
-from contextframe_beam.store.runs import Marks
 
 #: What concerns one file only; other errors mean that the disk or the network is in trouble.
 UNREADABLE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -29,6 +26,27 @@ ReadAt: TypeAlias = Callable[[int, int], bytes]
 
 class FileChangedError(ConnectorError):
     """A file is no longer the one that was listed, or was opened."""
+
+
+class FileTooLargeError(ConnectorError):
+    """A file of more bytes than the limit."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"it has {size} bytes or more, the limit is {limit}")
+
+
+class Links(Enum):
+    """Which links are followed; the others are counted.
+
+    Attributes:
+        FILES: Those to any file, and those to folders inside of the directory.
+        INSIDE: Those to files and folders inside of the directory.
+        ALL: All.
+    """
+
+    FILES = "files"
+    INSIDE = "inside"
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +75,7 @@ class Listing:
     Attributes:
         files: Those that are read, sorted by path.
         hidden: The paths of those that would be read if hidden ones were.
-        outside: Links to folders outside of the directory, which are not followed.
+        outside: Links that lead out of the directory and are not followed.
         unnamed: Keys of an object store that end in a slash although they hold something.
     """
 
@@ -80,12 +98,20 @@ class Files(Protocol):
             ConnectorError: it is not; the message says what to do.
         """
 
-    def list(self, pattern: str, hidden: bool = False) -> Listing:
+    def list(
+        self,
+        pattern: str,
+        hidden: bool = False,
+        links: Links = Links.FILES,
+        exclusion: Exclusion | None = None,
+    ) -> Listing:
         """Returns the files that match a pattern such as `**/*.json`.
 
         Args:
-            pattern: As `patterns.py` says.
+            pattern: What `parts_of` takes.
             hidden: Whether hidden files and folders are looked at as well.
+            links: Which links are followed.
+            exclusion: What is left out.
 
         Raises:
             ConnectorError: a folder on the way cannot be listed.
@@ -157,14 +183,6 @@ def changed(before: FileInfo, now: FileInfo) -> FileChangedError:
     )
 
 
-def too_large(size: int, limit: int) -> ConnectorError:
-    """Returns the error for a document of more bytes than the limit."""
-    return ConnectorError(
-        f"it has {size} bytes or more, the limit is {limit}; split it into JSON Lines, or raise "
-        "max_document_bytes if memory allows"
-    )
-
-
 #: Stands for any number of folders.
 ANY_FOLDERS = "**"
 
@@ -233,6 +251,39 @@ def fixed_folders(parts: Sequence[str]) -> int:
     return len(parts) - 1
 
 
+class Exclusion:
+    """What is left out of a directory: files, and folders with all that is in them.
+
+    Args:
+        patterns: Each with a slash is a pattern of paths below the directory; one without is a
+            pattern of names, wherever they are.
+
+    Raises:
+        ConfigError: a pattern does not name anything below the directory.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns = []
+        for pattern in patterns:
+            parts = parts_of(pattern)
+            in_any_folder = "/" not in pattern.rstrip("/")
+            self._patterns.append([ANY_FOLDERS, *parts] if in_any_folder else parts)
+
+    def leaves_out(self, names: Sequence[str]) -> bool:
+        """Tells whether a file or folder is left out.
+
+        Args:
+            names: Those on the way to it, from the directory on.
+        """
+        return any(match_names(parts, names) is not Match.NO for parts in self._patterns)
+
+    def leaves_out_some(self, names: Sequence[str]) -> bool:
+        """Tells whether a file or a folder on the way to it is left out."""
+        return bool(self._patterns) and any(
+            self.leaves_out(names[:count]) for count in range(1, len(names) + 1)
+        )
+
+
 def _worse(one: Match, other: Match) -> Match:
     return one if one.value <= other.value else other
 
@@ -258,11 +309,11 @@ def left_out(listing: Listing, states: Mapping[str, Any]) -> list[tuple[str, str
     """
     found = []
     if listing.outside:
-        some = _some(listing.outside, "link to a folder", "links to folders", "lead")
+        some = some_of(listing.outside, "link to a folder", "links to folders", "lead")
         advice = "such links are not followed: give their folders as sources of their own"
         found.append((f"{some} out of the directory", advice))
     if listing.unnamed:
-        some = _some(listing.unnamed, "object", "objects", "have")
+        some = some_of(listing.unnamed, "object", "objects", "have")
         found.append((f"{some} a key that ends in a slash", "such keys are not read: copy them"))
     if listing.hidden and states.get(HIDDEN) != _LEFT_OUT:
         advice = (
@@ -270,7 +321,7 @@ def left_out(listing: Listing, states: Mapping[str, Any]) -> list[tuple[str, str
             "of them are kept by this run, and deleted by the next mirror"
         )
         found.append(
-            (f"{_some(listing.hidden, 'hidden file', 'hidden files', 'were')} left out", advice)
+            (f"{some_of(listing.hidden, 'hidden file', 'hidden files', 'were')} left out", advice)
         )
     return found
 
@@ -286,11 +337,12 @@ def state_after(
     return states.get(HIDDEN)
 
 
-def described(names: Iterable[str]) -> str:
+def described(names: Iterable[str], best: Sequence[str] = ()) -> str:
     """Returns which kinds of files there are, and how to have them read.
 
     Args:
         names: The paths of files below the directory, with slashes.
+        best: Endings of the files that are most likely meant; else those there are most of.
     """
     kinds: Counter[str] = Counter()
     for name in names:
@@ -301,14 +353,22 @@ def described(names: Iterable[str]) -> str:
         return "there is no file in it"
     shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_MOST_KINDS))
     more = f" and {len(kinds) - _MOST_KINDS} kinds more" if len(kinds) > _MOST_KINDS else ""
-    best = max(kinds, key=lambda kind: (".json" in kind or ".ndjson" in kind, kinds[kind]))
-    return f"there are {shown}{more}; the pattern {best!r} would match some"
+    meant = max(kinds, key=lambda kind: (any(one in kind for one in best), kinds[kind]))
+    return f"there are {shown}{more}; the pattern {meant!r} would match some"
 
 
 _SINGULAR = {"were": "was", "have": "has", "lead": "leads"}
 
 
-def _some(paths: Sequence[str], one: str, several: str, verb: str) -> str:
+def some_of(paths: Sequence[str], one: str, several: str, verb: str) -> str:
+    """Returns in words how many paths there are, with one of them.
+
+    Args:
+        paths: The paths, at least one.
+        one: What one of them is called.
+        several: What several are called.
+        verb: What is said of several: `were`, `have` or `lead`.
+    """
     if len(paths) == 1:
         return f"1 {one}, {printable(paths[0])}, {_SINGULAR[verb]}"
     return f"{len(paths):,} {several}, such as {printable(paths[0])}, {verb}"
@@ -319,81 +379,3 @@ def printable(path: str) -> str:
     if path.isascii():
         return path
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-_LOGGER = logging.getLogger(__name__)
-
-#: The name under which the marks are kept among the states of partitions.
-SEEN_FILES = "files"
-
-#: Beyond so many files none is marked, and all are read each time.
-MOST_FILES = 500_000
-
-_SETTLED_AFTER = timedelta(seconds=10)
-
-
-def marks_of(infos: Sequence[FileInfo], began: datetime) -> str:
-    """Returns the marks of files, without those that changed shortly before `began`."""
-    marks = Marks()
-    if len(infos) > MOST_FILES:
-        _LOGGER.warning(
-            "%d files are more than the %d that are remembered; all are read each time",
-            len(infos),
-            MOST_FILES,
-        )
-        return marks.pack()
-    settled = ((info, changed_at(info)) for info in infos)
-    marks.add(_name(info) for info, at in settled if at is not None and at < began - _SETTLED_AFTER)
-    return marks.pack()
-
-
-def failed_state(infos: Iterable[FileInfo]) -> dict[str, Any]:
-    """Returns the state of a partition with files that could not be read."""
-    marks = Marks()
-    marks.add(map(_name, infos))
-    return {"failed": marks.pack()}
-
-
-def unseen(infos: Sequence[FileInfo], states: Mapping[str, Any]) -> list[FileInfo]:
-    """Returns the files that are to be read, by what earlier runs left.
-
-    Args:
-        infos: All files there are.
-        states: The states of partitions: the marks of all files seen, and those of files that
-            could not be read.
-    """
-    seen = _marks(states.get(SEEN_FILES), "seen")
-    failed = [one for one in (_marks(state, "failed") for state in states.values()) if len(one)]
-    return [
-        info
-        for info in infos
-        if not _is_among(info, seen) or any(_is_among(info, one) for one in failed)
-    ]
-
-
-def changed_at(info: FileInfo) -> datetime | None:
-    """Returns when a file was changed; None where that is not known."""
-    return when(info.modified_at)
-
-
-def _marks(state: Any, key: str) -> Marks:
-    packed = state.get(key, "") if isinstance(state, Mapping) else ""
-    try:
-        return Marks(packed)
-    except (ValueError, AttributeError):  # edited by hand: nothing is known then
-        return Marks()
-
-
-def _is_among(info: FileInfo, marks: Marks) -> bool:
-    return _name(info) in marks or _name_before(info) in marks
-
-
-def _name(info: FileInfo) -> str:
-    return f"{info.path}\n{info.size}\n{info.modified_at}"
-
-
-def _name_before(info: FileInfo) -> str:
-    """Returns the name that releases gave a local file which wrote local times without offset."""
-    at = changed_at(info)
-    local = at.astimezone().replace(tzinfo=None).isoformat() if at is not None else None
-    return f"{info.path}\n{info.size}\n{local}"
