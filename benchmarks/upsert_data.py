@@ -23,6 +23,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.frames.encode import encode_records
 from contextframe_beam.frames.record import uuid_of
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import Destination
 from contextframe_beam.store.transaction import commit_guarded
 from contextframe_beam.store.writer import FragmentWriter
@@ -50,7 +51,7 @@ def make_dataset(folder: Path, to: Path, rows: int) -> None:
     writer = FragmentWriter(Destination(str(to)), dataset.schema)
     for batch in _batches(folder, rows):
         writer.add(batch)
-    commit_guarded(dataset.lance, writer.close(), properties={})
+    commit_guarded(dataset.lance, writer.close(), properties={}, at=Address(str(dataset.lance.uri)))
 
 
 def _batches(folder: Path, rows: int) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,7 @@ import apache_beam as beam
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.pipelines.runners.options import pipeline_options, run_to_end, runner_for
-from contextframe_beam.store.address import StorageOptions
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import FrameDataset
 from contextframe_beam.store.upkeep import (
     commit_tasks,
@@ -19,6 +19,7 @@ from contextframe_beam.store.upkeep import (
     plan_tasks,
     update_indices,
 )
+from contextframe_beam.store.versions import open_newest
 from contextframe_beam.store.writer import MAX_ROWS_PER_FRAGMENT
 
 # A run that changes fragments while they are rewritten leaves them for the next round.
@@ -83,11 +84,11 @@ def compact(
     secrets.register_store(storage_options)
     pipeline_options(runner, workers, beam_args)  # refuses wrong ones before anything is done
     dataset = FrameDataset.open(uri, storage_options=storage_options)
-    uri = dataset.uri
+    at = Address(dataset.uri, storage_options)
     before = dataset.lance
     # First, because Lance puts only fragments together that the same indices know.
-    indices = update_indices(uri, storage_options)
-    newest = FrameDataset.open(uri, storage_options=storage_options).lance
+    indices = update_indices(at)
+    newest = open_newest(at)
     tasks = plan_tasks(newest, target_rows)
     done = 0
     for _ in range(_ROUNDS):
@@ -100,18 +101,18 @@ def compact(
             pipeline
             | "Tasks" >> beam.Create(tasks)
             | "Spread" >> beam.Reshuffle()
-            | "Rewrite" >> beam.ParDo(_RewriteDoFn(uri, storage_options))
+            | "Rewrite" >> beam.ParDo(_RewriteDoFn(at))
             | "Together" >> beam.GroupByKey()
-            | "Commit" >> beam.MapTuple(partial(_commit, uri, storage_options))
+            | "Commit" >> beam.MapTuple(partial(_commit, at))
         )
         run_to_end(pipeline, workers)
         done += len(tasks)
-        newest = FrameDataset.open(uri, storage_options=storage_options).lance
+        newest = open_newest(at)
         tasks = plan_tasks(newest, target_rows)
-    indices += update_indices(uri, storage_options)
-    if len(dataset) and make_key_index(uri, storage_options):
+    indices += update_indices(at)
+    if len(dataset) and make_key_index(at):
         indices.append("uuid_idx")
-    after = FrameDataset.open(uri, storage_options=storage_options).lance
+    after = open_newest(at)
     return CompactionReceipt(
         version=int(after.version),
         fragments_before=len(before.get_fragments()),
@@ -123,16 +124,15 @@ def compact(
 
 
 class _RewriteDoFn(beam.DoFn):
-    def __init__(self, uri: str, storage_options: StorageOptions) -> None:
-        self._uri = uri
-        self._options = storage_options
+    def __init__(self, at: Address) -> None:
+        self._at = at
 
     def setup(self) -> None:
-        secrets.register_store(self._options)
+        secrets.register_store(self._at.storage_options)
 
     def process(self, task: str) -> Iterator[tuple[int, str]]:
-        yield 0, do_task(self._uri, task, self._options)
+        yield 0, do_task(self._at, task)
 
 
-def _commit(uri: str, storage_options: StorageOptions, _: int, results: Iterable[str]) -> int:
-    return commit_tasks(uri, results, storage_options)
+def _commit(at: Address, _: int, results: Iterable[str]) -> int:
+    return commit_tasks(at, results)

@@ -162,7 +162,7 @@ def committed(job: Job) -> CommitReceipt | None:
 def finds_nothing(job: Job) -> bool:
     """Tells, and logs, that there is neither anything to read nor a dataset to change."""
     nothing_found = getattr(job.connector, "_nothing_found", None)
-    if nothing_found is None or open_dataset(job.to, job.storage_options) is not None:
+    if nothing_found is None or open_dataset(job.address) is not None:
         return False
     job.connector.ensure_authenticated()
     reason = nothing_found(**job.reading)
@@ -230,7 +230,7 @@ def run_pipeline(
 
 def state_of(job: Job) -> SourceState | None:
     """Returns what the dataset says of the job's source now, or None where it says nothing."""
-    dataset = open_dataset(job.to, job.storage_options)
+    dataset = open_dataset(job.address)
     if dataset is None:
         return None
     return source_state(

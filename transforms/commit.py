@@ -149,7 +149,7 @@ def _seen_rows(run: Run, written: Written) -> SeenRows | None:
 def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] | CommitReceipt:
     """Decides from the newest version what the run changes, and writes its state rows to `new`."""
     run = plan.run
-    dataset = open_dataset(run.uri, run.storage_options)
+    dataset = open_dataset(run.address)
     if dataset is None:
         if run.base_version is not None:
             raise CommitError(
@@ -159,7 +159,7 @@ def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] |
     require_no_rollback(run, dataset)
     if run.mode.goes_on:
         require_same_columns(run, dataset)
-        dataset = adopt(dataset, run.storage_options)
+        dataset = adopt(dataset, run.address)
     # From here on all is decided from one version: what is committed later makes us start again.
     rows = read_state_rows(dataset)
     states = rows.states
@@ -234,13 +234,12 @@ def _replace_all(
         new,
         summary,
         lambda files: commit_overwrite(
-            run.uri,
+            run.address,
             run.schema,
             files,
             read_version=read_version,
             storage_version=run.storage_version,
             properties=_properties(summary),
-            storage_options=run.storage_options,
         ),
         state_rows([*own.values(), *others], anchor=True, embed_dim=run.embed_dim),
     )
@@ -284,11 +283,7 @@ def _update(
         new,
         summary,
         lambda files: commit_update(
-            dataset,
-            removal,
-            files,
-            properties=_properties(summary),
-            storage_options=run.storage_options,
+            dataset, removal, files, properties=_properties(summary), at=run.address
         ),
         state_rows(
             _own_states(plan, rows.states, summary, deleted, missed).values(),

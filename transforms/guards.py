@@ -218,7 +218,7 @@ def _counts_since(
     if not earlier.base:
         return {}
     try:
-        base = open_dataset(run.uri, run.storage_options, earlier.base)
+        base = open_dataset(run.address, earlier.base)
     except DatasetError:
         base = None
     if base is not None:
@@ -311,7 +311,7 @@ def base_of(run: Run) -> lance.LanceDataset | None:
     if run.base_version is None:
         return None
     try:
-        return open_dataset(run.uri, run.storage_options, run.base_version)
+        return open_dataset(run.address, run.base_version)
     except DatasetError as error:
         raise ConcurrentRunError(
             f"version {run.base_version} of {run.uri}, from which run {run.run_id} started, was "
@@ -380,7 +380,7 @@ def committed_receipt(
         source: The id of the source that it must have read; any if not given.
         start: The start of the run that asks; if it was this one, it was no earlier one.
     """
-    dataset = open_dataset(at.uri, at.storage_options)
+    dataset = open_dataset(at)
     if dataset is None:
         return None
     states = read_states(dataset)
@@ -395,7 +395,7 @@ def committed_before(run: Run, written: Written) -> CommitReceipt | None:
     Raises:
         CommitError: a run of other sources has its id.
     """
-    dataset = open_dataset(run.uri, run.storage_options)
+    dataset = open_dataset(run.address)
     if dataset is None:
         return None
     states = read_states(dataset)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contextframe_beam.errors import DatasetError
-from contextframe_beam.store.address import StorageOptions
+from contextframe_beam.store.address import Address, StorageOptions
 from contextframe_beam.store.dataset import sql_literal
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.keys import KeySet, Mask, Numbers, NumberSet
@@ -118,7 +118,7 @@ def stored_rows(
     Another run may find another dataset of that version, made anew in its place.
     """
     options: StorageOptions = dict(storage_options)
-    dataset = open_dataset(uri, options, version)
+    dataset = open_dataset(Address(uri, options), version)
     if dataset is None:
         raise DatasetError(f"there is no dataset at {uri} any more")
     return StoredRows(dataset, source)

@@ -188,7 +188,7 @@ def begin_run(run: Run, embed_dim: int | None = None) -> Run:
     """
     secrets.register_store(run.storage_options)
     run = replace(run, start=uuid.uuid4().hex[:16])
-    dataset = open_dataset(run.uri, run.storage_options)
+    dataset = open_dataset(run.address)
     if dataset is None:
         embed_dim = DEFAULT_EMBED_DIM if embed_dim is None else embed_dim
     else:
@@ -209,7 +209,7 @@ def begin_run(run: Run, embed_dim: int | None = None) -> Run:
         if embed_dim is None or not run.mode.replaces_all:
             embed_dim = stored
         if not run.mode.replaces_all:
-            dataset = adopt(dataset, run.storage_options)
+            dataset = adopt(dataset, run.address)
         run = replace(
             run,
             storage_version=dataset.data_storage_version,

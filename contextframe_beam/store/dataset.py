@@ -138,19 +138,18 @@ class FrameDataset:
         schema = frame_schema(embed_dim)
 
         def build(new: list[WrittenFragment]) -> Pending[LanceDataset]:
-            if open_dataset(path, storage_options) is not None:
+            if open_dataset(Address(path, storage_options)) is not None:
                 raise DatasetError(f"{path} exists already; use FrameDataset.open or another path")
             anchor = state_rows([], anchor=True, embed_dim=embed_dim)
             new += write_rows(Destination(path, storage_options, storage_version), [anchor])
             return _pending(
                 lambda: commit_overwrite(
-                    path,
+                    Address(path, storage_options),
                     schema,
                     new,
                     read_version=0,
                     storage_version=storage_version,
                     properties={"contextframe.mode": "create"},
-                    storage_options=storage_options,
                 )
             )
 
@@ -168,13 +167,19 @@ class FrameDataset:
         """
         path = _address(path)
         if version is not None:
-            return cls(open_version(path, version, storage_options), storage_options, pinned=True)
-        return cls(open_newest(path, storage_options), storage_options)
+            return cls(
+                open_version(Address(path, storage_options), version), storage_options, pinned=True
+            )
+        return cls(open_newest(Address(path, storage_options)), storage_options)
 
     @property
     def uri(self) -> str:
         """Where the dataset is."""
         return str(self._dataset.uri)
+
+    @property
+    def _address(self) -> Address:
+        return Address(self.uri, self._options)
 
     @property
     def version(self) -> int:
@@ -383,16 +388,16 @@ class FrameDataset:
             ConcurrentRunError: others kept committing, or a cleanup is under way.
         """
         self._require_newest()
-        _checked_embed_dim(open_version(self.uri, version, self._options))
+        _checked_embed_dim(open_version(self._address, version))
 
-        def attempt() -> LanceDataset:
+        def build(_: list[WrittenFragment]) -> Pending[LanceDataset] | LanceDataset:
             latest = self._latest()
             if latest.version == version:
                 return latest
-            return commit_restore(latest, version, self._options)
+            return _pending(lambda: commit_restore(latest, version, self._address))
 
-        with rolling_back(self._latest(), version, self._options):
-            self._dataset = with_retries(self.uri, attempt)
+        with rolling_back(self._latest(), version, self._address):
+            self._dataset = change(self._address, build)
         self.embed_dim = _checked_embed_dim(self._dataset)
         self._adopted = False
         return self.version
@@ -420,7 +425,7 @@ class FrameDataset:
         """Removes the rows of `keys` and adds `batches` in one transaction."""
         dataset = self._latest()
         if not self._adopted:
-            dataset = adopt(dataset, self._options)
+            dataset = adopt(dataset, self._address)
             self._adopted = True
         layout = dataset.lance_schema
         anchor = state_rows([], anchor=True, embed_dim=self.embed_dim)
@@ -441,14 +446,18 @@ class FrameDataset:
             properties = {"contextframe.mode": mode, "contextframe.counts": json.dumps(counts)}
             return _pending(
                 lambda: commit_update(
-                    dataset, removal, new, properties=properties, storage_options=self._options
+                    dataset,
+                    removal,
+                    new,
+                    properties=properties,
+                    at=self._address,
                 )
             )
 
-        self._dataset = change(Address(self.uri, self._options), build, files=new)
+        self._dataset = change(self._address, build, files=new)
 
     def _latest(self) -> LanceDataset:
-        dataset = open_dataset(self.uri, self._options)
+        dataset = open_dataset(self._address)
         if dataset is None:
             raise DatasetError(f"there is no dataset at {self.uri} any more")
         return dataset
@@ -523,7 +532,7 @@ class FrameDataset:
             yield from decode_rows(batch)
 
 
-def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> LanceDataset:
+def adopt(dataset: LanceDataset, at: Address) -> LanceDataset:
     """Adds what our commits need to a dataset that another program made.
 
     That is our own columns, all null (only metadata is written), and the anchor row, once however
@@ -535,7 +544,7 @@ def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> Lanc
     uri = str(dataset.uri)
 
     def build(new: list[WrittenFragment]) -> Pending[LanceDataset] | LanceDataset:
-        latest = open_dataset(uri, storage_options)
+        latest = open_dataset(at)
         if latest is None:
             raise DatasetError(f"there is no dataset at {uri} any more")
         missing = [
@@ -551,15 +560,11 @@ def adopt(dataset: LanceDataset, storage_options: StorageOptions = None) -> Lanc
         if ANCHOR_KEY in own.to_pylist():
             return latest
         anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(latest.schema))
-        new += write_rows(Destination(uri, storage_options), [anchor])
+        new += write_rows(Destination(uri, at.storage_options), [anchor])
         properties = {"contextframe.mode": "adopt"}
-        return _pending(
-            lambda: commit_guarded(
-                latest, new, properties=properties, storage_options=storage_options
-            )
-        )
+        return _pending(lambda: commit_guarded(latest, new, properties=properties, at=at))
 
-    return change(Address(uri, storage_options), build)
+    return change(at, build)
 
 
 def _pending(commit: Callable[[], LanceDataset]) -> Pending[LanceDataset]:

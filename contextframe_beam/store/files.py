@@ -107,9 +107,7 @@ class Destination(Address):
     overwrites: bool = False
 
 
-def open_dataset(
-    uri: str, storage_options: StorageOptions = None, version: int | None = None
-) -> lance.LanceDataset | None:
+def open_dataset(at: Address, version: int | None = None) -> lance.LanceDataset | None:
     """Returns the dataset at `uri`, or None where there is none.
 
     Raises:
@@ -118,7 +116,9 @@ def open_dataset(
 
     def opened() -> lance.LanceDataset | None:
         try:
-            return lance.dataset(uri, version=version, storage_options=as_dict(storage_options))
+            return lance.dataset(
+                at.uri, version=version, storage_options=as_dict(at.storage_options)
+            )
         except (ValueError, FileNotFoundError) as error:
             if version is None and _is_missing(error):
                 return None
@@ -131,10 +131,10 @@ def open_dataset(
         # A folder may seem empty to who lists it while its only version is replaced by another.
         return despite_removals(opened) if found is None else found
     except (ValueError, FileNotFoundError) as error:
-        raise DatasetError(f"cannot open {uri}: {first_line(error)}") from error
+        raise DatasetError(f"cannot open {at.uri}: {first_line(error)}") from error
     except OSError as error:
         raise DatasetError(
-            f"cannot open {uri}: {first_line(error)}; check the path and the storage options"
+            f"cannot open {at.uri}: {first_line(error)}; check the path and the storage options"
         ) from error
 
 
@@ -254,7 +254,7 @@ def side_files_of(at: Address, paths: Sequence[str]) -> tuple[tuple[str, int], .
 
 def _named_files(at: Address, paths: Sequence[str]) -> set[str]:
     """Returns those of `paths` that a version names which is still there."""
-    dataset = open_dataset(at.uri, at.storage_options)
+    dataset = open_dataset(at)
     if dataset is None:
         return set()
     wanted = pa.array([f"data/{path}" for path in paths], pa.string())
@@ -292,19 +292,6 @@ def _remote_fault(
     except (OSError, ValueError) as error:
         return f"cannot be read ({first_line(error)})"
     return None if found == rows else f"holds {found:,} rows instead of {rows:,}"
-
-
-def read_columns(
-    uri: str,
-    fragment: WrittenFragment,
-    columns: list[str] | None,
-    storage_options: StorageOptions = None,
-    batch_size: int = 8192,
-) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of a fragment that is not committed yet."""
-    for path in fragment.paths:
-        reader = _reader(file_uri(uri, path), columns, storage_options)
-        yield from reader.read_all(batch_size=batch_size).to_batches()
 
 
 def _reader(

@@ -30,7 +30,7 @@ from contextframe_beam.errors import (
     DatasetError,
     UnknownCommitError,
 )
-from contextframe_beam.store.address import Address, StorageOptions, first_line, is_local
+from contextframe_beam.store.address import Address, first_line, is_local
 from contextframe_beam.store.files import WrittenFragment, delete_files, is_removed, open_dataset
 from contextframe_beam.store.rows import Removal
 
@@ -132,7 +132,7 @@ def commit_update(
     new: Sequence[WrittenFragment],
     *,
     properties: Mapping[str, str],
-    storage_options: StorageOptions = None,
+    at: Address,
 ) -> lance.LanceDataset:
     """Commits a removal and new fragments to the version that `removal` was found in.
 
@@ -140,7 +140,7 @@ def commit_update(
         ConflictError: another commit changed the same fragments first.
     """
     return _commit(
-        dataset.uri,
+        at,
         Transaction(
             dataset.version,
             LanceOperation.Update(
@@ -150,19 +150,17 @@ def commit_update(
             ),
             transaction_properties=dict(properties),
         ),
-        storage_options,
     )
 
 
 def commit_overwrite(
-    uri: str,
+    at: Address,
     schema: pa.Schema,
     new: Sequence[WrittenFragment],
     *,
     read_version: int,
     storage_version: str,
     properties: Mapping[str, str],
-    storage_options: StorageOptions = None,
 ) -> lance.LanceDataset:
     """Makes `new` the whole content of the dataset, if `read_version` is still its version.
 
@@ -174,18 +172,17 @@ def commit_overwrite(
         ConflictError: another commit came first.
     """
     if read_version:
-        replaced = open_dataset(uri, storage_options)
+        replaced = open_dataset(at)
         if replaced is not None:
             storage_version = replaced.data_storage_version
     fields = lance_schema(schema, storage_version, overwrites=read_version > 0)
     return _commit(
-        uri,
+        at,
         Transaction(
             read_version,
             LanceOperation.Overwrite(fields, [fragment.to_lance() for fragment in new]),
             transaction_properties=dict(properties),
         ),
-        storage_options,
         creates=read_version == 0,
     )
 
@@ -220,9 +217,7 @@ def changing(uri: str, change: Callable[[], T], doing: str = "commit to") -> T:
         raise told from error
 
 
-def commit_restore(
-    dataset: lance.LanceDataset, version: int, storage_options: StorageOptions = None
-) -> lance.LanceDataset:
+def commit_restore(dataset: lance.LanceDataset, version: int, at: Address) -> lance.LanceDataset:
     """Makes the content of an earlier version the newest one.
 
     What was committed since `dataset` was opened is undone with the rest. What was not committed
@@ -232,13 +227,12 @@ def commit_restore(
         ConflictError: another commit came at the same moment.
     """
     return _commit(
-        dataset.uri,
+        at,
         Transaction(
             dataset.version,
             LanceOperation.Restore(version),
             transaction_properties={"contextframe.mode": "rollback"},
         ),
-        storage_options,
     )
 
 
@@ -247,7 +241,7 @@ def commit_guarded(
     new: Sequence[WrittenFragment],
     *,
     properties: Mapping[str, str],
-    storage_options: StorageOptions = None,
+    at: Address,
 ) -> lance.LanceDataset:
     """Adds rows to exactly the version that `dataset` is, whatever they replace.
 
@@ -259,7 +253,7 @@ def commit_guarded(
     """
     fragments = [fragment.metadata for fragment in dataset.get_fragments()]
     return _commit(
-        dataset.uri,
+        at,
         Transaction(
             dataset.version,
             LanceOperation.Merge(
@@ -267,7 +261,6 @@ def commit_guarded(
             ),
             transaction_properties=dict(properties),
         ),
-        storage_options,
     )
 
 
@@ -331,9 +324,8 @@ def lance_schema(schema: pa.Schema, storage_version: Any, *, overwrites: bool) -
 
 
 def _commit(
-    uri: str,
+    at: Address,
     transaction: Transaction,
-    storage_options: StorageOptions,
     *,
     creates: bool = False,
 ) -> lance.LanceDataset:
@@ -341,19 +333,19 @@ def _commit(
     try:
         with _MAY_COMMIT:
             return lance.LanceDataset.commit(
-                uri,
+                at.uri,
                 transaction,
-                storage_options=dict(storage_options) if storage_options else None,
+                storage_options=dict(at.storage_options) if at.storage_options else None,
                 max_retries=0,
             )
     except _FAILURES as error:
-        told = _told(uri, error, "commit to", "look there before you do it again")
+        told = _told(at.uri, error, "commit to", "look there before you do it again")
         if isinstance(told, DatasetError):
-            if creates and open_dataset(uri, storage_options) is not None:
-                told = ConflictError(f"{uri} was created by someone else")
+            if creates and open_dataset(at) is not None:
+                told = ConflictError(f"{at.uri} was created by someone else")
             elif isinstance(error, ValueError):
                 told = CommitError(
-                    f"Lance refuses the transaction on {uri}: {first_line(error)}; "
+                    f"Lance refuses the transaction on {at.uri}: {first_line(error)}; "
                     "nothing was committed"
                 )
         raise told from error

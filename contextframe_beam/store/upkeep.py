@@ -20,7 +20,7 @@ from lance.optimize import Compaction
 
 from contextframe_beam.errors import ConcurrentRunError, ConfigError, DatasetError
 from contextframe_beam.frames.schema import embed_dim_of
-from contextframe_beam.store.address import Address, StorageOptions, first_line
+from contextframe_beam.store.address import Address, first_line
 from contextframe_beam.store.files import (
     Destination,
     WrittenFragment,
@@ -35,7 +35,6 @@ from contextframe_beam.store.transaction import (
     change,
     changing,
     commit_update,
-    with_retries,
 )
 from contextframe_beam.store.versions import cleaning_up, missing_dataset, open_newest
 from contextframe_beam.store.writer import MAX_BYTES_PER_FRAGMENT, MAX_ROWS_PER_FRAGMENT, write_rows
@@ -64,26 +63,26 @@ def plan_tasks(dataset: lance.LanceDataset, target_rows: int = MAX_ROWS_PER_FRAG
     return [task.json() for task in plan.tasks]
 
 
-def do_task(uri: str, task: str, storage_options: StorageOptions = None) -> str:
+def do_task(at: Address, task: str) -> str:
     """Writes the new files of a task, which nobody sees yet, and returns what to commit, as JSON.
 
     Raises:
         DatasetError: they cannot be written, or the version of the plan is gone.
     """
     planned = _CompactionTask.from_json(task)
-    dataset = open_dataset(uri, storage_options, planned.read_version)
+    dataset = open_dataset(at, planned.read_version)
     if dataset is None:
-        raise missing_dataset(uri)
+        raise missing_dataset(at.uri)
     try:
         return str(planned.execute(dataset).json())
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"cannot rewrite fragments of {uri}: {first_line(error)}; the dataset is as it was. "
+            f"cannot rewrite fragments of {at.uri}: {first_line(error)}; the dataset is as it was. "
             "Check space and permissions there"
         ) from error
 
 
-def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptions = None) -> int:
+def commit_tasks(at: Address, results: Iterable[str]) -> int:
     """Puts the rewritten fragments in the place of the old ones, in one transaction.
 
     What a run has changed meanwhile is left out: its rewritten files are out of date, and are
@@ -102,22 +101,27 @@ def commit_tasks(uri: str, results: Iterable[str], storage_options: StorageOptio
     unique = {_originals(result): result for result in written}
     committed: list[str] = []
 
-    def attempt() -> int:
-        dataset = open_newest(uri, storage_options)
+    def build(_: list[WrittenFragment]) -> Pending[int] | int:
+        dataset = open_newest(at)
         stored = {_described(fragment.metadata) for fragment in dataset.get_fragments()}
         fitting = [result for originals, result in unique.items() if stored.issuperset(originals)]
         if not fitting:
             return 0
-        metrics = changing(
-            uri,
-            lambda: Compaction.commit(dataset, [_RewriteResult.from_json(one) for one in fitting]),
-        )
-        committed.extend(fitting)
-        return int(metrics.fragments_removed)
+        results = [_RewriteResult.from_json(one) for one in fitting]
 
-    replaced = with_retries(uri, attempt)
-    needless = [new for one in written if one not in committed for new in _rewritten(one)]
-    delete_files(Address(uri, storage_options), needless)
+        def commit() -> lance.LanceDataset:
+            Compaction.commit(dataset, results)
+            committed.extend(fitting)
+            return dataset
+
+        removed = sum(len(_originals(one)) for one in fitting)
+        return Pending(lambda: changing(at.uri, commit), lambda _: removed)
+
+    files = [new for one in written for new in _rewritten(one)]
+    replaced = change(at, build, files=files)
+    if committed:
+        needless = [new for one in written if one not in committed for new in _rewritten(one)]
+        delete_files(at, needless)
     return replaced
 
 
@@ -141,7 +145,7 @@ def _described(fragment: FragmentMetadata) -> str:
     return json.dumps(fragment.to_json(), sort_keys=True)
 
 
-def update_indices(uri: str, storage_options: StorageOptions = None) -> list[str]:
+def update_indices(at: Address) -> list[str]:
     """Brings rows that no index knows yet into the indices there are, and returns their names.
 
     Raises:
@@ -150,31 +154,40 @@ def update_indices(uri: str, storage_options: StorageOptions = None) -> list[str
         DatasetError: an index cannot be written.
     """
 
-    def attempt() -> list[str]:
-        dataset = open_newest(uri, storage_options)
+    def build(_: list[WrittenFragment]) -> Pending[list[str]] | list[str]:
+        dataset = open_newest(at)
         behind = [name for name in _index_names(dataset) if _unindexed(dataset, name)]
-        if behind:
-            changing(uri, lambda: dataset.optimize.optimize_indices(index_names=behind))
-        return behind
+        if not behind:
+            return behind
 
-    return with_retries(uri, attempt)
+        def commit() -> lance.LanceDataset:
+            dataset.optimize.optimize_indices(index_names=behind)
+            return dataset
+
+        return Pending(lambda: changing(at.uri, commit), lambda _: behind)
+
+    return change(at, build)
 
 
-def make_key_index(uri: str, storage_options: StorageOptions = None) -> bool:
+def make_key_index(at: Address) -> bool:
     """Makes the index by which small upserts find the rows that they replace.
 
     Returns:
         Whether there was none before.
     """
 
-    def attempt() -> bool:
-        dataset = open_newest(uri, storage_options)
+    def build(_: list[WrittenFragment]) -> Pending[bool] | bool:
+        dataset = open_newest(at)
         if any(_KEY in index.field_names for index in dataset.describe_indices()):
             return False
-        changing(uri, lambda: dataset.create_scalar_index(_KEY, "BTREE"))
-        return True
 
-    return with_retries(uri, attempt)
+        def commit() -> lance.LanceDataset:
+            dataset.create_scalar_index(_KEY, "BTREE")
+            return dataset
+
+        return Pending(lambda: changing(at.uri, commit), lambda _: True)
+
+    return change(at, build)
 
 
 def _index_names(dataset: lance.LanceDataset) -> Sequence[str]:
@@ -214,27 +227,25 @@ class CleanupReceipt:
 
 
 def cleanup(
-    uri: str,
+    at: Address,
     keep: timedelta = KEEP,
     lost_after: timedelta = KEEP,
     *,
     no_writers: bool = False,
     dry_run: bool = False,
-    storage_options: StorageOptions = None,
 ) -> CleanupReceipt:
     """Removes old versions, and old files of runs that were killed.
 
     The newest version and those with a tag always stay.
 
     Args:
-        uri: The dataset.
+        at: The dataset.
         keep: Versions younger than this stay.
         lost_after: Files that no version names are removed when they are older, seven days at
             most. A run that lasts longer would lose its files, and could not be committed.
         no_writers: Promises that nobody is writing, which allows a `lost_after` of less than a
             day.
         dry_run: Only count.
-        storage_options: Credentials and settings of the object store.
 
     Raises:
         ConfigError: the ages are dangerous.
@@ -254,10 +265,10 @@ def cleanup(
             f"Lance removes files that no version names after {KEEP.days} days, whatever is asked; "
             f"give at most {KEEP.days}d for lost files"
         )
-    dataset = open_newest(uri, storage_options)
+    dataset = open_newest(at)
     try:
         before = datetime.now(timezone.utc) - lost_after
-        lost = despite_removals(lambda: _lost_files(dataset, before, storage_options))
+        lost = despite_removals(lambda: _lost_files(dataset, before, at))
         # Lance takes no time at all for its default of two weeks.
         age = max(keep, timedelta(microseconds=1))
         if dry_run:
@@ -267,14 +278,14 @@ def cleanup(
                 )
             ).stats
         else:
-            _delete(dataset.uri, lost["path"].to_pylist(), storage_options)
-            with cleaning_up(dataset, storage_options):
+            _delete(at, lost["path"].to_pylist())
+            with cleaning_up(dataset, at):
                 stats = despite_removals(
                     lambda: dataset.cleanup_old_versions(age, error_if_tagged_old_versions=False)
                 )
     except (OSError, ValueError) as error:
         raise DatasetError(
-            f"cannot clean up {uri}: {first_line(error)}; its newest version is as it was. "
+            f"cannot clean up {at.uri}: {first_line(error)}; its newest version is as it was. "
             "Check permissions there"
         ) from error
     return CleanupReceipt(
@@ -288,9 +299,7 @@ def cleanup(
     )
 
 
-def _lost_files(
-    dataset: lance.LanceDataset, before: datetime, storage_options: StorageOptions
-) -> pa.Table:
+def _lost_files(dataset: lance.LanceDataset, before: datetime, at: Address) -> pa.Table:
     """Returns path and size of files that no version names and that are older than `before`."""
     if dataset.branches.list():
         # Their versions name files of this dataset, and are not among its own; Lance's own cleanup
@@ -300,7 +309,7 @@ def _lost_files(
     files = dataset.all_files().read_all()
     named = {
         _owner(path)
-        for batch in open_newest(dataset.uri, storage_options).tracked_files()
+        for batch in open_newest(at).tracked_files()
         for path in pc.unique(batch.column("path").cast(pa.string())).to_pylist()
     }
     limit = pa.scalar(before, files.schema.field("last_modified").type)
@@ -322,9 +331,9 @@ def _owner(path: str) -> str:
     return f"{folder}/{first.removesuffix('.lance')}"
 
 
-def _delete(uri: str, paths: list[str], storage_options: StorageOptions) -> None:
+def _delete(at: Address, paths: list[str]) -> None:
     if paths:
-        session = LanceFileSession(uri, dict(storage_options) if storage_options else None)
+        session = LanceFileSession(at.uri, dict(at.storage_options) if at.storage_options else None)
         for path in paths:
             session.delete_file(path)
 
@@ -377,15 +386,12 @@ def parse_states(text: str, where: str) -> list[dict[str, Any]]:
     return found
 
 
-def set_states(
-    uri: str, states: Sequence[Mapping[str, Any]], storage_options: StorageOptions = None
-) -> int:
+def set_states(at: Address, states: Sequence[Mapping[str, Any]]) -> int:
     """Sets exported states, all in one transaction.
 
     Args:
-        uri: The dataset.
+        at: The dataset.
         states: What `parse_states` gave.
-        storage_options: Of the dataset.
 
     Returns:
         The version that it made.
@@ -408,22 +414,20 @@ def set_states(
             state, partitions=dict(one["partitions"]), backfill=dict(one.get("backfill") or {})
         )
 
-    return _edit(uri, list(given), edit, storage_options)
+    return _edit(at, list(given), edit)
 
 
 def reset_state(
-    uri: str,
+    at: Address,
     sources: Iterable[str],
     partitions: Sequence[str] = (),
-    storage_options: StorageOptions = None,
 ) -> int:
     """Forgets what sources had reached, so that their next run reads everything.
 
     Args:
-        uri: The dataset.
+        at: The dataset.
         sources: The ids of the sources.
         partitions: Forget these partitions only.
-        storage_options: Of the dataset.
 
     Returns:
         The version that it made.
@@ -445,7 +449,7 @@ def reset_state(
         kept = {name: one for name, one in state.partitions.items() if name not in partitions}
         return replace(state, partitions=kept)
 
-    return _edit(uri, list(sources), edit, storage_options)
+    return _edit(at, list(sources), edit)
 
 
 def find_source(states: Mapping[str, SourceState], asked: str) -> SourceState:
@@ -465,16 +469,15 @@ def find_source(states: Mapping[str, SourceState], asked: str) -> SourceState:
 
 
 def _edit(
-    uri: str,
+    at: Address,
     sources: Sequence[str],
     edit: Callable[[SourceState], SourceState],
-    storage_options: StorageOptions,
 ) -> int:
     """Replaces the state rows of sources, decided anew from the newest version where need be."""
     run_id = f"state-{uuid.uuid4().hex[:12]}"
 
     def build(written: list[WrittenFragment]) -> Pending[int] | int:
-        dataset = open_newest(uri, storage_options)
+        dataset = open_newest(at)
         states = read_states(dataset)
         before = [find_source(states, source) for source in sources]
         summary = CommitReceipt(
@@ -485,17 +488,15 @@ def _edit(
         )
         after = [edit(state).after(summary, {}) for state in before]
         rows = state_rows(after, anchor=False, embed_dim=embed_dim_of(dataset.schema))
-        written += write_rows(Destination(uri, storage_options), [rows])
+        written += write_rows(Destination(at.uri, at.storage_options), [rows])
         removal = remove_keys(dataset, pa.array([state.key for state in before]))
         properties = {"contextframe.run_id": run_id, "contextframe.mode": MODE}
         return Pending(
-            lambda: commit_update(
-                dataset, removal, written, properties=properties, storage_options=storage_options
-            ),
+            lambda: commit_update(dataset, removal, written, properties=properties, at=at),
             lambda committed: int(committed.version),
         )
 
-    return change(Address(uri, storage_options), build)
+    return change(at, build)
 
 
 def _problem(value: Any) -> tuple[str, str | None]:

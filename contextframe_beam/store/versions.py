@@ -17,7 +17,7 @@ from lance import LanceDataset
 from lance.dataset import LanceOperation
 
 from contextframe_beam.errors import ConcurrentRunError, DatasetError
-from contextframe_beam.store.address import StorageOptions, first_line
+from contextframe_beam.store.address import Address, first_line
 from contextframe_beam.store.files import (
     despite_removals,
     is_removed,
@@ -97,45 +97,45 @@ def _versions_of(dataset: LanceDataset) -> Sequence[Mapping[str, Any]]:
     return list(versions)
 
 
-def open_newest(uri: str, storage_options: StorageOptions = None) -> LanceDataset:
+def open_newest(at: Address) -> LanceDataset:
     """Returns a dataset at its newest version.
 
     Raises:
         DatasetError: there is none, or it cannot be opened.
     """
-    dataset = open_dataset(uri, storage_options)
+    dataset = open_dataset(at)
     if dataset is None:
-        raise missing_dataset(uri)
+        raise missing_dataset(at.uri)
     return dataset
 
 
-def open_version(uri: str, version: int, storage_options: StorageOptions = None) -> LanceDataset:
+def open_version(at: Address, version: int) -> LanceDataset:
     """Returns a dataset at a version.
 
     Raises:
         DatasetError: there is no dataset, or it has no such version, or has it no more.
     """
     try:
-        dataset = open_dataset(uri, storage_options, version) if version > 0 else None
+        dataset = open_dataset(at, version) if version > 0 else None
     except DatasetError:
-        _require_version(uri, version, storage_options)
+        _require_version(at, version)
         raise
     if dataset is None:
-        _require_version(uri, version, storage_options)
-        raise missing_dataset(uri)
+        _require_version(at, version)
+        raise missing_dataset(at.uri)
     return dataset
 
 
-def _require_version(uri: str, version: int, storage_options: StorageOptions) -> None:
+def _require_version(at: Address, version: int) -> None:
     """Raises a DatasetError that says which versions there are, if `version` is none of them."""
-    known = [int(entry["version"]) for entry in _versions_of(open_newest(uri, storage_options))]
+    known = [int(entry["version"]) for entry in _versions_of(open_newest(at))]
     if version in known:
         return
     if 0 < version < known[-1]:
         raise DatasetError(
-            f"version {version} of {uri} was cleaned up; {_ranges(known)} can still be read"
+            f"version {version} of {at.uri} was cleaned up; {_ranges(known)} can still be read"
         )
-    raise DatasetError(f"{uri} has no version {version}; it has {_ranges(known)}")
+    raise DatasetError(f"{at.uri} has no version {version}; it has {_ranges(known)}")
 
 
 def missing_dataset(uri: str) -> DatasetError:
@@ -280,12 +280,12 @@ STALE = timedelta(days=1)
 
 
 @contextmanager
-def cleaning_up(dataset: LanceDataset, storage_options: StorageOptions = None) -> Iterator[None]:
+def cleaning_up(dataset: LanceDataset, at: Address) -> Iterator[None]:
     """Holds off rollbacks while versions are removed.
 
     Args:
         dataset: The newest version.
-        storage_options: Of the dataset.
+        at: Where it is.
 
     Raises:
         ConcurrentRunError: a rollback is under way.
@@ -295,42 +295,38 @@ def cleaning_up(dataset: LanceDataset, storage_options: StorageOptions = None) -
     for name, tag in _tags(dataset, _CLEANUP, _ROLLBACK).items():
         if _is_stale(name, tag):
             _remove(dataset, name)
-    with _tagged(dataset, _CLEANUP, None, storage_options):
+    with _tagged(dataset, _CLEANUP, None, at):
         _refuse(dataset, _ROLLBACK, "a rollback", "cleaned up")
         yield
 
 
 @contextmanager
-def rolling_back(
-    dataset: LanceDataset, version: int, storage_options: StorageOptions = None
-) -> Iterator[None]:
+def rolling_back(dataset: LanceDataset, version: int, at: Address) -> Iterator[None]:
     """Keeps a version from being removed while it is restored.
 
     Args:
         dataset: The newest version.
         version: The one to restore.
-        storage_options: Of the dataset.
+        at: Where it is.
 
     Raises:
         ConcurrentRunError: a cleanup is under way.
         DatasetError: one has removed the version or a part of it, or the store refuses to write.
     """
-    with _tagged(dataset, _ROLLBACK, version, storage_options):
+    with _tagged(dataset, _ROLLBACK, version, at):
         _refuse(dataset, _CLEANUP, "a cleanup", "rolled back")
         # From here on it stays as it is; a cleanup may have ended just before.
-        require_files(open_version(dataset.uri, version, storage_options))
+        require_files(open_version(at, version))
         yield
 
 
 @contextmanager
-def _tagged(
-    dataset: LanceDataset, prefix: str, version: int | None, storage_options: StorageOptions
-) -> Iterator[None]:
+def _tagged(dataset: LanceDataset, prefix: str, version: int | None, at: Address) -> Iterator[None]:
     """Sets a tag at a version, or at the newest one, until the block ends."""
     name = f"{prefix}{uuid.uuid4().hex[:12]}.{own_mark()}"
 
     def tag_newest() -> None:
-        newest = open_newest(dataset.uri, storage_options)
+        newest = open_newest(at)
         newest.tags.create(name, int(newest.version))
 
     try:
@@ -341,7 +337,7 @@ def _tagged(
     except (OSError, ValueError) as error:
         if version is not None:
             # Says that a cleanup has removed the version meanwhile, where that is so.
-            open_version(dataset.uri, version, storage_options)
+            open_version(at, version)
         raise DatasetError(
             f"cannot set a tag in {dataset.uri}: {first_line(error)}; check permissions there"
         ) from error

@@ -200,7 +200,7 @@ class FragmentWriter:
     def _run(self) -> None:
         try:
             to = self._destination
-            target: Any = open_dataset(to.uri, to.storage_options)
+            target: Any = open_dataset(to)
             mode = "append"
             version: Any = None
             if target is None or to.overwrites:
@@ -317,7 +317,7 @@ def preview(
         CommitError: they do not fit together.
     """
     options = dict(destination.storage_options) if destination.storage_options else None
-    dataset = open_dataset(destination.uri, options)
+    dataset = open_dataset(Address(destination.uri, options))
     if dataset is None:
         columns = lance_schema(schema, destination.storage_version, overwrites=False)
     elif destination.overwrites:

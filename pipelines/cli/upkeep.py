@@ -26,6 +26,7 @@ from contextframe_beam.pipelines.cli.shared import (
 )
 from contextframe_beam.pipelines.process import Settings
 from contextframe_beam.pipelines.runners.worker_processes import serving
+from contextframe_beam.store.address import Address
 
 
 def _age(text: object) -> timedelta:
@@ -96,7 +97,7 @@ def index_command(
 
     opened = FrameDataset.open(dataset, storage_options=storage_options)
     is_new = opened.index_text(language)
-    updated = update_indices(dataset, storage_options)
+    updated = update_indices(Address(dataset, storage_options))
     opened = FrameDataset.open(dataset, storage_options=storage_options)
     finds = str(analysis_wanted(opened.lance))
     if as_json:
@@ -207,7 +208,7 @@ def cleanup_command(
     from contextframe_beam.store.upkeep import cleanup
     from contextframe_beam.transforms.letters import remove_lost_pieces
 
-    receipt = cleanup(dataset, storage_options=storage_options, **values)
+    receipt = cleanup(Address(dataset, storage_options), **values)
     pieces, size = remove_lost_pieces(
         f"{dead_letters_beside(dataset)}/",
         values["lost_after"],
@@ -287,7 +288,7 @@ def _set(dataset: str, file: str, storage_options: dict[str, str]) -> None:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read {file}: {reason}") from error
     states = parse_states(text, "standard input" if file == "-" else file)
-    version = set_states(dataset, states, storage_options)
+    version = set_states(Address(dataset, storage_options), states)
     say_done(f"set the state of {_sources(len(states))} (version {version} of {dataset})")
 
 
@@ -324,7 +325,7 @@ def _reset(
     elif len(states) > 1:
         listed = ", ".join(f"{one.source} ({one.name})" for one in states.values())
         raise ConfigError(f"say with --source which one to reset; there are: {listed}")
-    version = reset_state(dataset, list(states), partition, storage_options)
+    version = reset_state(Address(dataset, storage_options), list(states), partition)
     (name,) = (one.name or one.source for one in states.values())
     what = f"the partitions {', '.join(partition)} of {name}" if partition else name
     say_done(

@@ -244,7 +244,7 @@ def _kept_of(job: Job) -> str:
     from contextframe_beam.store.state import read_states
 
     try:
-        dataset = open_dataset(job.to, job.storage_options)
+        dataset = open_dataset(job.address)
         state = read_states(dataset).get(job.source) if dataset is not None else None
     except ContextFrameError as error:
         return f"; what run {job.id} has committed cannot be seen: {error}"

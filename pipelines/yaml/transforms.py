@@ -40,6 +40,7 @@ from contextframe_beam.pipelines.yaml.batches import (
     sources_above,
     with_rows,
 )
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.runs import check_run_id, new_run_id
 from contextframe_beam.store.state import read_states, state_of
@@ -113,7 +114,7 @@ class _Read(beam.PTransform[Any, Any]):
         info = Source(connector, reading, bounds=bounds).info
         state = None
         if resume_from is not None:
-            state = _state_in(open_dataset(resume_from), info)
+            state = _state_in(open_dataset(Address(resume_from)), info)
         self._read = transform.ReadFromConnector(
             connector, resume_from=state, bounds=bounds, **reading
         )
@@ -252,7 +253,7 @@ class WriteToLance(beam.PTransform[Any, Any]):
                     "resume_from out, or choose the mode upsert"
                 )
             dataset, state = source.resumed
-            met = open_dataset(dataset)
+            met = open_dataset(Address(dataset))
             if dataset == self._uri and _state_in(met, source.info) != state:
                 raise ConcurrentRunError(
                     f"another run of {source.info.name} was committed to {dataset} while this one "

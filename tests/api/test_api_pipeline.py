@@ -16,6 +16,7 @@ from contextframe_beam.connectors import ReadFromConnector
 from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.errors import ConnectorError, RecordError
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import read_states
 from contextframe_beam.transforms import MapToFrames, WriteToLance
@@ -136,7 +137,7 @@ def test_the_state_moves_with_the_data(server, tmp_path):
     }
     connector = source(server, changes)
     into(tmp_path, connector)
-    states = read_states(open_dataset(str(tmp_path / "kb.lance")))
+    states = read_states(open_dataset(Address(str(tmp_path / "kb.lance"))))
     assert states[connector.source_id()].partitions == {
         "things": {"cursor": "2026-01-25T00:00:00Z"}
     }
@@ -175,7 +176,7 @@ def test_what_cannot_be_read_commits_nothing(server, tmp_path, resource, message
     with pytest.raises(ConnectorError) as error:
         into(tmp_path, source(server, PAGES, odd))
     assert message in str(error.value) and "partition odd" in str(error.value)
-    assert open_dataset(str(tmp_path / "kb.lance")) is None
+    assert open_dataset(Address(str(tmp_path / "kb.lance"))) is None
 
 
 def test_no_credential_is_in_dataset_dead_letters_or_errors(server, tmp_path, monkeypatch, caplog):

@@ -23,6 +23,7 @@ from contextframe_beam.connectors.page import DeadLetter
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.errors import ConnectorError
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import read_states
 from tests.support.http_fixture import HttpServer
@@ -145,7 +146,7 @@ def test_a_partial_run_moves_no_state_and_a_mirror_keeps_what_it_did_not_see(ser
     receipt = ingest(connector, kb, mode="mirror")
     assert receipt.rows_deleted == 0 and len(FrameDataset.open(kb)) == 2
     assert "comments goes on" in receipt.partial[0]
-    (state,) = read_states(open_dataset(kb)).values()
+    (state,) = read_states(open_dataset(Address(kb))).values()
     assert state.partitions == {"issues": {"cursor": "2026-01-01T00:00:00Z"}}
 
 

@@ -12,6 +12,7 @@ from contextframe_beam import FrameDataset, SourceState
 from contextframe_beam.connectors import Page, Partition
 from contextframe_beam.errors import ConcurrentRunError
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.upkeep import reset_state
 from tests.connectors.test_bounds import MODULE
 from tests.support.cli_helpers import assert_error, cli
@@ -112,7 +113,7 @@ def test_a_run_that_read_before_a_reset_does_not_undo_it(tmp_path, kb):
         def fetch_page(self, partition: Partition, cursor: Any) -> Page:
             if not Path(f"{kb}.met").exists():
                 Path(f"{kb}.met").touch()
-                reset_state(str(kb), [self.source_id()])
+                reset_state(Address(str(kb)), [self.source_id()])
             return super().fetch_page(partition, cursor)
 
     source = Meeting({"all": [[{"id": 9}]]})

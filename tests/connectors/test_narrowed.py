@@ -20,6 +20,7 @@ from contextframe_beam.connectors import (
 from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.errors import TooManyDeletes
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import read_states
 from tests.support.cli_helpers import cli
@@ -57,7 +58,7 @@ def ids(things: int, others: int) -> list[str]:
 
 def states_in(kb: Path) -> dict[str, Any]:
     """Returns what each source has reached, by its id."""
-    states = read_states(open_dataset(str(kb)))
+    states = read_states(open_dataset(Address(str(kb))))
     return {source: dict(state.partitions) for source, state in states.items()}
 
 

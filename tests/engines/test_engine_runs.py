@@ -27,6 +27,7 @@ from contextframe_beam.connectors.read import runtime
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.pipelines.runners import options
 from contextframe_beam.pipelines.runners.options import counts_of, how_far
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.transforms import write
 from tests.support.cli_helpers import assert_error, cli_process, letters_of, write_documents
@@ -260,7 +261,7 @@ def test_a_worker_that_is_killed_leaves_no_run_or_a_whole_one(engine, pool, tmp_
     try:
         ingest(connector, str(kb), run_id="nightly", embed_dim=EMBED_DIM, **how)
     except Exception:
-        assert open_dataset(str(kb)) is None
+        assert open_dataset(Address(str(kb))) is None
     assert (tmp_path / "killed").exists()
     ingest(connector, str(kb), run_id="nightly", embed_dim=EMBED_DIM, **how)
     assert ids_in(kb) == sorted(str(number) for number in range(20))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import STATES, RunSummary, SourceState
 from tests.faults.world import PARTITIONS, Item, newest
@@ -91,7 +92,7 @@ class Ledger:
         return committed
 
     def _open(self, version: int | None = None) -> FrameDataset | None:
-        if self.version == 0 and open_dataset(self.dataset, self._options) is None:
+        if self.version == 0 and open_dataset(Address(self.dataset, self._options)) is None:
             return None
         return FrameDataset.open(self.dataset, version=version, storage_options=self._options)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.pipelines.process import one_line, printable
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.upkeep import set_states
 from tests.support.cli_helpers import Result, cli, environment, write_documents
 
@@ -62,7 +63,7 @@ def kb(tmp_path_factory: pytest.TempPathFactory) -> str:
     dataset = FrameDataset.open(kb)
     (state,) = dataset.states()
     partitions = {f"part{EVIL}": {"cursor": f"value{EVIL}"}}
-    set_states(kb, [{"source": state.source, "partitions": partitions}])
+    set_states(Address(kb), [{"source": state.source, "partitions": partitions}])
     dataset = FrameDataset.open(kb)
     dataset.index_text()
     return kb

@@ -18,6 +18,7 @@ from contextframe_beam.connectors.cursors import Bounds
 from contextframe_beam.errors import CommitError, ConcurrentRunError, ConfigError
 from contextframe_beam.pipelines.backfill import Every, Progress, bounds_of, letters_of
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.runs import Marks
 from contextframe_beam.store.state import SourceState
 from contextframe_beam.store.upkeep import reset_state
@@ -337,7 +338,7 @@ def test_a_backfill_begun_anew_under_its_run_id_commits_every_part(tmp_path):
     with pytest.raises(CommitError, match="1 parts in 1 commits stay committed"):
         ingest(documents(1, {"id": 2, "error": "no"}), kb, run_id="r", commit_every=1, embed_dim=4)
     (state,) = FrameDataset.open(kb).states()
-    reset_state(kb, [state.source])
+    reset_state(Address(kb), [state.source])
     ingest(documents({"id": 1, "text": "changed"}, 2), kb, run_id="r", commit_every=1)
     assert texts_in(kb) == {"1": "changed", "2": "text of 2"}
 

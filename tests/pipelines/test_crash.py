@@ -20,6 +20,7 @@ import pytest
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import Page, Partition
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.transforms import CommitReceipt, commit, letters
 from tests.support.cli_helpers import environment, run_code
@@ -112,7 +113,7 @@ def ingest_deadly(kb: Path, mode: str, run_id: str, workers: int = 1) -> CommitR
         mode=mode,
         run_id=run_id,
         workers=workers,
-        embed_dim=EMBED_DIM if open_dataset(str(kb)) is None else None,
+        embed_dim=EMBED_DIM if open_dataset(Address(str(kb))) is None else None,
         dead_letters=str(kb.with_name("letters.jsonl")),
     )
 
@@ -193,7 +194,7 @@ class TestKilledAtTheCommit:
         begin_with(kb, new_dataset)
         assert killed("before commit", kb, mode, "nightly")
         if new_dataset:
-            assert open_dataset(str(kb)) is None
+            assert open_dataset(Address(str(kb))) is None
         else:
             assert texts_in(kb) == OLD
             assert lance.dataset(str(kb)).version == 1

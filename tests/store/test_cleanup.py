@@ -14,6 +14,7 @@ import pytest
 
 from contextframe_beam import ConfigError, DatasetError, FrameDataset
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.upkeep import cleanup
 from contextframe_beam.transforms.commit import commit_run
 from tests.pipelines.test_crash import POINT_VARIABLE, killed
@@ -68,7 +69,7 @@ def size_of(kb):
 class TestVersions:
     def test_old_ones_go_and_the_newest_stays(self, kb):
         before, size = sorted(map(repr, FrameDataset.open(kb))), size_of(kb)
-        receipt = cleanup(kb, keep=NOTHING)
+        receipt = cleanup(Address(kb), keep=NOTHING)
         assert receipt.versions == 2
         assert receipt.bytes == size - size_of(kb) > 0
         assert [one.version for one in FrameDataset.open(kb).history()] == [3]
@@ -79,12 +80,12 @@ class TestVersions:
             for _ in range(20):
                 for number in range(10):
                     FrameDataset.open(kb).add(document(number))
-                cleanup(kb, keep=NOTHING)
+                cleanup(Address(kb), keep=NOTHING)
 
         looks = [
             lambda: FrameDataset.open(kb).history(),
-            lambda: cleanup(kb, dry_run=True),
-            lambda: cleanup(kb, keep=NOTHING),
+            lambda: cleanup(Address(kb), dry_run=True),
+            lambda: cleanup(Address(kb), keep=NOTHING),
         ]
         with ThreadPoolExecutor(1) as pool:
             cleaning = pool.submit(clean_up_again_and_again)
@@ -95,19 +96,19 @@ class TestVersions:
         assert [one.version for one in FrameDataset.open(kb).history()] == [203]
 
     def test_young_ones_stay(self, kb):
-        assert cleanup(kb).versions == 0
+        assert cleanup(Address(kb)).versions == 0
         assert len(FrameDataset.open(kb).history()) == 3
 
     def test_tags_stay(self, kb):
         lance.dataset(kb).tags.create("release", 1)
-        assert cleanup(kb, keep=NOTHING).versions == 1
+        assert cleanup(Address(kb), keep=NOTHING).versions == 1
         assert FrameDataset.open(kb, version=1).get("doc:same").text_content == "text 0"
 
     def test_a_dry_run_tells_the_same_and_removes_nothing(self, kb):
         files = data_files(kb)
-        told = cleanup(kb, keep=NOTHING, dry_run=True)
+        told = cleanup(Address(kb), keep=NOTHING, dry_run=True)
         assert (data_files(kb), len(FrameDataset.open(kb).history())) == (files, 3)
-        done = cleanup(kb, keep=NOTHING)
+        done = cleanup(Address(kb), keep=NOTHING)
         assert (told.versions, told.files, told.bytes) == (done.versions, done.files, done.bytes)
 
     def test_a_run_under_way_that_needs_an_old_version_is_refused_in_words(self, kb):
@@ -115,7 +116,7 @@ class TestVersions:
         run = begin(kb, "late")
         written = write(run, "b", state={"read": 1})
         ingest(documents("c"), kb)
-        cleanup(kb, keep=NOTHING)
+        cleanup(Address(kb), keep=NOTHING)
         with pytest.raises(Exception, match="cleaned up meanwhile; nothing was committed"):
             commit_run(run, written)
         assert ids_in(kb) == sorted([*before, "c"])
@@ -131,12 +132,12 @@ class TestFilesOfLostAttempts:
         return files
 
     def test_they_go_when_they_are_old_enough(self, kb, lost):
-        cleanup(kb)
+        cleanup(Address(kb))
         assert lost <= data_files(kb)
         make_old(kb)
         ids = ids_in(kb)
         size = size_of(kb)
-        receipt = cleanup(kb)
+        receipt = cleanup(Address(kb))
         assert receipt.lost_files >= len(lost)  # there is a file of removed rows as well
         assert not lost & data_files(kb)
         assert receipt.bytes == size - size_of(kb)
@@ -146,7 +147,7 @@ class TestFilesOfLostAttempts:
 
     def test_a_dry_run_tells_them(self, kb, lost):
         make_old(kb)
-        assert cleanup(kb, dry_run=True).lost_files >= len(lost)
+        assert cleanup(Address(kb), dry_run=True).lost_files >= len(lost)
         assert lost <= data_files(kb)
 
     def test_raw_data_in_files_of_its_own_goes_and_stays_with_its_data_file(self, tmp_path):
@@ -160,14 +161,14 @@ class TestFilesOfLostAttempts:
         after = {file for file in Path(kb).rglob("*") if file.is_file()}
         assert len(after - before) > 1
         make_old(kb)
-        cleanup(kb)
+        cleanup(Address(kb))
         assert not {file for file in after - before if file.exists()}
         assert FrameDataset.open(kb).get("doc:kept").raw_data == raw["raw_data"]
 
     def test_a_run_under_way_keeps_its_files_and_is_committed(self, kb):
         run = begin(kb, "slow")
         written = write(run, "b")
-        cleanup(kb, keep=NOTHING, lost_after=DAY)
+        cleanup(Address(kb), keep=NOTHING, lost_after=DAY)
         commit_run(run, written)
         assert "b" in ids_in(kb)
 
@@ -175,7 +176,7 @@ class TestFilesOfLostAttempts:
         ids = ids_in(kb)
         run = begin(kb, "slow")
         written = write(run, "b")
-        cleanup(kb, lost_after=NOTHING, no_writers=True)
+        cleanup(Address(kb), lost_after=NOTHING, no_writers=True)
         with pytest.raises(Exception, match="nothing was committed"):
             commit_run(run, written)
         assert ids_in(kb) == ids
@@ -186,7 +187,7 @@ class TestFilesOfLostAttempts:
         dataset.add(document("more"))
         lance.dataset(kb).optimize.optimize_indices()
         make_old(kb)
-        assert cleanup(kb, keep=timedelta(days=3650)).lost_files == 0
+        assert cleanup(Address(kb), keep=timedelta(days=3650)).lost_files == 0
         assert len(FrameDataset.open(kb).search("text", limit=50)) == 5
 
     def test_a_branch_stays_whole(self, kb):
@@ -194,7 +195,7 @@ class TestFilesOfLostAttempts:
         ids = branch.to_table(columns=["uri"])
         ingest(documents("b"), kb, mode="overwrite", max_deletes="100%")
         make_old(kb)
-        assert cleanup(kb, keep=NOTHING).lost_files == 0
+        assert cleanup(Address(kb), keep=NOTHING).lost_files == 0
         branch = lance.dataset(kb).checkout_version(("experiment", None))
         assert branch.to_table(columns=["uri"]) == ids
 
@@ -202,20 +203,20 @@ class TestFilesOfLostAttempts:
 class TestDangerousAges:
     def test_less_than_a_day_for_lost_files_needs_a_promise(self, kb):
         with pytest.raises(ConfigError, match="may belong to a run that is under way"):
-            cleanup(kb, lost_after=timedelta(hours=1))
-        cleanup(kb, lost_after=timedelta(hours=1), no_writers=True)
+            cleanup(Address(kb), lost_after=timedelta(hours=1))
+        cleanup(Address(kb), lost_after=timedelta(hours=1), no_writers=True)
 
     def test_more_than_lance_itself_allows(self, kb):
         with pytest.raises(ConfigError, match="at most 7d"):
-            cleanup(kb, lost_after=timedelta(days=8))
+            cleanup(Address(kb), lost_after=timedelta(days=8))
 
     def test_negative_ages(self, kb):
         with pytest.raises(ConfigError, match="negative"):
-            cleanup(kb, keep=-DAY)
+            cleanup(Address(kb), keep=-DAY)
 
     def test_no_dataset(self, tmp_path):
         with pytest.raises(DatasetError, match="there is no dataset at"):
-            cleanup(str(tmp_path / "none"))
+            cleanup(Address(str(tmp_path / "none")))
 
 
 class TestOnTheCommandLine:

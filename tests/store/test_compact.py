@@ -12,6 +12,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines import compact as compact_module
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.state import ANCHOR_KEY
 from contextframe_beam.store.upkeep import commit_tasks, do_task, plan_tasks
 from contextframe_beam.transforms.commit import commit_run
@@ -110,9 +111,9 @@ class TestWhatItDoes:
     def test_several_tasks_are_one_commit(self, kb):
         tasks = plan_tasks(lance.dataset(kb), target_rows=3)
         assert len(tasks) > 1
-        results = [do_task(kb, task) for task in tasks]
+        results = [do_task(Address(kb), task) for task in tasks]
         before, version = content(kb), FrameDataset.open(kb).version
-        assert commit_tasks(kb, results) > 2
+        assert commit_tasks(Address(kb), results) > 2
         made = FrameDataset.open(kb).history()
         # Lance first sets fragment numbers aside, in a version of the same content.
         assert [one.mode for one in made if one.version > version] == ["compact", "compact"]
@@ -161,20 +162,20 @@ class TestRunsMeanwhile:
         check_guards(kb)
 
     def test_what_a_run_changed_meanwhile_is_left_out(self, kb):
-        results = [do_task(kb, task) for task in plan_tasks(lance.dataset(kb))]
+        results = [do_task(Address(kb), task) for task in plan_tasks(lance.dataset(kb))]
         run = begin(kb, "meanwhile")
         commit_run(run, write(run, document("same", "newest")))
         before, files = content(kb), data_files(kb)
-        assert commit_tasks(kb, results) == 0
+        assert commit_tasks(Address(kb), results) == 0
         assert content(kb) == before
         check_guards(kb)
         assert len(data_files(kb)) == len(files) - len(results)
 
     def test_the_same_commit_again_does_nothing(self, kb):
-        results = [do_task(kb, task) for task in plan_tasks(lance.dataset(kb))]
-        assert commit_tasks(kb, results + results) > 0
+        results = [do_task(Address(kb), task) for task in plan_tasks(lance.dataset(kb))]
+        assert commit_tasks(Address(kb), results + results) > 0
         version = FrameDataset.open(kb).version
-        assert commit_tasks(kb, results) == 0
+        assert commit_tasks(Address(kb), results) == 0
         assert FrameDataset.open(kb).version == version
 
     def test_processes_that_ingest_and_compact_at_once(self, kb):

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 import pytest
+from lance.file import LanceFileReader
 
 from contextframe_beam import (
     CommitError,
@@ -30,7 +31,6 @@ from contextframe_beam.store.files import (
     check_files,
     delete_files,
     open_dataset,
-    read_columns,
 )
 from contextframe_beam.store.writer import FragmentWriter, write_rows
 
@@ -78,7 +78,10 @@ class TestWriting:
         read = [
             name
             for fragment in written
-            for batch in read_columns(uri, fragment, ["uri"])
+            for path in fragment.paths
+            for batch in LanceFileReader(file_uri(uri, path), columns=["uri"])
+            .read_all()
+            .to_batches()
             for name in batch["uri"].to_pylist()
         ]
         assert read == [str(number) for number in range(35)]
@@ -395,21 +398,21 @@ class TestDeletingFiles:
 
 class TestOpening:
     def test_where_there_is_nothing(self, tmp_path):
-        assert open_dataset(str(tmp_path / "no" / "kb")) is None
+        assert open_dataset(Address(str(tmp_path / "no" / "kb"))) is None
         (tmp_path / "empty").mkdir()
-        assert open_dataset(str(tmp_path / "empty")) is None
+        assert open_dataset(Address(str(tmp_path / "empty"))) is None
 
     def test_what_is_no_dataset(self, tmp_path):
         (tmp_path / "file").write_text("text")
         with pytest.raises(DatasetError, match="file"):
-            open_dataset(str(tmp_path / "file"))
+            open_dataset(Address(str(tmp_path / "file")))
 
     def test_a_broken_manifest(self, tmp_path):
         dataset = FrameDataset.create(str(tmp_path / "kb"), embed_dim=EMBED_DIM)
         for manifest in (tmp_path / "kb" / "_versions").glob("*.manifest"):
             manifest.write_bytes(b"cut")
         with pytest.raises(DatasetError, match="cannot open"):
-            open_dataset(dataset.uri)
+            open_dataset(Address(dataset.uri))
 
 
 def test_a_file_that_a_version_names_is_not_deleted_also_when_it_was_rolled_back(tmp_path):

@@ -18,7 +18,7 @@ from lance.file import LanceFileSession
 from contextframe_beam import CommitError, ConfigError, DatasetError, FrameDataset
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
-from contextframe_beam.store.address import filesystem_of
+from contextframe_beam.store.address import Address, filesystem_of
 from contextframe_beam.store.upkeep import cleanup
 from contextframe_beam.transforms.commit import commit_run
 from tests.store.test_s3 import read
@@ -69,7 +69,7 @@ def test_it_is_searched_compacted_rolled_back_and_cleaned_up(kb, options, run):
     assert sorted(read(kb, options)) == ["1", "2"]
     FrameDataset.open(kb, storage_options=options).rollback(1)
     assert sorted(read(kb, options)) == ["1"]
-    assert cleanup(kb, keep=timedelta(0), storage_options=options).versions > 0
+    assert cleanup(Address(kb, options), keep=timedelta(0)).versions > 0
     assert sorted(read(kb, options)) == ["1"]
 
 

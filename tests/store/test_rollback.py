@@ -156,7 +156,7 @@ class TestRunsUnderWay:
         new = write_rows(Destination(kb), [state_rows([], anchor=True, embed_dim=EMBED_DIM)])
         rolled_back(kb)
         with pytest.raises(ConflictError):
-            commit_update(stale, removal, new, properties={})
+            commit_update(stale, removal, new, properties={}, at=Address(str(stale.uri)))
 
     def test_a_late_attempt_of_a_forgotten_run_does_not_bring_it_back(self, kb):
         run = begin(kb, "third", "append")
@@ -269,27 +269,29 @@ def list_tags_while_they_come_and_go(kb, storage_options=None):
 
 class TestCleanupsUnderWay:
     def test_neither_begins_while_the_other_one_is_under_way(self, kb):
-        with cleaning_up(lance.dataset(kb)):
+        with cleaning_up(lance.dataset(kb), Address(str(lance.dataset(kb).uri))):
             assert_error(cli("rollback", kb, "--to", 1), 1, "a cleanup of", "nothing was rolled")
-        with rolling_back(lance.dataset(kb), 1):
+        with rolling_back(lance.dataset(kb), 1, Address(str(lance.dataset(kb).uri))):
             refused = cli("cleanup", kb, "--keep", "0s")
             assert_error(refused, 1, "a rollback of", "nothing was cleaned up")
         assert [one.version for one in FrameDataset.open(kb).history()] == [1, 2]
         assert lance.dataset(kb).tags.list() == {}
 
-    @pytest.mark.parametrize("holder", ["cleaning_up(dataset)", "rolling_back(dataset, 1)"])
+    @pytest.mark.parametrize("holder", ["cleaning_up(dataset, at)", "rolling_back(dataset, 1, at)"])
     def test_one_that_was_killed_holds_nobody_off(self, kb, holder):
         code = (
             "import lance, os, signal\n"
             "from contextframe_beam.store.versions import cleaning_up, rolling_back\n"
-            f"dataset = lance.dataset({kb!r})\n"
+            "from contextframe_beam.store.address import Address\n"
+            f"at = Address({kb!r})\n"
+            "dataset = lance.dataset(at.uri)\n"
             f"with {holder}:\n"
             "    os.kill(os.getpid(), signal.SIGKILL)\n"
         )
         run_code(code)
         assert len(lance.dataset(kb).tags.list()) == 1
         rolled_back(kb)
-        cleanup(kb, keep=timedelta(0))
+        cleanup(Address(kb), keep=timedelta(0))
         assert lance.dataset(kb).tags.list() == {}
 
     def test_one_that_was_killed_elsewhere_holds_the_other_off_for_a_day(self, kb):
@@ -301,7 +303,7 @@ class TestCleanupsUnderWay:
         made["createdAt"] = (datetime.now(timezone.utc) - timedelta(hours=25)).isoformat()
         tag.write_text(json.dumps(made))
         rolled_back(kb)
-        cleanup(kb, keep=timedelta(0))
+        cleanup(Address(kb), keep=timedelta(0))
         assert lance.dataset(kb).tags.list() == {}
         assert [one.version for one in FrameDataset.open(kb).history()] == [3]
 

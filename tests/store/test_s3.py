@@ -24,6 +24,7 @@ from contextframe_beam import (
 from contextframe_beam.connectors import JSONFileConnector
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.state import ANCHOR_KEY
 from contextframe_beam.store.upkeep import cleanup
 from contextframe_beam.transforms.commit import commit_run
@@ -239,7 +240,7 @@ class TestOperations:
         receipt = compact(kb, workers=2, storage_options=options)
         assert receipt.fragments_after == 1
         write(begin(kb, "lost", storage_options=options), 9)
-        freed = cleanup(kb, timedelta(0), timedelta(0), no_writers=True, storage_options=options)
+        freed = cleanup(Address(kb, options), timedelta(0), timedelta(0), no_writers=True)
         assert freed.lost_files == 1
         assert freed.versions > 0
         assert read(kb, options) == before

@@ -13,6 +13,7 @@ from contextframe_beam import FrameDataset, UnknownCommitError
 from contextframe_beam.frames.schema import OWN_COLUMNS
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import adopt
 from contextframe_beam.store.upkeep import (
     commit_tasks,
@@ -79,7 +80,7 @@ def heal(proxy):
 
 def compacted(kb, options):
     planned = plan_tasks(lance.dataset(kb, storage_options=options))
-    commit_tasks(kb, [do_task(kb, task, options) for task in planned], options)
+    commit_tasks(Address(kb, options), [do_task(Address(kb, options), task) for task in planned])
 
 
 def searched(kb, options):
@@ -87,7 +88,10 @@ def searched(kb, options):
 
 
 def adopted(kb, options):
-    adopt(lance.dataset(kb, storage_options=options), options)
+    adopt(
+        lance.dataset(kb, storage_options=options),
+        Address(str(lance.dataset(kb, storage_options=options).uri), options),
+    )
 
 
 def nothing_before(kb, options):
@@ -95,7 +99,7 @@ def nothing_before(kb, options):
 
 
 def with_stale_index(kb, options):
-    make_key_index(kb, options)
+    make_key_index(Address(kb, options))
     FrameDataset.open(kb, storage_options=options).add(document(3))
 
 
@@ -107,6 +111,14 @@ def files_of(endpoint, kb):
     return set(S3Server(endpoint).filesystem().ls(f"{kb}/data"))
 
 
+def bring_up_to_date(kb, options):
+    bring_indices_up(Address(kb, options))
+
+
+def key_index_made(kb, options):
+    make_key_index(Address(kb, options))
+
+
 class TestHousekeeping:
     @pytest.mark.parametrize(
         "fault", [DONE_AND_CUT, pytest.param(CUT, marks=pytest.mark.soak)], ids=["made", "not made"]
@@ -116,8 +128,8 @@ class TestHousekeeping:
         [
             pytest.param(1, nothing_before, compacted, id="numbers of a compaction"),
             pytest.param(2, nothing_before, compacted, id="a compaction"),
-            pytest.param(1, with_stale_index, bring_indices_up, id="bringing an index up to date"),
-            pytest.param(1, nothing_before, make_key_index, id="an index of keys"),
+            pytest.param(1, with_stale_index, bring_up_to_date, id="bringing an index up to date"),
+            pytest.param(1, nothing_before, key_index_made, id="an index of keys"),
             pytest.param(1, nothing_before, searched, id="an index of texts"),
             pytest.param(1, without_own_columns, adopted, id="new columns"),
         ],
@@ -207,7 +219,7 @@ class TestRuns:
         (state,) = FrameDataset.open(kb, storage_options=options).states()
         silence(proxy, fault)
         with pytest.raises(UnknownCommitError, match="look there before you do it again"):
-            reset_state(kb, [state.source], storage_options=through)
+            reset_state(Address(kb, through), [state.source])
         (after,) = FrameDataset.open(kb, storage_options=options).states()
         assert len(after.runs) == len(state.runs) + fault.after
         assert sorted(read(kb, options)) == ["0", "1", "2"]
@@ -216,7 +228,7 @@ class TestRuns:
         ingest(documents(1), kb, storage_options=options)
         (state,) = FrameDataset.open(kb, storage_options=options).states()
         proxy.fault = lambda one: DONE_AND_CUT if is_commit(one) and not proxy.faults else None
-        reset_state(kb, [state.source], storage_options={**options, "endpoint": proxy.endpoint})
+        reset_state(Address(kb, {**options, "endpoint": proxy.endpoint}), [state.source])
         (after,) = FrameDataset.open(kb, storage_options=options).states()
         assert [run.mode for run in after.runs] == ["upsert", "state"]
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextframe_beam import ConnectorError, DatasetError, FrameDataset, RunSummary, SourceState
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import adopt
 from contextframe_beam.store.files import Destination
 from contextframe_beam.store.rows import Removal
@@ -118,7 +119,13 @@ class TestRows:
     def store(self, dataset: FrameDataset, several: list[SourceState]) -> FrameDataset:
         rows = state_rows(several, anchor=False, embed_dim=EMBED_DIM)
         new = write_rows(Destination(dataset.uri), [rows])
-        commit_update(dataset.lance, Removal([], [], 0), new, properties={})
+        commit_update(
+            dataset.lance,
+            Removal([], [], 0),
+            new,
+            properties={},
+            at=Address(str(dataset.lance.uri)),
+        )
         return FrameDataset.open(dataset.uri)
 
     @pytest.fixture
@@ -155,13 +162,19 @@ class TestRows:
         index = rows.schema.get_field_index("x_state")
         broken = rows.set_column(index, rows.schema.field(index), pa.array(["{broken"]))
         new = write_rows(Destination(dataset.uri), [broken])
-        commit_update(dataset.lance, Removal([], [], 0), new, properties={})
+        commit_update(
+            dataset.lance,
+            Removal([], [], 0),
+            new,
+            properties={},
+            at=Address(str(dataset.lance.uri)),
+        )
         with pytest.raises(DatasetError, match="cannot be read"):
             FrameDataset.open(dataset.uri).states()
 
     def test_a_dataset_has_one_anchor_and_it_is_no_source(self, dataset):
         for _ in range(2):
-            adopt(dataset.lance)
+            adopt(dataset.lance, Address(str(dataset.lance.uri)))
             latest = FrameDataset.open(dataset.uri)
             assert latest.lance.count_rows(filter=f"uuid = '{ANCHOR_KEY}'") == 1
             assert latest.states() == []

@@ -16,6 +16,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.pipelines.cli.show import facts_of
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import Destination
 from contextframe_beam.store.rows import remove_keys
 from contextframe_beam.store.state import SourceState, read_states, state_rows
@@ -107,7 +108,13 @@ def with_state(made: Path, tmp_path: Path, text: str) -> Path:
     row = state_rows([state], anchor=False, embed_dim=4)
     row = row.set_column(row.schema.get_field_index("x_state"), "x_state", pa.array([text]))
     written = write_rows(Destination(str(kb)), [row])
-    commit_update(stored, remove_keys(stored, pa.array([state.key])), written, properties={})
+    commit_update(
+        stored,
+        remove_keys(stored, pa.array([state.key])),
+        written,
+        properties={},
+        at=Address(str(stored.uri)),
+    )
     return kb
 
 

@@ -62,7 +62,7 @@ def keys_of(*records: FrameRecord) -> pa.Array:
 def overtake(uri: str) -> None:
     """Commits a new version and removes all others, with their files."""
     FrameDataset.open(uri).add_many([document(number, "theirs") for number in range(5)])
-    cleanup(uri, keep=timedelta(0))
+    cleanup(Address(uri), keep=timedelta(0))
 
 
 @pytest.fixture
@@ -114,6 +114,7 @@ class TestReplacing:
             removal,
             [*new, *write_rows(Destination(dataset.uri), [anchor()])],
             properties={"contextframe.run_id": "r1", "contextframe.counts": json.dumps({"x": 1})},
+            at=Address(str(dataset.lance.uri)),
         )
         assert committed.version == dataset.version + 1
         assert texts_in(dataset.uri) == {
@@ -126,10 +127,14 @@ class TestReplacing:
         record = document(7)
         new = write_rows(Destination(dataset.uri), [rows_of(record), anchor()])
         removal = remove_keys(dataset.lance, keys_of(record))
-        commit_update(dataset.lance, removal, new, properties={})
+        commit_update(
+            dataset.lance, removal, new, properties={}, at=Address(str(dataset.lance.uri))
+        )
         for _ in range(2):
             with pytest.raises(ConflictError):
-                commit_update(dataset.lance, removal, new, properties={})
+                commit_update(
+                    dataset.lance, removal, new, properties={}, at=Address(str(dataset.lance.uri))
+                )
         assert len(FrameDataset.open(dataset.uri)) == 6
 
     def test_what_another_commit_changed_meanwhile_is_a_conflict(self, dataset):
@@ -137,7 +142,9 @@ class TestReplacing:
         removal = remove_keys(dataset.lance, keys_of(document(1)))
         FrameDataset.open(dataset.uri).add(document(1, "theirs"))
         with pytest.raises(ConflictError):
-            commit_update(dataset.lance, removal, new, properties={})
+            commit_update(
+                dataset.lance, removal, new, properties={}, at=Address(str(dataset.lance.uri))
+            )
         assert texts_in(dataset.uri)["1"] == "theirs"
 
     def test_a_compaction_meanwhile_is_a_conflict(self, dataset):
@@ -146,21 +153,25 @@ class TestReplacing:
         removal = remove_keys(stale.lance, keys_of(document(1)))
         lance.dataset(dataset.uri).optimize.compact_files()
         with pytest.raises(ConflictError):
-            commit_update(stale.lance, removal, [], properties={})
+            commit_update(stale.lance, removal, [], properties={}, at=Address(str(stale.lance.uri)))
         assert len(FrameDataset.open(dataset.uri)) == 6
 
     def test_a_commit_and_a_cleanup_meanwhile_are_a_conflict(self, dataset):
         removal = remove_keys(dataset.lance, keys_of(document(1)))
         overtake(dataset.uri)
         with pytest.raises(ConflictError):
-            commit_update(dataset.lance, removal, [], properties={})
+            commit_update(
+                dataset.lance, removal, [], properties={}, at=Address(str(dataset.lance.uri))
+            )
         assert texts_in(dataset.uri)["1"] == "theirs"
 
     def test_an_overwrite_meanwhile_is_a_conflict(self, dataset):
         removal = remove_keys(dataset.lance, keys_of(document(1)))
         overwrite(dataset.uri, [document(9)])
         with pytest.raises(ConflictError):
-            commit_update(dataset.lance, removal, [], properties={})
+            commit_update(
+                dataset.lance, removal, [], properties={}, at=Address(str(dataset.lance.uri))
+            )
         assert texts_in(dataset.uri) == {"9": "text"}
 
 
@@ -176,7 +187,7 @@ class TestRetrying:
             if not found:
                 FrameDataset.open(dataset.uri).add(document(7, "theirs"))
             found.append(removal.rows)
-            return commit_update(latest, removal, new, properties={})
+            return commit_update(latest, removal, new, properties={}, at=Address(str(latest.uri)))
 
         with_retries(dataset.uri, attempt)
         assert found == [1, 2]  # the anchor, then the other's row as well
@@ -236,7 +247,7 @@ def overwrite(uri: str, records: list[FrameRecord], embed_dim: int = EMBED_DIM) 
         [rows_of(*records, embed_dim=embed_dim), anchor(embed_dim)],
     )
     commit_overwrite(
-        uri,
+        Address(uri),
         frame_schema(embed_dim),
         new,
         read_version=current.version,
@@ -253,7 +264,7 @@ class TestOverwriting:
         FrameDataset.open(dataset.uri).add(document(7))
         with pytest.raises(ConflictError):
             commit_overwrite(
-                dataset.uri,
+                Address(dataset.uri),
                 frame_schema(EMBED_DIM),
                 new,
                 read_version=dataset.version,
@@ -268,7 +279,7 @@ class TestOverwriting:
 
         def create() -> lance.LanceDataset:
             return commit_overwrite(
-                uri,
+                Address(uri),
                 frame_schema(EMBED_DIM),
                 new,
                 read_version=0,
@@ -327,7 +338,7 @@ class TestAdopting:
 
     def test_own_columns_and_one_anchor_appear(self, foreign):
         for _ in range(2):
-            adopted = adopt(foreign)
+            adopted = adopt(foreign, Address(str(foreign.uri)))
             assert set(OWN_COLUMNS) < set(adopted.schema.names)
             assert adopted.count_rows(filter=f"uuid = '{ANCHOR_KEY}'") == 1
         assert adopted.version == lance.dataset(foreign.uri).version
@@ -336,7 +347,7 @@ class TestAdopting:
     def test_indices_stay(self, foreign):
         foreign.create_scalar_index("uuid", "BTREE")
         foreign.create_scalar_index("text_content", "INVERTED")
-        adopted = adopt(foreign)
+        adopted = adopt(foreign, Address(str(foreign.uri)))
         assert {index.name for index in adopted.describe_indices()} == {
             "uuid_idx",
             "text_content_idx",
@@ -349,7 +360,7 @@ class TestAdopting:
     def test_an_empty_dataset_can_be_adopted(self, tmp_path):
         schema = pa.schema([frame_schema(EMBED_DIM).field(name) for name in FORMAT_COLUMNS])
         uri = str(tmp_path / "kb")
-        adopt(lance.write_dataset(schema.empty_table(), uri))
+        adopt(lance.write_dataset(schema.empty_table(), uri), Address(uri))
         FrameDataset.open(uri).add(document(1))
         assert list(FrameDataset.open(uri)) == [document(1)]
 
@@ -384,7 +395,9 @@ class TestChange:
             meet()
             if fail is not None:
                 raise fail
-            return commit_update(latest, removal, [*shared, *new], properties={})
+            return commit_update(
+                latest, removal, [*shared, *new], properties={}, at=Address(str(latest.uri))
+            )
 
         return Pending(commit, lambda committed: int(committed.version))
 

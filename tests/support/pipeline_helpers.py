@@ -138,7 +138,7 @@ def documents(*ids: Any, source: str = "documents", partitions: int = 2) -> Docu
 
 def sink(to: Path | str, **options: Any) -> WriteToLance:
     """Returns the sink of a dataset with short vectors."""
-    if open_dataset(str(to)) is None:
+    if open_dataset(Address(str(to))) is None:
         options.setdefault("embed_dim", EMBED_DIM)
     return WriteToLance(str(to), **options)
 
@@ -251,7 +251,7 @@ OTHER = SourceInfo("fedcba9876543210", "others", {})
 
 def begin(to: Path | str, run_id: str = "run-1", mode: str = "upsert", **options: Any) -> Run:
     """Begins a run by hand, for tests that stop between its steps."""
-    there = open_dataset(str(to), options.get("storage_options"))
+    there = open_dataset(Address(str(to), options.get("storage_options")))
     embed_dim = options.pop("embed_dim", EMBED_DIM if there is None else None)
     address = Address(str(to), options.pop("storage_options", None))
     if "max_deletes" in options:

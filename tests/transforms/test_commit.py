@@ -625,7 +625,7 @@ class TestForeignWriters:
         shutil.rmtree(kb)
         with pytest.raises(CommitError, match="nothing was committed"):
             commit_run(started, written)
-        assert open_dataset(str(kb)) is None
+        assert open_dataset(Address(str(kb))) is None
 
     def test_a_dataset_that_is_removed_at_the_last_moment_stays_removed(self, kb, started):
         written = write(started, document(2, "new"))
@@ -634,7 +634,7 @@ class TestForeignWriters:
             pytest.raises(CommitError, match="run run-3 was not committed"),
         ):
             commit_run(started, written)
-        assert open_dataset(str(kb)) is None
+        assert open_dataset(Address(str(kb))) is None
 
     def test_a_lost_anchor_comes_back(self, kb, started):
         written = write(started, document(2, "new"))
@@ -738,7 +738,7 @@ class TestCompleteness:
             file.write_bytes(file.read_bytes()[:-1])
         with pytest.raises(CommitError, match=r"data file .*\.lance .* nothing was committed"):
             commit_run(started, written)
-        assert open_dataset(str(kb)) is None
+        assert open_dataset(Address(str(kb))) is None
 
     def test_a_data_file_that_cannot_be_read_is_refused(self, kb):
         started = begin(kb)
@@ -747,7 +747,7 @@ class TestCompleteness:
         file.write_bytes(bytes(file.stat().st_size))
         with pytest.raises(CommitError, match="does not end as a Lance file does"):
             commit_run(started, written)
-        assert open_dataset(str(kb)) is None
+        assert open_dataset(Address(str(kb))) is None
 
     def test_a_place_that_cannot_be_committed_to_says_so(self, kb):
         started = begin(kb)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.page import DeadLetter, Tally
 from contextframe_beam.errors import ConfigError, TooManyFailures
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.runs import FailureReason, Reasons
 from contextframe_beam.transforms import WriteToLance
@@ -122,7 +123,7 @@ class TestRuns:
     def test_a_run_of_which_all_failed_makes_no_dataset(self, kb, how):
         with pytest.raises(Exception, match="1 of 1 items failed, all of them"):
             run(documents({"id": 1, "error": "no"}), kb, **how)
-        assert open_dataset(str(kb)) is None
+        assert open_dataset(Address(str(kb))) is None
 
 
 class TestSums:

@@ -15,6 +15,7 @@ from apache_beam.yaml import main
 from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines.yaml import rows as _yaml_rows
 from contextframe_beam.pipelines.yaml import transforms as yaml_transforms
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import read_states
 from contextframe_beam.transforms.modes import MODES
@@ -63,7 +64,7 @@ def records_of(dataset: Path) -> dict[str, Any]:
 
 
 def states_of(dataset: Path) -> dict[str, Any]:
-    opened = open_dataset(str(dataset))
+    opened = open_dataset(Address(str(dataset)))
     assert opened is not None
     return {state.name: state for state in read_states(opened).values()}
 
@@ -301,7 +302,7 @@ def test_too_many_failures_commit_nothing_also_where_rows_flow(tmp_path: Path) -
             keep("True"),
             {"WriteToLance": {"uri": str(tmp_path / "kb.lance"), "max_failures": 1}},
         )
-    assert open_dataset(str(tmp_path / "kb.lance")) is None
+    assert open_dataset(Address(str(tmp_path / "kb.lance"))) is None
 
 
 def test_a_mirror_of_an_emptied_folder_deletes_nothing_unless_it_may(tmp_path: Path) -> None:
@@ -345,7 +346,7 @@ def test_several_sources_in_one_transaction_with_the_state_of_each(tmp_path: Pat
     run_pipeline("composite", steps)
     assert sorted(records_of(kb)) == ["a", "b", "c"]
     assert FrameDataset.open(str(kb)).version == 1
-    opened = open_dataset(str(kb))
+    opened = open_dataset(Address(str(kb)))
     assert opened is not None
     states = read_states(opened)
     assert len(states) == 2 and {run.run_id for one in states.values() for run in one.runs} == {"r"}
