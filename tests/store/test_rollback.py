@@ -317,7 +317,7 @@ class TestCleanupsUnderWay:
             FrameDataset.open(kb).delete("doc:new")
             with ThreadPoolExecutor(2) as pool:
                 done = [
-                    pool.submit(cleanup, kb, keep=timedelta(0)),
+                    pool.submit(cleanup, Address(kb), keep=timedelta(0)),
                     pool.submit(rolled_back, kb, version),
                 ]
             failures = [one.exception() for one in done if one.exception()]
