@@ -76,6 +76,18 @@ class SourceInfo:
 RECORDS = SourceInfo(NO_SOURCE, NO_SOURCE)
 
 
+#: The fields of a tally that count what was done to documents on their way, as a receipt has them.
+WORK_COUNTED = (
+    "documents",
+    "parsed",
+    "texts_embedded",
+    "texts_reused",
+    "tokens",
+    "requests",
+    "skipped",
+)
+
+
 @dataclass(slots=True)
 class Tally:
     """What is known of a source or a part of it: what was read, and how far that is all of it.
@@ -97,6 +109,16 @@ class Tally:
         unchanged: How many items are stored as they are already.
         unchanged_rows: Which rows these are in the version of the dataset that the run began with:
             their numbers, as `pack` gives them, in pieces.
+        recognised_rows: Rows of documents that are stored whole as they are: each number stands for
+            the document and for all its chunks. They are in `unchanged` as well.
+        stale: Keys of documents that failed, 16 bytes each: what is stored of them stays.
+        documents: Documents that were parsed or cut, or recognised before that.
+        parsed: Documents whose bytes were parsed.
+        texts_embedded: Texts that an embedder made vectors of.
+        texts_reused: Texts whose vectors were known from before.
+        tokens: Tokens of the texts that were embedded.
+        requests: Requests that were sent to embed them.
+        skipped: Items of a type that nothing reads.
     """
 
     source: SourceInfo | None = None
@@ -110,6 +132,15 @@ class Tally:
     may_slip: bool = False
     unchanged: int = 0
     unchanged_rows: list[bytes] = field(default_factory=list)
+    recognised_rows: list[bytes] = field(default_factory=list)
+    stale: list[bytes] = field(default_factory=list)
+    documents: int = 0
+    parsed: int = 0
+    texts_embedded: int = 0
+    texts_reused: int = 0
+    tokens: int = 0
+    requests: int = 0
+    skipped: int = 0
 
     def __iadd__(self, other: Tally) -> Tally:
         """Adds what is known of another part of the same source."""
@@ -125,6 +156,11 @@ class Tally:
         self.may_slip |= other.may_slip
         self.unchanged += other.unchanged
         self.unchanged_rows += other.unchanged_rows
+        self.recognised_rows += other.recognised_rows
+        self.stale += other.stale
+        for name in WORK_COUNTED:
+            if added := getattr(other, name):
+                setattr(self, name, getattr(self, name) + added)
         return self
 
     def __add__(self, other: Tally) -> Tally:

@@ -19,7 +19,11 @@ How metadata is laid out in a row:
   (`empty`). It is null where there is nothing to say, and in rows that others wrote.
 
 `x_digest` is taken over what is stored: equal rows have equal digests, whatever the order of
-their metadata and the rows beside them, and different rows have different ones.
+their metadata and the rows beside them, and different rows have different ones. There are two
+exceptions. A vector counts by its embedder, where that is known, because models and services give
+the same text vectors that differ a little. And a document that comes together with its chunks has
+one digest over itself and them, which they hold as their origin: the whole document has changed
+exactly when it has, and a chunk shows which state of the document it belongs to.
 """
 
 from __future__ import annotations
@@ -32,11 +36,19 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+from xxhash import xxh3_128_digest
 
 from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.layout import MetadataLayout, RowNotes, custom_metadata, decode_rows
-from contextframe_beam.frames.record import ANCHOR_KEY, RESERVED, FrameRecord, title_of, uuid_of
-from contextframe_beam.frames.schema import RECORD_TYPES, fit_date, frame_schema
+from contextframe_beam.frames.record import (
+    ANCHOR_KEY,
+    RESERVED,
+    FrameRecord,
+    is_uuid,
+    title_of,
+    uuid_of,
+)
+from contextframe_beam.frames.schema import DIGEST, RECORD_TYPES, fit_date, frame_schema
 from contextframe_beam.frames.times import day_of, parse
 from contextframe_beam.frames.values import (
     dump_json,
@@ -71,7 +83,11 @@ def record_uuid(record: FrameRecord) -> str:
 
 
 def encode_records(
-    records: Sequence[FrameRecord], *, embed_dim: int, source: str | None = None
+    records: Sequence[FrameRecord],
+    *,
+    embed_dim: int,
+    source: str | None = None,
+    documents: Sequence[int] = (),
 ) -> tuple[pa.RecordBatch, list[tuple[int, RecordError]]]:
     """Encodes records as one batch of rows in the order of `frame_schema`.
 
@@ -79,10 +95,22 @@ def encode_records(
         records: The records.
         embed_dim: The vector length of the dataset.
         source: What goes to the column `x_source`.
+        documents: The number of the document that each record is or is a chunk of, where all
+            chunks of a document are there; empty where that is not known.
 
     Returns:
         The batch, and for each record that cannot be stored its index and why.
     """
+    rows, errors = _encode(records, embed_dim, source)
+    if not documents or rows["x_parent"].null_count == len(rows["x_parent"]):
+        return rows, errors
+    refused = {index for index, _ in errors}
+    return _as_units(rows, [one for at, one in enumerate(documents) if at not in refused]), errors
+
+
+def _encode(
+    records: Sequence[FrameRecord], embed_dim: int, source: str | None
+) -> tuple[pa.RecordBatch, list[tuple[int, RecordError]]]:
     errors: dict[int, RecordError] = {}
     kept = list(range(len(records)))
     encoder = _Encoder(records, embed_dim)
@@ -95,13 +123,39 @@ def encode_records(
     half = len(kept) // 2
     batches = []
     for part in (kept[:half], kept[half:]):
-        batch, found = encode_records(
-            [records[index] for index in part], embed_dim=embed_dim, source=source
-        )
+        batch, found = _encode([records[index] for index in part], embed_dim, source)
         batches.append(batch)
         errors.update((part[place], error) for place, error in found)
     whole = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return (whole or batches)[0], sorted(errors.items())
+
+
+def _as_units(rows: pa.RecordBatch, documents: Sequence[int]) -> pa.RecordBatch:
+    """Gives documents that have chunks one digest over all, and their chunks that as origin."""
+    keys = [bytes.fromhex(key.replace("-", "")) for key in rows["uuid"].to_pylist()]
+    parents = rows["x_parent"].to_pylist()
+    digests, origins = rows["x_digest"].to_pylist(), rows["x_origin"].to_pylist()
+    owners = {
+        (number, key): index
+        for index, (number, key) in enumerate(zip(documents, keys, strict=True))
+        if parents[index] is None
+    }
+    chunks: dict[int, list[int]] = {}
+    for index, about in enumerate(zip(documents, parents, strict=True)):
+        owner = owners.get(about)
+        if owner is not None:
+            chunks.setdefault(owner, []).append(index)
+    for owner, own in chunks.items():
+        # In whatever order they come: each holds its own place in its id.
+        parts = sorted(digests[index] for index in own)
+        whole = xxh3_128_digest(b"".join([digests[owner], *parts]))
+        digests[owner] = whole
+        for index in own:
+            origins[index] = whole
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    columns["x_digest"] = pa.array(digests, DIGEST)
+    columns["x_origin"] = pa.array(origins, DIGEST)
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=rows.schema)
 
 
 class _Encoder:
@@ -207,6 +261,12 @@ class _Encoder:
             )
         if "raw_data" in used:
             columns["raw_data"] = self._each("raw_data", bytes)
+        if "parent" in used:
+            columns["x_parent"] = self._each("parent", _parent_key)
+        if "origin" in used:
+            columns["x_origin"] = self._each("origin", _origin)
+        if "embedder" in used:
+            columns["x_embedder"] = self._each("embedder", _embedder)
 
     def _each(self, name: str, convert: Callable[[Any], Any]) -> list[Any]:
         converted: list[Any] = [None] * self._count
@@ -303,11 +363,10 @@ class _Encoder:
 
     def _digests(self, unique_ids: list[str | None], encodings: list[str | None]) -> list[bytes]:
         columns = self.columns
+        vectors, marks = self._marks()
         try:
             return row_digests(
-                self._contents(unique_ids, encodings),
-                columns.get("vector"),
-                columns.get("raw_data"),
+                self._contents(unique_ids, encodings), vectors, columns.get("raw_data"), marks
             )
         except TypeError:
             for index, row in enumerate(self._contents(unique_ids, encodings)):
@@ -318,6 +377,35 @@ class _Encoder:
             if not self.errors:
                 raise
             return []
+
+    def _marks(self) -> tuple[Sequence[Any] | None, list[bytes | None] | None]:
+        """Returns those vectors that digests cover, and what they cover besides."""
+        columns = self.columns
+        vectors: Sequence[Any] | None = columns.get("vector")
+        if not self._used.intersection(("parent", "origin", "embedder")):
+            return vectors, None
+        nothing = [None] * self._count
+        marks: list[bytes | None] = []
+        embedders = columns.get("x_embedder", nothing)
+        for parent, origin, embedder, vector in zip(
+            columns.get("x_parent", nothing),
+            columns.get("x_origin", nothing),
+            embedders,
+            vectors or nothing,
+            strict=True,
+        ):
+            if parent is None and origin is None and embedder is None:
+                marks.append(None)
+                continue
+            # The origin of a chunk is made of digests, its own among them.
+            made_of = origin if parent is None else None
+            head = bytes([one is not None for one in (parent, made_of, embedder, vector)])
+            text = (embedder or "").encode()
+            marks.append(b"".join([head, parent or b"", made_of or b"", text]))
+        if vectors is not None and "embedder" in self._used:
+            known = zip(vectors, embedders, strict=True)
+            vectors = [vector if embedder is None else None for vector, embedder in known]
+        return vectors, marks
 
     def _contents(
         self, unique_ids: list[str | None], encodings: list[str | None]
@@ -369,6 +457,9 @@ _ATTRIBUTES: tuple[tuple[str, frozenset[type] | None, str], ...] = (
     ("raw_data", frozenset({bytes, bytearray, memoryview, _NONE}), "bytes or None"),
     ("raw_data_type", frozenset({str, _NONE}), "text or None"),
     ("vector", None, "a row of numbers"),  # fit_vector tells
+    ("parent", frozenset({str, _NONE}), "the uuid of a document or None"),
+    ("origin", frozenset({bytes, _NONE}), "16 bytes or None"),
+    ("embedder", frozenset({str, _NONE}), "text or None"),
 )
 _ATTRIBUTE_VALUES = attrgetter(*(name for name, _, _ in _ATTRIBUTES))
 
@@ -385,6 +476,24 @@ def _day_of(timestamp: str | None) -> str | None:
         return day
     time = parse(timestamp)
     return None if time is None else day_of(time)
+
+
+def _parent_key(parent: str) -> bytes:
+    if not is_uuid(parent) or parent != parent.lower():
+        raise RecordError(_wrong("parent", "the uuid of a document, in lower case", parent))
+    return bytes.fromhex(parent.replace("-", ""))
+
+
+def _origin(origin: bytes) -> bytes:
+    if len(origin) != DIGEST.byte_width:
+        raise RecordError(f"origin has {len(origin)} bytes; expected {DIGEST.byte_width}")
+    return origin
+
+
+def _embedder(embedder: str) -> str:
+    if not is_unicode(embedder):
+        raise RecordError(f"embedder is {embedder!a:.60}, which is not Unicode text")
+    return embedder
 
 
 def _wrong(name: str, expected: str, value: object) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -392,6 +393,9 @@ def _decode(row: dict[str, Any], vector: Any) -> FrameRecord:
         vector=vector,
         raw_data=row.get("raw_data"),
         raw_data_type=row.get("raw_data_type"),
+        parent=None if (parent := row.get("x_parent")) is None else str(UUID(bytes=parent)),
+        origin=row.get("x_origin"),
+        embedder=row.get("x_embedder"),
     )
 
 

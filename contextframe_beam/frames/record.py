@@ -94,12 +94,20 @@ class FrameRecord:
         vector: `embed_dim` float32 values, or None.
         raw_data: The document's original bytes, or None.
         raw_data_type: The MIME type of `raw_data`.
+        parent: The uuid of the document that this record is a chunk of; None for documents.
+        origin: 16 bytes, what a document was made of: its content at the source and all settings.
+            As long as they are the same, a run need not make it again. None where that is unknown.
+        embedder: The fingerprint of the embedder that made `vector`; such a vector is no part of
+            what decides whether the record has changed.
         score: How well the record matched a search; None elsewhere. Not stored, not compared.
     """
 
     __slots__ = (
         "context",
+        "embedder",
         "metadata",
+        "origin",
+        "parent",
         "raw_data",
         "raw_data_type",
         "record_type",
@@ -122,6 +130,10 @@ class FrameRecord:
         vector: Any = None,
         raw_data: bytes | None = None,
         raw_data_type: str | None = None,
+        *,
+        parent: str | None = None,
+        origin: bytes | None = None,
+        embedder: str | None = None,
     ) -> None:
         self.text_content = text_content
         self.metadata: dict[str, Any] = {} if metadata is None else metadata
@@ -132,6 +144,9 @@ class FrameRecord:
         self.vector = vector
         self.raw_data = raw_data
         self.raw_data_type = raw_data_type
+        self.parent = parent
+        self.origin = origin
+        self.embedder = embedder
         self.score: float | None = None
 
     def __eq__(self, other: object) -> bool:

@@ -45,8 +45,11 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
 
     Columns beginning with `x_` are ours: `x_source` (which source wrote the row), `x_digest`
     (16 bytes over the row's content, equal exactly when nothing changed), `x_encoding` (JSON,
-    what a reader needs beyond the columns to rebuild an equal `FrameRecord`) and `x_state`
-    (JSON, set on a source's state row only).
+    what a reader needs beyond the columns to rebuild an equal `FrameRecord`), `x_state`
+    (JSON, set on a source's state row only), `x_parent` (16 bytes, set on chunks only: the uuid of
+    the document's row), `x_origin` (16 bytes, what the row was made of: of a document its content
+    at the source and the settings, of a chunk the digest of its document) and `x_embedder` (the
+    fingerprint of the embedder that made the row's vector).
 
     Raises:
         SchemaError: `embed_dim` is not a positive integer.
@@ -87,6 +90,9 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
             pa.field("x_digest", DIGEST),
             pa.field("x_encoding", string),
             pa.field("x_state", string),
+            pa.field("x_parent", DIGEST),
+            pa.field("x_origin", DIGEST),
+            pa.field("x_embedder", string),
         ]
     )
 

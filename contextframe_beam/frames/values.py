@@ -272,6 +272,7 @@ def row_digests(
     contents: Iterable[Sequence[Any]],
     vectors: Sequence[Any] | None,
     raw_data: Sequence[Any] | None,
+    marks: Sequence[bytes | None] | None = None,
 ) -> list[bytes]:
     """Returns the XXH3-128 digest of each row.
 
@@ -279,16 +280,19 @@ def row_digests(
         contents: What each row holds except vector and raw data; see `row_contents`.
         vectors: The vector of each row, or None when no row has one.
         raw_data: The raw data of each row, or None when no row has any.
+        marks: What else tells each row from others, None for nothing; or None when no row has any.
 
     Raises:
         TypeError: a row holds text that is not Unicode.
     """
     # JSON keeps apart what is text, list, number or missing, and where each ends.
     rows = map(orjson.dumps, contents)
-    if vectors is None and raw_data is None:
+    if vectors is None and raw_data is None and marks is None:
         return list(map(xxh3_128_digest, rows))
     nothing = repeat(None)
-    return list(map(_digest, rows, vectors or nothing, raw_data or nothing))
+    return list(
+        map(_digest, rows, vectors or nothing, raw_data or nothing, marks or nothing),
+    )
 
 
 def row_contents(
@@ -329,11 +333,13 @@ def _heads(names: Iterable[Iterable[str]], columns: Sequence[Sequence[Any]]) -> 
     return heads
 
 
-def _digest(content: bytes, vector: Any, raw_data: bytes | None) -> bytes:
-    if vector is None and raw_data is None:
+def _digest(content: bytes, vector: Any, raw_data: bytes | None, marks: bytes | None) -> bytes:
+    if vector is None and raw_data is None and marks is None:
         return xxh3_128_digest(content)
     hashed = xxh3_128(content)
-    for data in (None if vector is None else vector.tobytes(), raw_data):
+    # Rows without marks have the digests that they had before there were any.
+    parts = (None if vector is None else vector.tobytes(), raw_data, *([marks] if marks else ()))
+    for data in parts:
         hashed.update(b"-" if data is None else b"%d:" % len(data))
         hashed.update(data or b"")
     return hashed.digest()

@@ -54,6 +54,20 @@ MAX_STATE_BYTES = 16 << 20
 OVERWRITTEN = "overwritten"
 
 
+#: The numbers of a receipt that say what was done to documents on their way; 0 in other runs.
+WORK = (
+    "documents",
+    "parsed",
+    "chunks",
+    "texts_embedded",
+    "texts_reused",
+    "tokens",
+    "requests",
+    "stale",
+    "skipped",
+)
+
+
 @dataclass(frozen=True)
 class CommitReceipt:
     """A committed run: what whoever started it gets, and what the state of its source keeps.
@@ -78,6 +92,15 @@ class CommitReceipt:
         kept: Why a mirror did not delete all that it did not see; empty where it did.
         reasons: Why items failed, the reasons of most of them first.
         start: Which of several starts of a run of this id was committed.
+        documents: Documents that were parsed or cut into chunks, or recognised before that.
+        parsed: Those of them whose bytes were read and parsed.
+        chunks: Chunks written; they count in none of the numbers of documents.
+        texts_embedded: Texts that an embedder made vectors of.
+        texts_reused: Texts whose vectors were known from before.
+        tokens: Tokens of the texts that were embedded, as the embedder counts them.
+        requests: Requests that were sent to embed them.
+        stale: Documents that failed, and stay as they were stored before.
+        skipped: Items of a type that nothing reads.
         already_committed: The run had been committed before; nothing was done now.
     """
 
@@ -99,6 +122,15 @@ class CommitReceipt:
     kept: str = ""
     reasons: tuple[FailureReason, ...] = ()
     start: str = ""
+    documents: int = 0
+    parsed: int = 0
+    chunks: int = 0
+    texts_embedded: int = 0
+    texts_reused: int = 0
+    tokens: int = 0
+    requests: int = 0
+    stale: int = 0
+    skipped: int = 0
     already_committed: bool = False
 
     #: The names under which these are stored.
@@ -108,16 +140,31 @@ class CommitReceipt:
     unchanged = property(attrgetter("rows_unchanged"))
     dropped = property(attrgetter("rows_dropped"))
 
+    def values(self) -> dict[str, Any]:
+        """Returns all attributes; those of `WORK` only where any of them says something."""
+        values = asdict(self)
+        return values if self.work else {k: v for k, v in values.items() if k not in WORK}
+
     def facts(self) -> dict[str, Any]:
         """Returns what is known of the run, under the names under which that is stored."""
-        values = asdict(self)
+        values = self.values()
         del values["already_committed"]  # depends on who asks
         return {name.removeprefix("rows_"): value for name, value in values.items()}
 
     @property
     def counts(self) -> dict[str, int]:
         """How many documents, items and files it had, by the names under which that is stored."""
-        return {name.removeprefix("rows_"): getattr(self, name) for name in _COUNTED}
+        said = (name for name in _COUNTED if name not in WORK or getattr(self, name))
+        return {name.removeprefix("rows_"): getattr(self, name) for name in said}
+
+    @property
+    def work(self) -> str:
+        """What was done to documents, as in `165 documents, 7,471 chunks, 7,471 texts embedded`.
+
+        Empty where no document was parsed, cut or embedded.
+        """
+        words = ((getattr(self, name), one, many) for name, one, many in _WORDS)
+        return ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in words if n)
 
     def with_earlier(self, earlier: CommitReceipt) -> CommitReceipt:
         """Returns the run with what a commit before this one counted and said of it."""
@@ -128,7 +175,7 @@ class CommitReceipt:
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is stored; earlier releases do not read fields that say something new."""
-        said_only = ("sharing", "shared_ids", "partial", "kept", "reasons", "start")
+        said_only = {"sharing", "shared_ids", "partial", "kept", "reasons", "start", *WORK}
         return {name: one for name, one in self.facts().items() if one or name not in said_only}
 
     @classmethod
@@ -177,6 +224,18 @@ class CommitReceipt:
             lines += [f"  {reason}" for reason in self.partial]
         return "\n".join(lines)
 
+
+_WORDS = (
+    ("documents", "document", "documents"),
+    ("parsed", "parsed", "parsed"),
+    ("chunks", "chunk", "chunks"),
+    ("texts_embedded", "text embedded", "texts embedded"),
+    ("texts_reused", "text known before", "texts known before"),
+    ("tokens", "token", "tokens"),
+    ("requests", "request", "requests"),
+    ("stale", "stale", "stale"),
+    ("skipped", "skipped", "skipped"),
+)
 
 #: A run as the state of its source keeps it.
 RunSummary = CommitReceipt

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -43,7 +43,7 @@ class Outcome:
 
     def to_json(self) -> str:
         """Returns one JSON object on one line."""
-        told = asdict(self.receipt)
+        told = self.receipt.values()
         del told["start"]  # nobody but the run itself knows the others
         return json.dumps(
             {
@@ -60,6 +60,8 @@ class Outcome:
         if not receipt.version:
             return f"nothing to write: the source gave no items, and {self.to} was not made"
         lines = [f"{self._done()} (version {receipt.version} of {self.to}, {self.seconds:.1f} s)"]
+        if receipt.work:
+            lines.append(receipt.work)
         if receipt.failed:
             lines.append(receipt.what_failed(self.dead_letters))
         if receipt.partial:

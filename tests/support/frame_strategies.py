@@ -125,6 +125,9 @@ def records(draw: st.DrawFn) -> FrameRecord:
         vector=draw(st.none() | vectors),
         raw_data=draw(st.none() | st.binary(max_size=40)),
         raw_data_type=draw(st.none() | st.sampled_from(["application/pdf", ""])),
+        parent=draw(st.none() | st.uuids().map(str)),
+        origin=draw(st.none() | st.binary(min_size=16, max_size=16)),
+        embedder=draw(st.none() | texts),
     )
     if record.unique_id and draw(st.integers(0, 9)) == 0:
         made = uuid_of(record.unique_id)
@@ -147,6 +150,9 @@ def exact(record: FrameRecord) -> tuple[Any, ...]:
         None if record.vector is None else as_float32(record.vector),
         record.raw_data,
         record.raw_data_type,
+        record.parent,
+        record.origin,
+        record.embedder,
     )
 
 

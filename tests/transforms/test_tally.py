@@ -25,6 +25,10 @@ tallies = st.builds(
     may_slip=st.booleans(),
     unchanged=counts,
     unchanged_rows=st.lists(st.binary(max_size=2), max_size=2),
+    recognised_rows=st.lists(st.binary(max_size=2), max_size=2),
+    stale=st.lists(st.binary(max_size=2), max_size=2),
+    documents=counts,
+    texts_embedded=counts,
 )
 
 
@@ -50,6 +54,8 @@ TOLD = {
     "partial": {"a page is missing"},
     "may_slip": True,
     "unchanged_rows": [b"1"],
+    "recognised_rows": [b"1"],
+    "stale": [b"1"],
 }
 
 
