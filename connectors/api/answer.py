@@ -1,7 +1,7 @@
-"""What an API answered, as pagination sees it, and how values and records are found in it.
+"""An API's answer as pagination sees it, and how to find values and records in it.
 
 A path names a place in JSON: `data.items`, `files.0.url`; `*` stands for every element, as in
-`data.edges.*.node`. A key whose own name holds the dots is found first. `$` is the whole answer.
+`data.edges.*.node`. A key that has dots in its own name comes first. `$` is the whole answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RECORD_NAMES = (
     "_embedded",
 )
 
-# Objects beside or around the records that say how to go on.
+# Objects beside or around the records that say how to get the next page.
 _ENVELOPES = (
     "meta",
     "metadata",
@@ -67,7 +67,7 @@ _COLUMN_NAMES = (
     "schema",
     "names",
 )
-# Without what is not a letter, as `error_in` looks for them.
+# Letters only, as `error_in` looks for them.
 _MESSAGE_NAMES = ("message", "msg", "errormessage", "errmsg", "errormsg", "detail", "reason")
 _CODE_NAMES = ("code", "errcode", "errorcode", "errno", "ret", "retcode", "statuscode", "status")
 _LARGEST_COUNT = 10**18
@@ -99,7 +99,7 @@ class Answer:
     place: str = ""
 
     def header(self, name: str) -> str | None:
-        """Returns a header, whatever the case of its name."""
+        """Returns a header; upper and lower case in its name are the same."""
         found = self.headers.get(name)
         if found is None:
             lower = name.lower()
@@ -108,22 +108,22 @@ class Answer:
 
 
 def value_at(data: Any, path: str) -> Any:
-    """Returns what a path leads to in an answer, None when it leads nowhere."""
+    """Returns the value at a path of an answer, or None if there is no such place."""
     return data if path == ROOT else lookup(data, path)
 
 
 def usual_place(
     data: Any, names: tuple[str, ...], fits: Callable[[Any], Any]
 ) -> tuple[str, Any] | None:
-    """Looks for what APIs put beside the records: totals, cursors, links.
+    """Looks for a value that APIs put beside the records: a total, a cursor, a link.
 
     Args:
         data: The JSON of an answer.
-        names: The usual names, the likeliest first.
-        fits: Turns a value into what is wanted, None when it is something else.
+        names: The usual names, the most likely first.
+        fits: Turns a value into the result; returns None for a value of another kind.
 
     Returns:
-        The path and what `fits` made of it; None when there is nothing like it.
+        The path and the result of `fits`; None if no value fits.
     """
     if not isinstance(data, Mapping):
         return None
@@ -149,16 +149,16 @@ def usual_place(
 def records_at(data: Any, path: str, *, is_known: bool = False) -> list[Any]:
     """Returns the records of an answer.
 
-    A list is the records, an object is the one record, null in their place is none. A path that
+    A list holds the records, an object is the only record, and null means no records. A path that
     ends in `?` may be missing: an answer without it has no records.
 
     Args:
         data: The JSON of an answer.
         path: Where the records are.
-        is_known: Whether that is certain, so that null on the way there is not an empty list.
+        is_known: Whether the path is certain; then null on the way to it is not an empty list.
 
     Raises:
-        ConnectorError: the path is not there, or leads to text or a number.
+        ConnectorError: the path is missing, or leads to text or a number.
     """
     optional = path.endswith("?")
     path = path.rstrip("?")
@@ -181,10 +181,10 @@ def records_at(data: Any, path: str, *, is_known: bool = False) -> list[Any]:
 
 
 def guess_records(data: Any) -> tuple[str, list[Any]]:
-    """Returns the path of the records and the records, where nothing says where they are.
+    """Returns the path of the records, and the records, if the configuration names no path.
 
     Raises:
-        ConnectorError: there is no list, or several could be meant.
+        ConnectorError: there is no list, or there are several candidates.
     """
     if isinstance(data, list):
         return ROOT, data
@@ -228,12 +228,12 @@ def guess_records(data: Any) -> tuple[str, list[Any]]:
 
 
 def with_columns(data: Any, path: str, records: list[Any]) -> list[Any]:
-    """Returns rows that are lists as objects, where a list beside them names their columns.
+    """Turns rows that are lists into objects, if a list beside them names their columns.
 
     Args:
         data: The JSON of the answer.
         path: Where the rows are in it.
-        records: The rows; what is no list stays as it is.
+        records: The rows; anything but a list stays as it is.
     """
     rows = [one for one in records if isinstance(one, list)]
     if not rows or not isinstance(data, Mapping):
@@ -256,9 +256,9 @@ def with_columns(data: Any, path: str, records: list[Any]) -> list[Any]:
 
 
 def error_in(data: Any) -> str:
-    """Returns what an answer without records says went wrong, in its own words; "" if nothing.
+    """Returns the error that an answer without records states, in its own words; "" if it has none.
 
-    Many APIs answer 200 to what they refuse: `{"ok": false, "error": "ratelimited"}`,
+    Many APIs refuse a request with status 200: `{"ok": false, "error": "ratelimited"}`,
     `{"code": 99991400, "msg": "too many requests", "data": null}`.
     """
     if not isinstance(data, Mapping):
@@ -273,13 +273,13 @@ def error_in(data: Any) -> str:
     refused |= str(values.get("status")).lower() in ("error", "fail", "failed", "failure")
     refused |= values.get("error") is True
     codes = [as_count(values[name]) for name in _CODE_NAMES if name in values]
-    # 1 is an error to some APIs and success to others.
+    # 1 means an error in some APIs and success in others.
     refused |= bool(texts) and any(code and code != 1 and code // 100 != 2 for code in codes)
     return _shown_error([*(code for code in codes if code), *texts]) if refused else ""
 
 
 def as_count(value: Any) -> int | None:
-    """Returns a number of items or pages, also when it is text; None when it makes no sense."""
+    """Returns a number of items or pages, even from text; None if it makes no sense."""
     if isinstance(value, str):
         text = value.strip()
         return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
@@ -289,7 +289,7 @@ def as_count(value: Any) -> int | None:
 
 
 def as_flag(value: Any) -> bool | None:
-    """Returns what an answer says with true, "false", 0 and the like; None for anything else."""
+    """Reads a flag, such as true, "false" or 0; returns None for anything else."""
     if isinstance(value, str):
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(
             value.strip().lower()
@@ -356,7 +356,7 @@ def _connections(data: Any, path: str, depth: int) -> Iterator[tuple[str, Mappin
 
 
 def _column_names(value: Any) -> list[str]:
-    """Returns the names in a list of columns; none where it is no such list."""
+    """Returns the names in a list of columns; an empty list for any other value."""
     if isinstance(value, Mapping):
         value = value.get("fields") or value.get("columns")
     if not isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Trying out a configuration: connects, reads one page a resource and shows how it is mapped."""
+"""Tries out a configuration: connects, reads a page of each resource, shows how it is mapped."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _SHOWN_LINE = 100
 
 @dataclass(slots=True)
 class Sample:
-    """One record and the frame that is made of it.
+    """One record and its frame.
 
     Attributes:
         item: The record as it was read.
-        unique_id: The frame's id; None: made of its content.
+        unique_id: The frame's id; None if it is made from the content.
         title: Its title, or None.
         text: The beginning of its text.
         timestamp: Its time.
         metadata: Its metadata.
-        error: Why it cannot be mapped; "" when it can.
+        error: Why it cannot be mapped; "" if it can.
     """
 
     item: dict[str, Any]
@@ -48,21 +48,21 @@ class Sample:
 
 @dataclass(slots=True)
 class ResourceReport:
-    """What one page of a resource showed.
+    """The result for one resource: what its first page showed.
 
     Attributes:
         name: The resource.
-        partition: Which part of it was read.
+        partition: The part that was read.
         records: The number of records on the page that become documents.
-        failed: How many records cannot be read.
-        unmapped: How many records cannot be mapped.
-        reasons: Why some cannot be read or mapped, each once.
-        pages: How many pages there are, where the API tells; they are read in parallel.
-        next_page: Where the next page is; "" when this was the last one.
+        failed: The number of records that cannot be read.
+        unmapped: The number of records that cannot be mapped.
+        reasons: Why some cannot be read or mapped, each reason once.
+        pages: The number of pages, if the API states it; they are read in parallel.
+        next_page: Where the next page is; "" if this was the last page.
         samples: The first records.
-        problem: Why it cannot be read; "" when it can.
-        hint: What is odd about it.
-        partial: Why reading it may not give all; "" where nothing says so.
+        problem: Why it cannot be read; "" if it can.
+        hint: Anything odd about it.
+        partial: Why a run may miss records; "" if there is no sign of that.
     """
 
     name: str
@@ -80,19 +80,19 @@ class ResourceReport:
 
     @property
     def ok(self) -> bool:
-        """Whether it could be read and mapped, and nothing says that there is more."""
+        """Whether it could be read and mapped, and a run would read all of it."""
         return not (self.problem or self.partial or self.failed or self.unmapped)
 
 
 @dataclass(slots=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         base_url: The API.
-        problem: Why nothing could be checked, such as refused credentials; "" when it could.
-        connected: Whether the API answered anything.
-        resources: What each resource showed.
+        problem: Why the check could not begin, such as refused credentials; "" if it could.
+        connected: Whether the API answered.
+        resources: The result for each resource.
     """
 
     base_url: str
@@ -111,7 +111,7 @@ class CheckReport:
         return report
 
     def _by_cause(self) -> list[ResourceReport]:
-        """Returns the reports; one for all resources of which nothing but the address differs."""
+        """Returns the reports; resources that differ only in their address share one."""
         by_cause: dict[str, ResourceReport] = {}
         for one in self.resources:
             cause = _ADDRESS.sub("", one.problem) or one.name
@@ -140,7 +140,7 @@ def check(
 
     Args:
         config: A YAML file, a dict of the same form, or a connector.
-        only: The names of the resources to check; all when not given.
+        only: The names of the resources to check; all by default.
         endpoint: An address to check instead.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The configuration of an API: what it may say, checked by models.
+"""The models that define and check the configuration of an API.
 
-The settings of a paginator are the fields of its class; their models are made from there, so that
-nothing is said twice.
+The settings of a paginator are the fields of its class. Its model is made from them, so each
+setting is defined once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from contextframe_beam.connectors.http.settings import (
 from contextframe_beam.connectors.registry import members_of
 from contextframe_beam.frames.times import UNITS, form_named
 
-#: The paginators by the name that a configuration gives them.
+#: The paginators by their name in a configuration.
 PAGINATORS: dict[str, type[Paginator]] = {
     "auto": Detect,
     "page": PageNumber,
@@ -151,7 +151,7 @@ else:
 PLACEHOLDER = re.compile(r"\{(parent(?:\.[\w@$-]+)+|since|until)\}")
 
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
-_TIME_FORMATS = ("iso", "date", *UNITS, "number")  # Of these, nothing tells in a record.
+_TIME_FORMATS = ("iso", "date", *UNITS, "number")  # A record does not show which.
 _TOLD_ONLY = ("number", "epoch_ns")
 
 Paths = str | list[str]
@@ -169,57 +169,57 @@ def _as_rules(value: Any) -> Any:
     ]
 
 
-#: Rules, of which one may stand alone, and of which a status alone is one.
+#: Rules. A single rule needs no list, and a status alone is a rule.
 Rules = Annotated[list[_Rule], BeforeValidator(_as_rules)]
 Status = Annotated[int, Field(ge=100, le=599)] | Literal["2xx", "3xx", "4xx", "5xx"]
 Statuses = Status | list[Status]
 
 
 def _as_text(value: Any) -> Any:
-    # YAML makes a date of what looks like one.
+    # YAML turns text that looks like a date into a date.
     return value.isoformat() if isinstance(value, date) else value
 
 
 class Incremental(Section):
-    """What lets a run read only what changed since the last one."""
+    """How a run reads only what changed since the last run."""
 
     field: str
     """The path, in a record, of the value that grows with each change: a time or a number."""
     param: Parameter | None = None
     """Where the request says since when; or use {since} in params, body or path. Without either,
-    everything is read, and older records are left out here."""
+    a run reads everything and leaves out the older records itself."""
     start: Annotated[str | int | float | None, BeforeValidator(_as_text)] = None
-    """Since when the first run reads; everything when not given."""
+    """Since when the first run reads; it reads everything by default."""
     format: str | None = None
     """How a request writes times: iso, date, epoch, epoch_ms, epoch_us, epoch_ns, or a pattern such
-    as %Y/%m/%d; as the records have them when not given. number says that the values are no times,
-    such as ids that grow."""
+    as %Y/%m/%d; by default, as the records write them. number says that the values are numbers and
+    not times, such as ids that grow."""
     field_format: str | None = None
-    """How the records write the field, where that can be read in two ways, as 1/2/2026 can: a
-    pattern such as %d/%m/%Y, or one of the names of format; as format says when not given."""
+    """How the records write the field, if it can be read in two ways, like 1/2/2026: a pattern such
+    as %d/%m/%Y, or one of the names of format; by default, as format says."""
     lookback: Duration | None = None
     """How far before the last value a run begins, for sources that show changes late."""
     slice: Duration | None = None
     """Reads the time from start to now in slices of this length, in parallel."""
     until_param: Parameter | None = None
-    """Where the request of a slice says until when; or use {until}."""
+    """Where the request for a slice says until when; or use {until}."""
 
     @model_validator(mode="after")
     def _check(self) -> Incremental:
         if self.slice is not None and self.start is None:
             raise wrong(("slice",), "slices need a start")
         if self.slice is not None and self.reading == "number":
-            raise wrong(("slice",), "numbers are no times, so they have no slices")
+            raise wrong(("slice",), "numbers are not times, so they have no slices")
         for name in ("format", "field_format"):
             _check_format(name, getattr(self, name))
         return self
 
     @property
     def reading(self) -> str | None:
-        """What is known about how the records write the field, as `times.parse` takes it."""
+        """How the records write the field, in the form that `times.parse` takes, if it is known."""
         if self.field_format is not None:
             return self.field_format
-        # Records may well write times in another way than requests, and say which.
+        # Records may write times differently from requests, and show how they do it.
         told = self.format is not None and ("%" in self.format or self.format in _TOLD_ONLY)
         return self.format if told else None
 
@@ -241,7 +241,7 @@ def _check_format(name: str, value: str | None) -> None:
 
 
 class Condition(Section):
-    """What a value is to be; all given conditions must hold."""
+    """A condition on a value; everything that is given must hold."""
 
     _needs_condition: ClassVar[bool] = True
 
@@ -254,11 +254,11 @@ class Condition(Section):
     one_of: list[Any] | None = None
     """The value is one of these."""
     none_of: list[Any] | None = None
-    """The value is none of these."""
+    """The value is not one of these."""
     matches: str | None = None
-    """The value, as text, holds a match of this regular expression."""
+    """The value, as text, contains a match of this regular expression."""
     exists: bool | None = None
-    """The field is there and not null, or is not."""
+    """true: the field exists and is not null; false: it does not exist, or is null."""
 
     @model_validator(mode="after")
     def _check(self) -> Condition:
@@ -274,24 +274,24 @@ class Condition(Section):
 
 
 class Filter(Condition):
-    """A condition that a record must meet to become a document; all given ones must hold."""
+    """A condition that a record must meet to become a document; everything given must hold."""
 
     field: str
     """The path of the value in a record."""
 
 
 class AnswerRule(Condition):
-    """Which answers of an API a rule is about; all given conditions must hold."""
+    """The answers of an API that a rule is about; everything that is given must hold."""
 
     _needs_condition: ClassVar[bool] = False
 
     status: Statuses | None = None
-    """The HTTP status, or a list of them; 4xx and 5xx stand for all of that kind."""
+    """The HTTP status, or a list of them; 4xx and 5xx stand for all statuses of that kind."""
     field: str | None = None
-    """The path of a value in the body; without equals and the like it is there and not false."""
+    """The path of a value in the body; without equals and the like, any value but false will do."""
     text: str | None = None
-    """A text that the body holds, whatever its case; give a status too where records may hold it
-    as well."""
+    """A text that the body contains, in upper or lower case; give a status too if records may also
+    contain it."""
 
     @model_validator(mode="after")
     def _check_rule(self) -> AnswerRule:
@@ -303,15 +303,15 @@ class AnswerRule(Condition):
 
 
 class RetryRule(AnswerRule):
-    """Which answers mean that the request is to be sent again."""
+    """Answers after which the request is sent again."""
 
     wait: Duration | None = None
-    """How long to wait before, unless the answer says it; each further wait is twice as long. A
-    short time, counted by `retries`, when not given."""
+    """How long to wait first, unless the answer says it; each further wait is twice as long. By
+    default a short time, which counts as one of the `retries`."""
 
 
 class AnswerRules(Section):
-    """What answers mean where their status does not say it."""
+    """What answers mean when their status does not say it."""
 
     error_when: Rules[AnswerRule] = Field(default_factory=list)
     """Answers that are errors although their status says otherwise, such as
@@ -322,11 +322,11 @@ class AnswerRules(Section):
     """Answers after which the token is renewed, and the request sent again."""
     ignore_when: Rules[AnswerRule] = Field(default_factory=list)
     """Answers that are passed over as if there were no records, such as {status: [403, 451]}.
-    What they would hold is not deleted, unless they say 404 or 410."""
+    Documents that they would have held are not deleted, unless the status is 404 or 410."""
 
 
 class Deleted(Filter):
-    """When a record says that it was deleted; a field alone when it has a value but false or 0."""
+    """When a record counts as deleted; a field alone means any value except false and 0."""
 
     _needs_condition: ClassVar[bool] = False
 
@@ -339,17 +339,18 @@ class Relationship(Section):
     target: str
     """The path of the other record's id, or of a list of them."""
     resource: str | None = None
-    """The resource that the other record belongs to; this one when not given."""
+    """The resource that the other record belongs to; by default this resource."""
 
 
 class RecordMapping(Section):
-    """Which fields of a record become what of a document."""
+    """Which fields of a record become which parts of a document."""
 
     id: Paths | None = None
-    """The path of what identifies a record; several paths that do so together, as [owner, number],
-    of which a record may lack all but one; or a template such as "{project}-{number}"."""
+    """The path of the id of a record; or several paths that identify it together, such as
+    [owner, number], if a record has at least one of them; or a template such as
+    "{project}-{number}"."""
     prefix: str | None = None
-    """Put before the id to make a unique_id; "<name>:<resource>#" when not given."""
+    """Put before the id to make a unique_id; "<name>:<resource>#" by default."""
     title: Paths | None = None
     """Path(s) of the title."""
     text: str | None = None
@@ -360,10 +361,10 @@ class RecordMapping(Section):
     tags: str | None = None
     """The path of the tags: a list, a list of objects with names, or text with commas."""
     relationships: bool | list[Relationship] = True
-    """Relationships to other records; true takes parent_id, references, tags and the parent
-    resource's record."""
+    """Relationships to other records; true uses parent_id, references, tags and the record of the
+    parent resource."""
     metadata: dict[str, str] | list[str] | None = None
-    """Which fields become metadata: names with their paths, or paths; all when not given."""
+    """Which fields become metadata: names with their paths, or paths; all by default."""
     constants: dict[str, Any] = Field(default_factory=dict)
     """Metadata that every record gets."""
     record_type: str = "document"
@@ -374,9 +375,9 @@ class Resource(AnswerRules):
     """One kind of records that an API has, such as contacts or tickets."""
 
     name: Annotated[str, Field(pattern=_NAME)]
-    """Names it; part of every unique_id."""
+    """The name of the resource; part of every unique_id."""
     path: str | None = None
-    """Its address below base_url; the name when not given. {parent.id} stands for a field of the
+    """Its address below base_url; by default the name. {parent.id} stands for a field of the
     parent's record."""
     method: Literal["GET", "POST", "PUT"] = "GET"
     """The HTTP method."""
@@ -389,20 +390,20 @@ class Resource(AnswerRules):
     form: dict[str, Any] | None = None
     """The form that its requests send."""
     safe_to_repeat: bool | None = None
-    """Whether its requests only read, so that they may be sent again after an error. They do, but
-    for a GraphQL mutation, when not given."""
+    """Whether its requests only read, so that they can be sent again after an error. By default
+    that holds for everything but a GraphQL mutation."""
     records: str | None = None
     """The path of the records in an answer, such as data.items, or edges.*.node; $ is the whole
-    answer. A ? at its end says that it may be missing. Found by itself when not given."""
+    answer. A ? at its end says that it may be missing. By default it is detected."""
     paginator: PaginatorSetting | None = None
-    """How its pages follow each other; found out when not given."""
+    """How to get from page to page; detected by default."""
     partial: Literal["fail", "keep"] = "fail"
-    """What errors beside the data of a GraphQL answer do: fail the run, or keep the nodes that are
-    not concerned. Those that are become dead letters, and the run is partial."""
+    """What to do about errors beside the data of a GraphQL answer: fail the run, or keep the nodes
+    that are not affected. The affected nodes become dead letters, and the run is partial."""
     incremental: Incremental | None = None
-    """What lets a run read only what changed."""
+    """How a run reads only what changed."""
     parent: str | None = None
-    """The resource for each of whose records this one is read."""
+    """A parent resource: this one is read once for each of the parent's records."""
     include: list[str] = Field(default_factory=list)
     """Fields of the parent's record that its records get as _parent."""
     ingest: bool = True
@@ -412,15 +413,15 @@ class Resource(AnswerRules):
     filters: list[Filter] = Field(default_factory=list)
     """Conditions that a record must meet."""
     deleted: Deleted | None = None
-    """When a record says that it was deleted, such as {field: deleted_at}; its document is deleted
-    then, whatever the filters say."""
+    """When a record counts as deleted, such as {field: deleted_at}; its document is then deleted,
+    even if the filters would leave the record out."""
     max_pages: Annotated[int, Field(ge=1)] | None = None
-    """The most pages that are read of it, for each record of the parent."""
+    """The largest number of pages to read, for each record of the parent."""
     max_items: Annotated[int, Field(ge=1)] | None = None
-    """The most records that are read of it, for each record of the parent."""
+    """The largest number of records to read, for each record of the parent."""
     not_found: Literal["fail", "dead_letter", "skip"] | None = None
-    """What 404 means: fail the run, one dead letter, or no records. A dead letter for a resource
-    with a parent, else the run fails."""
+    """What 404 means: fail the run, one dead letter, or no records. By default a resource with a
+    parent gives a dead letter, and any other resource fails the run."""
 
     @model_validator(mode="after")
     def _check(self) -> Resource:
@@ -449,7 +450,7 @@ class Resource(AnswerRules):
         return self
 
     def templates(self) -> list[Any]:
-        """Returns what may hold placeholders."""
+        """Returns the settings that can contain placeholders."""
         return [self.path, self.params, self.headers, self.body, self.form]
 
     @property
@@ -465,24 +466,24 @@ class ApiConfig(AnswerRules):
     base_url: str
     """Where the API is; paths of resources are below it."""
     name: Annotated[str, Field(pattern=_NAME)] | None = None
-    """Names the source; part of every unique_id, the host when not given. With a name the source
+    """The name of the source; part of every unique_id; by default the host. With a name, the source
     stays the same when resources are added."""
     auth: AuthSetting | None = None
     """How requests authenticate; secrets are references such as env:TOKEN."""
     auth_check: str | None = None
-    """An address that is asked first, to see whether the API accepts the credentials."""
+    """An address to request first, to see whether the API accepts the credentials."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Headers of all requests."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Query parameters of all requests."""
     paginator: PaginatorSetting | None = None
-    """How pages follow each other, for resources that do not say."""
+    """How to get from page to page, for resources that do not say."""
     resources: list[Resource] = Field(default_factory=list)
-    """What is read."""
+    """The resources to read."""
     budget: BudgetSettings | None = None
     """How many requests may be sent."""
     cache: CacheSettings | None = None
-    """Keeps answers on disk; off when not given."""
+    """Keeps answers on disk; off by default."""
     retries: Annotated[int, Field(ge=0)] | None = None
     """How often a request is repeated after an error that may pass."""
     timeout: Duration | None = None
@@ -490,7 +491,7 @@ class ApiConfig(AnswerRules):
     total_timeout: Duration | None = None
     """How long a request may take with all its attempts."""
     max_wait: Duration | None = None
-    """The longest pause that is made because the API asks for it."""
+    """The longest pause that the API may ask for."""
     max_response_bytes: Annotated[int, Field(ge=1)] | None = None
     """Larger answers are refused."""
     ca_bundle: str | None = None
@@ -498,10 +499,10 @@ class ApiConfig(AnswerRules):
     allowed_origins: list[str] = Field(default_factory=list)
     """Other origins (https://host:port) that links may lead to; they get no credentials."""
     same_server: list[str] = Field(default_factory=list)
-    """Origins by which the API calls itself in its links, such as the one it has behind a gateway;
-    they are asked for at base_url."""
+    """Origins that the API uses for itself in its links, such as its internal address at a gateway;
+    such links are requested from base_url."""
     max_in_flight: Annotated[int, Field(ge=1)] = 16
-    """How many requests one process keeps open."""
+    """The largest number of requests that one process keeps open."""
 
     @model_validator(mode="after")
     def _check(self) -> ApiConfig:
@@ -517,7 +518,7 @@ class ApiConfig(AnswerRules):
             if resource.parent is not None and resource.parent not in by_name:
                 raise wrong(
                     ("resources", index, "parent"),
-                    f"is {resource.parent!r}, which is no resource",
+                    f"is {resource.parent!r}, which is not a resource",
                     name=resource.parent,
                     known=list(by_name),
                 )
@@ -536,12 +537,12 @@ class ApiConfig(AnswerRules):
                 if one.resource is not None and one.resource not in by_name:
                     raise wrong(
                         ("resources", index, "mapping", "relationships", number, "resource"),
-                        f"is {one.resource!r}, which is no resource",
+                        f"is {one.resource!r}, which is not a resource",
                         name=one.resource,
                         known=list(by_name),
                     )
         return self
 
     def resource(self, name: str) -> Resource | None:
-        """Returns the resource of a name."""
+        """Returns the resource with a name."""
         return next((one for one in self.resources if one.name == name), None)

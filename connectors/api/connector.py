@@ -45,38 +45,38 @@ _FAILURES_LISTED = 100
 
 
 class APIConnector(PaginatedConnector):
-    """Any HTTP API: resources, pages, authentication and mapping are configured.
+    """Reads any HTTP API; its resources, pages, authentication and mapping are configured.
 
     Without resources, `sync_documents(endpoint, params)` reads one endpoint by page number
-    (`page` and `limit`), as simple APIs want it.
+    (`page` and `limit`), as simple APIs expect.
 
     Args:
         base_url: Where the API is.
         api_key: A key that is sent as `Authorization: Bearer ...`, best as a reference (env:KEY).
-        config: A YAML file that says everything else, or a dict of the same form.
-        name: Names the source; part of every unique_id.
+        config: A YAML file with all other settings, or a dict of the same form.
+        name: The name of the source; part of every unique_id.
         auth: How requests authenticate, as `{"type": "basic", ...}`.
-        auth_check: An address that tells whether the credentials are accepted; `/api/v1/me` when
-            only an `api_key` is given. Where it does not exist nothing is checked.
+        auth_check: An address that shows whether the API accepts the credentials; `/api/v1/me` if
+            only an `api_key` is given. If it does not exist, the credentials are not checked.
         headers: Headers of all requests.
         params: Query parameters of all requests.
-        paginator: How pages follow each other, as `{"type": "cursor", ...}`.
-        resources: What is read, as a list of dicts.
+        paginator: How to get from page to page, as `{"type": "cursor", ...}`.
+        resources: The resources to read, as a list of dicts.
         budget: How many requests may be sent, as `{"per_second": 5}`.
         cache: Keeps answers on disk, as `{"ttl": "1h"}`.
         retries: How often a request is repeated after an error that may pass.
         timeout: How long to wait for an answer to begin, in seconds or as in `"2m"`.
         total_timeout: How long a request may take with all its attempts.
-        max_wait: The longest pause that is made because the API asks for it.
+        max_wait: The longest pause that the API may ask for.
         max_response_bytes: Larger answers are refused.
         ca_bundle: A file of certificates that servers are checked against.
         allowed_origins: Other origins (https://host:port) that links may lead to; they get no
             credentials.
-        same_server: Origins by which the API calls itself in its links, such as the one it has
-            behind a gateway; they are asked for at `base_url`.
-        max_in_flight: How many requests one process keeps open; 16 if nothing is said.
+        same_server: Origins that the API uses for itself in its links, such as its internal
+            address at a gateway; such links are requested from `base_url`.
+        max_in_flight: The largest number of open requests in one process; 16 by default.
         error_when: Answers that are errors although their status says otherwise, as
-            `[{"field": "ok", "equals": false}]`; by `status`, by a `field`'s value, by a `text`.
+            `[{"field": "ok", "equals": false}]`; by `status`, by a `field` or by a `text`.
         retry_when: Answers after which the request is sent again, as `[{"status": 403, "text":
             "rate limit", "wait": "1m"}]`.
         renew_when: Answers after which the token is renewed, and the request sent again.
@@ -84,7 +84,7 @@ class APIConnector(PaginatedConnector):
             `[{"status": 403}]`.
 
     Raises:
-        ConfigError: the configuration cannot be read, or says something wrong.
+        ConfigError: the configuration cannot be read, or has a mistake.
     """
 
     _by_partition = ("max_items", "max_pages", "only")
@@ -153,7 +153,7 @@ class APIConnector(PaginatedConnector):
         self.base_url = urls.checked_base(self._config.base_url)
         if self._config.auth_check is None and api_key is not None and not self._config.resources:
             values["auth_check"] = urljoin(self.base_url, _AUTH_CHECK)
-        # What a file says travels, because the file itself stays here.
+        # The content of the file travels to the workers; the file itself stays here.
         travelling = secrets.referenced(values)
         self._arguments = ((), {"config": travelling})
         secrets.register_literals(travelling)
@@ -173,7 +173,7 @@ class APIConnector(PaginatedConnector):
             one.name: condition_of(one.deleted) for one in self._config.resources if one.deleted
         }
         self._pages = ApiPages(self._endpoint_of, self._send)
-        #: Whether the API itself, and not a cache, answered anything so far, be it an error.
+        #: Whether the API itself (not a cache) has answered yet, even with an error.
         self.connected = False
         self._failed = 0
         self._failures: list[dict[str, str]] = []
@@ -184,7 +184,7 @@ class APIConnector(PaginatedConnector):
         return self._config
 
     def authenticate(self) -> bool:
-        """Prepares the client, and asks `auth_check` whether the credentials are accepted.
+        """Prepares the client, and requests `auth_check` to see if the credentials are accepted.
 
         Raises:
             ConnectorError: they are not, or the API cannot be reached. (It is a ValueError.)
@@ -201,7 +201,7 @@ class APIConnector(PaginatedConnector):
                     ) from error
                 if not 400 <= error.status < 500:
                     raise
-                # Who has no such address does not refuse anybody.
+                # An API without this address has not refused the credentials.
                 self.logger.info("the credentials could not be checked: %s", error)
         self.authenticated = True
         return True
@@ -218,12 +218,12 @@ class APIConnector(PaginatedConnector):
         """Fetches the records of an endpoint, or of the configured resources.
 
         Args:
-            endpoint: An address that is read page by page; `/api/v1/documents` if neither it nor
-                any resource is given.
+            endpoint: An address to read page by page; `/api/v1/documents` if there are no
+                resources either.
             params: Its query parameters.
-            only: The names of the resources to read; all when not given.
-            max_pages: The most pages that are read of each, for each record of a parent.
-            max_items: The most records that are read of each, for each record of a parent.
+            only: The names of the resources to read; all by default.
+            max_pages: The largest number of pages of each, for each record of a parent.
+            max_items: The largest number of records of each, for each record of a parent.
 
         Raises:
             RuntimeError: `authenticate` was not called.
@@ -275,8 +275,8 @@ class APIConnector(PaginatedConnector):
             only: As for `sync_documents`.
             max_pages: As for `sync_documents`.
             max_items: As for `sync_documents`.
-            resume_from: The states that an earlier run reached, by the id of the partition.
-            known_states: The same where a range of time is read, which does not begin at them.
+            resume_from: The states that earlier runs reached, by the id of the partition.
+            known_states: The same for a run that reads a range of time and does not begin there.
             since: Read only what changed at this time or later, ISO 8601.
             until: Read only what changed before this time.
 
@@ -322,7 +322,7 @@ class APIConnector(PaginatedConnector):
             yield from planner.partitions(resource)
 
     def count_pages(self, partition: Partition) -> int | None:
-        """Returns how many pages a partition has, where its first one tells."""
+        """Returns the number of pages of a partition, if its first page shows it."""
         return self._counted_partition(partition)[1]
 
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
@@ -355,10 +355,10 @@ class APIConnector(PaginatedConnector):
         }
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Returns what makes this source itself.
+        """Returns what identifies this source.
 
-        That is its name, or else `base_url` and what its resources ask for; and the endpoint, if
-        one is read. Secrets, what only tunes the reading and what only chooses less are left out.
+        That is its name, or else `base_url` and what its resources request; and the endpoint, if
+        one is read. Secrets are left out, and so are settings that only tune or narrow the reading.
         """
         config = self._config
         arguments: dict[str, Any] = {"name": config.name}
@@ -386,7 +386,7 @@ class APIConnector(PaginatedConnector):
         params: dict[str, Any] | None,
         names: Iterable[str] | None,
     ) -> list[Resource]:
-        """Returns the resources to read; none when it is an endpoint instead."""
+        """Returns the resources to read; an empty list if an endpoint is read instead."""
         if endpoint is not None or not self._config.resources:
             if names:
                 raise ConfigError("give either an endpoint or the names of resources, not both")
@@ -411,7 +411,7 @@ class APIConnector(PaginatedConnector):
     def _endpoint_of(self, scope: Scope) -> Endpoint:
         name = scope.resource
         if not name:
-            # Made anew each time: it is cheap, and there is one for each set of parameters.
+            # Made each time: it is cheap, and every set of parameters needs its own.
             resource = Resource(name="endpoint", params=dict(scope.params or {}))
             url = urls.joined(self.base_url, scope.endpoint)
             paginator = paginator_of(self._config.paginator) or _PAGE_STYLE
@@ -433,7 +433,7 @@ class APIConnector(PaginatedConnector):
     def _items_of(self, partitions: Iterable[Partition]) -> Iterator[dict[str, Any]]:
         for page in self._pages_of(partitions):
             for letter in page.failures:
-                # Where the resource is read itself, it becomes a dead letter there.
+                # It becomes a dead letter when the resource itself is read.
                 self.logger.warning("%s, %s: %s", page.partition, page.position, letter.message)
             yield from page.items
 
@@ -459,7 +459,7 @@ class APIConnector(PaginatedConnector):
                 )
 
     def _send(self, request: HttpRequest) -> HttpResponse:
-        # Planning reads parents and counts pages at the same time, each with threads of its own.
+        # Planning reads parents and counts pages at the same time, each with its own threads.
         with self._slots:
             try:
                 response = self._client().send(request)
@@ -477,7 +477,7 @@ class APIConnector(PaginatedConnector):
 
 
 def _client_settings(config: ApiConfig) -> dict[str, Any]:
-    """Returns what the client of a configuration is made with."""
+    """Returns the arguments of the client for a configuration."""
     given: dict[str, Any] = {
         "retries": config.retries,
         "max_response_bytes": config.max_response_bytes,

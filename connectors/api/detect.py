@@ -1,4 +1,4 @@
-"""Finding out how an API pages, from its first answer, when nothing is said about it."""
+"""Detects how an API pages from its first answer, if the configuration does not say."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _LINK_NAMES = (
     "next_page",
     "nextPage",
 )
-# The parameter that usually takes the cursor of this name.
+# The parameter that usually takes the cursor with this name.
 _CURSOR_PARAMS = {
     "next_cursor": "cursor",
     "nextCursor": "cursor",
@@ -65,7 +65,7 @@ _CURSOR_PARAMS = {
     "cursor": "cursor",
     "offset": "offset",
 }
-# Objects of several values that go into the next request.
+# Objects with several values for the next request.
 _CONTINUATION_NAMES = ("continue", "continuation", "query-continue", "next_params", "nextParams")
 _PAGE_PARAMS = {
     "page": "page",
@@ -94,7 +94,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Detect(Paginator):
-    """How the pages follow each other is found out from the first answer."""
+    """Detects how to get from page to page from the first answer."""
 
     def apply(self, request: HttpRequest, token: Found | None) -> HttpRequest:
         return request if token is None else token.paginator.apply(request, token.token)
@@ -134,7 +134,7 @@ def detect(answer: Answer, items: Sequence[Any]) -> Paginator:
         items: The records in it.
 
     Raises:
-        ConnectorError: there are more records than these, but nothing says how to ask for them.
+        ConnectorError: there are more records, but the answer does not show how to request them.
     """
     for find in (
         _by_link,
@@ -183,10 +183,10 @@ def _by_link(answer: Answer, items: Sequence[Any]) -> Paginator | None:
 
 
 def _numbered_by(link: str, answer: Answer, items: Sequence[Any]) -> Paginator | None:
-    """Returns what asks for the pages by number, where the next link does nothing else."""
+    """Returns a paginator by number, if that is all that the next link does."""
     asked, following = urlsplit(answer.url), urlsplit(urljoin(answer.url, link))
     here, there = dict(parse_qsl(asked.query)), dict(parse_qsl(following.query))
-    # A size that the server adds is its own; it does not change what page 2 is.
+    # A size that the server adds is its default; it does not change what page 2 is.
     changed = [name for name in there if here.get(name) != there[name] and name not in _LIMIT_NAMES]
     if asked[:3] != following[:3] or len(changed) != 1 or not set(here) <= set(there):
         return None
@@ -242,7 +242,7 @@ def _by_offset(answer: Answer, items: Sequence[Any]) -> Paginator | None:
     if limit is None or limit[0].rpartition(".")[0] != container or not limit[1]:
         return None
     name = limit[0].rpartition(".")[2]
-    # A count beside the offset is what this page has, not what was asked for.
+    # A count beside the offset is the number on this page, not the number that was requested.
     return Offset(
         param=offset[0].rpartition(".")[2],
         size=limit[1],
@@ -279,7 +279,7 @@ def _by_cursor(answer: Answer, items: Sequence[Any]) -> Paginator | None:
             return None
         return CursorInHeader(header, param="page" if header == "X-Next-Page" else "cursor")
     name = found[0].rpartition(".")[2]
-    # A number called so is where this page begins.
+    # A number with this name is where this page begins.
     if name == "offset" and as_count(found[1]) is not None:
         return None
     flag = usual_place(answer.data, HAS_MORE_NAMES, as_flag)

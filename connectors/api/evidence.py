@@ -1,7 +1,7 @@
-"""What an answer proves: that it is the last one, that there is more, how many there are.
+"""What an answer proves: that it is the last page, that there is more, how many records there are.
 
-A total may lie, or mean something else: what is not above the number of records on one page of
-several is a count of that page.
+A total may be wrong, or mean something else: a number no larger than one page of several is a
+count of that page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from contextframe_beam.connectors.api.answer import (
     value_at,
 )
 
-#: How answers usually tell the number of items, and that of pages.
+#: The usual names for the number of items, and for the number of pages.
 TOTAL_NAMES = (
     "total",
     "total_count",
@@ -66,17 +66,17 @@ _TOTAL_HEADER = re.compile(
 _PAGES_HEADER = re.compile(
     r"(?:x-)?(?:[a-z]+-)?(?:total-?pages|pages?-?(?:count|total))$", re.IGNORECASE
 )
-#: What is counted.
+#: What a total counts.
 RECORDS, PAGES = "records", "pages"
 
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What an answer states about the whole.
+    """The total that an answer states.
 
     Attributes:
-        number: How many there are.
-        unit: Of what: records or pages.
+        number: The total.
+        unit: What it counts: records or pages.
     """
 
     number: int
@@ -91,8 +91,8 @@ def total_of(answer: Answer, path: str | None = None, *, is_sure: bool = False) 
 
     Args:
         answer: The answer.
-        path: Where it is; `header:X-Total` for a header; None looks for the usual names.
-        is_sure: Leaves out what may also be the number of records on this page (`count`).
+        path: Where the number is; `header:X-Total` for a header; None looks for the usual names.
+        is_sure: Ignores names that may also mean the number of records on this page (`count`).
     """
     if path is not None:
         return _count_at(answer, path)
@@ -101,12 +101,12 @@ def total_of(answer: Answer, path: str | None = None, *, is_sure: bool = False) 
 
 
 def named_total(answer: Answer, *, is_sure: bool = False) -> tuple[str, int] | None:
-    """Returns the number of records that an answer states, and how it is called there."""
+    """Returns the number of records that an answer states, with the name it has there."""
     names = tuple(name for name in TOTAL_NAMES if name != "count") if is_sure else TOTAL_NAMES
     found = usual_place(answer.data, names, as_count)
     if found is not None:
         return found
-    # Beside the records, however deep these are, as in {"hits": {"total": 5, "hits": []}}.
+    # Beside the records at any depth, as in {"hits": {"total": 5, "hits": []}}.
     around = answer.place.rpartition(".")[0]
     beside = value_at(answer.data, around) if around else None
     if isinstance(beside, Mapping):
@@ -132,12 +132,12 @@ def pages_of(answer: Answer, path: str | None = None) -> int | None:
 
 
 def stated(answer: Answer, items: Sequence[Any]) -> Stated | None:
-    """Returns what one page of several states about the whole, None where it does not."""
+    """Returns the total that one page of several states, or None."""
     return stated_by(total_of(answer), pages_of(answer), items)
 
 
 def stated_by(total: int | None, pages: int | None, items: Sequence[Any]) -> Stated | None:
-    """Returns what a total and a number of pages state; the total where both are there."""
+    """Returns the total of records, or else of pages, from what an answer states."""
     if total is not None and total > len(items):
         return Stated(total)
     return Stated(pages, PAGES) if pages is not None and pages > 1 else None
@@ -150,7 +150,7 @@ def _count_at(answer: Answer, path: str) -> int | None:
 
 
 def _as_total(value: Any) -> int | None:
-    """Returns a total as a number, or as the object that search engines make of it."""
+    """Returns a total from a number, or from the object that search engines give."""
     return as_count(value.get("value") if isinstance(value, Mapping) else value)
 
 
@@ -186,9 +186,9 @@ HAS_MORE_NAMES = (
     "isTruncated",
     "more",
 )
-# How they say that they gave up before the end.
+# How they say that they stopped before the end.
 _CUT_NAMES = ("truncated", "incomplete_results", "incompleteResults", "timed_out", "timedOut")
-# Names are compared in small letters, without what is neither letter nor digit.
+# Names are compared in lower case, by their letters and digits only.
 _NEXT = re.compile(
     r".*next(?:page|cursor|token|url|uri|link|href|offset|start|marker|key|batch|results?|set|id"
     r"|number|address|query|skip|from|after|params|records?|items?|path)*"
@@ -203,13 +203,13 @@ _SIZE = re.compile(
     r".*(?:limit|perpage|pagesize|maxresults|hitsperpage|pagelen|itemsperpage|maxitems)"
     r"|size|top|first|rows|take|count"
 )
-# Links to pages that are no further ones, where they stand beside each other.
+# Links that lead to other pages than the next, in lists of links.
 _HERE = re.compile(r".*(?:self|first|prev|previous|current|canonical|start)(?:page)?(?:url|link)?")
 _OTHER_HEADERS = frozenset(
     ("location", "content-location", "referer", "link", "set-cookie", "vary")
 )
 _SPEAKS_OF_PAGES = ("first", "prev", "previous", "last")
-#: So many records that nothing is said about may be a page of more.
+#: An answer with this many records may be a page of more, if it does not say.
 _COULD_BE_A_PAGE = 10
 _DEEPEST = 6
 _MOST_ELEMENTS = 50
@@ -221,7 +221,7 @@ class Field:
     """A value beside the records.
 
     Attributes:
-        path: Where it is; "" in a header.
+        path: Where it is; "" for a header.
         name: Its key, or the header's name.
         value: A text, number, flag or null.
         relation: The `rel` of the link that it belongs to, in a list of links.
@@ -234,17 +234,17 @@ class Field:
 
     @property
     def plain(self) -> str:
-        """What it is called, in small letters and digits alone."""
+        """Its name, in lower-case letters and digits only."""
         return re.sub(r"[^a-z0-9]", "", (self.relation or self.name).lower())
 
     @property
     def around(self) -> list[str]:
-        """What the objects are called that it is in."""
+        """The names of the objects around it."""
         return [re.sub(r"[^a-z0-9]", "", one.lower()) for one in self.path.split(".")[:-1]]
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no value, or one that says no."""
+        """Whether it is empty, or says no."""
         return self.value in (None, "", 0, False) or as_flag(self.value) is False
 
     def __str__(self) -> str:
@@ -254,10 +254,10 @@ class Field:
 
 
 def undecided(answer: Answer, items: Sequence[Any]) -> str:
-    """Returns why there may be more than one page; "" where the answer proves that there is not.
+    """Returns why there may be more than one page; "" if the answer proves that this is all.
 
     Args:
-        answer: The only answer, to a request that asks for no page.
+        answer: The only answer, to a request without a page.
         items: Its records.
     """
     if answer.status in (204, 205):
@@ -281,10 +281,10 @@ def undecided(answer: Answer, items: Sequence[Any]) -> str:
 
 
 def hints(answer: Answer, items: Sequence[Any]) -> str:
-    """Returns what beside the records speaks of a further page, "" where nothing does.
+    """Returns any sign of a further page beside the records, or "".
 
-    For answers that lack what is configured to tell the next page. That is how many APIs end, but
-    also how it looks when the name of it is wrong.
+    For answers without the configured sign of a next page. Many APIs end that way, but a wrong name
+    in the configuration looks the same.
     """
     if has_more(answer) is False:
         return ""
@@ -295,21 +295,21 @@ def hints(answer: Answer, items: Sequence[Any]) -> str:
 
 
 def cut_short(answer: Answer) -> str:
-    """Returns what says that the API itself left records out, "" where nothing does."""
+    """Returns any statement that the API itself left records out, or ""."""
     found = usual_place(answer.data, _CUT_NAMES, lambda value: value is True or None)
     return "" if found is None else f"the API says {found[0]}"
 
 
 def has_more(answer: Answer) -> bool | None:
-    """Returns whether an answer says, under a usual name, that there are more pages."""
+    """Returns whether an answer states, under a usual name, that there are more pages."""
     found = usual_place(answer.data, HAS_MORE_NAMES, as_flag)
     return None if found is None else bool(found[1])
 
 
 def next_address(answer: Answer) -> Field | None:
-    """Returns the address of the next page under any name with `next`, the body's before headers'.
+    """Returns the address of the next page under any name with `next`, from the body or a header.
 
-    Of a list of links, as `[{"rel": "next", "href": "..."}]`, the path is that of the list.
+    For a list of links, such as `[{"rel": "next", "href": "..."}]`, it has the path of the list.
     """
     found = (
         one
@@ -323,7 +323,7 @@ def next_address(answer: Answer) -> Field | None:
 
 
 def fields_of(answer: Answer) -> Iterator[Field]:
-    """Yields the values beside the records, then the headers; JSON in a header is looked into."""
+    """Yields the values beside the records, then the headers, and the values of JSON in headers."""
     steps = answer.place.rstrip("?").split(".") if answer.place else []
     whole = answer.place == ROOT or (not answer.place and isinstance(answer.data, list))
     if not whole:
@@ -341,7 +341,7 @@ def fields_of(answer: Answer) -> Iterator[Field]:
 
 
 def _within(data: Any, path: str, records: list[str], depth: int) -> Iterator[Field]:
-    """Yields what is in an object but its records, which are where `records` leads."""
+    """Yields the fields of an object, except its records, which are at the path `records`."""
     if not isinstance(data, Mapping) or depth > _DEEPEST:
         return
     for key, value in data.items():
@@ -372,7 +372,7 @@ def _links_in(values: list[Any], path: str) -> Iterator[Field]:
 
 
 def _hint(fields: Sequence[Field], answer: Answer) -> str:
-    """Returns which value speaks of a further page."""
+    """Returns a value that speaks of a further page."""
     if any(_SYNC.fullmatch(one.plain) and not one.is_empty for one in fields):
         return ""
     next_ones = [one for one in fields if _NEXT.fullmatch(one.plain)]
@@ -389,7 +389,7 @@ def _hint(fields: Sequence[Field], answer: Answer) -> str:
 
 
 def _other_address(fields: Sequence[Field], answer: Answer) -> str:
-    """Returns which value is an address of the same path, other than those of known pages."""
+    """Returns a value that is an address of the same path, other than those of known pages."""
     asked = urlsplit(answer.url)
     known: set[str] = set()
     others: list[tuple[Field, str]] = []
@@ -412,12 +412,12 @@ def _other_address(fields: Sequence[Field], answer: Answer) -> str:
 
 
 def _asks_no_more(parts: SplitResult, asked: SplitResult) -> bool:
-    """Tells whether an address has no parameter that the request did not have."""
+    """Returns whether all parameters of an address were in the request."""
     return set(parse_qsl(parts.query, True)) <= set(parse_qsl(asked.query, True))
 
 
 def _is_stated(answer: Answer, items: Sequence[Any], fields: Sequence[Field]) -> bool:
-    """Tells whether the answer states that its records are all."""
+    """Returns whether the answer states that its records are all."""
     if has_more(answer) is False or pages_of(answer) == 1:
         return True
     if total_of(answer, is_sure=is_round(len(items))) == len(items):
@@ -441,7 +441,7 @@ def _nothing_there(answer: Answer) -> str:
         return ""
     return (
         "the answer is an empty object, without a list of records (if that means that there are "
-        "none, write records: items?)"
+        "no records, write records: items?)"
     )
 
 
@@ -454,9 +454,9 @@ def _size_asked(answer: Answer) -> tuple[str, int] | None:
 
 
 def _is_honoured(answer: Answer, asked: int, given: int) -> bool:
-    """Tells whether a page of fewer records than were asked for is short, and not cut to a limit.
+    """Returns whether a page with too few records is short, rather than cut to a limit.
 
-    It is where the answer repeats the size. Limits of APIs are round numbers.
+    It is short if the answer repeats the size. Limits of APIs are round numbers.
     """
     repeated = usual_place(answer.data, _SIZE_NAMES, as_count)
     if repeated is not None:
@@ -465,7 +465,7 @@ def _is_honoured(answer: Answer, asked: int, given: int) -> bool:
 
 
 def is_round(count: int) -> bool:
-    """Tells whether an API may have this number as its largest page."""
+    """Returns whether this may be the largest page of an API."""
     return count % 5 == 0 or count & (count - 1) == 0
 
 

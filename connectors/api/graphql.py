@@ -1,8 +1,7 @@
-"""What a GraphQL answer says beside its records: errors, and lists that go on behind what it holds.
+"""What a GraphQL answer says beside its records: errors, and lists that are not complete.
 
-The form of an answer and of its errors is that of the specification (section 7, Response); that of
-lists in pages is Relay's (`pageInfo`, `edges`), with `nodes` and `totalCount` as many servers have
-them.
+Answers and errors have the form of the specification (section 7, Response). Lists in pages have
+the form of Relay (`pageInfo`, `edges`), with `nodes` and `totalCount` as many servers have them.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ class Fault:
 
     Attributes:
         text: What it says.
-        path: Where in `data` it happened; empty where it does not say.
-        code: What kind it is, in capitals, such as FORBIDDEN or TIMEOUT; "" where it does not say.
+        path: Where in `data` it happened; empty if unknown.
+        code: Its kind in capitals, such as FORBIDDEN or TIMEOUT; "" if unknown.
     """
 
     text: str
@@ -51,10 +50,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class FailedNode:
-    """What stands in the place of a record that the server could not give, or not whole.
+    """Stands in the place of a record that the server could not give, or gave only in part.
 
     Attributes:
-        item: What is there of it.
+        item: The part that is there.
         message: Why.
     """
 
@@ -63,29 +62,29 @@ class FailedNode:
 
 
 def is_query(text: Any) -> bool:
-    """Tells whether a text is a GraphQL query that only reads."""
+    """Returns whether a text is a GraphQL query that only reads."""
     return isinstance(text, str) and _QUERY.match(text) is not None
 
 
 def faults_in(data: Any) -> list[Fault]:
-    """Returns the errors that an answer holds."""
+    """Returns the errors in an answer."""
     errors = data.get("errors") if isinstance(data, Mapping) else None
     return [_fault(one) for one in errors] if isinstance(errors, list) else []
 
 
 def refused(faults: Sequence[Fault], hint: str = "") -> ConnectorError:
-    """Returns the error of a run that cannot go on for these errors."""
+    """Returns the exception for a run that cannot go on because of these errors."""
     more = f" and {len(faults) - _SHOWN_ERRORS} more" if len(faults) > _SHOWN_ERRORS else ""
     shown = "; ".join(map(str, faults[:_SHOWN_ERRORS]))
     return ConnectorError(f"the API answered with errors: {shown}{more}{hint}")
 
 
 def with_failed_nodes(data: Any, records: Sequence[Any], faults: Sequence[Fault]) -> list[Any]:
-    """Returns the records, with a `FailedNode` for each that an error took away or left in pieces.
+    """Returns the records, with a `FailedNode` for each that an error removed or left incomplete.
 
     Args:
         data: The answer.
-        records: Its records, as they stand in it.
+        records: Its records, in its order.
         faults: Its errors.
 
     Raises:
@@ -108,18 +107,18 @@ def with_failed_nodes(data: Any, records: Sequence[Any], faults: Sequence[Fault]
         for at, one in enumerate(records)
     ]
     if any(fault.names_node for fault in rest):
-        # They say why a node is null, which needs no second letter.
+        # They say why a node is null; it already has a letter.
         found = [one for one in found if one is not None]
     found += [FailedNode({"path": list(fault.path)}, str(fault)) for fault in rest]
     return found
 
 
 def unread_lists(data: Any, followed: Path) -> list[str]:
-    """Returns where lists in an answer go on behind what it holds, as `data.issues.*.comments`.
+    """Returns the paths of lists with further pages in an answer, as `data.issues.*.comments`.
 
     Args:
         data: The answer.
-        followed: Where the list is whose pages are read.
+        followed: The path of the list whose pages are read.
     """
     found = dict.fromkeys(
         ".".join("*" if isinstance(step, int) else step for step in path)
@@ -130,9 +129,9 @@ def unread_lists(data: Any, followed: Path) -> list[str]:
 
 
 def list_around(path: str) -> Path:
-    """Returns where the list is whose nodes, or whose `pageInfo`, a path leads to.
+    """Returns the path of the list whose nodes, or whose `pageInfo`, a path leads to.
 
-    Of several lists, one in the other, it is the outer one.
+    If one list is inside another, it is the outer one.
     """
     steps: list[str | int] = []
     for step in path.rstrip("?").split("."):
@@ -151,7 +150,7 @@ def _fault(error: Any) -> Fault:
     code = next((one for one in codes if isinstance(one, str) and one), "")
     path = error.get("path")
     steps = path if isinstance(path, list) else []
-    # Some servers begin a path at the answer, and some write the places in lists as text.
+    # Some servers begin a path at the answer, and some write list indexes as text.
     known = [
         int(step) if isinstance(step, str) and step.isdecimal() else step
         for step in (steps[1:] if steps[:1] == ["data"] else steps)
@@ -161,7 +160,7 @@ def _fault(error: Any) -> Fault:
 
 
 def _on_the_way(data: Any, path: Path) -> Iterator[Any]:
-    """Yields what a path leads through, from the outside to the inside."""
+    """Yields the values along a path, from the outermost to the innermost."""
     here = data.get("data") if isinstance(data, Mapping) else None
     for step in path:
         if isinstance(here, Mapping):
@@ -185,9 +184,9 @@ def _objects(value: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]
 
 
 def _goes_on(one: Mapping[str, Any]) -> bool:
-    """Tells whether an object is a list of which more is to be had, before or behind."""
+    """Returns whether an object is a list with further pages, before or after this one."""
     held = next((one[name] for name in _LISTS if isinstance(one.get(name), list)), None)
-    # A query may give `pageInfo` another name.
+    # A query may rename `pageInfo`.
     flags = [
         as_flag(inner.get(name))
         for inner in one.values()

@@ -1,4 +1,4 @@
-"""Reading only what changed of an API: how requests write values that grow, and slices of time."""
+"""Incremental reading of an API: how requests write values that grow, and slices of time."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def newest_of(
     scope: Scope,
     known: Value | None = None,
 ) -> Value | None:
-    """Returns the greatest value of those records that belong to a partition; see `newest_cursor`.
+    """Returns the greatest value among the records of a partition; see `newest_cursor`.
 
     Args:
-        items: The records, with those that an API gave from outside a range of time.
-        settings: What the resource says.
+        items: The records, including any that the API gave from outside a range of time.
+        settings: The incremental settings of the resource.
         scope: What is read.
-        known: A value from before.
+        known: An earlier value.
     """
     field, form, bounds = settings.field, settings.reading, scope.bounds
     if bounds:
@@ -66,10 +66,10 @@ def newest_of(
 def request_value(value: Value, settings: Incremental) -> Value:
     """Returns a value as a request writes it, moved back by the lookback.
 
-    Without a format, that is the form that the value itself has.
+    Without a format, it keeps the form of the value.
 
     Raises:
-        ConfigError: it is to be written as a time, and is none.
+        ConfigError: requests write times, and the value is not a time.
     """
     if settings.format is None or settings.format == NUMBER:
         return resumed(value, settings)
@@ -80,7 +80,7 @@ def resumed(value: Value, settings: Incremental) -> Value:
     """Returns a value moved back by the lookback, in the form that the records have.
 
     Raises:
-        ConfigError: it is to be moved back, and is neither a time nor a number.
+        ConfigError: the value is not a time or a number, so it cannot be moved back.
     """
     if settings.lookback is None:
         return value
@@ -95,15 +95,15 @@ def _resumed_time(value: Value, settings: Incremental) -> Time:
 
 
 def time_of(value: Value, settings: Incremental) -> Time:
-    """Returns the time that a value says.
+    """Returns the time of a value.
 
     Raises:
-        ConfigError: it says none, or can be read in two ways.
+        ConfigError: it is not a time, or can be read in two ways.
     """
     time = parse(value, settings.reading)
     if time is None:
         raise ConfigError(
-            f"incremental: {value!r} is no time that can be read in one way, so it has no "
+            f"incremental: {value!r} is not a time that can be read in only one way, so it has no "
             "lookback, no slices and no other format; say how it is written in field_format, such "
             f"as %d/%m/%Y, or write it as {ISO.pattern}"
         )
@@ -111,16 +111,16 @@ def time_of(value: Value, settings: Incremental) -> Time:
 
 
 def moved_back(value: Value, settings: Incremental) -> Value:
-    """Returns a number that is no time moved back by the lookback.
+    """Returns a number, such as an id, moved back by the lookback.
 
     Raises:
-        ConfigError: it is text that says no number.
+        ConfigError: it is text that is not a number.
     """
     try:
         number = Decimal(str(value))
     except InvalidOperation:
         raise ConfigError(
-            f"incremental: {value!r} is neither a time nor a number, so it has no lookback"
+            f"incremental: {value!r} is not a time or a number, so it has no lookback"
         ) from None
     moved = number - Decimal(str(seconds_of(settings.lookback or 0)))
     shown = int(moved) if moved == int(moved) else float(moved)
@@ -130,12 +130,12 @@ def moved_back(value: Value, settings: Incremental) -> Value:
 def bound(time: datetime, settings: Incremental, known: Value | None, *, is_end: bool) -> Value:
     """Returns an end of a range of time as a request writes it.
 
-    APIs differ in whether the ends belong to a range, so it is made larger by the smallest step
-    that can be written; `within` then leaves out what was too much.
+    APIs differ in whether the ends belong to a range, so the range is made larger by the smallest
+    step that can be written; `within` then removes the extra records.
 
     Args:
         time: The end.
-        settings: What the resource says.
+        settings: The incremental settings of the resource.
         known: A value in the form that the records have.
         is_end: Whether it is the later one.
     """
@@ -152,8 +152,8 @@ class Slice:
     Attributes:
         since: Its beginning, as a request writes it.
         until: Its end, as a request writes it.
-        begin: Its beginning, in the form of the value that the slices began with.
-        at: Its beginning.
+        begin: Its beginning, in the form of the value that the first slice began with.
+        at: Its beginning as a time.
     """
 
     since: Value
@@ -202,7 +202,7 @@ def state_reached(newest: Value, settings: Incremental, scope: Scope) -> dict[st
 
     Args:
         newest: The greatest value that was seen.
-        settings: What the resource says.
+        settings: The incremental settings of the resource.
         scope: What was read.
     """
     if scope.reached is not None and is_before(newest, scope.reached, settings.reading):
@@ -214,31 +214,31 @@ def state_reached(newest: Value, settings: Incremental, scope: Scope) -> dict[st
 
 
 def unreadable(value: Any, settings: Incremental, began: datetime | None) -> str:
-    """Returns why a value moves no state, and what to do; "" where it may.
+    """Returns why a value cannot move the state, and what to do; "" if it can.
 
     Args:
-        value: What a record has in the field.
-        settings: What the resource says.
+        value: The value of the field in a record.
+        settings: The incremental settings of the resource.
         began: When the run began to read.
     """
     form = settings.reading
     if not is_known(value, form):
         return (
-            "which is no time that can be read in one way; records like this one are kept, by each "
-            "run anew, and move no state. Say how they write it: field_format: '%d/%m/%Y' or "
-            "'%m/%d/%Y', for instance"
+            "which is not a time that can be read in only one way; every run reads records like "
+            "this one again, and they do not move the state. Say how they write it: "
+            "field_format: '%d/%m/%Y' or '%m/%d/%Y', for instance"
         )
     time = parse(value, form)
     if began is None or time is None or time.form.pattern or not is_ahead(value, began, form):
         return ""
     return (
-        f"which would be {iso_of(time.at)}, in the future, and moves no state. If these are no "
-        "times but ids that grow, say format: number"
+        f"which would be {iso_of(time.at)}, in the future, and does not move the state. If these "
+        "are not times but ids that grow, say format: number"
     )
 
 
 def lookback_of(settings: Incremental) -> timedelta:
-    """Returns how far before what was reached a run begins, where values are times."""
+    """Returns how far before the last value a run begins, if values are times."""
     return timedelta(seconds=seconds_of(settings.lookback or 0))
 
 
@@ -253,8 +253,8 @@ def _form_of(time: Time, settings: Incremental) -> Form:
 def _asked(time: Time, settings: Incremental, *, up: bool = False) -> Value:
     """Returns a time as a request writes it: not later, or with `up` not earlier.
 
-    Where that is a day, it is the earlier one of UTC's and the record's own zone, with `up` the
-    later: which of them the API means is not known.
+    A day is the earlier of the days in UTC and in the record's own zone, with `up` the later one,
+    because we do not know which of them the API means.
     """
     form, at = _form_of(time, settings), time.at
     if form.is_of_days and settings.format:
@@ -265,17 +265,17 @@ def _asked(time: Time, settings: Incremental, *, up: bool = False) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What the first page of a partition tells about all of them.
+    """What the first page of a partition shows about all its pages.
 
     Attributes:
-        pages: How many are read.
-        size: The number of records on a full page, where that is known.
-        first: The digest of the first page's records; None where it has none.
-        place: Where its records were; empty where it does not tell.
-        stated: What it states about the whole.
+        pages: The number of pages to read.
+        size: The number of records on a full page, if that is known.
+        first: The digest of the first page's records; None if it has no records.
+        place: Where its records were; empty if the page does not show it.
+        stated: The total that it states.
         newest: The greatest value of the incremental field on it.
         is_cut: Whether a limit leaves pages out.
-        paginator: How pages follow each other, as a configuration says it, where the page told.
+        paginator: The paginator, as in a configuration, if it was detected from the page.
     """
 
     pages: int
@@ -293,24 +293,24 @@ class Scope:
     """What is read of an API in one partition: the `params` of the partition.
 
     Attributes:
-        run: Tells the partitions of one run from those of another.
-        resource: The name of the resource; empty where an endpoint is read.
-        endpoint: The address that is read where there is no resource.
+        run: Distinguishes the partitions of this run from those of another.
+        resource: The name of the resource; empty if an endpoint is read.
+        endpoint: The address to read if there is no resource.
         params: The query parameters of the endpoint.
         parent: The fields of the parent's record that requests and records need.
         since: Where it begins: as the records write it, or as `ends_are_written` says.
         until: Where it ends, as a request writes it.
-        bounds: The range of time that a run asks for: its closed ends, ISO 8601.
-        slice: What its state says about the slice of time: `of`, `from`, and for the last `last`.
-        reached: The value that an earlier run reached, behind which its state does not fall.
+        bounds: The range of time that a run asks for: its ends, both included, ISO 8601.
+        slice: The slice of time in its state: `of`, `from`, and `last` for the last slice.
+        reached: The value that an earlier run reached; the state never goes back before it.
         began: When the run began.
         is_stateless: Whether it has no state.
-        max_pages: The most pages that are read.
-        max_items: The most records that are read.
+        max_pages: The largest number of pages to read.
+        max_items: The largest number of records to read.
         is_counted_first: Whether its pages are counted before they are read.
-        problem: Why there is nothing to ask; `item` then becomes a dead letter.
-        item: The parent's record that has the problem.
-        counted: What counting its pages told.
+        problem: Why it cannot be requested; `item` then becomes a dead letter.
+        item: The parent's record with the problem.
+        counted: What counting its pages showed.
     """
 
     run: str = ""
@@ -334,24 +334,24 @@ class Scope:
 
     @property
     def name(self) -> str:
-        """What is read, for messages."""
+        """The name of what is read, for messages."""
         return self.resource or self.endpoint
 
     @property
     def ends_are_written(self) -> bool:
-        """Whether `since` is written as a request wants it, and moved back as far as it should be.
+        """Whether `since` already has the form of a request, and includes the lookback.
 
-        The ends of slices and of ranges are.
+        That holds for the ends of slices and of ranges.
         """
         return self.until is not None or self.bounds is not None
 
     @property
     def known(self) -> Value | None:
-        """The value of an earlier run that counts as seen; none where it may lie outside."""
+        """The value of an earlier run that counts as seen; None if it may lie outside."""
         return self.reached if self.bounds is None and self.slice is None else None
 
     @property
     def content(self) -> Value | None:
-        """Where it ends, if it is another part of its partition with each end."""
+        """Where it ends, if its end decides which part of the partition it is."""
         is_last = self.slice is None or "last" in self.slice
         return None if is_last and not self.is_stateless else self.until

@@ -1,10 +1,10 @@
 """Reads a configuration from YAML, and gives its JSON Schema for editors.
 
-YAML can name a value and use it again, so that a few lines stand for billions of values or for one
-that holds itself. So a file is looked through, without making anything of it, before it is read.
+YAML can name a value and use it again, so a few lines can stand for billions of values, or for a
+value that contains itself. So we count the values of a file before we read it.
 
-`config.schema.json` is a copy of that schema, so that an editor needs no Python; `python -m
-contextframe_beam.connectors.api.load` writes it anew.
+`config.schema.json` is a copy of that schema, for editors without Python; `python -m
+contextframe_beam.connectors.api.load` writes it again.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from contextframe_beam.connectors.http.section import Path, problems, shown
 from contextframe_beam.connectors.plain_secrets import has_credentials, looks_secret
 from contextframe_beam.errors import ConfigError
 
-#: The parts of a configuration that reach the API, where secrets may be needed.
+#: The parts of a configuration that are sent to the API, where secrets may be needed.
 _SENT = ("auth", "headers", "params", "body", "form")
 _SHOWN_ERRORS = 20
 
 
 @dataclass(frozen=True)
 class Document:
-    """A configuration before it is checked.
+    """A configuration that has not been checked yet.
 
     Attributes:
-        values: What it says.
-        where: The file, or what else it is, for messages.
-        tree: The nodes of the YAML file, which know their lines.
+        values: Its values.
+        where: The file, or another description, for messages.
+        tree: The nodes of the YAML file, with their lines.
     """
 
     values: dict[str, Any]
@@ -52,7 +52,7 @@ class Document:
     tree: yaml.Node | None = None
 
     def line(self, path: Path) -> int:
-        """Returns the line of a value, or of what it is missing in; 0 where there are no lines.
+        """Returns the line of a value, or of the part that lacks it; 0 if there are no lines.
 
         Args:
             path: The keys and indexes that lead to it.
@@ -72,20 +72,19 @@ def load_config(
     """Reads and checks a configuration.
 
     Args:
-        config: A YAML file, or what one would say.
-        settings: What is given beside it, and counts more.
+        config: A YAML file, or a dict of the same form.
+        settings: Further settings, which take precedence.
 
     Returns:
-        The configuration, and what it was made of as plain values; references to secrets are
-        texts in both.
+        The configuration, and its plain values; references to secrets are texts in both.
 
     Raises:
-        ConfigError: the file cannot be read, or says something wrong.
+        ConfigError: the file cannot be read, or has a mistake.
     """
     document = _document(config)
     own = {name: _plain(value) for name, value in settings.items()}
     values = {**document.values, **own}
-    values.pop("$schema", None)  # where a JSON file says what editors check it by
+    values.pop("$schema", None)  # names the schema for editors, in a JSON file
     merged = Document(values, document.where, document.tree)
     try:
         checked = ApiConfig.model_validate(merged.values)
@@ -98,7 +97,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Document:
     """Reads a YAML file.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, holds a key twice or a secret in plain text.
+        ConfigError: it cannot be read, is not YAML, or has a key twice or a secret in plain text.
     """
     name = os.fspath(path)
     read = read_yaml_file(name, "the configuration")
@@ -214,11 +213,11 @@ SCHEMA_FILE = pathlib.Path(__file__).with_name("config.schema.json")
 def config_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a configuration."""
     schema = ApiConfig.model_json_schema(mode="validation")
-    # Pydantic can read these texts too, but does so whenever the models are imported, for 0.13 s.
+    # Pydantic can read these texts too, but at every import of the models, which takes 0.13 s.
     texts = {**_field_texts(settings), **_field_texts(config)}
     classes = {**vars(settings), **vars(config)}
     for name, section in ((ApiConfig.__name__, schema), *schema["$defs"].items()):
-        # A section's own texts come last, over those that it inherits.
+        # A section's own texts come last and replace those that it inherits.
         for owner in reversed(inspect.getmro(classes.get(name, object))):
             for field, text in texts.get(owner.__name__, {}).items():
                 key = classes[name].model_fields[field].alias or field
@@ -251,7 +250,7 @@ def _field_texts(module: ModuleType) -> dict[str, dict[str, str]]:
 
 
 def _without_titles(schema: Any) -> Any:
-    """Returns a schema without the titles that only repeat the names of the keys."""
+    """Returns a schema without the titles that repeat the names of the keys."""
     if isinstance(schema, list):
         return [_without_titles(one) for one in schema]
     if not isinstance(schema, dict):
@@ -259,13 +258,13 @@ def _without_titles(schema: Any) -> Any:
     return {
         key: _without_titles(value)
         for key, value in schema.items()
-        # A key that is called so has a schema and not a text.
+        # A key with this name has a schema, not a text.
         if not (key == "title" and isinstance(value, str))
     }
 
 
 def schema_text() -> str:
-    """Returns the schema as `config.schema.json` holds it."""
+    """Returns the content of `config.schema.json`."""
     return json.dumps(config_schema(), indent=2, sort_keys=True) + "\n"
 
 
@@ -273,29 +272,29 @@ if __name__ == "__main__":
     SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
 
 
-#: A larger file is no configuration.
+#: A larger file is not a configuration.
 _MOST_BYTES = 1 << 20
 
-#: With what its aliases stand for.
+#: Counting each alias with everything that it stands for.
 _MOST_VALUES = 100_000
 _DEEPEST = 64
 _LONGEST_NUMBER = 100
 _SHORT = 50_000
 
-# Parsing in C is ten times as fast, where it is there.
+# Parsing in C is ten times as fast, if it is available.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# What making a value of a text may raise, as of a 13th month or a number of 5,000 digits.
+# What YAML may raise for a text that is not a value, such as a 13th month or 5,000 digits.
 _NO_VALUE = (ValueError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
 class YamlText:
-    """What a YAML file says.
+    """The content of a YAML file.
 
     Attributes:
-        values: As Python's own values.
-        tree: The nodes, which know their lines; None where the file is empty.
+        values: The content as Python values.
+        tree: The nodes, with their lines; None if the file is empty.
     """
 
     values: Any
@@ -307,17 +306,17 @@ def read_yaml_file(path: str | os.PathLike[str], what: str) -> YamlText:
 
     Args:
         path: The file.
-        what: What it is for, as in `the configuration`.
+        what: What it is, for messages, as in `the configuration`.
 
     Raises:
-        ConfigError: it cannot be read, or is not YAML, or stands for too much.
+        ConfigError: it cannot be read, is not YAML, or stands for too many values.
     """
     name = os.fspath(path)
     try:
         file = pathlib.Path(name).expanduser()
         with file.open("rb") as opened:
             data = opened.read(_MOST_BYTES + 1)
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, a home of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, an unknown user
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"{what} {name} cannot be read ({reason}); give the path of a YAML file"
@@ -340,7 +339,7 @@ def parse_yaml(text: str, name: str) -> YamlText:
         name: Where it is from, for messages.
 
     Raises:
-        ConfigError: it is not YAML, or stands for too much; the message names the line.
+        ConfigError: it is not YAML, or stands for too many values; the message names the line.
     """
     wrong = Reader.NON_PRINTABLE.search(text)
     if wrong:
@@ -376,7 +375,7 @@ def parse_yaml(text: str, name: str) -> YamlText:
 def _look_through(text: str, name: str) -> None:
     """Counts the values that a text stands for, with all that its aliases repeat."""
     sizes: dict[str, int] = {}
-    open_nodes: list[list[Any]] = [["", 0]]  # the anchor of each, and its values so far
+    open_nodes: list[list[Any]] = [["", 0]]  # each with its anchor, and its values so far
     for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
@@ -409,10 +408,10 @@ def _look_through(text: str, name: str) -> None:
 
 
 def _not_yaml(text: str, name: str, error: yaml.MarkedYAMLError) -> ConfigError:
-    """Returns what to tell of a text that cannot be parsed."""
+    """Returns the error for a text that cannot be parsed."""
     if len(text) < _SHORT:
         try:
-            # Parsing in Python tells the place more closely.
+            # Parsing in Python finds the place more precisely.
             list(yaml.parse(text, Loader=yaml.SafeLoader))
         except yaml.MarkedYAMLError as closer:
             error = closer
@@ -429,14 +428,14 @@ def _refuse_endless_numbers(tree: yaml.Node, name: str) -> None:
 
 
 def _place_of(tree: yaml.Node) -> str:
-    """Returns the line of the first text that is no value of its kind, and that text."""
+    """Returns the line of the first text that does not fit its kind, and that text."""
     for node in _scalars(tree):
         try:
             loader = yaml.SafeLoader("")
             loader.construct_object(node)
         except _NO_VALUE:
             kind = node.tag.rpartition(":")[2]
-            return f"line {node.start_mark.line + 1}: {node.value!r:.40} is no {kind}"
+            return f"line {node.start_mark.line + 1}: {node.value!r:.40} is not a valid {kind}"
     return f"line {tree.start_mark.line + 1}"
 
 

@@ -1,4 +1,4 @@
-"""From an API's record to a frame, as a configuration says."""
+"""Maps an API's record to a frame, and judges its answers, as a configuration says."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from contextframe_beam.frames.times import parse
 
 _LOGGER = logging.getLogger(__name__)
 
-#: What a record gets to know where it is from; left out of the metadata like all such names.
+#: The key that says where a record is from; left out of the metadata like all such names.
 RESOURCE = "_resource"
 PARENT = "_parent"
 #: The unique_id of the parent's record, inside `_parent`.
@@ -47,10 +47,10 @@ class ResourceMapper:
     """Maps the records of one resource.
 
     Args:
-        mapping: What the configuration says.
+        mapping: The mapping in the configuration.
         source: The name of the source.
         resource: The name of the resource.
-        prefix_of: Gives the prefix of the unique_ids of a resource by its name.
+        prefix_of: Returns the prefix of the unique_ids of a resource, by its name.
     """
 
     def __init__(
@@ -95,20 +95,21 @@ class ResourceMapper:
         """Returns the record of an item.
 
         Raises:
-            RecordError: the item is not an object, or has neither text nor an id.
+            RecordError: the item is not an object, or has no text and no id.
         """
         record = self._mapper.map(item)
         record.unique_id = self.unique_id(item)
         if not record.text_content and record.unique_id is None:
             raise RecordError(
-                "the record has neither a text nor an id where they usually are; say where: "
+                "the record has no text and no id where they usually are; say where: "
                 "mapping.text, mapping.id"
             )
         if not self._told and record.timestamp and parse(record.timestamp) is None:
             self._told = True
             _LOGGER.warning(
-                "%s: the time of a record is %s, which cannot be read in one way; it is kept as it "
-                "is, and counts as earlier than any other. Choose another field: mapping.timestamp",
+                "%s: the time of a record is %s, which cannot be read in only one way; it is kept "
+                "as it is, and counts as earlier than any other. Choose another field: "
+                "mapping.timestamp",
                 self.resource,
                 redact(f"{record.timestamp!r:.60}"),
             )
@@ -128,14 +129,14 @@ class ResourceMapper:
         return record
 
     def unique_id(self, item: Mapping[str, Any]) -> str | None:
-        """Returns the unique_id of an item; None when it has no id, or only a part of one."""
+        """Returns the unique_id of an item; None if it has no id, or only a part of it."""
         if self._together:
             found = [lookup(item, path, _ABSENT) for path in self._together]
             parts = [as_text(value) for value in found if value is not _ABSENT]
             if len(parts) == 1:
                 text = parts[0]
             else:
-                # Quoted, so that ["a/b", "c"] and ["a", "b/c"] are two.
+                # Quoted, so that ["a/b", "c"] and ["a", "b/c"] differ.
                 text = "/".join(map(quoted, parts)) if all(parts) else ""
         elif self._template is None:
             text = as_text(first(item, self._id))
@@ -149,7 +150,7 @@ class ResourceMapper:
 
 
 def page_style_record(item: dict[str, Any]) -> FrameRecord:
-    """Maps an item as `APIConnector` does when no resources are configured.
+    """Maps an item as `APIConnector` does without configured resources.
 
     The text is `content`. All other fields but `id` and `url` become metadata, `id` as `api_id`
     and `url` as `api_url`; the unique_id is `api:<id>`.
@@ -184,7 +185,7 @@ def _paths(value: Any) -> Any:
 
 
 def judge_of(*sections: AnswerRules) -> Judge:
-    """Returns the judge that the rules of some sections make, the first section's first."""
+    """Returns the judge for the rules of several sections; the first section's come first."""
     renew = [_meets(rule) for one in sections for rule in one.renew_when]
     retry = [(_meets(rule), _wait_of(rule)) for one in sections for rule in one.retry_when]
     refuse = [_meets(rule) for one in sections for rule in one.error_when]
@@ -223,7 +224,7 @@ def _wait_of(rule: RetryRule) -> Wait:
 
 
 def _meets(rule: AnswerRule) -> Callable[[HttpResponse], bool]:
-    """Returns the function that tells whether an answer meets a rule."""
+    """Returns a function that tests an answer against a rule."""
     given = rule.status if isinstance(rule.status, list) else [rule.status]
     statuses = None if rule.status is None else frozenset(map(str, given))
     text = None if rule.text is None else rule.text.casefold()
@@ -252,7 +253,7 @@ _MISSING: Any = object()
 
 
 def condition_of(settings: Condition) -> Callable[[Any], bool]:
-    """Returns the function that tells whether a record meets a condition."""
+    """Returns a function that tests a record against a condition."""
     given = settings.model_fields_set
     pattern = re.compile(settings.matches) if settings.matches is not None else None
     none_of = settings.none_of or ()
@@ -280,5 +281,5 @@ def condition_of(settings: Condition) -> Callable[[Any], bool]:
 
 
 def _same(left: Any, right: Any) -> bool:
-    # True is not 1 to whoever writes a filter.
+    # The author of a filter does not mean 1 by true.
     return isinstance(left, bool) is isinstance(right, bool) and bool(left == right)

@@ -1,7 +1,7 @@
-"""Paginators that can ask for any page: by its number, by an offset, by a range.
+"""Paginators that can ask for any page: by number, by offset, or by range.
 
-Where an answer tells the total, the pages of these are read in parallel. A total may lie, so it
-never ends the pages by itself: only a page that is empty, or shorter than the others, does.
+If an answer states the total, their pages are read in parallel. A total may be wrong, so it never
+ends the reading alone: only an empty page does, or one that is shorter than the others.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from contextframe_beam.connectors.api.paginate import Paginator, Place, has_more
 from contextframe_beam.connectors.http.request import HttpRequest
 
 _NOT_THERE = (404, 416)
-# How APIs refuse what lies behind the end. Behind a total they mean no more than that.
+# How APIs refuse pages after the end. After a stated total, this is all that they mean.
 _REFUSED = (400, 404, 410, 416, 422)
 
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """Which page a request asks for.
+    """The page that a request asks for.
 
     Attributes:
         position: The page's number, or the offset of its first record.
-        size: How many records a full page has, once that is known.
-        past: Whether the answers' own total says that there is no such page.
+        size: The number of records on a full page, once that is known.
+        past: Whether the page lies after the total that the answers state.
     """
 
     position: int
@@ -57,19 +57,19 @@ class Numbered(Paginator):
 
         Args:
             index: Its number, from 0.
-            size: How many records a full page has, as `full_page` said.
+            size: The number of records on a full page, from `full_page`.
         """
 
     @abstractmethod
     def full_page(self, answer: Answer, items: Sequence[Any]) -> int | None:
-        """Returns how many records a full page has, as the first one shows; None if it does not."""
+        """Returns the number of records on a full page, if the first page shows it."""
 
     def is_counted(self, token: At) -> bool:
-        # Behind a total that was reached nothing is expected.
+        # After the stated total we expect no more records.
         return not token.past
 
     def missing(self, token: At, answer: Answer, items: Sequence[Any]) -> At | None:
-        """Returns the token of what a page lacks of the range that was asked for."""
+        """Returns the token for the rest of the requested range that a page lacks."""
         return None
 
 
@@ -82,22 +82,22 @@ class _Settings:
 
 
 class _Counted(Numbered):
-    """What numbers and offsets have in common."""
+    """The common part of page numbers and offsets."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def _settings(self) -> _Settings:
-        """What both can be told."""
+        """The settings that both have."""
 
     @abstractmethod
     def _total(self, answer: Answer) -> int | None:
-        """Returns how many records there are."""
+        """Returns the total number of records."""
 
     @abstractmethod
     def _reached(self, token: At, answer: Answer, items: Sequence[Any]) -> bool | None:
-        """Tells whether the total says that this page is the last; None when there is none."""
+        """Returns whether this page is the last by the total; None without a total."""
 
     @abstractmethod
     def _following(self, token: At, items: Sequence[Any], size: int | None, past: bool) -> At:
@@ -107,7 +107,7 @@ class _Counted(Numbered):
         return stated_by(self._total(answer), self._pages(answer), items)
 
     def _pages(self, answer: Answer) -> int | None:
-        """Returns how many pages there are."""
+        """Returns the total number of pages."""
         return None
 
     def next(self, token: At, answer: Answer, items: Sequence[Any]) -> At | None:
@@ -125,14 +125,14 @@ class _Counted(Numbered):
                 return None
             return self._following(token, items, token.size, past=False)
         if not reached:
-            # APIs cap what they are asked for: a page that is not the last is a full one.
+            # APIs cap the size that they are asked for: any page but the last is full.
             return self._following(token, items, token.size or len(items), past=False)
         return None if short else self._following(token, items, token.size, past=True)
 
     def total_pages(self, answer: Answer, items: Sequence[Any]) -> int | None:
         total = self._total(answer)
         size = len(items) or self._settings.size
-        # What is below the number of records on one page is not the total.
+        # A number smaller than one page is not the total.
         if total is None or not size or total < len(items):
             return None
         return -(-total // size)
@@ -152,24 +152,23 @@ class _Counted(Numbered):
 
 @dataclass(frozen=True, slots=True)
 class PageNumber(_Counted):
-    """Pages have numbers.
+    """Asks for pages by their number.
 
     Attributes:
         param: Where the number goes.
         first: The number of the first page, usually 0 or 1.
-        size: How many records a page is asked to have.
+        size: The number of records to ask for on a page.
         size_param: Where the size goes, such as `per_page`.
-        total: The path of the number of records, `header:X-Total` for a header; if neither it nor
-            `pages` is given, both are looked for under their usual names.
-        pages: The path of the number of pages, or `header:...`; a `Link` header to the last page
-            tells as well.
-        has_more: The path of a flag that ends the pages when it is false; looked for under its
-            usual names when not given.
-        stop_at_short_page: Whether a page of fewer than `size` records is the last one where
-            nothing else tells. This saves the request for the empty page behind it, and loses
-            records if the API gives smaller pages than it is asked for.
-        end_status: HTTP errors by which this API says that there is no such page; 404 and 416
-            always do.
+        total: The path of the number of records, `header:X-Total` for a header; by default it is
+            detected, unless `pages` is given.
+        pages: The path of the number of pages, or `header:...`; by default it is detected, unless
+            `total` is given. A `Link` header to the last page counts too.
+        has_more: The path of a flag that ends the pages when it is false; by default it is
+            detected by its usual names.
+        stop_at_short_page: Whether a page of fewer than `size` records is the last one if nothing
+            else shows it. This saves the request for the empty page at the end, but loses records
+            if the API gives smaller pages than it is asked for.
+        end_status: HTTP errors that mean that a page does not exist; 404 and 416 always do.
     """
 
     param: str = "page"
@@ -230,7 +229,7 @@ class PageNumber(_Counted):
 
 
 class _ByOffset(_Counted):
-    """What offsets and ranges have in common: a page begins behind so many records."""
+    """The common part of offsets and ranges: a page begins after a number of records."""
 
     __slots__ = ()
 
@@ -255,16 +254,16 @@ class _ByOffset(_Counted):
 
 @dataclass(frozen=True, slots=True)
 class Offset(_ByOffset):
-    """A page begins behind so many records.
+    """Asks for a page by the number of records before it.
 
     Attributes:
         param: Where the offset goes.
-        size: How many records a page is asked to have.
+        size: The number of records to ask for on a page.
         size_param: Where the size goes.
-        total: The path of the number of records, `header:X-Total` for a header; looked for under
-            its usual names when not given.
-        has_more: The path of a flag that ends the pages when it is false; looked for under its
-            usual names when not given.
+        total: The path of the number of records, `header:X-Total` for a header; by default it is
+            detected by its usual names.
+        has_more: The path of a flag that ends the pages when it is false; by default it is
+            detected by its usual names.
         stop_at_short_page: As for `PageNumber`.
         end_status: As for `PageNumber`.
     """
@@ -294,10 +293,10 @@ class Offset(_ByOffset):
 
 @dataclass(frozen=True, slots=True)
 class Range(_ByOffset):
-    """A `Range` header asks for records by number, and `Content-Range` tells the total.
+    """Asks for records by number in a `Range` header; `Content-Range` states the total.
 
     Attributes:
-        size: How many records are asked for at once.
+        size: The number of records to ask for at once.
         unit: The unit of the header.
     """
 
@@ -325,5 +324,5 @@ class Range(_ByOffset):
 
 
 def _is_reached(total: int | None, seen: int) -> bool | None:
-    # What is below the number of records that were seen is not the total.
+    # A number smaller than the records that we have seen is not the total.
     return None if total is None or total < seen else total == seen

@@ -1,4 +1,4 @@
-"""Reading pages: by number where the total is known, else one after the other, always to an end."""
+"""Reads pages: by number if the total is known, else one after the other, and always ends."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ from contextframe_beam.store.runs import SLICE
 
 _LOGGER = logging.getLogger(__name__)
 
-# What lies behind so many pages is read in order.
+# Pages after this many are read in order.
 _MOST_PAGES = 1_000_000
-# A total of more pages than this is looked into before it is believed.
+# A total of more pages than this is checked first.
 _MANY_PAGES = 1000
 _NOT_FOUND = (404, 410)
 
@@ -60,7 +60,7 @@ class ApiPages:
     """Reads the pages of partitions, from several threads.
 
     Args:
-        endpoint_of: Gives what is asked for a partition.
+        endpoint_of: Returns the endpoint of a scope.
         send: Sends a request.
     """
 
@@ -75,11 +75,11 @@ class ApiPages:
         self._told: set[tuple[str, str]] = set()
 
     def counted(self, partition: Partition) -> tuple[Partition, int | None]:
-        """Asks for the first page of a partition, where its scope says so.
+        """Asks for the first page of a partition, if its scope says so.
 
         Returns:
-            The partition with what the page told about the others, and how many there are; as it
-            was, and None, where nothing but the last page tells.
+            The partition with what the page shows about the others, and the number of pages. The
+            number is None, and the partition unchanged, if only the last page shows the end.
         """
         scope: Scope = partition.params
         endpoint = self._endpoint_of(scope)
@@ -94,12 +94,12 @@ class ApiPages:
             return None
         token = paginator.start()
         try:
-            # It is wanted again when it is read.
+            # It is used again when it is read.
             answer, records = self._asking.ask(endpoint, scope, paginator, token, uses=2)
         except HttpError as error:
             passed = isinstance(error, PassedOverError)
             if passed or error.status in _NOT_FOUND or paginator.ends_at(token, error.status):
-                return None  # reading it meets the same answer and knows what it means
+                return None  # reading gets the same answer and handles it
             raise
         told = None
         if isinstance(paginator, Detect):
@@ -140,10 +140,10 @@ class ApiPages:
         paginator: Numbered,
         place: str,
     ) -> int:
-        """Returns how many of so many pages there are, roughly, if the total is far too large.
+        """Returns about how many of the stated pages exist, if the total is far too large.
 
-        Planning a million pages of which there are three takes its time. The last page is asked
-        for, and if it is empty, pages between are, until the end is known well enough.
+        It takes long to plan a million pages if only three exist. So we ask for the last page,
+        and if it is empty, for pages between, until we know roughly where the end is.
         """
         full, empty = 0, pages
         probe = pages - 1
@@ -152,7 +152,7 @@ class ApiPages:
             try:
                 _, records = self._asking.ask(endpoint, scope, paginator, token, place)
             except PassedOverError as error:
-                records = [error]  # there is something, or there would be nothing to pass over
+                records = [error]  # there is a page, because the API refuses it
             except HttpError as error:
                 if not paginator.ends_at(token, error.status):
                     raise
@@ -169,11 +169,11 @@ class ApiPages:
 
         Args:
             partition: What is read.
-            cursor: None for the first page, the number of a page that `count` counted, or the
-                cursor that the page before gave.
+            cursor: None for the first page, the number of a page that `counted` counted, or the
+                cursor from the page before.
 
         Raises:
-            ConnectorError: the page cannot be read, or is one that came before.
+            ConnectorError: the page cannot be read, or is the same as an earlier one.
         """
         scope: Scope = partition.params
         if scope.problem:
@@ -182,7 +182,7 @@ class ApiPages:
             return page
         endpoint = self._endpoint_of(scope)
         if isinstance(cursor, int):
-            if scope.counted is None:  # whoever counted it kept the number alone
+            if scope.counted is None:  # the caller kept only the number
                 partition, _ = self.counted(partition)
             return self._numbered(partition, endpoint, cursor)
         step = cursor
@@ -191,7 +191,7 @@ class ApiPages:
         return self._walked(partition, endpoint, step)
 
     def page_name(self, partition: Partition, cursor: Any) -> str:
-        """Returns what a page is called in messages: `page 3`, `offset 200`, `page abc`.
+        """Returns the name of a page for messages: `page 3`, `offset 200`, `page abc`.
 
         Args:
             partition: What is read.
@@ -249,7 +249,7 @@ class ApiPages:
         token: At,
         walk: Walk,
     ) -> tuple[list[Any], Any]:
-        """Returns the records of a page, asked for again until it is full, and what follows it."""
+        """Returns the records of a page, requested again until it is full, and the next token."""
         records: list[Any] = []
         while True:
             try:
@@ -285,7 +285,7 @@ class ApiPages:
             if paginator.ends_at(token, error.status):
                 self._go_on(page, partition, endpoint, None, walk)
             elif isinstance(error, PassedOverError):
-                # What is gone is gone; of all else nobody knows what there was.
+                # A page that is gone is complete; any other that we pass over is not.
                 if walk.pages > 0:
                     page.partial = _passed_over(endpoint, error)
                 elif error.status not in _NOT_FOUND:
@@ -298,7 +298,7 @@ class ApiPages:
         walk.place = walk.place or place_learned(answer)
         if not walk.is_new(records):
             if is_past(token) and not walk.is_one_page:
-                # Behind the end some APIs repeat their last page.
+                # After the end some APIs repeat their last page.
                 page = Page([], position=position)
                 self._go_on(page, partition, endpoint, None, walk)
                 return page
@@ -327,7 +327,7 @@ class ApiPages:
         position: str,
         walk: Walk,
     ) -> Page:
-        """Makes the page of what the API gave, within the limit of items."""
+        """Makes a page of the API's records, within the limit of items."""
         scope: Scope = partition.params
         limit = scope.max_items
         if limit is not None and walk.items + len(records) > limit:
@@ -362,7 +362,7 @@ class ApiPages:
         following: Any,
         walk: Walk,
     ) -> None:
-        """Gives the page the cursor of the next one, or the state when it is the last."""
+        """Sets the cursor of the next page, or the state if this is the last one."""
         scope: Scope = partition.params
         if following is not None:
             limits = ((scope.max_pages, walk.pages), (scope.max_items, walk.items))
@@ -387,7 +387,7 @@ class ApiPages:
             page.state = {SLICE: scope.slice}
 
     def _tell_unknown(self, records: list[Any], incremental: Incremental, scope: Scope) -> None:
-        """Says, once a run and resource, that the value of a record does not tell when it was."""
+        """Logs, once for each run and resource, that a record's value cannot move the state."""
         where = scope.run, scope.resource
         if where in self._told:
             return

@@ -1,4 +1,4 @@
-"""How an API pages: where a value goes in a request, and what comes after a page."""
+"""How an API pages: where a value goes in a request, and which page comes next."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNTED = re.compile(
 
 WHERE = ("query", "header", "body", "form", "path")
 
-#: A name alone is a query parameter; `header:X-Page`, `body:variables.after` say where else.
+#: A name alone is a query parameter; `header:X-Page` and `body:variables.after` name other places.
 PATTERN = rf"^(?:(?:{'|'.join(WHERE)}):)?[^\s:]+$"
 
 
@@ -64,7 +64,7 @@ class Place:
 
 
 def without_placeholder(request: HttpRequest, place: Place) -> HttpRequest:
-    """Returns the request without a path's placeholder and the slash before it."""
+    """Returns the request without a placeholder in its path and the slash before it."""
     if place.where != "path":
         return request
     url = re.sub(rf"/?\{{{re.escape(place.name)}\}}", "", request.url)
@@ -72,7 +72,7 @@ def without_placeholder(request: HttpRequest, place: Place) -> HttpRequest:
 
 
 def is_counted(name: str, value: Any) -> bool:
-    """Tells whether a parameter says how many pages or records lie before what it asks for."""
+    """Returns whether a parameter counts the pages or records before the requested page."""
     plain = re.sub(r"[^a-z]", "", name.lower())
     return _COUNTED.fullmatch(plain) is not None and re.fullmatch(r"\d+", str(value)) is not None
 
@@ -80,7 +80,7 @@ def is_counted(name: str, value: Any) -> bool:
 def quoted(value: Any) -> str:
     """Returns a value as one segment of a URL's path."""
     text = quote(str(value), safe="")
-    # A segment of dots alone would name another folder.
+    # A segment of only dots would name another folder.
     return text.replace(".", "%2E") if text in (".", "..") else text
 
 
@@ -99,12 +99,12 @@ _SHOWN_CURSOR = 80
 
 
 class Paginator(ABC):
-    """How the pages of one API follow each other."""
+    """How to get from page to page of an API."""
 
     __slots__ = ()
 
     def start(self) -> Any:
-        """Returns the token of the first page; None where the first request carries none."""
+        """Returns the token of the first page; None if the first request has no token."""
         return None
 
     @abstractmethod
@@ -113,11 +113,11 @@ class Paginator(ABC):
 
     @abstractmethod
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
-        """Returns the token of the page after this one, None when it was the last.
+        """Returns the token of the page after this one, or None if it was the last.
 
         Args:
             token: The token of this page.
-            answer: What the API answered.
+            answer: The API's answer.
             items: All records of the page, before any filter.
 
         Raises:
@@ -125,26 +125,26 @@ class Paginator(ABC):
         """
 
     def total_pages(self, answer: Answer, items: Sequence[Any]) -> int | None:
-        """Returns how many pages there are, where the first one tells and any can be asked for."""
+        """Returns the number of pages, if the first shows it and any page can be asked for."""
         return None
 
     def ends_at(self, token: Any, status: int) -> bool:
-        """Tells whether an HTTP error to this token's request says that there are no more pages."""
+        """Returns whether an HTTP error for this token means that there are no more pages."""
         return False
 
     def stated(self, answer: Answer, items: Sequence[Any]) -> totals.Stated | None:
-        """Returns what a page of several states about the whole."""
+        """Returns the total that a page of several states."""
         return totals.stated(answer, items)
 
     def is_counted(self, token: Any) -> bool:
-        """Tells whether a token says how many pages or records lie before its page.
+        """Returns whether a token counts the pages or records before its page.
 
-        A record slips from such a page to the one before it when another one is deleted.
+        If a record is deleted, another moves from such a page to the page before it.
         """
         return False
 
     def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
-        """Returns why a page that `next` takes for the last one may not be it; "" if it is."""
+        """Returns why there may be a page after the one that `next` takes for the last, or ""."""
         return ""
 
 
@@ -166,12 +166,12 @@ class SinglePage(Paginator):
 class CursorInBody(Paginator):
     """The answer holds a cursor, which goes into the next request.
 
-    Null, an empty text, false, 0 or no cursor at all end the pages.
+    The pages end when the cursor is null, an empty text, false, 0 or missing.
 
     Attributes:
         cursor: The path of the cursor in the answer.
         param: Where it goes.
-        first: The cursor of the first request, for APIs that want one (`*`).
+        first: The cursor of the first request, for APIs that require one (`*`).
         has_more: The path of a flag that ends the pages when it is false.
     """
 
@@ -233,9 +233,9 @@ class CursorInHeader(Paginator):
 
 @dataclass(frozen=True, slots=True)
 class Continuation(Paginator):
-    """The answer holds an object of values, which all go into the next request as they are called.
+    """The answer holds an object of values, which all become parameters of the next request.
 
-    As in `{"continue": {"apcontinue": "Baker", "continue": "-||"}}`; without it the pages end.
+    As in `{"continue": {"apcontinue": "Baker", "continue": "-||"}}`. The pages end without it.
 
     Attributes:
         values: The path of the object.
@@ -257,7 +257,7 @@ class Continuation(Paginator):
             return None
         if not isinstance(found, Mapping):
             raise ConnectorError(
-                f"{self.values!r} is no object of values but {kind_of(found)}; if it is a "
+                f"{self.values!r} is not an object of values but {kind_of(found)}; if it is a "
                 "cursor, use a paginator of the type cursor"
             )
         return dict(found)
@@ -272,8 +272,8 @@ class LinkInBody(Paginator):
     """The answer holds the next page's address, absolute or relative.
 
     Attributes:
-        link: Its path, such as `links.next`; an object with `href` or `url` will do as well, and a
-            list of such objects, of which the one with the `rel` or `relation` next counts.
+        link: Its path, such as `links.next`; an object with `href` or `url` will do as well, and so
+            will a list of these objects, in which `rel` or `relation` marks the next one.
     """
 
     link: str
@@ -306,7 +306,7 @@ class LinkInBody(Paginator):
 
 @dataclass(frozen=True, slots=True)
 class LinkHeader(Paginator):
-    """A header holds the next page's address: `Link` (RFC 8288), or one that is the address alone.
+    """A header holds the next page's address: `Link` (RFC 8288), or a header with only the address.
 
     Attributes:
         rel: The relation of the link.
@@ -334,7 +334,7 @@ class LinkHeader(Paginator):
 
 @dataclass(frozen=True, slots=True)
 class Unsized:
-    """The id that a page comes after, where the API gives smaller pages than it is asked for."""
+    """The id that a page comes after, if the API gives smaller pages than it is asked for."""
 
     value: Any
 
@@ -344,15 +344,15 @@ class Unsized:
 
 @dataclass(frozen=True, slots=True)
 class LastId(Paginator):
-    """The next request names the last record of this page; an empty page is the end.
+    """The next request names the last record of this page; an empty page ends the reading.
 
     Attributes:
         param: Where the id goes, such as `starting_after`.
         field: The path of the id in a record.
-        has_more: The path of a flag that ends the pages when it is false; looked for under its
-            usual names when not given.
-        size: How many records a page is asked to have; a shorter one is the last, unless the first
-            one was shorter already.
+        has_more: The path of a flag that ends the pages when it is false; by default it is
+            detected by its usual names.
+        size: The number of records to ask for on a page; a shorter page is the last, unless the
+            first page was already shorter.
         size_param: Where the size goes.
     """
 
@@ -397,7 +397,7 @@ class GraphQL(Paginator):
     variable: str = "after"
 
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
-        # Some REST APIs page as GraphQL does.
+        # Some REST APIs page like GraphQL.
         is_query = request.method != "GET"
         place = f"body:variables.{self.variable}" if is_query else self.variable
         return _with_token(request, place, token)
@@ -426,7 +426,7 @@ class GraphQL(Paginator):
 
 
 def has_more(answer: Answer, path: str | None) -> bool | None:
-    """Returns whether an answer says that there are more pages; None when it does not say.
+    """Returns whether an answer says that there are more pages; None if it does not say.
 
     Args:
         answer: The answer.
@@ -436,7 +436,7 @@ def has_more(answer: Answer, path: str | None) -> bool | None:
 
 
 def is_there(data: Any, path: str) -> bool:
-    """Tells whether a path leads somewhere in an answer, if only to null."""
+    """Returns whether a path exists in an answer, even if its value is null."""
     return lookup(data, path, _NOTHING) is not _NOTHING
 
 
@@ -474,7 +474,7 @@ def _with_token(request: HttpRequest, param: str, token: Any) -> HttpRequest:
 def _at_link(request: HttpRequest, token: Any) -> HttpRequest:
     if token is None:
         return request
-    # A link is complete: the parameters of the first request are in it, changed as it must be.
+    # A link is complete: it already has the parameters of the first request, with their new values.
     # Only credentials are often left out.
     kept = {
         name: value

@@ -28,11 +28,11 @@ from contextframe_beam.frames.times import datetime_of, parse, seconds_in
 
 _LOGGER = logging.getLogger(__name__)
 
-# What our own reading adds to a record.
+# Keys that our reading adds to a record.
 _MARKS = (PARENT, RESOURCE, UNIQUE_ID)
-# Parents up to this number are few enough that each of them may have many pages.
+# With at most this many parents, the pages of each are counted.
 _FEW_PARENTS = 64
-# Of so many parents, records are asked for to see how they write times.
+# For this many parents, we request a record to see how records write times.
 _MOST_EXAMPLES = 3
 
 
@@ -41,13 +41,14 @@ class Planner:
 
     Args:
         config: The configuration.
-        run: What tells this run's partitions from another's.
+        run: Distinguishes the partitions of this run from those of another.
         states: What earlier runs reached, by the id of the partition.
         limits: `max_pages` and `max_items` of the caller.
-        mapper_of: Gives the mapper of a resource.
-        items_of: Reads partitions; gives their records, marked.
-        bounds: The range of time to read, whatever was reached before.
-        examples: Values by the name of a resource, in the form of its records; added to.
+        mapper_of: Returns the mapper of a resource.
+        items_of: Reads partitions; returns their records with their resource.
+        bounds: The range of time to read, regardless of earlier states.
+        examples: Values by the name of a resource, in the form of its records; the planner adds to
+            them.
     """
 
     def __init__(
@@ -92,10 +93,10 @@ class Planner:
             )
 
     def check_bounds(self, resource: Resource) -> None:
-        """Refuses a resource that cannot be read by time, when a range of time is asked for.
+        """Refuses a resource that cannot be read by time, if a range of time is asked for.
 
         Raises:
-            ConfigError: it has no field that holds a time.
+            ConfigError: it has no field with a time.
         """
         if not self._bounds.given:
             return
@@ -111,7 +112,7 @@ class Planner:
         return incremental is not None and incremental.slice is not None and not self._bounds.given
 
     def needed_fields(self, resource: Resource) -> list[str]:
-        """Returns the fields of the parent's record that a resource or one below it needs."""
+        """Returns the fields of the parent's record that a resource, or one below it, needs."""
         fields = {*resource.parent_fields, *resource.include}
         for one in self._config.resources:
             if one.parent == resource.name:
@@ -125,7 +126,7 @@ class Planner:
     def _slices(self, resource: Resource, incremental: Incremental) -> Iterator[Partition]:
         name = resource.name
         since, reached = self._since(name, incremental)
-        # A state from before the start, such as the zero time, asks for nothing more than it.
+        # A state before the start, such as the zero time, does not add anything to read.
         start = incremental.start
         if start is not None and is_before(since, start, incremental.reading):
             since = start
@@ -144,7 +145,7 @@ class Planner:
                 since=one.since,
                 until=one.until,
                 slice=mark,
-                # A limit may cut one of them short and not the next.
+                # A limit may cut one of them short but not the next.
                 is_stateless=self._has_limits(resource) and not is_only,
                 reached=reached,
             )
@@ -174,7 +175,7 @@ class Planner:
             unique_id = mapper.unique_id(item)
             parts = [quoted(as_text(values[field])) for field in resource.parent_fields]
             identifier = f"{resource.name}/{'/'.join(parts) or unique_id or number}"
-            # A parent that comes twice, on pages that overlap, is read once.
+            # A parent that comes twice, because pages overlap, is read once.
             if identifier in seen:
                 continue
             seen.add(identifier)
@@ -187,7 +188,7 @@ class Planner:
             )
 
     def _range(self, identifier: str, resource: Resource, **given_to: Any) -> dict[str, Any]:
-        """Returns what a partition says about the time that it is read since, and until when."""
+        """Returns the settings of a partition for the range of time that it reads."""
         incremental, given = resource.incremental, self._bounds.given
         if incremental is None:
             return {}
@@ -196,7 +197,7 @@ class Planner:
             return {"since": since, "reached": reached}
         asked: dict[str, Any] = {"bounds": given}
         resumes = parse(since, incremental.reading)
-        # A limit may cut one slice short and not the next.
+        # A limit may cut one slice short but not the next.
         if not self._has_limits(resource) and (since is None or resumes is not None):
             asked["resumes_at"] = ""
             if resumes is not None:
@@ -209,9 +210,9 @@ class Planner:
         return asked
 
     def _example(self, resource: Resource, **given: Any) -> Any:
-        """Returns a value in the form of the records, of which nothing tells it before.
+        """Returns a value in the form of the records, if that form is still unknown.
 
-        One record is read without any range; an API that refuses that gives none.
+        It reads one record without a range of time; some APIs refuse that.
         """
         incremental = resource.incremental
         if incremental is None or incremental.format is not None or not _is_told(resource):
@@ -232,9 +233,9 @@ class Planner:
         return tried[-1]
 
     def _since(self, partition: str, incremental: Incremental) -> tuple[Any, Any]:
-        """Returns where a run begins, and what an earlier one reached, where that is to be trusted.
+        """Returns where a run begins, and the value that an earlier run reached, if it is usable.
 
-        A state that cannot be compared, or that lies in the future, would hide what changed.
+        A state that cannot be compared, or that lies in the future, would hide changes.
         """
         state, form = self._states.get(partition), incremental.reading
         value = state.get("cursor") if isinstance(state, Mapping) else None
@@ -244,7 +245,7 @@ class Planner:
         if is_ahead(value, self._began, form):
             problem = "lies in the future: a clock was wrong, or a record was"
         elif not is_known(value, form):
-            problem = "is neither a time that can be read in one way nor a number"
+            problem = "is not a number, and not a time that can be read in only one way"
         if problem:
             _LOGGER.warning(
                 "%s: the state %r %s; it is read %s",
@@ -275,7 +276,7 @@ class Planner:
 
 
 def _missing(parent: str, item: Mapping[str, Any], fields: list[str]) -> str:
-    """Returns what is said of a parent's record without fields: which it has instead."""
+    """Returns the message for a parent's record that lacks fields: which fields it has."""
     said = f"the record of {parent} has no {' and no '.join(fields)}"
     above, _, _ = fields[0].rpartition(".")
     holder = _field_of(item, above) if above and above != "parent" else None
@@ -292,7 +293,7 @@ def _field_of(item: Mapping[str, Any], field: str) -> Any:
 
 
 def _is_told(resource: Resource) -> bool:
-    """Tells whether requests say a range of time."""
+    """Returns whether requests contain a range of time."""
     incremental = resource.incremental
     if incremental is not None and (incremental.param or incremental.until_param):
         return True

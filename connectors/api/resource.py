@@ -1,4 +1,4 @@
-"""One resource of an API as it is asked: its requests, and the records in its answers."""
+"""One resource of an API: its requests, and the records in its answers."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 _NO_CONTENT = (204, 205)
-# Comments and fragments may stand before it.
+# Comments and fragments may come before it.
 _MUTATION = re.compile(r"^\s*mutation\b", re.M)
 _NOTHING: Any = object()
 
 
 class Endpoint:
-    """A resource with what the whole configuration says about it.
+    """A resource, with the settings of the whole configuration that concern it.
 
     Args:
         config: The configuration.
         resource: The resource.
-        url: Its address; made of `base_url` and `path` when not given.
-        paginator: How its pages follow each other, unless the resource says.
-        marked: Whether its records are told which resource they belong to.
+        url: Its address; by default made from `base_url` and `path`.
+        paginator: The paginator, unless the resource has its own.
+        marked: Whether its records get the name of their resource.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class Endpoint:
             or Detect()
         )
         self.incremental = resource.incremental
-        #: How often a run reads it: for its documents, and for each resource below it.
+        #: How many times a run reads it: for its documents, and for each resource below it.
         self.passes = max(_passes(config, resource), 1)
         self._url = url or below(config.base_url, resource.path or resource.name)
-        # The client resolves references to secrets at the moment it sends them.
+        # The client resolves references to secrets when it sends them.
         self._params = secrets.referenced({**config.params, **resource.params})
         self._headers = secrets.referenced(dict(resource.headers))
         self._body = secrets.referenced(resource.body)
@@ -96,12 +96,12 @@ class Endpoint:
         self._safe = resource.safe_to_repeat
         asks = isinstance(resource.body, Mapping) and is_query(resource.body.get("query"))
         if self._safe is None:
-            # Resources are read, page after page and run after run: all that asks may ask twice.
+            # A resource is read page after page, run after run: every request can be repeated.
             self._safe = not _is_mutation(resource.body)
         asks = asks or is_query(resource.params.get("query"))
         self._is_graphql = isinstance(self.paginator, GraphQL) or asks
         used = {match[1] for match in PLACEHOLDER.finditer(str(resource.templates()))}
-        #: Whether the API itself leaves out what is older than asked for.
+        #: Whether the API itself leaves out older records.
         self.asks_since = bool(self.incremental and (self.incremental.param or "since" in used))
 
     def request(self, scope: Scope) -> HttpRequest:
@@ -141,7 +141,7 @@ class Endpoint:
         return request
 
     def for_origin(self, request: HttpRequest) -> HttpRequest:
-        """Returns a request at `base_url`'s server, or without secrets if it leads elsewhere.
+        """Returns the request as it is for the server of `base_url`, without secrets for others.
 
         Raises:
             ConnectorError: its body holds secrets.
@@ -160,7 +160,7 @@ class Endpoint:
         return replace(request, headers=headers, params=params)
 
     def answer(self, response: HttpResponse) -> Answer:
-        """Returns what a response says.
+        """Returns the answer in a response.
 
         Raises:
             ConnectorError: it is not JSON, or holds the errors of a GraphQL query.
@@ -186,21 +186,20 @@ class Endpoint:
         )
 
     def records(self, answer: Answer, place: str = "") -> tuple[str, list[Any]]:
-        """Returns where the records of an answer are, and the records.
+        """Returns the path of the records of an answer, and the records.
 
-        They are as the API gave them; rows that are lists are objects where their columns are
-        named. A node that a GraphQL server could not give is a `FailedNode`, where
-        `partial: keep` is said.
+        They are unchanged, except that rows that are lists become objects if their columns are
+        named. With `partial: keep`, a node that a GraphQL server could not give is a `FailedNode`.
 
         Args:
             answer: The answer.
-            place: Where those of an earlier page of the same partition were.
+            place: The path of the records on an earlier page of the same partition.
 
         Returns:
-            The path of the records, empty where there are none to tell it, and the records.
+            The path of the records, empty if no record shows it, and the records.
 
         Raises:
-            ConnectorError: they are not where they should be, or an error is there instead.
+            ConnectorError: the records are missing, or there is an error in their place.
         """
         data = answer.data
         if answer.status in _NO_CONTENT:
@@ -232,11 +231,11 @@ class Endpoint:
         return path if is_told else "", with_columns(data, path.rstrip("?"), records)
 
     def unread(self, answer: Answer, token: Any) -> str:
-        """Returns why an answer may not be all that was asked for; empty where nothing says so.
+        """Returns why an answer may be incomplete; empty if there is no sign of that.
 
         Args:
             answer: The answer.
-            token: The token of its page, or of the one behind it, which may tell how it is paged.
+            token: The token of its page, or of the next page, which may show how it is paged.
         """
         paginator = token.paginator if isinstance(token, Found) else self.paginator
         if not self._is_graphql and not isinstance(paginator, GraphQL):
@@ -250,18 +249,18 @@ class Endpoint:
         name = self.resource.name
         several = len(lists) > 1
         return (
-            f"{' and '.join(lists)} {'go' if several else 'goes'} on behind what the query "
+            f"{' and '.join(lists)} {'go' if several else 'goes'} on after what the query "
             f"asks for; read {'them as resources' if several else 'it as a resource'} of "
             f"{'their' if several else 'its'} own (parent: {name}), or ask for more at once"
         )
 
     def identifies(self, records: list[Any]) -> bool:
-        """Tells whether records have ids, as far as the first one shows."""
+        """Returns whether records have ids, judged by the first one."""
         first = records[0] if records else None
         return isinstance(first, Mapping) and self._mapper.unique_id(first) is not None
 
     def keeps(self, item: Mapping[str, Any], scope: Scope) -> bool:
-        """Tells whether a record is to become a document.
+        """Returns whether a record becomes a document.
 
         Args:
             item: The record.
@@ -283,19 +282,19 @@ class Endpoint:
         return all(condition(item) for condition in self._filters)
 
     def chooses(self, scope: Scope) -> bool:
-        """Tells whether `keeps` may ever say no in a partition."""
+        """Returns whether `keeps` can leave out records of a partition."""
         if self._filters or scope.bounds is not None:
             return True
         return self.incremental is not None and not self.asks_since
 
     def mark(self, items: list[dict[str, Any]], parent: Mapping[str, Any] | None) -> None:
-        """Tells records which resource they are from, and of which parent."""
+        """Adds to records the name of their resource, and their parent."""
         if not self.marked:
             return
         name = self.resource.name
         for item in items:
             if RESOURCE in item or PARENT in item:
-                # What the API itself calls so is kept under another name.
+                # A field of the API with this name is kept under another name.
                 for own in (RESOURCE, PARENT):
                     if own in item:
                         item[f"record{own}"] = item.pop(own)
@@ -332,7 +331,7 @@ def _passes(config: ApiConfig, resource: Resource) -> int:
 
 
 def below(base: str, path: str) -> str:
-    """Returns the address of a path below a base, with a slash before the path or not."""
+    """Returns the address of a path below a base; the path may begin with a slash."""
     if "://" in path:
         return path
     if not path or path.startswith("?"):
@@ -358,7 +357,7 @@ def _optional(value: Any) -> Any:
 
 
 def _filled(value: Any, known: Mapping[str, Any]) -> Any:
-    """Returns a value with its placeholders filled; one without a value takes its key along."""
+    """Returns a value with its placeholders filled; a key is left out if its value is missing."""
     if isinstance(value, secrets.SecretReference):
         return value
     if isinstance(value, str):

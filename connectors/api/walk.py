@@ -1,4 +1,4 @@
-"""What is remembered of the pages that were read, so that reading always ends; and their names."""
+"""Remembers the pages that were read, so that reading always ends; keeps answers; names pages."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from contextframe_beam.connectors.mapper import as_text
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConnectorError
 
-#: More empty pages than this in a row, each of which promises more, are taken for an endless loop.
+#: More empty pages than this in a row, if each promises more, count as an endless loop.
 MOST_EMPTY_PAGES = 1000
-#: A page of the same records with the same ids comes so often before it is taken for a loop.
+#: How often a page of the same records and ids may come before it counts as a loop.
 MOST_REPETITIONS = 3
 
-# After so many empty pages in a row those behind are taken to be empty as well.
+# After this many empty pages in a row, the following pages count as empty too.
 _EMPTY_IN_A_ROW = 20
 _PARTITIONS_REMEMBERED = 100
 _PAGES_REMEMBERED = 100_000
@@ -44,16 +44,15 @@ class Walk:
 
     Attributes:
         pages: Their number.
-        items: The number of their records that were kept.
+        items: The number of records from them that we kept.
         newest: The greatest value of the incremental field.
         seen: Digests of their contents.
-        empty: How many empty ones came last.
+        empty: The number of empty pages at the end.
         cut: Whether a limit ended it before the source did.
-        partial: Why what was read so far may not be all that was asked for, until a page says it;
-            empty where it is.
-        place: Where the records of the first page were, empty as long as none told.
-        stated: What the first answer that told said about the whole.
-        filled: The number of pages that had records.
+        partial: Why records may be missing so far; empty if there is no sign of that.
+        place: Where the records of the first page were; empty until a page shows it.
+        stated: The first total that an answer stated.
+        filled: The number of pages with records.
     """
 
     pages: int = 0
@@ -73,9 +72,9 @@ class Walk:
         return self.filled > 1 and len(self.seen) == 1
 
     def may_repeat(self, count: int) -> bool:
-        """Tells whether a page of so many records is within what was stated.
+        """Returns whether a page of this many records fits into the stated total.
 
-        Two equal pages of records without ids may be chance, and a stated number always ends.
+        Two equal pages of records without ids may be chance, and a stated total always ends.
         """
         if self.stated is None:
             return False
@@ -84,12 +83,12 @@ class Walk:
         return self.items + count <= self.stated.number
 
     def doubt(self, reason: str) -> None:
-        """Remembers a reason for which what was read may not be all."""
+        """Remembers a reason why records may be missing."""
         if reason and reason not in self.partial:
             self.partial = f"{self.partial}; {reason}" if self.partial else reason
 
     def compare(self, stated: Stated | None) -> None:
-        """Takes in what an answer states; that it changed means that the source did."""
+        """Compares the total of an answer with the first one; if it changed, the source did."""
         if stated is None:
             return
         if self.stated is None:
@@ -101,10 +100,10 @@ class Walk:
             )
 
     def is_new(self, records: Sequence[Any]) -> bool:
-        """Takes a page to the known ones; tells whether it was not yet.
+        """Remembers a page; returns whether it is new.
 
         Raises:
-            ConnectorError: the source gives nothing but empty pages.
+            ConnectorError: the source gives only empty pages.
         """
         self.pages += 1
         if not records:
@@ -135,12 +134,12 @@ class Step:
 
 @dataclass(slots=True)
 class Seen:
-    """What this process saw of the numbered pages of one partition in one run.
+    """The numbered pages of one partition that this process read in one run.
 
     Attributes:
-        digests: The numbers of the pages that had certain records, by the digest of these.
-        empty: The numbers of the empty ones.
-        end: The number of the first page that need not be asked for; None while that is not known.
+        digests: The numbers of pages, by the digest of their records.
+        empty: The numbers of empty pages.
+        end: The number of the first page that we need not request; None while it is unknown.
     """
 
     digests: dict[int, set[int]] = field(default_factory=dict)
@@ -148,19 +147,19 @@ class Seen:
     end: int | None = None
 
     def is_behind(self, index: int) -> bool:
-        """Tells whether so many pages before this one were empty that it need not be asked for."""
+        """Returns whether so many pages before this one were empty that we need not request it."""
         return self.end is not None and index >= self.end
 
 
 class SeenPages:
-    """What this process saw of numbered pages, by partition; used by several threads."""
+    """The numbered pages that this process read, by partition; safe for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: OrderedDict[tuple[str, str], Seen] = OrderedDict()
 
     def of(self, run: str, partition: str) -> Seen:
-        """Returns what was seen of a partition in a run; those of long ago are forgotten."""
+        """Returns the pages of a partition in a run; those of old runs are forgotten."""
         with self._lock:
             seen = self._seen.setdefault((run, partition), Seen())
             while len(self._seen) > _PARTITIONS_REMEMBERED:
@@ -168,7 +167,7 @@ class SeenPages:
             return seen
 
     def note(self, seen: Seen, index: int, content: int) -> int:
-        """Remembers a page by the digest of its records; returns how many pages had these."""
+        """Remembers a page by the digest of its records; returns how many pages had the same."""
         with self._lock:
             alike = seen.digests.setdefault(content, set())
             alike.add(index)
@@ -177,7 +176,7 @@ class SeenPages:
             return len(alike)
 
     def note_empty(self, seen: Seen, index: int) -> None:
-        """Remembers an empty page; enough of them in a row are the end."""
+        """Remembers an empty page; enough of them in a row mean the end."""
         with self._lock:
             seen.empty.add(index)
             first = last = index
@@ -190,7 +189,7 @@ class SeenPages:
 
 
 def digest(records: Sequence[Any]) -> int:
-    """Returns 64 bits that are the same for pages of the same records, in every process."""
+    """Returns a number of 64 bits that is the same for the same records, in every process."""
     try:
         return xxh3_64_intdigest(orjson.dumps(records))
     except (TypeError, ValueError):  # integers of more than 64 bits
@@ -202,7 +201,7 @@ def repeated(what: str, param: str = "") -> ConnectorError:
 
     Args:
         what: The page.
-        param: What tells the API which page is meant; empty where an address does.
+        param: The parameter that names the page; empty if the address does.
     """
     ignored = f"{param!r}, which names the page" if param else "what names the page"
     right = "write the name that it takes as the paginator's param" if param else "look at it"
@@ -214,7 +213,7 @@ def repeated(what: str, param: str = "") -> ConnectorError:
 
 
 def position_of(paginator: Paginator, token: Any) -> str:
-    """Returns a page's place for messages: `page 3`, `offset 200`, `page abc`."""
+    """Returns the position of a page for messages: `page 3`, `offset 200`, `page abc`."""
     if isinstance(token, Found):
         paginator, token = token.paginator, token.token
     if token is None:
@@ -225,7 +224,7 @@ def position_of(paginator: Paginator, token: Any) -> str:
 
 
 def param_of(paginator: Paginator, token: Any) -> str:
-    """Returns the name of what tells the API which page is meant; empty where an address does."""
+    """Returns the name of the parameter that names the page; empty if the address does."""
     if isinstance(token, Found):
         paginator = token.paginator
     if isinstance(paginator, GraphQL):
@@ -234,12 +233,12 @@ def param_of(paginator: Paginator, token: Any) -> str:
 
 
 def is_past(token: Any) -> bool:
-    """Tells whether a token is that of a page behind those that were stated."""
+    """Returns whether a token is for a page after the stated total."""
     inner = token.token if isinstance(token, Found) else token
     return isinstance(inner, At) and inner.past
 
 
-#: How many compressed bytes are kept; those unused for longest go first.
+#: How many compressed bytes are kept; the least recently used answers go first.
 MOST_BYTES = 64 << 20
 
 # Documents shrink to a fifth or a tenth of their size; more effort gains little.
@@ -260,10 +259,10 @@ class _Waiting:
 
 
 class Answers:
-    """Answers by the run and the request, each for as many uses as are still to come.
+    """Answers by run and request, each kept until its last use.
 
     Args:
-        most_bytes: How many compressed bytes are kept.
+        most_bytes: The largest number of compressed bytes to keep.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
@@ -276,12 +275,12 @@ class Answers:
     def get(
         self, run: str, request: HttpRequest, uses: int, ask: Callable[[], HttpResponse]
     ) -> HttpResponse:
-        """Returns the answer to a request, which is sent once even where several threads want it.
+        """Returns the answer to a request, which is sent once even if several threads ask for it.
 
         Args:
-            run: Whose answers these are; nothing is shared between runs.
+            run: The run; runs do not share answers.
             request: The request.
-            uses: How often a run wants its answer altogether.
+            uses: How many times the run uses the answer.
             ask: Sends the request.
         """
         if uses < 2:
@@ -304,7 +303,7 @@ class Answers:
                     del self._asking[key]
 
     def take(self, run: str, request: HttpRequest) -> HttpResponse | None:
-        """Returns the answer to a request if it is kept."""
+        """Returns the kept answer to a request, or None."""
         return self._taken(_key(run, request))
 
     def _taken(self, key: str) -> HttpResponse | None:
@@ -358,16 +357,16 @@ class Asking:
         """Returns an answer and its records.
 
         Args:
-            endpoint: What is asked.
+            endpoint: The resource.
             scope: What is read.
-            paginator: How its pages follow each other.
-            token: Which page.
-            place: Where the records of an earlier page were.
-            uses: How often one reading of the partition wants this answer.
+            paginator: The paginator.
+            token: The token of the page.
+            place: The path of the records on an earlier page.
+            uses: How many times one reading of the partition uses this answer.
 
         Raises:
             HttpError: the request fails.
-            ConnectorError: the answer holds no records.
+            ConnectorError: the answer has no records.
         """
         request = _request(endpoint, scope, paginator, token)
         response = _ANSWERS.get(
@@ -378,7 +377,7 @@ class Asking:
     def first_or_asked(
         self, endpoint: Endpoint, scope: Scope, paginator: Paginator, token: Any, place: str
     ) -> tuple[Answer, list[Any]]:
-        """Returns what counting was answered, the first time that it is wanted, or asks."""
+        """Returns the answer from counting the first time, and then asks."""
         if scope.is_counted_first and _is_first(paginator, token):
             first = _request(endpoint, scope, endpoint.paginator, endpoint.paginator.start())
             counted = _ANSWERS.take(scope.run, first)
@@ -388,7 +387,7 @@ class Asking:
 
 
 def place_learned(answer: Answer) -> str:
-    """Returns where the records of later pages have to be; empty where the first does not tell."""
+    """Returns the path of the records on later pages; empty if the first page does not show it."""
     is_one_record = answer.place == ROOT and not isinstance(answer.data, list)
     return "" if is_one_record else answer.place
 

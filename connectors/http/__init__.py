@@ -1,4 +1,4 @@
-"""HTTP that behaves: one client with credentials, budgets, retries, limits and a cache."""
+"""One HTTP client, with credentials, budgets, retries, limits and a cache."""
 
 from contextframe_beam.connectors.http.auth import Auth, auth_from_config
 from contextframe_beam.connectors.http.budget import Budget, Limit

@@ -1,6 +1,6 @@
-"""Authentication as it is configured: from the settings of each type to what sends the credentials.
+"""Makes authentication from the settings of each type.
 
-`settings` lists the types and what each can be told.
+`settings` lists the types and their settings.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def auth_from_config(config: Mapping[str, Any] | None, http: Sender | None = Non
     """Makes the authentication that a configuration describes.
 
     Args:
-        config: `type` and the settings of that type; None or empty for none.
-        http: A client whose TLS and timeouts are used to ask for tokens; relative addresses are
-            below its base.
+        config: `type` and the settings of that type; None or empty means no authentication.
+        http: A client whose TLS settings and timeouts are used to request tokens; relative
+            addresses are below its base.
 
     Raises:
-        ConfigError: an unknown type or setting, or one that is missing; the message says which.
+        ConfigError: a type or setting is unknown or missing; the message says which.
     """
     if not config:
         return None
@@ -60,7 +60,7 @@ def auth_from_config(config: Mapping[str, Any] | None, http: Sender | None = Non
 
 
 def _auth(settings: AuthSettings, http: Sender | None) -> Auth:
-    # What needs a protocol is imported when it is used: authlib and google-auth take long.
+    # Protocols are imported when they are used, because authlib and google-auth load slowly.
     match settings:
         case ApiKeySettings():
             return KeyAuth(settings.key, Placement.of(settings, "X-API-Key", ""))
@@ -99,10 +99,10 @@ def _needed(settings: AuthSettings, http: Sender | None) -> Sender:
 
 
 def session_auth(settings: SessionSettings, http: Sender) -> Auth:
-    """Makes authentication with the token of a login request.
+    """Makes authentication with the token from a login request.
 
     Raises:
-        ConfigError: a token is given although no person is asked.
+        ConfigError: a token is configured although the login does not ask a person.
     """
     reference = None if settings.token is None else str.__str__(settings.token)
     store = TokenStore(reference, f"{http.absolute(settings.login.url)} {settings.account()}")
@@ -125,7 +125,7 @@ def session_auth(settings: SessionSettings, http: Sender) -> Auth:
 
 
 def needs_person(settings: SessionSettings) -> bool:
-    """Tells whether a login asks somebody for a code."""
+    """Returns whether a login asks a person for a code."""
     takes_code = (settings.code_field, settings.code_header, settings.challenge)
     return any(one is not None for one in takes_code) and settings.totp_secret is None
 
@@ -136,8 +136,8 @@ def log_in(settings: SessionSettings, http: Sender, ask: Callable[[], str] | Non
     Args:
         settings: What to send, and where the token is in the answer.
         http: A client whose TLS and timeouts are used.
-        ask: Asks a person for the one-time code. In a login of two steps that is after the first
-            one, which may be what sends the code to the person.
+        ask: Asks a person for the one-time code. A login in two steps asks after the first step,
+            which may send the code to the person.
 
     Raises:
         HttpError: the login is refused.
@@ -154,7 +154,7 @@ def log_in(settings: SessionSettings, http: Sender, ask: Callable[[], str] | Non
     response = _sent(login, http)
     if settings.challenge is not None:
         challenge = _at(response.json(), settings.challenge_path)
-        # Without one the server trusts this client already, and the token is in its answer.
+        # Without a challenge the server already trusts this client and gives the token.
         if challenge:
             told = {"challenge": str(challenge), "code": _code(settings, ask) or ""}
             response = _sent(_filled(_values(settings.challenge), told), http)
@@ -194,7 +194,7 @@ def _code(settings: SessionSettings, ask: Callable[[], str] | None) -> str | Non
 
 
 def _filled(value: Any, told: Mapping[str, str]) -> Any:
-    """Returns a request with what stands for the challenge and the code filled in."""
+    """Returns a request with its placeholders for the challenge and the code filled in."""
     if isinstance(value, str):
         return re.sub(r"\{(challenge|code)\}", lambda match: told[match[1]], value)
     if isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""How many requests may be sent, counted over all threads and processes of a machine.
+"""Budgets of requests, counted over all threads and processes of a machine.
 
-Each request reserves the next moment at which it is allowed, under a lock and in order, and sleeps
-until then. So nobody polls, nobody is overtaken, and no window of time ever holds more requests
-than it may. Redis keeps the same account for several machines.
+Each request takes a lock, reserves the next moment at which it is allowed, and sleeps until then.
+So nothing polls, requests keep their order, and no window of time has too many requests. Redis
+keeps the same account for several machines.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from redis import Redis
 
 _PERIODS = {"per_second": 1.0, "per_minute": 60.0, "per_hour": 3600.0}
-#: Waits longer than this are worth a line in the log, in seconds.
+#: Longer waits are logged, in seconds.
 _LONG_WAIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many requests in any window of so many seconds.
+    """The largest number of requests in any window of time.
 
     Attributes:
-        count: The requests.
-        seconds: The window.
-        burst: None: the window is exact. Otherwise so many may come at once after a quiet time,
-            and the others follow evenly spaced, at `count / seconds` each second.
+        count: The number of requests.
+        seconds: The length of the window.
+        burst: None: the window is exact. Otherwise the number of requests that may come at once
+            after a quiet time; the others are spaced evenly, `count / seconds` each second.
     """
 
     count: int
@@ -50,26 +50,26 @@ class Limit:
 
 
 class Account(Protocol):
-    """What is kept of the requests so far."""
+    """The record of the requests so far."""
 
     def reserve(self) -> float:
-        """Reserves the next moment that all limits allow; returns in how many seconds it is."""
+        """Reserves the next moment that all limits allow; returns the seconds until then."""
 
     def pause(self, seconds: float) -> None:
-        """Lets no request begin for so long."""
+        """Stops new requests for some seconds."""
 
     def paused(self) -> float:
-        """Returns for how many seconds no request may begin."""
+        """Returns the seconds until requests may begin again."""
 
 
 class Budget:
     """The requests that may be sent to one server.
 
     Args:
-        limits: All of them hold.
-        name: Budgets of the same name, limits and scope are one and the same, in all processes.
+        limits: The limits; all of them apply.
+        name: Budgets with the same name, limits and scope are shared by all processes.
         redis: The address of a Redis server that counts for several machines.
-        scope: The server it is for; a client fills it in.
+        scope: The server that it is for; the client fills it in.
     """
 
     def __init__(
@@ -88,19 +88,19 @@ class Budget:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Budget:
-        """Makes a budget of `per_second`, `per_minute`, `per_hour`, `burst`, `name` and `redis`.
+        """Makes a budget from `per_second`, `per_minute`, `per_hour`, `burst`, `name` and `redis`.
 
-        Each limit is exact for any window of its length. With `burst`, the shortest of them lets
-        so many requests come at once after a quiet time and spaces the others evenly.
+        Each limit is exact for any window of its length. With `burst`, the shortest limit allows
+        that many requests at once after a quiet time and spaces the others evenly.
 
         Raises:
-            ConfigError: a name or a number that cannot be; the message says which.
+            ConfigError: a name is unknown or a value is invalid; the message says which.
         """
         return cls.of(checked(BudgetSettings, config, "budget"))
 
     @classmethod
     def of(cls, settings: BudgetSettings) -> Budget:
-        """Makes the budget of checked settings."""
+        """Makes the budget from checked settings."""
         limits = [
             _limit(rate, seconds)
             for period, seconds in _PERIODS.items()
@@ -111,7 +111,7 @@ class Budget:
         return cls(limits, str(settings.name or ""), settings.redis)
 
     def for_scope(self, scope: str) -> Budget:
-        """Returns the budget for one server, unless it is for one already."""
+        """Returns the budget for one server, or itself if it already has a server."""
         if self.scope or self.name:
             return self
         return Budget(self.limits, redis=self.redis, scope=scope)
@@ -120,7 +120,7 @@ class Budget:
         """Waits until one more request may be sent.
 
         Returns:
-            How many seconds that took.
+            The seconds that it waited.
 
         Raises:
             ConnectorError: the Redis server cannot be asked.
@@ -138,7 +138,7 @@ class Budget:
         return waited
 
     def pause(self, seconds: float) -> None:
-        """Lets no request of this budget begin for so long, as the server asked.
+        """Stops new requests of this budget for some seconds, because the server asked.
 
         Raises:
             ConnectorError: the Redis server cannot be asked.
@@ -146,7 +146,7 @@ class Budget:
         self._opened().pause(seconds)
 
     def paused(self) -> float:
-        """Returns for how many seconds no request may begin, as the server asked.
+        """Returns the seconds until requests may begin again, because the server asked.
 
         Raises:
             ConnectorError: the Redis server cannot be asked.
@@ -176,7 +176,7 @@ class Budget:
 
 
 class _Pauses:
-    """What a server without limits of ours asked for, within this process."""
+    """The pauses that a server without a budget asked for, within this process."""
 
     def __init__(self) -> None:
         self._until = -math.inf
@@ -196,26 +196,26 @@ class _Pauses:
 def _limit(rate: float, seconds: float) -> Limit:
     if rate >= 1 and rate.is_integer():
         return Limit(int(rate), seconds)
-    # 2.5 a second: 1 in 0.4 seconds would forbid pairs, so keep whole requests in a longer window.
+    # For 2.5 a second, 1 in 0.4 seconds would forbid pairs, so we make the window longer.
     whole = math.ceil(rate)
     return Limit(whole, seconds * whole / rate)
 
 
-#: Requests, seconds, and how many may come at once (None: the window is exact).
+#: Requests, seconds, and how many requests may come at once (None: the window is exact).
 Term: TypeAlias = tuple[int, float, int | None]
 
-_HEADER = struct.Struct("<dd")  # the last moment reserved, the end of a pause
+_HEADER = struct.Struct("<dd")  # the last reserved moment, the end of a pause
 _MOMENT = struct.Struct("<d")
 _INDEX = struct.Struct("<Q")
-# Moments further ahead were written before the clock was set back.
+# Moments further in the future were written before the clock was set back.
 _FURTHEST = 86_400.0
 
 
 class FileAccount:
-    """The account of one machine, in a file that its processes lock for each request.
+    """The account of one machine, in a file that processes lock for each request.
 
     Args:
-        name: Accounts of the same name and terms are one.
+        name: Accounts with the same name and terms are shared.
         terms: The limits.
         clock: Gives seconds since 1970, the same for all processes.
     """
@@ -237,7 +237,7 @@ class FileAccount:
         self._size = at
 
     def reserve(self) -> float:
-        """Reserves the next moment that all terms allow; returns in how many seconds it is."""
+        """Reserves the next moment that all terms allow; returns the seconds until then."""
         with self._locked() as file:
             now = self._clock()
             last, pause = _HEADER.unpack(os.pread(file, _HEADER.size, 0))
@@ -271,13 +271,13 @@ class FileAccount:
             return float(moment - now)
 
     def pause(self, seconds: float) -> None:
-        """Lets no request begin for so long."""
+        """Stops new requests for some seconds."""
         with self._locked() as file:
             last, pause = _HEADER.unpack(os.pread(file, _HEADER.size, 0))
             os.pwrite(file, _HEADER.pack(last, max(pause, self._clock() + seconds)), 0)
 
     def paused(self) -> float:
-        """Returns for how many seconds no request may begin."""
+        """Returns the seconds until requests may begin again."""
         with self._locked() as file:
             pause = _HEADER.unpack(os.pread(file, _HEADER.size, 0))[1]
             return max(0.0, float(pause) - self._clock())
@@ -290,7 +290,7 @@ class FileAccount:
     def _locked(self) -> Iterator[int]:
         with self._lock:
             if self._process != os.getpid():
-                # A lock belongs to the opened file, which a forked process would share.
+                # A lock belongs to the open file, which a forked process would share.
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._process = os.getpid()
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -306,7 +306,7 @@ class FileAccount:
             os.close(self._file)
 
 
-# The same in Redis, by the clock of its server. KEYS: the header, then one key for each term.
+# The same in Redis, by its server's clock. KEYS: the header, then one key for each term.
 _RESERVE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -361,11 +361,11 @@ class RedisAccount:
 
     Args:
         url: The server, `redis://host:6379/0`.
-        name: Accounts of the same name are one.
+        name: Accounts with the same name are shared.
         terms: The limits.
 
     Raises:
-        ConfigError: the client library is missing, or the address is none.
+        ConfigError: the client library is missing, or the address is not valid.
     """
 
     def __init__(self, url: str, name: str, terms: Sequence[Term]) -> None:
@@ -378,7 +378,7 @@ class RedisAccount:
         self._redis = _connected(url)
 
     def reserve(self) -> float:
-        """Reserves the next moment that all terms allow; returns in how many seconds it is.
+        """Reserves the next moment that all terms allow; returns the seconds until then.
 
         Raises:
             ConnectorError: the server cannot be asked.
@@ -386,7 +386,7 @@ class RedisAccount:
         return max(0.0, self._evaluate(_RESERVE, self._keys, self._terms))
 
     def pause(self, seconds: float) -> None:
-        """Lets no request begin for so long.
+        """Stops new requests for some seconds.
 
         Raises:
             ConnectorError: the server cannot be asked.
@@ -394,7 +394,7 @@ class RedisAccount:
         self._evaluate(_PAUSE, self._keys[:1], [seconds])
 
     def paused(self) -> float:
-        """Returns for how many seconds no request may begin.
+        """Returns the seconds until requests may begin again.
 
         Raises:
             ConnectorError: the server cannot be asked.

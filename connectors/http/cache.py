@@ -1,9 +1,9 @@
-"""Answers that are kept on disk, so that a source need not be asked for the same thing again.
+"""Keeps answers on disk, so that the same request is not sent to a source again.
 
 All processes of a user share one SQLite file. An answer is fresh for the time to live; after that
-the server is asked whether it changed, if it gave a validator (ETag or Last-Modified). Keys are
+we ask the server whether it changed, if it gave a validator (ETag or Last-Modified). Keys are
 digests of the request before credentials are added to it. Different accounts never share an
-answer: what tells them apart goes through a slow salted digest, so that it cannot be guessed back.
+answer; the key has a slow salted digest of the account, from which it cannot be guessed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.connectors.shared_files import locked
 
 _MAX_BYTES = 1 << 30
-# How many answers are stored between two looks at the size of the file.
+# The number of stored answers between two checks of the size of the file.
 _CHECKED_EVERY = 100
 _NOT_KEPT = frozenset({"set-cookie", "set-cookie2", "www-authenticate", "connection"})
 _OWN_CONDITIONS = ("If-None-Match", "If-Modified-Since", "Range", "If-Range", "Cookie")
@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS salt (id INTEGER PRIMARY KEY CHECK (id = 0), value BL
 
 @dataclass(slots=True)
 class Kept:
-    """An answer that was kept.
+    """A kept answer.
 
     Attributes:
         headers: Its headers.
@@ -68,8 +68,8 @@ class Cache:
     Args:
         ttl: Seconds for which an answer is used without asking.
         path: The SQLite file; below the user's cache directory by default.
-        max_bytes: How many bytes of bodies are kept; those unused for longest go first.
-        clock: Gives seconds since 1970.
+        max_bytes: How many bytes of bodies are kept; the least recently used go first.
+        clock: Returns seconds since 1970.
     """
 
     def __init__(
@@ -92,20 +92,20 @@ class Cache:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Cache:
-        """Makes a cache of `ttl` (seconds, or a duration such as 12h), `path` and `max_bytes`.
+        """Makes a cache from `ttl` (seconds, or a duration such as 12h), `path` and `max_bytes`.
 
         Raises:
-            ConfigError: a name or value that cannot be; the message says which.
+            ConfigError: a name is unknown or a value is invalid; the message says which.
         """
         settings = checked(CacheSettings, config, "cache")
         return cls(seconds_of(settings.ttl), settings.path, settings.max_bytes or _MAX_BYTES)
 
     def key(self, request: HttpRequest, account: str) -> str | None:
-        """Returns the key of a request, None if its answer must not be kept.
+        """Returns the key of a request, or None if its answer cannot be kept.
 
         Args:
             request: The request, absolute, before credentials are added.
-            account: What tells the account from others; may hold secrets.
+            account: Identifies the account; may contain secrets.
         """
         if request.method.upper() != "GET" and request.safe_to_repeat is not True:
             return None
@@ -124,7 +124,7 @@ class Cache:
             default=str,
         )
         named = [*request.params, *request.headers, *(request.form or ())]
-        # A request that carries a secret of its own could be told from its digest.
+        # The secret in a request could be guessed from its digest.
         if any(map(looks_secret, named)) or secrets.without_known(asked) != asked:
             return None
         salted = self._account(account)
@@ -133,7 +133,7 @@ class Cache:
         return hashlib.sha256(f"{salted}\0{asked}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def find(self, key: str) -> Kept | None:
-        """Returns the answer that is kept under a key."""
+        """Returns the answer with a key."""
         now = self._clock()
 
         def look(connection: sqlite3.Connection) -> Kept | None:
@@ -152,7 +152,7 @@ class Cache:
         return self._in_file("read", look)
 
     def conditional(self, request: HttpRequest, kept: Kept) -> HttpRequest:
-        """Returns the request so that the server answers 304 if nothing changed."""
+        """Returns the request with conditions, for which the server answers 304 without changes."""
         for name, value in _conditions(kept.headers):
             request = request.with_header(name, value)
         return request
@@ -164,7 +164,7 @@ class Cache:
             return
         text = response.body.decode("utf-8", "replace")
         if secrets.without_known(text) != text:
-            return  # a careless server repeats what it was given
+            return  # careless servers repeat secrets in their answers
         kept = [
             (name, value)
             for name, value in response.headers.items()
@@ -182,7 +182,7 @@ class Cache:
         self._in_file("written", write)
 
     def confirm(self, key: str) -> None:
-        """Makes an answer fresh again that the server said has not changed."""
+        """Makes an answer fresh again, because the server said that it has not changed."""
         change = "UPDATE answers SET stored = ? WHERE key = ?"
         now = self._clock()
         self._in_file("written", lambda connection: connection.execute(change, (now, key)))
@@ -198,7 +198,7 @@ class Cache:
         (size,) = connection.execute("SELECT TOTAL(LENGTH(body)) FROM answers").fetchone()
         if size <= self.max_bytes:
             return
-        # Some room is made at once, so that this is not done for each answer.
+        # We make some extra room, so that this does not happen for each answer.
         excess = size - 0.9 * self.max_bytes
         for key, length in connection.execute(
             "SELECT key, LENGTH(body) FROM answers ORDER BY used"
@@ -224,7 +224,7 @@ class Cache:
         return self._accounts[account]
 
     def _in_file(self, what: str, do: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Does something in the file; one that cannot be used only means that nothing is kept."""
+        """Does something in the file; if the file cannot be used, no answers are kept."""
         with self._lock:
             try:
                 if self._connection is None or self._process != os.getpid():
@@ -242,7 +242,7 @@ class Cache:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(self.path, os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False)
-        # The change to WAL does not wait for other processes that make it.
+        # SQLite does not wait for other processes that change to WAL.
         with locked(self.path.with_name(self.path.name + ".lock")):
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")

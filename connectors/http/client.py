@@ -1,8 +1,8 @@
-"""The client that every connector over HTTP stands on.
+"""The client that every connector over HTTP uses.
 
-One `send` asks for one thing: it takes a request from the budget, adds credentials, follows
-redirects, repeats what failed when that does no harm, renews a token that expired, and reads the
-answer to its end within limits of time and size. Credentials go to the origin of `base_url` only.
+One `send` takes a request from the budget, adds credentials, follows redirects, repeats a failed
+request if that is harmless, renews an expired token, and reads the whole answer within limits of
+time and size. Credentials go to the origin of `base_url` only.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ MOST_RESPONSE_BYTES = 64 << 20
 MOST_REDIRECTS = 10
 
 _TOKEN_BYTES = 1 << 20
-#: Waits that a server asks for are said when they are longer than this, in seconds.
+#: Longer waits that a server asks for are logged, in seconds.
 _LONG_WAIT = 10.0
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-# Statuses with which an expired token is refused, beside 401.
+# Statuses besides 401 by which servers refuse an expired token.
 _MAYBE_EXPIRED = frozenset({400, 403, 419, 440, 498})
 
 
 @dataclass(frozen=True, slots=True)
 class HttpStats:
-    """What a client did so far.
+    """The numbers of a client so far.
 
     Attributes:
-        requests: Requests sent, repeated ones and redirects included.
-        retries: Those of them that were sent again.
-        wait_ms: Milliseconds waited for the budget, the server's limits and between attempts,
+        requests: Requests sent, including repeated ones and redirects.
+        retries: The repeated requests among them.
+        wait_ms: Milliseconds of waiting for the budget, the server's limits and between attempts,
             summed over all threads.
         bytes: Bytes of bodies received, decompressed.
-        cache_hits: Answers that came from the cache, confirmed by the server or not.
+        cache_hits: Answers from the cache, including those that the server confirmed.
     """
 
     requests: int = 0
@@ -82,28 +82,28 @@ class HttpClient:
 
     Args:
         base_url: The server; relative addresses are below it, credentials go to its origin only.
-        auth: What makes the server accept the requests.
+        auth: The credentials.
         timeout: Seconds to connect, and seconds without a byte.
-        total_timeout: Seconds for one `send`, with all attempts, but without waiting for the
-            budget or because the server asked for it.
+        total_timeout: Seconds for one `send`, with all attempts, but without the waits for the
+            budget and those that the server asks for.
         retries: How many times a request is sent again.
         budget: How many requests may be sent; it holds in all processes.
-        cache: Where answers are kept.
-        pool_size: Connections that are kept open.
+        cache: The cache of answers.
+        pool_size: The number of connections to keep open.
         max_response_bytes: The largest body, compressed or not.
         ca_bundle: A file or directory of certificates to trust instead of the usual ones.
         headers: Sent with each request to `base_url`'s origin.
         max_wait: How many seconds of waiting the server may ask for, for one `send`.
         allowed_origins: Other origins that links and redirects may lead to; they get no
             credentials.
-        same_server: Origins by which the server calls itself in its links, such as the one it has
-            behind a gateway; they are asked for at `base_url`.
+        same_server: Origins that the server uses for itself in its links, such as its internal
+            address at a gateway; such links are requested from `base_url`.
         backoff: The first wait between attempts, in seconds; it doubles.
-        judge: Looks at each answer, and returns nothing, a `Wait`, or the error to raise; it takes
-            the place of `judges.usual`, which knows the ways of some large APIs.
+        judge: Looks at each answer, and returns None, a `Wait`, or the error to raise; it replaces
+            `judges.usual`, which handles some large APIs.
 
     Raises:
-        ConfigError: an address or number that cannot be.
+        ConfigError: an address or a number is invalid.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class HttpClient:
         cache: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> HttpClient:
-        """Makes a client of plain values, as they stand in a file.
+        """Makes a client from plain values, as in a configuration file.
 
         Args:
             base_url: The server.
@@ -176,7 +176,7 @@ class HttpClient:
             **settings: The other arguments of the constructor.
 
         Raises:
-            ConfigError: a value that cannot be.
+            ConfigError: a value is invalid.
         """
         client = cls(
             base_url,
@@ -190,21 +190,21 @@ class HttpClient:
 
     @property
     def stats(self) -> HttpStats:
-        """What the client did so far."""
+        """The numbers of the client so far."""
         return self._counts
 
     def send(self, request: HttpRequest, *, raise_for_status: bool = True) -> HttpResponse:
-        """Sends a request and returns its answer, read to the end.
+        """Sends a request and returns its whole answer.
 
         Args:
-            request: What to ask; a relative address is below `base_url`.
-            raise_for_status: False: an answer of 400 or more, or one that is judged to be an
-                error, is returned like any other, once all attempts are used.
+            request: The request; a relative address is below `base_url`.
+            raise_for_status: False: a status of 400 or more, or an answer that is judged to be an
+                error, is returned like any other once all attempts are used.
 
         Raises:
-            HttpError: an answer of 400 or more, or none, after all attempts.
-            Exception: what the judge returned for an answer.
-            ConnectorError: an address that is refused, a body that is too large, no token.
+            HttpError: the status is 400 or more, or there was no answer, after all attempts.
+            Exception: the error that the judge returned for an answer.
+            ConnectorError: the address is refused, the body is too large, or there is no token.
         """
         request = self._prepared(request)
         key = self._cache_key(request)
@@ -225,16 +225,16 @@ class HttpClient:
         return response
 
     def absolute(self, url: str) -> str:
-        """Returns the address that is asked for: `items` is below `base_url`, `/items` its host."""
+        """Returns the whole address: `items` is below `base_url`, `/items` below its host."""
         return urls.joined(self.base_url, str(url))
 
     def for_origin(self, url: str) -> HttpClient:
-        """Returns a client for any server with the same limits, but without credentials.
+        """Returns a client for another server, with the same limits but without credentials.
 
-        Tokens are asked for with it.
+        It is used to request tokens.
 
         Args:
-            url: An address of that server.
+            url: An address of the other server.
         """
         return HttpClient(
             urls.origin_of(url),
@@ -264,7 +264,7 @@ class HttpClient:
         return f"HttpClient({self.base_url!r}, auth={self.auth!r})"
 
     def _prepared(self, request: HttpRequest) -> HttpRequest:
-        """Returns the request as it is asked, references resolved, credentials not yet added."""
+        """Returns the request with its references resolved, but without credentials yet."""
         url = self.absolute(request.url)
         return HttpRequest(
             request.method.upper(),
@@ -278,7 +278,7 @@ class HttpClient:
         )
 
     def _followed(self, request: HttpRequest, raise_for_status: bool) -> HttpResponse:
-        """Sends a request, and what redirects make of it."""
+        """Sends a request and follows its redirects."""
         clock = _Clock(self.total_timeout)
         for number in range(1 + MOST_REDIRECTS):
             self._check_origin(request, number > 0)
@@ -294,7 +294,7 @@ class HttpClient:
     def _answered(
         self, request: HttpRequest, clock: _Clock, raise_for_status: bool
     ) -> HttpResponse:
-        """Sends a request as often as it takes, and returns the last answer."""
+        """Sends a request until there is no reason to repeat it, and returns the last answer."""
         attempts = Attempts(self.retries, self.backoff, self.max_wait, request.repeatable)
         refusal: HttpResponse | None = None
         verdict: Verdict = None
@@ -339,7 +339,7 @@ class HttpClient:
         return (response.sent.judge or self.judge)(response)
 
     def _lane(self) -> Lane:
-        """Returns what the next request goes with."""
+        """Returns the credentials and the budget of the next request."""
         if isinstance(self.auth, TokenPool):
             return self.auth.next()
         return Lane(self.auth, self._budget)
@@ -380,15 +380,15 @@ class HttpClient:
         origin = urls.origin_of(request.url)
         if origin in self._allowed:
             return
-        # A redirect comes from what base_url names, so that another name of it does not help.
+        # A redirect comes from base_url's own server, so `same_server` would not help.
         same = (
             f"the API is there, write base_url: {origin}"
             if was_redirected
             else f"that is another name of the same server, write same_server: [{origin}], and it "
-            "is asked for at base_url"
+            "is requested from base_url"
         )
         raise ConnectorError(
-            f"{urls.shown(request.url)} is not at {self.origin}, so it is not asked for; if "
+            f"{urls.shown(request.url)} is not at {self.origin}, so it is not requested; if "
             f"{same}; if it is another server, allow it with allowed_origins: [{origin}] (it gets "
             "no credentials)"
         )
@@ -402,7 +402,7 @@ class HttpClient:
             self._count(wait_ms=int(waited * 1000))
 
     def _waits(self, pause: Pause, clock: _Clock, lane: Lane, request: HttpRequest) -> bool:
-        """Waits before the next attempt, unless the time is over by then."""
+        """Waits before the next attempt, unless the time would then be over."""
         if pause.asked and pause.seconds >= _LONG_WAIT > lane.budget.paused():
             logger.warning(
                 "waiting %.0f s before %s is asked again: its server wants it so",
@@ -410,7 +410,7 @@ class HttpClient:
                 urls.shown(request.url),
             )
         if pause.shared:
-            # The wait itself comes with the next request of the budget, for all of them.
+            # The budget makes all requests wait, including this one.
             lane.budget.pause(pause.seconds)
             return clock.left() > 0
         if pause.seconds >= clock.left() and not pause.asked:
@@ -422,7 +422,7 @@ class HttpClient:
         return True
 
     def _heed_quota(self, response: HttpResponse, lane: Lane) -> None:
-        """Lets all requests wait when the server says that its quota is used up."""
+        """Makes all requests wait if the server says that its quota is used up."""
         wait = quota_wait(response.headers, time.time())
         if wait and wait <= self.max_wait:
             lane.budget.pause(wait)
@@ -434,7 +434,7 @@ class HttpClient:
         if self.auth is not None:
             tell = getattr(self.auth, "account", None)
             if tell is None:
-                return None  # nobody can tell whose answer it would be
+                return None  # we cannot know whose answer it would be
             account = tell()
         if self._headers:
             account += json.dumps(secrets.resolved(self._headers), sort_keys=True)
@@ -478,7 +478,7 @@ def _from_cache(kept: Kept, request: HttpRequest) -> HttpResponse:
 
 
 def _needs_token(response: HttpResponse, verdict: Verdict) -> bool:
-    """Tells whether a refusal means that the token is to be renewed."""
+    """Returns whether a refusal means that the token should be renewed."""
     if response.status == 401 or isinstance(verdict, TokenExpiredError):
         return True
     refused = response.status in _MAYBE_EXPIRED or isinstance(verdict, HttpError)
@@ -486,10 +486,10 @@ def _needs_token(response: HttpResponse, verdict: Verdict) -> bool:
 
 
 def _pause_after(response: HttpResponse, verdict: Verdict, attempts: Attempts) -> Pause | None:
-    """Returns how long to wait before the next attempt; None to give up."""
+    """Returns the wait before the next attempt; None to give up."""
     if isinstance(verdict, Wait):
         return attempts.after_answer(response.status, response.headers, judged=verdict)
-    # What may be passed over for good is still waited for as long as it may pass.
+    # An answer that we can pass over is still requested again while that may help.
     if isinstance(verdict, Exception) and not isinstance(verdict, PassedOverError):
         return None
     return attempts.after_answer(response.status, response.headers)

@@ -1,4 +1,4 @@
-"""How credentials are put onto requests: keys, names with passwords, tokens that expire."""
+"""Adds credentials to requests: keys, names with passwords, tokens that expire."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from contextframe_beam.errors import ConfigError, ConnectorError
 
 
 class Auth(Protocol):
-    """What makes a server accept requests."""
+    """Adds credentials to requests, so that a server accepts them."""
 
     def apply(self, request: HttpRequest) -> HttpRequest:
         """Returns the request with credentials."""
 
     def renew(self, response: HttpResponse) -> bool:
-        """Called once when a request was answered 401; True: it may be sent again."""
+        """Is called once after an answer of 401; True means that the request may be sent again."""
 
 
 class Sender(Protocol):
-    """What asks servers for tokens: the part of a client that authentication needs."""
+    """The part of a client that authentication needs, to request tokens."""
 
     @property
     def origin(self) -> str:
@@ -53,7 +53,7 @@ class Sender(Protocol):
         """Returns the whole address."""
 
     def for_origin(self, url: str) -> Sender:
-        """Returns one for the server of an address, without credentials."""
+        """Returns a sender for the server of an address, without credentials."""
 
     def send(self, request: HttpRequest, *, raise_for_status: bool = True) -> HttpResponse:
         """Sends a request and returns its answer."""
@@ -61,12 +61,12 @@ class Sender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a credential stands in a request.
+    """The place of a credential in a request.
 
     Attributes:
         where: header, query or cookie.
         name: Of the header, parameter or cookie.
-        prefix: What stands before the credential in a header.
+        prefix: The text before the credential in a header.
     """
 
     where: str = "header"
@@ -77,12 +77,12 @@ class Placement:
     def of(
         cls, settings: PlacedSettings, name: str = "Authorization", prefix: str = "Bearer "
     ) -> Placement:
-        """Returns the place that settings say.
+        """Returns the place from settings.
 
         Args:
             settings: The settings.
             name: The header, unless they name one.
-            prefix: What stands before the credential in the Authorization header.
+            prefix: The text before the credential in the Authorization header.
         """
         if settings.in_ != "header":
             return cls(settings.in_, str(settings.name), "")
@@ -112,11 +112,11 @@ class Placement:
 
 
 class KeyAuth:
-    """A key or token that stays as it is.
+    """A fixed key or token.
 
     Args:
-        key: The key, or a reference to it, which is looked up again for each request.
-        placement: Where it stands.
+        key: The key, or a reference to it, which is resolved again for each request.
+        placement: Its place in a request.
     """
 
     def __init__(self, key: str, placement: Placement) -> None:
@@ -128,7 +128,7 @@ class KeyAuth:
         return self._placement.put(request, str(self._key))
 
     def renew(self, response: HttpResponse) -> bool:
-        """Tells whether there is another key behind the reference by now."""
+        """Returns whether the reference now leads to another key."""
         return self._placement.found(response.sent) != str(self._key)
 
     def account(self) -> str:
@@ -156,7 +156,7 @@ class BasicAuth:
         return request.with_header("Authorization", f"Basic {self._encoded()}")
 
     def renew(self, response: HttpResponse) -> bool:
-        """Tells whether there is another password behind the reference by now."""
+        """Returns whether the reference now leads to another password."""
         return response.sent.header("Authorization") != f"Basic {self._encoded()}"
 
     def account(self) -> str:
@@ -177,9 +177,9 @@ class TokenAuth:
     """A token that expires.
 
     Args:
-        tokens: Gives the current one and renews it.
-        placement: Where it stands.
-        account: What tells this account from others; may hold secrets.
+        tokens: Returns the current token and renews it.
+        placement: Its place in a request.
+        account: Identifies this account; may contain secrets.
     """
 
     def __init__(self, tokens: TokenSource, placement: Placement, account: str) -> None:
@@ -214,11 +214,11 @@ class TokenAuth:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What one request goes with.
+    """The credentials and the budget of one request.
 
     Attributes:
-        auth: Its credentials.
-        budget: How many requests may be sent with them; a server's refusal pauses this one alone.
+        auth: The credentials.
+        budget: The budget for these credentials; a server's refusal pauses this one only.
     """
 
     auth: Auth | None
@@ -226,11 +226,11 @@ class Lane:
 
 
 class TokenPool:
-    """Tokens in turn; one whose quota is used up is passed over while another has some.
+    """Uses tokens in turn, and skips those whose quota is used up while another has some left.
 
     Args:
         tokens: The credentials of each token.
-        budget: What each of them may send; they are counted apart, in all processes.
+        budget: How many requests each token may send; each is counted on its own, in all processes.
         server: The server's origin.
     """
 
@@ -240,7 +240,7 @@ class TokenPool:
         self._lock = threading.Lock()
 
     def next(self) -> Lane:
-        """Returns the token whose turn it is, or else the one that has to wait the least."""
+        """Returns the token whose turn it is, or the one with the shortest wait."""
         with self._lock:
             first = next(self._turn) % len(self._lanes)
         turns = [*self._lanes[first:], *self._lanes[:first]]
@@ -253,11 +253,11 @@ class TokenPool:
         return auth.apply(request)
 
     def renew(self, response: HttpResponse) -> bool:
-        """Returns False: a lane renews its own token."""
+        """Returns False, because each token is renewed by its own credentials."""
         return False
 
     def account(self) -> str:
-        """Returns what tells these accounts from others; holds secrets."""
+        """Returns a text that identifies these accounts; it contains secrets."""
         return " ".join(one.auth.account() for one in self._lanes if isinstance(one.auth, KeyAuth))
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What an answer means: success, a redirect, a wait, or the error that gives it up."""
+"""Judges an answer: success, a redirect, a wait, or an error."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from contextframe_beam.errors import ConnectorError
 
 Judge: TypeAlias = Callable[[HttpResponse], Verdict]
 
-# GitHub asks for at least a minute; others say nothing, and seconds often do.
+# GitHub asks for at least a minute. Others do not say, and seconds are often enough.
 _SECONDARY_SECONDS = 60.0
 _LIMIT_SECONDS = 2.0
-# An error is short; further down there may be documents that speak of limits.
+# An error is short; a longer body may contain documents that speak of limits.
 _BEGINNING = 4096
 _SHOWN_ERRORS = 3
 _SHOWN_TEXT = 200
@@ -57,7 +57,7 @@ _CODES = ("code", "type", "reason", "status")
 
 
 def usual(response: HttpResponse) -> Verdict:
-    """Judges as most APIs mean it: all judges of this file but `not_ready`."""
+    """Applies all judges of this file except `not_ready`, which suits most APIs."""
     verdict = None
     for judge in (rate_limited, not_ok, graphql_errors, cut_off):
         verdict = judge(response)
@@ -69,10 +69,10 @@ def usual(response: HttpResponse) -> Verdict:
 
 
 def rate_limited(response: HttpResponse) -> Verdict:
-    """Waits where a 400 or 403 speaks of a rate limit.
+    """Waits if a 400 or 403 speaks of a rate limit.
 
-    GitHub's secondary limit is a 403 although quota is left (wait a minute, then twice as long
-    each time); Google's is a 403 with the reason rateLimitExceeded, Linear's a 400 RATELIMITED.
+    GitHub's secondary limit is a 403 although there is quota left (wait a minute, then twice as
+    long each time). Google sends a 403 with the reason rateLimitExceeded, Linear a 400 RATELIMITED.
     """
     if response.status not in (400, 403, 429):
         return None
@@ -85,9 +85,9 @@ def rate_limited(response: HttpResponse) -> Verdict:
 
 
 def not_ok(response: HttpResponse) -> Verdict:
-    """Refuses a success whose body says `ok: false` or `success: false` with an error, as Slack's.
+    """Refuses a success whose body has `ok: false` or `success: false` and an error, as in Slack.
 
-    Where the error is a rate limit, or one that passes, it waits.
+    It waits if the error is a rate limit or is temporary.
     """
     if response.status >= 300 or not _SAYS_NO.search(response.body[:_BEGINNING]):
         return None
@@ -101,10 +101,10 @@ def not_ok(response: HttpResponse) -> Verdict:
 
 
 def graphql_errors(response: HttpResponse) -> Verdict:
-    """Refuses an answer that has the errors of GraphQL and no data.
+    """Refuses an answer with GraphQL errors and no data.
 
-    Errors that pass (a timeout, a rate limit) are waited for. When that does not help and there is
-    data beside them, the answer is used as it is: which errors matter is for the reader to say.
+    It waits if the errors are temporary (a timeout, a rate limit). If that does not help and there
+    is data beside them, the answer is used as it is, and the reader decides which errors matter.
     """
     if response.status not in (200, 400, 403) or b'"errors"' not in response.body:
         return None
@@ -113,7 +113,7 @@ def graphql_errors(response: HttpResponse) -> Verdict:
     if not isinstance(errors, list) or not errors or not isinstance(errors[0], Mapping):
         return None
     if "data" not in data and set(data) - {"errors", "extensions"}:
-        return None  # an API of another kind that has errors beside its records
+        return None  # another kind of API, with errors beside its records
     verdict = _refusal(response, errors)
     if isinstance(verdict, Wait):
         has_data = data.get("data") is not None
@@ -122,7 +122,7 @@ def graphql_errors(response: HttpResponse) -> Verdict:
 
 
 def cut_off(response: HttpResponse) -> Verdict:
-    """Asks again for JSON that ends too early where nothing but its end tells how long it is."""
+    """Asks again for JSON that ends too early, if the answer does not state its length."""
     headers = response.headers
     if (
         response.status != 200
@@ -140,14 +140,14 @@ def cut_off(response: HttpResponse) -> Verdict:
 
 
 def not_ready(response: HttpResponse) -> Verdict:
-    """Asks again for what a server took on but has not done (202), when `Retry-After` says."""
+    """Asks again after a 202 (accepted but not done), when `Retry-After` says."""
     if response.status != 202:
         return None
     return Wait(reason="no content yet; ask again later")
 
 
 def expired(response: HttpResponse) -> bool:
-    """Tells whether a refusal says that a token expired, whatever its status."""
+    """Returns whether a refusal, with any status, says that a token expired."""
     challenge = response.headers.get("WWW-Authenticate") or ""
     return _EXPIRED.search(challenge) is not None or (
         _EXPIRED.search(_beginning(response)) is not None
@@ -155,7 +155,7 @@ def expired(response: HttpResponse) -> bool:
 
 
 def _refusal(response: HttpResponse, told: Any) -> Wait | HttpError:
-    """Returns what an error in a body means: to wait, or an error."""
+    """Returns a wait or an exception for an error in a body."""
     everything = " ".join(_words(told))
     if _LIMIT.search(everything):
         return Wait(_LIMIT_SECONDS, "a rate limit", doubles=True, shared=True)
@@ -176,7 +176,7 @@ def _shown(told: Any) -> str:
 
 
 def _words(told: Any) -> list[str]:
-    """Returns the texts and codes of errors, those inside `extensions` and `errors` as well."""
+    """Returns the texts and codes of errors, including those inside `extensions` and `errors`."""
     if isinstance(told, str):
         return [told]
     if isinstance(told, list):
@@ -227,16 +227,16 @@ def failure(
     tries: tuple[int, float],
     own: bool,
 ) -> HttpError:
-    """Returns the error for a request that is given up, with the last answer if there was one.
+    """Returns the exception for a request that is given up, with the last answer if there was one.
 
     Args:
         request: The request.
-        result: What became of it the last time.
+        result: The result of the last attempt.
         refusal: The last answer.
-        verdict: What was judged of it.
-        refused: The seconds that the server asked for in vain, and how many it may ask for.
-        tries: How often it was sent, and how many seconds that took.
-        own: Whether it was sent to the server of the client, with its credentials.
+        verdict: The judge's verdict on it.
+        refused: The wait in seconds that we refused the server, and the most that it may ask for.
+        tries: The number of attempts, and the seconds that they took.
+        own: Whether it was sent to the client's own server, with its credentials.
     """
     problem = f"{result.problem}" if isinstance(result, Broken) else ""
     status = 0
@@ -265,7 +265,7 @@ def failure(
 
 
 def named(request: HttpRequest) -> str:
-    """Returns a request as messages name it."""
+    """Returns the name of a request for messages."""
     return f"{request.method} {urls.shown(urls.with_query(request.url, request.params))}"
 
 
@@ -284,12 +284,12 @@ def redirected(request: HttpRequest, response: HttpResponse, url: str) -> HttpRe
     """Returns the request that follows a redirect.
 
     Args:
-        request: What was asked, without credentials.
+        request: The request, without credentials.
         response: The redirect.
         url: Where it leads, absolute.
 
     Raises:
-        ConnectorError: the body would be lost, or the address is none.
+        ConnectorError: the body would be lost, or the address is not valid.
     """
     origin = urls.origin_of(url)
     target = urls.with_query(request.url, request.params)
@@ -310,7 +310,7 @@ def redirected(request: HttpRequest, response: HttpResponse, url: str) -> HttpRe
     if request.method in ("GET", "HEAD") or response.status in (307, 308):
         return along
     if response.status == 303 and not is_same:
-        # The body was taken; its result is there.
+        # The server accepted the body; its result is at the new address.
         return dataclasses.replace(along, method="GET", json=None, form=None)
     if request.repeatable:
         return along
@@ -326,7 +326,7 @@ def redirected(request: HttpRequest, response: HttpResponse, url: str) -> HttpRe
 
 
 def without_secrets(request: HttpRequest) -> HttpRequest:
-    """Returns the request as another origin may see it: a link may carry what we sent before.
+    """Returns the request without our secrets, for another origin: a link may contain them.
 
     Raises:
         ConnectorError: it has a body, or a secret in its path.
@@ -335,7 +335,7 @@ def without_secrets(request: HttpRequest) -> HttpRequest:
     def told(name: str, value: Any) -> bool:
         return looks_secret(name) or secrets.redact(str(value)) != str(value)
 
-    # Here names do not count: signed addresses have parameters such as X-Amz-Security-Token.
+    # Only values count here: signed addresses have parameters such as X-Amz-Security-Token.
     query = parse_qsl(urlsplit(request.url).query, keep_blank_values=True)
     ours = [name for name, value in query if secrets.redact(value) != value]
     bare = dataclasses.replace(
@@ -354,7 +354,7 @@ def without_secrets(request: HttpRequest) -> HttpRequest:
 
 
 def _same_place(one: str, other: str) -> bool:
-    """Tells whether two addresses differ by no more than scheme, port, query and a last slash."""
+    """Returns whether two addresses differ only in scheme, port, query and a last slash."""
     first, second = urlsplit(one), urlsplit(other)
     return first.hostname == second.hostname and unquote(first.path).rstrip("/") == unquote(
         second.path

@@ -1,8 +1,8 @@
-"""The login of a person, before a pipeline starts: it leaves a token behind a reference.
+"""Logs a person in before a pipeline starts, and stores the token under a reference.
 
-The browser comes back to a port of this machine (authorization code with PKCE), a code is typed in
-on another device (device code), or a login request takes a one-time code. What a worker needs
-afterwards is the reference alone.
+The browser comes back to a port of this machine (authorization code with PKCE), a person types a
+code on another device (device code), or a login request takes a one-time code. Afterwards a worker
+needs only the reference.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from contextframe_beam.connectors.http.settings import (
 from contextframe_beam.connectors.http.tokens import Token, write_token
 from contextframe_beam.errors import ConfigError, ConnectorError
 
-#: For how many seconds somebody may take to agree.
+#: How many seconds a person may take to agree.
 PATIENCE = 300.0
 
 _DEFAULT_INTERVAL = 5.0
@@ -55,15 +55,15 @@ def login(
     """Logs a person in, and stores the token.
 
     Args:
-        config: `base_url` and `auth` as for a connector (`ca_bundle` and `timeout` are heeded as
-            well), or the settings of `auth` alone.
+        config: `base_url` and `auth` as for a connector (`ca_bundle` and `timeout` apply too), or
+            the settings of `auth` alone.
         open_browser: Shows an address to the person.
         say: Tells the person what to do.
         ask: Asks the person for a code.
-        patience: For how many seconds the person may take.
+        patience: How many seconds the person may take.
 
     Returns:
-        The reference behind which the token is: the `token` of the configuration, else one in the
+        The reference of the stored token: the `token` of the configuration, else one in the
         system's keyring, else a file that only its owner can read.
 
     Raises:
@@ -181,7 +181,7 @@ class _Loopback:
                 self.wfile.write(page)
 
             def log_message(self, *_: object) -> None:
-                """Says nothing: the address holds the code."""
+                """Logs nothing, because the address contains the code."""
 
         self._came_back = came_back
         try:
@@ -194,10 +194,10 @@ class _Loopback:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}{path}"
 
     def wait(self, seconds: float) -> str:
-        """Returns the address with which the browser came back.
+        """Returns the address that the browser came back to.
 
         Raises:
-            ConnectorError: it did not.
+            ConnectorError: it did not come back in time.
         """
         until = time.monotonic() + seconds
         while not self._came_back:

@@ -1,7 +1,7 @@
 """OAuth 2 and signed JWTs; authlib does the protocol, our client sends the requests.
 
-Token endpoints are asked through our client, so that timeouts, TLS, size limits and redaction
-hold there as well.
+Our client sends the requests to token endpoints, so its timeouts, TLS, size limits and redaction
+apply to them too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _KEY_TYPES = {"HS": "oct", "RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 
 
 class OAuthRefusal(ConnectorError):
-    """What a token endpoint answered instead of a token.
+    """A token endpoint answered with an error instead of a token.
 
     Attributes:
         code: The error code of the protocol, such as `invalid_grant`.
@@ -53,7 +53,7 @@ class OAuthRefusal(ConnectorError):
 
 
 def oauth_auth(settings: OAuth2Settings, http: Sender) -> Auth:
-    """Makes authentication with tokens of a token endpoint."""
+    """Makes authentication with tokens from a token endpoint."""
     url = http.absolute(settings.token_url)
     endpoint = TokenEndpoint(settings, http)
     reference: str | None = None
@@ -74,7 +74,7 @@ def oauth_auth(settings: OAuth2Settings, http: Sender) -> Auth:
             )
         return endpoint.refresh(last.refresh)
 
-    # The reference may be absent; then a digest of the account names the token.
+    # Without a reference, a digest of the account names the token.
     store = TokenStore(reference, f"{url} {settings.account()}")
     return TokenAuth(TokenSource(fetch, store), Placement.of(settings), settings.account())
 
@@ -99,10 +99,10 @@ def jwt_auth(settings: JwtBearerSettings, http: Sender | None) -> Auth:
 
 
 def signed_jwt(settings: JwtBearerSettings, url: str | None) -> str:
-    """Returns a new JWT, signed.
+    """Returns a new signed JWT.
 
     Raises:
-        ConfigError: the key does not fit the algorithm, or the algorithm is not known.
+        ConfigError: the key does not fit the algorithm, or the algorithm is unknown.
     """
     now = int(time.time())
     claims = {
@@ -125,7 +125,7 @@ def signed_jwt(settings: JwtBearerSettings, url: str | None) -> str:
             algorithms=[algorithm],
         )
     except (JoseError, ValueError, TypeError):
-        signed = ""  # what these say may hold a part of the key
+        signed = ""  # the text of these errors may contain a part of the key
     if not signed:
         raise ConfigError(
             f"auth of type jwt_bearer: no JWT can be signed with {algorithm} and this key; give a "
@@ -136,7 +136,7 @@ def signed_jwt(settings: JwtBearerSettings, url: str | None) -> str:
 
 
 class TokenEndpoint:
-    """The requests that a token endpoint answers.
+    """Sends requests to a token endpoint.
 
     Args:
         settings: The client's settings.
@@ -158,7 +158,7 @@ class TokenEndpoint:
 
         Args:
             grant: The grant type.
-            **parameters: What goes with it.
+            **parameters: The parameters of the grant.
 
         Raises:
             OAuthRefusal: the endpoint refuses.
@@ -175,7 +175,7 @@ class TokenEndpoint:
         Raises:
             OAuthRefusal: the endpoint refuses.
         """
-        # Without a scope the token keeps the one it has, which no server refuses.
+        # Without a scope the new token keeps the old one, which every server accepts.
         client = self.client(scope=None)
         asked = self._answered(
             lambda: client.refresh_token(self._url, refresh_token=token, **self._extra())
@@ -197,7 +197,7 @@ class TokenEndpoint:
         return _object_of(answer.response)
 
     def client(self, **changes: Any) -> Any:
-        """Returns authlib's client, whose requests go through ours."""
+        """Returns authlib's client, which sends its requests through ours."""
         settings = self._settings
         secret = None if settings.client_secret is None else str(settings.client_secret)
         method = settings.client_auth or ("basic" if secret else "none")
@@ -214,10 +214,10 @@ class TokenEndpoint:
             try:
                 key = _imported_key(secret or "", algorithm)
             except (JoseError, ValueError, TypeError):
-                key = None  # what these say may hold a part of the key
+                key = None  # the text of these errors may contain a part of the key
             if key is None:
                 raise ConfigError(
-                    f"auth: the client_secret is no key for {algorithm}; {method} needs "
+                    f"auth: the client_secret is not a key for {algorithm}; {method} needs "
                     + ("a PEM private key" if default == "RS256" else "a text that is long enough")
                 )
             options["client_secret"] = key
@@ -246,7 +246,7 @@ class TokenEndpoint:
 
 
 class _Session:
-    """What authlib takes for a session of requests."""
+    """Looks like a session of requests to authlib."""
 
     def __init__(self, http: Sender) -> None:
         self._http = http
@@ -255,21 +255,21 @@ class _Session:
         self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
     ) -> _Answer:
         """Sends a form, signed by `auth`."""
-        # authlib changes the headers that it is given, which are shared by all its clients.
+        # authlib changes the headers that it gets, which all its clients share.
         url, signed, body = auth.prepare("POST", url, dict(headers), urlencode(dict(data)))
         request = HttpRequest(
             "POST",
             url,
             headers={name: v for name, v in signed.items() if name.lower() != "content-length"},
             form=dict(parse_qsl(body, keep_blank_values=True)),
-            # A token whose answer is lost is lost either way, a used refresh token as well.
+            # If the answer is lost, its token is lost in any case, and so is a used refresh token.
             safe_to_repeat=True,
         )
         return _Answer(self._http.send(request, raise_for_status=False))
 
 
 class _Answer:
-    """What authlib takes for an answer of requests."""
+    """Looks like a response of requests to authlib."""
 
     def __init__(self, response: HttpResponse) -> None:
         self.response = response
@@ -277,7 +277,7 @@ class _Answer:
 
     def json(self) -> Any:
         answer = self.response.json()
-        # authlib fails where this is no number.
+        # authlib fails if this is not a number.
         if isinstance(answer, dict) and seconds_of(answer.get("expires_in")) is None:
             answer.pop("expires_in", None)
         return answer
@@ -292,7 +292,11 @@ class _Answer:
 
 
 def _object_of(response: HttpResponse) -> dict[str, Any]:
-    """Returns the JSON object of an answer that is no refusal."""
+    """Returns the JSON object of an answer.
+
+    Raises:
+    OAuthRefusal: the answer is a refusal.
+    """
     try:
         answer = response.json()
     except ConnectorError:

@@ -1,4 +1,4 @@
-"""A request and its answer: addresses, errors that know the status, and how both are logged."""
+"""Requests and answers: their addresses, their errors with a status, and their log lines."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ from contextframe_beam.errors import ConfigError, ConnectorError
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _EXCERPT = 200
 _QUERY = re.compile(r"\s*(?:query\b|\{|fragment\b|#)")
-# Comments and fragments may stand before it.
+# Comments and fragments may come before it.
 _CHANGE = re.compile(r"^\s*(?:mutation|subscription)\b", re.M)
 _SEARCH = re.compile(r"[/:_](?:search|query|find)/?$", re.I)
-# A target, and what follows it up to a comma outside of quotes.
+# A target, and the text after it up to a comma outside of quotes.
 _LINK = re.compile(r'<([^>]*)>((?:[^,"]|"(?:[^"\\]|\\.)*")*)')
 _LINK_PARAMETER = re.compile(r';\s*([^\s=;,"]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*)))?')
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class HttpRequest:
-    """What is asked.
+    """A request.
 
     Attributes:
         method: GET, POST, ...
         url: An absolute address, or one below the client's `base_url`.
-        params: Goes into the query; None is left out, a list repeats its name.
-        headers: Beside those of the client.
+        params: The parameters of the query; None is left out, a list repeats its name.
+        headers: Further headers beside those of the client.
         json: The body, sent as JSON.
-        form: The body, sent as a form, when there is no `json`.
-        safe_to_repeat: Whether sending it twice does no harm. None: GET, HEAD, OPTIONS, PUT and
-            DELETE may be repeated, and a POST that only reads: a query of GraphQL, or one to an
-            address that ends in search, query or find. Any other POST and PATCH may not.
+        form: The body, sent as a form, if there is no `json`.
+        safe_to_repeat: Whether it is harmless to send it twice. By default that is so for GET,
+            HEAD, OPTIONS, PUT and DELETE, and for a POST that only reads: a GraphQL query, or a
+            request to an address that ends in search, query or find. Other POSTs and PATCH are
+            not sent twice.
         judge: Looks at each answer, in place of the client's own judge.
     """
 
@@ -65,7 +66,7 @@ class HttpRequest:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it may be sent again when nobody knows what became of it."""
+        """Whether it may be sent again if the server may already have carried it out."""
         if self.safe_to_repeat is not None:
             return self.safe_to_repeat
         method = self.method.upper()
@@ -78,17 +79,17 @@ class HttpRequest:
         return _SEARCH.search(self.url.partition("?")[0]) is not None
 
     def header(self, name: str) -> str | None:
-        """Returns a header's value, whatever the case of its name."""
+        """Returns the value of a header; upper and lower case in its name are the same."""
         wanted = name.lower()
         return next((v for key, v in self.headers.items() if key.lower() == wanted), None)
 
     def with_header(self, name: str, value: str) -> HttpRequest:
-        """Returns the request with this header in place of any of the same name."""
+        """Returns the request with this header, which replaces any with the same name."""
         kept = {k: v for k, v in self.headers.items() if k.lower() != name.lower()}
         return replace(self, headers={**kept, name: value})
 
     def with_param(self, name: str, value: str) -> HttpRequest:
-        """Returns the request with this parameter in place of any of the same name."""
+        """Returns the request with this parameter, which replaces any with the same name."""
         url = without_query(self.url, [name]) if "?" in self.url else self.url
         return replace(self, url=url, params={**self.params, name: value})
 
@@ -106,13 +107,13 @@ class HttpRequest:
 
 
 class HttpResponse:
-    """What was answered, read to its end.
+    """A whole answer.
 
     Attributes:
         status: 200, 404, ...
-        headers: Names have no case.
+        headers: The headers; upper and lower case in names are the same.
         body: The bytes, decompressed.
-        sent: The request as it went out, credentials included; it does not show them.
+        sent: The request with its credentials, as it was sent; its text does not show them.
         from_cache: Whether the body came from the cache.
     """
 
@@ -140,7 +141,7 @@ class HttpResponse:
         return shown(self._target)
 
     def json(self) -> Any:
-        """Returns the body's JSON value; integers of any size are kept.
+        """Returns the body's JSON value, with integers of any size.
 
         Raises:
             ConnectorError: the body is not JSON; the message says what it is instead.
@@ -153,7 +154,7 @@ class HttpResponse:
         return self._json_slowly() if big_integers(body) else value
 
     def text(self) -> str:
-        """Returns the body as text, in the encoding that it says it has.
+        """Returns the body as text, decoded with the encoding that the server states.
 
         Raises:
             ConnectorError: it is not in that encoding.
@@ -162,7 +163,7 @@ class HttpResponse:
         try:
             return self.body.decode(charset)
         except LookupError:
-            problem = f"says its encoding is {charset!r}, which nobody knows"
+            problem = f"says that its encoding is {charset!r}, which is unknown"
         except UnicodeDecodeError as error:
             problem = (
                 f"is not {charset.upper()} text: byte 0x{self.body[error.start]:02x} at "
@@ -182,20 +183,20 @@ class HttpResponse:
         return found
 
     def absolute(self, url: str) -> str:
-        """Returns an address in the answer as an absolute one; one that is none stays as it is."""
+        """Returns an address in the answer as an absolute one; any other text stays as it is."""
         return linked(self._target, url)
 
     def error(self, problem: str) -> ConnectorError:
-        """Returns an error that says which answer has which problem."""
+        """Returns an exception that names this answer and its problem."""
         return ConnectorError(
             redact(f"{self.sent.method} {self.url} answered {self.status}, but the body {problem}")
         )
 
     def refused(self, why: str) -> HttpError:
-        """Returns the error for an answer that is a refusal for another reason than its status.
+        """Returns the exception for an answer that is a refusal for another reason than its status.
 
         Args:
-            why: What goes on after "answered 200 OK".
+            why: The text after "answered 200 OK".
         """
         answered = f"{self.sent.method} {self.url} answered {reason_of(self.status)}"
         return HttpError(redact(f"{answered} {why}"), self.status)
@@ -225,7 +226,7 @@ class HttpResponse:
             )
         charset = self._charset()
         if charset is None or charset.lower().replace("-", "") == "utf8":
-            # Servers that write UTF-16 or a byte order mark seldom say so.
+            # Servers seldom say that they write UTF-16 or a byte order mark.
             charset = _json.detect_encoding(body)
         try:
             text = body.decode(charset)
@@ -255,12 +256,13 @@ def reason_of(status: int) -> str:
 
 
 class HttpError(ConnectorError):
-    """A request that was refused, or that got no answer in spite of all attempts.
+    """A request that was refused, or got no answer after all attempts.
 
-    The message names method, address, status and what to do; it never holds a credential.
+    The message names the method, the address, the status and what to do. It never contains
+    credentials.
 
     Attributes:
-        status: The status of the last answer; 0 where there was none.
+        status: The status of the last answer; 0 if there was no answer.
     """
 
     def __init__(self, message: str, status: int = 0) -> None:
@@ -269,16 +271,16 @@ class HttpError(ConnectorError):
 
 
 class TokenExpiredError(HttpError):
-    """An answer that means that the token expired: it is renewed, and the request sent again.
+    """The token expired: it is renewed, and the request is sent again.
 
-    A judge returns it; it is raised where renewing does not help.
+    A judge returns it. It is raised if a new token does not help.
     """
 
 
 class PassedOverError(HttpError):
-    """An answer that may be passed over: whoever asked goes on as if there were nothing.
+    """An answer that may be passed over: the reader goes on as if there were no records.
 
-    A judge returns it; it is raised once there is no reason to send the request again.
+    A judge returns it. It is raised once there is no reason to send the request again.
     """
 
 
@@ -288,10 +290,10 @@ _LINE_BREAK = re.compile(r"[\t\r\n]")
 
 
 def parsed(url: str) -> Url:
-    """Returns the parts of an address, as the code that opens connections sees them.
+    """Returns the parts of an address, as the code that opens connections reads them.
 
     Raises:
-        ConnectorError: it is no address of HTTP.
+        ConnectorError: it is not an HTTP address.
     """
     try:
         parts = parse_url(url)
@@ -317,10 +319,10 @@ def origin_of(url: str) -> str:
 
 
 def checked_base(url: str) -> str:
-    """Returns the address that a client is made for, without a slash at its end.
+    """Returns the base address of a client, without a slash at its end.
 
     Raises:
-        ConfigError: it is no address of HTTP, or it holds a password, a query or a fragment.
+        ConfigError: it is not an HTTP address, or it contains a password, a query or a fragment.
     """
     try:
         parts = parsed(url)
@@ -339,11 +341,11 @@ def checked_base(url: str) -> str:
 def joined(base: str, url: str) -> str:
     """Returns `url` as an absolute address.
 
-    `items` is below the base, `/items` at the root of its host, `?page=2` the base itself with
+    `items` is below the base, `/items` is at the root of its host, and `?page=2` is the base with
     that query.
 
     Raises:
-        ConnectorError: it is no address.
+        ConnectorError: it is not an address.
     """
     if not url or url.startswith("?"):
         return base + url
@@ -355,14 +357,14 @@ def joined(base: str, url: str) -> str:
 
 
 def linked(url: str, link: str) -> str:
-    """Returns an address that an answer names as an absolute one.
+    """Returns an address in an answer as an absolute one.
 
-    Read is what servers write: relative to the answer or to its scheme, with `&amp;` for `&`, with
-    blanks, a fragment, capitals in scheme and host, or the port that the scheme has anyway.
+    It accepts what servers write: addresses relative to the answer or to its scheme, `&amp;` for
+    `&`, blanks, a fragment, capitals in scheme and host, and the default port of the scheme.
 
     Args:
         url: The address of the answer.
-        link: What it says; what is no address stays as it is.
+        link: The link; text that is not an address stays as it is.
     """
     text = _AMPERSAND.sub("&", _LINE_BREAK.sub("", link.strip())).replace(" ", "%20")
     try:
@@ -377,16 +379,16 @@ def linked(url: str, link: str) -> str:
 
 
 def at_own(url: str, base: str, names: Collection[str], others: Collection[str]) -> str:
-    """Returns an address of our server as we ask for it, under its own name.
+    """Returns an address of our server under the name that we use for it.
 
-    Servers behind a proxy often do not know the scheme, the port or the name by which they are
-    asked, and write their own into links. Any other server's address stays as it is.
+    Servers behind a proxy often do not know the scheme, port or name of their public address, and
+    write their internal one into links. Addresses of other servers stay as they are.
 
     Args:
         url: The address.
         base: An address of our server.
         names: Origins that are other names of it.
-        others: Origins that are other servers, whatever they look like.
+        others: Origins that are other servers, even if they look like ours.
 
     Raises:
         ConnectorError: it is no address of HTTP.
@@ -404,9 +406,9 @@ def at_own(url: str, base: str, names: Collection[str], others: Collection[str])
 
 
 def encoded_pairs(params: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns names and values as a query or a form has them.
+    """Returns names and values for a query or a form.
 
-    None is left out, lists repeat the name, True is `true`.
+    None is left out, lists repeat the name, and True becomes `true`.
     """
     pairs: list[tuple[str, str]] = []
     for name, value in params.items():
@@ -416,7 +418,7 @@ def encoded_pairs(params: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def with_query(url: str, params: Mapping[str, Any]) -> str:
-    """Returns the address with `params` in its query, each in place of what had its name."""
+    """Returns the address with `params` in its query, which replace any with the same names."""
     pairs = encoded_pairs(params)
     if not pairs:
         return url
@@ -427,7 +429,7 @@ def with_query(url: str, params: Mapping[str, Any]) -> str:
 
 
 def without_query(url: str, names: Iterable[str]) -> str:
-    """Returns the address without the parameters of these names; the others stay as written."""
+    """Returns the address without the parameters with these names; the others stay as written."""
     gone = set(names)
     parts = urlsplit(url)
     kept = [
@@ -439,8 +441,8 @@ def without_query(url: str, names: Iterable[str]) -> str:
 
 
 def shown(url: str) -> str:
-    """Returns the address as a message may show it: no secret, no user, no long query."""
-    # First, because a secret is not found any more in the form that it is written in below.
+    """Returns the address for messages: without secrets, user and long query."""
+    # First, because secrets cannot be recognized in the form that is made below.
     url = redact(url)
     try:
         parts = urlsplit(url)
@@ -481,8 +483,8 @@ _STANDARD = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "
 class JsonFormatter(logging.Formatter):
     """Writes each log record as one line of JSON without secrets.
 
-    Fields: time, level, logger, message; those of a request (method, host, path, status, ms,
-    attempt) where there is one; what `extra={...}` gave; exception, where there is one.
+    Fields: time, level, logger, message; for a request, method, host, path, status, ms and
+    attempt; the fields of `extra={...}`; and exception, if there is one.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -504,12 +506,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_request(method: str, url: str, status: int | str, seconds: float, attempt: int) -> None:
-    """Writes the line of one request, if anybody listens.
+    """Logs one request, if its level is enabled.
 
     Args:
         method: GET, POST, ...
         url: The address; only its host and path are written.
-        status: The answer's status, or what happened instead.
+        status: The answer's status, or a word for what happened instead.
         seconds: From the request to the end of the body.
         attempt: 1 for the first.
     """

@@ -1,4 +1,4 @@
-"""When a request is sent again, and what headers say about times and quotas."""
+"""Decides when a request is sent again, and reads times and quotas from headers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from urllib3 import HTTPHeaderDict
 
 from contextframe_beam.frames.times import parse
 
-#: The longest wait that is made up here, in seconds.
+#: The longest wait that we choose ourselves, in seconds.
 LONGEST_BACKOFF = 60.0
-# A server that asks for no wait at all is asked again at once, but not in a tight loop.
+# If a server asks for a wait of 0, we ask again at once, but not in a tight loop.
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.25
 _MOST_PAUSES = 3
@@ -28,15 +28,15 @@ _NEVER = frozenset({501, 505, 506, 508, 510, 511})
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a judge of answers says when the request should be sent again.
+    """A judge's verdict that the request should be sent again.
 
     Attributes:
         seconds: How long to wait, unless the answer's headers state it. None: a short time, longer
-            with each attempt; these are counted, as after an error of the server.
+            with each attempt; the attempts are counted, as after an error of the server.
         reason: Why, for the message when all attempts are used: "the secondary rate limit".
-        doubles: Each further wait of the same request is twice as long.
-        shared: Whether all requests to this server wait as well.
-        usable: Whether the answer is used as it is, if it is a success, when all attempts are used.
+        doubles: Whether each further wait of the same request is twice as long.
+        shared: Whether all requests to this server wait too.
+        usable: Whether a successful answer is used as it is when all attempts are used.
     """
 
     seconds: float | None = None
@@ -51,9 +51,9 @@ class Pause:
     """How long to wait before the next attempt.
 
     Attributes:
-        seconds: At least so long.
-        shared: Whether all requests to this server wait as well.
-        asked: Whether the server asked for it, so that it takes nothing from the request's time.
+        seconds: The shortest wait.
+        shared: Whether all requests to this server wait too.
+        asked: Whether the server asked for it; then it does not count as the request's time.
     """
 
     seconds: float
@@ -67,13 +67,14 @@ class Attempts:
     Args:
         retries: How many times it may be sent again.
         backoff: The first wait in seconds; each further one is twice as long.
-        max_wait: How many seconds of waiting the server may ask for, altogether.
-        repeatable: Whether it may be sent again when it may have been carried out.
-        jitter: Gives numbers from 0 to 1.
+        max_wait: How many seconds of waiting the server may ask for in total.
+        repeatable: Whether it may be sent again if the server may already have carried it out.
+        jitter: Returns numbers from 0 to 1.
 
     Attributes:
-        used: How many attempts are used.
-        refused: The seconds that the server asked for in vain, because `max_wait` is used up.
+        used: The number of attempts so far.
+        refused: The seconds that the server asked for but did not get, because `max_wait` is used
+            up.
     """
 
     def __init__(
@@ -101,13 +102,13 @@ class Attempts:
         now: float | None = None,
         judged: Wait | None = None,
     ) -> Pause | None:
-        """Decides what follows an answer that is a refusal, by its status or as it was judged.
+        """Decides what follows an answer that is a refusal by its status or its verdict.
 
         Args:
             status: The answer's status.
             headers: Its headers.
             now: Seconds since 1970.
-            judged: What a judge says about it; then the request is repeated, whatever it is.
+            judged: The verdict of a judge; with a verdict any request is repeated.
 
         Returns:
             The pause before the next attempt; None to give up.
@@ -128,7 +129,7 @@ class Attempts:
         return self._after_refusal(stated, limited, shared=True)
 
     def after_break(self, sent: bool) -> Pause | None:
-        """Decides what follows a connection that failed.
+        """Decides what follows a failed connection.
 
         Args:
             sent: Whether the server may have seen the request.
@@ -168,14 +169,14 @@ class Attempts:
         return pause * (0.5 + self._jitter() / 2)
 
 
-#: What a judge says about an answer: nothing, to wait and ask again, or the error to raise.
+#: A judge's verdict on an answer: None, a wait before asking again, or the error to raise.
 Verdict: TypeAlias = "Wait | Exception | None"
 
 
 def stated_wait(status: int, headers: HTTPHeaderDict, now: float) -> float | None:
-    """Returns how many seconds the server asks to wait after a refusal, None if it does not.
+    """Returns how many seconds the server asks us to wait after a refusal, or None.
 
-    `Retry-After` says it. Where it is missing, the headers of a used-up quota say when it is filled
+    `Retry-After` says it. If it is missing, the headers of a used-up quota say when it is filled
     again.
 
     Args:
@@ -190,7 +191,7 @@ def stated_wait(status: int, headers: HTTPHeaderDict, now: float) -> float | Non
 
 
 def quota_wait(headers: HTTPHeaderDict, now: float) -> float | None:
-    """Returns in how many seconds a used-up quota is filled again, None while some is left.
+    """Returns the seconds until a used-up quota is filled again; None while some is left.
 
     Args:
         headers: The answer's headers.
@@ -199,13 +200,13 @@ def quota_wait(headers: HTTPHeaderDict, now: float) -> float | None:
     return refill(headers, answered_at(headers, now))
 
 
-# Longer values are none of these forms, and are not worth the time to look.
+# Longer values cannot have one of these forms, so we save the time to try.
 _LONGEST = 500
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
 # Numbers between these are seconds or milliseconds since 1970; smaller ones are durations.
 _EPOCH_SECONDS = (1e9, 1e11)
 _EPOCH_MILLISECONDS = (1e12, 1e14)
-# RFC 9110, 5.6.7: the usual form, that of RFC 850, and that of asctime.
+# RFC 9110, 5.6.7: the usual form, the form of RFC 850, and the form of asctime.
 _DAY = r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _CLOCK = r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}"
 _DAY_SECONDS = 86400
@@ -244,17 +245,17 @@ _ELEMENT = re.compile(rf"\s*([^,;\"]*[^,;\"\s])\s*(?:;{_PARAMETER})*")
 
 
 def seconds_until(text: str, now: float) -> float | None:
-    """Returns how many seconds after `now` a header means, None where it has none of these forms.
+    """Returns how many seconds after `now` a header means, or None if its form is unknown.
 
-    A number of seconds (`7`, `0.5`), seconds or milliseconds since 1970, a date of HTTP, a time of
-    ISO 8601 (UTC unless it says otherwise), a duration (`500ms`, `6m0s`, `30 seconds`, `PT30S`).
+    It knows a number of seconds (`7`, `0.5`), seconds or milliseconds since 1970, an HTTP date, an
+    ISO 8601 time (UTC by default), and a duration (`500ms`, `6m0s`, `30 seconds`, `PT30S`).
 
     Args:
         text: The header's value.
         now: Seconds since 1970.
 
     Returns:
-        0 for what has passed.
+        The seconds; 0 for a time in the past.
     """
     text = text.strip()
     if len(text) > _LONGEST:
@@ -270,11 +271,11 @@ def seconds_until(text: str, now: float) -> float | None:
 
 
 def answered_at(headers: HTTPHeaderDict, otherwise: float) -> float:
-    """Returns when an answer was made by its own `Date`, in seconds since 1970.
+    """Returns the time of an answer from its `Date` header, in seconds since 1970.
 
     Args:
         headers: The answer's headers.
-        otherwise: What is returned when it does not say.
+        otherwise: The result if there is no such header.
     """
     text = (headers.get("Date") or "").strip()[:_LONGEST]
     moment = _moment(text) if _DATE.fullmatch(text) else None
@@ -282,11 +283,11 @@ def answered_at(headers: HTTPHeaderDict, otherwise: float) -> float:
 
 
 def refill(headers: HTTPHeaderDict, now: float) -> float | None:
-    """Returns in how many seconds every used-up quota is filled again, None while none is used up.
+    """Returns the seconds until all used-up quotas are filled again; None if there are none.
 
-    `RateLimit` has what remains and when it is filled again in one header; else any header such as
-    `X-RateLimit-Remaining`, `RateLimit-Remaining` or `X-RateLimit-Requests-Remaining` has beside it
-    one that says `Reset` in its place.
+    `RateLimit` states the rest and the time of the reset in one header. Otherwise each header such
+    as `X-RateLimit-Remaining`, `RateLimit-Remaining` or `X-RateLimit-Requests-Remaining` has a
+    partner with `Reset` in place of `Remaining`.
 
     Args:
         headers: The answer's headers.
@@ -381,14 +382,14 @@ def _separate(headers: HTTPHeaderDict, name: str, now: float) -> list[float]:
         if len(waits) == len(left):
             pairs = zip(left, waits, strict=True)
             return [wait for one, wait in pairs if wait is not None and _is_zero(one)]
-        # Several quotas in one header ("0, 4999;w=3600"): the first is the one that counts next.
+        # With several quotas in one header ("0, 4999;w=3600"), the first one applies next.
         if len(waits) == 1 and waits[0] is not None and _is_zero(left[0]):
             return [waits[0]]
     return []
 
 
 def _elements(text: str) -> list[str]:
-    """Returns the elements of a list without their parameters; none if it is no such list."""
+    """Returns the elements of a list without their parameters; an empty list for other text."""
     if len(text) > _LONGEST:
         return []
     matches = [_ELEMENT.fullmatch(one) for one in text.split(",")]

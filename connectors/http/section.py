@@ -1,6 +1,6 @@
-"""Settings that are checked: a section knows its keys, and what is wrong is told by its key.
+"""Checked settings: a section knows its keys, and each problem is reported by its key.
 
-The same sections check what Python code gives a client, and what the YAML file of an API says.
+The same sections check the settings that Python code gives a client, and the YAML file of an API.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Path = tuple[str | int, ...]
 _S = TypeVar("_S", bound="Section")
 _SHOWN_VALUE = 60
 _SHOULD_BE = "; it should be "
-# What pydantic misses, in the words of YAML.
+# The types that pydantic expected, in the words of YAML.
 _WANTED = {
     **dict.fromkeys(("string_type",), "text"),
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
@@ -41,7 +41,7 @@ _WANTED = {
     ),
     "list_type": "a list",
 }
-# How a value is called that may hold a secret.
+# What to call a value that may contain a secret.
 _KINDS: tuple[tuple[Any, str], ...] = (
     (int | float, "a number"),
     (str, "a text"),
@@ -51,7 +51,7 @@ _KINDS: tuple[tuple[Any, str], ...] = (
 
 
 class Section(BaseModel):
-    """A part of a configuration; keys that it does not know are refused."""
+    """A part of a configuration; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -69,17 +69,17 @@ class Section(BaseModel):
 
 
 def checked(kind: type[_S], values: Mapping[str, Any], name: str) -> _S:
-    """Returns the section that values given in Python describe, references to secrets kept.
+    """Returns the section for values from Python code; references to secrets stay references.
 
-    Types are taken strictly: a text is no number here, as it may be in YAML.
+    Types are strict: a text is not accepted as a number here, although it may be in YAML.
 
     Args:
-        kind: The section, or a union of some.
-        values: What it is told; None is like nothing.
-        name: What it is called, for messages: auth, budget, cache.
+        kind: The class of the section, or a union of classes.
+        values: Its settings; None counts as missing.
+        name: Its name for messages: auth, budget, cache.
 
     Raises:
-        ConfigError: an unknown key, one that is missing, or a value that cannot be.
+        ConfigError: a key is unknown or missing, or a value is invalid.
     """
     if isinstance(values, Mapping):
         values = {key: value for key, value in values.items() if value is not None}
@@ -90,7 +90,7 @@ def checked(kind: type[_S], values: Mapping[str, Any], name: str) -> _S:
         return _referenced(section)
     except ValidationError as error:
         found = problems(error, {name: values}, (name,))
-    # Outside of the handler, for pydantic's error holds the values.
+    # Raised outside of the handler, because pydantic's error contains the values.
     raise ConfigError("\n".join(f"{shown(path)} {what}" for path, what in found.items()))
 
 
@@ -100,7 +100,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _referenced(section: _S) -> _S:
-    """Returns a section with every reference in it made a `SecretReference`."""
+    """Returns a section in which every reference is a `SecretReference`."""
     given = {name: getattr(section, name) for name in section.model_fields_set}
     return section.model_copy(
         update={
@@ -114,18 +114,18 @@ def wrong(at: Path, message: str, **context: Any) -> PydanticCustomError:
     """Returns an error for a validator to raise.
 
     Args:
-        at: The keys that lead from the section to what is wrong.
-        message: What is wrong, as the end of a sentence that begins with the key.
-        **context: `name` and `known`, where the nearest known name should be told.
+        at: The keys that lead from the section to the problem.
+        message: The problem, as the end of a sentence that begins with the key.
+        **context: `name` and `known`, if the message should suggest the nearest known name.
     """
     return PydanticCustomError("wrong", "{message}", {"at": at, "message": message, **context})
 
 
 def needs_type(names: Iterable[str]) -> BeforeValidator:
-    """Returns what refuses a section without `type`, where that says which section it is.
+    """Returns a validator that refuses a section without the `type` that selects its class.
 
     Args:
-        names: The types that there are.
+        names: The known types.
     """
     known = ", ".join(names)
 
@@ -138,15 +138,15 @@ def needs_type(names: Iterable[str]) -> BeforeValidator:
 
 
 def problems(error: ValidationError, values: Any, below: Path = ()) -> dict[Path, str]:
-    """Returns what is wrong, by the path of the key that it is about.
+    """Returns the problems, by the path of the key.
 
     Args:
-        error: What pydantic found.
-        values: What was checked.
-        below: Where in `values` that stands.
+        error: The error from pydantic.
+        values: The checked values.
+        below: The place of these values in the whole.
 
     Returns:
-        Each text is the end of a sentence that begins with the key, and free of secrets.
+        Each text is the end of a sentence that begins with the key, without secrets.
     """
     found: dict[Path, dict[str, list[str]]] = {}
     for one in error.errors(include_url=False):
@@ -155,7 +155,7 @@ def problems(error: ValidationError, values: Any, below: Path = ()) -> dict[Path
         is_key = one["type"] == "missing" or bool(at)
         path = _path(values, (*below, *one["loc"], *at), is_key)
         what = _problem(one["type"], one["msg"], one.get("input"), context, path)
-        # What each of several alternatives wants is said together.
+        # One message names what all alternatives accept.
         problem, _, wanted = what.partition(_SHOULD_BE)
         told = found.setdefault(path, {}).setdefault(problem, [])
         if wanted and wanted not in told:
@@ -178,12 +178,12 @@ def shown(path: Path) -> str:
 
 
 def _path(values: Any, location: Path, is_key: bool) -> Path:
-    """Returns the keys of a location, which also names the alternatives that were taken.
+    """Returns the keys of a location, which also contains the names of alternatives.
 
     Args:
-        values: What was checked.
-        location: Where the error is, as pydantic says it.
-        is_key: Whether the last step is a key, also where there is none in the values.
+        values: The checked values.
+        location: The location of the error, from pydantic.
+        is_key: Whether the last step is a key, even if the values do not contain it.
     """
     path: list[str | int] = []
     tag_passed = False
@@ -227,12 +227,12 @@ def _problem(kind: str, message: str, value: Any, context: Mapping[str, Any], pa
 
 
 def _shown_value(value: Any, path: Path, chosen: bool) -> str:
-    """Returns a value as messages show it: what may be a secret is only called by its kind.
+    """Returns a value for messages; a value that may be a secret is only named by its kind.
 
     Args:
         value: The value.
-        path: Where it stands; all texts below auth may be secrets, even in a wrong place.
-        chosen: Whether it was to be chosen of a few texts.
+        path: Its path; all texts below auth may be secrets, even in the wrong place.
+        chosen: Whether it should be one of a few known texts.
     """
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()

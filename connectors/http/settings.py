@@ -1,12 +1,12 @@
-"""The settings of a client as they are configured: authentication, budget and cache.
+"""The settings of a client in a configuration: authentication, budget and cache.
 
     {"type": "bearer", "token": "env:TOKEN"}
     {"type": "oauth2_client_credentials", "token_url": "...", "client_id": "...",
      "client_secret": "file:/run/secrets/crm"}
 
-Each setting may be a reference to a secret. The classes below are the whole list of types and
-settings, for Python and for the configuration file of an API; the texts below the settings are
-their descriptions in its JSON Schema.
+Each setting may be a reference to a secret. The classes below are the complete list of types and
+settings, for Python and for the configuration file of an API. The text below each setting is its
+description in the JSON Schema.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.http.section import Section, checked, needs_type, wrong
 
-#: The most requests that a limit may allow.
+#: The largest number of requests that a limit may allow.
 MOST_REQUESTS = 10_000_000
 
 
@@ -53,9 +53,9 @@ class BudgetSettings(Section):
     per_hour: Rate | None = None
     """Requests an hour."""
     burst: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] | None = None
-    """How many may be sent at once after a pause."""
+    """How many requests may be sent at once after a pause."""
     name: str | None = None
-    """Budgets of one name and server are one, also of several sources."""
+    """Budgets with the same name and server are shared, even between sources."""
     redis: str | None = Field(default=None, repr=False)
     """The address of a Redis server that workers on several machines share."""
 
@@ -80,9 +80,9 @@ class CacheSettings(Section):
     ttl: Duration
     """How long an answer is used without asking again."""
     path: Annotated[str, BeforeValidator(_as_text)] | None = None
-    """The file that they are kept in."""
+    """The file for the answers."""
     max_bytes: Annotated[int, Field(ge=1), BeforeValidator(_as_whole)] | None = None
-    """How many bytes are kept."""
+    """The largest number of bytes to keep."""
 
 
 class AuthSettings(Section):
@@ -92,9 +92,9 @@ class AuthSettings(Section):
     """The name of the type."""
 
     def account(self) -> str:
-        """Returns what tells this account from others, as text that may hold secrets.
+        """Returns a text that identifies this account; it may contain secrets.
 
-        A token that rotates does not tell; its reference does.
+        A token that rotates does not identify it; the token's reference does.
         """
         told = {
             name: (
@@ -114,14 +114,14 @@ class AuthSettings(Section):
 
 
 class PlacedSettings(AuthSettings):
-    """An authentication whose credential may stand in several places of a request."""
+    """An authentication that can put its credential in several places of a request."""
 
     in_: Literal["header", "query", "cookie"] = Field(default="header", alias="in")
-    """Where the credential stands."""
+    """Where the credential goes."""
     name: str | None = None
     """Name of the header, query parameter or cookie."""
     prefix: str | None = None
-    """What stands before it in a header, such as 'Token '."""
+    """The text before it in a header, such as 'Token '."""
 
     @model_validator(mode="after")
     def _check_name(self) -> PlacedSettings:
@@ -141,7 +141,7 @@ class ApiKeySettings(PlacedSettings):
 
 
 class BearerSettings(PlacedSettings):
-    """A token that stays as it is, as `Authorization: Bearer ...`."""
+    """A fixed token, as `Authorization: Bearer ...`."""
 
     type: Literal["bearer"]
     token: str
@@ -149,7 +149,7 @@ class BearerSettings(PlacedSettings):
 
 
 class TokensSettings(PlacedSettings):
-    """Several tokens that take turns, each with limits of its own."""
+    """Several tokens that take turns, each with its own limits."""
 
     type: Literal["tokens"]
     tokens: list[str]
@@ -200,11 +200,11 @@ class SessionSettings(PlacedSettings):
     token_path: str = "token"
     """Where the token is in the JSON answer; dots go deeper."""
     token_header: str | None = None
-    """The header of the answer that holds it instead."""
+    """The header of the answer that contains it instead."""
     token_cookie: str | None = None
-    """The cookie of the answer that holds it instead."""
+    """The cookie of the answer that contains it instead."""
     expires_in: float | None = None
-    """After how many seconds it expires, where that is known."""
+    """After how many seconds it expires, if that is known."""
     totp_secret: str | None = None
     """The secret of time-based one-time codes (base32)."""
     code_field: str | None = None
@@ -213,15 +213,15 @@ class SessionSettings(PlacedSettings):
     """The header of the login request that takes the code."""
     challenge: LoginRequest | None = None
     """The second request of a login of two steps: url, method (POST), json, form, headers.
-    {challenge} in it stands for what the first answer gave, {code} for the code."""
+    {challenge} in it stands for the id from the first answer, {code} for the code."""
     challenge_path: str = "session_id"
-    """Where the first answer has the challenge's id; without it the token is there already."""
+    """Where the first answer has the challenge's id; an answer without it has the token."""
     token: str | None = None
-    """Where contextframe-beam login leaves the token: file:PATH."""
+    """Where contextframe-beam login stores the token: file:PATH."""
 
 
 class OAuth2Settings(PlacedSettings):
-    """What all types of OAuth 2 with a token endpoint share."""
+    """The settings that all types of OAuth 2 with a token endpoint share."""
 
     token_url: str
     """The token endpoint."""
@@ -232,27 +232,27 @@ class OAuth2Settings(PlacedSettings):
     client_auth: Literal["basic", "post", "none", "private_key_jwt", "client_secret_jwt"] | None = (
         None
     )
-    """How the client shows itself; basic with a secret, else none."""
+    """How the client identifies itself; by default basic with a secret, else none."""
     algorithm: str | None = None
     """The algorithm of private_key_jwt or client_secret_jwt."""
     scope: str | list[str] | None = None
-    """What is asked for; several as a list."""
+    """The scope to ask for, or a list of scopes."""
     params: dict[str, Any] = Field(default_factory=dict)
     """More parameters for the token endpoint, such as audience."""
 
 
 class ClientCredentialsSettings(OAuth2Settings):
-    """OAuth 2, client credentials: the program itself has the account."""
+    """OAuth 2, client credentials: the account belongs to the program itself."""
 
     type: Literal["oauth2_client_credentials"]
 
 
 class RefreshTokenSettings(OAuth2Settings):
-    """OAuth 2 with a refresh token; one that rotates is stored back to its file or keyring."""
+    """OAuth 2 with a refresh token; if it rotates, the new one is stored in its file or keyring."""
 
     type: Literal["oauth2_refresh_token"]
     refresh_token: str
-    """The refresh token: file:PATH or keyring:NAME, env: if it stays."""
+    """The refresh token: file:PATH or keyring:NAME, or env: if it does not change."""
 
 
 class AuthorizationCodeSettings(OAuth2Settings):
@@ -272,7 +272,7 @@ class AuthorizationCodeSettings(OAuth2Settings):
 
 
 class DeviceCodeSettings(OAuth2Settings):
-    """OAuth 2, a code that is typed in on another device: run contextframe-beam login."""
+    """OAuth 2, with a code to type on another device: run contextframe-beam login."""
 
     type: Literal["oauth2_device_code"]
     device_url: str
@@ -282,7 +282,7 @@ class DeviceCodeSettings(OAuth2Settings):
 
 
 class JwtBearerSettings(PlacedSettings):
-    """A JWT that is signed here: exchanged for a token at `token_url`, or sent itself."""
+    """A JWT that we sign: it is exchanged for a token at `token_url`, or sent itself."""
 
     type: Literal["jwt_bearer"]
     key: str
@@ -304,7 +304,7 @@ class JwtBearerSettings(PlacedSettings):
     header: dict[str, Any] = Field(default_factory=dict)
     """More header fields, such as kid."""
     scope: str | list[str] | None = None
-    """What is asked for at token_url."""
+    """The scope to ask for at token_url."""
     params: dict[str, Any] = Field(default_factory=dict)
     """More parameters for token_url."""
 
@@ -342,7 +342,7 @@ AUTH_TYPES: Mapping[str, type[AuthSettings]] = {
     get_args(one.model_fields["type"].annotation)[0]: one for one in get_args(_AnyAuth)
 }
 
-#: The settings of any of them, which `type` tells apart.
+#: The settings of any type; `type` selects the class.
 AuthSetting = Annotated[_AnyAuth, Discriminator("type"), needs_type(AUTH_TYPES)]
 
 
@@ -353,8 +353,7 @@ def settings_from_config(config: Mapping[str, Any]) -> AuthSettings:
         config: `type` and the settings of that type.
 
     Raises:
-        ConfigError: an unknown type or setting, one that is missing or cannot be; the message says
-            which.
+        ConfigError: a type or setting is unknown, missing or invalid; the message says which.
     """
     return checked(cast("type[AuthSettings]", AuthSetting), config, "auth")
 

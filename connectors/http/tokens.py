@@ -1,8 +1,8 @@
-"""Tokens that expire: kept where all processes of a user find them, and renewed once for all.
+"""Tokens that expire: stored for all processes of a user, and renewed once for all of them.
 
-A token that a login left behind, or a refresh token that rotates, lives behind a reference and is
-stored back there. What is renewed in between is shared through a private file, so that one worker
-renews and the others find the result.
+A token from a login, or a refresh token that rotates, is stored under a reference, and renewed
+tokens replace it there. Other renewed tokens are shared through a private file, so that one worker
+renews and the others read the result.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from contextframe_beam.connectors.shared_files import (
 )
 from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
 
-# A token is renewed a little before it expires, as long as that leaves most of its life.
+# A token is renewed a little before it expires, if that leaves most of its life.
 _EARLY_SECONDS = 60.0
 _EARLY_SHARE = 0.1
-#: After a renewal that failed, threads that wait for it get the same error for so long.
+#: For how long threads get the error of a failed renewal that they waited for.
 FAILURE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Token:
-    """A token that was given out.
+    """A token from a server.
 
     Attributes:
-        access: What is sent with each request.
-        refresh: What a new one is got with, where there is such a thing.
-        renew_at: Seconds since 1970 from which on it should be renewed; None if that is unknown.
+        access: The access token, which is sent with each request.
+        refresh: The refresh token, which gets a new token, if there is one.
+        renew_at: When to renew it, in seconds since 1970; None if that is unknown.
     """
 
     access: str
@@ -57,15 +57,15 @@ class Token:
 
     @classmethod
     def of(cls, answer: Mapping[str, Any], refresh: str | None = None) -> Token:
-        """Makes a token of what a token endpoint answered.
+        """Makes a token from the answer of a token endpoint.
 
         Args:
-            answer: `access_token`, and perhaps `refresh_token`, `expires_in` or `expires_at`; some
-                servers say with 0 or less that it never expires.
-            refresh: The refresh token that stays valid when the answer has none.
+            answer: `access_token`, and perhaps `refresh_token`, `expires_in` or `expires_at`; with
+                0 or less, some servers mean that it never expires.
+            refresh: The refresh token that stays valid if the answer has no new one.
 
         Raises:
-            ConnectorError: there is no access token in it.
+            ConnectorError: it has no access token.
         """
         access = answer.get("access_token")
         if not isinstance(access, str) or not access:
@@ -92,7 +92,7 @@ class Token:
         return self
 
     def document(self) -> dict[str, Any]:
-        """Returns it as the JSON object in which it is kept."""
+        """Returns it as the JSON object that is stored."""
         values = {
             "access_token": self.access,
             "refresh_token": self.refresh,
@@ -105,12 +105,13 @@ class Token:
 
 
 class TokenStore:
-    """Where one account's token is kept.
+    """Stores the token of one account.
 
     Args:
-        reference: `file:PATH` or `keyring:SERVICE/NAME` hold the token and get the new one back;
-            `env:NAME` and `gcp-secret:...` only give the first one. None: nothing is given.
-        name: What the token is for; the same in all processes.
+        reference: `file:PATH` or `keyring:SERVICE/NAME` contain the token and receive the new
+            one; `env:NAME` and `gcp-secret:...` only give the first token. None: there is no first
+            token.
+        name: The purpose of the token; the same in all processes.
     """
 
     def __init__(self, reference: str | None, name: str) -> None:
@@ -122,9 +123,9 @@ class TokenStore:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other threads and processes from renewing at the same time.
+        """Keeps other threads and processes from renewing the token at the same time.
 
-        Those that share the file behind the reference only, such as containers, are kept out too.
+        That includes processes that share only the file of the reference, such as containers.
         """
         with contextlib.ExitStack() as held:
             held.enter_context(locked(self._shared.with_suffix(".lock")))
@@ -133,7 +134,7 @@ class TokenStore:
             yield
 
     def load(self) -> Token | None:
-        """Returns the newest token there is.
+        """Returns the newest token.
 
         Raises:
             SecretError: the reference cannot be read.
@@ -143,8 +144,8 @@ class TokenStore:
             document = json.loads(self._shared.read_text(encoding="utf-8"))
             shared = Token.of(document)
         except (OSError, ValueError, AttributeError):
-            return given  # nothing was renewed so far
-        # A token that was put behind the reference by hand is newer than what came of the last.
+            return given  # it was never renewed
+        # A token that a person stored under the reference is newer than the renewed ones.
         if (
             given is None
             or document.get("given") == _digest(given)
@@ -154,11 +155,11 @@ class TokenStore:
         return given
 
     def save(self, token: Token, before: Token | None) -> None:
-        """Keeps a renewed token.
+        """Stores a renewed token.
 
         Args:
-            token: The new one.
-            before: The one that `load` gave.
+            token: The new token.
+            before: The token from `load`.
         """
         given = None if self.reference is None else read_token(self.reference)
         document = token.document()
@@ -167,7 +168,7 @@ class TokenStore:
         write_private(self._shared, json.dumps(document))
         rotated = token.refresh and (before is None or token.refresh != before.refresh)
         if rotated and self.reference is not None and self._stored_back(token):
-            # From now on any other token behind the reference was put there by hand.
+            # From now on, any other token under the reference was stored by a person.
             document["given"] = _digest(token)
             write_private(self._shared, json.dumps(document))
 
@@ -178,8 +179,8 @@ class TokenStore:
             return True
         except (ConfigError, SecretError) as error:
             logger.warning(
-                "the refresh token behind %s was replaced by its server, but the new one cannot "
-                "be stored back there (%s); it is kept on this machine only, so give a file: or "
+                "the refresh token in %s was replaced by its server, but the new one cannot "
+                "be stored there (%s); it is kept on this machine only, so give a file: or "
                 "keyring: reference",
                 self.reference,
                 error,
@@ -188,11 +189,11 @@ class TokenStore:
 
 
 class TokenSource:
-    """Gives the current token to all threads, and renews it once for all of them.
+    """Returns the current token to all threads, and renews it once for all of them.
 
     Args:
-        fetch: Gets a new token; is given the last one, if there is one.
-        store: Where it is kept.
+        fetch: Gets a new token; its argument is the last one, if there is one.
+        store: Stores it.
     """
 
     def __init__(self, fetch: Callable[[Token | None], Token], store: TokenStore) -> None:
@@ -214,10 +215,10 @@ class TokenSource:
         return self._renewed(None)
 
     def renew(self, used: str) -> bool:
-        """Makes sure that the next `current` is not the token that was refused.
+        """Makes sure that `current` does not return the refused token again.
 
         Args:
-            used: The access token that the refused request carried.
+            used: The access token of the refused request.
 
         Returns:
             True: the request may be sent again with it.
@@ -225,7 +226,7 @@ class TokenSource:
         Raises:
             ConnectorError: none can be had.
         """
-        # A server may give out the very same text anew, and mean it.
+        # A server may issue the same text again as a valid token.
         self._renewed(used)
         return True
 
@@ -241,7 +242,7 @@ class TokenSource:
                     if token is None or not token.fresh or token.access == used:
                         token, before = self._fetch(token), token
                         if not token.fresh:
-                            # One that is given out when it has expired is good until it is refused.
+                            # A new token that has already expired is good until it is refused.
                             token = replace(token, renew_at=None)
                         self._store.save(token, before)
             except ConnectorError as error:
@@ -260,14 +261,14 @@ class TokenSource:
 
 
 def read_token(reference: str) -> Token:
-    """Returns the token behind a reference: JSON as a login leaves it, or a bare refresh token.
+    """Returns the token at a reference: JSON from a login, or only a refresh token.
 
     Raises:
         SecretError: it cannot be read.
     """
     kind = reference.partition(":")[0]
     if kind == "file":
-        # Read past the cache of secrets, because other processes store new ones.
+        # Bypass the cache of secrets, because other processes store new tokens.
         try:
             text = _path_of(reference).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -281,7 +282,7 @@ def read_token(reference: str) -> Token:
     else:
         text = secrets.resolve(reference)
     if not text:
-        raise SecretError(f"there is no token behind {reference}; run contextframe-beam login")
+        raise SecretError(f"there is no token in {reference}; run contextframe-beam login")
     if not text.startswith("{"):
         return Token("", text).registered()
     try:
@@ -291,18 +292,18 @@ def read_token(reference: str) -> Token:
         return Token.of(document)
     except (ValueError, KeyError, AttributeError):
         raise SecretError(
-            f"what is behind {reference} is not a token: it is JSON without access_token and "
+            f"the value of {reference} is not a token: it is JSON without access_token and "
             "refresh_token; run contextframe-beam login"
         ) from None
 
 
 def write_token(reference: str, token: Token) -> None:
-    """Stores a token behind a `file:` or `keyring:` reference, where only its owner can read it.
+    """Stores a token at a `file:` or `keyring:` reference, where only its owner can read it.
 
-    A file that held a bare refresh token holds a bare one again.
+    A file with only a refresh token keeps that form.
 
     Raises:
-        ConfigError: nothing can be stored behind this reference.
+        ConfigError: this reference cannot store a token.
         SecretError: storing fails.
     """
     kind = reference.partition(":")[0]
@@ -311,7 +312,7 @@ def write_token(reference: str, token: Token) -> None:
         secrets.write_keyring(reference, text)
         return
     if kind != "file":
-        raise ConfigError(f"nothing can be stored behind {reference}")
+        raise ConfigError(f"nothing can be stored in {reference}")
     path = _path_of(reference)
     try:
         if path.exists() and token.refresh:
@@ -334,7 +335,7 @@ def _digest(token: Token) -> str:
 
 
 def seconds_of(value: Any) -> float | None:
-    """Returns a number of seconds, also when it is text; None for anything else."""
+    """Returns a number of seconds, even from text; None for anything else."""
     if isinstance(value, bool) or value is None:
         return None
     try:

@@ -1,8 +1,7 @@
-"""One exchange: a request goes out, its answer is read to the end, within limits of time and size.
+"""One exchange: sends a request and reads its whole answer, within limits of time and size.
 
-urllib3 holds the connections. A failure is returned and not raised, because the exceptions of the
-libraries hold whole addresses, and an exception that was raised while another was handled carries
-it along.
+urllib3 keeps the connections. A failure is returned rather than raised, because the exceptions of
+the libraries contain whole addresses, and Python chains an exception to the one being handled.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class Transport:
 
     Args:
         timeout: Seconds to connect, and seconds without a byte.
-        pool_size: Connections that are kept open.
+        pool_size: The number of connections to keep open.
         max_bytes: The largest body, compressed or not.
         ca_bundle: A file or directory of certificates to trust.
 
@@ -99,7 +98,7 @@ class Transport:
 
         Args:
             request: Absolute, with credentials.
-            seconds: After so many it is cut off.
+            seconds: How long it may take before it is cut off.
         """
         url, headers, body = encoded(request)
         connect, read = (max(0.001, min(one, seconds)) for one in self._timeout)
@@ -148,7 +147,7 @@ class Transport:
             raise
         finally:
             if left < 0 or not raw.closed:
-                # What was not read to its end would be taken for the next answer.
+                # The rest of an unfinished answer would look like the next answer.
                 raw.close()
             raw.release_conn()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -192,7 +191,7 @@ class Transport:
 
 
 def encoded(request: HttpRequest) -> tuple[str, dict[str, str], bytes | None]:
-    """Returns address, headers and body as they go over the wire."""
+    """Returns the address, headers and body as they are sent."""
     url = _target(request)
     given = {name.lower() for name in request.headers}
     headers = {name: v for name, v in _DEFAULT_HEADERS.items() if name.lower() not in given}
@@ -216,12 +215,12 @@ def _target(request: HttpRequest) -> str:
 def _broken(
     error: BaseException | None, expired: bool, seconds: float, connect: float, read: float
 ) -> Broken:
-    """Says what an exception of the libraries means, and which setting it met.
+    """Explains an exception of the libraries, and names the setting that it concerns.
 
     Args:
-        error: The exception; None where the answer was cut off without one.
-        expired: Whether it was cut off.
-        seconds: After how many seconds that is done.
+        error: The exception; None if the answer was cut off without one.
+        expired: Whether the exchange was cut off.
+        seconds: How long an exchange may take before it is cut off.
         connect: How many seconds a connection may take.
         read: How many seconds may pass without a byte.
     """
@@ -264,7 +263,7 @@ def _broken(
         return Broken("ended in the middle of its body")
     if isinstance(error, exceptions.ProtocolError | exceptions.SSLError | OSError):
         return Broken(f"broke its connection off ({type(causes[-1]).__name__}: {detail})", sent)
-    # The text of what remains may hold the value of a header in any form.
+    # The text of other exceptions may contain the value of a header in any form.
     return Broken(
         f"could not be sent ({type(error).__name__}); check its address, and that no header has a "
         "line break in it",
@@ -286,7 +285,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 class Watch:
-    """One exchange that is watched.
+    """A watched exchange.
 
     Attributes:
         expired: Whether its connection was shut because its time was over.
@@ -301,7 +300,7 @@ class Watch:
 
 
 class _Watchdog:
-    """Shuts what takes too long; its thread starts with the first exchange."""
+    """Shuts connections that take too long; its thread starts with the first exchange."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -336,12 +335,12 @@ class _Watchdog:
 
 
 def _shut(connection: Any) -> None:
-    # TLS inside of TLS (a proxy reached over TLS) is not a socket, but has one.
+    # TLS inside TLS (a proxy over TLS) is not a socket, but contains one.
     plain = connection if isinstance(connection, socket.socket) else None
     plain = plain or getattr(connection, "socket", None)
     if plain is not None:
-        with contextlib.suppress(OSError):  # it ended by itself in the meantime
-            # TLS sockets would forget their session first, under the hands of the reader.
+        with contextlib.suppress(OSError):  # it ended in the meantime
+            # A TLS socket would drop its session first, while the reader still uses it.
             socket.socket.shutdown(plain, socket.SHUT_RDWR)
 
 
@@ -359,10 +358,10 @@ os.register_at_fork(after_in_child=_start_anew)
 
 @contextlib.contextmanager
 def watched(at: float) -> Iterator[Watch]:
-    """Watches the exchange that this thread makes inside.
+    """Watches the exchange that this thread makes in the block.
 
     Args:
-        at: When its time is over, by `time.monotonic`.
+        at: When to cut it off, by `time.monotonic`.
     """
     watch = Watch(at)
     _current.watch = watch
@@ -384,7 +383,7 @@ def _found(connection: Any) -> None:
 
 
 class _Lines:
-    """Notes whether the connection ended where a line was expected."""
+    """Remembers whether the connection ended in place of a line."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -400,7 +399,7 @@ class _Lines:
 
 
 class _WholeResponse(http.client.HTTPResponse):
-    """An answer whose headers ended; one that is cut off within them would look complete."""
+    """An answer with complete headers; one that is cut off within them would look complete."""
 
     def begin(self) -> None:
         file: Any = self.fp
@@ -430,7 +429,7 @@ class _TLSConnection(HTTPSConnection):
 
 
 class WatchedPool(HTTPConnectionPool):
-    """Connections that end when their watch says so."""
+    """Connections that the watchdog can end."""
 
     ConnectionCls = _Connection
 

@@ -135,7 +135,7 @@ WRONG = [
     ),
     (
         "resources:\n- name: a\n- name: b\n  parent: c",
-        "line 5: resources[1].parent is 'c', which is no resource",
+        "line 5: resources[1].parent is 'c', which is not a resource",
     ),
     (
         "resources:\n- name: a\n- name: a",
@@ -436,7 +436,7 @@ def test_a_request_writes_a_value(value, settings, expected):
 
 
 def test_what_is_no_time_has_no_lookback():
-    with pytest.raises(ConfigError, match="'abc' is neither a time nor a number"):
+    with pytest.raises(ConfigError, match="'abc' is not a time or a number"):
         request_value("abc", Incremental(field="at", lookback="1d"))
 
 

@@ -219,5 +219,5 @@ def test_what_was_sent_is_in_the_metrics(server, tmp_path):
 )
 def test_a_record_without_a_text_or_an_id_says_which_keys_of_the_yaml_name_them(record):
     connector = APIConnector("http://localhost", resources=[{"name": "answers"}])
-    with pytest.raises(RecordError, match=r"neither a text nor an id .*mapping\.text, mapping\.id"):
+    with pytest.raises(RecordError, match=r"has no text and no id .*mapping\.text, mapping\.id"):
         connector.map_to_frame_record({**record, "_resource": "answers"})

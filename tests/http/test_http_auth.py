@@ -133,7 +133,7 @@ def test_a_key_stands_where_the_server_wants_it(server, auth, where, name, value
     assert server.count("/guarded") == before + 1
 
 
-def test_a_key_behind_a_reference_is_read_where_it_is_used(server, monkeypatch, tmp_path):
+def test_a_key_at_a_reference_is_read_where_it_is_used(server, monkeypatch, tmp_path):
     guard(server, "header", "X-API-Key", "k3y-text")
     monkeypatch.setenv("KEY", "old-k3y")
     with client(server, {"type": "api_key", "key": "env:KEY"}) as http:
@@ -246,7 +246,7 @@ def test_a_refresh_token_that_cannot_be_stored_back_is_kept_beside(server, monke
             assert http.send(API).status == 200
         behave(server, access=f"gone-{number}")
     assert server.count("/oauth/token") == 3
-    assert "cannot be stored back" in caplog.text and "t0ken" not in caplog.text
+    assert "cannot be stored there" in caplog.text and "t0ken" not in caplog.text
     # Whoever puts a new one there means it.
     monkeypatch.setenv("REFRESH", "refresh-put-there")
     behave(server, refresh="refresh-put-there", rotate=False)
@@ -306,7 +306,7 @@ def test_signed_client_authentication(server):
     claims = jwt.decode(assertion, RSAKey.import_key(pem), ["RS256"]).claims
     assert claims["iss"] == "me" and claims["aud"] == f"{server.url}/oauth/token"
     wrong = {**auth, "client_secret": "n0t-a-key"}
-    assert "n0t-a-key" not in refusal(server, wrong, "is no key for RS256", ConfigError)
+    assert "n0t-a-key" not in refusal(server, wrong, "is not a key for RS256", ConfigError)
 
 
 # JWTs and Google.
@@ -595,7 +595,7 @@ def test_a_token_goes_to_the_keyring_where_there_is_one(server, memory_keyring):
         assert http.send(API).status == 200
     (stored,) = memory_keyring.entries.values()
     assert json.loads(stored)["refresh_token"] == "refresh-t0ken-2"
-    with pytest.raises(SecretError, match="no token behind keyring:crm"):
+    with pytest.raises(SecretError, match="no token in keyring:crm"):
         read_token("keyring:crm")
 
 
@@ -654,7 +654,7 @@ def test_each_type_tells_what_each_setting_is():
             assert setting["description"].endswith((".", ")"))
 
 
-# Tokens behind references.
+# Tokens at references.
 
 
 @pytest.mark.parametrize(
@@ -692,7 +692,7 @@ def test_a_token_is_written_as_it_was_found(tmp_path):
     link.symlink_to(file)
     write_token(f"file:{link}", Token("a", "other"))
     assert link.is_symlink() and file.read_text() == "other\n"
-    with pytest.raises(ConfigError, match="nothing can be stored behind env:X"):
+    with pytest.raises(ConfigError, match="nothing can be stored in env:X"):
         write_token("env:X", token)
 
 

@@ -158,7 +158,7 @@ def test_compressed_answers_are_read(server):
         ("empty", "is empty"),
         ("blank", "is empty"),
         ("latin1", "is not UTF-8 text: byte 0xf6 at 11"),
-        ("unknown-charset", "'klingon', which nobody knows"),
+        ("unknown-charset", "'klingon', which is unknown"),
         ("deep", "cannot be held"),
     ],
 )

@@ -113,7 +113,7 @@ def test_an_origin_that_is_allowed_gets_no_credentials(server, auth):
 def test_tls_is_not_left_by_a_redirect(server):
     auth = {"type": "bearer", "token": TOKEN}
     http = HttpClient.from_config(server.tls, auth=auth, ca_bundle=server.ca)
-    with pytest.raises(ConnectorError, match="so it is not asked for"):
+    with pytest.raises(ConnectorError, match="so it is not requested"):
         http.send(HttpRequest("GET", "/redirect", params={"port": "main"}))
     assert everything_received(server, "main") == "[]"
 

@@ -43,7 +43,7 @@ def odd_mapper(item: str) -> Any:
     return {"good": FrameRecord(item), "none": None, "dict": {}, "exit": FrameRecord}[item]
 
 
-#: Has neither a text nor an id.
+#: Has no text and no id.
 UNSTORABLE = FrameRecord("")
 
 
