@@ -1,4 +1,4 @@
-"""Sources: what talks to other systems, and how a new one is written.
+"""Connectors: sources of documents in other systems, and the tools to write new ones.
 
 Names are imported when they are first used, so that a plain loop over a connector does not load
 Apache Beam.

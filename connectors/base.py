@@ -1,8 +1,8 @@
-"""BaseConnector: what every source derives from, and how a connector travels to a worker.
+"""BaseConnector: the base class of every source, and how a connector travels to a worker.
 
 A connector travels as its class and its constructor arguments, never as its live object, so
-sessions, locks and sockets need not pickle; the receiving side builds it anew and authenticates it
-again. References to secrets among the arguments stay references until they are used.
+sessions, locks and sockets need not pickle. The worker builds and authenticates it again.
+References to secrets among the arguments stay references until they are used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ADDED_AT_ONCE = 1000
 class _ConnectorMeta(ABCMeta):
     """Keeps the arguments that a connector is made with, references to secrets unresolved."""
 
-    # Hidden from type checkers, who check calls against the constructor itself.
+    # Hidden from type checkers, which check calls against the constructor itself.
     if not TYPE_CHECKING:
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -43,12 +43,12 @@ class _ConnectorMeta(ABCMeta):
             if not isinstance(instance, cls):
                 return instance
             state = vars(instance)
-            # Copied, because a constructor may change a list or dict that it is given.
+            # Copied, because a constructor may change a list or dict among its arguments.
             state["_arguments"] = (_copied(args), _copied(kwargs))
             for name, value in _identity.named_arguments(cls, args, kwargs).items():
                 secrets.register_literals(value, name)
             instance.__init__(*args, **kwargs)
-            # A constructor that writes to __dict__ goes past __setattr__.
+            # A constructor that writes to __dict__ bypasses __setattr__.
             for name, value in list(state.items()):
                 if type(value) is secrets.SecretReference:
                     setattr(instance, name, value)
@@ -68,24 +68,24 @@ class BaseConnector(metaclass=_ConnectorMeta):
     * `sync_documents(**kwargs)` (all items as a list) or `sync_documents_stream(**kwargs)` (one
       after the other), and
     * `map_to_frame_record(item)`, and
-    * `authenticate()`, if the source wants to know who reads it.
+    * `authenticate()`, if the source needs credentials.
 
-    What it need not write: `http_client` gives pooled connections with credentials (OAuth 2, logins
-    with one-time codes, ...), retries, budgets and a cache; `logger` a log without secrets;
-    `get_stats` and `add_stats` statistics. Batches, streams, pages and reading only what changed
-    are the other base classes, in `kinds`.
+    It gets these for free: `http_client` gives pooled connections with credentials (OAuth 2, logins
+    with one-time codes, ...), retries, budgets and a cache; `logger` gives a log without secrets;
+    `get_stats` and `add_stats` give statistics. The base classes in `kinds` add batches, streams,
+    pages and incremental reading.
 
     Any constructor argument may be a reference to a secret (`env:NAME`, `file:PATH`,
-    `keyring:NAME`, `gcp-secret:...`). An attribute that holds one gives its value each time it is
-    read; only the reference is stored, shown and pickled. Plain-text secrets under names such as
-    `api_key` and credentials inside addresses are kept out of `repr`, logs, messages and the sync
-    state, but they do travel when the connector is pickled: give a reference.
+    `keyring:NAME`, `gcp-secret:...`). Reading an attribute with a reference gives the secret's
+    value; only the reference is stored, shown and pickled. Plain-text secrets under names such as
+    `api_key`, and credentials inside addresses, are kept out of `repr`, logs, messages and the sync
+    state. But they do travel when the connector is pickled, so give a reference.
 
     Attributes:
         authenticated: Whether `authenticate` has succeeded in this process.
     """
 
-    #: The arguments that say which source it is; None means all but secrets and tuning.
+    #: The arguments that identify the source; None means all but secrets and tuning.
     identity_args: ClassVar[tuple[str, ...] | None] = None
 
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
@@ -94,10 +94,10 @@ class BaseConnector(metaclass=_ConnectorMeta):
         self.authenticated = False
 
     def authenticate(self) -> bool:
-        """Makes the source ready to be read; a source that asks for nothing needs no own one.
+        """Makes the source ready to be read; override it if the source needs credentials.
 
         Returns:
-            True. A subclass may return False or raise when it is refused.
+            True. A subclass may return False or raise if the source refuses it.
         """
         self.authenticated = True
         return True
@@ -114,10 +114,10 @@ class BaseConnector(metaclass=_ConnectorMeta):
         return list(stream(*args, **kwargs))
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
-        """Turns one item into a record, or into a deletion when it says that a document is gone.
+        """Turns one item into a record, or into a deletion if it says that a document is gone.
 
         Raises:
-            ConnectorError: the class does not say how.
+            ConnectorError: the class does not define it.
         """
         raise self._unwritten(
             "map_to_frame_record(self, item)",
@@ -125,7 +125,7 @@ class BaseConnector(metaclass=_ConnectorMeta):
         )
 
     def ensure_authenticated(self) -> None:
-        """Authenticates unless that has been done.
+        """Authenticates, unless it already has.
 
         Raises:
             ConnectorError: the source refuses.
@@ -142,21 +142,21 @@ class BaseConnector(metaclass=_ConnectorMeta):
         if accepted is False:
             raise ConnectorError(f"{self.name}: authentication failed; check its credentials")
         if not getattr(self, "authenticated", False):
-            # A subclass need not keep the attribute, and may have made it read-only.
+            # A subclass may lack the attribute, or may have made it read-only.
             with contextlib.suppress(AttributeError):
                 self.authenticated = True
 
     def sync_to_dataset(self, dataset: Any, **kwargs: Any) -> int:
         """Reads, maps and adds all items in this process, 1000 records a commit.
 
-        Deletions are done where they stand among the items, each in a commit of its own.
+        Each deletion takes place at its position among the items, in its own commit.
 
         Args:
             dataset: A FrameDataset.
-            **kwargs: What `sync_documents` takes.
+            **kwargs: The arguments of `sync_documents`.
 
         Returns:
-            How many records were added.
+            The number of added records.
 
         Raises:
             ConnectorError: the source refuses the credentials or cannot be read.
@@ -180,19 +180,19 @@ class BaseConnector(metaclass=_ConnectorMeta):
     def http_client(self, base_url: str, **settings: Any) -> HttpClient:
         """Makes a client for a server of this source; keep it as an attribute.
 
-        Its connections are pooled and used from any number of threads. It repeats what failed when
-        that does no harm, renews tokens that expire, waits when the server asks for it, and reads
-        answers within limits of time and size. What it sends is counted in `get_stats` and in the
-        metrics of a run.
+        Its connections are pooled, and any number of threads can use it. It repeats failed requests
+        if that is harmless, renews expired tokens, waits when the server asks for it, and reads
+        answers within limits of time and size. `get_stats` and the metrics of a run count its
+        requests.
 
         Args:
             base_url: The server; credentials go to its origin only.
-            **settings: What `HttpClient.from_config` takes: `auth={"type": "bearer", "token":
+            **settings: The arguments of `HttpClient.from_config`: `auth={"type": "bearer", "token":
                 self.token}`, `budget={"per_second": 5}`, `cache={"ttl": 3600}`, `retries=5`,
                 `pool_size=16`, `timeout=60`, `headers={...}`, ...
 
         Raises:
-            ConfigError: a setting that is unknown, missing, or cannot be.
+            ConfigError: a setting is unknown, missing or invalid.
         """
         from contextframe_beam.connectors.http.client import HttpClient
 
@@ -201,10 +201,10 @@ class BaseConnector(metaclass=_ConnectorMeta):
         return client
 
     def get_stats(self) -> dict[str, Any]:
-        """Returns what is known about this connector's work in this process, as JSON values.
+        """Returns the statistics of this connector in this process, as JSON values.
 
-        What `add_stats` counted, and `requests`, `retries`, `wait_ms`, `bytes` and `cache_hits` of
-        its clients. A subclass may add to it.
+        They are the counts of `add_stats`, and `requests`, `retries`, `wait_ms`, `bytes` and
+        `cache_hits` of its clients. A subclass may add to them.
         """
         return {
             "connector": self.name,
@@ -214,7 +214,7 @@ class BaseConnector(metaclass=_ConnectorMeta):
         }
 
     def add_stats(self, **counts: int) -> None:
-        """Adds to the numbers that `get_stats` gives.
+        """Adds to the counts in `get_stats`.
 
         Args:
             **counts: How much to add to each, by its name; each begins at 0.
@@ -224,22 +224,22 @@ class BaseConnector(metaclass=_ConnectorMeta):
             known[name] = known.get(name, 0) + count
 
     def http_counts(self) -> dict[str, int]:
-        """Returns what was sent over HTTP so far in this process, for a run's metrics.
+        """Returns the HTTP counts in this process so far, for the metrics of a run.
 
-        `requests`, `retries` and `wait_ms` (waiting for budgets and limits) of all clients that
-        `http_client` made; a connector that sends requests in another way may count them itself.
+        They are `requests`, `retries` and `wait_ms` (waiting for budgets and limits) of all clients
+        from `http_client`. A connector that sends requests in another way may count them itself.
         """
         sent = self._sent()
         return {name: sent[name] for name in ("requests", "retries", "wait_ms") if name in sent}
 
     @cached_property
     def name(self) -> str:
-        """The name it is registered under, else the name of its class; for people."""
+        """The name that it is registered under, or else the name of its class; for people."""
         return _identity.registered_name(type(self)) or type(self).__name__
 
     @property
     def logger(self) -> logging.Logger:
-        """The connector's logger; what it logs holds no secrets."""
+        """The connector's logger, which removes secrets."""
         if "logger" not in vars(self):
             self.logger = logging.getLogger(f"{type(self).__module__}.{type(self).__qualname__}")
         logger: logging.Logger = vars(self)["logger"]
@@ -253,16 +253,16 @@ class BaseConnector(metaclass=_ConnectorMeta):
             logger.addFilter(secrets.RedactingFilter())
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Returns what makes this source itself, as a JSON object without secrets.
+        """Returns what identifies this source, as a JSON object without secrets.
 
-        That is its class and those arguments that differ from their defaults, without secrets and
-        without what only tunes how it is read; `identity_args` of a class names its arguments
-        instead. The same source has the same identity in every process, on every machine.
+        That is its class, and the arguments that differ from their defaults, without secrets and
+        tuning. A class can list its arguments in `identity_args` instead. The same source has the
+        same identity in every process, on every machine.
 
         Args:
-            sync_kwargs: The arguments of `sync_documents` that it is read with. Those that only
-                choose less of it (`only`, `limit`, `max_items`, `since` and the like) count for
-                nothing: whatever is chosen, it is the same source.
+            sync_kwargs: The arguments of `sync_documents` for reading it. Arguments that only
+                select a part (`only`, `limit`, `max_items`, `since` and the like) do not count:
+                it is still the same source.
         """
         cls = type(self)
         arguments = _identity.named_arguments(cls, *self._arguments)
@@ -281,26 +281,26 @@ class BaseConnector(metaclass=_ConnectorMeta):
         return identity
 
     def source_id(self, sync_kwargs: Mapping[str, Any] | None = None) -> str:
-        """Returns 16 hexadecimal characters made of `source_identity`."""
+        """Returns a digest of `source_identity`, as 16 hexadecimal characters."""
         return _identity.digest(self.source_identity(sync_kwargs))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Where the class has an attribute of that name, it would be found before __getattr__ is
-        # asked; there the reference itself stays, which also is its value when used as text.
+        # If the class has an attribute with that name, Python finds it before __getattr__. Then
+        # the reference itself stays, which also gives its value when used as text.
         if type(value) is secrets.SecretReference and not hasattr(type(self), name):
             vars(self).pop(name, None)
             vars(self).setdefault("_references", {})[name] = value
         else:
             object.__setattr__(self, name, value)
 
-    # Hidden from type checkers, who would take any misspelt attribute for a valid one.
+    # Hidden from type checkers, which would accept any misspelt attribute.
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             reference = self.__dict__.get("_references", {}).get(name)
             if reference is not None:
                 return secrets.resolve(reference)
-            return object.__getattribute__(self, name)  # raises the error that fits
+            return object.__getattribute__(self, name)  # raises the right error
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
@@ -324,7 +324,7 @@ class BaseConnector(metaclass=_ConnectorMeta):
     def _asked_by_authenticate(self) -> dict[str, Any]:
         """Returns values for the arguments of an `authenticate(self, username, password)`.
 
-        They are the attributes of the same names, which a constructor keeps.
+        They are the attributes with the same names, which the constructor sets.
         """
         asked = _identity.arguments_of(type(self).authenticate).named
         return {
@@ -341,11 +341,11 @@ def require_connector(given: Any, what: str) -> BaseConnector:
     """Returns `given`, checked to be a connector.
 
     Args:
-        given: What somebody gave.
-        what: What it is given as, for the message.
+        given: The value.
+        what: Its role, for the message.
 
     Raises:
-        ConfigError: it is none; the message says how to make one.
+        ConfigError: it is not a connector; the message says how to make one.
     """
     if isinstance(given, BaseConnector):
         return given
@@ -360,7 +360,7 @@ def require_connector(given: Any, what: str) -> BaseConnector:
             "(contextframe_beam.connectors.registry)"
         )
     raise ConfigError(
-        f"{what} is a {type(given).__name__} and no connector: derive its class from BaseConnector "
+        f"{what} is a {type(given).__name__}, not a connector: derive its class from BaseConnector "
         "(contextframe_beam.connectors)"
     )
 
@@ -386,7 +386,7 @@ def _copied(value: Any) -> Any:
 
 
 def _shown(value: Any, name: str) -> Any:
-    """Returns an argument as `repr` may show it: plain secrets are starred."""
+    """Returns an argument for `repr`, with stars in place of plain secrets."""
     if type(value) is dict:
         return {key: _shown(element, str(key)) for key, element in value.items()}
     if type(value) is list or type(value) is tuple:

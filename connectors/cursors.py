@@ -1,7 +1,7 @@
-"""Which times a run reads: since when, until when, and in slices of which length.
+"""The range of time that a run reads, its slices, and the cursors that move the state.
 
-The beginning belongs to a range of time and the end does not, so that slices that follow one
-another hold each moment once.
+The beginning belongs to a range of time and the end does not, so that each moment belongs to
+exactly one of several adjacent slices.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Bounds:
     Attributes:
         since: Its beginning, included.
         until: Its end, not included.
-        slice: Cut it into slices of this length; it then has both ends.
-        is_open: Whether its end is only where slices had to stop, the time when it was made.
-        made: When it was made, before anything was read.
+        slice: The length of its slices; a range with slices has both ends.
+        is_open: Whether the user gave no end, so that its slices stop at the time it was made.
+        made: When it was made, before the reading began.
     """
 
     since: datetime | None = None
@@ -47,12 +47,12 @@ class Bounds:
         until: str | date | None = None,
         slice: str | timedelta | None = None,
     ) -> Bounds:
-        """Reads what a user gives.
+        """Makes a range of time from a user's values.
 
         Args:
-            since: A date or time, best ISO 8601, UTC where it has no offset; included.
+            since: A date or time, preferably ISO 8601, in UTC without an offset; included.
             until: The same, not included.
-            slice: A duration such as `1d` or `12h`. Where there is no `until`, slices end now.
+            slice: A duration such as `1d` or `12h`. Without `until`, slices end now.
 
         Raises:
             ConfigError: one of them cannot be read, or they do not fit together.
@@ -76,17 +76,17 @@ class Bounds:
 
     @property
     def given(self) -> dict[str, str]:
-        """The ends that are closed, as ISO 8601 texts in UTC."""
+        """The ends that are not None, as ISO 8601 texts in UTC."""
         ends = {"since": self.since, "until": self.until}
         return {name: text_of(one) for name, one in ends.items() if one is not None}
 
     @property
     def reaches_ahead(self) -> bool:
-        """Whether things may still change in it, behind whoever has read that piece of it."""
+        """Whether something in it may still change after a run has read it."""
         return self.until is not None and self.until > self.made
 
     def slices(self) -> Iterator[Bounds]:
-        """Yields the slices, the oldest first; the whole range when it is not sliced."""
+        """Yields the slices, the oldest first; the whole range if it has no slices."""
         if self.slice is None or self.since is None or self.until is None:
             yield Bounds(self.since, self.until)
             return
@@ -150,10 +150,10 @@ __all__ = [
     "within",
 ]
 
-#: The format of values that grow but are no times.
+#: The format of values that grow but are not times.
 NUMBER = "number"
 
-#: Clocks of two machines may differ by so much without anything being wrong.
+#: Clocks of two machines may normally differ by this much.
 SKEW = timedelta(minutes=1)
 
 _KINDS = ("time", "number")
@@ -168,25 +168,24 @@ def newest_cursor(
     began: datetime | None = None,
     form: str | None = None,
 ) -> Value | None:
-    """Returns the greatest value that records have in a field.
+    """Returns the greatest value of a field among records.
 
-    Times are compared as times, whatever their forms (UTC where they have no offset), and numbers
-    as numbers, also where they are text. Where there are values of several kinds, a single odd one
-    must not become the cursor: those of the kind of `known` count, otherwise times come before
-    numbers. Values that are neither do not count.
+    Times of any form are compared as times (in UTC without an offset), and numbers as numbers, even
+    if they are text. A single odd value of another kind must not become the cursor, so only values
+    of the kind of `known` count, or else times before numbers. Other values do not count.
 
     Args:
         items: The records; those without a value do not count.
         field: The path of the value.
-        known: A value from before, returned when none is greater.
-        began: When reading began. Times after it do not count, because a record that is dated in
-            the future would hide all others until then.
-        form: What is known about how the values are written, as for `times.parse`.
+        known: An earlier value, returned if no record has a greater one.
+        began: When reading began. Later times do not count, because a record with a date in the
+            future would hide all others until then.
+        form: How the values are written, if that is known, as for `times.parse`.
     """
     latest = None if began is None else instant_of(began)
     values = [lookup(item, field) for item in items]
     read = [(value, _number_of(value), parse(value, form)) for value in (known, *values)]
-    # Of ids, some may be as large as times.
+    # Some ids may be as large as times.
     are_times = all(time is not None for _, number, time in read if number is not None)
     ranked = [(value, _rank(number, time, are_times)) for value, number, time in read]
     best: dict[str, tuple[Fraction, Value]] = {}
@@ -202,14 +201,14 @@ def newest_cursor(
 
 
 def is_known(value: Any, form: str | None = None) -> bool:
-    """Tells whether a value is a time or a number, so that it can be compared."""
+    """Returns whether a value is a time or a number, so that it can be compared."""
     return _number_of(value) is not None or parse(value, form) is not None
 
 
 def is_before(value: Any, since: Value, form: str | None = None) -> bool:
-    """Tells whether a record's value is certainly smaller than `since`.
+    """Returns whether a record's value is certainly smaller than `since`.
 
-    A value is as coarse as its form: one that says a day may be any moment of it.
+    A value is as coarse as its form: a date may mean any moment of the day.
     """
     here, there = parse(value, form), parse(since, form)
     number, other = _number_of(value), _number_of(since)
@@ -225,14 +224,14 @@ def clamped_cursor(
 ) -> Value | datetime:
     """Returns a cursor that is not later than the time when reading began.
 
-    A record that is dated in the future would otherwise hide all others until then.
+    A record with a date in the future would otherwise hide all others until then.
 
     Args:
-        value: The newest value, as the records have it: a `datetime`, or a value that
-            `times.parse` reads. What is no time stays as it is.
-        began: When the run began to read, UTC where it has no offset; what changed after that may
-            not have been seen, so it is not the time at which reading ended.
-        form: What is known about how the values are written; `number` says that they are no times.
+        value: The newest value in the form of the records: a `datetime`, or a value that
+            `times.parse` reads. Other values stay as they are.
+        began: When the run began to read, in UTC without an offset. The time at which reading
+            ended would be wrong, because the run may have missed later changes.
+        form: How the values are written, if that is known; `number` says that they are not times.
     """
     began = began if began.tzinfo else began.replace(tzinfo=timezone.utc)
     if isinstance(value, datetime):
@@ -244,20 +243,20 @@ def clamped_cursor(
 
 
 def is_ahead(value: Any, now: datetime, form: str | None = None) -> bool:
-    """Tells whether a time lies so far in the future that it is wrong, or some clock is."""
+    """Returns whether a time is so far in the future that it, or a clock, must be wrong."""
     time = parse(value, form)
     return time is not None and time.at > instant_of(now + SKEW)
 
 
 def within(value: Any, since: str | None, until: str | None, form: str | None = None) -> bool:
-    """Tells whether a record's value lies in a range of time; one that is no time does.
+    """Returns whether a record's value lies in a range of time; a value that is not a time does.
 
     Args:
-        value: What the record has in the incremental field. One that says a day, or an hour, lies
-            in the range if some of it does.
+        value: The record's value in the incremental field. A day or an hour lies in the range if
+            a part of it does.
         since: The beginning, included.
         until: The end, not included.
-        form: What is known about how the values are written.
+        form: How the values are written, if that is known.
     """
     time = parse(value, form)
     if time is None:
@@ -270,7 +269,7 @@ def within(value: Any, since: str | None, until: str | None, form: str | None = 
 
 
 def _rank(number: Fraction | None, time: Time | None, are_times: bool) -> tuple[str, Fraction]:
-    """Returns the kind of a value, "" for none, and what to compare values of the kind by."""
+    """Returns the kind of a value, or "", and the number by which to compare values of its kind."""
     if number is not None and not are_times:
         return "number", number
     return ("", Fraction()) if time is None else ("time", time.at)

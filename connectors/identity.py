@@ -1,7 +1,7 @@
-"""What makes a source itself: its class, the file or package it is from, and its arguments.
+"""The identity of a source: its class, its file or package, and its arguments; and its errors.
 
-Also how a constructor's arguments get their names, which `repr`, redaction and the command line
-need as well.
+The names of constructor arguments, which it finds, also serve `repr`, redaction and the command
+line. The functions that call an author's code name the connector and the place in each error.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ TUNING = frozenset(
         "verbose",
     }
 )
-#: The arguments of `partitions` and of a plan that a run gives by itself.
+#: The arguments of `partitions` and of a plan that the run itself provides.
 GIVEN_BY_RUN = frozenset({"resume_from", "known_states", "reached", "since", "until"})
-#: The modules of our base classes, whose methods are nothing that an author wrote.
+#: The modules of our base classes, whose methods do not count as an author's.
 OURS = (f"{__package__}.base", f"{__package__}.kinds")
 
-#: The group of entry points that names connectors.
+#: The group of entry points for connectors.
 GROUP = "contextframe.connectors"
 
 _DEPTH_LIMIT = 20
@@ -76,11 +76,11 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Arguments:
-    """The arguments a callable takes.
+    """The arguments of a callable.
 
     Attributes:
-        named: Each argument that can be given by name, in order.
-        is_open: Whether it also takes any other name.
+        named: The arguments that can be given by name, in order.
+        is_open: Whether it also accepts any other name.
     """
 
     named: Mapping[str, inspect.Parameter]
@@ -89,14 +89,14 @@ class Arguments:
 
 @lru_cache(maxsize=512)
 def constructor_arguments(cls: type) -> Arguments:
-    """Returns what the constructor takes, with what its `**kwargs` passes on to base classes."""
+    """Returns the constructor's arguments, with those that `**kwargs` passes to base classes."""
     named: dict[str, inspect.Parameter] = {}
     is_open = False
     for owner in cls.__mro__:
         if "__init__" in vars(owner):
             found = arguments_of(vars(owner)["__init__"])
             named = {**found.named, **named}
-            # A base class without arguments gets none: then the class keeps all names to itself.
+            # A base class without arguments gets none, so the class itself uses all names.
             if not found.is_open:
                 return Arguments(MappingProxyType(named), is_open and not found.named)
             is_open = True
@@ -104,10 +104,10 @@ def constructor_arguments(cls: type) -> Arguments:
 
 
 def reading_arguments(cls: type) -> Arguments:
-    """Returns what a connector class takes to read with, wherever its author wrote it.
+    """Returns the arguments for reading a connector class, from the method that its author wrote.
 
-    That is `sync_documents`, or what does its work: `sync_documents_stream` or `partitions`. What
-    `partitions` gets from the run (states and the range of time) is none of them.
+    That is `sync_documents`, or the method in its place: `sync_documents_stream` or `partitions`.
+    Arguments of `partitions` that the run provides (states and the range of time) are left out.
     """
     methods = reading_methods(cls)
     takes = [arguments_of(method) for method in methods]
@@ -121,14 +121,14 @@ def reading_arguments(cls: type) -> Arguments:
 
 
 def reading_methods(cls: type) -> list[Callable[..., Any]]:
-    """Returns the methods whose arguments a connector class is read with."""
+    """Returns the methods that define the arguments for reading a connector class."""
     names = ("sync_documents", "sync_documents_stream", "partitions")
     methods = [getattr(cls, name) for name in names if hasattr(cls, name)]
     return [one for one in methods if one.__module__ not in OURS] or methods
 
 
 def arguments_of(function: Callable[..., Any]) -> Arguments:
-    """Returns what a function or an unbound method takes, without `self`."""
+    """Returns the arguments of a function or an unbound method, without `self`."""
     parameters = list(inspect.signature(function).parameters.values())
     if parameters and parameters[0].name in ("self", "cls"):
         del parameters[0]
@@ -141,7 +141,7 @@ def arguments_of(function: Callable[..., Any]) -> Arguments:
 def named_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments of a constructor call by name; defaults are not added.
 
-    A call that does not fit the signature gives what can be named.
+    For a call that does not fit the signature, it returns those that it can name.
     """
     constructor: Callable[..., Any] = cls.__init__  # type: ignore[misc]
     signature = inspect.signature(constructor)
@@ -159,10 +159,10 @@ def named_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def essential(values: Mapping[str, Any], known: Arguments) -> dict[str, Any]:
-    """Returns the arguments that say which documents there are.
+    """Returns the arguments that decide which documents there are.
 
-    Defaults are left out, so that a new argument of a later release changes no identity; so are
-    secrets and what `TUNING` lists.
+    Defaults are left out, so that a new argument in a later release does not change identities.
+    Secrets and the names in `TUNING` are left out too.
     """
     kept = {}
     for name, value in values.items():
@@ -176,7 +176,7 @@ def essential(values: Mapping[str, Any], known: Arguments) -> dict[str, Any]:
 
 
 def without_narrowing(sync_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns arguments to read with, without those that only choose less of a source."""
+    """Returns reading arguments without those that only select a part of a source."""
     return {name: value for name, value in sync_kwargs.items() if name not in NARROWING}
 
 
@@ -192,14 +192,14 @@ def digest(identity: Mapping[str, Any]) -> str:
 
 
 def class_path(cls: type) -> str:
-    """Returns `module:Class`; for a class loaded from a file, `file.py:Class`."""
+    """Returns `module:Class`, or `file.py:Class` for a class from a file."""
     file = source_file(cls)
     module = cls.__module__ if file is None else PurePath(file[0]).name
     return f"{module}:{cls.__qualname__}"
 
 
 def registered_name(cls: type) -> str | None:
-    """Returns the name a class is registered under, if it is."""
+    """Returns the registered name of a class, or None."""
     path = f"{cls.__module__}:{cls.__qualname__}"
     found = (entry.name for entry in registered() if entry.value.replace(" ", "") == path)
     return next(found, None)
@@ -278,7 +278,7 @@ def _public_state(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value):
         for one in dataclasses.fields(value):
             state[one.name] = getattr(value, one.name)
-            # A default that became another one makes no other source.
+            # A changed default must not change the source's identity.
             if "identity" in one.metadata and state[one.name] == one.default:
                 state[one.name] = one.metadata["identity"]
     else:
@@ -294,7 +294,7 @@ _PREFIX = "_contextframe_file_"
 
 
 class _TextLoader(importlib.abc.InspectLoader):
-    """Runs a module's text; `get_source` lets tracebacks show its lines where no file is."""
+    """Runs a module's text; `get_source` lets tracebacks show its lines without the file."""
 
     def __init__(self, path: str, text: str) -> None:
         self.path = path
@@ -309,7 +309,7 @@ class _TextLoader(importlib.abc.InspectLoader):
 
 
 class FileClass:
-    """A class of a file, pickled as the file's path and text; calling it makes an instance."""
+    """A class from a file, pickled as the file's path and text; calling it makes an instance."""
 
     def __init__(self, path: str, text: str, qualname: str) -> None:
         self.path = path
@@ -324,7 +324,7 @@ class FileClass:
         return self.load()(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Unpickling gives the class; by then its module is there for whatever else refers to it.
+        # Unpickling gives the class and loads its module, so other objects can refer to it.
         return _load, (self.path, self.text, self.qualname)
 
 
@@ -351,7 +351,7 @@ def read_module(path: str) -> ModuleType:
 
 
 def module_of(path: str, text: str) -> ModuleType:
-    """Returns the module of this path and text; runs it the first time in this process."""
+    """Returns the module with this path and text; runs it the first time in this process."""
     stem = re.sub(r"\W", "_", Path(path).stem)
     digest = hashlib.sha256(f"{path}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()
     name = f"{_PREFIX}{stem}_{digest[:16]}"
@@ -372,7 +372,7 @@ def module_of(path: str, text: str) -> ModuleType:
 
 
 def source_file(cls: type) -> tuple[str, str] | None:
-    """Returns path and text of the file that `cls` was loaded from by path, else None."""
+    """Returns the path and text of the file that `cls` was loaded from by path, or None."""
     if not cls.__module__.startswith(_PREFIX):
         return None
     loader = getattr(sys.modules.get(cls.__module__), "__loader__", None)
@@ -384,10 +384,10 @@ def _load(path: str, text: str, qualname: str) -> Any:
 
 
 def guarded(connector: Any, partition: str, where: str, call: Callable[[], Any]) -> Any:
-    """Returns what `call` returns.
+    """Returns the result of `call`.
 
     Raises:
-        ConnectorError: `call` raised; the message names connector, partition and position.
+        ConnectorError: `call` raised; the message names the connector, partition and position.
     """
     try:
         return call()
@@ -404,7 +404,7 @@ def each(
     """Yields the items.
 
     Raises:
-        ConnectorError: the iterable raised; the message names connector, partition and position.
+        ConnectorError: the iterable raised; the message names the connector, partition and place.
     """
     count = 0
     try:
@@ -419,16 +419,16 @@ def each(
 
 
 def checked_items(items: Any, connector: Any, what: str) -> Iterable[Any]:
-    """Returns what a connector gave as its items.
+    """Returns the items from a connector.
 
     Args:
-        items: What it gave.
+        items: The value from the connector.
         connector: The connector.
-        what: What gave it, as in `sync_documents returned`.
+        what: The method, as in `sync_documents returned`.
 
     Raises:
-        ConnectorError: it is nothing that holds items. A text and a dict can be iterated over as
-            well, but their letters and keys are no items.
+        ConnectorError: the value cannot contain items. A text and a dict can be iterated over too,
+            but their letters and keys are not items.
     """
     if items is None:
         said = "None; return the items, [] when there are none"
@@ -468,7 +468,7 @@ def shown(cursor: Any) -> str:
 
 
 def page_name(connector: Any, partition: Any, cursor: Any) -> str:
-    """Returns what a message calls a page: as the source was asked for it, where that is known."""
+    """Returns the name of a page for messages, as in the request to the source if it is known."""
     own = getattr(connector, "_page_name", None)
     if own is not None:
         return str(own(partition, cursor))
@@ -480,13 +480,13 @@ def _problem(connector: Any, partition: str, where: str, error: Exception) -> Co
     place = f"partition {partition}, {where}" if partition else where
     problem = ConnectorError(redact(f"{connector.name}: {place}: {what}"))
     trace = "".join(traceback.format_exception(error))
-    # A runner prints the cause as well, and that may show a secret.
+    # A runner also prints the cause, which may show a secret.
     problem.__cause__ = error if redact(trace) == trace else None
     return problem
 
 
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line (?P<line>\d+)', re.MULTILINE)
-# Of the standard library, of what is installed, and of this package, whose folders links lead to.
+# The standard library, installed packages, and this package, whose folders are links.
 _STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
 _INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib"))
 _PACKAGE = Path(contextframe_beam.__file__).parent
@@ -496,12 +496,12 @@ _OURS = tuple(
 
 
 def line_of(error: BaseException) -> str:
-    """Returns the innermost line of a user's file that an exception went through, "" for none."""
+    """Returns the innermost line of a user's file in a traceback, or ""."""
     return _line((frame.filename, frame.lineno or 0) for frame in extract_tb(error.__traceback__))
 
 
 def line_in(trace: str) -> str:
-    """Returns the same of a traceback as Python prints it."""
+    """Returns the same for a traceback as Python prints it."""
     return _line((match["file"], int(match["line"])) for match in _FRAME.finditer(trace))
 
 
@@ -509,7 +509,7 @@ def with_line(error: BaseException) -> str:
     """Returns an exception with the user's line, as in `KeyError: 'a' (crm.py, line 2)`."""
     try:
         text = str(error)
-    except Exception:  # of a class that cannot say what is wrong
+    except Exception:  # its class cannot turn it into text
         text = ""
     told = f"{type(error).__name__}: {text}" if text else type(error).__name__
     line = line_of(error)
@@ -520,7 +520,7 @@ def _line(frames: Iterable[tuple[str, int]]) -> str:
     found = [(file, line) for file, line in frames if _is_a_users(file)]
     if not found:
         return ""
-    # What a connector calls may be installed; the line that its author wrote comes first.
+    # A connector may call installed code; the line of its author comes first.
     own = [one for one in found if not one[0].startswith(_INSTALLED)] or found
     file, line = own[-1]
     return f"{os.path.basename(file)}, line {line}"

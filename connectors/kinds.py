@@ -1,8 +1,8 @@
-"""What a source can do beyond giving all its documents at once.
+"""Base classes for sources that can stream, batch, page, or give only what changed.
 
-What a connector defines decides how a pipeline reads it, the best way first: pages of several
-partitions, ranges of a known total, a stream, changes since the last run. Each of them also works
-in a plain loop through `sync_documents`.
+The methods that a connector defines decide how a pipeline reads it, the best way first: pages of
+several partitions, ranges of a known total, a stream, changes since the last run. Each kind also
+works in a plain loop through `sync_documents`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class StreamingConnector(BaseConnector):
     """A source that gives its items one after the other: write `sync_documents_stream`."""
 
     def sync_documents_stream(self, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Yields the items of the source; memory stays small whatever its size.
+        """Yields the items of the source; memory stays small for a source of any size.
 
         Raises:
             ConnectorError: the class does not say how to read.
@@ -37,15 +37,15 @@ class StreamingConnector(BaseConnector):
 
 
 class BatchConnector(BaseConnector):
-    """A source of a known number of items, any range of which can be fetched by itself.
+    """A source with a known number of items that can fetch any range of them.
 
-    Write `_fetch_batch(start, end)`, and `total_items()` where the source can tell its size;
-    otherwise `total_items` is an argument of `sync_documents`. A pipeline reads ranges in parallel
-    and gives them to whatever worker is free.
+    Write `_fetch_batch(start, end)`, and `total_items()` if the source knows its size; otherwise
+    `total_items` is an argument of `sync_documents`. A pipeline reads ranges in parallel and gives
+    them to any free worker.
 
     Args:
-        batch_size: Items a range.
-        max_workers: Ranges fetched at the same time by one process.
+        batch_size: The number of items in a range.
+        max_workers: The number of ranges that one process fetches at the same time.
     """
 
     def __init__(self, batch_size: int = 100, max_workers: int = 4) -> None:
@@ -58,10 +58,10 @@ class BatchConnector(BaseConnector):
         self.max_workers = max_workers
 
     def total_items(self) -> int:
-        """Returns how many items the source has.
+        """Returns the number of items in the source.
 
         Raises:
-            ConnectorError: the class does not say.
+            ConnectorError: the class does not define it.
         """
         raise ConnectorError(
             f"{type(self).__name__} does not know how many items there are: give total_items=N, "
@@ -72,7 +72,7 @@ class BatchConnector(BaseConnector):
         """Fetches all ranges, several at once, and returns their items in order.
 
         Args:
-            total_items: How many items there are; asked of the source when not given.
+            total_items: The number of items; by default the connector's `total_items()`.
 
         Raises:
             ConnectorError: a range could not be fetched; the message says which.
@@ -87,22 +87,22 @@ class BatchConnector(BaseConnector):
 
 
 class IncrementalConnector(BaseConnector):
-    """A source that can tell what changed: write `_full_sync` and `_incremental_sync`.
+    """A source that can give what changed: write `_full_sync` and `_incremental_sync`.
 
-    A pipeline keeps the time of the last run with the data, in the dataset. `state_file` is for
-    plain loops over `sync_documents`, which have no dataset to keep it in. `ingest` heeds it as
-    well: it reads since the earlier of the two times, and everything where one of them is not
-    known, so neither a deleted file nor a new dataset leads to documents that are missing. It
-    writes the file after the commit.
+    A pipeline stores the time of the last run with the data, in the dataset. `state_file` is for
+    plain loops over `sync_documents`, which have no dataset. `ingest` uses the file too: it reads
+    since the earlier of the two times, or everything if one of them is unknown. So no documents
+    are missed after the file was deleted, or with a new dataset. It writes the file after the
+    commit.
 
     Args:
-        state_file: Where the time of the last run is kept, as JSON; only in the dataset if not
-            given.
+        state_file: The file for the time of the last run, as JSON; by default only the dataset
+            has it.
 
     Attributes:
         lookback: How far before the beginning of the last run the next one reads, because sources
-            show changes late and clocks differ; ten minutes unless the class says otherwise.
-        last_sync: That time, ISO 8601; None before the first run.
+            show changes late and clocks differ; ten minutes by default.
+        last_sync: The beginning of the last run, ISO 8601; None before the first run.
     """
 
     lookback: ClassVar[timedelta] = timedelta(minutes=10)
@@ -116,11 +116,11 @@ class IncrementalConnector(BaseConnector):
     def sync_documents(self, full_sync: bool = False) -> list[dict[str, Any]]:
         """Reads what changed since the last run; everything in the first run.
 
-        The new state is the time at which reading began, so that what changes meanwhile is read
-        again by the next run; it is kept only when reading went well.
+        The new state is the time at which reading began, so that the next run reads changes from
+        that time again. It is kept only if the reading succeeds.
 
         Args:
-            full_sync: Read everything whatever the state.
+            full_sync: Read everything, regardless of the state.
         """
         known = {WHOLE: {"since": self.last_sync}}
         documents: list[dict[str, Any]] = []
@@ -141,16 +141,16 @@ class IncrementalConnector(BaseConnector):
     def _incremental_sync(self, since: str) -> list[dict[str, Any]]:
         """Returns the items changed at or after `since`, an ISO 8601 time.
 
-        One that takes an argument `until` as well, and then leaves out what changed at or after
-        that time, can be read in slices.
+        If it also takes an argument `until`, and leaves out what changed at or after that time,
+        the source can be read in slices.
         """
         raise self._unwritten("_incremental_sync(self, since)", "return what changed since then")
 
     def reconciled(self, states: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the states that a run goes on from, with what the state file says.
+        """Returns the states that a run starts from, including the state file.
 
         Args:
-            states: What the dataset says, by the id of the partition.
+            states: The states in the dataset, by the id of the partition.
         """
         if not self.state_file:
             return dict(states)
@@ -164,10 +164,10 @@ class IncrementalConnector(BaseConnector):
         return {WHOLE: {"since": stored if theirs <= ours else self.last_sync}}
 
     def committed(self, states: Mapping[str, Any]) -> None:
-        """Writes the state file, if there is one, after a run was committed.
+        """Writes the state file, if there is one, after the commit of a run.
 
         Args:
-            states: What the dataset says now.
+            states: The new states in the dataset.
 
         Raises:
             ConnectorError: it cannot be written.
@@ -192,7 +192,7 @@ class IncrementalConnector(BaseConnector):
     def _save_state(self) -> None:
         if not self.state_file:
             return
-        # What an author puts into the statistics (dates, paths) must not cost the state.
+        # An author may add dates or paths to the statistics; the state must be saved anyway.
         state = {"last_sync": self.last_sync, "stats": self.get_stats()}
         text = json.dumps(state, indent=2, default=str, skipkeys=True)
         target = Path(self.state_file)
@@ -207,22 +207,22 @@ class IncrementalConnector(BaseConnector):
 
 
 class PaginatedConnector(BaseConnector):
-    """A source that is asked page by page: write `fetch_page`, and `partitions` if it has parts.
+    """A source that gives pages: write `fetch_page`, and `partitions` if it has parts.
 
     Partitions (channels, folders, time slices) are read in parallel. Pages within one are read in
-    order, unless `count_pages` tells how many there are: then they are read in parallel as well.
+    order, unless `count_pages` returns their number: then they are read in parallel too.
 
     Attributes:
-        max_in_flight: How many requests one process keeps open.
+        max_in_flight: The largest number of requests that one process keeps open.
     """
 
     max_in_flight: int = 16
 
-    # Those of its arguments to read with that choose less and leave the states of partitions right.
+    # The reading arguments that select a part and leave the states of partitions correct.
     _by_partition: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:
-        # So typed, a subclass may take the arguments of sync_documents here.
+        # With this type, a subclass may take the arguments of sync_documents here.
         def partitions(self, *args: Any, **kwargs: Any) -> Iterable[Partition | str]:
             """Returns the parts of the source, each named by the same id in every run."""
 
@@ -237,8 +237,8 @@ class PaginatedConnector(BaseConnector):
 
         Args:
             partition: One of `partitions()`.
-            cursor: None for the first page, then the `next_cursor` of the page before; where
-                `count_pages` gives a number, that of the page, from 0.
+            cursor: None for the first page, then the `next_cursor` of the page before; if
+                `count_pages` gives a number, the number of the page, from 0.
 
         Returns:
             Its items, and the cursor of the next page or None.
@@ -246,7 +246,7 @@ class PaginatedConnector(BaseConnector):
         raise self._unwritten("fetch_page(self, partition, cursor)", "return a Page of items")
 
     def count_pages(self, partition: Partition) -> int | None:
-        """Returns how many pages a partition has, or None if only its last page tells."""
+        """Returns the number of pages of a partition, or None if only its last page shows it."""
         return None
 
     def sync_documents_stream(self, **kwargs: Any) -> Iterator[dict[str, Any]]:
@@ -255,14 +255,14 @@ class PaginatedConnector(BaseConnector):
         Raises:
             ConnectorError: a page could not be fetched, or a cursor came twice.
         """
-        # One thread: what is read in a plain loop comes in order, and only when it is wanted.
+        # One thread: a plain loop gets items in order, and only when it asks for them.
         source = Source(self, reader=PagesReader, threads=1)
         for page in source.pages_of(self.partitions(**kwargs)):
             yield from page.items
 
 
 def _replace(target: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old content or the new, never a part of it."""
+    """Writes a file so that a reader sees the old content or the new, never a mix of them."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

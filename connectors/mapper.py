@@ -1,7 +1,7 @@
 """FieldMapper: from a source's item to a record, by the names of its fields.
 
-Most sources differ only in what their fields are called. A mapper says that once; it is a plain
-value, so it can be an argument of a connector, be compared, and travel to a worker.
+Most sources differ only in the names of their fields. A mapper states the names once. It is a
+plain value, so it can be an argument of a connector, be compared, and travel to a worker.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TIME_NAMES = (
     "lastModified",
     "created_at",
 )
-# What a mapper without names of its own was known by when sources got their ids.
+# The identity of a mapper with default names, from when sources got their ids.
 _FIRST_TIME_NAMES = ("updated_at", "modified_at", "created_at")
 _NOTHING: Any = object()
 
@@ -46,22 +46,22 @@ class FieldMapper:
     r"""Maps items to records; every part is optional.
 
     A path names a field: `title`, or `author.name` inside an object, `files.0.url` inside a list;
-    `authors.name` of a list of objects gives the list of their names. A field whose own name holds
-    the dots is found first. Where several paths are allowed, the first that gives something counts.
+    `authors.name` of a list of objects gives the list of their names. A field that has dots in its
+    own name comes first. If several paths are allowed, the first with a value counts.
 
     Attributes:
         prefix: Put before the id, as in `api:4711`; "" for none.
-        id: Path(s) of what identifies the item.
+        id: Path(s) of the id of the item.
         title: Path(s) of the title.
-        text: Path of the text, or a template of several such as `"# {title}\n\n{body}"`; None
-            takes it from the usual fields, as `extract_text_content` says.
+        text: Path of the text, or a template of several paths such as `"# {title}\n\n{body}"`; None
+            takes it from the usual fields, as `extract_text_content` does.
         timestamp: Path(s) of the time of the last change, in any form that can be read in one
             way: ISO 8601, RFC 2822, or seconds, milliseconds or microseconds since 1970.
         tags: Path of the tags: a list, a list of objects with names, or text with commas.
         relationships: Whether parent, references and tags become relationships, as
             `build_relationships` says.
         metadata: Which fields become metadata: names with their paths, or paths alone; None takes
-            all but the texts and those that begin with `_`.
+            all except the texts and fields that begin with `_`.
         constants: Metadata that every record gets, such as `{"source": "api"}`.
         record_type: The type of the records.
     """
@@ -82,8 +82,8 @@ class FieldMapper:
     def map(self, item: Mapping[str, Any]) -> FrameRecord:
         """Returns the record of an item.
 
-        Missing and null fields are left out; whatever else a field holds becomes text, or stays
-        as it is in the metadata.
+        Missing and null fields are left out. Any other value becomes text, or stays as it is in
+        the metadata.
 
         Raises:
             RecordError: `item` is not an object.
@@ -119,9 +119,9 @@ class FieldMapper:
     def extract_text_content(item: Mapping[str, Any]) -> str:
         """Returns the text of an item, its parts separated by empty lines.
 
-        Taken from `blocks` (objects with `type` and `content`: texts, paragraphs, headings, list
-        items, and code between fences), else from `sections` (objects with `title` and
-        `content`), else from those of content, text, body and description that are there.
+        It comes from `blocks` (objects with `type` and `content`: texts, paragraphs, headings, list
+        items, and code between fences), or else from `sections` (objects with `title` and
+        `content`), or else from the fields content, text, body and description.
         """
         blocks, sections = item.get("blocks"), item.get("sections")
         if isinstance(blocks, list | tuple) and blocks:
@@ -140,7 +140,7 @@ class FieldMapper:
 
         Args:
             item: The item.
-            tags: The names of its tags, where they are not in its field `tags`.
+            tags: The names of its tags, if they are not in its field `tags`.
         """
         found = []
         parent = item.get("parent_id")
@@ -184,7 +184,7 @@ class FieldMapper:
 
 
 def lookup(item: Any, path: str, default: Any = None) -> Any:
-    """Returns what a dotted path leads to, or `default` when it leads nowhere."""
+    """Returns the value at a dotted path, or `default` if there is no such place."""
     if _is_object(item):
         if path in item:
             return item[path]
@@ -207,7 +207,7 @@ def lookup(item: Any, path: str, default: Any = None) -> Any:
 
 
 def first(item: Any, paths: str | tuple[str, ...]) -> Any:
-    """Returns what the first path gives that leads to neither null nor empty text, else None."""
+    """Returns the first value at one of the paths that is not null or empty text, or else None."""
     for path in (paths,) if isinstance(paths, str) else paths:
         value = lookup(item, path)
         if value is not None and value != "":
@@ -216,7 +216,7 @@ def first(item: Any, paths: str | tuple[str, ...]) -> Any:
 
 
 def kind_of(value: Any) -> str:
-    """Returns what a value is, in the words of JSON: `null`, `a number`, `a list`."""
+    """Returns the kind of a value, in the words of JSON: `null`, `a number`, `a list`."""
     if value is None:
         return "null"
     kinds = (
@@ -248,14 +248,14 @@ def as_text(value: Any) -> str:
     try:
         return str(value)
     except ValueError:
-        return hex(value)  # an integer of more digits than Python prints
+        return hex(value)  # an integer with more digits than Python prints
 
 
 def as_timestamp(value: Any) -> str | None:
     """Returns a time as ISO 8601 text.
 
-    Text that is so already stays as it is, and so does text that is no time or can be read in two
-    ways; numbers that are none give None.
+    Text that is already ISO 8601 stays as it is, and so does text that is not a time or can be read
+    in two ways. A number that is not a time gives None.
     """
     if isinstance(value, date):
         return value.isoformat()
@@ -271,10 +271,10 @@ def as_timestamp(value: Any) -> str | None:
 
 
 def _time_of(item: Mapping[str, Any], paths: str | tuple[str, ...]) -> str | None:
-    """Returns the first time that a path leads to; a flag, a name or the like is none."""
+    """Returns the first time at one of the paths; a flag, a name or the like does not count."""
     values = (lookup(item, path) for path in ((paths,) if isinstance(paths, str) else paths))
     found = [time for time in map(as_timestamp, values) if time]
-    # Where nothing is better, text without a digit stays as it is: "yesterday".
+    # If there is nothing better, text without a digit stays as it is: "yesterday".
     return next((time for time in found if _DIGIT.search(time)), next(iter(found), None))
 
 
@@ -301,7 +301,7 @@ def names(
 
 
 def _is_object(value: Any) -> bool:
-    # Nearly all are dictionaries, and asking an abstract class takes several times as long.
+    # Nearly all are dictionaries, and a check of an abstract class takes several times as long.
     return value.__class__ is dict or isinstance(value, Mapping)
 
 
@@ -317,7 +317,7 @@ def _relationship(kind: str, target: str, metadata: dict[str, Any]) -> dict[str,
 def _filled(match: re.Match[str], item: Mapping[str, Any]) -> str:
     path = match[1]
     if path is None:
-        return match[0][0]  # a doubled brace is a brace
+        return match[0][0]  # a doubled brace stands for one brace
     return as_text(lookup(item, path.strip()))
 
 

@@ -1,8 +1,8 @@
-"""Secrets in plain text: the names that they have, and what they look like inside other text.
+"""Recognizes secrets in plain text, by their names and by their form inside other text.
 
-Whoever writes a configuration, an address or a message does not always know that it holds one: a
+The author of a configuration, an address or a message may not know that it contains a secret: a
 password before the host, a signature in a query, a key in a connection string, the token of a
-webhook. What a name or a form gives away is found here, without knowing the value.
+webhook. The name or the form shows the secret, even if we do not know its value.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote, unquote_plus
 
-#: Stands where a secret was.
+#: Takes the place of a secret.
 STARS = "***"
 
-# What tells one key of a service from the next, or one form of a secret: `api_key_2`, `key_pem`.
+# Endings that number the keys of a service or name the form of a secret: `api_key_2`, `key_pem`.
 _AFTER_NAME = r"(?:_(?:value|text|pem|json|b64|base64|v?\d+))?"
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:keys?|apikeys?|tokens?|secrets?|passwords?|passwd|pwd|passphrase|passcode"
@@ -28,11 +28,11 @@ _OTHER_KEYS = re.compile(
 _WEBHOOK_NAME = re.compile(r"(?:^|_)(?:web)?hooks?(?:_(?:url|uri|address))?$")
 _DSN_NAME = re.compile(r"(?:^|_)(?:dsn|conn(?:ection)?_?str(?:ing)?)$")
 _REFERENCE = re.compile(r"(?:env|file|keyring|gcp-secret):")
-# What a configuration fills in, as in `{parent.token}`.
+# A placeholder in a configuration, as in `{parent.token}`.
 _PLACE = re.compile(r"\{[\w.@$\-]+\}")
 
-# Names that are secret in the query of an address, although an argument may have them for other
-# reasons, where their values are as long as no word is.
+# Names that mean a secret in the query of an address if the value is longer than a word. An
+# argument may have these names for other reasons.
 _LONG_IN_QUERY = ("code", "auth", "key", "keys")
 _LONG = 16
 
@@ -44,16 +44,16 @@ _STRONG = (
     r"[_-]?token)"
 )
 
-# In each the group `secret` is what goes. First those of addresses.
+# In each pattern the group `secret` is removed. Those for addresses come first.
 _ADDRESSES = (
-    # https://user:password@host; a password that was not encoded may hold any of `@/?#`.
+    # https://user:password@host; a password that was not encoded may contain any of `@/?#`.
     # The limit keeps the search linear in the length of the text.
     re.compile(
         rf"://{_USER}:(?:(?P<secret>[^/\s?#\"'<>]{{1,500}})(?=@)|(?!\d+(?:[/?#]))(?P<second>[^\s@\"'<>]{{1,500}})(?=@))"
     ),
     # https://token@host
     re.compile(r"://(?P<secret>[A-Za-z0-9_\-]{20,})(?=@)"),
-    # The parts of these paths are the right to write.
+    # Anyone who knows these paths may write to them.
     re.compile(
         r"hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/(?P<secret>[^\s\"'<>?#]+)"
     ),
@@ -73,13 +73,13 @@ _TEXTS = (
         r"(?P<secret>[^\s\"',;]+)"
     ),
     re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<secret>[\w.~+/\-]{16,}=*)"),
-    # What an object store says of a signature that is wrong.
+    # An object store's message about a wrong signature.
     re.compile(
         r"<(?P<name>AWSAccessKeyId|AccessKeyId|OSSAccessKeyId|GoogleAccessId|StringToSign|"
         r"StringToSignBytes|CanonicalRequest|CanonicalRequestBytes|SignatureProvided)>"
         r"(?P<secret>[^<>]+)</(?P=name)>"
     ),
-    # Keys that say by their form whose they are.
+    # Keys that show by their form which service they are for.
     re.compile(
         r"(?<![A-Za-z0-9])(?P<secret>gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}"
         r"|glpat-[\w\-]{20,}|xox[abeoprs]-[\w\-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"
@@ -91,18 +91,18 @@ _TEXTS = (
 
 
 def looks_secret(name: str) -> bool:
-    """Tells whether an argument of this name usually holds a secret: `api_key`, `authToken`."""
+    """Returns whether an argument with this name usually has a secret: `api_key`, `authToken`."""
     snake = _snake(name)
     return bool(_SECRET_NAME.search(snake)) and not _OTHER_KEYS.search(snake)
 
 
 def without_credentials(text: str, name: str = "") -> str:
-    """Returns `text` with `***` for each credential that its form gives away.
+    """Returns `text` with `***` for each credential that can be recognized by its form.
 
     Args:
         text: An address, a connection string, a message.
-        name: The argument that holds it, where there is one: `webhook_url` says more than the
-            address, and so does `dsn`.
+        name: The argument that contains it, if any: `webhook_url` and `dsn` say more than the
+            address alone.
     """
     for start, end in reversed(_spans(text, _named(name) + _ADDRESSES, _TEXTS)):
         text = text[:start] + STARS + text[end:]
@@ -110,17 +110,17 @@ def without_credentials(text: str, name: str = "") -> str:
 
 
 def credentials_in(text: str, name: str = "") -> list[str]:
-    """Returns the credentials that the form of `text` gives away, as they stand in it."""
+    """Returns the credentials in `text` that can be recognized by their form, as written there."""
     return [text[start:end] for start, end in _spans(text, _named(name) + _ADDRESSES, _TEXTS)]
 
 
 def has_credentials(address: str, name: str = "") -> bool:
-    """Tells whether an address holds a credential."""
+    """Returns whether an address contains a credential."""
     return bool(_spans(address, _named(name) + _ADDRESSES, ()))
 
 
 def plain_forms(credential: str) -> set[str]:
-    """Returns what a part of an address stands for, beside how it is written there."""
+    """Returns the other forms of a part of an address, such as the decoded one."""
     return {credential, unquote(credential), unquote_plus(credential)}
 
 
@@ -130,7 +130,7 @@ def _snake(name: str) -> str:
 
 
 def _named(name: str) -> tuple[re.Pattern[str], ...]:
-    """Returns what counts as a secret in the value of an argument, because of its name alone."""
+    """Returns the patterns for secrets in the value of an argument, chosen by its name."""
     snake = _snake(name)
     if _WEBHOOK_NAME.search(snake):
         return (re.compile(r"\w+://[^/\s]+/(?P<secret>[^\s*].*)"),)
@@ -142,7 +142,7 @@ def _named(name: str) -> tuple[re.Pattern[str], ...]:
 def _spans(
     text: str, addresses: tuple[re.Pattern[str], ...], texts: tuple[re.Pattern[str], ...]
 ) -> list[tuple[int, int]]:
-    """Returns where the credentials are, in order, none within another."""
+    """Returns the positions of the credentials, in order and without overlaps."""
     found = sorted(_found(text, addresses, texts), key=lambda span: (span[0], -span[1]))
     spans: list[tuple[int, int]] = []
     for start, end in found:
@@ -167,7 +167,7 @@ def _found(
 
 
 def _is_harmless(value: str, in_address: bool) -> bool:
-    """Tells whether a value is a reference, is starred already, or is a place for one."""
+    """Returns whether a value is a reference, already has stars, or is a placeholder."""
     bare = value.strip("'\"")
     if in_address and _PLACE.search(bare):
         return True

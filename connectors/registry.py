@@ -1,4 +1,4 @@
-"""Connectors by name: finding a class, telling what it takes, and making one from text.
+"""Connectors by name: finds a class, lists its arguments, and makes a connector from text.
 
 A connector is named by its entry point (group `contextframe.connectors`), by
 `package.module:Class`, or by `path/to/file.py:Class`.
@@ -56,7 +56,7 @@ class ConnectorInfo:
         distribution: The distribution that brings it, and its version.
         version: The version of that distribution.
         summary: The first line of its documentation.
-        error: Why it cannot be loaded; "" when it can.
+        error: Why it cannot be loaded; "" if it can.
     """
 
     name: str
@@ -73,11 +73,11 @@ class Parameter:
 
     Attributes:
         name: Its name.
-        annotation: Its type; `Any` when the author gave none.
-        default: Its default; None when it is required.
-        required: Whether it has to be given.
-        help: What the author's docstring says about it.
-        secret: Whether it usually holds a secret, and should be given as a reference.
+        annotation: Its type; `Any` if it has no annotation.
+        default: Its default; None if it is required.
+        required: Whether it is required.
+        help: Its text in the author's docstring.
+        secret: Whether it usually contains a secret, and should be given as a reference.
     """
 
     name: str
@@ -89,13 +89,13 @@ class Parameter:
 
 
 def load_connector_class(spec: str) -> type[BaseConnector]:
-    """Returns the connector class that `spec` names.
+    """Returns the connector class with this name.
 
     Args:
         spec: A registered name, `package.module:Class`, or `path/to/file.py:Class`.
 
     Raises:
-        ConfigError: there is none of that name, or it cannot be imported.
+        ConfigError: there is no such class, or it cannot be imported.
     """
     where, _, qualname = spec.rpartition(":")
     if where.endswith(".py") or spec.endswith(".py"):
@@ -108,12 +108,12 @@ def load_connector_class(spec: str) -> type[BaseConnector]:
 
 
 def list_connectors() -> list[ConnectorInfo]:
-    """Returns all registered connectors by name; one that cannot be loaded says why."""
+    """Returns all registered connectors by name; `error` says why one cannot be loaded."""
     return [_info(entry) for entry in sorted(registered(), key=lambda entry: entry.name)]
 
 
 def connector_parameters(cls: type[BaseConnector]) -> list[Parameter]:
-    """Returns what the constructor takes, base classes that `**kwargs` reaches included."""
+    """Returns the constructor's arguments, including those of base classes behind `**kwargs`."""
     docs = [text for one in cls.__mro__ for text in _own_docs(one)]
     hints: dict[str, Any] = {}
     for owner in reversed(cls.__mro__):
@@ -126,9 +126,9 @@ _EVERY_RUN = ("full_sync", "resume_from")
 
 
 def sync_parameters(cls: type[BaseConnector]) -> list[Parameter]:
-    """Returns what reading takes: the arguments of `sync_documents`, or of what does its work.
+    """Returns the arguments for reading: those of `sync_documents`, or of the method in its place.
 
-    Without `full_sync` and `resume_from`, which every run has.
+    They do not include `full_sync` and `resume_from`, which every run has.
     """
     takes = reading_arguments(cls)
     hints: dict[str, Any] = {}
@@ -159,7 +159,7 @@ def build_connector(cls: type[BaseConnector], arguments: Mapping[str, Any]) -> B
     except ContextFrameError:
         raise
     except (TypeError, ValueError) as error:
-        # How most authors refuse an argument.
+        # Most authors refuse an argument with one of these.
         line = line_of(error)
         where = f" ({line})" if line else ""
         raise ConfigError(secrets.redact(f"{cls.__name__}: {error}{where}")) from error
@@ -176,9 +176,9 @@ def convert_arguments(
 
     Args:
         arguments: Values by name.
-        parameters: What is known to be taken.
-        is_open: Whether other names are taken as well; their text stays text.
-        whose: What takes them, for messages.
+        parameters: The known parameters.
+        is_open: Whether other names are accepted too; their text stays text.
+        whose: The owner of the parameters, for messages.
 
     Raises:
         ConfigError: an argument is unknown, missing, or not of its type.
@@ -236,8 +236,8 @@ def _annotation(one: inspect.Parameter, hints: dict[str, Any]) -> Any:
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for name, annotation in getattr(function, "__annotations__", {}).items():
-        # One at a time: a name that is imported for type checkers only spoils its own argument,
-        # whose type then counts as unknown.
+        # One at a time, so that a name which is only imported for type checkers makes only its own
+        # argument's type unknown.
         with contextlib.suppress(Exception):
             alone = SimpleNamespace(__annotations__={name: annotation})
             space = getattr(function, "__globals__", None)
@@ -252,7 +252,7 @@ def _own_docs(cls: type) -> list[str]:
 
 
 def argument_help(docstring: str) -> dict[str, str]:
-    """Returns what the `Args:` section of a Google-style docstring says, by argument."""
+    """Returns the texts of the `Args:` section of a Google-style docstring, by argument."""
     section = re.search(r"^Arg(?:ument)?s:[ \t]*\n((?:[ \t]+.*\n?|[ \t]*\n)*)", docstring, re.M)
     if section is None:
         return {}
@@ -385,10 +385,10 @@ _SIMPLE: dict[Any, tuple[Callable[[str], Any], str]] = {
 
 
 def from_text(value: Any, annotation: Any, default: Any = None) -> Any:
-    """Returns `value` as its annotation wants it.
+    """Returns `value` converted to its annotation.
 
     Args:
-        value: Text, or a list of texts for an argument that takes several. References to secrets
+        value: Text, or a list of texts for an argument with several values. References to secrets
             and values of other types are returned as they are.
         annotation: A type; `Any` stands for the type of the default.
         default: The argument's default.
@@ -408,7 +408,7 @@ def from_text(value: Any, annotation: Any, default: Any = None) -> Any:
 
 
 def members_of(annotation: Any) -> Sequence[Any]:
-    """Returns the types a value may have: those of a union, else the annotation alone."""
+    """Returns the types that a value may have: the members of a union, or only the annotation."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return members_of(typing.get_args(annotation)[0])
@@ -418,7 +418,7 @@ def members_of(annotation: Any) -> Sequence[Any]:
 
 
 def kind_of(annotation: Any) -> Any:
-    """Returns the class of an annotation, without what its elements are."""
+    """Returns the class of an annotation, without the types of its elements."""
     return typing.get_origin(annotation) or annotation
 
 
@@ -447,7 +447,7 @@ def _union(text: str, members: Sequence[Any]) -> Any:
     for one in members:
         if one is str or one is types.NoneType:
             continue
-        # Where text is welcome, only what is clearly written as one is a list or an object.
+        # If text is allowed, only text that is clearly a list or an object becomes one.
         if as_text and kind_of(one) in _SEQUENCES | _MAPPINGS and not text.startswith(("{", "[")):
             continue
         try:
@@ -505,7 +505,7 @@ def _simple(text: str, kind: Any) -> Any:
     if kind is bool:
         if text.lower() in _BOOLEANS:
             return _BOOLEANS[text.lower()]
-        raise ValueError("is neither true nor false")
+        raise ValueError("is not true or false")
     if kind in _SIMPLE:
         convert, problem = _SIMPLE[kind]
         try:

@@ -1,4 +1,4 @@
-"""References to secrets: what travels is `env:NAME`, never the value behind it.
+"""References to secrets: `env:NAME` travels, its value never does.
 
 A reference is a text of one of four forms:
 
@@ -7,9 +7,9 @@ A reference is a text of one of four forms:
 * `keyring:[SERVICE/]NAME`: an entry of the system's keyring, for work on one's own machine,
 * `gcp-secret:projects/P/secrets/S[/versions/V]`: Google Secret Manager.
 
-Given to a connector, it becomes a `SecretReference`, which turns into its value at the moment it is
-used as text. Every value that was resolved in a process is known to `redact`, which takes it out of
-messages, dead letters and logs again.
+As an argument of a connector it becomes a `SecretReference`, which turns into its value when it is
+used as text. `redact` knows every value that was resolved in a process, and removes it from
+messages, dead letters and logs.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from contextframe_beam.connectors.plain_secrets import (
 from contextframe_beam.errors import ConfigError, SecretError
 
 _REFERENCE = re.compile(r"(?:env:[^\s=]+|file:(?!//)\S[^\n]*|keyring:\S+|gcp-secret:\S+)\Z")
-#: Seconds after which a secret in a file or in Secret Manager is read again, so that a rotated one
-#: is picked up by a worker that lives on.
+#: Seconds after which a secret in a file or in Secret Manager is read again, so that a long-lived
+#: worker gets a rotated secret.
 CACHE_SECONDS = 60.0
-#: Shorter values are too common as ordinary text to be taken out of it.
+#: Shorter values are too common in ordinary text to be removed from it.
 SHORTEST_REDACTED = 4
 #: How many values are remembered; the oldest are forgotten first.
 MOST_REDACTED = 500
 
-# A line of a secret of several lines is told of alone where somebody prints it by lines.
+# A secret with several lines is also removed line by line, because some code prints it so.
 _SHORTEST_LINE = 16
 _MOST_ENCODINGS = 3
-# The service of entries of the keyring that name none.
+# The service of keyring entries without a service.
 _KEYRING_SERVICE = "contextframe-beam"
 # How the variables of object stores begin.
 _STORES = ("AWS_", "AZURE_", "GOOGLE_", "GCS_", "OSS_", "R2_", "MINIO_")
@@ -61,12 +61,12 @@ _base64_forms: tuple[tuple[str, str], ...] = ()
 
 
 def is_reference(text: object) -> bool:
-    """Tells whether `text` is a reference to a secret, as `env:API_KEY` is."""
+    """Returns whether `text` is a reference to a secret, such as `env:API_KEY`."""
     return isinstance(text, str) and _REFERENCE.match(text) is not None
 
 
 def resolve(reference: str) -> str:
-    """Returns the value behind a reference and remembers it for `redact`.
+    """Returns the value of a reference and remembers it for `redact`.
 
     Values from files, the keyring and Secret Manager are read again after `CACHE_SECONDS`.
 
@@ -102,8 +102,8 @@ def register(value: str, label: str = "***") -> None:
     """Makes `redact` replace `value` by `label` in this process from now on.
 
     Args:
-        value: A secret in plain text; values shorter than 4 characters are not taken out.
-        label: What stands in its place; the reference, where there is one.
+        value: A secret in plain text; values shorter than 4 characters are not replaced.
+        label: The text in its place: its reference, if there is one.
     """
     if is_reference(value):
         return
@@ -131,9 +131,9 @@ def _register(value: str, label: str) -> None:
 def redact(text: str) -> str:
     """Returns `text` without secrets, for people and logs.
 
-    Every secret that this process has used becomes its reference, and what looks like a credential
+    Every secret that this process has used becomes its reference. Text that looks like a credential
     (a password in an address, a signature in a query, a key in a connection string) becomes `***`.
-    A value is found as it is, percent-encoded in any way, as a JSON or Python literal, in HTML, and
+    It finds a value as it is, percent-encoded in any way, as a JSON or Python literal, in HTML, and
     inside base64 (a `Basic` authorization).
     """
     return without_credentials(without_known(text))
@@ -165,7 +165,7 @@ def redacted(value: Any) -> Any:
 
 
 class RedactingFilter(logging.Filter):
-    """Takes secrets out of log records: message, arguments, traceback.
+    """Removes secrets from log records: message, arguments, traceback.
 
     Add it to a handler, so that it sees the records of all loggers.
     """
@@ -175,7 +175,7 @@ class RedactingFilter(logging.Filter):
         try:
             message = record.getMessage()
         except Exception as error:
-            # A handler would report it with the arguments as they are.
+            # A handler would report the mistake with the plain arguments.
             message = f"{record.msg} {record.args} (which do not fit: {error})"
         record.msg, record.args = redact(message), None
         if record.exc_info and not record.exc_text:
@@ -183,19 +183,19 @@ class RedactingFilter(logging.Filter):
         if record.exc_text:
             whole, record.exc_text = record.exc_text, redact(record.exc_text)
             if record.exc_text != whole:
-                record.exc_info = None  # some handlers write that themselves
+                record.exc_info = None  # some handlers format it themselves
         if record.stack_info:
             record.stack_info = redact(record.stack_info)
         return True
 
 
 class SecretReference(str):
-    """A text that holds a reference and is its value wherever it is used as text.
+    """A text that holds a reference and acts as its value when it is used as text.
 
     `repr`, pickling, comparison and hashing see the reference. Formatting, concatenation, encoding
-    and the methods of `str` see the value; C code that reads the characters without asking (such
-    as `json.dumps` or `str.join`) sees the reference, so that a mistake shows the reference and
-    not the secret. `resolved` turns references inside containers into plain values.
+    and the methods of `str` see the value. C code that reads the characters directly (such as
+    `json.dumps` or `str.join`) sees the reference, so a mistake shows the reference rather than
+    the secret. `resolved` turns references inside containers into plain values.
     """
 
     __slots__ = ()
@@ -248,7 +248,7 @@ for _name, _attribute in vars(str).items():
 def referenced(value: Any) -> Any:
     """Returns `value` with every reference in it made a `SecretReference`.
 
-    Dicts, lists and tuples are looked into and copied only where they hold a reference.
+    It searches dicts, lists and tuples, and copies those with a reference inside.
     """
     kind = type(value)
     if kind is str:
@@ -259,8 +259,8 @@ def referenced(value: Any) -> Any:
 def resolved(value: Any) -> Any:
     """Returns `value` with every `SecretReference` in it replaced by its plain value.
 
-    For arguments that hold references inside (`headers={"X-Key": "env:KEY"}`) and go to code that
-    serialises them itself.
+    Use it for arguments with references inside (`headers={"X-Key": "env:KEY"}`) that you pass to
+    code which serialises them itself.
 
     Raises:
         SecretError: one of them cannot be resolved.
@@ -272,10 +272,10 @@ def resolved(value: Any) -> Any:
 
 
 def register_literals(value: Any, name: str = "") -> None:
-    """Registers plain-text secrets among arguments, found by the names that lead to them.
+    """Registers plain-text secrets among arguments, recognized by their names.
 
     Args:
-        value: An argument; dicts, lists and tuples are looked into.
+        value: An argument; dicts, lists and tuples are searched.
         name: The argument's name.
     """
     kind = type(value)
@@ -297,10 +297,10 @@ def register_literals(value: Any, name: str = "") -> None:
 
 
 def register_store(options: Mapping[str, str] | None) -> None:
-    """Registers the credentials by which an object store is used.
+    """Registers the credentials of an object store.
 
     Args:
-        options: Its settings; what the environment says instead is registered too.
+        options: Its settings; credentials in the environment are registered too.
     """
     register_literals(dict(options or {}))
     for name, value in os.environ.items():
@@ -309,14 +309,14 @@ def register_store(options: Mapping[str, str] | None) -> None:
 
 
 def refuse_credentials(address: str, what: str) -> None:
-    """Refuses an address that holds a credential, which would be stored and shown with it.
+    """Refuses an address with a credential, which would be stored and shown with the address.
 
     Args:
         address: The address.
-        what: What it is the address of, as in `the dataset`.
+        what: The thing at the address, as in `the dataset`.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it contains a credential.
     """
     if has_credentials(address):
         raise ConfigError(
@@ -364,7 +364,7 @@ def _from_file(where: str) -> str:
 
 
 def read_keyring(reference: str) -> str:
-    """Returns what the system's keyring holds behind `keyring:SERVICE/NAME`; "" when nothing.
+    """Returns the entry `keyring:SERVICE/NAME` of the system's keyring, or "".
 
     Raises:
         ConfigError: the library is not installed.
@@ -400,7 +400,7 @@ def _ask_keyring(reference: str, ask: Callable[[Any, tuple[str, str]], Any]) -> 
 
 
 def _from_secret_manager(reference: str, where: str) -> str:
-    from apache_beam.utils.secret import GcpSecret  # Beam is slow to import, and seldom needed
+    from apache_beam.utils.secret import GcpSecret  # Beam imports slowly and is seldom needed
 
     version = where if "/versions/" in where else f"{where}/versions/latest"
     try:
@@ -417,7 +417,7 @@ def _from_secret_manager(reference: str, where: str) -> str:
 
 
 def _parts(value: str) -> set[str]:
-    """Returns a secret and what of it may be told of alone: its lines, the secrets in its JSON."""
+    """Returns a secret and its parts that are secret too: its lines, the values of its JSON."""
     parts = {value, value.strip()}
     if "\n" in value:
         lines = (line.strip() for line in value.splitlines())
@@ -434,7 +434,7 @@ def _parts(value: str) -> set[str]:
 
 
 def _written_forms(value: str) -> set[str]:
-    """Returns the ways in which a value is found in forms, JSON, HTML and Python literals."""
+    """Returns the ways to write a value in forms, JSON, HTML and Python literals."""
     in_json = json.dumps(value)[1:-1]
     literals = {
         in_json,
@@ -446,7 +446,7 @@ def _written_forms(value: str) -> set[str]:
 
 
 def _without_encoded(text: str) -> str:
-    """Returns `text` without the known secrets that are percent-encoded in it, in whatever way."""
+    """Returns `text` without the known secrets that are percent-encoded in it, in any way."""
     decoded = {text}
     for _ in range(_MOST_ENCODINGS):
         decoded |= {form(one) for one in decoded for form in (unquote, unquote_plus)}
@@ -458,7 +458,7 @@ def _without_encoded(text: str) -> str:
 
 @lru_cache(maxsize=MOST_REDACTED)
 def _encoded(value: str) -> re.Pattern[str]:
-    """Returns a pattern for `value` with any of its characters percent-encoded, also twice."""
+    """Returns a pattern for `value` with any of its characters percent-encoded, even twice."""
     parts = []
     for character in value:
         data = character.encode("utf-8", "surrogatepass")
@@ -468,7 +468,7 @@ def _encoded(value: str) -> re.Pattern[str]:
 
 
 def _base64_cores(value: str) -> set[str]:
-    """Returns what base64 text holds wherever `value` is part of what was encoded.
+    """Returns the parts that a base64 text always contains if the encoded data contains `value`.
 
     Each of the three alignments gives other characters; those that also depend on the bytes before
     or behind the value are left out. Short rests would be found in any text and are dropped too.

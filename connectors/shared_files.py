@@ -1,6 +1,6 @@
-"""What all runs of a user share on one machine: files that only their owner can read.
+"""Files that all runs of a user share on one machine, and that only the user can read.
 
-Budgets and renewed tokens live here. Everything is made anew when it is missing.
+Budgets and renewed tokens are stored here. A missing file is made again.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from pathlib import Path
 
 from contextframe_beam.errors import ConfigError
 
-#: Names another directory than the one below the system's temporary directory.
+#: Names a directory to use in place of the one below the system's temporary directory.
 DIRECTORY_VARIABLE = "CONTEXTFRAME_BEAM_STATE_DIR"
 
 
 def shared_file(kind: str, *parts: str) -> Path:
-    """Returns the path of a file that all processes of this user find under the same name.
+    """Returns the path of a file, the same for all processes of this user.
 
     Args:
         kind: The beginning of its name.
-        *parts: What makes it itself; only a digest of them is seen.
+        *parts: Identify the file; its name shows only a digest of them.
     """
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
     return shared_directory() / f"{kind}-{digest[:24]}"
 
 
 def shared_path() -> str:
-    """Returns where the directory is that processes of this user share, made or not."""
+    """Returns the path of the shared directory, which may not exist yet."""
     named = os.environ.get(DIRECTORY_VARIABLE)
     return named or os.path.join(tempfile.gettempdir(), f"contextframe-beam-{os.getuid()}")
 
 
 def shared_directory() -> Path:
-    """Returns the directory that processes of this user share, made if it is missing.
+    """Returns the shared directory; makes it if it is missing.
 
     Raises:
         ConfigError: the directory belongs to somebody else.
@@ -48,7 +48,7 @@ def shared_directory() -> Path:
     found = os.lstat(path)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigError(
-            f"{path} is not a directory of this user, so nothing private can be kept in it; "
+            f"{path} is not a directory of this user, so private files cannot be kept in it; "
             f"set {DIRECTORY_VARIABLE} to a directory that is"
         )
     if found.st_mode & 0o077:
@@ -58,7 +58,7 @@ def shared_directory() -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keeps every other thread and process out that locks the same path."""
+    """Keeps out every other thread and process that locks the same path."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -69,10 +69,10 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_itself(path: Path) -> Iterator[None]:
-    """Keeps others out that lock the same file, also where they share no other folder with us.
+    """Keeps out others that lock the same file, even if they share only this file with us.
 
-    The file may be replaced meanwhile: whoever waited for the old one waits for the new one then.
-    A file that is not there, or that cannot be locked, keeps nobody out.
+    If the file is replaced meanwhile, those that waited for the old one wait for the new one. If
+    the file is missing or cannot be locked, this does nothing.
     """
     handle = None
     with contextlib.suppress(OSError):

@@ -1,7 +1,7 @@
-"""What the readers of connectors share: parts, where to resume, what authors wrote.
+"""The common part of all readers: parts of a plan, where to resume, the author's methods.
 
-Each reader turns what authors write into the same thing: partitions of a known number of blocks,
-and for each block a sequence of pages. `source.py` plans, claims and reads with any of them.
+Each reader turns an author's methods into the same form: partitions with a known number of blocks,
+and a sequence of pages for each block. `source.py` plans, claims and reads with any reader.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextframe_beam.connectors.page import Page, Partition
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.store.runs import NARROWING
 
-#: The arguments by which a connector is told a range of time.
+#: The arguments for a range of time.
 ENDS = {"since", "until"}
 
 _NO_ARGUMENTS = Arguments({}, False)
@@ -32,13 +32,13 @@ _NO_ARGUMENTS = Arguments({}, False)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A partition as it was planned.
+    """A planned partition.
 
     Attributes:
         partition: What is read.
-        blocks: How many blocks it has; each can be read by itself.
-        total: How many pages or items it has, where the source tells.
-        slice: Which slice of time of the partition it is; empty when time is not sliced.
+        blocks: The number of its blocks; each can be read on its own.
+        total: The number of its pages or items, if the source knows it.
+        slice: Its slice of time; empty without slices.
     """
 
     partition: Partition
@@ -53,10 +53,10 @@ class Part:
 
     @property
     def content(self) -> str:
-        """Names what is read.
+        """Names the content to read.
 
-        Files are something else when one of them has changed, and a slice of time when it ends
-        elsewhere; the newest slice, with which the state moves, goes on from that.
+        The name changes when one of its files changes, or when its slice of time gets another end;
+        the newest slice, which moves the state, continues from there.
         """
         what = self.partition.content
         return f"{self.id} {what!r}" if what else self.id
@@ -64,12 +64,11 @@ class Part:
 
 @dataclass(slots=True)
 class Reached:
-    """What a plan tells beside its parts.
+    """The result of a plan beside its parts.
 
     Attributes:
-        states: The states that hold when all that was planned is read; none where that is not
-            known.
-        skipped: Which part of the source it leaves out; empty where it is none.
+        states: The states after all parts are read; empty if they are unknown.
+        skipped: Which part of the source the plan leaves out; empty if it leaves nothing out.
     """
 
     states: dict[str, Any] = field(default_factory=dict)
@@ -78,12 +77,12 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Where an earlier run ended, and what of the source this one is to read.
+    """Where an earlier run ended, and what this run should read.
 
     Attributes:
-        full_sync: Read everything, whatever the states say.
+        full_sync: Read everything, regardless of the states.
         states: The state of each partition, by its id.
-        bounds: The range of time to read; the states say nothing about it.
+        bounds: The range of time to read, regardless of the states.
     """
 
     full_sync: bool
@@ -97,19 +96,19 @@ class Resume:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The states to go on from; none where everything, or a range of time, is read."""
+        """The states to continue from; empty if everything, or a range of time, is read."""
         return {} if self.full_sync or self.is_bounded else dict(self.states)
 
 
 class Reader(ABC):
-    """Reads a connector by certain methods that its author wrote.
+    """Reads a connector through certain methods of its author.
 
     Attributes:
-        at_once: How many blocks are read at the same time; with 1 no thread is used.
-        ahead: How many blocks may be claimed before the first of them is through.
+        at_once: How many blocks are read at the same time; 1 does not use threads.
+        ahead: How many blocks may be claimed before the first of them is complete.
     """
 
-    #: What a class defines to be read by this reader; the first one is required.
+    #: The methods of a class for this reader; the first one is required.
     methods: ClassVar[tuple[str, ...]]
 
     def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
@@ -117,28 +116,28 @@ class Reader(ABC):
         self.kwargs = kwargs
         self.resume = resume
         self.at_once = self.ahead = 1
-        #: The arguments that choose less of the source.
+        #: The arguments that select a part of the source.
         self.chosen = {
             name: kwargs[name]
             for name in sorted(NARROWING & set(kwargs))
             if kwargs[name] not in (None, "", [], ())
         }
-        #: After `plan`: what takes the place of all states, where the plan itself knows that.
+        #: After `plan`: the new states, if the plan knows them, which replace all others.
         self.reached: dict[str, Any] | None = None
 
     @classmethod
     def takes(cls, connector: BaseConnector) -> Arguments:
-        """Returns the arguments with which a connector is read."""
+        """Returns the arguments for reading a connector."""
         return arguments_at(connector, cls.methods[0])
 
     @classmethod
     def ends(cls, connector: BaseConnector) -> set[str]:
-        """Returns which of `since` and `until` a connector can be told."""
+        """Returns which of `since` and `until` a connector accepts."""
         return set()
 
     @property
     def narrowed(self) -> str:
-        """Why what is read is not the whole source; empty where it is."""
+        """Why the run does not read the whole source; empty if it does."""
         if self.resume.is_bounded:
             return f"only what is of {self.resume.bounds} was read"
         if self.chosen:
@@ -149,15 +148,15 @@ class Reader(ABC):
         return ""
 
     def moves_state(self, part: Part) -> bool:
-        """Tells whether the state of a part holds for its partition.
+        """Returns whether the state of a part holds for its partition.
 
-        A range of time says nothing about what lies before it, and neither does a choice.
+        After a run over a range of time, or over a selection, we know nothing about the rest.
         """
         return not self.resume.is_bounded and not self.cuts
 
     @property
     def cuts(self) -> bool:
-        """Whether arguments choose less of the source, also within a partition."""
+        """Whether arguments select a part of the source, even within a partition."""
         return not set(self.chosen) <= set(getattr(self.connector, "_by_partition", ()))
 
     @abstractmethod
@@ -165,14 +164,14 @@ class Reader(ABC):
         """Yields the partitions.
 
         Raises:
-            ConnectorError: the source cannot say what it has.
+            ConnectorError: the source cannot be planned.
         """
 
     @abstractmethod
     def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
-        """Yields the pages of one block, each with the bytes read for it where that is known.
+        """Yields the pages of one block, each with the number of bytes read for it, if known.
 
-        The last page of a block, and only that, has `finished` set.
+        Only the last page of a block has `finished` set.
         """
 
 
@@ -183,24 +182,24 @@ def _shown(argument: tuple[str, Any]) -> str:
 
 
 def ahead_of(at_once: int) -> int:
-    """Returns how many blocks may be claimed where so many are read at once."""
-    # Half as much again: where pages must come in order, one slow request does not let the others
-    # stand idle, and the requests of twenty partitions are spread evenly over sixteen threads.
+    """Returns how many blocks may be claimed if `at_once` of them are read at once."""
+    # Half as many again: if pages must come in order, the others go on during one slow request,
+    # and the requests of twenty partitions are spread evenly over sixteen threads.
     return at_once + at_once // 2
 
 
 def list_of(items: Any, connector: Any, method: str) -> list[Any]:
-    """Returns what a connector gave as a list.
+    """Returns the items from a connector as a list.
 
     Raises:
-        ConnectorError: it gave nothing that holds items.
+        ConnectorError: the value cannot contain items.
     """
     found = checked_items(items, connector, f"{method} returned")
     return found if isinstance(found, list) else list(found)
 
 
 def owner_of(kind: type, name: str) -> int | None:
-    """Returns how far up in the MRO the author's own definition stands; None if there is none."""
+    """Returns the position of the author's own definition in the MRO, or None."""
     for depth, one in enumerate(kind.__mro__):
         if name in vars(one):
             return None if one.__module__ in OURS or one is object else depth
@@ -208,7 +207,7 @@ def owner_of(kind: type, name: str) -> int | None:
 
 
 def arguments_at(connector: BaseConnector, name: str) -> Arguments:
-    """Returns the arguments of a method that the author wrote; none where there is none."""
+    """Returns the arguments of the author's method; empty if the author did not write it."""
     kind = type(connector)
     if owner_of(kind, name) is None:
         return _NO_ARGUMENTS
@@ -216,6 +215,6 @@ def arguments_at(connector: BaseConnector, name: str) -> Arguments:
 
 
 def without_given(arguments: Arguments) -> Arguments:
-    """Returns arguments without those that a run gives by itself."""
+    """Returns arguments without those that the run itself provides."""
     named = {name: one for name, one in arguments.named.items() if name not in GIVEN_BY_RUN}
     return Arguments(named, arguments.is_open)

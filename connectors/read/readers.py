@@ -1,4 +1,4 @@
-"""Reading in blocks that are claimed one by one: pages, blocks of our own connectors, batches."""
+"""A reader for each kind of connector: pages, blocks, batches, streams, changes and lists."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from contextframe_beam.frames.times import datetime_of, instant_of, seconds_in, 
 
 
 class _PlannedReader(Reader):
-    """Asks a method of the author's what there is, and tells it what is asked for."""
+    """Plans with a method of the author, which gets the states and the range of time."""
 
     #: The method that plans.
     planner: ClassVar[str]
@@ -55,7 +55,7 @@ class _PlannedReader(Reader):
 
 
 class PagesReader(_PlannedReader):
-    """`partitions` and `fetch_page`: by cursor, or by number where `count_pages` gives one."""
+    """`partitions` and `fetch_page`: by cursor, or by number if `count_pages` returns one."""
 
     methods = ("fetch_page", "partitions", "count_pages")
     planner = "partitions"
@@ -89,14 +89,14 @@ class PagesReader(_PlannedReader):
     def parts_of(
         self, partitions: Iterable[Partition | str], slice_name: str = ""
     ) -> Iterator[Part]:
-        """Yields partitions as parts, with the number of their pages where the source tells.
+        """Yields partitions as parts, with the number of their pages if the source knows it.
 
         Args:
-            partitions: What an author's `partitions` gave.
-            slice_name: Which slice of time they are of.
+            partitions: The result of the author's `partitions`.
+            slice_name: The slice of time that they belong to.
 
         Raises:
-            ConnectorError: they are no partitions, or cannot be counted.
+            ConnectorError: they are not partitions, or cannot be counted.
         """
         found = self._checked(partitions)
         if owner_of(type(self.connector), "count_pages") is None:
@@ -107,7 +107,7 @@ class PagesReader(_PlannedReader):
         if self.at_once == 1:
             counted = map(self._counted, found)
         else:
-            # The count is a request as well, so a thousand partitions are asked in parallel.
+            # Counting is a request too, so a thousand partitions are counted in parallel.
             counted = read_ahead(
                 found,
                 lambda one: iter([self._counted(one)]),
@@ -126,7 +126,7 @@ class PagesReader(_PlannedReader):
             return [WHOLE]
         takes = arguments_at(self.connector, self.planner).named
         if "resume_from" in takes:
-            # Of a range of time none: most connectors would take one for another beginning of it.
+            # No states with a range of time: most connectors would take a state for its beginning.
             kwargs["resume_from"] = self.resume.known
         if "known_states" in takes:
             kwargs["known_states"] = {} if self.resume.full_sync else dict(self.resume.states)
@@ -161,7 +161,7 @@ class PagesReader(_PlannedReader):
 
     def _counted(self, partition: Partition) -> tuple[Partition, int | None]:
         connector, kind = self.connector, type(self.connector)
-        # Our own connectors may add to the partition what they learn while they count.
+        # Our own connectors may add to the partition what they learned by counting.
         depths = owner_of(kind, "_counted_partition"), owner_of(kind, "count_pages")
         count = connector.count_pages
         if depths[0] is not None and depths[0] == depths[1]:
@@ -192,11 +192,11 @@ class PagesReader(_PlannedReader):
                     f"returned a {type(page).__name__}; return a Page"
                 )
             checked_items(page.items, self.connector, "fetch_page made a Page of")
-            # A total may be too small: the last page of those that were counted may name another.
+            # A total may be too small: the last counted page may name another page.
             cursor = page.next_cursor if block == part.blocks - 1 else None
             state = page.state if page.state is not None else state
-            # A page of its own, because authors may give one that they keep. Only the last one
-            # carries the state: before it, the partition is not through.
+            # A new page, because authors may keep the one that they returned. Only the last one
+            # has the state, because the partition is not complete before it.
             is_last = cursor is None and block == part.blocks - 1
             yield (
                 page.copy(
@@ -316,11 +316,11 @@ def _fingerprint(cursor: Any) -> bytes:
 
 
 def _total_known(total_items: int | None = None) -> None:
-    """Has the signature of reading batches when the connector knows their total."""
+    """Has the signature for reading batches if the connector knows their total."""
 
 
 def _total_unknown(total_items: int) -> None:
-    """Has the signature of reading batches when it must be told."""
+    """Has the signature for reading batches if the user must give their total."""
 
 
 _ITEMS_IN_A_PAGE = 500
@@ -329,7 +329,7 @@ _EARLIEST = "1970-01-01T00:00:00+00:00"
 
 
 class StreamReader(Reader):
-    """`sync_documents_stream`: one item after the other, never all of them."""
+    """`sync_documents_stream`: one item after the other, never all of them at once."""
 
     methods: ClassVar[tuple[str, ...]] = ("sync_documents_stream",)
 
@@ -351,7 +351,7 @@ class StreamReader(Reader):
         start = 0
         found = list(itertools.islice(checked, _ITEMS_IN_A_PAGE))
         while True:
-            # One item more tells whether this page is the last one.
+            # One more item shows whether this page is the last one.
             beyond = list(itertools.islice(checked, 1))
             page = Page(found, position=f"items {start} to {start + len(found)}")
             if not beyond:
@@ -386,7 +386,7 @@ class ChangesReader(StreamReader):
 
     def moves_state(self, part: Part) -> bool:
         bounds = self.resume.bounds
-        # A full run would read everything, of which a range of time leaves something out.
+        # A full run would read everything, and a range of time leaves something out.
         reached = None if self.resume.full_sync else self._reached(self.resume.states)
         if self.cuts:
             return False
@@ -400,7 +400,7 @@ class ChangesReader(StreamReader):
         if cursor is None or (bounds.until is not None and bounds.until <= cursor):
             return False
         if is_ahead(reached, bounds.made):
-            return False  # when the last run really began is not known
+            return False  # we do not know when the last run really began
         if bounds.since is None:
             return True
         begin = instant_of(cursor) - seconds_in(self.connector.lookback)
@@ -412,13 +412,13 @@ class ChangesReader(StreamReader):
     def plan(self) -> Iterator[Part]:
         for bounds in self.resume.bounds.slices():
             name = bounds.given["since"] if self.resume.bounds.slice else ""
-            # Said here, so that whoever reads goes on from the same time.
+            # Set here, so that every reader of the plan continues from the same time.
             params: dict[str, Any] = {**bounds.given} or {_CHANGED: self._since}
             yield Part(Partition(WHOLE, params), 1, slice=name)
 
     def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
         connector = self.connector
-        # What changes while this run reads is read again by the next one.
+        # The next run reads again what changes while this run reads.
         began = datetime.now(timezone.utc)
         params = part.partition.params
         since = params.get(_CHANGED)
@@ -444,7 +444,7 @@ class ChangesReader(StreamReader):
 
 
 class ListReader(StreamReader):
-    """`sync_documents`, as on the simplest connector."""
+    """`sync_documents`, for the simplest connectors."""
 
     methods = ("sync_documents",)
 
@@ -456,15 +456,15 @@ class ListReader(StreamReader):
 
 
 def _trusted(connector: BaseConnector, since: str, now: datetime) -> str | None:
-    """Returns the time of the last run; None, with a warning, where it lies in the future.
+    """Returns the time of the last run; None, with a warning, if it is in the future.
 
-    It was taken from a clock, and that one was wrong or this one is: what changed between the last
-    run and now might be missing, so everything is to be read, and the state then moves back.
+    Then the clock was wrong at that time, or is wrong now. Changes between the last run and now
+    might be missed, so everything is read, and the state moves back.
 
     Args:
-        connector: What is read.
+        connector: The connector.
         since: When its last run began.
-        now: When this one begins.
+        now: When this run begins.
     """
     if not is_ahead(since, now):
         return since
@@ -482,13 +482,13 @@ def _looked_back(since: str, lookback: timedelta) -> str:
     """Returns a time moved back, as ISO 8601 text.
 
     Raises:
-        ConnectorError: `since` is no time, so that it cannot be moved.
+        ConnectorError: `since` is not a time, so it cannot be moved.
     """
     if not lookback:
         return since
     time = when(since)
     if time is None:
-        raise ConnectorError(f"the last run's time is {since!r}, which is no ISO 8601 time")
+        raise ConnectorError(f"the last run's time is {since!r}, which is not an ISO 8601 time")
     return datetime_of(instant_of(time) - seconds_in(lookback)).isoformat()
 
 
@@ -505,11 +505,11 @@ _BEST_FIRST: tuple[type[Reader], ...] = (
 def choose_reader(connector: BaseConnector, kwargs: Mapping[str, Any]) -> type[Reader]:
     """Returns the best reader for a connector with these arguments.
 
-    What a subclass writes anew comes before what it inherits: one that overrides only
-    `sync_documents` wants that to be called.
+    A subclass's own methods come before inherited ones: if it overrides only `sync_documents`, that
+    method should be called.
 
     Raises:
-        ConfigError: the class does not say how to read, or takes no such arguments.
+        ConfigError: the class does not say how to read, or does not take these arguments.
     """
     kind = type(require_connector(connector, "what is read"))
     depths: dict[type[Reader], int] = {}
@@ -532,7 +532,7 @@ def choose_reader(connector: BaseConnector, kwargs: Mapping[str, Any]) -> type[R
 
 
 def wrong_arguments(takes: Arguments, given: Mapping[str, Any]) -> str:
-    """Returns what is wrong with the arguments given; "" when nothing is."""
+    """Returns what is wrong with the arguments; "" if they are right."""
     for name in given:
         if name in takes.named or takes.is_open:
             continue

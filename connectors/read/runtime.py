@@ -1,4 +1,4 @@
-"""While a source is read: pages ahead of the writer, and what is counted and shown."""
+"""While a source is read: reads ahead of the writer, keeps live connectors, and counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from contextframe_beam.connectors.base import BaseConnector
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-# A task goes on to its next request while one of its results waits to be taken, not while two do.
+# A task starts its next request while one of its results waits to be taken, but not with two.
 _RESULTS_WAITING = 1
 
 
@@ -30,25 +30,24 @@ def read_ahead(
     key: Callable[[_T], Hashable],
     is_last: Callable[[_R], bool],
 ) -> Iterator[_R]:
-    """Yields the results of all tasks, read by several threads that take turns with them.
+    """Yields the results of all tasks, which several threads read in turns.
 
-    The results of one task come in their order, and so do those of tasks with the same key;
-    otherwise they come as they are ready. Tasks are taken from `tasks` in the calling thread, no
-    sooner than there is room for them, and a task that was taken is always read to its end, unless
-    something raises. Then nothing more is started; requests under way are left to end by
-    themselves.
+    The results of one task come in order, and so do those of tasks with the same key; otherwise
+    they come when they are ready. The calling thread takes a task from `tasks` once there is room
+    for it, and every started task is read to its end, unless something raises. Then no further
+    steps start, and requests under way finish on their own.
 
     Args:
         tasks: What to read.
-        read: Begins a task. Each step of the iterator is made in any of the threads.
+        read: Begins a task. Any of the threads may make each step of the iterator.
         threads: How many steps are made at once.
-        ahead: How many tasks may be begun and not yet fully taken by the consumer; at least
-            `threads`. Results outside are at most two for each.
-        key: Names what a task belongs to.
-        is_last: Tells that a result is the last one of its task.
+        ahead: How many tasks may be started but not fully taken by the consumer; at least
+            `threads`. Each has at most two waiting results.
+        key: Returns the group that a task belongs to.
+        is_last: Returns whether a result is the last one of its task.
 
     Raises:
-        BaseException: what `tasks` or `read` raised first.
+        BaseException: the first exception from `tasks` or `read`.
     """
     crew = _Crew(read, is_last, threads)
     active: deque[_Task[_T, _R]] = deque()
@@ -87,7 +86,7 @@ class _Task(Generic[_T, _R]):
 
 
 class _Crew(Generic[_T, _R]):
-    """The threads, and what they share with the consumer."""
+    """The threads, and the state that they share with the consumer."""
 
     def __init__(
         self, read: Callable[[_T], Iterator[_R]], is_last: Callable[[_R], bool], size: int
@@ -99,7 +98,7 @@ class _Crew(Generic[_T, _R]):
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._ready = threading.Condition(self._lock)
-        # In turn, so that one task of many steps does not wait for another to end.
+        # In turns, so that no task waits for the end of another with many steps.
         self._turns: deque[_Task[_T, _R]] = deque()
         self._stopped = False
 
@@ -116,13 +115,13 @@ class _Crew(Generic[_T, _R]):
         return task
 
     def take(self, active: deque[_Task[_T, _R]]) -> list[_R]:
-        """Waits until there is something to take, and removes a task that is through.
+        """Waits until there is a result, and removes a task that is complete.
 
         Returns:
-            The results of one task; none when a task ended without any.
+            The results of one task; empty if a task ended without results.
 
         Raises:
-            BaseException: what the reading of a task raised.
+            BaseException: an exception from the reading of a task.
         """
         with self._lock:
             while (found := _next_ready(active)) is None:
@@ -139,7 +138,7 @@ class _Crew(Generic[_T, _R]):
             return results
 
     def stop(self) -> None:
-        """Lets the threads end when they are through with the step that they are at."""
+        """Makes the threads end after their current step."""
         with self._lock:
             self._stop()
 
@@ -186,14 +185,13 @@ class _Crew(Generic[_T, _R]):
 
 
 def _next_ready(active: Iterable[_Task[_T, _R]]) -> _Task[_T, _R] | None:
-    """Returns the task to take from next: the least far of those that may be, and are, ready.
+    """Returns the task to take from next: the one with the fewest results taken that is ready.
 
-    Of tasks with the same key only the first may be. Else the tasks that were begun first would
-    always be served first where the consumer is the slower one, and the others would be left over
-    for the end, when there are too few of them to keep all threads busy.
+    Among tasks with the same key, only the first counts. If the first tasks always came first, a
+    slow consumer would leave the others for the end, with too few to keep all threads busy.
 
     Raises:
-        BaseException: what the reading of a task raised.
+        BaseException: an exception from the reading of a task.
     """
     found: _Task[_T, _R] | None = None
     before: set[Hashable] = set()
@@ -232,7 +230,7 @@ def _key_of(connector: BaseConnector) -> Any:
     kind = type(connector)
     try:
         arguments = pickle.dumps(connector.__reduce__()[1][1:])
-    except Exception:  # arguments that only Beam's pickler takes; shared with nobody then
+    except Exception:  # only Beam's pickler accepts the arguments; then it is not shared
         return id(connector)
     return kind, arguments
 
@@ -252,7 +250,7 @@ HTTP_WAIT_MS = "http_wait_ms"
 FETCH_MS = "fetch_ms"
 
 
-#: Names the folder, to the processes that a run starts.
+#: Names the folder for the processes that a run starts.
 FOLDER_VARIABLE = "CONTEXTFRAME_PROGRESS"
 
 _FIELDS = ("items", "rows", "unchanged", "failures")
@@ -288,7 +286,7 @@ def _open(folder: str) -> mmap.mmap | None:
         path.write_bytes(bytes(_LAYOUT.size))
         with path.open("r+b") as file:
             return mmap.mmap(file.fileno(), _LAYOUT.size)
-    except OSError:  # the folder is gone, or is another machine's: nobody is watching
+    except OSError:  # the folder is gone, or on another machine: nobody is watching
         return None
 
 
@@ -306,7 +304,7 @@ def totals(folder: str) -> dict[str, int]:
     for path in Path(folder).glob("*.counts"):
         try:
             values = _LAYOUT.unpack(path.read_bytes())
-        except (OSError, struct.error):  # being made just now
+        except (OSError, struct.error):  # it is just being made
             continue
         sums = [a + b for a, b in zip(sums, values, strict=True)]
     return dict(zip(_FIELDS, sums, strict=True))

@@ -1,8 +1,8 @@
-"""How a source is read, whatever its connector can do: planned, claimed and read in blocks.
+"""Reads a source of any kind: plans it, claims its blocks, and reads them.
 
-A plan cuts a source into blocks that can be read in any order by anyone: a page, a range of items
-or bytes, a partition that only a cursor can walk. A reader claims each block before it reads it,
-so that a runner may give the blocks that are not yet claimed to somebody else.
+A plan cuts a source into blocks that any worker can read in any order: a page, a range of items
+or bytes, or a partition that has only cursors. A worker claims each block before it reads it, so
+that a runner may give unclaimed blocks to another worker.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from contextframe_beam.connectors.read.runtime import read_ahead
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.store.runs import NO_CHANGE, StateChange
 
-#: A plan is made in chunks of at most this many partitions, so that it may be longer than memory.
+#: A plan is made in chunks of at most this many partitions, so that it need not fit into memory.
 _PARTITIONS_IN_A_CHUNK = 1000
 
-# Local blocks cost the processor, so many pieces even out what workers get. Blocks behind a
-# network cost waiting, and one piece a worker keeps all its requests in flight to the end.
+# Local blocks use the processor, so many pieces balance the work of workers. Remote blocks cost
+# waiting time, and with one piece a worker keeps all its requests in flight to the end.
 _LOCAL_PIECES = 8
 _LARGEST_LOCAL_PIECE = 256
 _LARGEST_REMOTE_PIECE = 1000
@@ -37,11 +37,11 @@ class PlanChunk:
     """A piece of a plan, small enough to travel: a range of the blocks of some partitions.
 
     Attributes:
-        parts: The partitions; none on the header of the plan.
+        parts: The partitions; empty on the header of the plan.
         start: The first block of the piece, counted over the blocks of all `parts`.
-        stop: One past its last block.
-        header: On the header, the page that says how many blocks the whole plan has, why it is not
-            the whole source, and what holds for the source's state as a whole.
+        stop: The number after its last block.
+        header: On the header, a page with the number of blocks in the whole plan, why it is not the
+            whole source, and the change of the source's state as a whole.
     """
 
     parts: tuple[Part, ...]
@@ -52,11 +52,11 @@ class PlanChunk:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Some parts of a plan that was made before, to be read as one run.
+    """Some parts of an earlier plan, to be read in one run.
 
     Attributes:
         parts: The parts.
-        change: What their commit says about the source's state as a whole.
+        change: The change of the source's state as a whole, for their commit.
     """
 
     parts: tuple[Part, ...]
@@ -65,11 +65,11 @@ class Chosen:
 
 @dataclass(slots=True)
 class Fetched:
-    """A page as it was read.
+    """A page from a source.
 
     Attributes:
-        page: The page, complete.
-        size: How many bytes were read for it, where that is known.
+        page: The complete page.
+        size: The number of bytes read for it, if known.
         seconds: How long the source took to give it.
     """
 
@@ -79,20 +79,21 @@ class Fetched:
 
 
 class Source:
-    """A connector with what it is read with.
+    """A connector, and how to read it.
 
     Args:
         connector: What to read; authenticated before `plan` or `read_blocks` is called.
-        sync_kwargs: The arguments of its `sync_documents`, or what takes its place.
-        full_sync: Read everything, whatever the states say.
+        sync_kwargs: The arguments of its `sync_documents`, or of the method in its place.
+        full_sync: Read everything, regardless of the states.
         resume_from: The states that an earlier run reached, by the id of the partition.
-        info: Which source it is; made of the connector unless given.
-        bounds: The range of time to read; everything, or what changed, when not given. Such a run
-            moves the states of those partitions only of which it leaves nothing out.
-        reader: What reads it; chosen by what its class defines when not given. A method of a
-            connector that reads itself gives this, or a subclass that calls it would go in circles.
-        threads: How many blocks are read at once; as many as the connector allows when not given.
-            One is this thread, and items then come in order.
+        info: The identity of the source; by default from the connector.
+        bounds: The range of time to read; by default everything, or what changed. A run with a
+            range moves only the states of partitions that it reads completely.
+        reader: The reader; by default chosen by the methods of the class. A connector's method
+            that reads through a `Source` must give it; otherwise a subclass that calls the method
+            would loop.
+        threads: How many blocks are read at once; by default as many as the connector allows.
+            With one, this thread reads, and items come in order.
 
     Raises:
         ConfigError: the connector takes no such arguments, cannot be read at all, or not by time.
@@ -126,7 +127,7 @@ class Source:
         self._is_bounded = bool(bounds.given)
 
     def parts(self) -> Iterator[Part]:
-        """Yields what the source consists of; each part can be read by itself.
+        """Yields the parts of the source; each can be read on its own.
 
         Raises:
             ConnectorError: the source cannot say what it has.
@@ -135,22 +136,22 @@ class Source:
 
     @property
     def reached(self) -> dict[str, Any] | None:
-        """After `parts` were made: the states that hold when all of them are read, where known."""
+        """After `parts`: the states after all of them are read, if they are known."""
         return None if self._is_bounded or self._reader.cuts else self._reader.reached
 
     def plan(self, workers: int = 1, chosen: Chosen | None = None) -> Iterator[PlanChunk]:
-        """Yields the plan in pieces, and at last its header.
+        """Yields the plan in pieces, and its header at the end.
 
         Args:
             workers: How many processes will read.
-            chosen: The parts to read; all when not given.
+            chosen: The parts to read; all by default.
 
         Raises:
             ConnectorError: the source cannot say what it has.
         """
         chunk: list[Part] = []
         planned = 0
-        # Only then, because a run that says something about the state meets the source's others.
+        # Only then, because a run that changes the state can conflict with the source's other runs.
         sliced = False
         for part in self.parts() if chosen is None else chosen.parts:
             planned += part.blocks
@@ -173,18 +174,18 @@ class Source:
     def read_blocks(
         self, chunk: PlanChunk, claim: Callable[[int], bool], start: int | None = None
     ) -> Iterator[Fetched]:
-        """Reads the blocks of a piece that it can claim.
+        """Reads those blocks of a piece that it can claim.
 
-        Pages of one partition come in order. Blocks that wait for a network are claimed and read
-        ahead, a bounded number of them; each block that was claimed is read to its end.
+        Pages of one partition come in order. A bounded number of blocks from a network are claimed
+        and read ahead. Every claimed block is read to its end.
 
         Args:
             chunk: A piece of the plan.
             claim: Called with each block's number in turn, before it is read; False ends reading.
-            start: The first block, if not that of the piece.
+            start: The first block; by default that of the piece.
 
         Raises:
-            ConnectorError: the source failed; the message names partition, position and cause.
+            ConnectorError: the source failed; the message names the partition, position and cause.
         """
         if chunk.header is not None:
             if claim(chunk.start):
@@ -202,7 +203,7 @@ class Source:
         """Reads some partitions of a source of pages in this process, after `authenticate`.
 
         Args:
-            partitions: The partitions, or their names; taken as there is room for them.
+            partitions: The partitions, or their names; each is taken once there is room for it.
 
         Raises:
             ConnectorError: they cannot be read.
@@ -222,8 +223,8 @@ class Source:
             count = max(_LOCAL_PIECES * workers, total // _LARGEST_LOCAL_PIECE)
         else:
             count = max(workers, total // _LARGEST_REMOTE_PIECE)
-        # All of one length but the last: pieces are dealt out in turn, and where long and short
-        # ones took turns as well, one of two workers would get all that are long.
+        # All of the same length except the last. Workers get pieces in turns, so if long and short
+        # ones took turns too, one of two workers would get all the long ones.
         length = -(-total // min(count, total))
         first = 0
         for start in range(0, total, length):

@@ -1,7 +1,7 @@
 """ReadFromConnector: the Beam source that reads any connector.
 
-A Splittable DoFn reads the blocks of a plan. Nothing but the plan crosses a shuffle, and it never
-checkpoints itself: the in-process runner loses what is deferred when it has several workers.
+A Splittable DoFn reads the blocks of a plan. Only the plan crosses a shuffle. The DoFn never
+checkpoints itself, because the in-process runner loses deferred work if it has several workers.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from contextframe_beam.errors import ConfigError
 
 _LOCAL_RUNNERS = ("BundleBasedDirectRunner", "DirectRunner", "FnApiRunner", "SwitchingDirectRunner")
 
-# How many workers a cluster is taken to have. Runners of clusters split further by themselves.
+# The number of workers that we expect in a cluster. Its runner splits further if needed.
 _WORKERS_OF_A_CLUSTER = 16
 
 
 class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Page]]):
     """Reads a connector the best way it can be read, in parallel where it allows.
 
-    Pages of one partition that one worker reads come in order. What cannot be read for good fails
-    the pipeline; items that fail one by one travel in their page as `failures`.
+    Pages of one partition that one worker reads come in order. A permanent error fails the
+    pipeline. Single items that fail travel in their page as `failures`.
 
     Args:
         connector: What to read. It is sent to the workers as its class and arguments, and
             authenticates there.
-        full_sync: Read everything, also of a connector that could read changes only.
-        resume_from: The states that the last run left, by the id of the partition.
-        bounds: The range of time to read, `Bounds.of(since="2026-01-01", slice="1d")`. Such a run
-            moves the state only where it leaves nothing out that one without bounds would read.
-        chosen: Read only these parts of a plan that was made before.
+        full_sync: Read everything, even if the connector could read only changes.
+        resume_from: The states that the last run reached, by the id of the partition.
+        bounds: The range of time to read, `Bounds.of(since="2026-01-01", slice="1d")`. The run then
+            moves a state only if a run without bounds would not have read more.
+        chosen: Read only these parts of an earlier plan.
         **sync_kwargs: The arguments of the connector's `sync_documents`.
 
     Returns:
-        A PCollection of `Page`; one of them is empty and says how many blocks are planned.
+        A PCollection of `Page`; one of them is empty and has the number of planned blocks.
 
     Raises:
         ConfigError: the connector cannot be read with these arguments, or not by time.
@@ -75,14 +75,14 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         self._info = Source(connector, sync_kwargs, bounds=bounds).info
 
     def type_check_inputs(self, pvalueish: Any) -> None:
-        """Refuses to stand behind another step.
+        """Refuses a place after another step.
 
         Raises:
-            ConfigError: it does.
+            ConfigError: it comes after another step.
         """
         if isinstance(pvalueish, beam.PCollection):
             raise ConfigError(
-                "ReadFromConnector begins a pipeline, and here it stands after another step; write "
+                "ReadFromConnector begins a pipeline, and here it comes after another step; write "
                 "pipeline | ReadFromConnector(...), and beam.Flatten() for several"
             )
 
@@ -105,8 +105,8 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
             | "Plan"
             >> beam.ParDo(_PlanDoFn(opener, workers, self._chosen)).with_output_types(PlanChunk)
         )
-        # A shuffle for one worker takes 60 ms of a run's start. Only of this runner is it certain
-        # that there is no more than one: Beam's other local ones may hand the job to an engine.
+        # A shuffle for one worker adds 60 ms to a run's start. Only with this runner are we sure
+        # that there is just one: Beam's other local runners may pass the job to an engine.
         if workers > 1 or _runner_of(pbegin.pipeline) != "FnApiRunner":
             chunks |= "Spread" >> beam.Reshuffle()
         read = beam.ParDo(_ReadDoFn(opener)).with_output_types(Page)
@@ -141,9 +141,9 @@ class _Opener:
 
 
 class _HttpCounters:
-    """Adds to the run's metrics what a connector has sent since it was last asked.
+    """Adds to the run's metrics what a connector has sent since the last time.
 
-    The connector counts itself, because its requests run in threads that Beam knows nothing of.
+    The connector counts its requests itself, because Beam does not know the threads that send them.
     """
 
     def __init__(self) -> None:
@@ -179,7 +179,7 @@ class _PlanDoFn(beam.DoFn):
 
 
 class _BlockRanges(RestrictionProvider):
-    """A piece's restriction is the range of its blocks; the plan has split it already."""
+    """A piece's restriction is the range of its blocks; the plan has already split it."""
 
     def initial_restriction(self, chunk: PlanChunk) -> OffsetRange:
         return OffsetRange(chunk.start, chunk.stop)
@@ -235,12 +235,12 @@ def _workers_of(pipeline: beam.Pipeline) -> int:
     return int(workers) if workers else os.cpu_count() or 1
 
 
-# About a page of short documents; a runner uses it for its own buffers and displays.
+# About the size of a page of short documents; runners use it for buffers and displays.
 _ROUGH_BYTES = 1 << 20
 
 
 class BatchCoder(coders.Coder):
-    """Pickles an element and does not weigh it."""
+    """Pickles an element, and does not measure its size."""
 
     def encode(self, value: Any) -> bytes:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)

@@ -1,13 +1,13 @@
-"""Testing a connector: what every one of them must do, checked against the real source.
+"""Tests a connector against its real source: the checks that every connector must pass.
 
-From pytest or unittest, a subclass of `ConnectorTests` says how the connector is made:
+In pytest or unittest, a subclass of `ConnectorTests` makes the connector:
 
     class TestCRM(ConnectorTests):
         def connector(self):
             return CRM(token="env:CRM_TOKEN")
 
 The command `contextframe-beam test my_crm.py:CRM` does the same. `recorded` plays back what a
-service answered once, so that tests need no network.
+service answered once, so that tests do not need a network.
 """
 
 from contextframe_beam.connectors.testing.subject import Outcome, Status, Subject

@@ -67,7 +67,7 @@ def refuses_wrong_credentials(subject: Subject) -> str:
 
 
 def travels_without_secrets(subject: Subject) -> str:
-    """It pickles, as it must to reach a worker, and nothing of it shows a secret."""
+    """It can be pickled, to reach a worker, and its parts do not show a secret."""
     named: list[str] = []
 
     def by_reference(value: str) -> str:
@@ -210,7 +210,7 @@ def same_item_same_uuid(subject: Subject) -> str:
 
 
 def survives_odd_values(subject: Subject) -> str:
-    """A field that is missing, null, huge or of another type costs at most itself."""
+    """A field that is missing, null, huge or of another type affects at most its own item."""
     connector = subject.opened()
     items = [item for item in subject.some().items[:3] if isinstance(item, Mapping)]
     problems: list[str] = []
@@ -236,7 +236,7 @@ def survives_odd_values(subject: Subject) -> str:
 
 
 def errors_become_dead_letters(subject: Subject) -> str:
-    """An item that fails is kept whole, and what cannot be read is not passed over in silence."""
+    """A failed item is kept whole, and an unreadable item is reported."""
     connector = subject.opened()
     odd: Any
     for odd in (None, "text", 42, [], {}):
@@ -276,7 +276,7 @@ def errors_become_dead_letters(subject: Subject) -> str:
 
 
 def _own_fields(item: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the fields that the source gave; those with an underscore are the connector's own."""
+    """Yields the fields from the source; those with an underscore are the connector's own."""
     names = (name for name in item if isinstance(name, str) and not name.startswith("_"))
     return itertools.islice(names, _FIELDS)
 
@@ -290,7 +290,7 @@ def _problem(connector: BaseConnector, item: dict[str, Any]) -> str:
             return f"map_to_frame_record returned {type(record).__name__}, not a FrameRecord"
         size = 2 if record.vector is None else len(record.vector)
         _, refused = encode_records([record], embed_dim=size)
-        del refused  # a record that no row can hold is refused with a reason
+        del refused  # a record that does not fit into a row is refused with a reason
     except ContextFrameError:
         return ""
     except Exception as error:
@@ -308,7 +308,7 @@ def _key(connector: BaseConnector, item: Any) -> str:
 
 
 def _elsewhere(connector: BaseConnector, items: list[Any]) -> list[str]:
-    """Returns the keys that a process of its own makes of items, as a worker would."""
+    """Returns the keys of items as another process makes them, like a worker."""
     sent = (list(sys.path), pickle.dumps(connector), pickle.dumps(items))
     done = subprocess.run(
         [sys.executable, "-c", _ELSEWHERE],
@@ -335,12 +335,12 @@ def _has_repr(value: Any) -> bool:
 
 # An odd number, so that ranges begin and end elsewhere than they did.
 _OTHER_BATCH = 7
-#: What reading may hold beside its pages, in bytes: connections, threads, parsers.
+#: How much memory reading may use beside its pages, in bytes: connections, threads, parsers.
 _ALLOWANCE = 1 << 20
 
 
 def splits_read_each_item_once(subject: Subject) -> str:
-    """Read in pieces by several workers, each item comes once; so it does in a plain loop."""
+    """Each item comes once, in pieces for several workers and in a plain loop."""
     whole = fingerprints(subject.whole().items)
     doubled = sum(count - 1 for count in whole.values() if count > 1)
     if doubled:
@@ -385,13 +385,13 @@ def second_run_reads_nothing(subject: Subject) -> str:
             "is not later",
         )
     if second.items:
-        # Others of that very moment may have come since, so asking for them again is right.
+        # Others with the same time may have come since, so it is right to read them again.
         return f"the second run reads the {len(second.items)} items of the last moment again"
     return "the second run reads nothing"
 
 
 def interrupted_run_resumes(subject: Subject) -> str:
-    """What an interrupted run did not commit is read by the next one."""
+    """The next run reads what an interrupted run did not commit."""
     whole = subject.whole()
     _begin(subject)
     again = subject.read()
@@ -417,7 +417,7 @@ def interrupted_run_resumes(subject: Subject) -> str:
 
 
 def memory_stays_bounded(subject: Subject) -> str:
-    """Reading holds some pages and not the source."""
+    """Reading keeps a few pages in memory, not the whole source."""
     source = subject.source()
     if isinstance(source._reader, ListReader):
         raise NotApplicable(
@@ -429,7 +429,7 @@ def memory_stays_bounded(subject: Subject) -> str:
         read = total = largest = 0
         before = held = tracemalloc.get_traced_memory()[0]
         for page in source.pages():
-            # Nobody keeps the page, so what is still there afterwards is held by the source.
+            # We do not keep the page, so any memory still in use belongs to the source.
             size = _size_of(page.items)
             total += size
             largest = max(largest, size)

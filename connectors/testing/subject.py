@@ -1,4 +1,4 @@
-"""What is checked: a connector made anew for each check, and what a check may find."""
+"""The connector under test, made again for each check, and the outcome of a check."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Outcome:
         check: Its name.
         status: How it ended.
         reason: What was found.
-        mend: What to do about a failure.
-        error: What the connector raised, where that is the failure.
+        mend: How to fix a failure.
+        error: The connector's exception, if that is the failure.
     """
 
     check: str
@@ -50,11 +50,11 @@ class Outcome:
 
 
 class Failed(Exception):
-    """A check that found something wrong.
+    """A check that failed.
 
     Args:
-        reason: What.
-        mend: What to do about it.
+        reason: What is wrong.
+        mend: How to fix it.
     """
 
     def __init__(self, reason: str, mend: str) -> None:
@@ -64,7 +64,7 @@ class Failed(Exception):
 
 
 class NotApplicable(Exception):
-    """A check that this source cannot tell anything about; the message says why."""
+    """A check that does not apply to this source; the message says why."""
 
 
 #: The most items that a check reads.
@@ -73,7 +73,7 @@ LIMIT = 20_000
 
 @dataclass
 class Reading:
-    """What was read.
+    """The result of reading.
 
     Attributes:
         items: The items, in order.
@@ -96,13 +96,13 @@ class Reading:
 
 
 class Subject:
-    """A connector with what the checks need to know about it.
+    """A connector, with everything that the checks need.
 
     Args:
         make: Makes it, with the right credentials.
-        wrong: Makes it with wrong ones. Unless given, the secrets among its arguments are replaced
-            by nonsense; a connector without any is not asked for.
-        broken: Makes it for a source that has an item that cannot be read.
+        wrong: Makes it with wrong ones. By default the secrets among its arguments are replaced
+            with nonsense; a connector without secrets skips the check.
+        broken: Makes it for a source with an unreadable item.
         sync_kwargs: The arguments of `sync_documents`.
         limit: The most items that a check reads.
     """
@@ -144,21 +144,21 @@ class Subject:
             if len(reading.items) >= self.limit:
                 reading.is_whole = False
                 break
-        # As a commit keeps them: without what was said of the run as a whole.
+        # As a commit keeps them: without the change for the run as a whole.
         kept = SourceState("").after(RunSummary(""), reading.states)
         reading.states = dict(kept.partitions)
         return reading
 
     @cached_property
     def first(self) -> Reading:
-        """What a first run reads."""
+        """The result of a first run."""
         return self.read()
 
     def whole(self) -> Reading:
-        """Returns what a first run reads.
+        """Returns the result of a first run.
 
         Raises:
-            NotApplicable: there are more items than the limit, or none.
+            NotApplicable: there are no items, or more than the limit.
         """
         if not self.first.is_whole:
             raise NotApplicable(
@@ -168,20 +168,20 @@ class Subject:
         return self.some()
 
     def some(self) -> Reading:
-        """Returns what a first run reads.
+        """Returns the result of a first run.
 
         Raises:
-            NotApplicable: there is nothing.
+            NotApplicable: there are no items.
         """
         if not self.first.items:
             raise NotApplicable("the source has no items; test with a source that has some")
         return self.first
 
     def time_of(self, item: Any) -> str:
-        """Returns when an item was changed last, as its record says; "" if it does not."""
+        """Returns the time of the last change from an item's record, or ""."""
         try:
             return str(self._mapper.map_to_frame_record(item).timestamp or "")
-        except Exception:  # another check tells what cannot be mapped
+        except Exception:  # another check reports items that cannot be mapped
             return ""
 
     @cached_property
@@ -200,11 +200,11 @@ class Subject:
         return [value for value in found if len(value) >= secrets.SHORTEST_REDACTED]
 
     def with_nonsense(self) -> BaseConnector | None:
-        """Returns the connector with nonsense for each of its secrets; None without any."""
+        """Returns the connector with nonsense for all its secrets; None if it has no secrets."""
         return self.rebuilt(lambda _: f"wrong-{uuid.uuid4().hex}")
 
     def rebuilt(self, change: Callable[[str], str]) -> BaseConnector | None:
-        """Returns the connector with every secret among its arguments changed; None without any."""
+        """Returns the connector with all secret arguments changed; None if it has no secrets."""
         connector = self.make()
         named = named_arguments(type(connector), *connector._arguments)
         count = itertools.count()
@@ -218,7 +218,7 @@ class Subject:
 
 
 def fingerprints(items: Iterable[Any]) -> Counter[str]:
-    """Returns how often each item is there."""
+    """Returns how many times each item occurs."""
     return Counter(map(_fingerprint, items))
 
 

@@ -51,13 +51,13 @@ _WITHOUT_SOURCE = (checks.refuses_unknown_options.__name__,)
 
 
 def run_checks(subject: Subject, names: Iterable[str] = tuple(CHECKS)) -> list[Outcome]:
-    """Runs checks and returns how each ended; nothing is raised.
+    """Runs checks and returns the outcome of each; it never raises.
 
-    Where the source refuses the connector, the checks that read it are not run.
+    If the source refuses the connector, the checks that read it are not run.
 
     Args:
         subject: The connector under test.
-        names: Which checks; all unless given.
+        names: The checks to run; all by default.
     """
     outcomes: list[Outcome] = []
     refused = False
@@ -72,7 +72,7 @@ def run_checks(subject: Subject, names: Iterable[str] = tuple(CHECKS)) -> list[O
 
 
 def run_check(subject: Subject, name: str) -> Outcome:
-    """Runs one check; an error that it meets is a failure of the connector."""
+    """Runs one check; any exception counts as a failure of the connector."""
     try:
         return Outcome(name, Status.PASSED, redact(CHECKS[name](subject)))
     except NotApplicable as nothing:
@@ -90,10 +90,10 @@ def run_check(subject: Subject, name: str) -> Outcome:
 
 
 class ConnectorTests:
-    """What every connector must do, as tests for pytest; a subclass says how it is made.
+    """The checks as tests for pytest; a subclass makes the connector.
 
-    A check that cannot tell anything about a source is skipped with the reason. With unittest,
-    derive from `unittest.TestCase` as well.
+    A check that does not apply to a source is skipped with the reason. With unittest, derive from
+    `unittest.TestCase` too.
     """
 
     #: The arguments of `sync_documents`.
@@ -102,7 +102,7 @@ class ConnectorTests:
     limit: ClassVar[int] = LIMIT
 
     def connector(self) -> BaseConnector:
-        """Makes the connector, with credentials that are right."""
+        """Makes the connector, with the right credentials."""
         raise NotImplementedError(f"{type(self).__name__} has no connector(self): return one")
 
     def with_wrong_credentials(self) -> BaseConnector | None:
@@ -110,11 +110,11 @@ class ConnectorTests:
         return self.subject().with_nonsense()
 
     def with_unreadable_item(self) -> BaseConnector | None:
-        """Makes it for a source that has an item that cannot be read; None if there is none."""
+        """Makes it for a source with an unreadable item; None if there is no such source."""
         return None
 
     def subject(self) -> Subject:
-        """Returns what the checks are run on."""
+        """Returns the connector and its settings for the checks."""
         return Subject(
             self.connector,
             wrong=self.with_wrong_credentials,
@@ -159,10 +159,10 @@ class ConnectorTests:
     def _check(self, name: str) -> None:
         outcome = run_check(self.subject(), name)
         if outcome.status is Status.NOT_APPLICABLE:
-            # pytest heeds it as well, and need not be there.
+            # pytest understands it too, and need not be installed.
             raise unittest.SkipTest(outcome.reason)
         if outcome.status is Status.FAILED:
-            text = f"{outcome.reason}\nTo mend it: {outcome.mend}"
+            text = f"{outcome.reason}\nTo fix it: {outcome.mend}"
             raise AssertionError(text) from outcome.error
 
 
@@ -180,18 +180,18 @@ _HEADERS = frozenset(
 
 @contextmanager
 def recorded(path: str | os.PathLike[str], *, again: bool = False) -> Iterator[None]:
-    """Records the requests made inside where `path` does not exist; plays them back where it does.
+    """Records the requests in the block if `path` does not exist; plays them back if it does.
 
-    A request that was not recorded is refused. The order does not matter, so connectors may ask
-    from several threads; worker processes are not recorded, so test in one process.
+    A request that was not recorded is refused. The order does not matter, so connectors may use
+    several threads. Worker processes are not recorded, so test in one process.
 
     Args:
-        path: The YAML file to keep; look into it once before it is committed.
-        again: Record anew, whatever was recorded.
+        path: The YAML file; look into it before you commit it.
+        again: Replace an earlier recording.
 
     Raises:
         ConfigError: vcrpy is not installed.
-        ConnectorError: a request inside was not recorded.
+        ConnectorError: a request in the block was not recorded.
     """
     try:
         import vcr
@@ -220,12 +220,12 @@ def recorded(path: str | os.PathLike[str], *, again: bool = False) -> Iterator[N
             asked = error.failed_request
             raise ConnectorError(
                 f"{target} does not hold {asked.method} {redact(asked.uri)}; delete it, or say "
-                "again=True, to record anew"
+                "again=True, to record it again"
             ) from None
 
 
 def scrubbed_request(request: Any) -> Any:
-    """Returns a request of vcrpy's without credentials; also what a replayed one is matched by."""
+    """Returns a vcrpy request without credentials; replayed requests are matched by it too."""
     request.uri = _scrubbed_url(request.uri)
     request.headers = {
         name: SCRUBBED if _is_secret_header(name) else redact(str(value))
@@ -237,7 +237,7 @@ def scrubbed_request(request: Any) -> Any:
 
 
 def scrubbed_response(response: dict[str, Any]) -> dict[str, Any]:
-    """Returns an answer of vcrpy's without tokens."""
+    """Returns a vcrpy answer without tokens."""
     body = _scrubbed_body(response["body"]["string"] or b"")
     headers = {
         name: [_scrubbed_header(name, value) for value in values]
@@ -293,7 +293,7 @@ def _scrubbed_body(body: bytes | str) -> bytes:
 
 
 def _scrubbed(value: Any) -> Any:
-    """Returns a JSON value without the texts that stand under names of secrets."""
+    """Returns a JSON value without the texts under secret names."""
     if isinstance(value, dict):
         return {
             key: SCRUBBED if isinstance(one, str) and looks_secret(str(key)) else _scrubbed(one)

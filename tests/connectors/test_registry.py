@@ -307,7 +307,7 @@ def test_text_becomes_what_the_annotation_says(name, text, value):
     ("name", "text", "message"),
     [
         ("count", "many", "count of the connector Everything: 'many' is not a whole number"),
-        ("recursive", "perhaps", "'perhaps' is neither true nor false"),
+        ("recursive", "perhaps", "'perhaps' is not true or false"),
         ("options", "[1]", 'is not a JSON object such as {"key": "value"}'),
         ("options", "{", r"'{' is not JSON"),
         ("numbers", "1,x", "is not a whole number"),

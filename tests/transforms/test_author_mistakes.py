@@ -128,9 +128,9 @@ def test_whatever_else_holds_items_may_be_given(items: Iterable[Any]) -> None:
     [
         (Gives, r"the class Gives; give an object of it: Gives\(\.\.\.\)"),
         ("json", "the text 'json'; give a connector"),
-        (None, "a NoneType and no connector"),
-        (FieldMapper(), "a FieldMapper and no connector: derive its class from BaseConnector"),
-        ([Gives()], "a list and no connector"),
+        (None, "a NoneType, not a connector"),
+        (FieldMapper(), "a FieldMapper, not a connector: derive its class from BaseConnector"),
+        ([Gives()], "a list, not a connector"),
     ],
 )
 @pytest.mark.parametrize(
