@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 from lance import LanceDataset
-from lance.query import FullTextQuery
 
 from contextframe_beam.errors import (
     ConcurrentRunError,
@@ -23,7 +22,7 @@ from contextframe_beam.errors import (
     RecordError,
     SchemaError,
 )
-from contextframe_beam.frames.embedders import EmbedderIdentity
+from contextframe_beam.frames.embedders import Embedder, EmbedderIdentity
 from contextframe_beam.frames.encode import batches_of, decode_rows, encode_records, fit_vector
 from contextframe_beam.frames.record import FrameRecord, is_uuid, uuid_of
 from contextframe_beam.frames.schema import (
@@ -43,14 +42,13 @@ from contextframe_beam.store.files import (
 )
 from contextframe_beam.store.rows import (
     Where,
+    any_row,
     check_columns,
-    check_limit,
-    documents_with_parts,
     remove_keys,
-    scored_records,
     sql_of,
 )
 from contextframe_beam.store.rows import sql_literal as sql_literal
+from contextframe_beam.store.search import Hit, Question, nearest, search
 from contextframe_beam.store.state import (
     ANCHOR_KEY,
     DOCUMENTS,
@@ -63,12 +61,8 @@ from contextframe_beam.store.state import (
 from contextframe_beam.store.text_index import (
     TextAnalysis,
     analysis_wanted,
-    loose_query_of,
     make_text_index,
-    query_of,
     text_index,
-    unknown_words,
-    words_of,
 )
 from contextframe_beam.store.transaction import (
     Pending,
@@ -280,39 +274,68 @@ class FrameDataset:
         )
         yield from scanner.to_batches()
 
-    def search(self, text: str, limit: int = 10, where: Where = None) -> list[FrameRecord]:
-        """Finds the documents whose text matches best (BM25), best first, with their `score`.
+    def search(
+        self,
+        text: str,
+        limit: int = 10,
+        where: Where = None,
+        *,
+        hybrid: bool = False,
+        vector: bool = False,
+        parents: bool = False,
+        context: int = 0,
+        embedder: Embedder | str | None = None,
+        embed_url: str | None = None,
+        embed_key: str | None = None,
+    ) -> list[Hit]:
+        """Finds the passages that match best, best first, with their `score`.
 
-        Makes the full-text index when there is none, which takes a commit; an earlier version
-        without one is read through instead, and so is a dataset that cannot be written. Where no
-        document holds any of the words, those are returned in which one stands within a longer
-        word, as `control` in `uncontrolled`; their score is 0.
+        A passage is a chunk, or a document none of whose chunks fulfils `where`.
+
+        By default those are found whose text holds the words (BM25). That makes the full-text index
+        when there is none, which takes a commit; an earlier version without one is read through
+        instead, and so is a dataset that cannot be written. Where no passage holds any of the
+        words, those are returned in which one stands within a longer word, as `control` in
+        `uncontrolled`; their score is 0.
 
         Args:
-            text: Words.
-            limit: The most records to return.
+            text: Words, or a question.
+            limit: The most passages to return.
             where: SQL such as `status = 'open'`, or values as in `{"author": "O'Brien"}`.
+            hybrid: Whether to find by words and by meaning, and to join both rankings. The score
+                is the sum of 1 / (60 + place) over them.
+            vector: Whether to find by meaning only: what has a vector near that of the text. The
+                score is the similarity; of cosine, 1 is the same.
+            parents: Whether to return of each document the best passage only.
+            context: How many chunks before and behind each to return with it.
+            embedder: What makes the vector of the text, or its name, as in `onnx:models/minilm`.
+                The default is the embedder that made the vectors of the dataset; others are
+                refused.
+            embed_url: Where the embedder's service is, if it moved.
+            embed_key: The service's key, best as a reference such as `env:NAME`.
 
         Raises:
-            ConfigError: the search cannot be understood.
+            ConfigError: the search cannot be understood, or another embedder made the vectors.
+            EmbedderError: the embedder cannot be used.
+            EmbeddingError: it cannot take this text.
         """
-        if not text.strip():
-            raise ConfigError("the search text is empty; give at least one word")
-        check_limit(limit)
+        if hybrid and vector:
+            raise ConfigError("hybrid finds by words and by meaning, and vector by meaning only")
+        question = Question(
+            text,
+            limit,
+            where,
+            by_words=not vector,
+            by_meaning=hybrid or vector,
+            each_document=parents,
+            around=context,
+            embedder=embedder,
+            settings={"url": embed_url, "key": embed_key},
+        )
         condition = self._documents(where)
-        if not self._dataset.count_rows(filter="text_content IS NOT NULL"):
-            return []
-        if not self._pinned:
+        if question.by_words and not self._pinned:
             self._make_sure_of_index()
-        # What is not Unicode is no word.
-        text = text.encode(errors="replace").decode()
-        found = self._matches(query_of(self._dataset, text), condition, limit, where)
-        unasked = unknown_words(self._dataset, text) if found else words_of(text)
-        if unasked and len(found) < limit:
-            keys = {record.uuid for record in found}
-            more = self._with_parts(unasked, condition, limit)
-            found += [record for record in more if record.uuid not in keys][: limit - len(found)]
-        return found or self._matches(loose_query_of(self._dataset, text), condition, limit, where)
+        return search(self._dataset, question, condition)
 
     def index_text(self, language: str | None = None) -> bool:
         """Makes the full-text index, anew where it is there and cuts text in another way.
@@ -340,14 +363,15 @@ class FrameDataset:
 
         return with_retries(self.uri, attempt)
 
-    def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[FrameRecord]:
-        """Finds the documents whose vectors are nearest (L2), nearest first.
+    def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[Hit]:
+        """Finds the passages whose vectors are nearest, nearest first.
 
-        `score` is the distance.
+        `score` is the distance, as the embedder of the dataset compares: cosine or another. Where
+        none is recorded, it is the squared L2 distance.
 
         Args:
             vector: `embed_dim` numbers.
-            limit: The most records to return.
+            limit: The most passages to return.
             where: As in `search`.
 
         Raises:
@@ -357,13 +381,7 @@ class FrameDataset:
             query = fit_vector(vector, self.embed_dim)
         except RecordError as error:
             raise ConfigError(str(error)) from error
-        check_limit(limit)
-        condition = self._documents(where, "vector IS NOT NULL")
-        return scored_records(
-            lambda: self._scanner(condition, nearest={"column": "vector", "q": query, "k": limit}),
-            "_distance",
-            where,
-        )
+        return nearest(self._dataset, query, limit, self._documents(where), where)
 
     def history(self) -> list[Version]:
         """Returns the versions that still exist, oldest first, with the runs that made them."""
@@ -469,34 +487,14 @@ class FrameDataset:
                 "open the dataset without a version to write"
             )
 
-    def _matches(
-        self, query: FullTextQuery | None, condition: str | None, limit: int, where: Where
-    ) -> list[FrameRecord]:
-        if query is None:
-            return []
-        return scored_records(
-            lambda: self._scanner(condition, limit=limit, full_text_query=query), "_score", where
-        )
-
-    def _with_parts(
-        self, words: Sequence[str], condition: str | None, limit: int
-    ) -> list[FrameRecord]:
-        keys = documents_with_parts(self._dataset, words, condition, limit)
-        if not keys:
-            return []
-        literals = ", ".join(map(sql_literal, keys))
-        found = {one.uuid: one for one in self._records(self._documents(f"uuid IN ({literals})"))}
-        for record in found.values():
-            record.score = 0.0
-        return [found[key] for key in keys]
-
     def _make_sure_of_index(self) -> None:
         """Makes the full-text index unless there is one, of whatever kind."""
         if text_index(self._dataset) is not None:
             return
         try:
             self._dataset = self._latest()
-            if text_index(self._dataset) is None:
+            has_text = any_row(self._dataset, "text_content IS NOT NULL")
+            if has_text and text_index(self._dataset) is None:
                 self.index_text()
         except (DatasetError, ConcurrentRunError) as error:
             _LOGGER.warning("every text is read, without a full-text index: %s", error)
@@ -518,11 +516,6 @@ class FrameDataset:
         parts = [DOCUMENTS] if "x_state" in names else []
         parts += [f"({sql})" for sql in (sql_of(where, names) for where in conditions) if sql]
         return " AND ".join(parts) or None
-
-    def _scanner(self, condition: str | None, **query: Any) -> Any:
-        return self._dataset.scanner(
-            filter=condition, prefilter=True, blob_handling="all_binary", **query
-        )
 
     def _records(self, condition: str | None, limit: int | None = None) -> Iterator[FrameRecord]:
         scanner = self._dataset.scanner(

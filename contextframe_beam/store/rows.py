@@ -7,10 +7,9 @@ holds all keys in a join of limited memory and fails when they are many.
 
 from __future__ import annotations
 
-import heapq
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,8 +20,6 @@ import pyarrow as pa
 from lance import LanceDataset
 
 from contextframe_beam.errors import ConfigError, DatasetError
-from contextframe_beam.frames.encode import decode_rows
-from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.store.address import first_line
 from contextframe_beam.store.keys import KeySet
 
@@ -252,34 +249,20 @@ def check_limit(limit: int) -> None:
         raise ConfigError(f"limit is {limit!r}; expected a whole number from 1 on")
 
 
-def scored_records(search: Callable[[], Any], score: str, where: Where = None) -> list[FrameRecord]:
-    """Runs a search and returns its records, best first, each with its score.
-
-    Args:
-        search: Makes Lance's scanner.
-        score: The column that Lance puts the score into.
-        where: The filter that the user gave, for messages.
-
-    Raises:
-        ConfigError: Lance does not understand the search.
-    """
-    try:
-        scanner = search()
-        table: pa.Table = scanner.to_table()
-    except (ValueError, OSError) as error:
-        raise ConfigError(_complaint(first_line(error), where)) from error
-    records: list[FrameRecord] = []
-    for batch in table.to_batches():
-        for record, value in zip(decode_rows(batch), batch.column(score).to_pylist(), strict=True):
-            record.score = value
-            records.append(record)
-    return records
+def any_row(dataset: LanceDataset, condition: str) -> bool:
+    """Tells whether any row fulfils a condition, given as SQL."""
+    scanner = dataset.scanner(columns=["uuid"], filter=condition, limit=1)
+    return bool(scanner.to_table().num_rows)
 
 
-def documents_with_parts(
-    dataset: LanceDataset, words: Sequence[str], condition: str | None, limit: int
-) -> list[str]:
-    """Returns the keys of documents in whose text words stand, be it within others.
+def rows_with_parts(
+    dataset: LanceDataset,
+    words: Sequence[str],
+    condition: str | None,
+    limit: int,
+    columns: Sequence[str],
+) -> pa.Table:
+    """Returns the rows in whose text words stand, be it within others: those with most of them.
 
     A single letter or digit stands within others in nearly every text, so it counts by itself only.
     Reads every text, about 3 million short ones in a second.
@@ -287,8 +270,9 @@ def documents_with_parts(
     Args:
         dataset: What to read.
         words: In small letters.
-        condition: SQL that the documents fulfil.
-        limit: The most to return: those with most of the words.
+        condition: SQL that the rows fulfil.
+        limit: The most to return.
+        columns: What to return of them, beside their `_rowaddr`.
     """
     held = [
         f"regexp_like(lower(text_content), '\\b{word}\\b')"
@@ -298,19 +282,24 @@ def documents_with_parts(
     ]
     scanner = dataset.scanner(
         columns={
-            "uuid": "uuid",
+            **{name: name for name in columns},
             "held": " + ".join(f"cast({one} as int)" for one in held),
         },
         filter=" AND ".join([*([condition] if condition else []), f"({' OR '.join(held)})"]),
+        with_row_address=True,
     )
-    best: list[tuple[int, str]] = []
+    best: pa.Table | None = None
     for batch in scanner.to_batches():
-        rows = zip(batch.column("held").to_pylist(), batch.column("uuid").to_pylist(), strict=True)
-        best = heapq.nsmallest(limit, [*best, *((-held, key) for held, key in rows)])
-    return [key for _, key in best]
+        found = pa.Table.from_batches([batch])
+        best = found if best is None else pa.concat_tables([best, found])
+        if best.num_rows > limit:
+            best = best.sort_by([("held", "descending"), ("uuid", "ascending")])[:limit]
+    if best is None:
+        return scanner.projected_schema.empty_table()
+    return best.sort_by([("held", "descending"), ("uuid", "ascending")])
 
 
-def _complaint(said: str, where: Where) -> str:
+def complaint(said: str, where: Where) -> str:
     """Returns what to tell about a search that Lance refused."""
     if not isinstance(where, str):
         return f"the search cannot be run: {said}"

@@ -1,0 +1,288 @@
+"""The vector index of a dataset: how nearest vectors are found, and how the index is made.
+
+The kind is IVF_RQ: vectors lie in partitions around centres and are kept as a few bits a dimension,
+after "RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound for Approximate
+Nearest Neighbor Search", SIGMOD 2024. The nearest by those bits are compared again by their whole
+vectors. An index of many vectors is made in parts, which any machine may make, and committed at
+once. Rows that no part knows are compared one by one, so a search always finds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from lance import LanceDataset
+
+from contextframe_beam.errors import DatasetError
+from contextframe_beam.frames.embedders import Vectors
+from contextframe_beam.frames.schema import embed_dim_of
+from contextframe_beam.store.address import Address, first_line
+from contextframe_beam.store.files import WrittenFragment, open_dataset
+from contextframe_beam.store.rows import any_row
+from contextframe_beam.store.transaction import Pending, change, changing
+from contextframe_beam.store.versions import missing_dataset, open_newest
+
+__all__ = [
+    "WORTH_AN_INDEX",
+    "IndexPart",
+    "IndexTask",
+    "commit_parts",
+    "do_index_task",
+    "embedded_rows",
+    "has_vectors",
+    "is_current",
+    "is_worth_an_index",
+    "nearest_rows",
+    "plan_index",
+    "similarity",
+    "vector_index",
+]
+
+COLUMN = "vector"
+
+#: With fewer vectors an index saves about a tenth of a second a search.
+WORTH_AN_INDEX = 50_000
+
+# Rows of a partition, about; and of what one task indexes.
+_PARTITION_ROWS = 1_600
+_TASK_ROWS = 1_000_000
+
+# Partitions that are searched at least, and the share of them where there are many. With fewer,
+# more of the nearest vectors are missed than one in twenty: see benchmarks/search_run.py.
+_PROBES = 20
+_PROBED_SHARE = 0.15
+
+# So many times the wanted vectors are compared again, whole.
+_REFINE = 5
+
+# So few rows behind a filter are compared one by one, which is exact.
+_FEW_ROWS = 10_000
+
+# Of other lengths Lance makes no IVF_RQ; its vectors stay whole then.
+_RQ_MULTIPLE = 8
+_KINDS = {"rq": "IVF_RQ", "flat": "IVF_FLAT"}
+_NAME = "vector_idx"
+
+
+def vector_index(dataset: LanceDataset) -> Any | None:
+    """Returns Lance's description of the vector index, or None where there is none."""
+    found = (one for one in dataset.describe_indices() if list(one.field_names) == [COLUMN])
+    return next(found, None)
+
+
+def nearest_rows(
+    dataset: LanceDataset,
+    vector: Vectors,
+    limit: int,
+    *,
+    metric: str,
+    columns: Sequence[str],
+    condition: str | None,
+    filtered: bool,
+) -> pa.Table:
+    """Finds the rows whose vectors are nearest, nearest first, with their `_distance`.
+
+    Where a filter leaves few rows, they are compared one by one. Otherwise the more partitions are
+    searched the fewer of their rows it leaves.
+
+    Args:
+        dataset: What to search.
+        vector: The vector of the question.
+        limit: The most rows to return.
+        metric: How vectors are compared: cosine, dot or l2.
+        columns: What to read of the rows.
+        condition: SQL that the rows fulfil.
+        filtered: Whether the condition may leave out many rows.
+    """
+    nearest: dict[str, Any] = {"column": COLUMN, "q": vector, "k": limit, "metric": metric}
+    index = vector_index(dataset)
+    if index is not None:
+        probes = max(_PROBES, _PROBED_SHARE * _partitions(index))
+        if filtered:
+            left = dataset.count_rows(filter=condition)
+            nearest["use_index"] = left > _FEW_ROWS
+            probes *= dataset.count_rows() / max(left, 1)
+        nearest |= {"minimum_nprobes": math.ceil(probes), "refine_factor": _REFINE}
+    scanner = dataset.scanner(
+        columns=[*columns, "_distance"],
+        filter=condition,
+        prefilter=True,
+        nearest=nearest,
+        with_row_address=True,
+    )
+    return scanner.to_table()
+
+
+def _partitions(index: Any) -> float:
+    """Returns about how many partitions each part of an index has; to count them takes longer."""
+    rows = int(index.num_rows_indexed) / max(int(index.num_segments), 1)
+    return rows / _PARTITION_ROWS
+
+
+def similarity(distance: float, metric: str) -> float:
+    """Returns how near two vectors are, the larger the nearer; of equal ones it is about 1."""
+    return 1 / (1 + distance) if metric == "l2" else 1 - distance
+
+
+@dataclass(frozen=True)
+class IndexTask:
+    """A part of an index that is to be made.
+
+    Attributes:
+        version: The version of the dataset whose rows it holds.
+        files: The data files of each fragment, by the fragment's id.
+        rows: How many rows that are.
+        metric: How vectors are compared.
+        kind: What Lance calls the kind of the index.
+    """
+
+    version: int
+    files: dict[int, tuple[str, ...]]
+    rows: int
+    metric: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class IndexPart:
+    """A part of an index that is made and that no search uses yet.
+
+    Attributes:
+        task: What it was to be.
+        made: Lance's description of it.
+    """
+
+    task: IndexTask
+    made: Any
+
+
+def is_current(dataset: LanceDataset, metric: str) -> bool:
+    """Tells whether there is a vector index that compares vectors as it should."""
+    index = vector_index(dataset)
+    return index is not None and str(index.details.get("metric_type", "")).lower() == metric
+
+
+def embedded_rows(dataset: LanceDataset) -> int:
+    """Returns how many rows have a vector that we made; their vectors are not read for it."""
+    if "x_embedder" not in dataset.schema.names:
+        return 0
+    return int(dataset.count_rows(filter="x_embedder IS NOT NULL"))
+
+
+def is_worth_an_index(dataset: LanceDataset) -> bool:
+    """Tells whether a dataset without a vector index has so many vectors that one pays."""
+    if dataset.count_rows() < WORTH_AN_INDEX or vector_index(dataset) is not None:
+        return False
+    return embedded_rows(dataset) >= WORTH_AN_INDEX
+
+
+def has_vectors(dataset: LanceDataset) -> bool:
+    """Tells whether any row has a vector."""
+    return any_row(dataset, f"{COLUMN} IS NOT NULL")
+
+
+def plan_index(dataset: LanceDataset, metric: str, task_rows: int = _TASK_ROWS) -> list[IndexTask]:
+    """Returns the tasks that make a vector index of all rows; none where there are no vectors.
+
+    Args:
+        dataset: What to index.
+        metric: How vectors are compared: cosine, dot or l2.
+        task_rows: The rows of a task, about.
+    """
+    if not has_vectors(dataset):
+        return []
+    has_bits = embed_dim_of(dataset.schema) % _RQ_MULTIPLE == 0
+    kind = _KINDS["rq" if has_bits else "flat"]
+    tasks = []
+    files: dict[int, tuple[str, ...]] = {}
+    rows = 0
+    for fragment in dataset.get_fragments():
+        files[fragment.fragment_id] = _files_of(fragment)
+        rows += fragment.metadata.num_rows
+        if rows >= task_rows:
+            tasks.append(IndexTask(int(dataset.version), files, rows, metric, kind))
+            files, rows = {}, 0
+    if files:
+        tasks.append(IndexTask(int(dataset.version), files, rows, metric, kind))
+    return tasks
+
+
+def do_index_task(at: Address, task: IndexTask) -> IndexPart:
+    """Makes a part of the index, which no search uses yet.
+
+    Raises:
+        DatasetError: it cannot be written, or the version of the plan is gone.
+    """
+    dataset = open_dataset(at, task.version)
+    if dataset is None:
+        raise missing_dataset(at.uri)
+    try:
+        made = dataset.create_index_uncommitted(
+            COLUMN,
+            task.kind,
+            name=_name(dataset),
+            metric=task.metric,
+            num_partitions=max(round(task.rows / _PARTITION_ROWS), 1),
+            fragment_ids=list(task.files),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise DatasetError(
+            f"cannot make the vector index of {at.uri}: {first_line(error)}; the dataset is as it "
+            "was. Check space and permissions there"
+        ) from error
+    return IndexPart(task, made)
+
+
+def commit_parts(at: Address, parts: Iterable[IndexPart]) -> int:
+    """Makes parts the vector index of the dataset, in the place of one that is there.
+
+    Fragments that were compacted away meanwhile are no part of it any more: their rows are found
+    without the index, until `compact` brings them in.
+
+    Returns:
+        How many parts were committed; those of a dataset that was overwritten or rolled back
+        meanwhile are not.
+
+    Raises:
+        ConcurrentRunError: runs kept coming first.
+        UnknownCommitError: the object store does not tell whether it was committed.
+        DatasetError: it cannot be committed; the documents are as they were.
+    """
+    # A task that was done twice counts once.
+    unique = {tuple(part.task.files): part for part in parts}
+
+    def build(_: list[WrittenFragment]) -> Pending[int] | int:
+        dataset = open_newest(at)
+        stored = {one.fragment_id: _files_of(one) for one in dataset.get_fragments()}
+        fitting = [part for part in unique.values() if _fits(part.task, stored)]
+        if not fitting:
+            return 0
+
+        def commit() -> LanceDataset:
+            made = [part.made for part in fitting]
+            return dataset.commit_existing_index_segments(_name(dataset), COLUMN, made)
+
+        return Pending(
+            lambda: changing(at.uri, commit, "make the vector index of"), lambda _: len(fitting)
+        )
+
+    return change(at, build)
+
+
+def _fits(task: IndexTask, stored: dict[int, tuple[str, ...]]) -> bool:
+    """Tells whether what a part says of fragments is true of those that there are now."""
+    known = [number for number in task.files if number in stored]
+    return bool(known) and all(stored[number] == task.files[number] for number in known)
+
+
+def _files_of(fragment: Any) -> tuple[str, ...]:
+    return tuple(str(file.path) for file in fragment.metadata.files)
+
+
+def _name(dataset: LanceDataset) -> str:
+    index = vector_index(dataset)
+    return _NAME if index is None else str(index.name)
