@@ -249,9 +249,18 @@ def check_limit(limit: int) -> None:
         raise ConfigError(f"limit is {limit!r}; expected a whole number from 1 on")
 
 
-def any_row(dataset: LanceDataset, condition: str) -> bool:
-    """Tells whether any row fulfils a condition, given as SQL."""
-    scanner = dataset.scanner(columns=["uuid"], filter=condition, limit=1)
+def any_row(
+    dataset: LanceDataset,
+    condition: str,
+    fragments: Sequence[lance.LanceFragment] | None = None,
+) -> bool:
+    """Tells whether any row of a dataset, or of some fragments, fulfils a condition, as SQL."""
+    scanner = dataset.scanner(
+        columns=["uuid"],
+        filter=condition,
+        limit=1,
+        fragments=None if fragments is None else list(fragments),
+    )
     return bool(scanner.to_table().num_rows)
 
 

@@ -340,7 +340,7 @@ class _Candidates:
             passages = [self._passages(matches) for matches in ranked]
             found = _joined(passages) if is_joined else passages[0]
             if each_document:
-                found = list({match.document: match for match in reversed(found)}.values())[::-1]
+                found = _first_of_each_document(found)
             if len(found) >= limit or all(len(matches) < depth for matches in ranked):
                 return found[:limit]
             depth *= _DEPTH
@@ -455,6 +455,13 @@ def _joined(rankings: Iterable[Sequence[_Match]]) -> list[_Match]:
             found.setdefault(match.key, match)
     ordered = sorted(found.values(), key=lambda match: (-scores[match.key], match.key))
     return [replace(match, score=scores[match.key]) for match in ordered]
+
+
+def _first_of_each_document(matches: Iterable[_Match]) -> list[_Match]:
+    first: dict[str, _Match] = {}
+    for match in matches:
+        first.setdefault(match.document, match)
+    return list(first.values())
 
 
 def _both(condition: str | None, other: str) -> str:

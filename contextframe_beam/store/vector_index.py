@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from lance import LanceDataset
+from lance import LanceDataset, LanceFragment
 
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.frames.embedders import Vectors
@@ -119,7 +119,7 @@ def nearest_rows(
 
 def _partitions(index: Any) -> float:
     """Returns about how many partitions each part of an index has; to count them takes longer."""
-    rows = int(index.num_rows_indexed) / max(int(index.num_segments), 1)
+    rows = int(index.num_rows_indexed) / max(len(index.segments), 1)
     return rows / _PARTITION_ROWS
 
 
@@ -180,9 +180,9 @@ def is_worth_an_index(dataset: LanceDataset) -> bool:
     return embedded_rows(dataset) >= WORTH_AN_INDEX
 
 
-def has_vectors(dataset: LanceDataset) -> bool:
-    """Tells whether any row has a vector."""
-    return any_row(dataset, f"{COLUMN} IS NOT NULL")
+def has_vectors(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None = None) -> bool:
+    """Tells whether any row of a dataset, or of some of its fragments, has a vector."""
+    return any_row(dataset, f"{COLUMN} IS NOT NULL", fragments)
 
 
 def plan_index(dataset: LanceDataset, metric: str, task_rows: int = _TASK_ROWS) -> list[IndexTask]:
@@ -193,22 +193,38 @@ def plan_index(dataset: LanceDataset, metric: str, task_rows: int = _TASK_ROWS) 
         metric: How vectors are compared: cosine, dot or l2.
         task_rows: The rows of a task, about.
     """
-    if not has_vectors(dataset):
-        return []
     has_bits = embed_dim_of(dataset.schema) % _RQ_MULTIPLE == 0
     kind = _KINDS["rq" if has_bits else "flat"]
-    tasks = []
-    files: dict[int, tuple[str, ...]] = {}
-    rows = 0
+    return [
+        IndexTask(
+            int(dataset.version),
+            {one.fragment_id: _files_of(one) for one in fragments},
+            _rows_of(fragments),
+            metric,
+            kind,
+        )
+        for fragments in _parts(dataset, task_rows)
+    ]
+
+
+def _parts(dataset: LanceDataset, task_rows: int) -> list[list[LanceFragment]]:
+    """Returns fragments by part; each part has vectors, without which it could not be made."""
+    parts: list[list[LanceFragment]] = []
+    rest: list[LanceFragment] = []
     for fragment in dataset.get_fragments():
-        files[fragment.fragment_id] = _files_of(fragment)
-        rows += fragment.metadata.num_rows
-        if rows >= task_rows:
-            tasks.append(IndexTask(int(dataset.version), files, rows, metric, kind))
-            files, rows = {}, 0
-    if files:
-        tasks.append(IndexTask(int(dataset.version), files, rows, metric, kind))
-    return tasks
+        rest.append(fragment)
+        if _rows_of(rest) >= task_rows and has_vectors(dataset, rest):
+            parts.append(rest)
+            rest = []
+    if rest and has_vectors(dataset, rest):
+        parts.append(rest)
+    elif parts:
+        parts[-1] += rest
+    return parts
+
+
+def _rows_of(fragments: Iterable[LanceFragment]) -> int:
+    return sum(int(one.metadata.num_rows) for one in fragments)
 
 
 def do_index_task(at: Address, task: IndexTask) -> IndexPart:
@@ -226,6 +242,7 @@ def do_index_task(at: Address, task: IndexTask) -> IndexPart:
             task.kind,
             name=_name(dataset),
             metric=task.metric,
+            replace=True,
             num_partitions=max(round(task.rows / _PARTITION_ROWS), 1),
             fragment_ids=list(task.files),
         )
@@ -279,7 +296,7 @@ def _fits(task: IndexTask, stored: dict[int, tuple[str, ...]]) -> bool:
     return bool(known) and all(stored[number] == task.files[number] for number in known)
 
 
-def _files_of(fragment: Any) -> tuple[str, ...]:
+def _files_of(fragment: LanceFragment) -> tuple[str, ...]:
     return tuple(str(file.path) for file in fragment.metadata.files)
 
 
