@@ -126,6 +126,7 @@ setup(
         ],
         "contextframe.connectors": [
             "api = contextframe_beam.connectors.api.connector:APIConnector",
+            "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
         ],
         # `class` is what package.module:Class stands for.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from contextframe_beam.connectors.api.connector import APIConnector
     from contextframe_beam.connectors.base import BaseConnector
     from contextframe_beam.connectors.cursors import clamped_cursor, newest_cursor
+    from contextframe_beam.connectors.files.connector import FilesConnector
+    from contextframe_beam.connectors.files.item import FileItem
     from contextframe_beam.connectors.json_file import JSONFileConnector
     from contextframe_beam.connectors.kinds import (
         BatchConnector,
@@ -22,7 +24,13 @@ if TYPE_CHECKING:
         StreamingConnector,
     )
     from contextframe_beam.connectors.mapper import FieldMapper
-    from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
+    from contextframe_beam.connectors.page import (
+        DeadLetter,
+        DocumentVersion,
+        Page,
+        Partition,
+        SourceInfo,
+    )
     from contextframe_beam.connectors.read.transform import ReadFromConnector
     from contextframe_beam.connectors.registry import (
         build_connector,
@@ -43,7 +51,10 @@ __all__ = [
     "BaseConnector",
     "BatchConnector",
     "DeadLetter",
+    "DocumentVersion",
     "FieldMapper",
+    "FileItem",
+    "FilesConnector",
     "IncrementalConnector",
     "JSONFileConnector",
     "Page",
@@ -69,10 +80,12 @@ _HOMES = {
     "api.connector": ["APIConnector"],
     "base": ["BaseConnector"],
     "cursors": ["clamped_cursor", "newest_cursor"],
+    "files.connector": ["FilesConnector"],
+    "files.item": ["FileItem"],
     "json_file": ["JSONFileConnector"],
     "kinds": ["BatchConnector", "IncrementalConnector", "PaginatedConnector", "StreamingConnector"],
     "mapper": ["FieldMapper"],
-    "page": ["DeadLetter", "Page", "Partition", "SourceInfo"],
+    "page": ["DeadLetter", "DocumentVersion", "Page", "Partition", "SourceInfo"],
     "read.transform": ["ReadFromConnector"],
     "registry": [
         "build_connector",

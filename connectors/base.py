@@ -26,6 +26,7 @@ from contextframe_beam.frames.record import Deletion
 
 if TYPE_CHECKING:
     from contextframe_beam.connectors.http.client import HttpClient
+    from contextframe_beam.connectors.page import DocumentVersion
     from contextframe_beam.frames.record import FrameRecord
 
 _ADDED_AT_ONCE = 1000
@@ -88,6 +89,9 @@ class BaseConnector(metaclass=_ConnectorMeta):
     #: The arguments that identify the source; None means all but secrets and tuning.
     identity_args: ClassVar[tuple[str, ...] | None] = None
 
+    #: Whether its items are files, `FileItem`, which a run parses before it maps them.
+    gives_files: ClassVar[bool] = False
+
     _arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __init__(self) -> None:
@@ -123,6 +127,21 @@ class BaseConnector(metaclass=_ConnectorMeta):
             "map_to_frame_record(self, item)",
             "return a FrameRecord (contextframe_beam.connectors.FieldMapper can make it)",
         )
+
+    def document_version(self, item: Any) -> DocumentVersion | None:
+        """Says which document an item is, and in which version, before its content is fetched.
+
+        A subclass may tell, so that a run leaves out what is stored in that version already and was
+        made with the same settings: `map_to_frame_record` is then not called.
+
+        Args:
+            item: As the source gave it.
+
+        Returns:
+            The id of the record that `map_to_frame_record` makes of the item, and its version; None
+            where the source does not tell.
+        """
+        return None
 
     def ensure_authenticated(self) -> None:
         """Authenticates, unless it already has.

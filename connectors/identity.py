@@ -63,7 +63,9 @@ TUNING = frozenset(
     }
 )
 #: The arguments of `partitions` and of a plan that the run itself provides.
-GIVEN_BY_RUN = frozenset({"resume_from", "known_states", "reached", "since", "until"})
+GIVEN_BY_RUN = frozenset(
+    {"resume_from", "known_states", "reached", "made_with", "anew", "since", "until"}
+)
 #: The modules of our base classes, whose methods do not count as an author's.
 OURS = (f"{__package__}.base", f"{__package__}.kinds")
 

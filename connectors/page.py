@@ -55,6 +55,21 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentVersion:
+    """Which document an item is, and in which version, as far as it is known before it is fetched.
+
+    Attributes:
+        unique_id: The id of the record that the item becomes.
+        version: What the source calls the version: a strong etag, a blob's digest, the time of the
+            last edit. It is another one whenever the document is. None where only the document's
+            bytes tell, which is for files.
+    """
+
+    unique_id: str
+    version: str | bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class SourceInfo:
     """Which source pages come from.
 

@@ -75,7 +75,9 @@ def run(job: Job) -> CommitReceipt:
             job,
             job.id,
             job.letters,
-            ReadFromConnector(connector, job.reads_all, resume_from, job.range, **job.reading),
+            ReadFromConnector(
+                connector, job.reads_all, resume_from, job.range, **_making(job), **job.reading
+            ),
             lambda now: job.reads_all or partitions_of(now) == partitions_of(known),
         )
     else:
@@ -109,19 +111,32 @@ def _run_by_parts(
             run_id,
             letters,
             ReadFromConnector(
-                job.connector, job.reads_all, resume_from, bounds, chosen, **job.reading
+                job.connector,
+                job.reads_all,
+                resume_from,
+                bounds,
+                chosen,
+                **_making(job),
+                **job.reading,
             ),
             lambda now: _last_run(now) == last,
         )
         last = run_id
         return receipt
 
-    source = Source(job.connector, job.reading, job.reads_all, resume_from, bounds=bounds)
+    source = Source(
+        job.connector, job.reading, job.reads_all, resume_from, bounds=bounds, **_making(job)
+    )
     job.connector.ensure_authenticated()
     parts = list(source.parts())
     return backfill.run_backfill(
         parts, every, replace(progress, run_id=job.id), run_part, source.reached
     )
+
+
+def _making(job: Job) -> dict[str, Any]:
+    """Returns what a reader is told of how documents are made."""
+    return {"made_with": job.made_with.hex(), "anew": job.full}
 
 
 def unfinished_run(job: Job) -> str | None:
@@ -209,7 +224,8 @@ def run_pipeline(
     staged = staged_options(options)
     if staged:
         pages = pages | "RequireStaged" >> beam.ParDo(RequireStaged(list(staged)))
-    frames = pages | "Map" >> MapToFrames(job.connector)
+    stored = None if job.full else sink.stored
+    frames = pages | "Map" >> MapToFrames(job.connector, job.parsing, job.made_with, stored)
     if job.enrichers:
         frames = frames | "Enrich" >> Enrich(job.enrichers)
     frames | "WriteToLance" >> sink

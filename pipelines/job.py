@@ -17,13 +17,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.cursors import Bounds
+from contextframe_beam.connectors.cursors import Bounds, seconds_of
+from contextframe_beam.errors import ConfigError
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.runs import check_run_id, file_name_of, new_run_id
 from contextframe_beam.transforms.modes import MODES, mode_of
+from contextframe_beam.transforms.parsers.limits import Limits
 
 if TYPE_CHECKING:
     from contextframe_beam.transforms.enrich import Enricher
+    from contextframe_beam.transforms.parse import Parsing
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +34,7 @@ R = TypeVar("R")
 #: Headings of the options in `--help`.
 DATASET = "Dataset"
 RUN = "Run"
+PARSING = "Parsing"
 
 _ABOUT = "about"
 _WIDTH = 100
@@ -52,6 +56,7 @@ class About:
         option_help: What its option's help says instead of `help`.
         in_python: What only a reader of the Python documentation needs.
         in_sink: Whether `WriteToLance` takes it too.
+        for_files: Whether it concerns connectors that give files only.
     """
 
     help: str
@@ -65,6 +70,7 @@ class About:
     option_help: str = ""
     in_python: str = ""
     in_sink: bool = False
+    for_files: bool = False
 
 
 def _setting(default: Any, help: str, section: str = "", **more: Any) -> Any:
@@ -137,6 +143,42 @@ class Job:
         several=True,
         option_help="Adds to each record: keywords, package.module:Class or "
         "path/to/file.py:Class. Repeat it for several, in order.",
+    )
+    parsers: Sequence[str] = _setting(
+        (),
+        "What reads files before the parsers that are installed do, in order: registered names, or "
+        "package.module:Class.",
+        PARSING,
+        metavar="PARSER",
+        flag="--parser",
+        several=True,
+        option_help="Reads files before the parsers that are installed do: a registered name, or "
+        "package.module:Class. Repeat it for several, in order.",
+        for_files=True,
+    )
+    max_file_bytes: int = _setting(
+        Limits.max_file_bytes,
+        "Files of more bytes are not parsed, and become dead letters.",
+        PARSING,
+        metavar="N",
+        counts=True,
+        for_files=True,
+    )
+    max_unpacked_bytes: int = _setting(
+        Limits.max_unpacked_bytes,
+        "Nor are files that unpack to more bytes, or give more text.",
+        PARSING,
+        metavar="N",
+        counts=True,
+        for_files=True,
+    )
+    parse_timeout: str | float = _setting(
+        "60s",
+        "Nor are files that take longer to parse, as in 90s or 5m.",
+        PARSING,
+        metavar="TIME",
+        in_python="A number is one of seconds.",
+        for_files=True,
     )
     workers: int = _setting(1, "Worker processes on this machine.", RUN, metavar="N", counts=True)
     runner: str = _setting(
@@ -243,6 +285,37 @@ class Job:
     def source(self) -> str:
         """The id of what is read: a run of another source may have taken the run's id."""
         return self.connector.source_id(self.reading)
+
+    @cached_property
+    def parsing(self) -> Parsing:
+        """How files become documents.
+
+        Raises:
+            ConfigError: there is no such parser, or a limit makes no sense.
+        """
+        from contextframe_beam.transforms.parse import Parsing
+        from contextframe_beam.transforms.parsers import Parsers
+
+        try:
+            timeout = seconds_of(self.parse_timeout)
+        except ValueError as error:
+            raise ConfigError(f"`parse_timeout`: {error}") from None
+        limits = Limits(self.max_file_bytes, self.max_unpacked_bytes, timeout=timeout)
+        return Parsing(Parsers(self.parsers), limits)
+
+    @cached_property
+    def made_with(self) -> bytes:
+        """What its documents are made with: those that other settings made are made anew.
+
+        Empty where the connector does not say which documents it has.
+        """
+        from contextframe_beam.transforms.parse import is_prepared
+        from contextframe_beam.transforms.recognise import made_with
+
+        if not is_prepared(self.connector):
+            return b""
+        parsers = (self.parsing.parsers.identity,) if self.connector.gives_files else ()
+        return made_with(self.connector, self.enrichers, *parsers)
 
     @property
     def sink_settings(self) -> dict[str, Any]:

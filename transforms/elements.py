@@ -19,6 +19,7 @@ from apache_beam.typehints.decorators import IOTypeHints
 from apache_beam.typehints.typehints import is_consistent_with
 from apache_beam.utils.windowed_value import WindowedValue
 
+from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
 from contextframe_beam.connectors.read.transform import register
 from contextframe_beam.errors import ConfigError
@@ -123,7 +124,10 @@ def letter_of(
 ) -> DeadLetter:
     """Returns the dead letter of the item that stands at a place of a page, or of a batch of it."""
     name = origin.source.name if origin.source else ""
-    position = f"{origin.position}[{index}]" if origin.position else str(index)
+    if isinstance(item, FileItem):
+        position = str(item["path"])
+    else:
+        position = f"{origin.position}[{index}]" if origin.position else str(index)
     return DeadLetter.of(stage, error, item, name, origin.partition, position)
 
 

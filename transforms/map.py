@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -13,17 +13,26 @@ from contextframe_beam.connectors.read.runtime import live_connector
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.transforms.elements import FrameBatch, Step, letter_of, required, type_shown
+from contextframe_beam.transforms.parse import Making, Parsing, Ready, is_prepared, ready_items
+from contextframe_beam.transforms.recognise import StoredIn
 
 
 class MapToFrames(Step[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
     """Calls the connector's `map_to_frame_record` for each item of each page.
 
+    Files are parsed before that, and items that the dataset holds as they are, are left out.
+
     Args:
         mapper: The connector that the pages are from, or any object with
             `map_to_frame_record(item)` or `map(item)`, such as a `FieldMapper`.
+        parsing: How files are parsed, where the connector gives files; by the registered parsers
+            if not given.
+        made_with: What the documents of this run are made with, as `made_with` returns it.
+        stored: Where what is stored is looked up; without it nothing is recognised.
 
     Returns:
-        A PCollection of `FrameBatch`. Items that cannot be mapped travel in it as dead letters.
+        A PCollection of `FrameBatch`. Items that cannot be parsed or mapped travel in it as dead
+        letters.
 
     Raises:
         ConfigError: `mapper` has neither of these methods.
@@ -32,7 +41,13 @@ class MapToFrames(Step[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
     takes = (Page,)
     gives = FrameBatch
 
-    def __init__(self, mapper: Any) -> None:
+    def __init__(
+        self,
+        mapper: Any,
+        parsing: Parsing | None = None,
+        made_with: bytes = b"",
+        stored: StoredIn | None = None,
+    ) -> None:
         super().__init__()
         if isinstance(mapper, type):
             name = mapper.__name__
@@ -44,17 +59,23 @@ class MapToFrames(Step[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
                 "connector, or an object such as a FieldMapper"
             )
         self._mapper = mapper
+        self._how = (parsing, made_with, stored)
 
     def expand(self, pages: beam.PCollection[Page]) -> beam.PCollection[FrameBatch]:
         frames: beam.PCollection[FrameBatch] = pages | "Map" >> beam.ParDo(
-            _MapDoFn(self._mapper)
+            _MapDoFn(self._mapper, *self._how)
         ).with_output_types(FrameBatch)
         return frames
 
 
 class _MapDoFn(beam.DoFn):
-    def __init__(self, mapper: Any) -> None:
+    def __init__(
+        self, mapper: Any, parsing: Parsing | None, made_with: bytes, stored: StoredIn | None
+    ) -> None:
         self._mapper = mapper
+        self._parsing = parsing
+        self._made_with = made_with
+        self._stored = stored
 
     def process(self, page: Page) -> Iterator[FrameBatch]:
         required(page, Page, "MapToFrames")
@@ -62,7 +83,15 @@ class _MapDoFn(beam.DoFn):
         if isinstance(mapper, BaseConnector):
             mapper = live_connector(mapper)
         call = getattr(mapper, "map_to_frame_record", None) or mapper.map
-        yield map_page(page, call)
+        if not isinstance(mapper, BaseConnector) or not is_prepared(mapper):
+            yield map_page(page, call)
+            return
+        stored = None
+        if self._stored is not None and page.source is not None:
+            stored = self._stored.of(page.source.source_id)
+        parsing = self._parsing or Parsing()
+        for ready in ready_items(page, Making(mapper, self._made_with, parsing, stored)):
+            yield map_ready(page, ready, call)
 
 
 class ToRecords(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):
@@ -91,8 +120,28 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> Fra
     An item for which it returns a Deletion makes no record. One that it refuses with an exception,
     or for which it returns anything else, becomes a dead letter of the stage `map`.
     """
+    batch = FrameBatch(
+        [], [], page.partition, page.position, failures=list(page.failures), tally=page.tally
+    )
+    return _mapped(batch, page.items, range(len(page.items)), mapper)
+
+
+def map_ready(page: Page, ready: Ready, mapper: Callable[[Any], Any]) -> FrameBatch:
+    """Makes the records of those items of a page that are ready, as `map_page` does of all."""
+    batch = FrameBatch(
+        [], [], page.partition, page.position, failures=ready.failures, tally=ready.tally
+    )
+    return _mapped(batch, ready.items, ready.places, ready.mapper(mapper))
+
+
+def _mapped(
+    batch: FrameBatch,
+    items: list[Any],
+    places: Sequence[int],
+    mapper: Callable[[Any], FrameRecord | Deletion],
+) -> FrameBatch:
+    """Fills a batch with what a mapper makes of items, which have these places on their page."""
     records: list[FrameRecord] = []
-    items: list[Any] = page.items
     failed: dict[int, Exception] = {}
     deletions: dict[int, Deletion] = {}
     for index, item in enumerate(items):
@@ -111,15 +160,9 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> Fra
         else:
             records.append(record)
     others = failed.keys() | deletions.keys()
-    batch = FrameBatch(
-        records=records,
-        items=items if not others else [i for n, i in enumerate(items) if n not in others],
-        partition=page.partition,
-        position=page.position,
-        failures=list(page.failures),
-        deletions=[(deletion, items[index]) for index, deletion in deletions.items()],
-        tally=page.tally,
-    )
+    batch.records = records
+    batch.items = items if not others else [i for n, i in enumerate(items) if n not in others]
+    batch.deletions = [(deletion, items[index]) for index, deletion in deletions.items()]
     for index, reason in failed.items():
-        batch.failures.append(letter_of("map", reason, items[index], batch, index))
+        batch.failures.append(letter_of("map", reason, items[index], batch, places[index]))
     return batch

@@ -54,6 +54,7 @@ from contextframe_beam.transforms.limits import (
 from contextframe_beam.transforms.modes import Mode, mode_of
 from contextframe_beam.transforms.newest import Deletions
 from contextframe_beam.transforms.plan import Run
+from contextframe_beam.transforms.recognise import StoredIn
 from contextframe_beam.transforms.unchanged import FEW_DIGESTS, StoredRows, pack, stored_rows
 from contextframe_beam.transforms.written import Written
 
@@ -155,6 +156,14 @@ class WriteToLance(
     def start(self) -> str:
         """Tells this start of the run from others of the same id."""
         return self._run.start
+
+    @property
+    def stored(self) -> StoredIn | None:
+        """Where documents that need not be made anew are looked up; None where all are."""
+        run = self._run
+        if run.base_version is None or not run.mode.replaces_rows:
+            return None
+        return StoredIn(run.address, run.base_version, run.run_id)
 
     def expand(
         self, batches: beam.PCollection[FrameBatch | FrameRecord | Deletion]

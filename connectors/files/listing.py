@@ -33,6 +33,7 @@ class FileTooLargeError(ConnectorError):
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"it has {size} bytes or more, the limit is {limit}")
+        self.size = size
 
 
 class Links(Enum):

@@ -83,11 +83,16 @@ class Resume:
         full_sync: Read everything, regardless of the states.
         states: The state of each partition, by its id.
         bounds: The range of time to read, regardless of the states.
+        made_with: What documents are made with. What an earlier run made with something else is
+            made again. Empty where that is unknown.
+        anew: Whether to make all documents again, also of what has not changed.
     """
 
     full_sync: bool
     states: Mapping[str, Any]
     bounds: Bounds
+    made_with: str = ""
+    anew: bool = False
 
     @property
     def is_bounded(self) -> bool:

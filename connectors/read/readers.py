@@ -238,6 +238,8 @@ class BlocksReader(_PlannedReader):
                 known_states=dict(self.resume.states),
                 reached=reached,
             )
+        if "made_with" in arguments_at(self.connector, self.planner).named:
+            arguments.update(made_with=self.resume.made_with, anew=self.resume.anew)
         found = self.connector._plan(**arguments)
         for partition, blocks in each(self.connector, "", lambda _: "list", found):
             yield Part(partition, blocks)

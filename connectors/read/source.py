@@ -94,6 +94,8 @@ class Source:
             would loop.
         threads: How many blocks are read at once; by default as many as the connector allows.
             With one, this thread reads, and items come in order.
+        made_with: What documents are made with, for connectors that leave out what is known.
+        anew: Whether to make all documents again, also of what has not changed.
 
     Raises:
         ConfigError: the connector takes no such arguments, cannot be read at all, or not by time.
@@ -109,6 +111,8 @@ class Source:
         bounds: Bounds | None = None,
         reader: type[Reader] | None = None,
         threads: int | None = None,
+        made_with: str = "",
+        anew: bool = False,
     ) -> None:
         kwargs = dict(sync_kwargs or {})
         bounds = bounds or Bounds()
@@ -121,7 +125,8 @@ class Source:
             connector.source_identity(kwargs),
             tuple(getattr(connector, "_by_partition", ())),
         )
-        self._reader = kind(connector, kwargs, Resume(full_sync, resume_from or {}, bounds))
+        resume = Resume(full_sync, resume_from or {}, bounds, made_with, anew)
+        self._reader = kind(connector, kwargs, resume)
         if threads is not None:
             self._reader.at_once = self._reader.ahead = threads
         self._is_bounded = bool(bounds.given)

@@ -46,6 +46,9 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         bounds: The range of time to read, `Bounds.of(since="2026-01-01", slice="1d")`. The run then
             moves a state only if a run without bounds would not have read more.
         chosen: Read only these parts of an earlier plan.
+        made_with: What documents are made with. A connector that leaves out what is known does not
+            leave out what was made with something else.
+        anew: Whether to make all documents again, also of what has not changed.
         **sync_kwargs: The arguments of the connector's `sync_documents`.
 
     Returns:
@@ -62,6 +65,8 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         resume_from: Mapping[str, Any] | None = None,
         bounds: Bounds | None = None,
         chosen: Chosen | None = None,
+        made_with: str = "",
+        anew: bool = False,
         **sync_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -72,6 +77,8 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
         self._sync_kwargs = sync_kwargs
         self._bounds = bounds
         self._chosen = chosen
+        self._made_with = made_with
+        self._anew = anew
         self._info = Source(connector, sync_kwargs, bounds=bounds).info
 
     def type_check_inputs(self, pvalueish: Any) -> None:
@@ -97,6 +104,8 @@ class ReadFromConnector(beam.PTransform[beam.pvalue.PBegin, beam.PCollection[Pag
             self._resume_from,
             self._info,
             self._bounds,
+            self._made_with,
+            self._anew,
         )
         workers = _workers_of(pbegin.pipeline)
         chunks = (
@@ -125,15 +134,18 @@ class _Opener:
         resume_from: dict[str, Any],
         info: SourceInfo,
         bounds: Bounds | None = None,
+        made_with: str = "",
+        anew: bool = False,
     ) -> None:
         self._connector = connector
         self._arguments = (sync_kwargs, full_sync, resume_from, info, bounds)
+        self._made: dict[str, Any] = {"made_with": made_with, "anew": anew}
         self._source: Source | None = None
 
     def open(self) -> Source:
         connector = live_connector(self._connector)
         if self._source is None or self._source.connector is not connector:
-            self._source = Source(connector, *self._arguments)
+            self._source = Source(connector, *self._arguments, **self._made)
         return self._source
 
     def __getstate__(self) -> dict[str, Any]:

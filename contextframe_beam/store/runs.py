@@ -324,6 +324,10 @@ class Marks:
         """Marks names."""
         self._known.update(map(_mark, names))
 
+    def merge(self, other: Marks) -> None:
+        """Marks what another set has marked."""
+        self._known |= other._known
+
     def pack(self) -> str:
         """Returns the set as text, the same for the same names."""
         data = np.array(sorted(self._known), "<u8").tobytes()

@@ -33,7 +33,7 @@ from contextframe_beam.pipelines.cli.shared import (
     option,
     say_done,
 )
-from contextframe_beam.pipelines.job import RUN, Job, settings
+from contextframe_beam.pipelines.job import RUN, Job, about, settings
 from contextframe_beam.pipelines.process import Settings
 from contextframe_beam.pipelines.runners.worker_processes import serving
 
@@ -43,6 +43,7 @@ _EXAMPLE = "contextframe-beam ingest json --directory docs --to kb.lance"
 INCOMPLETE = 3
 
 _BOUNDS = {"since", "until", "slice"}
+_OF_FILES = {one.name for one in settings() if about(one).for_files}
 _OUTPUT = "Output"
 
 
@@ -69,6 +70,8 @@ class IngestGroup(ConnectorGroup):
         if _BOUNDS & own_arguments(cls):
             # A connector that has a `since` of its own is asked by that.
             own = [one for one in own if one.name not in _BOUNDS]
+        if not cls.gives_files:
+            own = [one for one in own if one.name not in _OF_FILES]
         found = options_of(cls, name, flags_of(own))
         summary = (cls.__doc__ or "").strip().partition("\n")[0]
         return ConnectorCommand(

@@ -36,7 +36,7 @@ def options_of_ingest() -> dict[str, click.Parameter]:
     """Returns the options of `ingest` that no connector brings."""
     group = commands.commands["ingest"]
     assert isinstance(group, click.Group)
-    command = group.get_command(click.Context(group, obj=None), "json")
+    command = group.get_command(click.Context(group, obj=None), "files")
     assert command is not None
     return {
         flag: one

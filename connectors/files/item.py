@@ -1,0 +1,83 @@
+"""Files as items: what is known of each, and what a connector that gives files tells of them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class FileItem(dict[str, Any]):
+    """A file that a run parses before it maps it.
+
+    What is known of it is in the dictionary: its `path` in the source with slashes, `size` in
+    bytes, `modified_at` as ISO 8601 text, and what else the connector knows. Beside that, where
+    neither messages nor dead letters show it, stand these.
+
+    Attributes:
+        document: The `Document` that it was parsed to; None before that.
+        handle: By what its connector finds it.
+        mark: What stays the same as long as the file does; kept from run to run.
+        is_stored: Whether an earlier run has made a document of it as it is.
+        is_skipped: Whether an earlier run has skipped it as it is, because nothing reads its type.
+    """
+
+    __slots__ = ("document", "handle", "is_skipped", "is_stored", "mark")
+
+    def __init__(
+        self,
+        path: str,
+        size: int | None = None,
+        modified_at: str | None = None,
+        handle: Any = None,
+        mark: str = "",
+        is_stored: bool = False,
+        is_skipped: bool = False,
+        **more: Any,
+    ) -> None:
+        super().__init__(path=path, size=size, modified_at=modified_at, **more)
+        self.document: Any = None
+        self.handle = handle
+        self.mark = mark
+        self.is_stored = is_stored
+        self.is_skipped = is_skipped
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        slots = {name: getattr(self, name) for name in self.__slots__}
+        return _made_again, (dict(self), slots)
+
+
+def _made_again(values: dict[str, Any], slots: dict[str, Any]) -> FileItem:
+    item = FileItem("")
+    item.clear()
+    item.update(values)
+    for name, value in slots.items():
+        setattr(item, name, value)
+    return item
+
+
+class GivesFiles(Protocol):
+    """What a connector has whose items are files: `gives_files = True`, and these.
+
+    Attributes:
+        files_at_once: How many files are read at once; more than 1 where reading waits.
+    """
+
+    files_at_once: int
+
+    def read_file(self, item: FileItem, most: int) -> bytes:
+        """Returns the bytes of a file.
+
+        Args:
+            item: The file; what is found to be another size or time is set in it.
+            most: How many bytes it may have.
+
+        Raises:
+            FileTooLargeError: it has more.
+            OSError: it cannot be read.
+        """
+
+    def read_head(self, item: FileItem, size: int) -> bytes:
+        """Returns the first bytes of a file.
+
+        Raises:
+            OSError: it cannot be read.
+        """

@@ -1,0 +1,407 @@
+"""Between reading and mapping: what is stored already is left out, and files are parsed.
+
+What needs neither reading nor parsing is looked up first: files that are as an earlier run left
+them by their ids, items with a version by their origins. The rest is read, some files at a time,
+looked up by the digests of the bytes, and parsed in processes that end no run when they crash.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from xxhash import xxh3_128_digest
+
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.files.item import FileItem
+from contextframe_beam.connectors.files.listing import UNREADABLE, FileTooLargeError, reason_of
+from contextframe_beam.connectors.files.seen import outcome_state
+from contextframe_beam.connectors.page import DeadLetter, DocumentVersion, Page, Tally
+from contextframe_beam.errors import ConnectorError, ContextFrameError
+from contextframe_beam.frames.record import FrameRecord, uuid_of
+from contextframe_beam.store.rows import Places
+from contextframe_beam.transforms.document import Document
+from contextframe_beam.transforms.elements import letter_of
+from contextframe_beam.transforms.parsers import (
+    Limits,
+    ParseError,
+    ParserPool,
+    Parsers,
+    UnknownTypeError,
+)
+from contextframe_beam.transforms.parsers.limits import in_words
+from contextframe_beam.transforms.recognise import StoredOrigins, origin_of
+from contextframe_beam.transforms.unchanged import pack
+
+# So much is read before it is looked up, and so much text goes on before more is parsed.
+_FILES_TOGETHER = 200
+_BYTES_TOGETHER = 32 << 20
+_TEXT_TOGETHER = 4 << 20
+# What tells the type of a file whose name does not.
+_HEAD_BYTES = 64 << 10
+# Archives, whose types stand further back in them.
+_ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+
+
+@dataclass(frozen=True)
+class Parsing:
+    """How files become documents.
+
+    Attributes:
+        parsers: The parsers, by type of file.
+        limits: What a file may cost.
+    """
+
+    parsers: Parsers = field(default_factory=Parsers)
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def pool(self) -> ParserPool:
+        """The processes that parse so: one pool for all threads of this process."""
+        key = (self.parsers.identity, self.limits)
+        with _POOLS_LOCK:
+            if key not in _POOLS:
+                _POOLS[key] = ParserPool(self.parsers, self.limits)
+            return _POOLS[key]
+
+
+_POOLS: dict[tuple[bytes, Limits], ParserPool] = {}
+_POOLS_LOCK = threading.Lock()
+
+
+def parsed_alone(connector: Any, item: FileItem) -> Document:
+    """Returns the document that a file is, outside of a run.
+
+    Raises:
+        ParseError: it cannot be parsed.
+        UnknownTypeError: nothing reads its type.
+        OSError: it cannot be read.
+    """
+    parsing = Parsing()
+    data = connector.read_file(item, parsing.limits.max_file_bytes)
+    return parsing.pool.parse(str(item["path"]), data)
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a run makes documents of the items of a connector.
+
+    Attributes:
+        connector: What gives them, ready to be read.
+        made_with: What tells these documents from those that other settings make.
+        parsing: How files are parsed.
+        stored: What the dataset holds of them; None where nothing is to be recognised.
+    """
+
+    connector: Any
+    made_with: bytes = b""
+    parsing: Parsing = field(default_factory=Parsing)
+    stored: StoredOrigins | None = None
+
+
+@dataclass(slots=True)
+class _One:
+    """An item on its way.
+
+    Attributes:
+        place: Its place on the page.
+        item: The item.
+        version: Which document it is; None where the connector does not tell.
+        data: The bytes of a file, from when it is read until it is parsed.
+        origin: The origin of the document, once it is known.
+    """
+
+    place: int
+    item: Any
+    version: DocumentVersion | None = None
+    data: bytes = b""
+    origin: bytes | None = None
+
+    @property
+    def key(self) -> bytes:
+        """The key of the document's row."""
+        assert self.version is not None
+        return UUID(uuid_of(self.version.unique_id)).bytes
+
+
+@dataclass(slots=True)
+class Ready:
+    """Items that are to be mapped, and what became of others.
+
+    Attributes:
+        ones: The items.
+        failures: Those that could not be read or parsed.
+        tally: What the commit is to know of all of them.
+    """
+
+    ones: list[_One]
+    failures: list[DeadLetter]
+    tally: Tally
+
+    @property
+    def items(self) -> list[Any]:
+        """The items themselves."""
+        return [one.item for one in self.ones]
+
+    @property
+    def places(self) -> list[int]:
+        """The place of each item on its page."""
+        return [one.place for one in self.ones]
+
+    def mapper(self, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Returns what maps the items, one after the other, and gives records their origins.
+
+        Args:
+            call: Maps an item.
+        """
+        ones = iter(self.ones)
+
+        def mapped(item: Any) -> Any:
+            one = next(ones)
+            if one.version is None:
+                return call(item)
+            try:
+                record = call(item)
+                if isinstance(record, FrameRecord):
+                    _require_same(one.version, record)
+                    record.origin = one.origin
+            except Exception:
+                self.tally.stale.append(one.key)
+                raise
+            return record
+
+        return mapped
+
+
+def _require_same(version: DocumentVersion, record: FrameRecord) -> None:
+    if record.uuid != uuid_of(version.unique_id):
+        raise ConnectorError(
+            f"document_version names the document {version.unique_id!r}, and map_to_frame_record "
+            f"gave {record.unique_id!r}; let both name the same"
+        )
+
+
+def is_prepared(connector: Any) -> bool:
+    """Tells whether a connector's items are looked at before they are mapped."""
+    own = getattr(type(connector), "document_version", None)
+    return connector.gives_files or own is not BaseConnector.document_version
+
+
+def ready_items(page: Page, making: Making) -> Iterator[Ready]:
+    """Yields what of a page is to be mapped, files as they are parsed.
+
+    Args:
+        page: The page.
+        making: How documents are made of its items.
+
+    Yields:
+        Some items at a time; the last time with what the page itself tells the commit.
+
+    Raises:
+        ConfigError: a parser cannot be used.
+        ConnectorError: files cannot be read, for a reason that concerns all of them.
+    """
+    work = _Work(page, making)
+    left = work.unrecognised()
+    if not making.connector.gives_files:
+        yield work.rest(left)
+        return
+    for some in _portions(left):
+        yield from work.parsed(work.changed(some))
+    yield work.rest([])
+
+
+class _Work:
+    """The way of one page."""
+
+    def __init__(self, page: Page, making: Making) -> None:
+        self._page = page
+        self._making = making
+        self._failed: list[str] = []
+        self._skipped: list[str] = []
+        self._told = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._ready: list[_One] = []
+        self._failures: list[DeadLetter] = []
+        self._tally = Tally(self._page.source)
+        self._text = 0
+
+    def _given(self) -> Ready:
+        """Returns what there is since the last time."""
+        given = Ready(self._ready, self._failures, self._tally)
+        self._told += given.tally.read
+        self._begin()
+        return given
+
+    def rest(self, ones: list[_One]) -> Ready:
+        """Returns the last items, with what the page tells the commit."""
+        for one in ones:
+            self._pass_on(one)
+        self._failures = [*self._page.failures, *self._failures]
+        told = self._page.tally
+        # Read in whatever way, an item counts once.
+        told.read -= self._told + self._tally.read
+        if self._page.state is not None and self._making.connector.gives_files:
+            outcome = outcome_state(self._failed, self._skipped)
+            told.partitions = {} if outcome is None else {self._page.partition: outcome}
+        self._tally += told
+        return self._given()
+
+    def unrecognised(self) -> list[_One]:
+        """Returns the items that are not known to be stored, as far as that is told unread."""
+        ones = [_One(place, item) for place, item in enumerate(self._page.items)]
+        ones = [one for one in ones if self._has_version(one)]
+        stored = self._making.stored
+        if stored is not None:
+            untouched = [
+                one for one in ones if isinstance(one.item, FileItem) and one.item.is_stored
+            ]
+            ones = self._without(ones, untouched, stored.find_keys([one.key for one in untouched]))
+        for one in ones:
+            if one.version is not None and one.version.version is not None:
+                one.origin = origin_of(one.version, self._making.made_with)
+        return self._unknown(ones)
+
+    def changed(self, ones: list[_One]) -> list[_One]:
+        """Reads files, and returns those whose bytes make another document than is stored."""
+        at_once = self._making.connector.files_at_once
+        if at_once > 1 and len(ones) > 1:
+            with ThreadPoolExecutor(at_once) as threads:
+                read = list(threads.map(self._data_of, ones))
+        else:
+            read = [self._data_of(one) for one in ones]
+        kept = []
+        for one, data in zip(ones, read, strict=True):
+            if isinstance(data, UnknownTypeError):
+                self._skip(one)
+            elif isinstance(data, Exception):
+                self._fail("parse" if isinstance(data, ParseError) else "read", data, one)
+            else:
+                digest = xxh3_128_digest(data)
+                one.data, one.item["digest"] = data, digest.hex()
+                if one.version is not None and one.origin is None:
+                    one.origin = origin_of(one.version, self._making.made_with, digest)
+                kept.append(one)
+        return self._unknown(kept)
+
+    def parsed(self, ones: list[_One]) -> Iterator[Ready]:
+        """Parses files, and yields them whenever there is some text."""
+        for one in ones:
+            data, one.data = one.data, b""
+            try:
+                document = self._making.parsing.pool.parse(one.item["path"], data)
+            except UnknownTypeError:
+                self._skip(one)
+                continue
+            except ParseError as error:
+                self._fail("parse", error, one)
+                continue
+            one.item.document = document
+            self._tally.parsed += 1
+            self._tally.documents += 1
+            self._text += len(document.text)
+            self._pass_on(one)
+            if self._text >= _TEXT_TOGETHER:
+                yield self._given()
+
+    def _has_version(self, one: _One) -> bool:
+        """Asks which version of which document an item is."""
+        try:
+            one.version = self._making.connector.document_version(one.item)
+        except Exception as error:
+            self._fail("read", error, one)
+            return False
+        if isinstance(one.item, FileItem) and one.item.is_skipped:
+            self._skip(one)
+            return False
+        return True
+
+    def _unknown(self, ones: list[_One]) -> list[_One]:
+        """Returns those whose origins are not stored."""
+        stored = self._making.stored
+        told = [one for one in ones if one.origin is not None]
+        if stored is None or not told:
+            return ones
+        return self._without(ones, told, stored.find_origins([one.origin or b"" for one in told]))
+
+    def _without(self, ones: list[_One], asked: list[_One], found: Places) -> list[_One]:
+        """Returns those that were not found, and notes the others as stored."""
+        met = {id(one) for one, number in zip(asked, found, strict=True) if number >= 0}
+        if met:
+            self._tally.recognised_rows.append(pack(found[found >= 0]))
+            self._tally.unchanged += len(met)
+            self._tally.documents += len(met)
+            self._tally.read += len(met)
+        return [one for one in ones if id(one) not in met]
+
+    def _data_of(self, one: _One) -> bytes | Exception:
+        """Returns the bytes of a file, or why it is not parsed."""
+        item, parsing = one.item, self._making.parsing
+        connector, path, size = self._making.connector, str(one.item["path"]), one.item["size"]
+        most = parsing.limits.max_file_bytes
+        try:
+            if parsing.parsers.find(path) is None and (size is None or size > _HEAD_BYTES):
+                head = connector.read_head(item, _HEAD_BYTES)
+                known = parsing.parsers.find(path, head) or head.startswith(_ARCHIVES)
+                if head and not known:
+                    return UnknownTypeError(path)
+            if size is not None and size > most:
+                raise FileTooLargeError(size, most)
+            data: bytes = connector.read_file(item, most)
+            return data
+        except FileTooLargeError as error:
+            told = f"it has {in_words(error.size)}, and max_file_bytes is {in_words(most)}"
+            return ParseError(f"{path.rpartition('/')[2]}: {told}")
+        except UNREADABLE as error:
+            return ConnectorError(f"{path}: it cannot be read: {reason_of(error)}")
+        except ConnectorError as error:
+            return ConnectorError(f"{path}: {error}")
+        except ContextFrameError:
+            raise
+        except Exception as error:
+            raise ConnectorError(
+                f"{connector.name}: {path}: {reason_of(error)}; the disk or the network is in "
+                "trouble, and nothing was committed"
+            ) from error
+
+    def _pass_on(self, one: _One) -> None:
+        self._ready.append(one)
+        self._tally.read += 1
+
+    def _skip(self, one: _One) -> None:
+        self._skipped.append(one.item.mark)
+        self._tally.skipped += 1
+        self._tally.read += 1
+
+    def _fail(self, stage: str, error: Exception, one: _One) -> None:
+        self._failures.append(letter_of(stage, error, one.item, self._page, one.place))
+        self._tally.read += 1
+        if isinstance(one.item, FileItem):
+            self._failed.append(one.item.mark)
+        if one.version is not None:
+            self._tally.stale.append(one.key)
+
+
+def _is_untouched(item: Any) -> bool:
+    return isinstance(item, FileItem) and item.is_stored
+
+
+def _portions(ones: Sequence[_One]) -> Iterator[list[_One]]:
+    """Yields files that are read before the first of them is parsed."""
+    portion: list[_One] = []
+    size = 0
+    for one in ones:
+        more = one.item["size"] or 0
+        if portion and (len(portion) >= _FILES_TOGETHER or size + more > _BYTES_TOGETHER):
+            yield portion
+            portion, size = [], 0
+        portion.append(one)
+        size += more
+    if portion:
+        yield portion

@@ -1,0 +1,200 @@
+"""Documents that are stored already, in the version that the source has, are recognised by origin.
+
+An origin is 16 bytes: which document, which version of its content, and what it was made with. A
+run looks origins up before it parses, maps or embeds, and leaves out what it finds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import marshal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import lance
+import numpy as np
+from xxhash import xxh3_128_digest
+
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.identity import (
+    OURS,
+    class_path,
+    constructor_arguments,
+    essential,
+    jsonable,
+    named_arguments,
+    source_file,
+)
+from contextframe_beam.connectors.page import DocumentVersion
+from contextframe_beam.errors import DatasetError
+from contextframe_beam.frames.record import uuid_of
+from contextframe_beam.frames.schema import frame_schema
+from contextframe_beam.store.address import Address
+from contextframe_beam.store.files import open_dataset, reading
+from contextframe_beam.store.keys import Numbers, NumberSet, numbers_of
+from contextframe_beam.store.rows import (
+    Addresses,
+    Places,
+    RowNumbers,
+    no_addresses,
+    scan_rows,
+    sql_literal,
+)
+
+# What tells the digest of bytes from what a source calls a version.
+_OF_BYTES, _OF_SOURCE = b"b", b"v"
+
+
+def origin_of(version: DocumentVersion, made_with: bytes, content: bytes | None = None) -> bytes:
+    """Returns the origin of a document.
+
+    Args:
+        version: Which document, and which version of it.
+        made_with: What `made_with` returned.
+        content: The digest of its bytes, where the version is none of the source's.
+    """
+    if version.version is None:
+        told = _OF_BYTES + (content or b"")
+    elif isinstance(version.version, bytes):
+        told = _OF_SOURCE + version.version
+    else:
+        told = _OF_SOURCE + version.version.encode("utf-8", "surrogatepass")
+    return xxh3_128_digest(UUID(uuid_of(version.unique_id)).bytes + made_with + told)
+
+
+def made_with(connector: BaseConnector, parts: Iterable[Any], *identities: bytes) -> bytes:
+    """Returns 16 bytes that change when a document may become another one from the same content.
+
+    Args:
+        connector: What maps its items.
+        parts: What records pass through, such as enrichers.
+        *identities: Of what else makes a document: parsers, a chunker.
+
+    Raises:
+        ConfigError: a part says wrongly what it is.
+    """
+    arguments = named_arguments(type(connector), *connector._arguments)
+    chosen = getattr(connector, "_maps_by", None)
+    if chosen is None:
+        arguments = essential(arguments, constructor_arguments(type(connector)))
+    else:
+        arguments = {name: arguments[name] for name in chosen if name in arguments}
+    told = [
+        _code_of(type(connector)),
+        jsonable(arguments),
+        [_part(one) for one in parts],
+        [one.hex() for one in identities],
+        frame_schema(1).names,
+    ]
+    return xxh3_128_digest(json.dumps(told, sort_keys=True).encode())
+
+
+def _part(one: Any) -> Any:
+    identity = getattr(one, "identity", None)
+    if isinstance(identity, bytes):
+        return identity.hex()
+    return [_code_of(type(one)), jsonable(getattr(one, "__dict__", {}))]
+
+
+def _code_of(cls: type) -> list[str]:
+    """Returns what is another one when the code of a class is, or that of classes it is based on.
+
+    A class counts by its attribute `version`, else by its source.
+    """
+    told = []
+    for one in cls.__mro__:
+        if one.__module__ in OURS or one.__module__ in sys.stdlib_module_names:
+            continue
+        version = vars(one).get("version")
+        told.append(class_path(one))
+        told.append(str(version) if isinstance(version, str | int) else _source_of(one))
+    return told
+
+
+def _source_of(cls: type) -> str:
+    file = source_file(cls)
+    if file is not None:
+        return xxh3_128_digest(file[1].encode()).hex()
+    try:
+        return xxh3_128_digest(inspect.getsource(cls).encode()).hex()
+    except (OSError, TypeError):  # written at a prompt, or installed without its source
+        codes = [
+            marshal.dumps(one.__code__) for one in vars(cls).values() if inspect.isfunction(one)
+        ]
+        return xxh3_128_digest(b"".join(codes)).hex()
+
+
+class StoredOrigins:
+    """The documents of one source in one version of a dataset, by origin and by key.
+
+    Args:
+        dataset: The version.
+        source: The source's id.
+    """
+
+    def __init__(self, dataset: lance.LanceDataset, source: str) -> None:
+        origins: list[Numbers] = []
+        keys: list[Numbers] = []
+        addresses: list[Addresses] = [no_addresses()]
+        if {"x_origin", "x_parent"} <= set(dataset.schema.names):
+            ours = f"x_source = {sql_literal(source)}"
+            whole = f"{ours} AND x_parent IS NULL AND x_origin IS NOT NULL"
+            for batch, at in scan_rows(dataset, ["x_origin", "uuid"], filter=whole):
+                origins.append(Numbers.of_digests(batch.column("x_origin")))
+                keys.append(numbers_of(batch.column("uuid"))[0])
+                addresses.append(at)
+        self._numbers = RowNumbers(dataset).of(np.concatenate(addresses))
+        self._origins = NumberSet(Numbers.concat(origins))
+        self._keys = NumberSet(Numbers.concat(keys))
+
+    def find_origins(self, origins: Sequence[bytes]) -> Places:
+        """Returns the number of the row that has each origin; -1 where there is none."""
+        return self._found(self._origins, origins)
+
+    def find_keys(self, keys: Sequence[bytes]) -> Places:
+        """Returns the number of the row that has each key, 16 bytes; -1 where there is none."""
+        return self._found(self._keys, keys)
+
+    def _found(self, known: NumberSet, asked: Sequence[bytes]) -> Places:
+        places = known.find(Numbers.of_bytes(b"".join(asked)))
+        return np.where(places >= 0, self._numbers[places], -1) if len(known) else places
+
+
+@dataclass(frozen=True)
+class StoredIn:
+    """A version of a dataset in which documents are looked up.
+
+    Attributes:
+        address: The dataset.
+        version: The version, which the run begins with.
+        run_id: The run: another one may find another dataset of that version.
+    """
+
+    address: Address
+    version: int
+    run_id: str
+
+    def of(self, source: str) -> StoredOrigins:
+        """Returns the documents of a source; they are loaded once a process.
+
+        Raises:
+            DatasetError: the dataset is not there any more, or cannot be read.
+        """
+        options = tuple(sorted((self.address.storage_options or {}).items()))
+        return _stored(self.address.uri, options, self.version, self.run_id, source)
+
+
+@lru_cache(maxsize=4)
+def _stored(
+    uri: str, options: tuple[tuple[str, str], ...], version: int, run_id: str, source: str
+) -> StoredOrigins:
+    dataset = open_dataset(Address(uri, dict(options)), version)
+    if dataset is None:
+        raise DatasetError(f"there is no dataset at {uri} any more")
+    with reading(uri):
+        return StoredOrigins(dataset, source)
