@@ -191,6 +191,11 @@ class Tally:
         return self.source or RECORDS
 
     @property
+    def met_rows(self) -> list[bytes]:
+        """The rows of all documents that are stored as they are already."""
+        return [*self.unchanged_rows, *self.recognised_rows]
+
+    @property
     def gave_nothing(self) -> bool:
         """Whether all of the source was asked for and there was not even an item that failed."""
         return not self.read and not self.narrowed

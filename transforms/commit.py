@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contextframe_beam.errors import (
     CommitError,
@@ -30,15 +31,23 @@ from contextframe_beam.store.files import (
     open_dataset,
     reading,
 )
-from contextframe_beam.store.keys import KeySet, Numbers
-from contextframe_beam.store.rows import Addresses, find_rows, no_addresses, remove_rows
+from contextframe_beam.store.keys import KeySet, Mask, Numbers
+from contextframe_beam.store.rows import (
+    Addresses,
+    chunks_among,
+    find_chunks,
+    find_rows,
+    has_chunks,
+    no_addresses,
+    remove_rows,
+)
 from contextframe_beam.store.state import (
     ANCHOR_KEY,
-    DOCUMENTS,
     OVERWRITTEN,
     CommitReceipt,
     SourceState,
     StateRows,
+    documents_in,
     parts_of,
     read_state_rows,
     state_of,
@@ -141,9 +150,11 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
 
 def _seen_rows(run: Run, written: Written) -> SeenRows | None:
     """Returns the rows that the run met unchanged; None where there are none."""
-    unchanged = [part for tally in written.sources.values() for part in tally.unchanged_rows]
-    base = base_of(run) if unchanged else None
-    return SeenRows(base, unchanged) if base is not None else None
+    tallies = written.sources.values()
+    unchanged = [part for tally in tallies for part in tally.unchanged_rows]
+    whole = [part for tally in tallies for part in tally.recognised_rows]
+    base = base_of(run) if unchanged or whole else None
+    return SeenRows(base, unchanged, whole) if base is not None else None
 
 
 def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] | CommitReceipt:
@@ -201,10 +212,9 @@ def _overwrite(
             f"would delete what it missed; nothing was committed. {'; '.join(plan.partial)}. "
             'mode="upsert" keeps what is stored'
         )
-    documents = DOCUMENTS if "x_state" in dataset.schema.names else None
-    stored = dataset.count_rows(filter=documents)
+    stored = dataset.count_rows(filter=documents_in(dataset))
     found, _ = find_rows(dataset, KeySet(plan.unique.keys))
-    replaced = len(found)
+    replaced = len(found) - int(chunks_among(dataset, found).sum())
     require_few_overwritten(plan, dataset, stored, states)
     summary = _summary(
         plan, version=dataset.version + 1, replaced=replaced, deleted=stored - replaced
@@ -260,23 +270,32 @@ def _update(
         [rows.addresses[key] for key in ([*own, ANCHOR_KEY] if anchored else own)], np.uint64
     )
     matched = succeeded = no_addresses()
+    chunks = matched
+    chunked = has_chunks(dataset)
+    stale, _ = find_rows(dataset, KeySet(plan.stale))
     if run.mode.replaces_rows:
         keys = KeySet(Numbers.concat([unique.keys, unique.deleted]))
         matched, places = find_rows(dataset, keys)
+        if chunked:
+            is_chunk = chunks_among(dataset, matched)
+            chunks, matched, places = matched[is_chunk], matched[~is_chunk], places[~is_chunk]
         succeeded = matched[places < len(unique.keys)]
-    unseen = _unseen(plan, dataset, sources)
+    unseen = np.setdiff1d(_unseen(plan, dataset, sources), stale)
     own_rows = np.array(list(rows.addresses.values()), np.uint64)
     documents = np.setdiff1d(np.union1d(matched, unseen), own_rows)
     missed = missed_for_the_first_time(plan, dataset, np.setdiff1d(documents, matched), rows.states)
     documents = np.setdiff1d(documents, missed.addresses)
     deleted = require_few_deletes(plan, dataset, np.setdiff1d(documents, succeeded), rows.states)
-    removal = remove_rows(dataset, np.concatenate([documents, guards]))
+    if chunked and run.mode.replaces_rows:
+        chunks = np.union1d(chunks, _chunks_to_remove(plan, dataset, sources, missed))
+    removal = remove_rows(dataset, np.concatenate([documents, chunks, guards]))
     summary = _summary(
         plan,
         version=dataset.version + 1,
         replaced=len(succeeded),
         deleted=len(documents) - len(succeeded),
         missed=missed,
+        stale=len(np.setdiff1d(stale, matched)),
     )
     return _pending(
         plan,
@@ -293,9 +312,39 @@ def _update(
     )
 
 
+def _chunks_to_remove(
+    plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str], missed: Missed
+) -> Addresses:
+    """Returns the chunks of documents that are replaced or deleted, or have other chunks now.
+
+    A run that writes a document brings all its chunks. One that met it as it is stored has met its
+    chunks too if it says so; else it has written those that there are.
+    """
+    unique, seen = plan.unique, plan.seen
+    gone = [KeySet(Numbers.concat([unique.keys, unique.deleted]))]
+    if not plan.deletes_unseen:
+        gone += [seen.keys(whole=False)] if seen is not None else []
+        return find_chunks(
+            dataset, lambda parents, _: np.any([keys.holds(parents) for keys in gone], axis=0)
+        )
+    first = pa.array([key for keys in missed.keys.values() for key in keys], pa.string())
+    kept = [KeySet.of([first]), KeySet(plan.stale)]
+    kept += [seen.keys(whole=True)] if seen is not None else []
+
+    def which(parents: Numbers, rows: pa.RecordBatch) -> Mask:
+        own = pc.is_in(rows["x_source"], value_set=pa.array(list(sources), pa.string()))
+        unseen = own.to_numpy(zero_copy_only=False) & ~np.any(
+            [keys.holds(parents) for keys in kept], axis=0
+        )
+        found: Mask = unseen | gone[0].holds(parents)
+        return found
+
+    return find_chunks(dataset, which, ["x_source"])
+
+
 def _unseen(plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
     """Returns the rows of a complete mirror's sources that it did not meet unchanged."""
-    if not plan.run.mode.deletes_unseen or plan.kept:
+    if not plan.deletes_unseen:
         return no_addresses()
     if plan.seen is None:
         return rows_of_sources(dataset, sources)
@@ -330,7 +379,7 @@ def _own_states(
         state = now.after(summary, tally.partitions, tally.change, is_complete=not tally.narrowed)
         if tally.change.backfill:
             state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))
-        if plan.run.mode.deletes_unseen and not plan.kept and missed is not None:
+        if plan.deletes_unseen and missed is not None:
             state = replace(state, missed=frozenset(missed.keys.get(info.source_id, ())))
         after[info.source_id] = state
     return after
@@ -343,14 +392,16 @@ def _summary(
     replaced: int = 0,
     deleted: int = 0,
     missed: Missed | None = None,
+    stale: int = 0,
 ) -> CommitReceipt:
     unique = plan.unique
+    chunks = sum(fragment.chunks for fragment in unique.fragments)
     return CommitReceipt(
         run_id=plan.run.run_id,
         mode=plan.run.mode.name,
         at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=version,
-        rows_written=sum(fragment.rows for fragment in unique.fragments),
+        rows_written=sum(fragment.rows for fragment in unique.fragments) - chunks,
         rows_replaced=replaced,
         rows_deleted=deleted,
         rows_unchanged=plan.unchanged,
@@ -364,6 +415,9 @@ def _summary(
         kept=plan.kept or (missed.reason if missed else ""),
         reasons=plan.written.reasons.most(),
         start=plan.run.start,
+        chunks=chunks,
+        stale=stale,
+        **plan.work,
     )
 
 

@@ -267,7 +267,7 @@ def require_same_sources(
     dependent = [
         tally
         for tally in plan.tallies
-        if tally.unchanged_rows
+        if tally.met_rows
         or tally.moves_state
         or run.mode.deletes_unseen
         or (run.mode.replaces_rows and tally.change.whole)
@@ -289,7 +289,7 @@ def require_same_sources(
                 f"another run of {tally.info.name} was committed to {run.uri} while run "
                 f"{run.run_id} was reading; nothing of this one was committed, run it again"
             )
-        if base is None or base.version == dataset.version or not tally.unchanged_rows:
+        if base is None or base.version == dataset.version or not tally.met_rows:
             continue
         source = tally.info.source_id
         if replaced_by_others(base, dataset, source) or (

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from contextframe_beam.errors import ConfigError, TooManyDeletes, TooManyFailures
 from contextframe_beam.store.keys import KeySet, Mask
 from contextframe_beam.store.rows import Addresses, scan_rows
-from contextframe_beam.store.state import DOCUMENTS
+from contextframe_beam.store.state import documents_in
 from contextframe_beam.transforms.written import Written
 
 DEFAULT_MAX_FAILURES = 1000
@@ -234,7 +234,7 @@ def count_gone(
     """
     found: dict[str, tuple[int, int]] = {}
     wanted = [*columns, "x_source"]
-    for batch, addresses in scan_rows(dataset, wanted, filter=DOCUMENTS):
+    for batch, addresses in scan_rows(dataset, wanted, filter=documents_in(dataset)):
         sources = pc.fill_null(batch.column("x_source"), "")
         gone = sources.filter(pa.array(is_gone(batch, addresses)))
         for place, values in enumerate((sources, gone)):

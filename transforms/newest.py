@@ -3,7 +3,7 @@
 The rows are in data files that are not committed yet. Their keys are known; of doubled ones the
 timestamps are read, and the files with rows to drop are written again without them. A row that
 the run met unchanged, and so did not write, takes part as well: an older one of its key must not
-replace it. So does a deletion.
+replace it. So does a deletion. Chunks do not compete: they stay or go with their document.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextframe_beam.frames.record import Deletion
 from contextframe_beam.frames.times import parse
 from contextframe_beam.store.address import first_line
 from contextframe_beam.store.files import Destination, WrittenFragment, delete_files
-from contextframe_beam.store.keys import Numbers, NumberSet, numbers_of
+from contextframe_beam.store.keys import Mask, Numbers, NumberSet, numbers_of
 from contextframe_beam.store.writer import FragmentWriter, preview
 
 #: What decides between rows of one key.
@@ -103,7 +103,7 @@ class Deduplicated:
         fragments: The data files to be committed.
         keys: The uuid of every row of them.
         deleted: The keys of the deletions that no row outdated.
-        dropped: How many rows lost against something newer of their key.
+        dropped: How many documents lost against something newer of their key.
         outdated: How many unchanged rows lost so, which means that they are replaced or deleted.
         obsolete: Files that were written again; nobody needs them any more.
         rewritten: Those that took their place.
@@ -150,32 +150,128 @@ def drop_duplicates(
     """
     deletions = deletions or Deletions.of([])
     keys = keys_of(fragments)
-    doubled = keys.repeated()
     others = [deletions.keys]
     if stored is not None:
         others.append(numbers_of(stored["uuid"].combine_chunks())[0])
-    doubled |= NumberSet(Numbers.concat(others)).contains(keys)
-    suspects = np.flatnonzero(doubled)
+    elsewhere = NumberSet(Numbers.concat(others))
+    doubled = keys.repeated() | elsewhere.contains(keys)
+    keep = np.ones(len(keys), np.bool_)
     try:
-        race = _Race(keys.take(suspects), _ranks_of_rows(destination, fragments, schema, suspects))
+        chunks = None
+        if doubled.any() or len(elsewhere):
+            chunks = _Chunks.of(destination, fragments, schema)
+        suspects = np.flatnonzero(doubled if chunks is None else chunks.others(doubled))
+        ranks = _ranks_of_rows(destination, fragments, schema, suspects)
+        race = _Race(keys.take(suspects), ranks)
+        if stored is not None:
+            race.add(others[1], *_ranks(stored), is_stored=True, items=stored["met"].to_numpy())
+        race.add(deletions.keys, deletions.times, is_deletion=True)
+        losers, outdated, deleted, shared = race.run()
+        keep[suspects[losers]] = False
+        if chunks is not None:
+            winners = np.delete(np.arange(len(suspects)), losers)
+            left = chunks.of_winners(
+                contested=Numbers.concat([keys.take(suspects), *others]),
+                winners=keys.take(suspects[winners]),
+                digests=ranks[1].take(winners),
+                deleted=deletions.keys.take(deleted),
+            )
+            keep[np.setdiff1d(chunks.places, left)] = False
+            # Of one document that came twice, or that came without them.
+            suspects = left[doubled[left]]
+            race = _Race(
+                keys.take(suspects), _ranks_of_rows(destination, fragments, schema, suspects)
+            )
+            race.add(deletions.keys, deletions.times, is_deletion=True)
+            twice, _, effective, _ = race.run()
+            keep[suspects[twice]] = False
+            deleted = np.intersect1d(deleted, effective)
     except (OSError, ValueError) as error:
         raise CommitError(
             f"the data files that were written to {destination.uri} cannot be read again: "
             f"{first_line(error)}; nothing was committed, run it again"
         ) from error
-    if stored is not None:
-        race.add(others[1], *_ranks(stored), is_stored=True, items=stored["met"].to_numpy())
-    race.add(deletions.keys, deletions.times, is_deletion=True)
-    losers, outdated, deleted, shared = race.run()
-    keep = np.ones(len(keys), np.bool_)
-    keep[suspects[losers]] = False
-    effective = deletions.keys.take(deleted)
+    gone = deletions.keys.take(deleted)
     if keep.all():
-        return Deduplicated(list(fragments), keys, effective, outdated=outdated, shared=shared)
+        return Deduplicated(list(fragments), keys, gone, outdated=outdated, shared=shared)
     kept, obsolete, rewritten = _without(destination, fragments, schema, keep)
     return Deduplicated(
-        kept, keys_of(kept), effective, len(losers), outdated, obsolete, rewritten, shared
+        kept, keys_of(kept), gone, len(losers), outdated, obsolete, rewritten, shared
     )
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """The chunks of documents among the rows of data files.
+
+    Attributes:
+        places: Where they are, counted over all data files.
+        parents: The uuids of their documents.
+        origins: The digests of their documents.
+        known: Whether they have one: those that came without their document have none.
+    """
+
+    places: _Integers
+    parents: Numbers
+    origins: Numbers
+    known: Mask
+
+    @classmethod
+    def of(
+        cls, destination: Destination, fragments: Sequence[WrittenFragment], schema: pa.Schema
+    ) -> _Chunks | None:
+        """Reads them; None where there are none."""
+        if not any(fragment.chunks for fragment in fragments):
+            return None
+        places: list[_Integers] = []
+        parents: list[Numbers] = []
+        origins: list[Numbers] = []
+        known: list[Mask] = []
+        start = 0
+        for fragment in fragments:
+            if fragment.chunks:
+                rows = preview(destination, schema, [fragment])
+                table = rows.to_table(columns=["x_parent", "x_origin"]).combine_chunks()
+                there = np.flatnonzero(table["x_parent"].is_valid().to_numpy())
+                table = table.take(pa.array(there)).combine_chunks()
+                places.append(start + there)
+                parents += map(Numbers.of_digests, table["x_parent"].chunks)
+                origins += map(Numbers.of_digests, table["x_origin"].chunks)
+                known.append(table["x_origin"].is_valid().to_numpy())
+            start += fragment.rows
+        return cls(
+            np.concatenate(places),
+            Numbers.concat(parents),
+            Numbers.concat(origins),
+            np.concatenate(known),
+        )
+
+    def others(self, rows: Mask) -> Mask:
+        """Returns a mask over all rows without the chunks."""
+        left = rows.copy()
+        left[self.places] = False
+        return left
+
+    def of_winners(
+        self, contested: Numbers, winners: Numbers, digests: Numbers, deleted: Numbers
+    ) -> _Integers:
+        """Returns the places of those chunks whose document stays.
+
+        Args:
+            contested: The keys of documents that occur several times.
+            winners: The keys of written documents among them that stay.
+            digests: The digests of these.
+            deleted: The keys of documents that are deleted.
+        """
+        place = NumberSet(winners).find(self.parents)
+        won = np.flatnonzero(place >= 0)
+        winner, origin = digests.take(place[won]), self.origins.take(won)
+        stays = np.zeros(len(self.places), np.bool_)
+        stays[won] = (winner.high == origin.high) & (winner.low == origin.low)
+        # A chunk that came without its document may belong to any state of it.
+        stays |= ~self.known & ~NumberSet(deleted).contains(self.parents)
+        stays |= ~NumberSet(contested).contains(self.parents)
+        return self.places[stays]
 
 
 class _Race:

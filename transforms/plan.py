@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
 
-from contextframe_beam.connectors.page import Tally
+from contextframe_beam.connectors.page import WORK_COUNTED, Tally
 from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, frame_schema
 from contextframe_beam.store.address import Address, StorageOptions
 from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, Destination
+from contextframe_beam.store.keys import Numbers
 from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows
 from contextframe_beam.store.runs import NO_SOURCE
 from contextframe_beam.store.state import SourceState, parts_of
@@ -111,12 +113,29 @@ class Plan:
         reasons = sorted({reason for tally in self.tallies for reason in tally.narrowed})
         if self.partial:
             reasons.append("what was read may not be all of the source")
-        if self.written.failed:
-            some = "1 item" if self.written.failed == 1 else f"{self.written.failed:,} items"
+        # What is stored of a document that failed stays; of other items nothing is known.
+        unknown = self.written.failed - len(self.stale)
+        if unknown > 0:
+            some = "1 item" if unknown == 1 else f"{unknown:,} items"
             reasons.append(f"{some} failed")
         if NO_SOURCE in self.written.sources:
             reasons.append("records that no connector made belong to no source")
         return "; ".join(reasons)
+
+    @property
+    def deletes_unseen(self) -> bool:
+        """Whether what the run did not see is deleted."""
+        return self.run.mode.deletes_unseen and not self.kept
+
+    @property
+    def work(self) -> dict[str, Any]:
+        """What was done to documents on their way, by the names that a receipt has for it."""
+        return {name: sum(getattr(one, name) for one in self.tallies) for name in WORK_COUNTED}
+
+    @property
+    def stale(self) -> Numbers:
+        """The keys of documents that failed, one for each time."""
+        return Numbers.of_bytes(b"".join(part for tally in self.tallies for part in tally.stale))
 
     @property
     def partial(self) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ exact and take a byte or so a row.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contextframe_beam.connectors.page import Tally
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.store.address import Address, StorageOptions
 from contextframe_beam.store.dataset import sql_literal
@@ -130,6 +132,11 @@ def pack(numbers: Places) -> bytes:
     return zlib.compress(np.diff(ordered, prepend=0).astype("<u8").tobytes(), 1)
 
 
+def unpack_all(packed: bytes) -> Places:
+    """Returns the row numbers of one piece, in order, as often as they are in it."""
+    return np.cumsum(np.frombuffer(zlib.decompress(packed), "<u8"), dtype=np.int64)
+
+
 def unpack(packed: Iterable[bytes]) -> Places:
     """Returns the row numbers that were packed, each once, in order."""
     return unpack_counted(packed)[0]
@@ -137,25 +144,97 @@ def unpack(packed: Iterable[bytes]) -> Places:
 
 def unpack_counted(packed: Iterable[bytes]) -> tuple[Places, Places]:
     """Returns the row numbers that were packed, each once, in order, and how often each was."""
-    parts = [
-        np.cumsum(np.frombuffer(zlib.decompress(part), "<u8"), dtype=np.int64) for part in packed
-    ]
-    together = np.concatenate([*parts, np.zeros(0, np.int64)])
+    together = np.concatenate([*map(unpack_all, packed), np.zeros(0, np.int64)])
     return np.unique(together, return_counts=True)
 
 
+@dataclass(frozen=True)
+class Units:
+    """Rows by what tells whether they are stored: a document and its chunks are one.
+
+    Attributes:
+        digests: The digest of each row; of a chunk that of its document, which is over all of them.
+        is_chunk: Which rows are chunks.
+        alone: Which are chunks that came without their document: nothing tells of these.
+        has_chunks: Which are documents that came with chunks.
+    """
+
+    digests: Numbers
+    is_chunk: Mask
+    alone: Mask
+    has_chunks: Mask
+
+    @classmethod
+    def of(cls, rows: pa.RecordBatch) -> Units:
+        """Makes it of rows among which a document's chunks all are."""
+        own = Numbers.of_digests(rows.column("x_digest"))
+        parents = rows.column("x_parent")
+        if parents.null_count == len(parents):
+            none = np.zeros(len(own), np.bool_)
+            return cls(own, none, none, none)
+        is_chunk = parents.is_valid().to_numpy(zero_copy_only=False)
+        known = rows.column("x_origin").is_valid().to_numpy(zero_copy_only=False)
+        of_document = Numbers.of_digests(rows.column("x_origin"))
+        together = is_chunk & known
+        digests = Numbers(
+            np.where(together, of_document.high, own.high),
+            np.where(together, of_document.low, own.low),
+        )
+        has_chunks = NumberSet(digests.take(together)).contains(own) & ~is_chunk
+        return cls(digests, is_chunk, is_chunk & ~known, has_chunks)
+
+    @classmethod
+    def concat(cls, parts: Iterable[Units]) -> Units:
+        """Puts the rows of several batches behind each other; there is at least one."""
+        parts = list(parts)
+        return cls(
+            Numbers.concat(part.digests for part in parts),
+            np.concatenate([part.is_chunk for part in parts]),
+            np.concatenate([part.alone for part in parts]),
+            np.concatenate([part.has_chunks for part in parts]),
+        )
+
+
+class MetRows:
+    """Collects which stored documents a worker met unchanged, for the commit."""
+
+    def __init__(self) -> None:
+        self._alone: dict[str, list[Places]] = {}
+        self._whole: dict[str, list[Places]] = {}
+
+    def add(self, source: str, numbers: Places, has_chunks: Mask) -> None:
+        """Notes the numbers of a source's documents, and which were met with their chunks."""
+        for known, mask in ((self._alone, ~has_chunks), (self._whole, has_chunks)):
+            if mask.any():
+                known.setdefault(source, []).append(numbers[mask])
+
+    def tell(self, tallies: Mapping[str, Tally]) -> None:
+        """Puts them into the tallies of their sources, with what was recognised before."""
+        for source, numbers in self._alone.items():
+            tallies[source].unchanged_rows = [pack(np.concatenate(numbers))]
+        for source, tally in tallies.items():
+            whole = [*map(unpack_all, tally.recognised_rows), *self._whole.get(source, ())]
+            if whole:
+                tally.recognised_rows = [pack(np.concatenate(whole))]
+
+
 class SeenRows:
-    """The rows that a run met unchanged.
+    """The rows of documents that a run met unchanged.
 
     Args:
         base: The version that the run began with.
         packed: Their numbers in it, as `pack` gives them, in pieces.
+        whole: Likewise, of documents that were met with all their chunks.
     """
 
-    def __init__(self, base: lance.LanceDataset, packed: Iterable[bytes]) -> None:
+    def __init__(
+        self, base: lance.LanceDataset, packed: Iterable[bytes], whole: Iterable[bytes] = ()
+    ) -> None:
         self._base = base
         self._numbering = RowNumbers(base)
-        self._numbers, self._counts = unpack_counted(packed)
+        whole = list(whole)
+        self._numbers, self._counts = unpack_counted([*packed, *whole])
+        self._whole = unpack(whole)
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -188,8 +267,19 @@ class SeenRows:
         rows = self._base.take(np.concatenate(found), columns=list(columns))
         return rows.append_column("met", pa.array(np.concatenate(counts)))
 
+    def keys(self, *, whole: bool) -> KeySet:
+        """Returns the keys of those that were met with all their chunks, or of the others."""
+        keys = [pa.array([], pa.string())]
+        if len(self._whole) if whole else len(self._numbers) > len(self._whole):
+            for batch, at in scan_rows(self._base, ["uuid"]):
+                numbers = self._numbering.of(at)
+                with_chunks = _contains(self._whole, numbers)
+                met = with_chunks if whole else self._among(numbers) & ~with_chunks
+                keys.append(batch.column("uuid").filter(pa.array(met)))
+        return KeySet.of(keys)
+
     def others(self, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
-        """Returns the addresses of all other rows of the sources, in a later version.
+        """Returns the addresses of all other documents of the sources, in a later version.
 
         Args:
             dataset: The version; it may be the one that the run began with.
@@ -211,7 +301,7 @@ class SeenRows:
         ]
         moved = self._keys_in(gone)
         others = [no_addresses()]
-        for batch, at in scan_rows(dataset, ["uuid", "x_source"]):
+        for batch, at in scan_rows(dataset, ["uuid", "x_source", "x_parent"]):
             ours = _is_of(batch, sources)
             fragments = at >> np.uint64(32)
             for fragment in np.unique(fragments).tolist():
@@ -241,18 +331,17 @@ class SeenRows:
 
 
 def rows_of_sources(dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
-    """Returns the addresses of all rows of some sources, their state rows included."""
+    """Returns the addresses of all documents of some sources, and of their state rows."""
     found = [no_addresses()]
-    for batch, addresses in scan_rows(dataset, ["x_source"]):
+    for batch, addresses in scan_rows(dataset, ["x_source", "x_parent"]):
         found.append(addresses[_is_of(batch, sources)])
     return np.concatenate(found)
 
 
 def _is_of(batch: pa.RecordBatch, sources: Sequence[str]) -> Mask:
     wanted = pa.array(list(sources), pa.string())
-    found: Mask = pc.is_in(batch.column("x_source"), value_set=wanted).to_numpy(
-        zero_copy_only=False
-    )
+    ours = pc.is_in(batch.column("x_source"), value_set=wanted)
+    found: Mask = pc.and_(ours, batch.column("x_parent").is_null()).to_numpy(zero_copy_only=False)
     return found
 
 

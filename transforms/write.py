@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
@@ -29,8 +28,6 @@ from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, embed_dim_of, fra
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import adopt, check_storage_version
 from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, open_dataset, size_of
-from contextframe_beam.store.keys import Numbers
-from contextframe_beam.store.rows import Places
 from contextframe_beam.store.runs import COMMITS, check_run_id, new_run_id
 from contextframe_beam.store.state import CommitReceipt
 from contextframe_beam.store.writer import FragmentWriter
@@ -55,7 +52,13 @@ from contextframe_beam.transforms.modes import Mode, mode_of
 from contextframe_beam.transforms.newest import Deletions
 from contextframe_beam.transforms.plan import Run
 from contextframe_beam.transforms.recognise import StoredIn
-from contextframe_beam.transforms.unchanged import FEW_DIGESTS, StoredRows, pack, stored_rows
+from contextframe_beam.transforms.unchanged import (
+    FEW_DIGESTS,
+    MetRows,
+    StoredRows,
+    Units,
+    stored_rows,
+)
 from contextframe_beam.transforms.written import Written
 
 _LOGGER = logging.getLogger(COMMITS)
@@ -323,7 +326,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
         self._written = Written()
         self._waiting: list[tuple[SourceInfo, pa.RecordBatch]] = []
         self._waiting_rows = self._waiting_bytes = 0
-        self._met: dict[str, list[Places]] = {}
+        self._met = MetRows()
 
     def process(self, batch: RowBatch) -> Iterable[Any]:
         info = batch.tally.info
@@ -351,8 +354,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         self._write_waiting()
-        for source, numbers in self._met.items():
-            self._written.sources[source].unchanged_rows = [pack(np.concatenate(numbers))]
+        self._met.tell(self._written.sources)
         if self._writer is not None:
             writer, self._writer = self._writer, None
             self._written.fragments = writer.close()
@@ -388,13 +390,14 @@ class _WriteFragmentsDoFn(beam.DoFn):
         for info, rows in waiting:
             by_source.setdefault(info.source_id, []).append(rows)
         for source, batches in by_source.items():
-            digests = [Numbers.of_digests(rows.column("x_digest")) for rows in batches]
-            numbers = self._stored(source).find(Numbers.concat(digests))
-            met = numbers >= 0
-            count = int(met.sum())
+            units = Units.concat(map(Units.of, batches))
+            numbers = self._stored(source).find(units.digests)
+            met = (numbers >= 0) & ~units.alone
+            documents = met & ~units.is_chunk
+            count = int(documents.sum())
             if count:
                 self._written.sources[source].unchanged += count
-                self._met.setdefault(source, []).append(numbers[met])
+                self._met.add(source, numbers[documents], units.has_chunks[documents])
                 self._unchanged.inc(count)
                 runtime.count(unchanged=count)
             start = 0
@@ -453,7 +456,10 @@ def encode_batches(
     source = batches[0].source
     records = [record for batch in batches for record in batch.records]
     rows, errors = encode_records(
-        records, embed_dim=embed_dim, source=source.source_id if source else None
+        records,
+        embed_dim=embed_dim,
+        source=source.source_id if source else None,
+        documents=_numbers_of(batches),
     )
     encoded = RowBatch(rows)
     start = 0
@@ -471,6 +477,16 @@ def encode_batches(
         stored = sorted(set(range(len(records))) - {index for index, _ in errors})
         encoded.rows = rows.filter(pa.array(index not in incomplete for index in stored))
     return encoded
+
+
+def _numbers_of(batches: Sequence[FrameBatch]) -> list[int]:
+    """Returns the number of each record's document; nothing where each is one of its own."""
+    numbers: list[int] = []
+    if any(len(batch.documents) > len(set(batch.documents)) for batch in batches):
+        for batch in batches:
+            first = 1 + max(numbers, default=-1)
+            numbers += [first + one for one in batch.documents or range(len(batch.records))]
+    return numbers
 
 
 def _parts_with(batch: FrameBatch, refused: list[tuple[int, RecordError]]) -> Iterator[int]:

@@ -102,7 +102,7 @@ def encode_records(
         The batch, and for each record that cannot be stored its index and why.
     """
     rows, errors = _encode(records, embed_dim, source)
-    if not documents or rows["x_parent"].null_count == len(rows["x_parent"]):
+    if not documents or rows["x_parent"].null_count == rows.num_rows:
         return rows, errors
     refused = {index for index, _ in errors}
     return _as_units(rows, [one for at, one in enumerate(documents) if at not in refused]), errors
@@ -265,6 +265,11 @@ class _Encoder:
             columns["x_parent"] = self._each("parent", _parent_key)
         if "origin" in used:
             columns["x_origin"] = self._each("origin", _origin)
+            for index in range(self._count) if "parent" in used else ():
+                if columns["x_origin"][index] and self._values["parent"][index]:
+                    self.errors[index] = RecordError(
+                        "a chunk has no origin of its own, only its document has one; leave it out"
+                    )
         if "embedder" in used:
             columns["x_embedder"] = self._each("embedder", _embedder)
 
@@ -397,11 +402,9 @@ class _Encoder:
             if parent is None and origin is None and embedder is None:
                 marks.append(None)
                 continue
-            # The origin of a chunk is made of digests, its own among them.
-            made_of = origin if parent is None else None
-            head = bytes([one is not None for one in (parent, made_of, embedder, vector)])
+            head = bytes([one is not None for one in (parent, origin, embedder, vector)])
             text = (embedder or "").encode()
-            marks.append(b"".join([head, parent or b"", made_of or b"", text]))
+            marks.append(b"".join([head, parent or b"", origin or b"", text]))
         if vectors is not None and "embedder" in self._used:
             known = zip(vectors, embedders, strict=True)
             vectors = [vector if embedder is None else None for vector, embedder in known]

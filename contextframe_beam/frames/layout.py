@@ -394,7 +394,8 @@ def _decode(row: dict[str, Any], vector: Any) -> FrameRecord:
         raw_data=row.get("raw_data"),
         raw_data_type=row.get("raw_data_type"),
         parent=None if (parent := row.get("x_parent")) is None else str(UUID(bytes=parent)),
-        origin=row.get("x_origin"),
+        # That of a chunk is the digest of its document, which is made when it is written.
+        origin=row.get("x_origin") if parent is None else None,
         embedder=row.get("x_embedder"),
     )
 

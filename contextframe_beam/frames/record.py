@@ -96,7 +96,8 @@ class FrameRecord:
         raw_data_type: The MIME type of `raw_data`.
         parent: The uuid of the document that this record is a chunk of; None for documents.
         origin: 16 bytes, what a document was made of: its content at the source and all settings.
-            As long as they are the same, a run need not make it again. None where that is unknown.
+            As long as they are the same, a run need not make it again. None where that is unknown,
+            and for chunks.
         embedder: The fingerprint of the embedder that made `vector`; such a vector is no part of
             what decides whether the record has changed.
         score: How well the record matched a search; None elsewhere. Not stored, not compared.

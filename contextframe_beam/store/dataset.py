@@ -44,6 +44,7 @@ from contextframe_beam.store.rows import (
     Where,
     any_row,
     check_columns,
+    last_of_each_key,
     remove_keys,
     sql_of,
 )
@@ -202,7 +203,7 @@ class FrameDataset:
         return f"FrameDataset({self.uri!r}, version={self.version})"
 
     def add(self, record: FrameRecord) -> None:
-        """Adds a record, replacing the one of the same key, in a commit of its own.
+        """Adds a record, replacing the one of the same key and its chunks, in a commit of its own.
 
         Prefer `add_many`: a commit takes longer than a thousand rows.
 
@@ -212,9 +213,10 @@ class FrameDataset:
         self.add_many([record])
 
     def add_many(self, records: Iterable[FrameRecord]) -> int:
-        """Adds records in one commit, replacing those of the same keys.
+        """Adds records in one commit, replacing those of the same keys and their chunks.
 
-        Of records with one key the last one given is kept.
+        Of records with one key the last one given is kept. A document's chunks are given with it
+        and after it.
 
         Returns:
             How many records were stored.
@@ -232,12 +234,12 @@ class FrameDataset:
             batches.append(batch)
         if not batches:
             return 0
-        rows = _last_of_each_key(pa.Table.from_batches(batches))
+        rows = last_of_each_key(pa.Table.from_batches(batches))
         self._replace(rows["uuid"].combine_chunks(), rows.to_batches(), "add")
         return int(rows.num_rows)
 
     def delete(self, id: str) -> bool:
-        """Deletes the record of a unique_id or uuid.
+        """Deletes the record of a unique_id or uuid, with its chunks.
 
         Returns:
             Whether there was one.
@@ -576,11 +578,6 @@ def _address(path: str | os.PathLike[str]) -> str:
     """Returns a dataset's address, which a change of the working directory must not change."""
     address = os.fspath(path)
     return os.path.abspath(address) if "://" not in address else address
-
-
-def _last_of_each_key(rows: pa.Table) -> pa.Table:
-    last = {key: index for index, key in enumerate(rows["uuid"].to_pylist())}
-    return rows if len(last) == rows.num_rows else rows.take(sorted(last.values()))
 
 
 def _checked_embed_dim(dataset: LanceDataset) -> int:

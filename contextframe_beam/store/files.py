@@ -65,6 +65,7 @@ class WrittenFragment:
         keys: The uuid of each row, 16 bytes each; reading them back from many small files would
             take longer than all else that a commit does.
         side_files: Files beside the data file that hold raw data, and their bytes.
+        chunks: How many of the rows are chunks of documents.
     """
 
     metadata: str
@@ -72,15 +73,17 @@ class WrittenFragment:
     size: int
     keys: bytes = field(default=b"", repr=False)
     side_files: tuple[tuple[str, int], ...] = ()
+    chunks: int = 0
 
     @classmethod
-    def of(cls, fragment: FragmentMetadata, keys: bytes = b"") -> WrittenFragment:
+    def of(cls, fragment: FragmentMetadata, keys: bytes = b"", chunks: int = 0) -> WrittenFragment:
         """Describes a fragment that Lance wrote."""
         return cls(
             metadata=json.dumps(fragment.to_json()),
             rows=fragment.physical_rows,
             size=sum(file.file_size_bytes or 0 for file in fragment.files),
             keys=keys,
+            chunks=chunks,
         )
 
     def to_lance(self) -> FragmentMetadata:

@@ -162,6 +162,10 @@ class KeySet:
         """Marks the keys, an array of texts, that are in the set."""
         return self.find(keys) >= 0
 
+    def holds(self, uuids: Numbers) -> Mask:
+        """Marks the uuids that are in the set."""
+        return self._uuids.contains(uuids)
+
     def find(self, keys: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Returns the place of each key in the set, odd ones behind the others; -1 if none."""
         found = self._uuids.find(_decode(keys))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,11 +22,15 @@ from lance import LanceDataset
 
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.store.address import first_line
-from contextframe_beam.store.keys import KeySet
+from contextframe_beam.store.files import reading
+from contextframe_beam.store.keys import KeySet, Mask, Numbers, text_of
 
 #: Addresses of rows in one version: the fragment's id in the upper 32 bits, the offset below.
 Addresses: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 Places: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+#: Selects chunks, not documents and state rows.
+CHUNKS = "x_parent IS NOT NULL"
 
 # With more keys a scan is faster than an index.
 _FEW_KEYS = 1000
@@ -140,9 +145,74 @@ def remove_rows(dataset: lance.LanceDataset, addresses: Addresses) -> Removal:
 
 
 def remove_keys(dataset: lance.LanceDataset, keys: pa.Array) -> Removal:
-    """Removes the rows whose uuid is among `keys`; see `remove_rows`."""
-    addresses, _ = find_rows(dataset, KeySet.of([keys]))
-    return remove_rows(dataset, addresses)
+    """Removes the rows whose uuid is among `keys`, and their chunks; see `remove_rows`."""
+    wanted = KeySet.of([keys])
+    addresses, _ = find_rows(dataset, wanted)
+    chunks = find_chunks(dataset, lambda parents, _: wanted.holds(parents))
+    return remove_rows(dataset, np.concatenate([addresses, chunks]))
+
+
+#: Gets the documents of chunks and the rows that say more of them, and marks some.
+WhichChunks: TypeAlias = Callable[[Numbers, pa.RecordBatch], Mask]
+
+
+def has_chunks(dataset: lance.LanceDataset) -> bool:
+    """Tells whether a version holds chunks of documents."""
+    if "x_parent" not in dataset.schema.names:
+        return False
+    with reading(dataset.uri):
+        scanner = dataset.scanner(columns=["x_parent"], filter=CHUNKS, limit=1)
+        return any(batch.num_rows for batch in scanner.to_batches())
+
+
+def find_chunks(
+    dataset: lance.LanceDataset, which: WhichChunks, columns: Sequence[str] = ()
+) -> Addresses:
+    """Returns the addresses of those chunks that are marked, in increasing order.
+
+    Args:
+        dataset: One version.
+        which: Marks them, by the uuids of their documents.
+        columns: What it looks at besides; there is also `_rowaddr`.
+
+    Raises:
+        DatasetError: the dataset cannot be read.
+    """
+    found = [no_addresses()]
+    if "x_parent" in dataset.schema.names:
+        with reading(dataset.uri):
+            for batch, addresses in scan_rows(dataset, ["x_parent", *columns], filter=CHUNKS):
+                parents = Numbers.of_digests(batch.column("x_parent"))
+                found.append(addresses[which(parents, batch)])
+    return np.sort(np.concatenate(found))
+
+
+def chunks_among(dataset: lance.LanceDataset, addresses: Addresses) -> Mask:
+    """Marks those of some rows that are chunks; the addresses are in increasing order."""
+    chunks = find_chunks(dataset, lambda _, batch: np.isin(batch["_rowaddr"], addresses))
+    among: Mask = np.isin(addresses, chunks)
+    return among
+
+
+def last_of_each_key(rows: pa.Table) -> pa.Table:
+    """Returns the last row of each key, without the chunks of earlier states of a document.
+
+    Args:
+        rows: Documents and chunks, each chunk behind its document.
+    """
+    keys = rows["uuid"].to_pylist()
+    last = {key: index for index, key in enumerate(keys)}
+    if len(last) == rows.num_rows:
+        return rows
+    several = {key for key, count in Counter(keys).items() if count > 1}
+    parents = [one and text_of(one) for one in rows["x_parent"].to_pylist()]
+    return rows.take(
+        [
+            index
+            for index in sorted(last.values())
+            if parents[index] not in several or index > last[parents[index]]
+        ]
+    )
 
 
 def _has_key_index(dataset: lance.LanceDataset) -> bool:

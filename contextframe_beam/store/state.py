@@ -40,9 +40,20 @@ _STATE_URI = f"{RESERVED}state:"
 EMBEDDER_URI = f"{RESERVED}embedder"
 EMBEDDER_KEY = uuid_of(EMBEDDER_URI)
 
-#: Selects documents, not state rows.
+#: Selects documents and their chunks, not state rows.
 DOCUMENTS = "x_state IS NULL"
 STATES = "x_state IS NOT NULL"
+
+
+def documents_in(dataset: lance.LanceDataset) -> str | None:
+    """Returns what selects documents, neither chunks nor state rows; None where all are.
+
+    Earlier releases and other programs make datasets without these columns.
+    """
+    conditions = {"x_state": DOCUMENTS, "x_parent": "x_parent IS NULL"}
+    names = dataset.schema.names
+    return " AND ".join(sql for name, sql in conditions.items() if name in names) or None
+
 
 #: A source's row remembers this many runs; an older run id is no longer recognised.
 MAX_RUNS = 200

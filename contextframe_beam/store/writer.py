@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lance
+import numpy as np
 import pyarrow as pa
 from lance import DatasetBasePath
 from lance.dataset import LanceOperation
@@ -88,6 +89,8 @@ class FragmentWriter:
         self._error: BaseException | None = None
         self._written: list[WrittenFragment] = []
         self._keys: list[bytes] = []
+        # Whether each row is a chunk of a document.
+        self._chunks: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
         self._has_raw_data = False
         self._thread: threading.Thread | None = None
         _ACTIVE.add(self)
@@ -161,6 +164,7 @@ class FragmentWriter:
             batch = _joined(batches)
             numbers, _ = numbers_of(batch.column("uuid"))
             self._keys.append(numbers.to_bytes())
+            self._chunks.append(_is_chunk(batch))
             raw_data = batch.column("raw_data")
             self._has_raw_data |= raw_data.null_count < len(raw_data)
             yield batch
@@ -188,10 +192,12 @@ class FragmentWriter:
     def _described(self, fragments: Sequence[FragmentMetadata]) -> list[WrittenFragment]:
         to = self._destination
         keys = memoryview(b"".join(self._keys))
+        chunks = np.concatenate([*self._chunks, np.zeros(0, np.bool_)])
         described, start = [], 0
         for fragment in fragments:
-            end = start + 16 * fragment.physical_rows
-            described.append(WrittenFragment.of(fragment, bytes(keys[start:end])))
+            end = start + fragment.physical_rows
+            own = bytes(keys[16 * start : 16 * end])
+            described.append(WrittenFragment.of(fragment, own, int(chunks[start:end].sum())))
             start = end
         if not self._has_raw_data:
             return described
@@ -232,6 +238,17 @@ class FragmentWriter:
 
 class _AbortedError(Exception):
     """Ends the stream of a writer that is no longer wanted."""
+
+
+def _is_chunk(batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    # Some write columns of their own choice, such as those of the format only.
+    place = batch.schema.get_field_index("x_parent")
+    if place < 0:
+        return np.zeros(batch.num_rows, np.bool_)
+    found: np.ndarray[Any, np.dtype[np.bool_]] = (
+        batch.column(place).is_valid().to_numpy(zero_copy_only=False)
+    )
+    return found
 
 
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

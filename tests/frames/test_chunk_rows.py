@@ -68,6 +68,11 @@ def test_what_no_row_can_hold_is_refused(name, value, said):
     assert said in str(error)
 
 
+def test_a_chunk_has_no_origin_of_its_own():
+    _, [(_, error)] = encode_records([chunk(0, origin=ORIGIN)], embed_dim=DIM)
+    assert "only its document has one" in str(error)
+
+
 class TestDigests:
     def test_a_vector_counts_by_its_embedder(self):
         noisy = np.array([1.001, 0, 0, 0])

@@ -112,6 +112,11 @@ unique_ids = (
 )
 
 
+links = st.tuples(st.just("parent"), st.none() | st.uuids().map(str)) | st.tuples(
+    st.just("origin"), st.binary(min_size=16, max_size=16)
+)
+
+
 @st.composite
 def records(draw: st.DrawFn) -> FrameRecord:
     """Any record that can be stored: one with content, or with an identity of its own."""
@@ -125,10 +130,9 @@ def records(draw: st.DrawFn) -> FrameRecord:
         vector=draw(st.none() | vectors),
         raw_data=draw(st.none() | st.binary(max_size=40)),
         raw_data_type=draw(st.none() | st.sampled_from(["application/pdf", ""])),
-        parent=draw(st.none() | st.uuids().map(str)),
-        origin=draw(st.none() | st.binary(min_size=16, max_size=16)),
         embedder=draw(st.none() | texts),
     )
+    setattr(record, *draw(links))
     if record.unique_id and draw(st.integers(0, 9)) == 0:
         made = uuid_of(record.unique_id)
         record.metadata["uuid"] = draw(st.sampled_from([made, made.upper()]))

@@ -268,8 +268,14 @@ def write(
     partition: str = "all",
     narrowed: str = "",
     partial: str = "",
+    together: bool = True,
+    tally: Tally | None = None,
 ) -> Written:
-    """Writes what the workers of a run would: one data file of these records or ids."""
+    """Writes what the workers of a run would: one data file of these records or ids.
+
+    A document's chunks follow it; `together` says whether they came with it, as enrichers give
+    them. What `tally` says is added to the run's own.
+    """
     deletions = [(one, None) for one in records if isinstance(one, Deletion)]
     made = [
         one if isinstance(one, FrameRecord) else document(one)
@@ -283,6 +289,7 @@ def write(
         made,
         partition,
         deletions=deletions,
+        documents=_numbers(made) if together else [],
         tally=Tally(
             source,
             read=len(records),
@@ -292,11 +299,17 @@ def write(
             change=change,
             narrowed={narrowed} if narrowed else set(),
             partial={partial} if partial else set(),
-        ),
+        )
+        + (tally or Tally(source)),
     )
     writer.process(encode_batches([batch], run.embed_dim))
     ((_, written),) = (element.value for element in writer.finish_bundle())
     return written
+
+
+def _numbers(records: Sequence[FrameRecord]) -> list[int]:
+    starts = [not isinstance(one, FrameRecord) or one.parent is None for one in records]
+    return [sum(starts[: place + 1]) for place in range(len(records))]
 
 
 def commit(
