@@ -158,11 +158,8 @@ WhichChunks: TypeAlias = Callable[[Numbers, pa.RecordBatch], Mask]
 
 def has_chunks(dataset: lance.LanceDataset) -> bool:
     """Tells whether a version holds chunks of documents."""
-    if "x_parent" not in dataset.schema.names:
-        return False
     with reading(dataset.uri):
-        scanner = dataset.scanner(columns=["x_parent"], filter=CHUNKS, limit=1)
-        return any(batch.num_rows for batch in scanner.to_batches())
+        return "x_parent" in dataset.schema.names and any_row(dataset, CHUNKS)
 
 
 def find_chunks(

@@ -1,0 +1,200 @@
+"""The receipt of a run: what was committed, in numbers and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from operator import attrgetter
+from typing import Any
+
+from contextframe_beam.frames.values import of_type
+from contextframe_beam.store.runs import FailureReason, Reasons
+
+__all__ = ["WORK", "CommitReceipt"]
+
+#: The numbers of a receipt that say what was done to documents on their way; 0 in other runs.
+WORK = (
+    "documents",
+    "parsed",
+    "chunks",
+    "texts_embedded",
+    "texts_reused",
+    "tokens",
+    "requests",
+    "stale",
+    "skipped",
+)
+
+
+@dataclass(frozen=True)
+class CommitReceipt:
+    """A committed run: what whoever started it gets, and what the state of its source keeps.
+
+    Attributes:
+        run_id: What the run was called.
+        mode: create, append, overwrite, upsert or mirror.
+        at: When it was committed, ISO 8601 in UTC; empty where nothing was.
+        version: The dataset version that it made; 0 where there was nothing to make it of.
+        rows_written: Documents written.
+        rows_replaced: Documents that were stored before and were replaced.
+        rows_deleted: Documents deleted without a successor.
+        rows_unchanged: Documents that are stored as they are already, and were not written.
+        rows_dropped: Items that were left out for another one of the same id and run.
+        sharing: Items that share an id with others, and no time says which one is newer.
+        shared_ids: How many ids these have; one item of each was kept.
+        failed: Items that went to the dead letters.
+        fragments: Data files added.
+        bytes: Their size.
+        partial: Why what was read may not be all that was asked for; no state of the source moved
+            then, and a mirror deleted nothing that it did not see. Empty where all is known.
+        kept: Why a mirror did not delete all that it did not see; empty where it did.
+        reasons: Why items failed, the reasons of most of them first.
+        start: Which of several starts of a run of this id was committed.
+        documents: Documents that were parsed or cut into chunks, or recognised before that.
+        parsed: Those of them whose bytes were read and parsed.
+        chunks: Chunks written; they count in none of the numbers of documents.
+        texts_embedded: Texts that an embedder made vectors of.
+        texts_reused: Texts whose vectors were known from before.
+        tokens: Tokens of the texts that were embedded, as the embedder counts them.
+        requests: Requests that were sent to embed them.
+        stale: Documents that failed, and stay as they were stored before.
+        skipped: Items of a type that nothing reads.
+        already_committed: The run had been committed before; nothing was done now.
+    """
+
+    run_id: str
+    mode: str = ""
+    at: str = ""
+    version: int = 0
+    rows_written: int = 0
+    rows_replaced: int = 0
+    rows_deleted: int = 0
+    rows_unchanged: int = 0
+    rows_dropped: int = 0
+    sharing: int = 0
+    shared_ids: int = 0
+    failed: int = 0
+    fragments: int = 0
+    bytes: int = 0
+    partial: tuple[str, ...] = ()
+    kept: str = ""
+    reasons: tuple[FailureReason, ...] = ()
+    start: str = ""
+    documents: int = 0
+    parsed: int = 0
+    chunks: int = 0
+    texts_embedded: int = 0
+    texts_reused: int = 0
+    tokens: int = 0
+    requests: int = 0
+    stale: int = 0
+    skipped: int = 0
+    already_committed: bool = False
+
+    #: The names under which these are stored.
+    written = property(attrgetter("rows_written"))
+    replaced = property(attrgetter("rows_replaced"))
+    deleted = property(attrgetter("rows_deleted"))
+    unchanged = property(attrgetter("rows_unchanged"))
+    dropped = property(attrgetter("rows_dropped"))
+
+    def values(self) -> dict[str, Any]:
+        """Returns all attributes; those of `WORK` only where any of them says something."""
+        values = asdict(self)
+        return values if self.work else {k: v for k, v in values.items() if k not in WORK}
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what is known of the run, under the names under which that is stored."""
+        values = self.values()
+        del values["already_committed"]  # depends on who asks
+        return {name.removeprefix("rows_"): value for name, value in values.items()}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many documents, items and files it had, by the names under which that is stored."""
+        said = (name for name in _COUNTED if name not in WORK or getattr(self, name))
+        return {name.removeprefix("rows_"): getattr(self, name) for name in said}
+
+    @property
+    def work(self) -> str:
+        """What was done to documents, as in `165 documents, 7,471 chunks, 7,471 texts embedded`.
+
+        Empty where no document was parsed, cut or embedded.
+        """
+        words = ((getattr(self, name), one, many) for name, one, many in _WORDS)
+        return ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in words if n)
+
+    def with_earlier(self, earlier: CommitReceipt) -> CommitReceipt:
+        """Returns the run with what a commit before this one counted and said of it."""
+        sums = {name: getattr(self, name) + getattr(earlier, name) for name in _COUNTED}
+        partial = tuple(sorted({*earlier.partial, *self.partial}))
+        reasons = Reasons([*earlier.reasons, *self.reasons]).most()
+        return replace(self, **sums, partial=partial, reasons=reasons)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is stored; earlier releases do not read fields that say something new."""
+        said_only = {"sharing", "shared_ids", "partial", "kept", "reasons", "start", *WORK}
+        return {name: one for name, one in self.facts().items() if one or name not in said_only}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CommitReceipt:
+        """Reads what this release or another one stored; fields that are unknown are left out."""
+        of_type(value, dict, "a run")
+        read: dict[str, Any] = {}
+        for one in fields(cls):
+            name = one.name.removeprefix("rows_")
+            if name in value and name != "already_committed":
+                kind = int if one.default == 0 else list if one.default == () else str
+                read[one.name] = of_type(value[name], kind, f"a run's {name}")
+        partial = read.get("partial", [])
+        read["partial"] = tuple(of_type(one, str, "a reason") for one in partial)
+        read["reasons"] = tuple(map(FailureReason.from_json, read.get("reasons", [])))
+        return cls(**read)
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether items failed, or what was read may not be all that was asked for."""
+        return bool(self.failed or self.partial)
+
+    def what_failed(self, dead_letters: str | None = None) -> str:
+        """Returns in words how many items failed, and where they are kept if that is given."""
+        items = "1 item" if self.failed == 1 else f"{self.failed:,} items"
+        return f"{items} failed{f', kept in {dead_letters}' if dead_letters else ''}"
+
+    def what_is_missing(self, dead_letters: str | None = None) -> str:
+        """Returns in lines what is missing from the run, and why; empty where nothing is.
+
+        Args:
+            dead_letters: Where the failed items are.
+        """
+        lines = []
+        if self.failed:
+            lines.append(f"{self.what_failed(dead_letters)}{':' if self.reasons else ''}")
+            lines += [f"  {reason}" for reason in self.reasons]
+            others = self.failed - sum(reason.count for reason in self.reasons)
+            if self.reasons and others > 0:
+                lines.append(f"  other reasons ({others:,} items)")
+        if self.partial:
+            lines.append(
+                f"run {self.run_id} is partial: what was read may not be all, so no sync state "
+                "moved, and nothing was deleted because the run did not see it:"
+            )
+            lines += [f"  {reason}" for reason in self.partial]
+        return "\n".join(lines)
+
+
+_WORDS = (
+    ("documents", "document", "documents"),
+    ("parsed", "parsed", "parsed"),
+    ("chunks", "chunk", "chunks"),
+    ("texts_embedded", "text embedded", "texts embedded"),
+    ("texts_reused", "text known before", "texts known before"),
+    ("tokens", "token", "tokens"),
+    ("requests", "request", "requests"),
+    ("stale", "stale", "stale"),
+    ("skipped", "skipped", "skipped"),
+)
+
+_COUNTED = tuple(
+    one.name for one in fields(CommitReceipt) if type(one.default) is int and one.name != "version"
+)
