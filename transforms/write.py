@@ -19,7 +19,7 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.page import DeadLetter, SourceInfo
+from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.connectors.read import runtime
 from contextframe_beam.errors import DatasetError, RecordError, SchemaError
 from contextframe_beam.frames.encode import encode_records
@@ -467,7 +467,8 @@ def encode_batches(
     for batch in batches:
         stop = start + len(batch.records)
         refused = [(index - start, error) for index, error in errors if start <= index < stop]
-        encoded.failures += batch.failures + _refused(batch, refused, deletes)
+        _refuse(batch, refused, deletes)
+        encoded.failures += batch.failures
         incomplete |= {start + index for index in _parts_with(batch, refused)}
         encoded.tally += batch.tally
         if deletes:
@@ -496,10 +497,8 @@ def _parts_with(batch: FrameBatch, refused: list[tuple[int, RecordError]]) -> It
         yield from (index for index, number in enumerate(batch.documents) if number in gone)
 
 
-def _refused(
-    batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: bool
-) -> list[DeadLetter]:
-    letters = []
+def _refuse(batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: bool) -> None:
+    """Makes dead letters of what no row can hold, and of deletions where there are none."""
     told: set[int] = set()
     for index, error in records:
         item = batch.items[index]
@@ -513,12 +512,11 @@ def _refused(
             # No connector made the record, so it is all there is to keep.
             names = (name for name in FrameRecord.__slots__ if name != "score")
             item = {name: getattr(record, name) for name in names}
-        letters.append(letter_of("encode", error, item, batch, index))
+        batch.fail("encode", error, item, index, record)
     if not deletes:
         for index, (deletion, item) in enumerate(batch.deletions):
             refusal = RecordError(
                 f"the item deletes {deletion.unique_id or deletion.key}, and a run in the mode "
                 'append adds rows only; choose mode="upsert" or mirror'
             )
-            letters.append(letter_of("encode", refusal, item, batch, index))
-    return letters
+            batch.failures.append(letter_of("encode", refusal, item, batch, index))
