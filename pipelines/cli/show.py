@@ -33,6 +33,7 @@ class Outcome:
         dead_letters: Where the failed items are; None when none failed.
         seconds: How long it took.
         left_out: What of the source was not looked at; empty where that is not known.
+        dry_run: Whether all was only counted.
     """
 
     receipt: CommitReceipt
@@ -40,6 +41,7 @@ class Outcome:
     dead_letters: str | None
     seconds: float
     left_out: str = ""
+    dry_run: bool = False
 
     def to_json(self) -> str:
         """Returns one JSON object on one line."""
@@ -51,12 +53,15 @@ class Outcome:
                 "to": self.to,
                 "dead_letters": self.dead_letters,
                 "seconds": round(self.seconds, 3),
+                **({"dry_run": True} if self.dry_run else {}),
             }
         )
 
     def text(self) -> str:
         """Returns a few lines for people."""
         receipt = self.receipt
+        if self.dry_run:
+            return self._counted()
         if not receipt.version:
             return f"nothing to write: the source gave no items, and {self.to} was not made"
         lines = [f"{self._done()} (version {receipt.version} of {self.to}, {self.seconds:.1f} s)"]
@@ -82,6 +87,25 @@ class Outcome:
         if self.left_out and not receipt.already_committed:
             lines.append(self.left_out)
         return "\n".join(lines)
+
+    def _counted(self) -> str:
+        one = self.receipt
+        parts = [count_documents(one.documents)]
+        if one.rows_unchanged:
+            parts[0] += f" ({one.rows_unchanged:,} of them unchanged)"
+        if one.chunks:
+            parts.append(f"{one.chunks:,} {'chunk' if one.chunks == 1 else 'chunks'}")
+        if one.texts_embedded or one.texts_reused:
+            texts = "1 text" if one.texts_embedded == 1 else f"{one.texts_embedded:,} texts"
+            parts.append(f"{texts} to embed, with about {one.tokens:,} tokens")
+        if one.texts_reused:
+            have = "text has" if one.texts_reused == 1 else "texts have"
+            parts.append(f"{one.texts_reused:,} {have} a vector already")
+        if one.skipped:
+            parts.append(f"{one.skipped:,} skipped, of types that nothing reads")
+        if one.failed:
+            parts.append(one.what_failed())
+        return f"dry run: {', '.join(parts)}; nothing was written ({self.seconds:.1f} s)"
 
     def _done(self) -> str:
         one = self.receipt
