@@ -13,6 +13,7 @@ from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import FrameDataset
 from contextframe_beam.store.search import metric_of
 from contextframe_beam.store.vector_index import (
+    TASK_ROWS,
     WORTH_AN_INDEX,
     commit_parts,
     do_index_task,
@@ -58,6 +59,7 @@ def index_vectors(
     workers: int = 1,
     runner: str = "DirectRunner",
     beam_args: Sequence[str] = (),
+    task_rows: int = TASK_ROWS,
     storage_options: Mapping[str, str] | None = None,
 ) -> VectorIndexReceipt:
     """Makes the vector index of a dataset, or brings the one that is there up to date.
@@ -70,6 +72,7 @@ def index_vectors(
         workers: Number of worker processes of a local run.
         runner: DirectRunner (in this process), or the name of another of Beam's runners.
         beam_args: Beam's own options, as on a command line.
+        task_rows: The rows of a part of the index, about.
         storage_options: Credentials and settings of the object store of the dataset.
 
     Returns:
@@ -87,7 +90,7 @@ def index_vectors(
     metric = metric_of(open_newest(at))
     made = not is_current(open_newest(at), metric)
     if made:
-        _make(at, metric, workers, runner, beam_args)
+        _make(at, metric, task_rows, workers, runner, beam_args)
     # What came while it was made, too.
     updated = bring_up_to_date(at, workers, runner, beam_args)
     newest = open_newest(at)
@@ -105,9 +108,11 @@ def index_vectors(
     )
 
 
-def _make(at: Address, metric: str, workers: int, runner: str, beam_args: Sequence[str]) -> None:
+def _make(
+    at: Address, metric: str, task_rows: int, workers: int, runner: str, beam_args: Sequence[str]
+) -> None:
     for _ in range(_ROUNDS):
-        tasks = plan_index(open_newest(at), metric)
+        tasks = plan_index(open_newest(at), metric, task_rows)
         if not tasks:
             raise ConfigError(
                 f"{at.uri} holds no vectors, so there is nothing to index; embed it first"
