@@ -36,6 +36,7 @@ from contextframe_beam.store.transaction import (
     changing,
     commit_update,
 )
+from contextframe_beam.store.vector_index import update_vector_index, vector_index
 from contextframe_beam.store.versions import cleaning_up, missing_dataset, open_newest
 from contextframe_beam.store.writer import MAX_BYTES_PER_FRAGMENT, MAX_ROWS_PER_FRAGMENT, write_rows
 
@@ -177,7 +178,12 @@ def _update(at: Address, choose: Callable[[lance.LanceDataset], list[str]]) -> l
             return behind
 
         def commit() -> lance.LanceDataset:
-            dataset.optimize.optimize_indices(index_names=behind)
+            index = vector_index(dataset)
+            others = [name for name in behind if index is None or name != index.name]
+            if others:
+                dataset.optimize.optimize_indices(index_names=others)
+            if index is not None and index.name in behind:
+                update_vector_index(dataset, index.name)
             return dataset
 
         return Pending(lambda: changing(at.uri, commit), lambda _: behind)

@@ -38,8 +38,10 @@ __all__ = [
     "is_current",
     "is_worth_an_index",
     "nearest_rows",
+    "parts_to_merge",
     "plan_index",
     "similarity",
+    "update_vector_index",
     "vector_index",
 ]
 
@@ -260,8 +262,9 @@ def do_index_task(at: Address, task: IndexTask) -> IndexPart:
 def commit_parts(at: Address, parts: Iterable[IndexPart]) -> int:
     """Makes parts the vector index of the dataset, in the place of one that is there.
 
-    Called again with the same parts it does nothing. Fragments that were compacted away meanwhile are no part of it any more: their rows are found
-    without the index, until `compact` brings them in.
+    Called again with the same parts it does nothing. Fragments that were compacted away meanwhile
+    are no part of it any more: their rows are found without the index, until `compact` brings them
+    in.
 
     Returns:
         How many parts were committed; those of a dataset that was overwritten or rolled back
@@ -293,6 +296,32 @@ def commit_parts(at: Address, parts: Iterable[IndexPart]) -> int:
         )
 
     return change(at, build)
+
+
+def parts_to_merge(rows_of_parts: Sequence[int], new_rows: int) -> int:
+    """Returns how many of the last parts of an index become one with new rows.
+
+    Lance would make a part of each addition. Every part is searched, and fragments of two parts are
+    never put together, so the parts are kept few: each is at least twice as large as the
+    next, and so their number grows with the logarithm of the rows.
+
+    Args:
+        rows_of_parts: The rows of each part, in the order in which they were made.
+        new_rows: How many rows are to come in.
+    """
+    merged, size = 0, new_rows
+    for rows in reversed(rows_of_parts):
+        if rows >= 2 * size:
+            break
+        merged, size = merged + 1, size + rows
+    return merged
+
+
+def update_vector_index(dataset: LanceDataset, name: str) -> None:
+    """Brings the rows that a vector index does not know into it, in a commit of Lance's own."""
+    stats = dataset.stats.index_stats(name)
+    merged = parts_to_merge(stats["num_indexed_rows_per_delta"], int(stats["num_unindexed_rows"]))
+    dataset.optimize.optimize_indices(index_names=[name], num_indices_to_merge=merged)
 
 
 def _fits(task: IndexTask, stored: dict[int, tuple[str, ...]]) -> bool:
