@@ -346,7 +346,9 @@ class _Work:
         connector, path, size = self._making.connector, str(one.item["path"]), one.item["size"]
         most = parsing.limits.max_file_bytes
         try:
-            if parsing.parsers.find(path) is None and (size is None or size > _HEAD_BYTES):
+            if parsing.parsers.find(path) is None and (
+                size is None or size > min(_HEAD_BYTES, most)
+            ):
                 head = connector.read_head(item, _HEAD_BYTES)
                 known = parsing.parsers.find(path, head) or head.startswith(_ARCHIVES)
                 if head and not known:
@@ -356,12 +358,12 @@ class _Work:
             data: bytes = connector.read_file(item, most)
             return data
         except FileTooLargeError as error:
-            told = f"it has {in_words(error.size)}, and max_file_bytes is {in_words(most)}"
-            return ParseError(f"{path.rpartition('/')[2]}: {told}")
+            most_told = in_words(most)
+            return ParseError(f"it has {in_words(error.size)}, and max_file_bytes is {most_told}")
         except UNREADABLE as error:
-            return ConnectorError(f"{path}: it cannot be read: {reason_of(error)}")
+            return ConnectorError(f"it cannot be read: {reason_of(error)}")
         except ConnectorError as error:
-            return ConnectorError(f"{path}: {error}")
+            return error
         except ContextFrameError:
             raise
         except Exception as error:
@@ -380,7 +382,13 @@ class _Work:
         self._tally.read += 1
 
     def _fail(self, stage: str, error: Exception, one: _One) -> None:
-        self._failures.append(letter_of(stage, error, one.item, self._page, one.place))
+        letter = letter_of(stage, error, one.item, self._page, one.place)
+        if isinstance(one.item, FileItem):
+            # A parser knows the name of a file, and many files may have it.
+            name = letter.position.rpartition("/")[2]
+            letter.message = f"{letter.position}: {letter.message.removeprefix(f'{name}: ')}"
+            letter.partition = letter.position
+        self._failures.append(letter)
         self._tally.read += 1
         if isinstance(one.item, FileItem):
             self._failed.append(one.item.mark)

@@ -79,6 +79,7 @@ def made_with(connector: BaseConnector, parts: Iterable[Any], *identities: bytes
         ConfigError: a part says wrongly what it is.
     """
     arguments = named_arguments(type(connector), *connector._arguments)
+    # A connector of ours may say which of its arguments change what an item becomes.
     chosen = getattr(connector, "_maps_by", None)
     if chosen is None:
         arguments = essential(arguments, constructor_arguments(type(connector)))

@@ -91,6 +91,9 @@ class FilesConnector(BaseConnector):
     # it goes on where it was. `require_same_folder` tells it from others.
     identity_args: ClassVar[tuple[str, ...] | None] = ("name", "pattern", "exclude")
     gives_files = True
+    version: ClassVar[str] = "1"
+    # No argument changes what a file becomes, but for its id.
+    _maps_by: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -227,10 +230,7 @@ class FilesConnector(BaseConnector):
 
     def _info_of(self, item: FileItem) -> FileInfo:
         path, size, modified_at, version = item.handle
-        return FileInfo(self._address(path), size, modified_at, version)
-
-    def _address(self, path: str) -> str:
-        return f"{str(self.directory).rstrip('/')}/{path}"
+        return FileInfo(self._files.address_of(path), size, modified_at, version)
 
     def _parsed(self, item: FileItem) -> Any:
         # By name, because parsers stand above connectors. A run has parsed the file before.
@@ -241,8 +241,9 @@ class FilesConnector(BaseConnector):
         """Returns the files, by their paths in the folder."""
         links = Links.ALL if self.follow_links else Links.INSIDE
         listing = self._files.list(self.pattern, self.hidden, links, self._exclusion)
-        start = len(self._address(""))
-        listing.files = [replace(info, path=info.path[start:]) for info in listing.files]
+        listing.files = [
+            replace(info, path=self._files.path_of(info.path)) for info in listing.files
+        ]
         return listing
 
     def _plan(
@@ -296,7 +297,7 @@ class FilesConnector(BaseConnector):
     def _tell(self, listing: Listing) -> None:
         """Logs what was left out although the pattern means it."""
         told = (
-            (listing.outside, "link", "links", "lead", "out of the directory and not followed"),
+            (listing.outside, "link", "links", "lead", "out of the directory, not followed"),
             (listing.hidden, "hidden file", "hidden files", "were", "left out"),
             (listing.unnamed, "object", "objects", "have", "a key that ends in a slash"),
         )
@@ -333,7 +334,7 @@ class FilesConnector(BaseConnector):
             mark=mark_of(info, self._files.is_remote),
             is_stored=kind == "stored",
             is_skipped=kind == "skipped",
-            address=without_credentials(printable(self._address(info.path))),
+            address=without_credentials(printable(self._files.address_of(info.path))),
         )
 
 

@@ -92,6 +92,12 @@ class Files(Protocol):
     root: Path | str
     is_remote: bool
 
+    def path_of(self, address: str) -> str:
+        """Returns the path in the directory of a file of a listing."""
+
+    def address_of(self, path: str) -> str:
+        """Returns the address, as in a listing, of a path in the directory."""
+
     def check(self) -> None:
         """Verifies that the directory is there and can be listed.
 

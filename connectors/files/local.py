@@ -44,6 +44,14 @@ class LocalFiles:
     def __init__(self, root: Path) -> None:
         self.root: Path | str = root
 
+    def path_of(self, address: str) -> str:
+        """As `Files` says."""
+        return address.removeprefix(os.path.join(self.root, ""))
+
+    def address_of(self, path: str) -> str:
+        """As `Files` says."""
+        return os.path.join(self.root, path)
+
     def check(self) -> None:
         """As `Files` says."""
         if not os.path.exists(self.root):

@@ -85,6 +85,15 @@ class StoreFiles:
         self.root: Path | str = url.rstrip("/")
         self._shown = _shown(str(self.root))
 
+    def path_of(self, address: str) -> str:
+        """As `Files` says."""
+        return self._name(address)[len(self._path) + 1 :]
+
+    def address_of(self, path: str) -> str:
+        """As `Files` says."""
+        address: str = self._fs.unstrip_protocol(f"{self._path}/{path}")
+        return address
+
     def check(self) -> None:
         """As `Files` says."""
         try:
