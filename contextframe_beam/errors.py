@@ -63,6 +63,10 @@ class TooManyDeletes(CommitError):
     """The run would delete more of a source than it allows; nothing was committed."""
 
 
+class TooManyTokens(CommitError):
+    """More tokens would be embedded than the run allows; nothing was committed."""
+
+
 def nearest(name: object, known: Iterable[str]) -> str:
     """Returns `; did you mean x?` for the end of a message, or "" where no known name is near.
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, TypeVar
 
 import apache_beam as beam
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.pipelines.runners.options import pipeline_options, run_to_end, runner_for
+from contextframe_beam.pipelines.runners.options import (
+    is_local,
+    pipeline_options,
+    run_to_end,
+    runner_for,
+)
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import FrameDataset
 from contextframe_beam.store.upkeep import (
     commit_tasks,
     do_task,
+    indices_behind,
     make_key_index,
     plan_tasks,
+    update_index,
     update_indices,
 )
 from contextframe_beam.store.versions import open_newest
@@ -24,6 +31,8 @@ from contextframe_beam.store.writer import MAX_ROWS_PER_FRAGMENT
 
 # A run that changes fragments while they are rewritten leaves them for the next round.
 _ROUNDS = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,29 +96,18 @@ def compact(
     at = Address(dataset.uri, storage_options)
     before = dataset.lance
     # First, because Lance puts only fragments together that the same indices know.
-    indices = update_indices(at)
+    indices = bring_up_to_date(at, workers, runner, beam_args)
     newest = open_newest(at)
     tasks = plan_tasks(newest, target_rows)
     done = 0
     for _ in range(_ROUNDS):
         if not tasks:
             break
-        # Anew each time, because a runner changes the options that it is given.
-        options = pipeline_options(runner, workers, beam_args)
-        pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
-        (
-            pipeline
-            | "Tasks" >> beam.Create(tasks)
-            | "Spread" >> beam.Reshuffle()
-            | "Rewrite" >> beam.ParDo(_RewriteDoFn(at))
-            | "Together" >> beam.GroupByKey()
-            | "Commit" >> beam.MapTuple(partial(_commit, at))
-        )
-        run_to_end(pipeline, workers)
+        run_tasks(at, tasks, do_task, commit_tasks, workers, runner, beam_args)
         done += len(tasks)
         newest = open_newest(at)
         tasks = plan_tasks(newest, target_rows)
-    indices += update_indices(at)
+    indices += bring_up_to_date(at, workers, runner, beam_args)
     if len(dataset) and make_key_index(at):
         indices.append("uuid_idx")
     after = open_newest(at)
@@ -123,16 +121,71 @@ def compact(
     )
 
 
-class _RewriteDoFn(beam.DoFn):
-    def __init__(self, at: Address) -> None:
+def bring_up_to_date(at: Address, workers: int, runner: str, beam_args: Sequence[str]) -> list[str]:
+    """Brings rows that no index knows yet into the indices there are, on an engine if one is asked.
+
+    Args:
+        at: The dataset.
+        workers: Number of worker processes of a local run.
+        runner: The name of the runner.
+        beam_args: Beam's own options, as on a command line.
+
+    Returns:
+        The names of the indices that were behind.
+    """
+    if is_local(runner):
+        return update_indices(at)
+    behind = indices_behind(open_newest(at))
+    if behind:
+        run_tasks(at, behind, update_index, _nothing, workers, runner, beam_args)
+    return behind
+
+
+def _nothing(at: Address, made: Iterable[Any]) -> None:
+    """Commits nothing: an index is committed where it is brought up to date."""
+
+
+def run_tasks(
+    at: Address,
+    tasks: Sequence[T],
+    do: Callable[[Address, T], Any],
+    commit: Callable[[Address, Iterable[Any]], object],
+    workers: int,
+    runner: str,
+    beam_args: Sequence[str],
+) -> None:
+    """Does tasks of upkeep in parallel, and then commits what they made, all at once.
+
+    Args:
+        at: The dataset.
+        tasks: What is to be done.
+        do: Does one of them on a worker.
+        commit: Commits what all of them made; it may be called again with the same.
+        workers: Number of worker processes of a local run.
+        runner: The name of the runner.
+        beam_args: Beam's own options, as on a command line.
+    """
+    # Anew each time, because a runner changes the options that it is given.
+    options = pipeline_options(runner, workers, beam_args)
+    pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
+    (
+        pipeline
+        | "Tasks" >> beam.Create(tasks)
+        | "Spread" >> beam.Reshuffle()
+        | "Do" >> beam.ParDo(_TaskDoFn(at, do))
+        | "Together" >> beam.GroupByKey()
+        | "Commit" >> beam.MapTuple(lambda _, made: commit(at, made))
+    )
+    run_to_end(pipeline, workers)
+
+
+class _TaskDoFn(beam.DoFn):
+    def __init__(self, at: Address, do: Callable[[Address, Any], Any]) -> None:
         self._at = at
+        self._do = do
 
     def setup(self) -> None:
         secrets.register_store(self._at.storage_options)
 
-    def process(self, task: str) -> Iterator[tuple[int, str]]:
-        yield 0, do_task(self._at, task)
-
-
-def _commit(at: Address, _: int, results: Iterable[str]) -> int:
-    return commit_tasks(at, results)
+    def process(self, task: Any) -> Iterator[tuple[int, Any]]:
+        yield 0, self._do(self._at, task)

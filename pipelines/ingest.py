@@ -24,6 +24,8 @@ from contextframe_beam.store.runs import new_run_id
 from contextframe_beam.store.state import SourceState, read_states
 from contextframe_beam.store.state import state_of as source_state
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
+from contextframe_beam.transforms.dry_run import counted
+from contextframe_beam.transforms.embedders.vector_cache import remove_vectors
 from contextframe_beam.transforms.guards import committed_receipt
 from contextframe_beam.transforms.letters import remove_file
 from contextframe_beam.transforms.modes import MODES, mode_of
@@ -70,7 +72,7 @@ def run(job: Job) -> CommitReceipt:
     resume_from = partitions_of(known)
     if isinstance(connector, IncrementalConnector):
         resume_from = connector.reconciled(resume_from)
-    if every is None:
+    if every is None or job.dry_run:
         receipt = run_pipeline(
             job,
             job.id,
@@ -82,7 +84,7 @@ def run(job: Job) -> CommitReceipt:
         )
     else:
         receipt = _run_by_parts(job, every, known, resume_from)
-    if isinstance(connector, IncrementalConnector):
+    if isinstance(connector, IncrementalConnector) and not job.dry_run:
         now = partitions_of(state_of(job))
         if not job.range.given or now != partitions_of(known):
             connector.committed(now)
@@ -229,7 +231,9 @@ def run_pipeline(
     if job.enrichers:
         frames = frames | "Enrich" >> Enrich(job.enrichers)
     frames | "WriteToLance" >> sink
-    run_to_end(pipeline, job.workers)
+    result = run_to_end(pipeline, job.workers)
+    if job.dry_run:
+        return counted(result, run_id, job.mode)
     receipt = committed_receipt(job.address, run_id, start=sink.start)
     if receipt is None and options.view_as(GoogleCloudOptions).template_location:
         raise TemplateWritten(
@@ -241,6 +245,9 @@ def run_pipeline(
             f"the pipeline ended, but {job.to} does not hold run {run_id}; run it again and look "
             "into the runner's log"
         )
+    if sink.embedder is not None:
+        # What was paid for is in the dataset now.
+        remove_vectors(job.to, job.storage_options, sink.embedder)
     return receipt
 
 

@@ -27,12 +27,14 @@ from contextframe_beam.transforms.parsers.limits import Limits
 if TYPE_CHECKING:
     from contextframe_beam.transforms.enrich import Enricher
     from contextframe_beam.transforms.parse import Parsing
+    from contextframe_beam.transforms.texts import Texts
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Headings of the options in `--help`.
 DATASET = "Dataset"
+TEXTS = "Chunks and vectors"
 RUN = "Run"
 PARSING = "Parsing"
 
@@ -50,7 +52,7 @@ class About:
         metavar: What stands for its value in the help of its option.
         flag: Its option, where that is not called like the field.
         choices: The only values that it takes, if there are but some.
-        counts: Whether it is a whole number from 1 on.
+        least: The least that it may be, if it is a whole number.
         several: Whether its option may be repeated.
         unset: What holds where it is not given, if the default does not say so.
         option_help: What its option's help says instead of `help`.
@@ -64,7 +66,7 @@ class About:
     metavar: str | None = None
     flag: str = ""
     choices: tuple[str, ...] = ()
-    counts: bool = False
+    least: int | None = None
     several: bool = False
     unset: str = ""
     option_help: str = ""
@@ -112,10 +114,10 @@ class Job:
     )
     embed_dim: int | None = _setting(
         None,
-        "Length of the vectors of a new dataset.",
+        "Length of the vectors of a new dataset; with an embedder it is the embedder's.",
         DATASET,
         metavar="N",
-        counts=True,
+        least=1,
         unset="1536",
         in_sink=True,
     )
@@ -161,7 +163,7 @@ class Job:
         "Files of more bytes are not parsed, and become dead letters.",
         PARSING,
         metavar="N",
-        counts=True,
+        least=1,
         for_files=True,
     )
     max_unpacked_bytes: int = _setting(
@@ -169,7 +171,7 @@ class Job:
         "Nor are files that unpack to more bytes, or give more text.",
         PARSING,
         metavar="N",
-        counts=True,
+        least=1,
         for_files=True,
     )
     parse_timeout: str | float = _setting(
@@ -180,7 +182,82 @@ class Job:
         in_python="A number is one of seconds.",
         for_files=True,
     )
-    workers: int = _setting(1, "Worker processes on this machine.", RUN, metavar="N", counts=True)
+    chunk: str | None = _setting(
+        None,
+        "How documents are cut into chunks, which are found and embedded by themselves: markdown "
+        "(also for plain text), package.module:Class, or none.",
+        TEXTS,
+        metavar="CHUNKER",
+        unset="markdown where texts are embedded, else none",
+        in_sink=True,
+    )
+    chunk_tokens: int | None = _setting(
+        None,
+        "How long a chunk may be, in the embedder's own tokens.",
+        TEXTS,
+        metavar="N",
+        least=1,
+        unset="256, or what the embedder reads",
+        in_sink=True,
+    )
+    chunk_overlap: int | None = _setting(
+        None,
+        "How many tokens of the chunk before a chunk repeats at most.",
+        TEXTS,
+        metavar="N",
+        least=0,
+        unset="0",
+        in_sink=True,
+    )
+    embed: str | None = _setting(
+        None,
+        "What makes vectors of texts: wordllama, onnx:FOLDER, openai:MODEL, vertex:MODEL, "
+        "package.module:Class, hash:DIM (for tests), or none. A text that the dataset has a "
+        "vector of is not embedded again.",
+        TEXTS,
+        metavar="NAME[:MODEL]",
+        unset="the embedder of the dataset, if it has one",
+        in_sink=True,
+    )
+    embed_url: str | None = _setting(
+        None,
+        "Where the embedding service is, such as http://127.0.0.1:8080/v1.",
+        TEXTS,
+        metavar="URL",
+        in_sink=True,
+    )
+    embed_key: str | None = _setting(
+        None,
+        "The key of the embedding service, as a reference such as env:OPENAI_API_KEY.",
+        TEXTS,
+        metavar="REFERENCE",
+        in_sink=True,
+        secret=True,
+    )
+    embed_budget: Mapping[str, Any] | str | None = _setting(
+        None,
+        "How much the service may be sent, by all processes together, as in "
+        '{"per_second": 5, "tokens_per_minute": 1000000}.',
+        TEXTS,
+        metavar="JSON",
+        in_sink=True,
+    )
+    max_tokens: int | None = _setting(
+        None,
+        "Commit nothing if more tokens have to be embedded. Vectors that were made so far are "
+        "kept for a run with a higher limit.",
+        TEXTS,
+        metavar="N",
+        least=1,
+        in_sink=True,
+    )
+    dry_run: bool = _setting(
+        False,
+        "Count documents, chunks, texts and tokens. Nothing is embedded, and nothing committed.",
+        TEXTS,
+        in_sink=True,
+    )
+    workers: int = _setting(1, "Worker processes on this machine.", RUN, metavar="N", least=1)
     runner: str = _setting(
         "DirectRunner",
         "What runs the job: this machine, or another of Beam's runners.",
@@ -315,7 +392,26 @@ class Job:
         if not is_prepared(self.connector):
             return b""
         parsers = (self.parsing.parsers.identity,) if self.connector.gives_files else ()
-        return made_with(self.connector, self.enrichers, *parsers)
+        return made_with(self.connector, self.enrichers, *parsers, self.texts.made_with)
+
+    @cached_property
+    def texts(self) -> Texts:
+        """What becomes of its texts."""
+        from contextframe_beam.transforms.texts import Texts
+
+        return Texts.of(
+            self.address,
+            chunk=self.chunk,
+            chunk_tokens=self.chunk_tokens,
+            chunk_overlap=self.chunk_overlap,
+            embed=self.embed,
+            embed_url=self.embed_url,
+            embed_key=self.embed_key,
+            embed_budget=self.embed_budget,
+            embed_dim=self.embed_dim,
+            max_tokens=self.max_tokens,
+            dry_run=self.dry_run,
+        )
 
     @property
     def sink_settings(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from contextframe_beam.errors import (
     DatasetError,
     UnknownCommitError,
 )
+from contextframe_beam.store.columns import commit_new_columns
 from contextframe_beam.store.dataset import adopt
 from contextframe_beam.store.files import (
     WrittenFragment,
@@ -34,16 +35,17 @@ from contextframe_beam.store.files import (
 from contextframe_beam.store.keys import KeySet, Mask, Numbers
 from contextframe_beam.store.rows import (
     Addresses,
+    Removal,
     chunks_among,
     find_chunks,
     find_rows,
     has_chunks,
-    keys_at,
     no_addresses,
     remove_rows,
 )
 from contextframe_beam.store.state import (
     ANCHOR_KEY,
+    EMBEDDER_KEY,
     OVERWRITTEN,
     CommitReceipt,
     SourceState,
@@ -61,10 +63,12 @@ from contextframe_beam.transforms.guards import (
     committed_before,
     receipt_of_earlier,
     refuse_foreign_run,
+    refuse_other_embedder,
     refuse_own_keys,
     require_complete,
     require_few_deletes,
     require_few_overwritten,
+    require_few_tokens,
     require_no_rollback,
     require_one_layout,
     require_same_columns,
@@ -125,6 +129,7 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
         return earlier
     require_complete(run, written)
     run.failures.check(written, run.letters.path if run.letters else None)
+    require_few_tokens(run, written)
     check_files(run.address, written.fragments)
     seen = _seen_rows(run, written)
     deletions = Deletions.concat(written.deletions)
@@ -154,12 +159,6 @@ def _seen_rows(run: Run, written: Written) -> SeenRows | None:
     tallies = written.sources.values()
     unchanged = [part for tally in tallies for part in tally.unchanged_rows]
     whole = [part for tally in tallies for part in tally.recognised_rows]
-    if whole and not run.mode.replaces_rows:
-        raise CommitError(
-            f"run {run.run_id} has left out documents that are stored, and the mode "
-            f"{run.mode.name} does not keep these; nothing was committed. Recognise documents in "
-            "runs in the mode upsert or mirror only"
-        )
     base = base_of(run) if unchanged or whole else None
     return SeenRows(base, unchanged, whole) if base is not None else None
 
@@ -178,6 +177,7 @@ def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] |
     if run.mode.goes_on:
         require_same_columns(run, dataset)
         dataset = adopt(dataset, run.address)
+        refuse_other_embedder(run, dataset)
     # From here on all is decided from one version: what is committed later makes us start again.
     rows = read_state_rows(dataset)
     states = rows.states
@@ -258,7 +258,12 @@ def _replace_all(
             storage_version=run.storage_version,
             properties=_properties(summary),
         ),
-        state_rows([*own.values(), *others], anchor=True, embed_dim=run.embed_dim),
+        state_rows(
+            [*own.values(), *others],
+            anchor=True,
+            embed_dim=run.embed_dim,
+            embedder=run.embedder,
+        ),
     )
 
 
@@ -272,10 +277,11 @@ def _update(
     own = [rows.states[source].key for source in sources if source in rows.states]
     # The state row guards against the source's other runs. Runs of other sources may bring the
     # same new key, and a source's first run has no row yet: these meet at the anchor.
-    anchored = run.mode.replaces_rows or len(own) < len(sources)
-    guards = np.array(
-        [rows.addresses[key] for key in ([*own, ANCHOR_KEY] if anchored else own)], np.uint64
-    )
+    # So do runs that say whose vectors the dataset holds.
+    records = run.embedder is not None and run.embedder != rows.embedder
+    anchored = run.mode.replaces_rows or len(own) < len(sources) or run.embedder is not None
+    replaced = [*own, *([ANCHOR_KEY] if anchored else []), *([EMBEDDER_KEY] if records else [])]
+    guards = np.array([rows.addresses[key] for key in replaced if key in rows.addresses], np.uint64)
     matched = succeeded = no_addresses()
     chunks = matched
     chunked = has_chunks(dataset)
@@ -308,13 +314,12 @@ def _update(
         plan,
         new,
         summary,
-        lambda files: commit_update(
-            dataset, removal, files, properties=_properties(summary), at=run.address
-        ),
+        lambda files: _commit_rows(run, dataset, removal, files, _properties(summary)),
         state_rows(
             _own_states(plan, rows.states, summary, deleted, missed).values(),
             anchor=anchored,
             embed_dim=run.embed_dim,
+            embedder=run.embedder if records else None,
         ),
     )
 
@@ -334,7 +339,8 @@ def _chunks_to_remove(
         return find_chunks(
             dataset, lambda parents, _: np.any([keys.holds(parents) for keys in gone], axis=0)
         )
-    kept = [keys_at(dataset, missed.addresses), KeySet(plan.stale)]
+    first = pa.array([key for keys in missed.keys.values() for key in keys], pa.string())
+    kept = [KeySet.of([first]), KeySet(plan.stale)]
     kept += [seen.keys(whole=True)] if seen is not None else []
 
     def which(parents: Numbers, rows: pa.RecordBatch) -> Mask:
@@ -346,6 +352,26 @@ def _chunks_to_remove(
         return found
 
     return find_chunks(dataset, which, ["x_source"])
+
+
+def _commit_rows(
+    run: Run,
+    dataset: lance.LanceDataset,
+    removal: Removal,
+    files: list[WrittenFragment],
+    properties: Mapping[str, str],
+) -> lance.LanceDataset:
+    if not run.new_dim:
+        return commit_update(dataset, removal, files, properties=properties, at=run.address)
+    return commit_new_columns(
+        dataset,
+        run.schema,
+        pa.schema([run.schema.field("vector")]),
+        removal,
+        files,
+        properties=properties,
+        at=run.address,
+    )
 
 
 def _unseen(plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:

@@ -24,7 +24,8 @@ from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tall
 from contextframe_beam.connectors.read.transform import register
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.encode import null_array
-from contextframe_beam.frames.record import Deletion, FrameRecord
+from contextframe_beam.frames.record import Deletion, FrameRecord, is_uuid, uuid_of
+from contextframe_beam.frames.values import is_unicode
 
 
 @dataclass(slots=True)
@@ -62,6 +63,23 @@ class FrameBatch:
     def connector(self) -> str:
         """The connector's name; "" for records that no connector made."""
         return self.source.name if self.source else ""
+
+    def fail(
+        self, stage: str, error: Exception, item: Any, number: int, record: FrameRecord | None
+    ) -> None:
+        """Makes a dead letter of a document. What is stored of it stays as it is.
+
+        Args:
+            stage: Where it failed.
+            error: Why.
+            item: The item that it was made of.
+            number: Its number.
+            record: The record of it or of a part of it, as far as there is one.
+        """
+        self.failures.append(letter_of(stage, error, item, self, number))
+        key = document_key(record)
+        if key is not None:
+            self.tally.stale.append(key)
 
 
 @dataclass(slots=True)
@@ -117,6 +135,17 @@ def batch_of_records(elements: Sequence[FrameRecord | Deletion]) -> FrameBatch:
         deletions=[(element, None) for element in elements if isinstance(element, Deletion)],
         tally=Tally(read=len(elements)),
     )
+
+
+def document_key(record: Any) -> bytes | None:
+    """Returns the key of the document that a record is or is a part of; None if that is unknown."""
+    if not isinstance(record, FrameRecord):
+        return None
+    own = record.metadata.get("uuid") if isinstance(record.metadata, dict) else None
+    known = next((one for one in (record.parent, own) if is_uuid(one)), None)
+    if known is None and isinstance(record.unique_id, str) and is_unicode(record.unique_id):
+        known = uuid_of(record.unique_id) if record.unique_id else None
+    return None if known is None else bytes.fromhex(known.replace("-", ""))
 
 
 def letter_of(

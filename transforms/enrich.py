@@ -17,7 +17,7 @@ import apache_beam as beam
 from contextframe_beam.connectors.identity import FileClass, read_module, source_file
 from contextframe_beam.errors import ConfigError, nearest
 from contextframe_beam.frames.record import FrameRecord
-from contextframe_beam.transforms.elements import FrameBatch, Step, letter_of, required, type_shown
+from contextframe_beam.transforms.elements import FrameBatch, Step, required, type_shown
 
 _LOGGER = logging.getLogger(__name__)
 _WORD = re.compile(r"\b\w+\b")
@@ -144,19 +144,17 @@ def enrich_batch(batch: FrameBatch, enrichers: Sequence[AnyEnricher]) -> FrameBa
     """
     numbers = batch.documents or range(len(batch.records))
     parts = [_Part(*one) for one in zip(numbers, batch.records, batch.items, strict=True)]
-    refused: dict[int, tuple[Exception, Any]] = {}
+    refused: dict[int, tuple[Exception, _Part]] = {}
     for enricher in enrichers:
         made: list[_Part] = []
         for part, result in zip(parts, _results(enricher, parts), strict=True):
             if isinstance(result, Exception):
-                refused.setdefault(part.document, (result, part.item))
+                refused.setdefault(part.document, (result, part))
             else:
                 made += [_Part(part.document, record, part.item) for record in result]
         parts = [part for part in made if part.document not in refused]
-    batch.failures += [
-        letter_of("enrich", error, item, batch, number)
-        for number, (error, item) in sorted(refused.items(), key=lambda pair: pair[0])
-    ]
+    for number, (error, part) in sorted(refused.items(), key=lambda pair: pair[0]):
+        batch.fail("enrich", error, part.item, number, part.record)
     batch.records = [part.record for part in parts]
     batch.items = [part.item for part in parts]
     batch.documents = [part.document for part in parts]

@@ -8,28 +8,33 @@ from dataclasses import replace
 from typing import Any
 
 import lance
+import numpy as np
 import pyarrow as pa
 
 from contextframe_beam.connectors.page import Tally
 from contextframe_beam.errors import (
     CommitError,
     ConcurrentRunError,
+    ConfigError,
     DatasetError,
     SchemaError,
     TooManyDeletes,
+    TooManyTokens,
 )
+from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.schema import embed_dim_of
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import sql_literal
 from contextframe_beam.store.files import WrittenFragment, open_dataset
 from contextframe_beam.store.keys import KeySet, NumberSet, numbers_of
-from contextframe_beam.store.rows import Addresses, file_of, keys_at
+from contextframe_beam.store.rows import Addresses, file_of, scan_rows
 from contextframe_beam.store.state import (
     EMBEDDER_KEY,
     CommitReceipt,
     SourceState,
     StateRows,
     parts_of,
+    read_embedder,
     read_states,
 )
 from contextframe_beam.store.versions import rollback_after
@@ -69,10 +74,44 @@ def require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
     """Refuses a dataset that somebody made or remade otherwise after the run began."""
     try:
         same = embed_dim_of(dataset.schema) == run.embed_dim
+        same = same or (run.new_dim and not holds_vectors(dataset))
     except SchemaError:
         same = False
     if not same:
         raise _columns_changed(run)
+
+
+def holds_vectors(dataset: lance.LanceDataset) -> bool:
+    """Tells whether any row of a version has a vector."""
+    scanner = dataset.scanner(columns=["uuid"], filter="vector IS NOT NULL", limit=1)
+    return bool(scanner.to_table().num_rows)
+
+
+def refuse_other_embedder(run: Run, dataset: lance.LanceDataset) -> EmbedderIdentity | None:
+    """Refuses vectors that cannot be compared with those that a dataset holds.
+
+    Returns:
+        Whose vectors are recorded in it.
+
+    Raises:
+        ConfigError: there are vectors of another embedder, or of nobody knows which.
+    """
+    if run.embedder is None or run.mode.replaces_all:
+        return None
+    known = read_embedder(dataset)
+    anew = f"`contextframe-beam embed {run.uri}` embeds all of it anew"
+    if known is None and holds_vectors(dataset):
+        raise ConfigError(
+            f"{run.uri} holds vectors already, and which embedder made them is not recorded, so "
+            f"those of {run.embedder} cannot be told from them; {anew}"
+        )
+    if known is not None and known.fingerprint != run.embedder.fingerprint:
+        raise ConfigError(
+            f"the vectors of {run.uri} are of {known}, and this run embeds by {run.embedder}; "
+            f"vectors of two embedders cannot be compared. Leave `embed` out to go on with "
+            f"{known.spec}, or {anew}"
+        )
+    return known
 
 
 def require_one_layout(run: Run, fragments: list[WrittenFragment]) -> None:
@@ -88,6 +127,20 @@ def require_one_layout(run: Run, fragments: list[WrittenFragment]) -> None:
     }
     if len(layouts) > 1:
         raise _columns_changed(run)
+
+
+def require_few_tokens(run: Run, written: Written) -> None:
+    """Refuses a run for which more tokens were embedded than it may.
+
+    Raises:
+        TooManyTokens: with both numbers.
+    """
+    spent = sum(tally.tokens for tally in written.sources.values())
+    if run.max_tokens is not None and spent > run.max_tokens:
+        raise TooManyTokens(
+            f"{spent:,} tokens were embedded, more than the {run.max_tokens:,} that `max_tokens` "
+            "allows; nothing was committed. The same run with a higher limit goes on from there"
+        )
 
 
 def _columns_changed(run: Run) -> CommitError:
@@ -221,7 +274,11 @@ def _counts_since(
     except DatasetError:
         base = None
     if base is not None:
-        counts = count_gone(base, ["uuid"], among(keys_at(dataset, gone)))
+        keys = KeySet.of(
+            batch.column("uuid").filter(pa.array(np.isin(found, gone)))
+            for batch, found in scan_rows(dataset, ["uuid"])
+        )
+        counts = count_gone(base, ["uuid"], among(keys))
     else:
         counts = {
             source: (stored + earlier.counts.get(source, 0), deleted)

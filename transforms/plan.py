@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from contextframe_beam.connectors.page import WORK_COUNTED, Tally
+from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, frame_schema
 from contextframe_beam.store.address import Address, StorageOptions
 from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, Destination
@@ -41,6 +42,10 @@ class Run:
         base_version: The dataset's version when the run began; None where there was none.
         letters: Where its dead letters go; None where nobody wants them.
         start: Tells it from other starts of the same run id.
+        embedder: Whose vectors it brings; None where it embeds nothing.
+        new_dim: Whether the vectors of the dataset have another length, and are all null.
+        max_tokens: So many tokens may be embedded; None for any number.
+        dry_run: Whether nothing is written.
     """
 
     address: Address
@@ -53,6 +58,10 @@ class Run:
     base_version: int | None = None
     letters: LetterFile | None = None
     start: str = ""
+    embedder: EmbedderIdentity | None = None
+    new_dim: bool = False
+    max_tokens: int | None = None
+    dry_run: bool = False
 
     @property
     def uri(self) -> str:
@@ -72,9 +81,9 @@ class Run:
     @property
     def destination(self) -> Destination:
         """Where its rows go."""
-        return Destination(
-            self.uri, self.storage_options, self.storage_version, self.mode.replaces_all
-        )
+        # Columns of new vectors have no numbers in the dataset yet.
+        of_its_own = self.mode.replaces_all or self.new_dim
+        return Destination(self.uri, self.storage_options, self.storage_version, of_its_own)
 
 
 @dataclass(frozen=True)

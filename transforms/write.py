@@ -19,9 +19,10 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.page import DeadLetter, SourceInfo
+from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.connectors.read import runtime
 from contextframe_beam.errors import DatasetError, RecordError, SchemaError
+from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.encode import encode_records
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
@@ -32,6 +33,7 @@ from contextframe_beam.store.runs import COMMITS, check_run_id, new_run_id
 from contextframe_beam.store.state import CommitReceipt
 from contextframe_beam.store.writer import FragmentWriter
 from contextframe_beam.transforms.commit import commit_run
+from contextframe_beam.transforms.dry_run import DryRun
 from contextframe_beam.transforms.elements import (
     FrameBatch,
     RowBatch,
@@ -40,7 +42,7 @@ from contextframe_beam.transforms.elements import (
     in_global_window,
     letter_of,
 )
-from contextframe_beam.transforms.guards import committed_receipt
+from contextframe_beam.transforms.guards import committed_receipt, refuse_other_embedder
 from contextframe_beam.transforms.letters import LetterFile, LetterPiece
 from contextframe_beam.transforms.limits import (
     DEFAULT_MAX_DELETES,
@@ -52,6 +54,7 @@ from contextframe_beam.transforms.modes import Mode, mode_of
 from contextframe_beam.transforms.newest import Deletions
 from contextframe_beam.transforms.plan import Run
 from contextframe_beam.transforms.recognise import StoredIn
+from contextframe_beam.transforms.texts import PrepareTexts, Texts
 from contextframe_beam.transforms.unchanged import (
     FEW_DIGESTS,
     MetRows,
@@ -97,12 +100,26 @@ class WriteToLance(
             would delete more of them commits nothing. A share does not stop fewer than ten
             deletions, unless they are all that is stored. `"100%"` allows any.
         dead_letters: A JSON Lines file for the items that failed.
+        chunk: How documents are cut into chunks, which are found and embedded by themselves:
+            `markdown`, `package.module:Class`, or `none`. By default they are cut where texts are
+            embedded.
+        chunk_tokens: How long a chunk may be, in the embedder's own tokens.
+        chunk_overlap: How many tokens of the chunk before a chunk repeats at most.
+        embed: What makes vectors of texts, as in `wordllama` or `openai:text-embedding-3-small`;
+            `none` for no vectors. By default the embedder that is recorded with the dataset.
+        embed_url: Where the embedding service is.
+        embed_key: Its key, as a reference such as `env:OPENAI_API_KEY`.
+        embed_budget: How much it may be sent, by all processes together, as in
+            `{"per_second": 5, "tokens_per_minute": 1000000}`.
+        max_tokens: Commit nothing if more tokens have to be embedded.
+        dry_run: Count documents, chunks, texts and tokens, and commit nothing.
 
     Returns:
         A PCollection of one `CommitReceipt`.
 
     Raises:
-        ConfigError: an argument is wrong.
+        ConfigError: an argument is wrong, or the dataset has vectors of another embedder.
+        EmbedderError: the embedder cannot be used.
         SchemaError: the dataset is not one of frames, or its vectors have another length.
         DatasetError: it exists and the mode is `create`, or it cannot be opened.
     """
@@ -122,6 +139,15 @@ class WriteToLance(
         max_failures: int | str = DEFAULT_MAX_FAILURES,
         max_deletes: int | str = DEFAULT_MAX_DELETES,
         dead_letters: str | None = None,
+        chunk: str | None = None,
+        chunk_tokens: int | None = None,
+        chunk_overlap: int | None = None,
+        embed: str | None = None,
+        embed_url: str | None = None,
+        embed_key: str | None = None,
+        embed_budget: Mapping[str, Any] | str | None = None,
+        max_tokens: int | None = None,
+        dry_run: bool = False,
     ) -> None:
         super().__init__()
         check_storage_version(storage_version)
@@ -130,6 +156,19 @@ class WriteToLance(
         secrets.refuse_credentials(dead_letters or "", "the dead letters")
         at = Address(str(uri), dict(storage_options) if storage_options else None)
         run_id = run_id or new_run_id()
+        self._texts = texts = Texts.of(
+            at,
+            chunk=chunk,
+            chunk_tokens=chunk_tokens,
+            chunk_overlap=chunk_overlap,
+            embed=embed,
+            embed_url=embed_url,
+            embed_key=embed_key,
+            embed_budget=embed_budget,
+            embed_dim=embed_dim,
+            max_tokens=max_tokens,
+            dry_run=dry_run,
+        )
         self._run = begin_run(
             Run(
                 at,
@@ -141,6 +180,9 @@ class WriteToLance(
                 letters=LetterFile(dead_letters, run_id, at.storage_options)
                 if dead_letters
                 else None,
+                embedder=texts.identity,
+                max_tokens=max_tokens,
+                dry_run=dry_run,
             ),
             embed_dim,
         )
@@ -154,6 +196,11 @@ class WriteToLance(
     def mode(self) -> Mode:
         """What it does with the rows that are stored."""
         return self._run.mode
+
+    @property
+    def embedder(self) -> EmbedderIdentity | None:
+        """Whose vectors it writes; None where it writes none."""
+        return self._run.embedder
 
     @property
     def start(self) -> str:
@@ -175,6 +222,12 @@ class WriteToLance(
         if not batches.windowing.is_default():
             # One commit for all, whatever windows the rows come in.
             batches = batches | "OneWindow" >> beam.WindowInto(GlobalWindows())
+        batches = batches | "Texts" >> PrepareTexts(
+            self._texts, run.address, run.base_version, run.start
+        )
+        if run.dry_run:
+            counts: beam.PCollection[CommitReceipt] = batches | DryRun(self._texts, run)
+            return counts
         rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run)).with_output_types(RowBatch)
         written = rows | "WriteFragments" >> beam.ParDo(_WriteFragmentsDoFn(run))
         # Makes a group of it even when there is nothing to write.
@@ -201,6 +254,7 @@ def begin_run(run: Run, embed_dim: int | None = None) -> Run:
     secrets.register_store(run.storage_options)
     run = replace(run, start=uuid.uuid4().hex[:16])
     dataset = open_dataset(run.address)
+    embed_dim = embed_dim if run.embedder is None else run.embedder.dim
     if dataset is None:
         embed_dim = DEFAULT_EMBED_DIM if embed_dim is None else embed_dim
     else:
@@ -213,19 +267,22 @@ def begin_run(run: Run, embed_dim: int | None = None) -> Run:
             stored = embed_dim_of(dataset.schema)
         except SchemaError as error:
             raise SchemaError(f"{run.uri}: {error}") from error
-        if embed_dim is not None and embed_dim != stored and not run.mode.replaces_all:
+        refuse_other_embedder(run, dataset)
+        changes = embed_dim is not None and embed_dim != stored and not run.mode.replaces_all
+        if changes and run.embedder is None:
             raise SchemaError(
                 f"{run.uri} holds vectors of {stored} values and the run asks for {embed_dim}; "
                 "leave embed_dim out, or write to another path"
             )
-        if embed_dim is None or not run.mode.replaces_all:
+        if embed_dim is None:
             embed_dim = stored
-        if not run.mode.replaces_all:
+        if not run.mode.replaces_all and not run.dry_run:
             dataset = adopt(dataset, run.address)
         run = replace(
             run,
             storage_version=dataset.data_storage_version,
             base_version=int(dataset.version),
+            new_dim=changes,
         )
     frame_schema(embed_dim)  # refuses a length that no vector has
     return replace(run, embed_dim=embed_dim)
@@ -467,7 +524,8 @@ def encode_batches(
     for batch in batches:
         stop = start + len(batch.records)
         refused = [(index - start, error) for index, error in errors if start <= index < stop]
-        encoded.failures += batch.failures + _refused(batch, refused, deletes)
+        _refuse(batch, refused, deletes)
+        encoded.failures += batch.failures
         incomplete |= {start + index for index in _parts_with(batch, refused)}
         encoded.tally += batch.tally
         if deletes:
@@ -496,10 +554,8 @@ def _parts_with(batch: FrameBatch, refused: list[tuple[int, RecordError]]) -> It
         yield from (index for index, number in enumerate(batch.documents) if number in gone)
 
 
-def _refused(
-    batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: bool
-) -> list[DeadLetter]:
-    letters = []
+def _refuse(batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: bool) -> None:
+    """Makes dead letters of what no row can hold, and of deletions where there are none."""
     told: set[int] = set()
     for index, error in records:
         item = batch.items[index]
@@ -513,12 +569,11 @@ def _refused(
             # No connector made the record, so it is all there is to keep.
             names = (name for name in FrameRecord.__slots__ if name != "score")
             item = {name: getattr(record, name) for name in names}
-        letters.append(letter_of("encode", error, item, batch, index))
+        batch.fail("encode", error, item, index, record)
     if not deletes:
         for index, (deletion, item) in enumerate(batch.deletions):
             refusal = RecordError(
                 f"the item deletes {deletion.unique_id or deletion.key}, and a run in the mode "
                 'append adds rows only; choose mode="upsert" or mirror'
             )
-            letters.append(letter_of("encode", refusal, item, batch, index))
-    return letters
+            batch.failures.append(letter_of("encode", refusal, item, batch, index))

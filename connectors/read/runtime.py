@@ -253,7 +253,7 @@ FETCH_MS = "fetch_ms"
 #: Names the folder for the processes that a run starts.
 FOLDER_VARIABLE = "CONTEXTFRAME_PROGRESS"
 
-_FIELDS = ("items", "rows", "unchanged", "failures")
+_FIELDS = ("items", "rows", "unchanged", "failures", "texts", "tokens")
 _LAYOUT = struct.Struct(f"<{len(_FIELDS)}q")
 
 
@@ -267,7 +267,7 @@ class _Counts:
         # Some engines have several workers in one process.
         self._lock = threading.Lock()
 
-    def add(self, items: int, rows: int, unchanged: int, failures: int) -> None:
+    def add(self, *amounts: int) -> None:
         folder = os.environ.get(FOLDER_VARIABLE)
         with self._lock:
             if folder != self._folder:
@@ -275,7 +275,7 @@ class _Counts:
                 self._values = [0] * len(_FIELDS)
                 self._file = _open(folder) if folder else None
             if self._file is not None:
-                for index, amount in enumerate((items, rows, unchanged, failures)):
+                for index, amount in enumerate(amounts):
                     self._values[index] += amount
                 self._file[:] = _LAYOUT.pack(*self._values)
 
@@ -293,9 +293,23 @@ def _open(folder: str) -> mmap.mmap | None:
 _COUNTS = _Counts()
 
 
-def count(*, items: int = 0, rows: int = 0, unchanged: int = 0, failures: int = 0) -> None:
-    """Adds to this process's counts."""
-    _COUNTS.add(items, rows, unchanged, failures)
+def count(
+    *,
+    items: int = 0,
+    rows: int = 0,
+    unchanged: int = 0,
+    failures: int = 0,
+    texts: int = 0,
+    tokens: int = 0,
+) -> None:
+    """Adds to this process's counts; texts are those that were embedded, with their tokens."""
+    _COUNTS.add(items, rows, unchanged, failures, texts, tokens)
+
+
+def counted(name: str) -> int:
+    """Returns what all processes of a run on this machine counted; 0 where nobody watches it."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return totals(folder)[name] if folder else 0
 
 
 def totals(folder: str) -> dict[str, int]:

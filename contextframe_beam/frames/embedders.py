@@ -14,7 +14,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -29,6 +29,7 @@ __all__ = [
     "EmbedderError",
     "EmbedderIdentity",
     "EmbedderRefusedError",
+    "EmbedderSpec",
     "EmbeddingError",
     "Kind",
     "Vectors",
@@ -195,13 +196,72 @@ def load_embedder(
         EmbedderError: it cannot be used.
     """
     settings = {name: value for name, value in settings.items() if value is not None}
-    key = json.dumps([spec.strip(), dim, workers, settings], sort_keys=True, default=repr)
+    key = _key(spec, dim, workers, settings)
     with _lock:
         lock = _locks.setdefault(key, threading.Lock())
     with lock:  # threads that want the same model wait for it; others load theirs beside it
         if key not in _loaded:
             _loaded[key] = _made(spec, {"dim": dim, "workers": workers}, settings)
         return _loaded[key]
+
+
+@dataclass(frozen=True)
+class EmbedderSpec:
+    """An embedder on its way to other processes: with what each of them loads it.
+
+    Attributes:
+        name: `NAME[:MODEL]`, or `package.module:Class`.
+        settings: What it takes, such as `url`, `key` and `budget`; secrets as references.
+        identity: What its vectors are; None where that is not to be asked for yet.
+        workers: How many processes of a machine embed.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    identity: EmbedderIdentity | None = None
+    workers: int = 1
+
+    @classmethod
+    def of(
+        cls, name: str, settings: Mapping[str, Any], dim: int | None = None, *, asks: bool = True
+    ) -> EmbedderSpec:
+        """Returns an embedder with what its vectors are.
+
+        Args:
+            name: `NAME[:MODEL]`, or `package.module:Class`.
+            settings: What it takes.
+            dim: How many dimensions its vectors have, where that is known.
+            asks: Whether a service may be asked for that; the identity is None otherwise.
+
+        Raises:
+            ConfigError: it cannot be made.
+            EmbedderError: it cannot be used.
+        """
+        made = load_embedder(name, dim=dim, workers=1, **settings)
+        if not asks and not getattr(made, "is_known", True):
+            return cls(name, dict(settings))
+        identity = made.identity
+        with _lock:
+            # So that a run in this process does not load it a second time.
+            _loaded.setdefault(_key(name, identity.dim, 1, settings), made)
+        return cls(name, dict(settings), identity)
+
+    def load(self) -> Embedder:
+        """Returns the embedder of this process.
+
+        Raises:
+            ConfigError: it cannot be made here.
+            EmbedderError: it cannot be used, or it is another one here than where the run began.
+        """
+        known = self.identity
+        dim = None if known is None else known.dim
+        found = load_embedder(self.name, dim=dim, workers=self.workers, **self.settings)
+        if known is not None and found.identity.fingerprint != known.fingerprint:
+            raise EmbedderError(
+                f"the embedder {self.name} is {found.identity} in this process, and {known} where "
+                "the run began; let all machines have the same model"
+            )
+        return found
 
 
 def _made(spec: str, known: Mapping[str, int | None], settings: Mapping[str, Any]) -> Embedder:
@@ -219,6 +279,10 @@ def _made(spec: str, known: Mapping[str, int | None], settings: Mapping[str, Any
     if known["dim"] is not None and found.dim != known["dim"]:
         raise ConfigError(f"the embedder {spec!r} has {found.dim} dimensions, not {known['dim']}")
     return found
+
+
+def _key(spec: str, dim: int | None, workers: int | None, settings: Mapping[str, Any]) -> str:
+    return json.dumps([spec.strip(), dim, workers, settings], sort_keys=True, default=repr)
 
 
 def _entry(name: str) -> EntryPoint:

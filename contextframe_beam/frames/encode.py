@@ -271,7 +271,8 @@ class _Encoder:
                         "a chunk has no origin of its own, only its document has one; leave it out"
                     )
         if "embedder" in used:
-            columns["x_embedder"] = self._each("embedder", _embedder)
+            columns["x_embedder"] = embedders = self._each("embedder", _embedder)
+            columns["x_text"] = list(map(_text_key, embedders, columns["text_content"]))
 
     def _each(self, name: str, convert: Callable[[Any], Any]) -> list[Any]:
         converted: list[Any] = [None] * self._count
@@ -497,6 +498,14 @@ def _embedder(embedder: str) -> str:
     if not is_unicode(embedder):
         raise RecordError(f"embedder is {embedder!a:.60}, which is not Unicode text")
     return embedder
+
+
+def _text_key(embedder: str | None, text: str | None) -> bytes | None:
+    """Returns by what a vector is found whose embedder is known, or None."""
+    if embedder is None or text is None:
+        return None
+    # Text that is not Unicode is refused elsewhere.
+    return xxh3_128_digest(text.encode("utf-8", "surrogatepass"))
 
 
 def _wrong(name: str, expected: str, value: object) -> str:

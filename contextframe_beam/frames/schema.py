@@ -48,8 +48,9 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
     what a reader needs beyond the columns to rebuild an equal `FrameRecord`), `x_state`
     (JSON, set on a source's state row only), `x_parent` (16 bytes, set on chunks only: the uuid of
     the document's row), `x_origin` (16 bytes, what the row was made of: of a document its content
-    at the source and the settings, of a chunk the digest of its document) and `x_embedder` (the
-    fingerprint of the embedder that made the row's vector).
+    at the source and the settings, of a chunk the digest of its document), `x_embedder` (the
+    fingerprint of the embedder that made the row's vector) and `x_text` (the XXH3-128 of the text
+    that it was made of, by which an equal text finds it).
 
     Raises:
         SchemaError: `embed_dim` is not a positive integer.
@@ -93,6 +94,7 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
             pa.field("x_parent", DIGEST),
             pa.field("x_origin", DIGEST),
             pa.field("x_embedder", string),
+            pa.field("x_text", DIGEST),
         ]
     )
 

@@ -47,8 +47,10 @@ __all__ = ["Hit", "Question", "metric_of", "nearest", "query_vector", "search"]
 # Of the paper: how little the first places of a ranking count more than those that follow.
 _RRF_K = 60
 
-# So many times the wanted passages are ranked, where rankings are joined or passages left out.
+# So many times the wanted passages are ranked, where rankings are joined or passages left out; and
+# so many at least, so that the first few are the same however many are wanted.
 _DEPTH = 4
+_DEPTH_AT_LEAST = 40
 
 # How vectors are compared whose embedder is not recorded, as Lance does by default.
 _UNKNOWN_METRIC = "l2"
@@ -334,7 +336,9 @@ class _Candidates:
             each_document: Whether to return the best passage only of each document.
         """
         is_joined = len(rankings) > 1
-        depth = limit * (_DEPTH if is_joined or each_document else 2 if self._has_chunks else 1)
+        depth = limit * (2 if self._has_chunks else 1)
+        if is_joined or each_document:
+            depth = max(limit * _DEPTH, _DEPTH_AT_LEAST)
         while True:
             ranked = [ranking(depth) for ranking in rankings]
             passages = [self._passages(matches) for matches in ranked]

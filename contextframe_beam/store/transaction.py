@@ -8,6 +8,7 @@ of ours removes a row that every competing one removes too: a state row or the a
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import re
@@ -23,6 +24,7 @@ import lance
 import pyarrow as pa
 from lance.commit import CommitConflictError
 from lance.dataset import LanceOperation, Transaction
+from lance.fragment import FragmentMetadata
 
 from contextframe_beam.errors import (
     CommitError,
@@ -259,6 +261,47 @@ def commit_guarded(
             LanceOperation.Merge(
                 [*fragments, *(fragment.to_lance() for fragment in new)], dataset.lance_schema
             ),
+            transaction_properties=dict(properties),
+        ),
+    )
+
+
+def commit_column_files(
+    dataset: lance.LanceDataset,
+    schema: Any,
+    files: Mapping[int, WrittenFragment],
+    removal: Removal,
+    new: Sequence[WrittenFragment],
+    *,
+    properties: Mapping[str, str],
+    at: Address,
+) -> lance.LanceDataset:
+    """Puts columns that were written anew into the place of the old ones, and adds rows.
+
+    Args:
+        dataset: The version that all this was made of.
+        schema: Its schema with the new columns (`columns.schema_with`).
+        files: The data file with the new columns of each fragment, by the fragment's id.
+        removal: Rows to remove; of no fragment all of them.
+        new: Fragments that have the new columns already.
+        properties: What is noted of the transaction.
+        at: Where it is.
+
+    Raises:
+        ConflictError: another commit came first.
+    """
+    updated = {fragment.id: fragment for fragment in removal.updated_fragments}
+    fragments = []
+    for one in dataset.get_fragments():
+        described = updated.get(one.fragment_id, one.metadata)
+        with_file = FragmentMetadata.from_json(json.dumps(described.to_json()))
+        with_file.files.extend(files[one.fragment_id].to_lance().files)
+        fragments.append(with_file)
+    return _commit(
+        at,
+        Transaction(
+            dataset.version,
+            LanceOperation.Merge([*fragments, *(one.to_lance() for one in new)], schema),
             transaction_properties=dict(properties),
         ),
     )

@@ -36,6 +36,7 @@ from contextframe_beam.store.transaction import (
     changing,
     commit_update,
 )
+from contextframe_beam.store.vector_index import update_vector_index, vector_index
 from contextframe_beam.store.versions import cleaning_up, missing_dataset, open_newest
 from contextframe_beam.store.writer import MAX_BYTES_PER_FRAGMENT, MAX_ROWS_PER_FRAGMENT, write_rows
 
@@ -145,6 +146,14 @@ def _described(fragment: FragmentMetadata) -> str:
     return json.dumps(fragment.to_json(), sort_keys=True)
 
 
+def indices_behind(dataset: lance.LanceDataset) -> list[str]:
+    """Returns the names of indices that do not know all rows."""
+    names = [str(index.name) for index in dataset.describe_indices()]
+    return [
+        name for name in names if dataset.stats.index_stats(name).get("num_unindexed_fragments", 0)
+    ]
+
+
 def update_indices(at: Address) -> list[str]:
     """Brings rows that no index knows yet into the indices there are, and returns their names.
 
@@ -153,15 +162,28 @@ def update_indices(at: Address) -> list[str]:
         UnknownCommitError: the object store does not tell whether it was committed.
         DatasetError: an index cannot be written.
     """
+    return _update(at, indices_behind)
 
+
+def update_index(at: Address, name: str) -> list[str]:
+    """Brings rows into one index, which may be gone or up to date by now; see `update_indices`."""
+    return _update(at, lambda dataset: [one for one in indices_behind(dataset) if one == name])
+
+
+def _update(at: Address, choose: Callable[[lance.LanceDataset], list[str]]) -> list[str]:
     def build(_: list[WrittenFragment]) -> Pending[list[str]] | list[str]:
         dataset = open_newest(at)
-        behind = [name for name in _index_names(dataset) if _unindexed(dataset, name)]
+        behind = choose(dataset)
         if not behind:
             return behind
 
         def commit() -> lance.LanceDataset:
-            dataset.optimize.optimize_indices(index_names=behind)
+            index = vector_index(dataset)
+            others = [name for name in behind if index is None or name != index.name]
+            if others:
+                dataset.optimize.optimize_indices(index_names=others)
+            if index is not None and index.name in behind:
+                update_vector_index(dataset, index.name)
             return dataset
 
         return Pending(lambda: changing(at.uri, commit), lambda _: behind)
@@ -188,14 +210,6 @@ def make_key_index(at: Address) -> bool:
         return Pending(lambda: changing(at.uri, commit), lambda _: True)
 
     return change(at, build)
-
-
-def _index_names(dataset: lance.LanceDataset) -> Sequence[str]:
-    return [str(index.name) for index in dataset.describe_indices()]
-
-
-def _unindexed(dataset: lance.LanceDataset, name: str) -> int:
-    return int(dataset.stats.index_stats(name).get("num_unindexed_fragments", 0))
 
 
 KEEP = timedelta(days=7)

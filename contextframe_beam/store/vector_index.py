@@ -27,6 +27,7 @@ from contextframe_beam.store.transaction import Pending, change, changing
 from contextframe_beam.store.versions import missing_dataset, open_newest
 
 __all__ = [
+    "TASK_ROWS",
     "WORTH_AN_INDEX",
     "IndexPart",
     "IndexTask",
@@ -37,8 +38,10 @@ __all__ = [
     "is_current",
     "is_worth_an_index",
     "nearest_rows",
+    "parts_to_merge",
     "plan_index",
     "similarity",
+    "update_vector_index",
     "vector_index",
 ]
 
@@ -47,9 +50,11 @@ COLUMN = "vector"
 #: With fewer vectors an index saves about a tenth of a second a search.
 WORTH_AN_INDEX = 50_000
 
-# Rows of a partition, about; and of what one task indexes.
+#: Rows of a part of the index, about.
+TASK_ROWS = 1_000_000
+
+# Rows of a partition, about.
 _PARTITION_ROWS = 1_600
-_TASK_ROWS = 1_000_000
 
 # Partitions that are searched at least, and the share of them where there are many. With fewer,
 # more of the nearest vectors are missed than one in twenty: see benchmarks/search_run.py.
@@ -185,7 +190,7 @@ def has_vectors(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None
     return any_row(dataset, f"{COLUMN} IS NOT NULL", fragments)
 
 
-def plan_index(dataset: LanceDataset, metric: str, task_rows: int = _TASK_ROWS) -> list[IndexTask]:
+def plan_index(dataset: LanceDataset, metric: str, task_rows: int = TASK_ROWS) -> list[IndexTask]:
     """Returns the tasks that make a vector index of all rows; none where there are no vectors.
 
     Args:
@@ -257,8 +262,9 @@ def do_index_task(at: Address, task: IndexTask) -> IndexPart:
 def commit_parts(at: Address, parts: Iterable[IndexPart]) -> int:
     """Makes parts the vector index of the dataset, in the place of one that is there.
 
-    Fragments that were compacted away meanwhile are no part of it any more: their rows are found
-    without the index, until `compact` brings them in.
+    Called again with the same parts it does nothing. Fragments that were compacted away meanwhile
+    are no part of it any more: their rows are found without the index, until `compact` brings them
+    in.
 
     Returns:
         How many parts were committed; those of a dataset that was overwritten or rolled back
@@ -276,8 +282,10 @@ def commit_parts(at: Address, parts: Iterable[IndexPart]) -> int:
         dataset = open_newest(at)
         stored = {one.fragment_id: _files_of(one) for one in dataset.get_fragments()}
         fitting = [part for part in unique.values() if _fits(part.task, stored)]
-        if not fitting:
-            return 0
+        index = vector_index(dataset)
+        known = {str(one.uuid) for one in index.segments} if index is not None else set()
+        if known.issuperset(str(part.made.uuid) for part in fitting):
+            return len(fitting)
 
         def commit() -> LanceDataset:
             made = [part.made for part in fitting]
@@ -288,6 +296,32 @@ def commit_parts(at: Address, parts: Iterable[IndexPart]) -> int:
         )
 
     return change(at, build)
+
+
+def parts_to_merge(rows_of_parts: Sequence[int], new_rows: int) -> int:
+    """Returns how many of the last parts of an index become one with new rows.
+
+    Lance would make a part of each addition. Every part is searched, and fragments of two parts are
+    never put together, so the parts are kept few: each is at least twice as large as the
+    next, and so their number grows with the logarithm of the rows.
+
+    Args:
+        rows_of_parts: The rows of each part, in the order in which they were made.
+        new_rows: How many rows are to come in.
+    """
+    merged, size = 0, new_rows
+    for rows in reversed(rows_of_parts):
+        if rows >= 2 * size:
+            break
+        merged, size = merged + 1, size + rows
+    return merged
+
+
+def update_vector_index(dataset: LanceDataset, name: str) -> None:
+    """Brings the rows that a vector index does not know into it, in a commit of Lance's own."""
+    stats = dataset.stats.index_stats(name)
+    merged = parts_to_merge(stats["num_indexed_rows_per_delta"], int(stats["num_unindexed_rows"]))
+    dataset.optimize.optimize_indices(index_names=[name], num_indices_to_merge=merged)
 
 
 def _fits(task: IndexTask, stored: dict[int, tuple[str, ...]]) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sysconfig
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -124,6 +125,13 @@ def worker_pool_command(port: int, host: str) -> None:
 
 _at = version_option("--at", "Look at this version instead of the newest one.")
 
+
+def _chunks_around(text: object) -> int:
+    if str(text).isascii() and str(text).isdigit():
+        return int(str(text))
+    raise click.BadParameter(f"{text!r} is not a number of chunks, from 0 on")
+
+
 # How many documents are looked for that a filter left out.
 _OTHERS = 100
 
@@ -176,48 +184,71 @@ def commands() -> None:
 @command(
     "search",
     "contextframe-beam search kb.lance 'quarterly report'",
+    "contextframe-beam search kb.lance 'how do I orphan a package' --hybrid --parents",
     "contextframe-beam search kb.lance beam --where \"author = 'Ada'\" --limit 3",
     cls=_SearchCommand,
 )
 @dataset_argument
 @click.argument("text")
+@option("--hybrid", is_flag=True, help="Find by words and by meaning, and join both rankings.")
+@option("--vector", is_flag=True, help="Find by meaning only, whatever the words.")
+@option("--parents", is_flag=True, help="Show of each document its best passage only.")
+@option(
+    "--context",
+    type=_chunks_around,
+    metavar="N",
+    default=0,
+    help="Show N chunks before and behind each passage, too.",
+)
 @option(
     "--limit",
     type=count,
     metavar="N",
     default=10,
     show_default=True,
-    help="The most documents to show.",
+    help="The most passages to show.",
 )
 @option(
     "--where",
     metavar="SQL",
-    help="Only documents for which this holds, as in "
+    help="Only passages for which this holds, as in "
     "\"author = 'Ada' AND created_at > '2026-01-01'\".",
 )
+@option(
+    "--embed",
+    "embedder",
+    metavar="NAME[:MODEL]",
+    help="The embedder, where it is not found as it was recorded, as in onnx:models/minilm.  "
+    "[default: the one that made the vectors]",
+)
+@option("--embed-url", metavar="URL", help="Where the embedder's service is, if it moved.")
+@option("--embed-key", metavar="REF", help="The service's key, best as in env:OPENAI_API_KEY.")
 @_at
 @as_json
 @storage_options
 def _search(
     dataset: str,
     text: str,
-    limit: int,
-    where: str | None,
     version: int | None,
     as_json: bool,
     storage_options: dict[str, str],
+    **asked: Any,
 ) -> None:
-    """Find the documents of DATASET whose text matches TEXT best.
+    """Find the passages of DATASET that match TEXT best: chunks, or whole documents.
 
     The first search makes the full-text index, for text of any language; `index` makes one for a
-    language of your choice.
+    language of your choice. What is near in meaning is found in datasets with vectors: TEXT is
+    embedded as they were.
     """
     from contextframe_beam.pipelines.cli import show
     from contextframe_beam.store.dataset import FrameDataset
     from contextframe_beam.store.text_index import keeps_every_word
 
+    if asked["hybrid"] and asked["vector"]:
+        raise click.UsageError("--hybrid finds by words and by meaning, --vector by meaning only")
     opened = FrameDataset.open(dataset, version, storage_options)
-    found = opened.search(text, limit=limit, where=where)
+    found = opened.search(text, **asked)
+    where = asked["where"]
     if as_json:
         click.echo(json.dumps([show.hit_of(record) for record in found]))
     elif found:
@@ -225,16 +256,18 @@ def _search(
     else:
         within = f" among those where {where}" if where else ""
         click.echo(f"no document of {dataset} matches {text!r}{within}; {len(opened):,} are stored")
-    if found and not any(record.score for record in found):
+    by_words = not (asked["hybrid"] or asked["vector"])
+    if found and by_words and not any(record.score for record in found):
         old = "" if keeps_every_word(opened.lance) else f" {_old_index(dataset)}"
         click.echo(f"These hold the words within longer ones only.{old}", err=True)
     elif not found:
-        click.echo(_why_nothing(opened, text, where), err=True)
+        click.echo(_why_nothing(opened, text, asked), err=True)
 
 
-def _why_nothing(opened: FrameDataset, text: str, where: str | None) -> str:
+def _why_nothing(opened: FrameDataset, text: str, asked: Mapping[str, Any]) -> str:
     """Returns what may help someone whose search found nothing."""
-    others = len(opened.search(text, limit=_OTHERS)) if where else 0
+    wider = {**asked, "where": None, "limit": _OTHERS}
+    others = len(opened.search(text, **wider)) if asked["where"] else 0
     if others:
         more = " or more" if others == _OTHERS else ""
         what = "is 1 document" if others == 1 else f"are {others}{more} documents"

@@ -166,7 +166,8 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
         kept = os.path.dirname(job.letters) or "."
     skips = getattr(job.connector, "skip_unchanged", False) and not job.full
     left_out = "files that did not change since an earlier run were not read" if skips else ""
-    outcome = Outcome(receipt, job.to, kept, time.monotonic() - began, left_out)
+    seconds = time.monotonic() - began
+    outcome = Outcome(receipt, job.to, kept, seconds, left_out, job.dry_run)
     if receipt.is_incomplete:
         warning = logs.line(output, f"Warning: {receipt.what_is_missing(kept)}", logging.WARNING)
         click.echo(secrets.redact(warning), err=True)

@@ -84,11 +84,18 @@ def command(
     return decorated
 
 
-def count(text: object) -> int:
-    """Reads a whole number from 1 on; click's own range writes `[x>=1]` into the help."""
-    if str(text).isascii() and str(text).isdigit() and int(str(text)) > 0:
-        return int(str(text))
-    raise click.BadParameter(f"{text!r} is not a whole number from 1 on")
+def count_from(least: int) -> Callable[[object], int]:
+    """Returns what reads a whole number; click's own range writes `[x>=1]` into the help."""
+
+    def count(text: object) -> int:
+        if str(text).isascii() and str(text).isdigit() and int(str(text)) >= least:
+            return int(str(text))
+        raise click.BadParameter(f"{text!r} is not a whole number from {least} on")
+
+    return count
+
+
+count = count_from(1)
 
 
 def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -135,8 +142,8 @@ def _option_of(setting: Field[Any]) -> tuple[list[str], dict[str, Any]]:
         given["help"] += f"  [default: {told.unset}]"
     if told.choices:
         given["type"] = click.Choice(told.choices)
-    elif told.counts:
-        given["type"] = count
+    elif told.least is not None:
+        given["type"] = count_from(told.least)
     return [flag_of(setting), setting.name], given
 
 

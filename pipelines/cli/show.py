@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,7 @@ from contextframe_beam.pipelines.process import as_it_is, one_line, printable
 if TYPE_CHECKING:
     from contextframe_beam.frames.record import FrameRecord
     from contextframe_beam.store.dataset import FrameDataset
+    from contextframe_beam.store.search import Hit
     from contextframe_beam.store.state import CommitReceipt, SourceState
 
 
@@ -33,6 +35,7 @@ class Outcome:
         dead_letters: Where the failed items are; None when none failed.
         seconds: How long it took.
         left_out: What of the source was not looked at; empty where that is not known.
+        dry_run: Whether all was only counted.
     """
 
     receipt: CommitReceipt
@@ -40,6 +43,7 @@ class Outcome:
     dead_letters: str | None
     seconds: float
     left_out: str = ""
+    dry_run: bool = False
 
     def to_json(self) -> str:
         """Returns one JSON object on one line."""
@@ -51,12 +55,15 @@ class Outcome:
                 "to": self.to,
                 "dead_letters": self.dead_letters,
                 "seconds": round(self.seconds, 3),
+                **({"dry_run": True} if self.dry_run else {}),
             }
         )
 
     def text(self) -> str:
         """Returns a few lines for people."""
         receipt = self.receipt
+        if self.dry_run:
+            return self._counted()
         if not receipt.version:
             return f"nothing to write: the source gave no items, and {self.to} was not made"
         lines = [f"{self._done()} (version {receipt.version} of {self.to}, {self.seconds:.1f} s)"]
@@ -82,6 +89,25 @@ class Outcome:
         if self.left_out and not receipt.already_committed:
             lines.append(self.left_out)
         return "\n".join(lines)
+
+    def _counted(self) -> str:
+        one = self.receipt
+        parts = [count_documents(one.documents)]
+        if one.rows_unchanged:
+            parts[0] += f" ({one.rows_unchanged:,} of them unchanged)"
+        if one.chunks:
+            parts.append(f"{one.chunks:,} {'chunk' if one.chunks == 1 else 'chunks'}")
+        if one.texts_embedded or one.texts_reused:
+            texts = "1 text" if one.texts_embedded == 1 else f"{one.texts_embedded:,} texts"
+            parts.append(f"{texts} to embed, with about {one.tokens:,} tokens")
+        if one.texts_reused:
+            have = "text has" if one.texts_reused == 1 else "texts have"
+            parts.append(f"{one.texts_reused:,} {have} a vector already")
+        if one.skipped:
+            parts.append(f"{one.skipped:,} skipped, of types that nothing reads")
+        if one.failed:
+            parts.append(one.what_failed())
+        return f"dry run: {', '.join(parts)}; nothing was written ({self.seconds:.1f} s)"
 
     def _done(self) -> str:
         one = self.receipt
@@ -136,48 +162,91 @@ def in_bytes(count: float) -> str:
 SHOWN = 10
 
 _SNIPPET = 160
+_CHUNK_SNIPPET = 400
+_INDENT = 9
 _STATE_SHOWN = 300
 _WORD = re.compile(r"\w+")
 _COUNTED = ("written", "replaced", "deleted", "unchanged", "failed")
 
 
-def hit_of(record: FrameRecord) -> dict[str, Any]:
-    """Returns a search result as JSON values."""
+def hit_of(hit: Hit) -> dict[str, Any]:
+    """Returns a search result as JSON values; what is only said of chunks is null of documents."""
     return {
-        "score": record.score,
-        "title": record.title,
-        "unique_id": record.unique_id,
-        "uuid": record.uuid,
-        "text_content": record.text_content,
+        "score": hit.score,
+        "title": hit.title,
+        "unique_id": hit.unique_id,
+        "uuid": hit.uuid,
+        "parent": hit.parent,
+        "position": hit.metadata.get("position"),
+        "source_file": hit.metadata.get("source_file"),
+        "page": hit.metadata.get("page"),
+        "text_content": hit.text_content,
+        "before": [one.text_content for one in hit.before],
+        "after": [one.text_content for one in hit.after],
     }
 
 
-def show_hits(records: Iterable[FrameRecord], query: str) -> None:
-    """Prints search results, three lines each."""
+def show_hits(hits: Iterable[Hit], query: str) -> None:
+    """Prints search results: score and heading path, where it is, and the passage."""
     console = _console()
-    for record in records:
-        head = Text.assemble(
-            (f"{record.score or 0:7.2f}  ", "dim"), (one_line(record.title), "bold")
-        )
+    words = {word.lower() for word in _WORD.findall(query)}
+    for hit in hits:
+        score = hit.score or 0
+        # Of joined rankings the scores are small.
+        told = f"{score:7.4f}" if 0 < score < 0.1 else f"{score:7.2f}"
+        head = Text.assemble((f"{told}  ", "dim"), (one_line(hit.title), "bold"))
         console.print(head, soft_wrap=True)
-        name = one_line(record.unique_id or record.uuid)
-        console.print(Text(f"         {name}", "dim"), soft_wrap=True)
-        snippet = snippet_of(record.text_content or "", query)
-        if snippet and snippet != record.title:
-            console.print(Text(f"         {printable(snippet)}"), soft_wrap=True)
+        _indented(console, Text(_place_of(hit), "dim"))
+        for chunk in hit.before:
+            _indented(console, Text(_on_one_line(chunk.text_content), "dim"))
+        most = _CHUNK_SNIPPET if hit.parent else _SNIPPET
+        if hit.before or hit.after:
+            snippet = _on_one_line(hit.text_content)
+        else:
+            snippet = printable(snippet_of(hit.text_content or "", query, most))
+        if snippet and snippet != hit.title:
+            _indented(console, _with_words(snippet, words))
+        for chunk in hit.after:
+            _indented(console, Text(_on_one_line(chunk.text_content), "dim"))
 
 
-def snippet_of(text: str, query: str) -> str:
+def _place_of(hit: FrameRecord) -> str:
+    page = hit.metadata.get("page")
+    where = f", page {page}" if isinstance(page, int) else ""
+    return f"{one_line(hit.unique_id or hit.uuid)}{where}"
+
+
+def _on_one_line(text: str | None) -> str:
+    return printable(" ".join((text or "").split()))
+
+
+def _with_words(text: str, words: set[str]) -> Text:
+    shown = Text(text)
+    for one in _WORD.finditer(text):
+        if one[0].lower() in words:
+            shown.stylize("bold", one.start(), one.end())
+    return shown
+
+
+def _indented(console: Console, text: Text) -> None:
+    """Prints lines below a score; on a terminal they are broken where it ends."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, _INDENT)))
+    else:
+        console.print(Text(" " * _INDENT).append_text(text), soft_wrap=True)
+
+
+def snippet_of(text: str, query: str, most: int = _SNIPPET) -> str:
     """Returns the place of a text where a word of the query stands first, on one line."""
     words = {word.lower() for word in _WORD.findall(query)}
     first = next((one.start() for one in _WORD.finditer(text) if one[0].lower() in words), 0)
-    start = max(first - _SNIPPET // 4, 0)
+    start = max(first - most // 4, 0)
     if start:
         start = text.find(" ", start, first) + 1 or start
-    part = text[start : start + _SNIPPET]
+    part = text[start : start + most]
     shown = " ".join(part.split())
     before = "... " if start else ""
-    after = " ..." if start + _SNIPPET < len(text) else ""
+    after = " ..." if start + most < len(text) else ""
     return f"{before}{shown}{after}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from contextframe_beam.pipelines.cli.connector import check_others
 from contextframe_beam.pipelines.cli.shared import (
@@ -71,7 +72,15 @@ def rollback_command(
         )
 
 
-@command("index", "contextframe-beam index kb.lance --language zh")
+@command(
+    "index",
+    context_settings=PASSES_ON,
+    epilog="With --vector any other option is passed on to Apache Beam.\n\n"
+    + examples(
+        "contextframe-beam index kb.lance --language zh",
+        "contextframe-beam index kb.lance --vector",
+    ),
+)
 @dataset_argument
 @option(
     "--language",
@@ -80,17 +89,87 @@ def rollback_command(
     "th, whose words are found in part as well; any suits all.  [default: the one given last, and "
     "at first any]",
 )
+@option(
+    "--vector",
+    is_flag=True,
+    help="Make the index of the vectors instead, which pays beyond some 50,000.",
+)
+@job_options("workers", "runner")
 @as_json
 @storage_options
+@click.pass_context
 def index_command(
-    dataset: str, language: str | None, as_json: bool, storage_options: dict[str, str]
+    ctx: click.Context,
+    /,
+    dataset: str,
+    language: str | None,
+    vector: bool,
+    workers: int,
+    runner: str,
+    as_json: bool,
+    storage_options: dict[str, str],
 ) -> None:
-    """Make the full-text index of DATASET, for a language or for any.
+    """Make the full-text index of DATASET, for a language or for any, or that of its vectors.
 
-    `search` finds words by it. It is brought up to date as well, and one that cuts text into
+    `search` finds words by the first. It is brought up to date as well, and one that cuts text into
     words in another way is made anew. Without it the first search makes one that suits any
     language.
+
+    With --vector it is the index by which `search` finds what is near in meaning. Without one all
+    vectors are compared, which is exact, and fast up to some 50,000 of them.
     """
+    check_others(ctx)
+    if vector:
+        if language is not None:
+            raise click.UsageError("--language is of texts, and --vector of vectors", ctx)
+        if workers > 1:
+            ctx.with_resource(serving())
+        _index_vectors(ctx, dataset, workers, runner, as_json, storage_options)
+        return
+    given = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    if ctx.args or any(
+        ctx.get_parameter_source(name) not in given for name in ("workers", "runner")
+    ):
+        raise click.UsageError("only --vector runs as a pipeline, on workers or an engine", ctx)
+    _index_text(dataset, language, as_json, storage_options)
+
+
+def _index_vectors(
+    ctx: click.Context,
+    dataset: str,
+    workers: int,
+    runner: str,
+    as_json: bool,
+    storage_options: dict[str, str],
+) -> None:
+    from contextframe_beam.pipelines.cli.watch import run_upkeep
+    from contextframe_beam.pipelines.vector_index import index_vectors
+
+    receipt = run_upkeep(
+        lambda: index_vectors(
+            dataset,
+            workers=workers,
+            runner=runner,
+            beam_args=ctx.args,
+            storage_options=storage_options,
+        ),
+        ctx.ensure_object(Settings),
+    )
+    if as_json:
+        say_done(json.dumps(asdict(receipt)))
+        return
+    what = "made the vector index of" if receipt.made else "there is a vector index already of"
+    if receipt.updated:
+        what = "brought up to date the vector index of"
+    rows = "1 row" if receipt.rows == 1 else f"{receipt.rows:,} rows"
+    say_done(f"{what} {dataset}, which knows {rows} (version {receipt.version})")
+    if not receipt.pays:
+        click.echo("So few are found about as fast without it.", err=True)
+
+
+def _index_text(
+    dataset: str, language: str | None, as_json: bool, storage_options: dict[str, str]
+) -> None:
     from contextframe_beam.store.dataset import FrameDataset
     from contextframe_beam.store.text_index import analysis_wanted
     from contextframe_beam.store.upkeep import update_indices

@@ -421,6 +421,8 @@ class _Status:
         parts = [f"{counts['items']:,} items", f"{rate:,.0f} rows/s"]
         if counts["unchanged"]:
             parts.append(f"{counts['unchanged']:,} unchanged")
+        if texts := counts.get("texts"):  # engines do not tell
+            parts.append(f"{texts:,} texts embedded")
         parts.append(f"{counts['failures']:,} failed")
         return f"{self._name}: {', '.join(parts)}, {elapsed}"
 

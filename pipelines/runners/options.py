@@ -33,6 +33,7 @@ from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability import abstract_job_service, local_job_service
 from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PipelineResult
+from apache_beam.runners.runner import PipelineResult as AnyResult
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.runners.worker import worker_pool_main
 
@@ -241,7 +242,7 @@ def _short(runner: str) -> str:
     return known.get(name.lower(), name)
 
 
-def run_to_end(pipeline: beam.Pipeline, workers: int) -> None:
+def run_to_end(pipeline: beam.Pipeline, workers: int) -> AnyResult:
     """Runs a pipeline, and raises what made it fail without what Beam wraps it in.
 
     Raises:
@@ -254,6 +255,7 @@ def run_to_end(pipeline: beam.Pipeline, workers: int) -> None:
         result = pipeline.run()
         with watched(result):
             result.wait_until_finish()
+        return result
     except Exception as error:
         ours = ours_of(error)
         if ours is None:

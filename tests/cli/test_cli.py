@@ -515,7 +515,7 @@ class TestSearch:
     def test_json(self, stored: Path) -> None:
         hits = cli("search", stored, "lance", "--json", "--limit", 2).json
         assert len(hits) == 2
-        assert set(hits[0]) == {"score", "title", "unique_id", "uuid", "text_content"}
+        assert hits[0].keys() >= {"score", "title", "unique_id", "uuid", "text_content", "before"}
 
     def test_where(self, stored: Path) -> None:
         hits = cli("search", stored, "lance", "--json", "--where", "title = 'Gamma'").json

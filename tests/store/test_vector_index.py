@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.pipelines.compact import compact
@@ -18,6 +21,7 @@ from contextframe_beam.store.vector_index import (
     commit_parts,
     do_index_task,
     is_current,
+    parts_to_merge,
     plan_index,
     vector_index,
 )
@@ -87,6 +91,22 @@ class TestUnderTheIndex:
         assert unindexed(dataset) == 0
         assert dataset.nearest(-vectors[0])[0].unique_id == "new"
 
+    def test_parts_and_fragments_stay_few_however_often_rows_come(self, library):
+        dataset, vectors = library
+        made(dataset.uri)
+        for number in range(6):
+            new = [
+                FrameRecord("new", unique_id=f"{number} {n}", vector=-vectors[n])
+                for n in range(number * 20, number * 20 + 20)
+            ]
+            dataset.add_many(new)
+            compact(dataset.uri)
+        dataset = FrameDataset.open(dataset.uri)
+        assert len(vector_index(dataset.lance).segments) <= 3
+        assert len(dataset.lance.get_fragments()) <= 4
+        assert unindexed(dataset) == 0
+        assert dataset.nearest(-vectors[50])[0].unique_id == "2 50"
+
     def test_what_was_deleted_or_replaced_is_not_found(self, library):
         dataset, vectors = library
         dataset = made(dataset.uri)
@@ -94,6 +114,16 @@ class TestUnderTheIndex:
         dataset.add(FrameRecord("moved", unique_id="1", vector=-vectors[1]))
         assert "0" not in {hit.unique_id for hit in dataset.nearest(vectors[0], limit=50)}
         assert dataset.nearest(-vectors[1])[0].unique_id == "1"
+
+
+@given(st.lists(st.integers(1, 10**6), max_size=60))
+def test_the_number_of_parts_grows_with_the_logarithm_of_the_rows(additions):
+    parts: list[int] = []
+    for rows in additions:
+        merged = parts_to_merge(parts, rows)
+        parts = [*parts[: len(parts) - merged], sum(parts[len(parts) - merged :]) + rows]
+        assert all(one >= 2 * after for one, after in pairwise(parts))
+        assert len(parts) <= 2 + np.log2(max(sum(parts), 1))
 
 
 class TestMaking:

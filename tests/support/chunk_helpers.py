@@ -110,7 +110,7 @@ _LISTS = st.builds(
     st.lists(st.sampled_from(["- ", "  - ", "1. ", "- ```\n  ", "      - "]), min_size=12),
     st.lists(_LINE, min_size=1, max_size=12),
 )
-_BLOCKS = st.one_of(
+_FLAT = st.one_of(
     _LINES.map("\n".join),
     _LINES.map(lambda lines: _indented(lines, "> ")),
     _LINES.map(lambda lines: _indented(lines, "    ")),
@@ -127,6 +127,25 @@ _BLOCKS = st.one_of(
         st.sampled_from(["a", "\u5b57", "\U0001f600", "/x"]),
         st.integers(1, 200),
     ),
+)
+
+
+def _inside(first: str, rest: str, text: str) -> str:
+    """Returns a text in a list or quote."""
+    return "\n".join(
+        (rest if number else first) + line if line.strip() or rest.strip() else line
+        for number, line in enumerate(text.split("\n"))
+    )
+
+
+_BLOCKS = st.recursive(
+    _FLAT,
+    lambda inner: st.builds(
+        lambda marks, texts: _inside(*marks, "\n\n".join(texts)),
+        st.sampled_from([("> ", "> "), ("- ", "  "), ("12. ", "    "), ("* ", "      ")]),
+        st.lists(inner, min_size=1, max_size=3),
+    ),
+    max_leaves=4,
 )
 
 #: Texts of blocks of all kinds, and texts of any characters.

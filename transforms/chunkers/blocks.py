@@ -179,12 +179,8 @@ class _Scanner:
     def _read_text(self, shown: str, start: int, end: int) -> None:
         rest, matched = self._inside(shown)
         goes_on = matched == len(self._containers)
-        if goes_on and not rest and self._kind not in ("fence", "html"):
-            # A line of a quote that is empty but for its mark.
-            if self._block is None:
-                self._begin("paragraph", rest, start, end, _border(matched))
-            self._go_on(rest, start, end)
-            self.close()
+        if not rest and not (goes_on and self._kind in ("fence", "html")):
+            self._read_empty_quote(rest, start, end, matched)
         elif self._kind == "fence":
             if goes_on:
                 self._go_on(rest, start, end)
@@ -202,6 +198,16 @@ class _Scanner:
             self._read_block(rest, start, end, matched)
         elif not (self._kind == "paragraph" and goes_on and self._transforms(rest, start, end)):
             self._read_block(rest, start, end, matched)
+
+    def _read_empty_quote(self, rest: str, start: int, end: int, matched: int) -> None:
+        """Reads a line of a quote that is empty but for its marks."""
+        if self._block is None or self._kind == "fence":
+            self.close()
+            self._begin("paragraph", rest, start, end, _border(matched))
+        else:
+            self._go_on(rest, start, end)
+            self.close()
+        del self._containers[matched:]
 
     def _inside(self, shown: str) -> tuple[str, int]:
         """Returns what a line says in the open lists and quotes, and in how many of them it is."""
@@ -230,20 +236,23 @@ class _Scanner:
         """Makes the open paragraph a heading or a table if a line says so; returns whether."""
         block = self._block
         assert block is not None
-        underline = _UNDERLINE.match(rest)
-        if underline and self._reads_headings:
-            block.kind = "heading"
-            level = 1 if underline[1][0] == "=" else 2
-            block.headings = ((level, plain_title(" ".join(self._lines))),)
-            block.border = SECTION - level
-            block.end = end
-            self.close()
-            return True
         head = self._lines[-1]
-        if "-" not in rest or "|" not in head + rest or not _DELIMITERS.match(rest):
+        if "|" in head + rest and _DELIMITERS.match(rest) and _cells(head) == _cells(rest):
+            self._begin_table(block, head, rest, end)
+            return True
+        underline = _UNDERLINE.match(rest)
+        if underline is None or not self._reads_headings:
             return False
-        if _cells(head) != _cells(rest):
-            return False
+        block.kind = "heading"
+        level = 1 if underline[1][0] == "=" else 2
+        block.headings = ((level, plain_title(" ".join(self._lines))),)
+        block.border = SECTION - level
+        block.end = end
+        self.close()
+        return True
+
+    def _begin_table(self, block: Block, head: str, delimiters: str, end: int) -> None:
+        """Makes the last line of the open paragraph the head of a table."""
         table = block
         if len(self._lines) > 1:
             table = Block("table", self._last_start, end, _border(len(self._containers)))
@@ -253,8 +262,7 @@ class _Scanner:
         table.kind = self._kind = "table"
         table.end = end
         prefix = _prefix(self._containers)
-        table.opening = f"{prefix}{head}\n{prefix}{rest}\n"
-        return True
+        table.opening = f"{prefix}{head}\n{prefix}{delimiters}\n"
 
     def _read_block(self, rest: str, start: int, end: int, matched: int) -> None:
         """Reads a line that may begin a block."""
@@ -314,7 +322,9 @@ class _Scanner:
             block.headings = tuple(self._pending)
             block.border = SECTION - min(level for level, _ in self._pending)
             self._pending = []
-        is_whole = kind in ("heading", "rule") or (kind == "html" and _is_closed_html(rest))
+        is_whole = (
+            kind in ("heading", "rule") or not rest or (kind == "html" and _is_closed_html(rest))
+        )
         if is_whole:
             self._html_end = _AT_AN_EMPTY_LINE
             self.close()
@@ -379,10 +389,9 @@ def _prefix(containers: Sequence[int]) -> str:
 
 
 def _cells(row: str) -> int:
+    """Returns how many cells a row has; 0 for a single mark, which makes none."""
     inner = row.strip()
-    cells = len(_PIPE.findall(inner)) + 1
-    return (
-        cells
-        - inner.startswith("|")
-        - (len(inner) > 1 and inner.endswith("|") and inner[-2] != "\\")
-    )
+    if inner == "|":
+        return 0
+    ends = inner.startswith("|") + (inner.endswith("|") and not inner.endswith("\\|"))
+    return len(_PIPE.findall(inner)) + 1 - ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,15 +22,18 @@ from contextframe_beam.transforms.document import Chunk, Document
 
 DEFAULT_TOKENS = 256
 _FEWEST_TOKENS = 16
+# What shows nothing and belongs to what follows: anchors and comments.
+_PRELUDE = "prelude"
+_PRELUDES = re.compile(r"(?:<a\s[^<>]*>(?:\s*</a>)?\s*|<!--(?:(?!-->)[\s\S])*-->\s*)+\Z", re.A)
 
 
 class MarkdownChunker:
     """Cuts documents into chunks of blocks that belong together.
 
     A chunk holds whole blocks (headings, paragraphs, items of lists, fences, tables) as long as
-    they fit. It may hold small neighbouring sections, but none that stands under a higher heading
-    than the section before. A heading goes with what follows it. A fence that is cut is closed and
-    opened again, and each part of a table begins with its head.
+    they fit. It may hold small neighbouring sections, but ends before a heading that is higher than
+    that of the section before. A heading goes with what follows it. A fence that is cut is closed
+    and opened again, and each part of a table begins with its head.
 
     The chunks cover the text: each character that is not white space is between the `start` and
     `end` of a chunk; without an overlap, of exactly one. `text[start:end]` stands in the chunk as
@@ -102,6 +106,7 @@ class _Cutting:
         self._overlap = overlap
         self._limit = tokens - lengths.special - overlap
         self._blocks = blocks_of(document.text, document.headings)
+        self._join_preludes()
         self._paths = _paths(self._blocks)
         self._marks: dict[str, int] = {}
 
@@ -112,6 +117,16 @@ class _Cutting:
             self._overlap_spans(spans)
         return [self._chunk(span) for span in self._within_limit(spans)]
 
+    def _join_preludes(self) -> None:
+        """Lets an anchor or comment begin the section whose heading follows it."""
+        for follows, block in itertools.pairwise(reversed(self._blocks)):
+            if self._text.startswith(("<a ", "<!--"), block.start) and _PRELUDES.match(
+                self._text, block.start, block.end
+            ):
+                block.kind = _PRELUDE
+                if follows.kind in ("heading", _PRELUDE):
+                    block.border, block.headings = follows.border, follows.headings
+
     def _whole_blocks(self) -> list[Piece]:
         pieces = []
         depth = 0  # the level of the section that goes on
@@ -121,8 +136,9 @@ class _Cutting:
             level = min((one for one, _ in block.headings), default=0)
             if before is not None:
                 piece.is_first = before.is_left_open or 0 < level < depth
-                follows_heading = before.kind == "heading" and (not level or level > depth)
-                if not piece.is_first and (block.kind == "rule" or follows_heading):
+                goes_with = before.kind in ("heading", _PRELUDE) and (not level or level > depth)
+                goes_with |= block.kind == "heading" and before.kind == _PRELUDE
+                if not piece.is_first and (block.kind == "rule" or goes_with):
                     piece.border = TIED
                 elif before.kind == "rule":
                     piece.border = max(piece.border, AFTER_RULE)
@@ -269,6 +285,7 @@ class _Cutting:
         """Returns the piece at which a chunk begins that repeats what stands before it."""
         room = self._overlap
         lead = None
+        fits = False
         gap = follows.gap
         while pieces:
             piece = pieces.pop()
@@ -276,11 +293,13 @@ class _Cutting:
             if length + piece.opening_tokens <= room + follows.opening_tokens:
                 room -= length
                 gap = piece.gap
-                lead = piece
+                fits = True
+                # Nobody reads on from the second row of a head, or from the end of a fence.
+                lead = piece if piece.border != TIED else lead
                 if self._begins_section(piece):
                     break
                 continue
-            if lead is not None or piece.level >= 3:
+            if fits or piece.level >= 3:
                 break
             pieces = self._parts(piece)
             self._measure(pieces)
@@ -299,10 +318,16 @@ class _Cutting:
             span.text(self._text),
             start,
             end,
-            _common(self._paths[first.block : last.block + 1]),
+            self._headings(first.block, last.block),
             max(1, bisect_right(pages, start)) if pages else None,
             span.tokens,
         )
+
+    def _headings(self, first: int, last: int) -> tuple[str, ...]:
+        """Returns the headings that all blocks of a chunk stand under, but for headings."""
+        numbers = range(first, last + 1)
+        inner = [one for one in numbers if self._blocks[one].kind not in ("heading", _PRELUDE)]
+        return _common([self._paths[one] for one in inner or numbers])
 
 
 @dataclass(slots=True)

@@ -156,11 +156,13 @@ def _class_of(name: str) -> type[Any]:
     else:
         path = registered[name][0].value
     module_name, _, qualname = path.partition(":")
+    if not module_name or not qualname:
+        raise ConfigError(f"{path!r} names no chunker: write package.module:Class")
     try:
         found: Any = import_module(module_name)
     except Exception as error:  # what an author's module raises when it is imported
         raise ConfigError(
-            f"the chunker {name}: importing {module_name or 'nothing'} failed "
+            f"the chunker {name}: importing {module_name} failed "
             f"({type(error).__name__}: {error}); install its package, or put its folder on "
             "PYTHONPATH"
         ) from error

@@ -120,6 +120,11 @@ class RemoteEmbedder(BaseEmbedder):
         self._lock = threading.Lock()
 
     @property
+    def is_known(self) -> bool:
+        """Whether it can say what its vectors are without asking the service."""
+        return self._dim is not None
+
+    @property
     def identity(self) -> EmbedderIdentity:
         """What makes its vectors comparable; the service is asked for the dimension if need be."""
         with self._lock:

@@ -12,6 +12,7 @@ What is cut off or damaged is passed over: a wrong index loses its segment, a wr
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
@@ -273,9 +274,8 @@ def remove_vectors(
         ConfigError: nothing is installed for such an address.
         DatasetError: they cannot be removed.
     """
-    files, path = _opened(dataset, storage_options)
-    if identity is not None:
-        path = f"{path}/{identity.fingerprint}"
+    files, folder = _opened(dataset, storage_options)
+    path = folder if identity is None else f"{folder}/{identity.fingerprint}"
     files.invalidate_cache(path)
     try:
         # Some object stores keep a folder, as an empty object, after all in it is gone.
@@ -289,6 +289,9 @@ def remove_vectors(
             f"the cache of vectors at {path} cannot be removed ({type(error).__name__}: {error}); "
             "remove it by hand, it is needed no more"
         ) from error
+    if were_there and identity is not None:
+        with contextlib.suppress(OSError):  # of other embedders something may be there
+            files.rmdir(folder)
     return were_there
 
 

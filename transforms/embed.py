@@ -1,0 +1,478 @@
+"""Embed: the texts of a batch get vectors, from the dataset, from the cache, or from the embedder.
+
+A vector depends on its text and its embedder alone, so that of any stored row with the same two is
+taken over: a document that was renamed costs nothing, and a changed one costs what was changed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+import lance
+import numpy as np
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.page import Tally
+from contextframe_beam.connectors.read import runtime
+from contextframe_beam.errors import ConfigError, RecordError, TooManyTokens
+from contextframe_beam.frames.embedders import (
+    Embedder,
+    EmbedderIdentity,
+    EmbedderSpec,
+    EmbeddingError,
+    Vectors,
+)
+from contextframe_beam.store.address import Address
+from contextframe_beam.store.files import open_dataset, reading
+from contextframe_beam.store.keys import Numbers, NumberSet
+from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows, sql_literal
+from contextframe_beam.transforms.chunk import keys_of
+from contextframe_beam.transforms.elements import (
+    FrameBatch,
+    Step,
+    in_global_window,
+    letter_of,
+    required,
+)
+from contextframe_beam.transforms.embedders import Usage, VectorCache, embed_texts
+from contextframe_beam.transforms.embedders.batching import text_key
+
+__all__ = [
+    "Embed",
+    "StoredVectors",
+    "TextVectors",
+    "embed_batches",
+    "text_vectors",
+    "texts_of",
+]
+
+# Texts of several batches are embedded together: services take hundreds a request, several at once.
+_TEXTS_TOGETHER = 2048
+_CHARACTERS_TOGETHER = 8 << 20
+
+#: So few keys are looked up by one scan that keeps nothing; with more all stored ones are kept.
+_FEW_KEYS = 16_384
+#: Of more rows than this the keys are not kept, so each look-up is a scan.
+_MOST_KEPT = 20_000_000
+_ROWS_AT_ONCE = 2048
+
+
+class Embed(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
+    """Gives vectors to chunks, and to documents that have no chunks.
+
+    Records without text have none. A document of which some text cannot be embedded becomes a dead
+    letter of the stage `embed`, as a whole. All that no other text would change, such as refused
+    credentials, ends the run.
+
+    Args:
+        embedder: What makes vectors; its identity has to be known.
+        at: The dataset that the run ends in, whose vectors are taken over.
+        version: The version of it to look into; None where there is no dataset.
+        max_tokens: So many tokens may be embedded, by all processes of this machine together.
+        run: Tells the run from others in the same process.
+    """
+
+    takes = (FrameBatch,)
+    gives = FrameBatch
+
+    def __init__(
+        self,
+        embedder: EmbedderSpec,
+        at: Address,
+        version: int | None = None,
+        max_tokens: int | None = None,
+        run: str = "",
+    ) -> None:
+        super().__init__()
+        if embedder.identity is None:
+            raise ConfigError(f"the embedder {embedder.name} was not asked what its vectors are")
+        self._do = _EmbedDoFn(embedder, at, version, max_tokens, run)
+
+    def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[FrameBatch]:
+        embedded: beam.PCollection[FrameBatch] = batches | "Embed" >> beam.ParDo(
+            self._do
+        ).with_output_types(FrameBatch)
+        return embedded
+
+
+class _EmbedDoFn(beam.DoFn):
+    """Embeds the texts of several batches together."""
+
+    def __init__(
+        self,
+        embedder: EmbedderSpec,
+        at: Address,
+        version: int | None,
+        max_tokens: int | None,
+        run: str,
+    ) -> None:
+        self._spec, self._at, self._version = embedder, at, version
+        self._max_tokens, self._run = max_tokens, run
+        self._vectors: TextVectors | None = None
+
+    def setup(self) -> None:
+        secrets.register_store(self._at.storage_options)
+        self._vectors = text_vectors(
+            self._spec, self._at, self._version, self._max_tokens, self._run
+        )
+
+    def start_bundle(self) -> None:
+        self._batches: list[FrameBatch] = []
+        self._texts = self._characters = 0
+
+    def process(self, batch: FrameBatch) -> Iterator[FrameBatch]:
+        self._batches.append(required(batch, FrameBatch, "Embed"))
+        self._texts += len(batch.records)
+        self._characters += sum(len(one.text_content or "") for one in batch.records)
+        if self._texts >= _TEXTS_TOGETHER or self._characters >= _CHARACTERS_TOGETHER:
+            yield from self._embedded()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from map(in_global_window, self._embedded())
+        assert self._vectors is not None
+        self._vectors.flush()
+
+    def _embedded(self) -> list[FrameBatch]:
+        batches = self._batches
+        self.start_bundle()
+        assert self._vectors is not None
+        return embed_batches(batches, self._vectors) if batches else []
+
+
+def embed_batches(batches: Sequence[FrameBatch], vectors: TextVectors) -> list[FrameBatch]:
+    """Gives vectors to those records of batches that have a text to be found by.
+
+    Args:
+        batches: The batches, which are changed.
+        vectors: Where vectors come from.
+
+    Raises:
+        EmbedderError: the embedder cannot be used.
+        TooManyTokens: it would take more tokens than it may.
+    """
+    wanted = [(batch, place) for batch in batches for place in _places_of(batch)]
+    texts = [batch.records[place].text_content or "" for batch, place in wanted]
+    found = vectors.of(texts)
+    if batches:
+        _count(batches[-1].tally, found.usage)
+    failed: dict[int, dict[int, tuple[int, Exception]]] = {}
+    for number, (batch, place) in enumerate(wanted):
+        record = batch.records[place]
+        error: Exception | None = found.errors.get(number)
+        if record.vector is not None:
+            error = RecordError(
+                f"the record has a vector of its own, and the run embeds by {vectors.name}; leave "
+                "one of the two out"
+            )
+        if error is not None:
+            document = batch.documents[place] if batch.documents else place
+            failed.setdefault(id(batch), {}).setdefault(document, (place, error))
+            continue
+        record.vector = found.vectors[number]
+        record.embedder = vectors.fingerprint
+    return [_without(batch, failed.get(id(batch), {})) for batch in batches]
+
+
+def texts_of(batch: FrameBatch) -> list[str]:
+    """Returns the texts of a batch that get a vector."""
+    return [batch.records[place].text_content or "" for place in _places_of(batch)]
+
+
+def _places_of(batch: FrameBatch) -> Iterator[int]:
+    """Yields the places of records that get a vector: chunks, and documents without chunks."""
+    cut = {record.parent for record in batch.records if record.parent is not None}
+    for place, record in enumerate(batch.records):
+        if record.record_type != "document" or not (record.text_content or "").strip():
+            continue
+        if record.parent is not None or not cut or record.uuid not in cut:
+            yield place
+
+
+def _without(batch: FrameBatch, failed: dict[int, tuple[int, Exception]]) -> FrameBatch:
+    """Returns a batch without the documents that failed, each of which is a dead letter."""
+    if not failed:
+        return batch
+    numbers = batch.documents or list(range(len(batch.records)))
+    kept = [place for place, number in enumerate(numbers) if number not in failed]
+    gone = [place for place, number in enumerate(numbers) if number in failed]
+    letters = [
+        letter_of("embed", error, batch.items[place], batch, number)
+        for number, (place, error) in sorted(failed.items())
+    ]
+    batch.tally.stale += keys_of(batch.records[place] for place in gone)
+    return replace(
+        batch,
+        records=[batch.records[place] for place in kept],
+        items=[batch.items[place] for place in kept],
+        documents=[numbers[place] for place in kept],
+        failures=[*batch.failures, *letters],
+    )
+
+
+def _count(tally: Tally, usage: Usage) -> None:
+    tally.texts_embedded += usage.texts
+    tally.texts_reused += usage.reused
+    tally.tokens += usage.tokens
+    tally.requests += usage.requests
+
+
+@dataclass(frozen=True)
+class FoundVectors:
+    """The vectors of some texts.
+
+    Attributes:
+        vectors: One for each text, in order; zeros for a text that has none.
+        errors: Why a text has none, by its place.
+        usage: What it took.
+    """
+
+    vectors: Vectors
+    errors: dict[int, EmbeddingError]
+    usage: Usage
+
+
+class TextVectors:
+    """The vectors of texts: those that a dataset has, those in the cache, and new ones.
+
+    Args:
+        embedder: What makes new ones.
+        stored: Those of a dataset, if there is one.
+        cache: Those beside it, if it pays to keep them.
+        max_tokens: So many tokens may be embedded.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        stored: StoredVectors | None = None,
+        cache: VectorCache | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        self._embedder, self._stored, self._cache = embedder, stored, cache
+        self._max_tokens = max_tokens
+        self._spent = 0
+        self.fingerprint = embedder.identity.fingerprint
+        self.name = embedder.identity.spec
+
+    def of(self, texts: Sequence[str]) -> FoundVectors:
+        """Returns the vectors of texts; equal ones are looked for and embedded once.
+
+        Raises:
+            EmbedderError: the embedder cannot be used.
+            TooManyTokens: it would take more tokens than it may.
+        """
+        places: dict[str, list[int]] = {}
+        for place, text in enumerate(texts):
+            places.setdefault(text, []).append(place)
+        vectors = np.zeros((len(texts), self._embedder.dim), np.float32)
+        errors: dict[int, EmbeddingError] = {}
+        new = list(places)
+        reused = 0
+        if self._stored is not None and new:
+            found = self._stored.find([text_key(text) for text in new])
+            reused = len(found)
+            for number, vector in found.items():
+                vectors[places[new[number]]] = vector
+            new = [text for number, text in enumerate(new) if number not in found]
+        usage = Usage(reused=reused)
+        for part in self._affordable(new):
+            made = embed_texts(self._embedder, part, cache=self._cache)
+            usage += made.usage
+            self._spend(made.usage)
+            for number, text in enumerate(part):
+                if number in made.errors:
+                    errors |= dict.fromkeys(places[text], made.errors[number])
+                else:
+                    vectors[places[text]] = made.vectors[number]
+        return FoundVectors(vectors, errors, usage)
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """Returns those of different texts whose vectors are neither stored nor in the cache."""
+        keys = [text_key(text) for text in texts]
+        known = set() if self._stored is None else self._stored.contains(keys)
+        if self._cache is not None:
+            known |= self._cache.get(keys).keys()
+        return [text for place, text in enumerate(texts) if place not in known]
+
+    def flush(self) -> None:
+        """Writes down what the cache holds back.
+
+        Raises:
+            DatasetError: it cannot be written.
+        """
+        if self._cache is not None:
+            self._cache.flush()
+
+    def _affordable(self, texts: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Yields texts in parts, each of which the limit of tokens allows by their count.
+
+        Raises:
+            TooManyTokens: the next text is too much.
+        """
+        if self._max_tokens is None:
+            if texts:
+                yield texts
+            return
+        counts = self._embedder.count(texts)
+        start = 0
+        while start < len(texts):
+            left = self._max_tokens - self._spent_here()
+            stop = start
+            while stop < len(texts) and counts[stop] <= left:
+                left -= counts[stop]
+                stop += 1
+            if stop == start:
+                self.flush()  # what came so far is paid for
+                raise TooManyTokens(
+                    f"{self._spent_here():,} tokens were embedded, and the next text has "
+                    f"{counts[start]:,}, which is more than the {self._max_tokens:,} together that "
+                    "`max_tokens` allows; nothing was committed. The same run with a higher limit "
+                    "goes on from there"
+                )
+            yield texts[start:stop]
+            start = stop
+
+    def _spend(self, usage: Usage) -> None:
+        self._spent += usage.tokens
+        runtime.count(texts=usage.texts, tokens=usage.tokens)
+
+    def _spent_here(self) -> int:
+        return max(self._spent, runtime.counted("tokens"))
+
+
+class StoredVectors:
+    """The vectors in one version of a dataset, known by their texts.
+
+    Args:
+        dataset: The version.
+        fingerprint: Of the embedder whose vectors they are.
+    """
+
+    def __init__(self, dataset: lance.LanceDataset, fingerprint: str) -> None:
+        self._dataset = dataset
+        self._condition = f"x_embedder = {sql_literal(fingerprint)} AND x_text IS NOT NULL"
+        self._is_there = "x_text" in dataset.schema.names
+        self._asked = 0
+        self._known: tuple[NumberSet, Addresses] | None = None
+        self._lock = threading.Lock()
+
+    def find(self, keys: Sequence[bytes]) -> dict[int, Vectors]:
+        """Returns the vectors that there are, by the place of their key.
+
+        Args:
+            keys: Of texts, as `text_key` makes them.
+
+        Raises:
+            DatasetError: the dataset cannot be read.
+        """
+        with reading(self._dataset.uri):
+            return self._vectors(self._at(keys))
+
+    def contains(self, keys: Sequence[bytes]) -> set[int]:
+        """Returns the places of keys whose vectors there are, without reading these.
+
+        Raises:
+            DatasetError: the dataset cannot be read.
+        """
+        with reading(self._dataset.uri):
+            return set(self._at(keys))
+
+    def _at(self, keys: Sequence[bytes]) -> dict[int, int]:
+        """Returns the addresses of rows, by the place of their key."""
+        if not self._is_there or not keys:
+            return {}
+        wanted = Numbers.of_bytes(b"".join(keys))
+        with self._lock:
+            self._asked += len(keys)
+            if self._known is None and self._asked > _FEW_KEYS:
+                self._known = self._load()
+        if self._known is None:
+            return self._look_for(wanted)
+        known, addresses = self._known
+        places = known.find(wanted)
+        return {n: int(addresses[place]) for n, place in enumerate(places) if place >= 0}
+
+    def _load(self) -> tuple[NumberSet, Addresses] | None:
+        if self._dataset.count_rows() > _MOST_KEPT:
+            return None
+        found: list[Numbers] = []
+        addresses = [no_addresses()]
+        for batch, at in scan_rows(self._dataset, ["x_text"], filter=self._condition):
+            found.append(Numbers.of_digests(batch.column("x_text")))
+            addresses.append(at)
+        return NumberSet(Numbers.concat(found)), np.concatenate(addresses)
+
+    def _look_for(self, wanted: Numbers) -> dict[int, int]:
+        asked = NumberSet(wanted)
+        found: dict[int, int] = {}
+        for batch, at in scan_rows(self._dataset, ["x_text"], filter=self._condition):
+            places = asked.find(Numbers.of_digests(batch.column("x_text")))
+            rows = np.flatnonzero(places >= 0)
+            found |= zip(places[rows].tolist(), at[rows].tolist(), strict=True)
+        return found
+
+    def _vectors(self, at: dict[int, int]) -> dict[int, Vectors]:
+        rows: dict[int, list[int]] = {}
+        for place, address in at.items():
+            rows.setdefault(address, []).append(place)
+        ordered = sorted(rows)
+        found: dict[int, Vectors] = {}
+        for start in range(0, len(ordered), _ROWS_AT_ONCE):
+            some = ", ".join(map(str, ordered[start : start + _ROWS_AT_ONCE]))
+            condition = f"_rowaddr IN ({some}) AND vector IS NOT NULL"
+            for batch, addresses in scan_rows(self._dataset, ["vector"], filter=condition):
+                table = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+                for address, vector in zip(
+                    addresses.tolist(), table.reshape(batch.num_rows, -1), strict=True
+                ):
+                    found |= dict.fromkeys(rows[address], vector)
+        return found
+
+
+def text_vectors(
+    spec: EmbedderSpec, at: Address, version: int | None, max_tokens: int | None, run: str
+) -> TextVectors:
+    """Returns where the vectors of a run come from, in this process.
+
+    Args:
+        spec: The embedder.
+        at: The dataset.
+        version: The version of it to look into; None where there is no dataset.
+        max_tokens: So many tokens may be embedded.
+        run: Tells the run from others: another one may find another dataset in the same place.
+
+    Raises:
+        EmbedderError: the embedder cannot be used.
+        DatasetError: the dataset cannot be opened.
+    """
+    embedder = spec.load()
+    identity = embedder.identity.to_json()
+    options = tuple(sorted((at.storage_options or {}).items()))
+    stored = None if version is None else _stored(at.uri, version, identity, options, run)
+    pays = getattr(embedder, "pays_to_cache", True)
+    cache = _cache(at.uri, identity, options, run) if pays else None
+    return TextVectors(embedder, stored, cache, max_tokens)
+
+
+_Options: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=2)
+def _stored(
+    uri: str, version: int, identity: str, options: _Options, run: str
+) -> StoredVectors | None:
+    """Returns the vectors of a version, whose keys are read once a process."""
+    dataset = open_dataset(Address(uri, dict(options)), version)
+    fingerprint = EmbedderIdentity.from_json(identity).fingerprint
+    return None if dataset is None else StoredVectors(dataset, fingerprint)
+
+
+@lru_cache(maxsize=2)
+def _cache(uri: str, identity: str, options: _Options, run: str) -> VectorCache:
+    """Returns the cache beside a dataset, one for all threads of a process."""
+    return VectorCache(uri, EmbedderIdentity.from_json(identity), dict(options))
