@@ -365,20 +365,8 @@ class Job:
 
     @cached_property
     def parsing(self) -> Parsing:
-        """How files become documents.
-
-        Raises:
-            ConfigError: there is no such parser, or a limit makes no sense.
-        """
-        from contextframe_beam.transforms.parse import Parsing
-        from contextframe_beam.transforms.parsers import Parsers
-
-        try:
-            timeout = seconds_of(self.parse_timeout)
-        except ValueError as error:
-            raise ConfigError(f"`parse_timeout`: {error}") from None
-        limits = Limits(self.max_file_bytes, self.max_unpacked_bytes, timeout=timeout)
-        return Parsing(Parsers(self.parsers), limits)
+        """How files become documents."""
+        return parsing_of(**{one.name: getattr(self, one.name) for one in settings(for_files=True)})
 
     @cached_property
     def made_with(self) -> bytes:
@@ -420,9 +408,34 @@ class Job:
         return {**given, "run_id": self.id, "dead_letters": self.letters}
 
 
-def settings(in_sink: bool = False) -> list[Field[Any]]:
-    """Returns the fields of `Job`, or those of them that the sink takes."""
-    return [one for one in fields(Job) if about(one).in_sink or not in_sink]
+def settings(in_sink: bool = False, for_files: bool = False) -> list[Field[Any]]:
+    """Returns the fields of `Job`, or those of them that the sink takes, or that are for files."""
+    return [
+        one
+        for one in fields(Job)
+        if (about(one).in_sink or not in_sink) and (about(one).for_files or not for_files)
+    ]
+
+
+def parsing_of(
+    parsers: Sequence[str] = (),
+    max_file_bytes: int = Limits.max_file_bytes,
+    max_unpacked_bytes: int = Limits.max_unpacked_bytes,
+    parse_timeout: str | float = Limits.timeout,
+) -> Parsing:
+    """Returns how files become documents, by the settings of the same names.
+
+    Raises:
+        ConfigError: there is no such parser, or a limit makes no sense.
+    """
+    from contextframe_beam.transforms.parse import Parsing
+    from contextframe_beam.transforms.parsers import Parsers
+
+    try:
+        timeout = seconds_of(parse_timeout)
+    except ValueError as error:
+        raise ConfigError(f"`parse_timeout`: {error}") from None
+    return Parsing(Parsers(parsers), Limits(max_file_bytes, max_unpacked_bytes, timeout=timeout))
 
 
 def default_dead_letters(to: str, run_id: str) -> str:

@@ -255,7 +255,11 @@ class _Work:
 
     def unrecognised(self) -> list[_One]:
         """Returns the items that are not known to be stored, as far as that is told unread."""
-        ones = [_One(place, item) for place, item in enumerate(self._page.items)]
+        items = self._page.items
+        if self._making.connector.gives_files:
+            # They may have travelled as rows, which hold what is in the dictionary.
+            items = [one if isinstance(one, FileItem) else FileItem.of(one) for one in items]
+        ones = [_One(place, item) for place, item in enumerate(items)]
         ones = [one for one in ones if self._has_version(one)]
         stored = self._making.stored
         if stored is not None:

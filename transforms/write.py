@@ -211,7 +211,7 @@ class WriteToLance(
     def stored(self) -> StoredIn | None:
         """Where documents that need not be made anew are looked up; None where all are."""
         run = self._run
-        if run.base_version is None or not run.mode.replaces_rows:
+        if run.base_version is None or not run.mode.goes_on:
             return None
         return StoredIn(run.address, run.base_version, run.run_id)
 

@@ -42,7 +42,7 @@ from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.connectors.read.readers import BlocksReader
 from contextframe_beam.connectors.read.source import Source
-from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
+from contextframe_beam.errors import ConfigError, NotAuthenticatedError
 from contextframe_beam.frames.record import FrameRecord
 
 # Where no file matches, so many are looked at to say what is there.
@@ -150,7 +150,7 @@ class FilesConnector(BaseConnector):
 
     def document_version(self, item: Any) -> DocumentVersion | None:
         """Returns the id of the document that a file is; its version is that of its bytes."""
-        return DocumentVersion(self._id_of(item), None) if isinstance(item, FileItem) else None
+        return DocumentVersion(self._id_of(item), None)
 
     def read_file(self, item: FileItem, most: int) -> bytes:
         """Returns the bytes of a file, as it is when it is opened.
@@ -185,11 +185,10 @@ class FilesConnector(BaseConnector):
         `source_url` where it is in an object store.
 
         Raises:
-            ConnectorError: the item is none of this connector.
             ContextFrameError: outside of a run, where the file is parsed here: it cannot be.
         """
         if not isinstance(item, FileItem):
-            raise ConnectorError("the item is no FileItem; give one that this connector has listed")
+            item = FileItem.of(item)
         document = item.document if item.document is not None else self._parsed(item)
         path = str(item["path"])
         name = path.rpartition("/")[2]
@@ -229,7 +228,8 @@ class FilesConnector(BaseConnector):
         return f"{self.source_name}:{item['path']}"
 
     def _info_of(self, item: FileItem) -> FileInfo:
-        path, size, modified_at, version = item.handle
+        told = [item["path"], item["size"] or 0, item["modified_at"], ""]
+        path, size, modified_at, version = item.handle or told
         return FileInfo(self._files.address_of(path), size, modified_at, version)
 
     def _parsed(self, item: FileItem) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 
@@ -40,15 +41,21 @@ class FileItem(dict[str, Any]):
         self.is_stored = is_stored
         self.is_skipped = is_skipped
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> FileItem:
+        """Returns the item of which only the dictionary is left, as in a dead letter."""
+        item = cls("")
+        item.clear()
+        item.update({"size": None, "modified_at": None, **values})
+        return item
+
     def __reduce__(self) -> tuple[Any, ...]:
         slots = {name: getattr(self, name) for name in self.__slots__}
         return _made_again, (dict(self), slots)
 
 
 def _made_again(values: dict[str, Any], slots: dict[str, Any]) -> FileItem:
-    item = FileItem("")
-    item.clear()
-    item.update(values)
+    item = FileItem.of(values)
     for name, value in slots.items():
         setattr(item, name, value)
     return item

@@ -33,7 +33,7 @@ from contextframe_beam.pipelines.cli.shared import (
     option,
     say_done,
 )
-from contextframe_beam.pipelines.job import RUN, Job, about, settings
+from contextframe_beam.pipelines.job import RUN, Job, settings
 from contextframe_beam.pipelines.process import Settings
 from contextframe_beam.pipelines.runners.worker_processes import serving
 
@@ -43,7 +43,7 @@ _EXAMPLE = "contextframe-beam ingest json --directory docs --to kb.lance"
 INCOMPLETE = 3
 
 _BOUNDS = {"since", "until", "slice"}
-_OF_FILES = {one.name for one in settings() if about(one).for_files}
+_OF_FILES = {one.name for one in settings(for_files=True)}
 _OUTPUT = "Output"
 
 

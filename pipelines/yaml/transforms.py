@@ -8,8 +8,8 @@ transform drops is dropped on purpose.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, fields
 from typing import Any, TypeVar, get_type_hints
 
 import apache_beam as beam
@@ -27,6 +27,7 @@ from contextframe_beam.errors import ConcurrentRunError, ConfigError
 from contextframe_beam.pipelines.job import (
     default_dead_letters,
     parameters,
+    parsing_of,
     settings,
     with_arguments,
 )
@@ -132,6 +133,29 @@ class _Read(beam.PTransform[Any, Any]):
         return with_rows(pages, self._type, self._columns, (self._source,), False, self._errors)
 
 
+def _with_settings(of: Sequence[Field[Any]], keeps_others: bool) -> Callable[[type[T]], type[T]]:
+    """Gives a transform whose constructor takes any settings their names and texts.
+
+    Args:
+        of: The settings.
+        keeps_others: Whether it takes arguments of other names as well.
+    """
+
+    def decorated(cls: type[T]) -> type[T]:
+        signature = inspect.signature(cls.__init__)
+        given = list(signature.parameters.values())
+        own = [one for one in given if one.kind is not one.VAR_KEYWORD]
+        others = [one for one in given if one.kind is one.VAR_KEYWORD and keeps_others]
+        vars(cls.__init__)["__signature__"] = signature.replace(
+            parameters=[*own, *parameters(of), *others]
+        )
+        cls.__doc__ = with_arguments(cls.__doc__ or "", of)
+        return cls
+
+    return decorated
+
+
+@_with_settings(settings(for_files=True), keeps_others=True)
 class MapToFrames(beam.PTransform[Any, Any]):
     """Turns the items of a source, or any rows, into frames.
 
@@ -141,6 +165,7 @@ class MapToFrames(beam.PTransform[Any, Any]):
     Args:
         fields: Names of the metadata that become columns of their own, with their types.
         error_handling: `{output: NAME}` gives failed items as rows instead of to WriteToLance.
+        {settings}
         **mapping: `id`, `title`, `text`, `timestamp`, `prefix`, `metadata`, ... of FieldMapper.
     """
 
@@ -154,6 +179,8 @@ class MapToFrames(beam.PTransform[Any, Any]):
         self._columns = dict(fields or {})
         self._type = _yaml_rows.row_type({**_yaml_rows.ORIGIN, **_yaml_rows.FRAME}, self._columns)
         self._errors = _error_output(error_handling)
+        of_files = [one.name for one in settings(for_files=True) if one.name in mapping]
+        self._parsing = parsing_of(**{name: mapping.pop(name) for name in of_files})
         try:
             self._mapper = FieldMapper(**_tuples(mapping)) if mapping else None
         except TypeError as error:
@@ -165,7 +192,7 @@ class MapToFrames(beam.PTransform[Any, Any]):
         sources = sources_above(given)
         mapper = self._mapper or _only_connector(sources) or FieldMapper()
         pages = batches_behind(given, PagesOfRowsDoFn, Page)
-        frames = pages | "Map" >> transforms.MapToFrames(mapper)
+        frames = pages | "Map" >> transforms.MapToFrames(mapper, self._parsing)
         return with_rows(frames, self._type, self._columns, sources, True, self._errors)
 
 
@@ -196,17 +223,7 @@ class Enrich(beam.PTransform[Any, Any]):
         return with_rows(frames, self._type, self._columns, sources, True, self._errors)
 
 
-def _with_sink_settings(cls: type[T]) -> type[T]:
-    """Gives a transform whose constructor takes any settings of a sink their names and texts."""
-    of = settings(in_sink=True)
-    signature = inspect.signature(cls.__init__)
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    vars(cls.__init__)["__signature__"] = signature.replace(parameters=[*own, *parameters(of)])
-    cls.__doc__ = with_arguments(cls.__doc__ or "", of)
-    return cls
-
-
-@_with_sink_settings
+@_with_settings(settings(in_sink=True), keeps_others=False)
 class WriteToLance(beam.PTransform[Any, Any]):
     """Commits frames to a Lance dataset, with the state and the dead letters of their sources.
 

@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors import BaseConnector, DocumentVersion, FilesConnector
+from contextframe_beam.connectors.cursors import Bounds
 from contextframe_beam.errors import ConfigError, TooManyFailures
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.store.state import CommitReceipt
@@ -149,6 +151,23 @@ class TestRecognition:
     def test_overwrite_reads_all(self, docs):
         run(docs)
         assert run(docs, mode="overwrite").parsed == 3
+
+    def test_append_adds_what_is_new(self, docs):
+        run(docs)
+        put(docs, "new.md", "# New")
+        receipt = run(docs, mode="append")
+        assert (receipt.parsed, receipt.rows_written, receipt.rows_unchanged) == (1, 1, 3)
+        assert len(FrameDataset.open(kb(docs))) == 4
+
+    def test_a_range_of_time_leaves_the_rest_alone(self, docs):
+        run(docs, mode="mirror")
+        put(docs, "a.md", "# Another", HOUR / 2)
+        put(docs, "old.md", "# Old", 400 * 24 * HOUR)
+        since = datetime.now(timezone.utc) - timedelta(days=1)
+        receipt = run(docs, mode="mirror", bounds=Bounds.of(since=since.isoformat()))
+        assert (receipt.parsed, receipt.rows_deleted) == (1, 0)
+        assert titles(docs) == {**ALL, "files:a.md": "Another"}
+        assert run(docs, mode="mirror").parsed == 1
 
     def test_other_parsers_reach_every_document(self, docs):
         run(docs)

@@ -433,3 +433,24 @@ def test_every_transform_of_the_provider_file_exists() -> None:
     for name, path in provider["transforms"].items():
         assert path == f"{yaml_transforms.__name__}.{name}"
         assert getattr(yaml_transforms, name).__doc__
+
+
+@pytest.mark.parametrize("between", [[], [keep("True")]], ids=["batches", "rows"])
+def test_files_are_parsed_where_they_are_mapped(tmp_path, between):
+    write_documents(
+        tmp_path / "docs", {"a.md": "# Alpha", "b.html": "<p>Beta</p>", "c.md": "x" * 99}
+    )
+    to = str(tmp_path / "kb.lance")
+    run_chain(
+        {
+            "ReadFromConnector": {
+                "connector": "files",
+                "arguments": {"directory": f"{tmp_path}/docs"},
+            }
+        },
+        *between,
+        {"MapToFrames": {"max_file_bytes": 50}},
+        {"WriteToLance": {"uri": to, "embed_dim": 4}},
+    )
+    found = {record.unique_id: record.text_content for record in FrameDataset.open(to)}
+    assert found == {"files:a.md": "# Alpha", "files:b.html": "Beta"}
