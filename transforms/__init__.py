@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from contextframe_beam.transforms.enrich import Enrich, Enricher, KeywordEnricher
     from contextframe_beam.transforms.letters import DeadLetterReport, WriteDeadLetters
     from contextframe_beam.transforms.map import MapToFrames, ToRecords
+    from contextframe_beam.transforms.rag import (
+        LanceSearchHandler,
+        LanceVectorWriterConfig,
+        ReadItems,
+    )
     from contextframe_beam.transforms.write import WriteToLance
 
 __all__ = [
@@ -26,7 +31,10 @@ __all__ = [
     "Enricher",
     "FrameBatch",
     "KeywordEnricher",
+    "LanceSearchHandler",
+    "LanceVectorWriterConfig",
     "MapToFrames",
+    "ReadItems",
     "RowBatch",
     "ToRecords",
     "WriteDeadLetters",
@@ -38,6 +46,7 @@ _HOMES = {
     "enrich": ["Enrich", "Enricher", "KeywordEnricher"],
     "letters": ["DeadLetterReport", "WriteDeadLetters"],
     "map": ["MapToFrames", "ToRecords"],
+    "rag": ["LanceSearchHandler", "LanceVectorWriterConfig", "ReadItems"],
     "write": ["CommitReceipt", "WriteToLance"],
 }
 

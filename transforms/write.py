@@ -113,6 +113,7 @@ class WriteToLance(
             `{"per_second": 5, "tokens_per_minute": 1000000}`.
         max_tokens: Commit nothing if more tokens have to be embedded.
         dry_run: Count documents, chunks, texts and tokens, and commit nothing.
+        embedded_by: Whose vectors the records bring, where they were embedded before.
 
     Returns:
         A PCollection of one `CommitReceipt`.
@@ -148,6 +149,7 @@ class WriteToLance(
         embed_budget: Mapping[str, Any] | str | None = None,
         max_tokens: int | None = None,
         dry_run: bool = False,
+        embedded_by: EmbedderIdentity | None = None,
     ) -> None:
         super().__init__()
         check_storage_version(storage_version)
@@ -180,7 +182,7 @@ class WriteToLance(
                 letters=LetterFile(dead_letters, run_id, at.storage_options)
                 if dead_letters
                 else None,
-                embedder=texts.identity,
+                embedder=texts.identity or embedded_by,
                 max_tokens=max_tokens,
                 dry_run=dry_run,
             ),

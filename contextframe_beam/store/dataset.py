@@ -22,7 +22,7 @@ from contextframe_beam.errors import (
     RecordError,
     SchemaError,
 )
-from contextframe_beam.frames.embedders import Embedder, EmbedderIdentity
+from contextframe_beam.frames.embedders import Embedder, EmbedderIdentity, Vectors
 from contextframe_beam.frames.encode import batches_of, decode_rows, encode_records, fit_vector
 from contextframe_beam.frames.record import FrameRecord, is_uuid, uuid_of
 from contextframe_beam.frames.schema import (
@@ -286,6 +286,7 @@ class FrameDataset:
         vector: bool = False,
         parents: bool = False,
         context: int = 0,
+        query_vector: Any = None,
         embedder: Embedder | str | None = None,
         embed_url: str | None = None,
         embed_key: str | None = None,
@@ -310,6 +311,7 @@ class FrameDataset:
                 score is the similarity; of cosine, 1 is the same.
             parents: Whether to return of each document the best passage only.
             context: How many chunks before and behind each to return with it.
+            query_vector: The vector of the text, where you have it; `embed_dim` numbers.
             embedder: What makes the vector of the text, or its name, as in `onnx:models/minilm`.
                 The default is the embedder that made the vectors of the dataset; others are
                 refused.
@@ -331,6 +333,7 @@ class FrameDataset:
             by_meaning=hybrid or vector,
             each_document=parents,
             around=context,
+            vector=None if query_vector is None else self._vector(query_vector),
             embedder=embedder,
             settings={"url": embed_url, "key": embed_key},
         )
@@ -379,11 +382,8 @@ class FrameDataset:
         Raises:
             ConfigError: the search cannot be understood.
         """
-        try:
-            query = fit_vector(vector, self.embed_dim)
-        except RecordError as error:
-            raise ConfigError(str(error)) from error
-        return nearest(self._dataset, query, limit, self._documents(where), where)
+        condition = self._documents(where)
+        return nearest(self._dataset, self._vector(vector), limit, condition, where)
 
     def history(self) -> list[Version]:
         """Returns the versions that still exist, oldest first, with the runs that made them."""
@@ -475,6 +475,12 @@ class FrameDataset:
             )
 
         self._dataset = change(self._address, build, files=new)
+
+    def _vector(self, given: Any) -> Vectors:
+        try:
+            return fit_vector(given, self.embed_dim)
+        except RecordError as error:
+            raise ConfigError(str(error)) from error
 
     def _latest(self) -> LanceDataset:
         dataset = open_dataset(self._address)

@@ -101,6 +101,7 @@ class Question:
         by_meaning: Whether those are found whose vectors are near that of the text.
         each_document: Whether of each document the best passage only is returned.
         around: How many chunks before and behind each hit are returned with it.
+        vector: That of the text, where it is known.
         embedder: Makes the vector of the text, or the name of what does; None for the one that is
             recorded with the dataset.
         settings: What the embedder takes, such as `url` and `key`.
@@ -113,11 +114,12 @@ class Question:
     by_meaning: bool = False
     each_document: bool = False
     around: int = 0
+    vector: Vectors | None = None
     embedder: Embedder | str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.text.strip():
+        if not self.text.strip() and (self.by_words or self.vector is None):
             raise ConfigError("the search text is empty; give at least one word")
         check_limit(self.limit)
         _check_around(self.around)
@@ -143,12 +145,9 @@ def search(dataset: LanceDataset, question: Question, condition: str | None) -> 
     if question.by_words:
         rankings.append(candidates.by_words(text))
     if question.by_meaning:
-        if read_embedder(dataset) is None and not has_vectors(dataset):
-            raise ConfigError(
-                f"{dataset.uri} holds no vectors, so nothing is found by meaning; search by words, "
-                "or embed its documents first"
-            )
-        vector = query_vector(dataset, text, question.embedder, **question.settings)
+        vector = question.vector
+        if vector is None:
+            vector = query_vector(dataset, text, question.embedder, **question.settings)
         rankings.append(candidates.by_meaning(vector, metric_of(dataset)))
     matches = candidates.best(rankings, question.limit, question.each_document)
     return candidates.hits(matches, question.around)
@@ -173,11 +172,17 @@ def query_vector(
         **settings: What the embedder takes, such as `url` and `key`; None is left out.
 
     Raises:
-        ConfigError: no embedder is known, or another one is given than made the vectors.
+        ConfigError: there are no vectors, no embedder is known, or another one is given than made
+            the vectors.
         EmbedderError: it cannot be used.
         EmbeddingError: it cannot take this text.
     """
     known = read_embedder(dataset)
+    if known is None and not has_vectors(dataset):
+        raise ConfigError(
+            f"{dataset.uri} holds no vectors, so nothing is found by meaning; search by words, or "
+            "embed its documents first"
+        )
     found = _embedder(dataset, known, embedder, settings)
     if known is not None and found.identity.fingerprint != known.fingerprint:
         raise ConfigError(
