@@ -16,7 +16,8 @@ from apache_beam.ml.rag.types import Content, EmbeddableItem, Embedding
 from apache_beam.transforms.enrichment import EnrichmentSourceHandler
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.page import Tally
+from contextframe_beam.connectors.identity import digest
+from contextframe_beam.connectors.page import SourceInfo, Tally
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.frames.embedders import Embedder, EmbedderIdentity
 from contextframe_beam.frames.encode import decode_rows
@@ -38,6 +39,7 @@ __all__ = ["LanceSearchHandler", "LanceVectorWriterConfig", "ReadItems", "item_o
 DocumentOf: TypeAlias = str | Callable[[EmbeddableItem], str]
 
 _READ_ROWS = 1024
+_ITEMS_TOGETHER = 1024
 
 
 class LanceVectorWriterConfig(VectorDatabaseWriteConfig):
@@ -57,6 +59,8 @@ class LanceVectorWriterConfig(VectorDatabaseWriteConfig):
         embedder: What made the embeddings. It is recorded with the dataset, which refuses vectors
             of any other from then on; `as_embedder` makes one of an `EmbeddingsManager`.
         embed: What is to make them instead, as in `wordllama`, of items without embeddings.
+        source: Names what the items come from. A run in the mode `mirror` deletes what the same
+            source brought before and does not bring now.
         **settings: Of `WriteToLance`, such as `mode`, `run_id` and `storage_options`.
 
     Raises:
@@ -70,6 +74,7 @@ class LanceVectorWriterConfig(VectorDatabaseWriteConfig):
         document: DocumentOf | None = None,
         embedder: Embedder | EmbedderIdentity | None = None,
         embed: str | None = None,
+        source: str = "rag",
         **settings: Any,
     ) -> None:
         if embedder is not None and embed is not None:
@@ -78,6 +83,7 @@ class LanceVectorWriterConfig(VectorDatabaseWriteConfig):
         if identity is not None:
             settings = {"embed_dim": identity.dim, **settings}
         self._document = document
+        self._source = _source(source)
         self._identity = identity
         self._settings = {"chunk": "none", "embed": embed or "none", **settings}
         self._uri = uri
@@ -85,23 +91,25 @@ class LanceVectorWriterConfig(VectorDatabaseWriteConfig):
     def create_write_transform(self) -> beam.PTransform[EmbeddableItem, Any]:
         """Returns the transform that writes a PCollection of items; it gives the receipt."""
         sink = WriteToLance(self._uri, embedded_by=self._identity, **self._settings)
-        return _WriteItems(sink, self._document)
+        return _WriteItems(sink, self._document, self._source)
 
 
 class _WriteItems(beam.PTransform[Any, Any]):
-    def __init__(self, sink: WriteToLance, document: DocumentOf | None) -> None:
+    def __init__(self, sink: WriteToLance, document: DocumentOf | None, source: SourceInfo) -> None:
         super().__init__()
         self._sink = sink
         self._document = document
+        self._source = source
 
     def expand(self, items: beam.PCollection[EmbeddableItem]) -> beam.PCollection[CommitReceipt]:
         fingerprint = None if self._sink.embedder is None else self._sink.embedder.fingerprint
-        document = self._document
+        document, source = self._document, self._source
         if document is None:
             batches = (
                 items
-                | "Collect" >> beam.BatchElements(1, 1024)
-                | "Frames" >> beam.Map(frames_of_items, fingerprint).with_output_types(FrameBatch)
+                | "Collect" >> beam.BatchElements(1, _ITEMS_TOGETHER)
+                | "Frames"
+                >> beam.Map(frames_of_items, fingerprint, source).with_output_types(FrameBatch)
             )
         else:
             batches = (
@@ -109,9 +117,9 @@ class _WriteItems(beam.PTransform[Any, Any]):
                 | "Document" >> beam.Map(lambda item: (_document_id(item, document), item))
                 | "Together" >> beam.GroupByKey()
                 | "Frames"
-                >> beam.MapTuple(
-                    lambda name, parts: frames_of_document(name, parts, fingerprint)
-                ).with_output_types(FrameBatch)
+                >> beam.MapTuple(frames_of_document, fingerprint, source).with_output_types(
+                    FrameBatch
+                )
             )
         receipts: beam.PCollection[CommitReceipt] = batches | "Write" >> self._sink
         return receipts
@@ -123,9 +131,24 @@ def _document_id(item: EmbeddableItem, document: DocumentOf) -> str:
     return str(found) if found not in (None, "") else str(item.id)
 
 
-def frames_of_items(items: Sequence[EmbeddableItem], fingerprint: str | None) -> FrameBatch:
-    """Returns a record for each item, known by the item's id; items that cannot be are failures."""
-    batch = FrameBatch([], [], tally=Tally(read=len(items)))
+def _source(name: str) -> SourceInfo:
+    identity = {"connector": "apache_beam.ml.rag", "arguments": {"source": name}}
+    return SourceInfo(digest(identity), name, identity)
+
+
+def frames_of_items(
+    items: Sequence[EmbeddableItem],
+    fingerprint: str | None = None,
+    source: SourceInfo | None = None,
+) -> FrameBatch:
+    """Returns a record for each item, known by its id; those that cannot be stored are failures.
+
+    Args:
+        items: The items.
+        fingerprint: Of the embedder that made their vectors, if it is known.
+        source: What they come from.
+    """
+    batch = FrameBatch([], [], tally=Tally(source, read=len(items)))
     for number, item in enumerate(items):
         try:
             record = record_of(item, fingerprint)
@@ -138,7 +161,10 @@ def frames_of_items(items: Sequence[EmbeddableItem], fingerprint: str | None) ->
 
 
 def frames_of_document(
-    name: str, items: Iterable[EmbeddableItem], fingerprint: str | None
+    name: str,
+    items: Iterable[EmbeddableItem],
+    fingerprint: str | None = None,
+    source: SourceInfo | None = None,
 ) -> FrameBatch:
     """Returns the record of a document and those of its chunks, which come whole or not at all.
 
@@ -146,10 +172,11 @@ def frames_of_document(
         name: The id of the document.
         items: Its chunks, in any order.
         fingerprint: Of the embedder that made their vectors, if it is known.
+        source: What they come from.
     """
     # Items may all have the same index, and their ids may be made up anew in each run.
     chunks = sorted(items, key=lambda item: (item.index, item.content.text or "", item.id))
-    batch = FrameBatch([], [], tally=Tally(read=len(chunks), documents=1))
+    batch = FrameBatch([], [], tally=Tally(source, read=len(chunks), documents=1))
     parent = uuid_of(name)
     records = [FrameRecord(None, {"title": name}, unique_id=name)]
     for number, item in enumerate(chunks):

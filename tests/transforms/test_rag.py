@@ -124,6 +124,18 @@ class TestWriting:
         run(DOCUMENTS, config, tmp_path, how)
         assert FrameDataset.open(uri).history()[-1].counts["written"] == 0
 
+    def test_a_mirror_deletes_documents_that_are_gone_and_leaves_other_sources_alone(
+        self, tmp_path, how
+    ):
+        uri = str(tmp_path / "kb.lance")
+        given: dict[str, Any] = {"document": "source", "embed_dim": DIM, "max_deletes": "100%"}
+        others = LanceVectorWriterConfig(uri, source="others", **given)
+        run({"foreign.txt": "An okapi."}, others, tmp_path, how)
+        config = LanceVectorWriterConfig(uri, mode="mirror", **given)
+        run(DOCUMENTS, config, tmp_path, how)
+        run({"other.txt": DOCUMENTS["other.txt"]}, config, tmp_path, how)
+        assert texts_in(uri) == {"An okapi.", "A quokka lives on an island."}
+
 
 class TestWritingItems:
     def write(self, items: list[EmbeddableItem], uri: str, **settings: Any) -> Any:
