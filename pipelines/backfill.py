@@ -1,7 +1,7 @@
-"""Committing as a run goes on: whole parts of a source at a time, each time a transaction.
+"""Backfills: a run that commits whole parts of a source as it goes on, each in a transaction.
 
-What is done is remembered in the source's state row, in the transaction that did it. So a run that
-dies is continued by the next one with the same arguments, also where the source has no cursors.
+Each transaction also records the finished parts in the source's state row. So if a run dies, the
+next run with the same arguments continues it, even if the source has no cursors.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _LOGGER = logging.getLogger(__name__)
 
 _ROWS = re.compile(r"(\d+)\s*([kM]?)[ -]?rows\Z")
 _MULTIPLES = {"": 1, "k": 1000, "M": 1_000_000}
-# From one commit to the next, the number of parts grows by no more than this.
+# The number of parts grows at most by this factor from one commit to the next.
 _GROWTH = 4
 
 
 @dataclass(frozen=True)
 class Every:
-    """How much goes into one commit.
+    """The size of one commit.
 
     Attributes:
-        amount: How much.
-        unit: `partitions`, `rows` or `seconds`. Only whole partitions are committed: for rows and
-            seconds, their number follows from what the partitions before had.
+        amount: The number of units.
+        unit: `partitions`, `rows` or `seconds`. Only whole partitions are committed. For rows and
+            seconds, the number of partitions follows from the size of those before.
     """
 
     amount: float
@@ -57,7 +57,7 @@ class Every:
         """Reads `10` (partitions), `100k-rows` or `15m`.
 
         Raises:
-            ConfigError: it is none of these.
+            ConfigError: it has none of these forms.
         """
         shown = str(text).strip()
         match = _ROWS.match(shown)
@@ -67,7 +67,7 @@ class Every:
             found = cls(int(shown), "partitions")
         else:
             try:
-                # A number alone would be seconds elsewhere, and is partitions here.
+                # A plain number means seconds elsewhere, and partitions here.
                 found = cls(seconds_of(shown) if shown[-1:].isalpha() else 0, "seconds")
             except ValueError:
                 found = cls(0, "")
@@ -79,11 +79,11 @@ class Every:
         return found
 
     def parts(self, before: int = 0, rows: int = 0, seconds: float = 0.0) -> int:
-        """Returns how many parts the next commit should have.
+        """Returns the number of parts for the next commit.
 
         Args:
-            before: How many the last one had; 0 for the first.
-            rows: Rows that it had.
+            before: The number of parts in the last commit; 0 for the first.
+            rows: Its number of rows.
             seconds: How long it took.
         """
         if self.unit == "partitions":
@@ -97,17 +97,17 @@ class Every:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a backfill stands.
+    """The progress of a backfill.
 
     Attributes:
-        run_id: The run that it is.
-        arguments: A digest of what it is asked for; with other arguments it is another backfill.
+        run_id: Its run id.
+        arguments: A digest of its arguments; other arguments make another backfill.
         began: When it began, ISO 8601.
-        until: The end of its last slice, where that was not given; "" otherwise.
-        commits: How many commits there were.
-        parts: How many parts are done.
+        until: The end of its last slice, if the user did not give it; otherwise "".
+        commits: The number of commits so far.
+        parts: The number of finished parts.
         last: The run id of the last commit.
-        done: Which parts are done, as `Marks` packs them.
+        done: The finished parts, as `Marks` packs them.
     """
 
     run_id: str
@@ -121,10 +121,10 @@ class Progress:
 
     @classmethod
     def of(cls, state: SourceState | None, job: Job) -> Progress | None:
-        """Returns how far an unfinished backfill with a job's arguments is, if there is one.
+        """Returns the progress of the unfinished backfill with a job's arguments, or None.
 
-        One that upserts all of a source is out of date when another run has read the source since:
-        what it did may have changed again, and doing it again loses nothing.
+        A backfill that upserts all of a source is out of date if another run has read the source
+        since, because its finished parts may have changed. Doing them again is safe.
         """
         record = dict(state.backfill) if state is not None else {}
         if state is None or record.get("arguments") != arguments_of(job):
@@ -136,14 +136,14 @@ class Progress:
         try:
             Marks(record.get("done", ""))
             return cls(**{name: one for name, one in record.items() if name != DELETES})
-        except (TypeError, ValueError):  # of a newer release: begun anew, which loses nothing
+        except (TypeError, ValueError):  # from a newer release: we begin again, which is safe
             return None
 
 
 def arguments_of(job: Job) -> str:
-    """Returns a digest of a job's arguments that make a backfill another one.
+    """Returns a digest of the arguments that distinguish one backfill from another.
 
-    What chooses less of the source makes another source of nothing, but another backfill.
+    Arguments that select a part of the source do not change the source, but the backfill.
     """
     bounds = job.range
     given = bounds.given
@@ -157,7 +157,7 @@ def arguments_of(job: Job) -> str:
 
 
 def bounds_of(progress: Progress | None, bounds: Bounds) -> Bounds:
-    """Returns the range of time of a backfill, which is what it was when the backfill began."""
+    """Returns the range of time of a backfill, which stays as it was at its beginning."""
     if progress is None:
         return bounds
     bounds = replace(bounds, made=when(progress.began) or bounds.made)
@@ -176,18 +176,19 @@ def run_backfill(
     """Commits parts, some at a time, until all are done.
 
     Args:
-        parts: All parts of the source; those that are done are left out.
-        every: How many at a time.
-        progress: Where it stands.
-        commit: Reads parts and commits them; gets a run id, the number of the commit, the parts and
-            whether they are the last ones. Its receipt counts all commits of the backfill so far.
-        reached: The states of the source when all is read, where the plan knows them.
+        parts: All parts of the source; finished ones are left out.
+        every: The size of a commit.
+        progress: The progress so far.
+        commit: Reads parts and commits them. Its arguments are a run id, the number of the commit,
+            the parts and whether they are the last ones. Its receipt counts all commits of the
+            backfill.
+        reached: The states of the source after everything is read, if the plan knows them.
 
     Returns:
         The receipt of the last commit, which counts all of them.
 
     Raises:
-        ContextFrameError: a commit failed; what was committed before stays.
+        ContextFrameError: a commit failed; the commits before it stay.
     """
     done = Marks(progress.done)
     left = [part for part in parts if part.content not in done]
@@ -204,7 +205,7 @@ def run_backfill(
         number = progress.commits + 1
         run_id = progress.run_id
         if left:
-            # Unlike any other: that number of another attempt may stand for other parts.
+            # A unique id, because another attempt may use the same number for other parts.
             run_id = f"{run_id}.{number}-{uuid.uuid4().hex[:8]}"
         done.add(part.content for part in chosen)
         following = replace(
@@ -215,7 +216,7 @@ def run_backfill(
             done=done.pack(),
         )
         change = StateChange(
-            # Added, because the commits before this one may have left states of their own.
+            # Merged, because earlier commits may have left their own states.
             reached={} if left or reached is None else reached,
             backfill=asdict(following) if left else {},
             continues=progress.last,
@@ -241,13 +242,13 @@ def run_backfill(
 
 
 def begun(job: Job, bounds: Bounds) -> Progress:
-    """Returns a backfill of which nothing is done yet."""
+    """Returns a new backfill without finished parts."""
     until = text_of(bounds.until) if bounds.is_open and bounds.until else ""
     return Progress(job.id, arguments_of(job), text_of(bounds.made), until)
 
 
 def letters_of(path: str, number: int) -> str:
-    """Returns where the dead letters of a commit go that is not the last one of a run."""
+    """Returns the file for the dead letters of a commit before the last one of a run."""
     stem, dot, suffix = path.rpartition(".")
     return f"{stem}.{number}.{suffix}" if dot and "/" not in suffix else f"{path}.{number}"
 

@@ -44,18 +44,18 @@ def ingest(job: Job) -> CommitReceipt:  # noqa: D417 (the decorator documents th
         The receipt of the committed run.
 
     Raises:
-        UnknownCommitError: the object store does not tell whether the run was committed.
-        ContextFrameError: whatever else went wrong; the dataset is as it was.
+        UnknownCommitError: the object store does not say whether the run was committed.
+        ContextFrameError: any other failure; the dataset is as it was.
     """
     return committed(job) or run(job)
 
 
 def run(job: Job) -> CommitReceipt:
-    """Does a job that the dataset does not hold yet.
+    """Runs a job that the dataset does not have yet.
 
     Raises:
-        UnknownCommitError: the object store does not tell whether the run was committed.
-        ContextFrameError: whatever else went wrong; the dataset is as it was.
+        UnknownCommitError: the object store does not say whether the run was committed.
+        ContextFrameError: any other failure; the dataset is as it was.
     """
     connector = job.connector
     every = None if job.commit_every is None else backfill.Every.of(job.commit_every)
@@ -94,7 +94,7 @@ def run(job: Job) -> CommitReceipt:
 def _run_by_parts(
     job: Job, every: backfill.Every, known: SourceState | None, resume_from: Mapping[str, Any]
 ) -> CommitReceipt:
-    """Commits as the run goes on, from where one with the same arguments has ended."""
+    """Commits as the run goes on, and continues an earlier run with the same arguments."""
     progress = backfill.Progress.of(known, job)
     bounds = backfill.bounds_of(progress, job.range)
     progress = progress or backfill.begun(job, bounds)
@@ -104,7 +104,7 @@ def _run_by_parts(
         nonlocal last
         letters = backfill.letters_of(job.letters, number)
         if is_last:
-            # A commit of that number which was killed had parts behind it, and read these as well.
+            # A killed commit with this number may have read further parts.
             if is_local(letters):
                 remove_file(letters)
             letters = job.letters
@@ -142,7 +142,7 @@ def _making(job: Job) -> dict[str, Any]:
 
 
 def unfinished_run(job: Job) -> str | None:
-    """Returns the id of the run with `commit_every` that a job would go on with, if any."""
+    """Returns the id of the unfinished run that a job with `commit_every` would continue."""
     progress = backfill.Progress.of(state_of(job), job)
     return None if progress is None else progress.run_id
 
@@ -155,14 +155,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class TemplateWritten(CommitError):
-    """The job was only described, as the launcher of a Dataflow template asks with its options."""
+    """The job was only described, for the launcher of a Dataflow template."""
 
 
 def committed(job: Job) -> CommitReceipt | None:
-    """Returns the receipt of a job if the dataset holds its run.
+    """Returns the receipt of a job if its run is in the dataset.
 
     Raises:
-        ConfigError: it holds a run of that id that read another source.
+        ConfigError: a run with that id read another source.
     """
     receipt = committed_receipt(job.address, job.id)
     if receipt is None:
@@ -171,13 +171,13 @@ def committed(job: Job) -> CommitReceipt | None:
     if state is None or state.run(job.id) is None:
         raise ConfigError(
             f"the run {job.id} of {job.to} read another source than {job.connector.name} as it is "
-            "asked for now, and a run id is used once in a dataset; give another one"
+            "requested now, and a run id is used once in a dataset; give another one"
         )
     return receipt
 
 
 def finds_nothing(job: Job) -> bool:
-    """Tells, and logs, that there is neither anything to read nor a dataset to change."""
+    """Returns, and logs, whether there are no items to read and no dataset to change."""
     nothing_found = getattr(job.connector, "_nothing_found", None)
     if nothing_found is None or open_dataset(job.address) is not None:
         return False
@@ -199,27 +199,27 @@ def run_pipeline(
 
     Args:
         job: The job.
-        run_id: Names this commit of it.
-        dead_letters: The file for items that fail.
-        source: What it reads.
-        as_known: Tells whether the source's state is still the one that `source` was made for.
+        run_id: The run id of this commit.
+        dead_letters: The file for failed items.
+        source: The source.
+        as_known: Returns whether the source's state is still the one that `source` was made for.
 
     Raises:
-        ConcurrentRunError: it is not; nothing was read.
-        TemplateWritten: the run is for Dataflow to start.
-        ContextFrameError: whatever else went wrong.
+        ConcurrentRunError: the state has changed; nothing was read.
+        TemplateWritten: Dataflow will start the run.
+        ContextFrameError: any other failure.
     """
     settings = {**job.sink_settings, "run_id": run_id, "dead_letters": dead_letters}
     sink = WriteToLance(job.to, **settings)
-    # A sink takes what it finds for what the run knows. So what was committed, or rolled back,
-    # between the look at the state and the making of the sink is for us to notice.
+    # The sink trusts the dataset that it sees. So we have to notice a commit or a rollback
+    # between our look at the state and the making of the sink.
     if not as_known(state_of(job)):
         raise ConcurrentRunError(
-            f"what {job.to} says about how far {job.connector.name} was read has changed "
-            "since this run looked at it, so another run was committed or undone; nothing of "
-            "this one was committed, run it again"
+            f"the state of {job.connector.name} in {job.to} has changed since this run "
+            "looked at it, so another run was committed or undone; nothing of this one was "
+            "committed, run it again"
         )
-    # Anew each time, because a runner changes those that it is given.
+    # Made each time, because a runner changes its options.
     options = pipeline_options(job.runner, job.workers, job.beam_args)
     pipeline = beam.Pipeline(runner=runner_for(options, job.runner), options=options)
     pages = pipeline | "Read" >> source
@@ -237,8 +237,8 @@ def run_pipeline(
     receipt = committed_receipt(job.address, run_id, start=sink.start)
     if receipt is None and options.view_as(GoogleCloudOptions).template_location:
         raise TemplateWritten(
-            f"run {run_id} is described and not run yet; it is committed when Dataflow has run "
-            "the job"
+            f"run {run_id} is described but has not run yet; it will be committed when Dataflow "
+            "runs the job"
         )
     if receipt is None:
         raise CommitError(
@@ -252,7 +252,7 @@ def run_pipeline(
 
 
 def state_of(job: Job) -> SourceState | None:
-    """Returns what the dataset says of the job's source now, or None where it says nothing."""
+    """Returns the current state of the job's source in the dataset, or None."""
     dataset = open_dataset(job.address)
     if dataset is None:
         return None
@@ -265,5 +265,5 @@ def state_of(job: Job) -> SourceState | None:
 
 
 def partitions_of(state: SourceState | None) -> dict[str, Any]:
-    """Returns how far each partition was read."""
+    """Returns the state of each partition."""
     return dict(state.partitions) if state is not None else {}

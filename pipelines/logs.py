@@ -1,6 +1,6 @@
-"""What a command lets through of all that is logged, by itself and by its worker processes.
+"""Decides what a command shows of its own log and of the logs of its worker processes.
 
-Connectors may warn; Beam, Lance and the workers are quiet unless somebody debugs.
+Warnings of connectors are shown. Beam, Lance and the workers are quiet, except with `--debug`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextframe_beam.pipelines.job import in_flags
 from contextframe_beam.pipelines.process import Settings, printable
 from contextframe_beam.store.runs import COMMITS
 
-#: Tells the workers what to show.
+#: The variable that tells the workers what to show.
 _VARIABLE = "CONTEXTFRAME_LOG"
 
 # Read when Lance and gRPC are imported, here and in the workers.
@@ -33,9 +33,9 @@ _OF_A_FILE = "_contextframe_file_"
 
 @contextmanager
 def on_stderr(settings: Settings) -> Iterator[None]:
-    """Sends to the standard error what `settings` asks for, until the block ends.
+    """Logs to the standard error what `settings` asks for, until the block ends.
 
-    It has to begin before Beam is imported, whose imports log already.
+    It has to begin before Beam is imported, because Beam logs during its import.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -46,7 +46,7 @@ def on_stderr(settings: Settings) -> Iterator[None]:
     handler.addFilter(RedactingFilter())
     root.addHandler(handler)
     tell_more(settings)
-    # Beam tells of each job server that it ends, which it does when this block is over.
+    # Beam logs the end of each job server, which comes after this block.
     logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     before, threading.excepthook = threading.excepthook, _end_of_thread
@@ -60,14 +60,14 @@ def on_stderr(settings: Settings) -> Iterator[None]:
 
 
 def tell_more(settings: Settings) -> None:
-    """Heeds what `settings` have come to ask for; `on_stderr` undoes it."""
+    """Applies `settings` that changed since; `on_stderr` undoes it."""
     if settings.debug or settings.verbose:
         logging.getLogger().setLevel(logging.INFO)
 
 
 @contextmanager
 def shared_with_workers(settings: Settings) -> Iterator[None]:
-    """Makes worker processes that are started in the block show what this one shows."""
+    """Makes worker processes that start in the block show what this process shows."""
     os.environ[_VARIABLE] = json.dumps(
         [settings.debug, settings.verbose, settings.json_logs, settings.packages]
     )
@@ -79,27 +79,27 @@ def shared_with_workers(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def of_launcher() -> Iterator[None]:
-    """In a worker: shows what the launcher shows; nothing when it did not say."""
+    """In a worker: shows what the launcher shows, or nothing if the launcher did not say."""
     told = os.environ.get(_VARIABLE)
     if told is None:
         logging.getLogger().addHandler(logging.NullHandler())
         yield
         return
     debug, verbose, json_logs, packages = json.loads(told)
-    # Beam's own records are in the launcher's log when it debugs.
+    # With --debug, Beam's own records are in the launcher's log.
     settings = Settings(verbose=debug or verbose, json_logs=json_logs, packages=packages)
     if not debug:
         sys.stderr = _WithoutBeam(sys.stderr)
     with on_stderr(settings):
         if settings.verbose:
-            # Beam sets the level of the root logger to that of its options.
+            # Beam sets the level of the root logger from its options.
             for package in (_OURS, *packages):
                 logging.getLogger(package).setLevel(logging.INFO)
         yield
 
 
 def line(settings: Settings, text: str, level: int = logging.INFO) -> str:
-    """Returns a line for the standard error, as the log writes its own."""
+    """Returns a line for the standard error in the form of the log."""
     text = in_flags(text, settings.flags)
     if not settings.json_logs:
         return text
@@ -115,7 +115,7 @@ def _json_of(record: logging.LogRecord) -> str:
 
 @contextmanager
 def without_beam(settings: Settings) -> Iterator[None]:
-    """Keeps off the standard error what Beam's workers print there, unless somebody debugs.
+    """Hides what Beam's workers print to the standard error, except with `--debug`.
 
     Some engines have their workers in the launcher's process.
     """
@@ -131,7 +131,7 @@ def show_traceback(error: BaseException) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever the standard error is now: a live display puts its own in between."""
+    """Writes to the current standard error, because a live display replaces it."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class _StderrHandler(logging.Handler):
     def format(self, record: logging.LogRecord) -> str:
         told = copy(record)
         told.msg, told.args = in_flags(record.getMessage(), self._settings.flags), ()
-        # A live display would take colours and links for its own.
+        # A live display would interpret colours and links.
         return _json_of(told) if self._settings.json_logs else printable(self._text.format(told))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -152,7 +152,7 @@ class _StderrHandler(logging.Handler):
 
 
 class _WithoutBeam:
-    """The standard error without what Beam prints there: it also sends it to the launcher."""
+    """The standard error without Beam's prints, which Beam also sends to the launcher."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -168,7 +168,7 @@ class _WithoutBeam:
 
 
 def _end_of_thread(ended: threading.ExceptHookArgs) -> None:
-    """Logs what ended a thread; Beam's end so when a worker process goes."""
+    """Logs the exception that ended a thread; Beam's threads end so when a worker process ends."""
     name = ended.thread.name if ended.thread else "?"
     beams = ended.exc_type.__module__.partition(".")[0] == "grpc"
     logging.getLogger("apache_beam" if beams else _OURS).error(

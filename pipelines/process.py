@@ -1,4 +1,4 @@
-"""What a process of ours sets up before all else: its streams, its signals, its settings."""
+"""What our processes set up first: their streams, signals and settings."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-# Of ASCII and Latin-1 all but tabs and line ends, and those of Unicode that end a line or turn its
-# direction around.
+# The control characters of ASCII and Latin-1 except tabs and line ends, and those of Unicode that
+# end a line or reverse its direction.
 _CONTROL = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]"
 )
@@ -30,8 +30,8 @@ class OutputError(Exception):
     """The standard output cannot be written.
 
     Args:
-        reason: Why, as the system says it.
-        is_closed: Whether its reader has seen enough, as `head` has.
+        reason: Why, in the system's words.
+        is_closed: Whether its reader closed it, as `head` does.
     """
 
     def __init__(self, reason: str, is_closed: bool = False) -> None:
@@ -42,7 +42,7 @@ class OutputError(Exception):
 def printable(text: str) -> str:
     """Returns a text with its control characters written out, escape as u001b after a backslash.
 
-    Tabs and line ends stay. JSON stays JSON of the same value.
+    Tabs and line ends stay. JSON stays JSON with the same value.
     """
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -54,14 +54,14 @@ def one_line(text: str) -> str:
 
 @contextmanager
 def harmless() -> Iterator[None]:
-    """Writes out all control characters that are printed until the block ends."""
+    """Makes printed control characters visible until the block ends."""
     before = sys.stdout, sys.stderr
     out, err = cast(TextIO, _Printable(sys.stdout)), cast(TextIO, _Printable(sys.stderr))
     sys.stdout, sys.stderr = out, err
     try:
         yield
     finally:
-        # Others may have put a stream in their place, or given one up.
+        # Other code may have replaced a stream, or closed it.
         if sys.stdout is out:
             sys.stdout = before[0]
         if sys.stderr is err:
@@ -69,23 +69,23 @@ def harmless() -> Iterator[None]:
 
 
 def as_it_is(stream: TextIO) -> TextIO:
-    """Returns the stream for what colours its own text, and has to make other text printable."""
+    """Returns the raw stream, for callers that colour text and make it printable themselves."""
     while isinstance(stream, _Printable):
         stream = stream.stream
     return stream
 
 
 def prepare() -> None:
-    """Makes the standard streams of this process what the rest of the program takes for granted.
+    """Prepares the standard streams of this process for the rest of the program.
 
-    It has to be called before a file is opened: one that is opened while a stream is closed gets
-    that stream's number, and whatever is printed goes into it.
+    Call it before any file is opened. If a stream is closed, the next opened file gets its number,
+    and printed text would go into that file.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free, which is this one.
+            # It gets the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)))
@@ -94,24 +94,24 @@ def prepare() -> None:
 
 
 def prepare_worker() -> None:
-    """Sends all that this process prints to the standard error, where it may be lost."""
+    """Sends all output of this process to the standard error, where it may be lost."""
     prepare()
     sys.stdout = sys.stderr
 
 
 def give_up_output() -> None:
-    """Sends what is still to be written to the standard output nowhere."""
+    """Discards what is still to be written to the standard output."""
     try:
         number = sys.stdout.fileno()
     except (OSError, ValueError):
-        return  # no file of the system's
+        return  # not a file of the system
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, number)
     os.close(nowhere)
 
 
 class _Printable:
-    """A stream that writes out control characters."""
+    """A stream that makes control characters visible."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -127,14 +127,14 @@ class _Printable:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
-        # Below the text there are only bytes, which nobody looks at.
+        # Below the text there are only bytes, which need no change.
         if name == "buffer":
             raise AttributeError(name)
         return getattr(self.stream, name)
 
 
 class _Output(io.FileIO):
-    """Tells an error of the standard output from that of another file."""
+    """Distinguishes an error of the standard output from an error of another file."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -145,11 +145,11 @@ class _Output(io.FileIO):
 
 
 class _Lossy(io.FileIO):
-    """A file whose writer need not care whether it can be written."""
+    """A file that ignores errors of writing."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
-            # None where the other end does not read just now.
+            # None if the other end is not reading at the moment.
             return super().write(data) or memoryview(data).nbytes
         except OSError:
             return memoryview(data).nbytes
@@ -158,17 +158,17 @@ class _Lossy(io.FileIO):
 def _text_file(
     raw: io.FileIO, before: TextIO | None, line_buffering: bool = False
 ) -> io.TextIOWrapper:
-    """Returns the stream that takes the place of one of Python's.
+    """Returns the stream that replaces one of Python's.
 
     Args:
         raw: The file.
-        before: Python's, which the environment says the encoding of; None where it was closed.
-        line_buffering: Whether each line is written at once, as it is on a terminal anyway.
+        before: Python's stream, with the encoding from the environment; None if it was closed.
+        line_buffering: Whether each line is written at once, as on a terminal.
     """
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=getattr(before, "encoding", None) or "utf-8",
-        # A character that the encoding lacks, or half of one in the name of a file, ends no run.
+        # A character that the encoding lacks, or half of one in a file name, must not end a run.
         errors="backslashreplace",
         line_buffering=line_buffering or raw.isatty(),
     )
@@ -178,18 +178,18 @@ _THRESHOLD = (50_000, 50, 100)
 
 
 def collect_seldom() -> None:
-    """Lets the rest of this process collect garbage seldom; called before anything is imported."""
+    """Makes this process collect garbage seldom; called before the imports."""
     gc.set_threshold(*_THRESHOLD)
 
 
 class Interrupts:
-    """What an interrupt of this process does.
+    """How this process handles interrupts.
 
-    Until `postpone` is called it raises KeyboardInterrupt, as Python does; from then on it only
-    sets `asked`, so that it cannot hit between a commit and the word about it.
+    Before `postpone`, an interrupt raises KeyboardInterrupt, as in Python. After it, an interrupt
+    only sets `asked`, so that it cannot fall between a commit and the message about it.
 
     Attributes:
-        asked: Set once somebody has asked this process to stop.
+        asked: Set when somebody asks this process to stop.
     """
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ class Interrupts:
         self._postponed = False
 
     def install(self) -> None:
-        """Takes over both signals of this process; an ignored one (nohup, `&`) stays ignored."""
+        """Handles both signals of this process; an ignored one (nohup, `&`) stays ignored."""
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
@@ -207,7 +207,7 @@ class Interrupts:
         self._postponed = True
 
     def ignore(self) -> None:
-        """Makes interrupts do nothing any more: all is done but for the end of the process."""
+        """Makes interrupts do nothing: everything is done, and the process is about to end."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
@@ -219,16 +219,16 @@ class Interrupts:
 
 @dataclass
 class Settings:
-    """How a command behaves, whatever it does.
+    """How a command behaves.
 
     Attributes:
-        debug: Show tracebacks and everybody's log.
-        verbose: Show what our own packages log at level INFO.
+        debug: Show tracebacks and all logs.
+        verbose: Show our own packages' log at level INFO.
         json_logs: Write each line of the log as a JSON object.
-        packages: Others whose warnings are shown: those that connectors are from.
-        flags: The options of the command, by what Python calls them.
-        interrupts: Tells who asked the process to stop.
-        abandoned: What was under way was given up, and the process must end without waiting for
+        packages: Other packages whose warnings are shown: those of connectors.
+        flags: The options of the command, by their names in Python.
+        interrupts: How the process handles interrupts.
+        abandoned: Whether the run was abandoned, so that the process must end without waiting for
             its threads.
     """
 

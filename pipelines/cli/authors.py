@@ -103,7 +103,7 @@ class _TestGroup(ConnectorGroup):
             own,
             callback=_test.callback,
             help=f"Check the connector {name} against its source; nothing is written.\n\nEach "
-            "check passes, fails with a reason and a way to mend it, or cannot tell. The exit code "
+            "check passes, fails with a reason and a way to fix it, or cannot tell. The exit code "
             "is 1 when one fails.",
             epilog=examples(shortest_command("test", name, found)),
         )
@@ -138,7 +138,7 @@ def test_group() -> None:
     multiple=True,
     metavar="NAME=VALUE",
     callback=pairs,
-    help="An argument with which the source must refuse.  [default: nonsense for each secret]",
+    help="An argument that the source must refuse.  [default: nonsense for each secret]",
 )
 @option(
     "--json",
@@ -166,7 +166,7 @@ def _test(
     found = ctx.command.found
     arguments = found.arguments(values, _read(values.get("config_file")))
     sync_kwargs = found.sync_kwargs(values)
-    build_connector(found.cls, arguments)  # a wrong argument is told before any check
+    build_connector(found.cls, arguments)  # reports a wrong argument before any check
     subject = Subject(
         lambda: build_connector(found.cls, arguments),
         wrong=(lambda: build_connector(found.cls, {**arguments, **wrong})) if wrong else None,
@@ -197,7 +197,7 @@ def _test(
             if ctx.ensure_object(Settings).debug and one.error is not None:
                 logs.show_traceback(one.error)
             if one.mend:
-                click.echo(f"     {'':{width}}  to mend it: {_mend(one)}")
+                click.echo(f"     {'':{width}}  to fix it: {_mend(one)}")
     if any(one.status is Status.FAILED for one in outcomes):
         raise click.exceptions.Exit(1)
 
@@ -267,10 +267,10 @@ def _check(ctx: click.Context, config: str, resource: tuple[str, ...], as_json: 
 @command("login", "contextframe-beam login --config crm.yaml")
 @_config
 def login_command(config: str) -> None:
-    """Log in to an API that wants a person: with a browser or a device code.
+    """Log in to an API that requires a person, with a browser or a device code.
 
-    The token is kept behind a reference: in the system's keyring, else in a file that only its
-    owner can read.
+    The token is stored in the system's keyring, or else in a file that only its owner can read.
+    The command prints its reference.
     """
     from contextframe_beam.connectors.api.load import load_config
     from contextframe_beam.connectors.http.login import login
@@ -281,13 +281,13 @@ def login_command(config: str) -> None:
         say=lambda text: click.echo(text, err=True),
         ask=lambda text: str(click.prompt(text.rstrip(" :"), err=True)),
     )
-    say_done(f"logged in; the token is behind {reference}")
+    say_done(f"logged in; the token is in {reference}")
 
 
 LONGEST_NAME = 30
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-# Wheels leave out names that begin with a dot, and tools would heed settings where they lie.
+# Wheels leave out names that begin with a dot, and tools would apply settings files in this folder.
 _RENAMED = {
     "_github": ".github",
     "_gitignore": ".gitignore",
@@ -298,12 +298,12 @@ _TAKEN = {"contextframe", "contextframe_beam", "tests", "src", "connector"}
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source that there is a package for.
+    """A kind of source with a package template.
 
     Attributes:
         summary: What its connector reads, for the README.
-        options: How it is called from the command line.
-        arguments: The same from Python.
+        options: Its example options on the command line.
+        arguments: The same arguments in Python.
         parameters: Its arguments: name, description, required, default.
     """
 
@@ -354,7 +354,7 @@ def write_package(name: str, kind: str, parent: Path) -> list[Path]:
     """Writes the package of a connector into a new folder of its name.
 
     Args:
-        name: The connector's name, in small letters with dashes between words.
+        name: The connector's name, in lower case with dashes between words.
         kind: file, api or custom.
         parent: The folder in which the new one is made.
 
@@ -362,13 +362,13 @@ def write_package(name: str, kind: str, parent: Path) -> list[Path]:
         The files that were written.
 
     Raises:
-        ConfigError: the name cannot be, or the folder is there already; nothing was written.
+        ConfigError: the name is not valid, or the folder already exists; nothing was written.
     """
     _check_name(name)
     folder = parent / name
     if os.path.lexists(folder):
         raise ConfigError(
-            f"{folder} is there already; nothing was written. Choose another name, or move it away"
+            f"{folder} already exists; nothing was written. Choose another name, or move it away"
         )
     chosen = KINDS[kind]
     replaced = {
@@ -411,8 +411,8 @@ def _check_name(name: str) -> None:
         better = "-".join(words).lstrip("0123456789-")
         hint = f", such as {better}" if _NAME.fullmatch(better) else ""
         raise ConfigError(
-            f"{name!r} cannot name a connector: take small letters and digits, with single dashes "
-            f"between words{hint}"
+            f"{name!r} cannot name a connector: use lower-case letters and digits, with single "
+            f"dashes between words{hint}"
         )
     if len(name) > LONGEST_NAME:
         raise ConfigError(f"{name!r} is longer than {LONGEST_NAME} characters; shorten it")
@@ -423,7 +423,7 @@ def _check_name(name: str) -> None:
             f"{name}-source, for instance"
         )
     if any(one.name == name for one in list_connectors()):
-        raise ConfigError(f"there is a connector {name!r} already; choose another name")
+        raise ConfigError(f"there is already a connector {name!r}; choose another name")
 
 
 def _files(

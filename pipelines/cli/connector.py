@@ -34,7 +34,7 @@ from contextframe_beam.pipelines.job import in_flags, settings
 from contextframe_beam.pipelines.process import Settings
 from contextframe_beam.pipelines.runners.errors import no_such_option
 
-#: Put before a connector's argument whose name is that of an option of ours.
+#: Put before a connector's argument if its name is one of our options.
 PREFIX = "source-"
 
 _SIMPLE = {
@@ -52,13 +52,13 @@ _SEVERAL = (list, tuple, set, frozenset, Sequence, Iterable, Collection, Abstrac
 
 @dataclass
 class ConnectorOptions:
-    """The options that a connector class gets.
+    """The options for a connector class.
 
     Attributes:
         cls: The class.
-        options: What to add to a command.
-        constructor: Its constructor's arguments, by the name under which click gives their values.
-        reading: Those of `sync_documents`, likewise.
+        options: The options to add to a command.
+        constructor: Its constructor's arguments, by the name that click uses for their values.
+        reading: The arguments of `sync_documents`, in the same way.
     """
 
     cls: type[BaseConnector]
@@ -67,7 +67,7 @@ class ConnectorOptions:
     reading: dict[str, Parameter] = field(default_factory=dict)
 
     def connector(self, values: Mapping[str, Any]) -> BaseConnector:
-        """Makes the connector of what was given on the command line.
+        """Makes the connector from the command line.
 
         Raises:
             ConfigError: an argument is missing or not of its type, or the class refuses it.
@@ -77,14 +77,14 @@ class ConnectorOptions:
     def arguments(
         self, values: Mapping[str, Any], others: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Returns the constructor's arguments that were given on the command line.
+        """Returns the constructor's arguments on the command line.
 
         Args:
-            values: What the options were set to.
-            others: Arguments from elsewhere, which the options come before.
+            values: The values of the options.
+            others: Arguments from elsewhere; options override them.
 
         Raises:
-            ConfigError: one is missing.
+            ConfigError: an argument is missing.
         """
         given = {**(others or {}), **_given(values, self.constructor)}
         if constructor_arguments(self.cls).is_open:
@@ -93,7 +93,7 @@ class ConnectorOptions:
         return given
 
     def sync_kwargs(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the arguments of `sync_documents` that were given on the command line.
+        """Returns the arguments of `sync_documents` on the command line.
 
         Raises:
             ConfigError: an argument is missing or not of its type.
@@ -116,15 +116,15 @@ class ConnectorOptions:
 
 
 def options_of(cls: type[BaseConnector], name: str, taken: Collection[str]) -> ConnectorOptions:
-    """Makes the options of a connector class by the signatures of what it is made and read with.
+    """Makes the options of a connector class from the signatures for making and reading it.
 
-    An argument that both the constructor and `sync_documents` take is one option, and goes to the
+    An argument that both the constructor and `sync_documents` have becomes one option, for the
     constructor.
 
     Args:
         cls: The class.
-        name: What it is called in headings.
-        taken: Options that the command has already, as in `--to`.
+        name: Its name in headings.
+        taken: Options that the command already has, such as `--to`.
     """
     found = ConnectorOptions(cls)
     flags = set(taken)
@@ -155,7 +155,7 @@ def options_of(cls: type[BaseConnector], name: str, taken: Collection[str]) -> C
 
 
 def own_arguments(cls: type[BaseConnector]) -> set[str]:
-    """Returns the names of all arguments that a connector class is made or read with."""
+    """Returns the names of all arguments for making or reading a connector class."""
     return {one.name for one in (*connector_parameters(cls), *sync_parameters(cls))}
 
 
@@ -193,7 +193,7 @@ def _help(parameter: Parameter, is_several: bool) -> str:
 
 
 def _sentence(text: str) -> str:
-    # Two backquotes or one around a name are markup of documentation, and noise on a terminal.
+    # Backquotes around a name are markup for documentation, and noise on a terminal.
     plain = text.replace("``", "").replace("`", "")
     return in_flags(plain, {one.name: flag_of(one) for one in settings()})
 
@@ -221,7 +221,7 @@ def _given(values: Mapping[str, Any], known: Mapping[str, Parameter]) -> dict[st
 
 
 def _kind(parameter: Parameter) -> tuple[str, bool]:
-    """Returns what to call an argument's type, and whether it takes several values."""
+    """Returns the name of an argument's type, and whether it takes several values."""
     annotation = parameter.annotation
     if annotation is Any and parameter.default is not None:
         annotation = type(parameter.default)
@@ -263,7 +263,7 @@ class ConnectorGroup(click.Group):
     """A group whose subcommands are the connectors: registered ones, and any class by its path.
 
     Attributes:
-        example: Shown where the connector is missing.
+        example: Shown if the connector is missing.
     """
 
     example = ""
@@ -308,9 +308,9 @@ class ConnectorCommand(click.Command):
     """A command for one connector, which lists its options by section.
 
     Args:
-        found: The connector's own options, which stand before those of the command.
-        params: Those of the command.
-        others: More settings of its context.
+        found: The connector's own options, which come before those of the command.
+        params: The options of the command.
+        others: Further settings of its context.
     """
 
     def __init__(
@@ -321,7 +321,7 @@ class ConnectorCommand(click.Command):
         others: dict[str, Any] | None = None,
         **attributes: Any,
     ) -> None:
-        # So that an argument may be written as in Python: --max_line_bytes.
+        # So that arguments may be written as in Python: --max_line_bytes.
         dashes = {"token_normalize_func": lambda text: text.replace("_", "-")}
         settings = {**dashes, **_WIDE, **(others or {})}
         super().__init__(
@@ -342,12 +342,12 @@ class ConnectorCommand(click.Command):
 
 
 def flags_of(params: Iterable[click.Parameter]) -> set[str]:
-    """Returns all options by which parameters are given, and `--help`."""
+    """Returns all options of parameters, and `--help`."""
     return {"--help", *(flag for one in params for flag in (*one.opts, *one.secondary_opts))}
 
 
 def shortest_command(command: str, name: str, found: ConnectorOptions) -> str:
-    """Returns a command for a connector with the options that it requires, and no others."""
+    """Returns a command for a connector with only the options that it requires."""
     required = {
         parameter.name
         for parameter in (*found.constructor.values(), *found.reading.values())
@@ -362,7 +362,7 @@ def shortest_command(command: str, name: str, found: ConnectorOptions) -> str:
 
 
 def check_others(ctx: click.Context) -> None:
-    """Refuses what neither we nor the connector nor Beam knows, with the nearest that one does."""
+    """Refuses options that we, the connector and Beam do not know, with the nearest known one."""
     if not ctx.args:
         return
     from contextframe_beam.pipelines.runners.options import beam_options, unknown_options
@@ -373,7 +373,7 @@ def check_others(ctx: click.Context) -> None:
         return
     name = unknown[0].partition("=")[0]
     if not name.startswith("-"):
-        raise click.UsageError(f"unexpected argument {name!r}; values go behind an option", ctx)
+        raise click.UsageError(f"unexpected argument {name!r}; values go after an option", ctx)
     own = sorted(flags_of(ctx.command.params))
     raise click.UsageError(no_such_option(name, own, beam_options()), ctx)
 
@@ -385,7 +385,7 @@ def _check_beam(ctx: click.Context) -> None:
             raise ConfigError(f"{option} is set by --workers; give --workers N")
         if option == "--template_location" and not ctx.meta.get(LAUNCHED_BY_TEMPLATE):
             raise ConfigError(
-                f"{option} would describe one run, with its id and the sync state of now, and "
-                "starting that again would change nothing; schedule a Flex Template, which plans "
+                f"{option} would describe one run, with its id and today's sync state, and "
+                "starting it again would change nothing; schedule a Flex Template, which plans "
                 "each run when it starts: `contextframe-beam templates write dataflow DIR`"
             )

@@ -1,8 +1,8 @@
-"""The command line: runs a command and tells the shell how it went.
+"""The command line: runs a command and returns its exit code.
 
-Exit codes: 0 done, 1 failed and nothing committed, 2 wrong usage; with `--strict` also 3, committed
-and not complete. A failure is one message on the standard error: what was wrong, where, and what to
-do.
+Exit codes: 0 done, 1 failed with nothing committed, 2 wrong usage; with `--strict` also 3,
+committed but not complete. A failure prints one message to the standard error: what was wrong,
+where, and what to do.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def end_process_with(action: Callable[[Settings], int]) -> NoReturn:
-    """Ends the process with the exit code that `action` returns, also when it is interrupted."""
+    """Ends the process with the exit code of `action`, even if it is interrupted."""
     at_once = False
     try:
         process.prepare()
@@ -57,16 +57,16 @@ def end_process_with(action: Callable[[Settings], int]) -> NoReturn:
             sys.stderr.write(f"Error: {error}\n")
         code = DONE if error.is_closed else FAILED
     if at_once:
-        # What was given up may still have threads, and an end in order would wait for them.
+        # An abandoned run may still have threads, and a normal exit would wait for them.
         sys.stderr.flush()
         os._exit(code)
     _exit(code)
 
 
 def _exit(code: int) -> NoReturn:
-    """Ends this process in order, but leaves its memory to the system.
+    """Ends this process normally, but leaves its memory to the system.
 
-    Python would take apart thousands of modules one by one, which is a tenth of a short run.
+    Python would clear thousands of modules one by one, which takes a tenth of a short run.
     """
     if any(
         one is not threading.current_thread() and not one.daemon for one in threading.enumerate()
@@ -82,13 +82,13 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
     """Runs a command in this process and returns its exit code.
 
     Args:
-        arguments: What stands behind `contextframe-beam`, as in `["search", "kb.lance", "beam"]`.
-        settings: Holds what the options say, afterwards.
+        arguments: The words after `contextframe-beam`, as in `["search", "kb.lance", "beam"]`.
+        settings: Receives the values of the options.
 
     Raises:
         KeyboardInterrupt: it was interrupted before it changed anything.
     """
-    # Nothing is imported before, so that an interrupt finds us listening.
+    # Imports come later, so that we can handle an interrupt at once.
     import logging
 
     import click
@@ -114,7 +114,7 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
             return end.exit_code
         except Exception as error:
             report = report_of(error)
-            # Whatever the command is, what it met may be for a cleanup to mend.
+            # With any command, the problem may be one that a cleanup solves.
             for one in commands.commands["cleanup"].params:
                 settings.flags.setdefault(str(one.name), one.opts[0])
             if settings.debug:

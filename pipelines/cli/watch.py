@@ -1,7 +1,7 @@
-"""Runs a job so that it can be watched and interrupted, and cleans up when it fails.
+"""Runs a job with a display, handles interrupts, and cleans up after a failure.
 
-A local job runs in a thread of its own while the main thread shows its progress and listens for
-interrupts. However it ends, what is told about it is what the dataset says.
+A local job runs in its own thread while the main thread shows its progress and listens for
+interrupts. However it ends, the report about it comes from the dataset.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-#: Seconds to wait for a commit under way, and for workers and writers that are told to stop.
+#: Seconds to wait for a commit under way, and for workers and writers that should stop.
 COMMIT_PATIENCE = 60.0
 STOP_PATIENCE = 10.0
 _LOOK_EVERY = 0.1
@@ -55,25 +55,25 @@ def run_job(
 
     Args:
         job: What to run.
-        start: Does all of it and returns the receipt, unless its run was committed before.
-        settings: How this process is interrupted.
-        quiet: Show no progress.
+        start: Does the whole job and returns the receipt, unless its run was already committed.
+        settings: The settings of this process, with its interrupts.
+        quiet: Do not show progress.
 
     Raises:
         InterruptedRunError: it was interrupted, and not committed.
-        UnknownCommitError: the object store does not tell whether it was committed.
-        Exception: whatever else made it fail; it was not committed.
+        UnknownCommitError: the object store does not say whether it was committed.
+        Exception: any other failure; it was not committed.
     """
     from contextframe_beam.pipelines.runners.options import is_local
 
     run = _run_here if is_local(job.runner) else _run_elsewhere
-    # What connectors print must not get into the result.
+    # The output of connectors must not get into the result.
     with redirect_stdout(sys.stderr), logs.shared_with_workers(settings):
         return run(job, start, settings, quiet)
 
 
 def run_upkeep(work: Callable[[], T], settings: Settings) -> T:
-    """Does what changes no document, so that an interrupted one leaves nothing to be undone.
+    """Does work that does not change documents, so an interrupt leaves nothing to undo.
 
     Raises:
         InterruptedRunError: it was interrupted.
@@ -101,7 +101,7 @@ def _run_here(
             with display(job.connector.name, quiet, settings) as shown:
                 while not task.ended.wait(_LOOK_EVERY) and not asked.is_set():
                     shown.show(runtime.totals(folder))
-        except KeyboardInterrupt:  # where nobody took over the signals
+        except KeyboardInterrupt:  # if the signals were not taken over
             asked.set()
         if asked.is_set() and not task.ended.is_set():
             settings.abandoned = True
@@ -119,7 +119,7 @@ def _run_here(
 def _run_elsewhere(
     job: Job, start: Callable[[Job], CommitReceipt], settings: Settings, quiet: bool
 ) -> CommitReceipt:
-    # Not before Beam is there.
+    # Not before Beam is imported.
     from contextframe_beam.pipelines.runners.options import how_far, pipeline_options, starts_engine
 
     try:
@@ -150,7 +150,7 @@ class _Task:
 
     Attributes:
         ended: Set when there is a result or an error.
-        is_new: Whether no run of this id had been committed when it started.
+        is_new: Whether the dataset had no run with this id when it started.
     """
 
     result: CommitReceipt
@@ -174,7 +174,7 @@ class _Task:
 
 
 def _stop_everything() -> None:
-    """Ends all that could still write or commit, in this process and in the workers."""
+    """Ends everything that could still write or commit, in this process and in the workers."""
     from contextframe_beam.store.transaction import stop_commits
     from contextframe_beam.store.writer import abort_all
 
@@ -186,14 +186,14 @@ def _stop_everything() -> None:
 
 
 def _death_of_worker() -> CommitError | None:
-    # Only a run that got as far as starting workers has loaded this.
+    # This is loaded only in a run that has started workers.
     processes = sys.modules.get("contextframe_beam.pipelines.runners.local")
     death = processes.death_of_worker(1.0) if processes is not None else None
     return None if death is None else CommitError(death)
 
 
 def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException) -> CommitReceipt:
-    """Returns the receipt of a run that was committed although it ended badly; else cleans up."""
+    """Returns the receipt of a run that was committed although it failed, or else cleans up."""
     if isinstance(error, ConfigError):
         raise error
     if not isinstance(error, ContextFrameError):
@@ -206,10 +206,10 @@ def _told_by_dataset(job: Job, folder: str, existed: bool, error: BaseException)
         raise UnknownCommitError(
             f"{error}. Whether run {job.id} was committed before cannot be seen: {failure}"
         ) from error
-    # Of an unknown outcome, a request that is still under way may yet name the files.
+    # With an unknown outcome, a request under way may still name the files.
     if not isinstance(error, UnknownCommitError):
-        # Those that a version names are kept: of a commit that was made, by this process or, under
-        # the same id, by another one.
+        # Files in a version are kept: they belong to a commit of this process, or of another one
+        # with the same run id.
         writer.delete_noted(folder, job.storage_options)
         _remove_pieces(job)
         if receipt is None and not existed:
@@ -233,13 +233,13 @@ def _receipt(job: Job) -> CommitReceipt | None:
 
 
 def _interrupted(job: Job, folder: str) -> str:
-    # Only a run that commits as it goes makes a note of each commit that it begins.
+    # Only a backfill makes a note of each commit that it begins.
     kept = _kept_of(job) if writer.current(folder) is not None else ""
     return f"interrupted{kept}" if kept else "interrupted; nothing was committed"
 
 
 def _kept_of(job: Job) -> str:
-    """Returns what the dataset holds of a run that commits as it goes; empty for nothing."""
+    """Returns what a backfill has already committed, as text; empty if nothing."""
     from contextframe_beam.store.files import open_dataset
     from contextframe_beam.store.state import read_states
 
@@ -264,7 +264,7 @@ def _remove_pieces(job: Job) -> None:
 
     with suppress(OSError):
         remove_pieces(job.letters, job.id, job.storage_options)
-        os.rmdir(dead_letters_beside(job.to))  # fails, as it should, when letters are in it
+        os.rmdir(dead_letters_beside(job.to))  # fails, as it should, if it contains letters
 
 
 def _remove_empty(path: str) -> None:
@@ -278,15 +278,15 @@ def _remove_empty(path: str) -> None:
 def _scratch_folder(*names: str) -> Iterator[str]:
     """A folder that variables of the environment name until the block ends.
 
-    Without any it is for all that the processes of a local run leave behind: what they count and
-    note, and Beam's temporary files.
+    Without names it is for everything that the processes of a local run write: their counts and
+    notes, and Beam's temporary files.
     """
     folder = tempfile.mkdtemp(prefix="contextframe-")
     before_here = tempfile.tempdir
     named = dict.fromkeys(names, folder)
     if not names:
         own = (runtime.FOLDER_VARIABLE, writer.FOLDER_VARIABLE, "TMPDIR")
-        # Budgets and tokens are shared with other runs and outlive this one.
+        # Budgets and tokens are shared with other runs and last longer than this one.
         shared = {shared_files.DIRECTORY_VARIABLE: shared_files.shared_path()}
         named = {**dict.fromkeys(own, folder), **shared}
         tempfile.tempdir = folder
@@ -310,25 +310,25 @@ _LINE_EVERY = 1.0
 
 
 class Display(Protocol):
-    """Something that shows counts."""
+    """A display of counts."""
 
     def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
         """Shows the newest counts: items, rows, unchanged and failures, since the run began.
 
         Args:
             counts: The counts.
-            state: Shown while there are none.
+            state: Shown while there are no counts.
         """
 
 
 @contextmanager
 def display(name: str, quiet: bool, settings: Settings) -> Iterator[Display]:
-    """Gives the display that suits the standard error.
+    """Returns the right display for the standard error.
 
     Args:
-        name: What is read.
+        name: The name of the source.
         quiet: Show nothing.
-        settings: Say how lines are written.
+        settings: Decide how lines are written.
     """
     if quiet:
         yield _Nothing()
@@ -345,10 +345,10 @@ def display(name: str, quiet: bool, settings: Settings) -> Iterator[Display]:
 
 @contextmanager
 def watching(shown: Display, look: Callable[[], tuple[str, Mapping[str, int]]]) -> Iterator[None]:
-    """Shows what `look` tells, every second, while the block waits for something else.
+    """Shows the result of `look` every second while the block waits for something else.
 
     Args:
-        shown: Where to show it.
+        shown: The display.
         look: Returns a state in a word, and the newest counts.
     """
     ended = threading.Event()
@@ -373,7 +373,7 @@ class _Nothing:
 
 
 class _Lines:
-    """Writes a line every few seconds, so that the log of a scheduler shows life."""
+    """Writes a line every few seconds, so that a scheduler's log shows that the run is alive."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self._status = _Status(name)
@@ -389,7 +389,7 @@ class _Lines:
 
 
 class _OnTerminal:
-    """Renews one line in place."""
+    """Updates one line in place."""
 
     def __init__(self, name: str, live: Live) -> None:
         from rich.spinner import Spinner

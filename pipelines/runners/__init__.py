@@ -1,1 +1,1 @@
-"""Where a job runs: engines, worker processes, and what they need to start."""
+"""Runners: engines, worker processes, and what they need to start."""

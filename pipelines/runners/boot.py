@@ -1,9 +1,9 @@
 """Starts a worker when an engine asks for one: the program `contextframe-beam-worker`.
 
-It stands where Beam's containers have their program `boot` and takes the same arguments: as the
-command of a `PROCESS` environment, and started by `contextframe-beam worker-pool` for an `EXTERNAL`
-one. It fetches what the launcher staged, installs the packages among it (`_overlay`), and goes on
-as the worker that local runs have (`worker`).
+It replaces the program `boot` of Beam's containers and takes the same arguments: as the command of
+a `PROCESS` environment, or started by `contextframe-beam worker-pool` for an `EXTERNAL` one. It
+fetches the files that the launcher staged, installs packages among them, and then becomes the same
+worker as in local runs (`worker`).
 
 Source of the contract: sdks/python/container/boot.go of Beam, and the protocols beam_provision_api
 and beam_artifact_api.
@@ -38,7 +38,7 @@ from contextframe_beam.pipelines.process import collect_seldom
 from contextframe_beam.pipelines.runners import worker
 
 _LOGGER = logging.getLogger(__name__)
-# How long an engine may take to tell a worker what it is for.
+# How long an engine may take to describe a worker's task.
 _PATIENCE_SECONDS = 120.0
 
 _PREFIX = "contextframe-worker-"
@@ -46,10 +46,10 @@ _LOCK = "in-use"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs one worker until the engine is done with it."""
+    """Runs one worker until the engine no longer needs it."""
     given = _parsed(sys.argv[1:] if arguments is None else arguments)
     process.prepare_worker()
-    os.dup2(2, 1)  # Beam's pools give a pipe here that nobody reads
+    os.dup2(2, 1)  # Beam's pools pass a pipe here that nobody reads
     collect_seldom()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.ERROR)
     logging.getLogger("contextframe_beam").setLevel(logging.INFO)  # and Beam's imports warn
@@ -77,7 +77,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         description="Run one worker. Engines start this, with an environment of the type PROCESS, "
         "and so does `contextframe-beam worker-pool`.",
     )
-    # Prism puts quotes around it that are meant for a shell.
+    # Prism puts quotes around it, as for a shell.
     parser.add_argument("--id", required=True, type=lambda text: text.strip("'"))
     parser.add_argument("--provision_endpoint", required=True)
     for name in ("logging", "artifact", "control"):
@@ -87,9 +87,9 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _new_folder() -> Path:
-    """Makes a folder for this worker, and removes those of workers that were killed.
+    """Makes a folder for this worker, and removes the folders of killed workers.
 
-    Each is locked by its worker, which keeps the lock when it goes on as another program.
+    Each worker locks its folder, and keeps the lock when it becomes another program.
     """
     for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError), lock.open() as file:
@@ -104,7 +104,7 @@ def _new_folder() -> Path:
 
 
 def _endpoint(given: argparse.Namespace, info: Any, name: str) -> str:
-    """Returns the address of one of the engine's services; what it says itself comes first."""
+    """Returns the address of one of the engine's services, preferably from the engine itself."""
     return str(getattr(info, f"{name}_endpoint").url or getattr(given, f"{name}_endpoint"))
 
 
@@ -129,14 +129,14 @@ def _provisioned(given: argparse.Namespace) -> Any:
 
 
 def _environment(given: argparse.Namespace, info: Any, folder: Path) -> dict[str, str]:
-    """Returns the variables by which Beam's worker learns what it is for."""
+    """Returns the variables that describe the task to Beam's worker."""
     from google.protobuf import json_format, text_format
 
     options = folder / "options.json"
     options.write_text(json_format.MessageToJson(info.pipeline_options))
     found = {
         "WORKER_ID": given.id,
-        # A file, because a variable of a program that is started has at most 128 KiB.
+        # A file, because an environment variable can have at most 128 KiB.
         "PIPELINE_OPTIONS_FILE": str(options),
         "SEMI_PERSISTENT_DIRECTORY": str(folder),
         "RUNNER_CAPABILITIES": " ".join(info.runner_capabilities),
@@ -151,10 +151,10 @@ def _environment(given: argparse.Namespace, info: Any, folder: Path) -> dict[str
 
 
 def _fetch(address: str, worker_id: str, artifacts: Iterable[Any], folder: Path) -> None:
-    """Copies what the launcher staged into a folder, under the names that it has been given.
+    """Copies the staged files into a folder, under their staged names.
 
     Raises:
-        CommitError: a file did not come as it was sent.
+        CommitError: a file did not arrive as it was sent.
     """
     from apache_beam.portability import common_urns
     from apache_beam.portability.api import (
@@ -192,9 +192,9 @@ def _fetch(address: str, worker_id: str, artifacts: Iterable[Any], folder: Path)
 
 
 def _refuse_all_work(given: argparse.Namespace, info: Any, error: Exception) -> NoReturn:
-    """Answers whatever the engine asks for with `error`, until it is done.
+    """Answers every request of the engine with `error`, until it is done.
 
-    Engines wait for ever for a worker of a pool that does not come, and would tell nobody why.
+    Otherwise an engine would wait for ever for a worker of the pool, without saying why.
     """
     import grpc
     from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
@@ -203,19 +203,19 @@ def _refuse_all_work(given: argparse.Namespace, info: Any, error: Exception) -> 
 
     if not isinstance(error, CommitError):
         error = CommitError(f"a worker could not be set up: {type(error).__name__}: {error}")
-    # As the end of a traceback, by which a launcher finds it in what its engine says.
+    # Like the end of a traceback, so that the launcher finds it in the engine's message.
     reason = f"\n{type(error).__module__}.{type(error).__qualname__}: {error}"
     answers: queue.Queue[Any] = queue.Queue()
     connected: dict[str, Any] = {}
     with (
-        contextlib.suppress(grpc.RpcError),  # how an engine that has failed says goodbye
+        contextlib.suppress(grpc.RpcError),  # raised when a failed engine closes the connection
         _channel(_endpoint(given, info, "control"), given.id) as channel,
     ):
         stub = beam_fn_api_pb2_grpc.BeamFnControlStub(channel)
         for request in stub.Control(iter(answers.get, None)):
             name = request.process_bundle.process_bundle_descriptor_id
             if name:
-                # As `_failing_bundles` tells, some engines wait for who takes the input.
+                # Some engines wait until the input is taken; see `harness`.
                 wanted = beam_fn_api_pb2.GetProcessBundleDescriptorRequest(
                     process_bundle_descriptor_id=name
                 )
@@ -245,11 +245,11 @@ _SHOWN_LINES = 6
 
 @dataclass(frozen=True)
 class Packages:
-    """What of the staged files is to be installed.
+    """The packages among the staged files.
 
     Attributes:
-        folder: Where packages that the requirements name may be.
-        requirements: A file of requirements, if there is one.
+        folder: The folder, which may contain packages that the requirements name.
+        requirements: The file of requirements, if there is one.
         archives: Wheels and source distributions, in order.
     """
 
@@ -259,7 +259,7 @@ class Packages:
 
 
 def packages_in(folder: Path) -> Packages:
-    """Returns what is to be installed of a folder of staged files.
+    """Returns the packages in a folder of staged files.
 
     Raises:
         CommitError: Beam itself is among them.
@@ -279,14 +279,14 @@ def packages_in(folder: Path) -> Packages:
 
 
 def python_with(packages: Packages, folder: Path) -> str:
-    """Returns a Python that can import a job's packages: this one when it has none.
+    """Returns a Python that can import a job's packages: this one if there are no packages.
 
     Args:
-        packages: What to install.
-        folder: Where the environment is made.
+        packages: The packages to install.
+        folder: The folder for the environment.
 
     Raises:
-        CommitError: something cannot be installed, or the worker does not start with it.
+        CommitError: a package cannot be installed, or the worker does not start with it.
     """
     if packages.requirements is None and not packages.archives:
         return sys.executable
@@ -299,13 +299,13 @@ def python_with(packages: Packages, folder: Path) -> str:
     python = _make(folder)
     wheels = _wheels_of(python, packages, folder / "wheels")
     if wheels:
-        # As they are, also where a package of the same version is installed already.
+        # Install them even if the same version is already installed.
         _pip(python, "install", "--no-index", "--no-deps", "--force-reinstall", *wheels)
     needed = [*wheels]
     if packages.requirements is not None:
         needed += ["-r", str(packages.requirements)]
     links = ["--find-links", str(packages.folder)]
-    # What was staged is enough most often, and then no worker needs an index.
+    # The staged files are usually enough, so that workers do not need an index.
     _first_of(python, ["install", "--no-index", *links, *needed], ["install", *links, *needed])
     check = (
         "import apache_beam.runners.worker.sdk_worker_main, "
@@ -321,14 +321,14 @@ def _make(folder: Path) -> str:
     seen = site.getsitepackages()
     if site.ENABLE_USER_SITE:
         seen.append(site.getusersitepackages())
-    # Not as lines of their own, because then the links in them to editable installs went unheeded.
+    # Not as separate lines, which would ignore links to editable installs.
     line = f"import site; list(map(site.addsitedir, {seen!r}))\n"
     (own / "contextframe-beam-worker.pth").write_text(line)
     return str(folder / "bin" / "python")
 
 
 def _wheels_of(python: str, packages: Packages, folder: Path) -> list[str]:
-    """Returns the archives as wheels, built where they are source distributions."""
+    """Returns the archives as wheels, and builds source distributions."""
     wheels = []
     for archive in packages.archives:
         if archive.suffix == ".whl":
@@ -336,7 +336,7 @@ def _wheels_of(python: str, packages: Packages, folder: Path) -> list[str]:
             continue
         build = ["wheel", "--no-deps", "-w", str(folder / archive.name), str(archive)]
         links = ["--find-links", str(packages.folder)]
-        # Beam does without an index by default; what builds the package may not be installed.
+        # By default Beam does not use an index, but the build tools may not be installed.
         _first_of(python, [*build, "--no-index", "--no-build-isolation"], [*build, *links])
         wheels.extend(str(path) for path in (folder / archive.name).glob("*.whl"))
     return wheels
@@ -363,7 +363,7 @@ def _run(command: Sequence[str], failure: str) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, "PIP_USER": "0"},  # some images set it, and here it would be refused
+        env={**os.environ, "PIP_USER": "0"},  # some images set it, and it would be refused here
         check=False,
     )
     if done.returncode:

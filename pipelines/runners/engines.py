@@ -1,4 +1,4 @@
-"""Engines: how a job reaches one, and the workers that it finds there."""
+"""Engines that Beam starts on this machine, and the pool of workers for other engines."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _ABOUT = "engine.json"
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that Beam starts as a program of its own.
+    """An engine that Beam starts as a program.
 
     Attributes:
         name: Flink, Spark or Prism.
-        file: The jar or program, by its name in the engine's folder.
-        option: The option of Beam's that names it.
+        file: The name of the jar or program in the engine's folder.
+        option: Beam's option that names it.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Engine:
 
     @property
     def folder(self) -> Path:
-        """Where it is kept, or would be: a folder for the version of Beam that it is to run."""
+        """Its folder, which may not exist; there is one for each version of Beam."""
         return engines_folder() / BEAM_VERSION / self.name.lower()
 
     def path(self) -> str | None:
-        """Returns its jar or program; None when it is not there."""
+        """Returns its jar or program, or None if it is not installed."""
         return str(self.folder / self.file) if (self.folder / _ABOUT).is_file() else None
 
     def missing(self) -> str | None:
-        """Says why it cannot be started here; None where it can."""
+        """Returns why it cannot be started here, or None if it can."""
         if self.path() is None:
             return f"{self.name} is not in {self.folder}; `make engines` fetches it"
         if self.needs_java and shutil.which("java") is None:
@@ -66,7 +66,7 @@ class Engine:
         return None
 
     def about(self) -> str:
-        """Returns which version it is, in words; "" when it is not there."""
+        """Returns its version in words; "" if it is not installed."""
         try:
             return str(json.loads((self.folder / _ABOUT).read_text())["about"])
         except (OSError, ValueError, KeyError):
@@ -82,7 +82,7 @@ ENGINES: Mapping[str, Engine] = {
 
 
 def engines_folder() -> Path:
-    """Returns the folder of all engines, which several checkouts and environments share."""
+    """Returns the folder for all engines, which checkouts and environments share."""
     own = os.environ.get(FOLDER_VARIABLE)
     if own:
         return Path(own).expanduser()
@@ -97,17 +97,17 @@ def write_about(folder: Path, about: str) -> None:
 
 @contextmanager
 def serve(program: str, host: str, port: int) -> Iterator[str]:
-    """Starts workers for whoever asks, until the block ends; gives the address.
+    """Starts workers on request until the block ends; yields the address.
 
     Args:
-        program: What a worker is, with the arguments of Beam's `boot`.
+        program: The program of a worker, which takes the arguments of Beam's `boot`.
         host: The name or number of an address of this machine.
-        port: Where to listen; 0 takes a free port.
+        port: The port to listen on; 0 takes a free one.
 
     Raises:
         ConfigError: it cannot listen there.
     """
-    # Without the option a second pool would get every other request of the same port.
+    # Without the option, a second pool on the same port would get every other request.
     server = grpc.server(
         thread_pool_executor.shared_unbounded_instance(), options=[("grpc.so_reuseport", 0)]
     )
@@ -154,10 +154,10 @@ class _Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
     def StopWorker(self, request: Any, context: Any) -> Any:
         with self._lock:
             named = [one for one in self._workers if one.id == request.worker_id]
-            # An engine that was idle comes back with another address.
+            # An engine that was idle returns with another address.
             meant = [one for one in named if one.engine == context.peer()] or named
             if len(meant) > 1:
-                # It cannot be told which one; each ends when its engine has closed its channel.
+                # We cannot know which one; each ends when its engine closes the channel.
                 meant = []
             self._workers = [one for one in self._workers if one not in meant]
         for one in meant:

@@ -1,7 +1,7 @@
-"""From an exception to the one message that a user reads.
+"""Turns an exception into the one message for the user.
 
-Beam wraps what a step raises: in this process it appends the step's name to the message, from a
-worker process it raises a RuntimeError whose text is the worker's traceback.
+Beam wraps the exceptions of steps. In this process it appends the step's name to the message. From
+a worker process it raises a RuntimeError with the worker's traceback as text.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _CAUSE = "The above exception was the direct cause of the following exception:"
 
 @dataclass(frozen=True)
 class Report:
-    """What is told about a failure.
+    """The report about a failure.
 
     Attributes:
         message: What was wrong, where, and what to do.
-        wrong_usage: Whether the command was wrong, rather than what it met.
-        unexpected: Whether nobody foresaw it, so that a traceback may help.
+        wrong_usage: Whether the command itself was wrong.
+        unexpected: Whether we did not expect it, so that a traceback may help.
         hint: A line below the message.
-        is_help: The message is the help, and no error.
+        is_help: Whether the message is the help, not an error.
     """
 
     message: str
@@ -51,12 +51,12 @@ class Report:
         if self.hint:
             lines.append(self.hint)
         if self.unexpected and not debug:
-            lines.append("This was not foreseen; the same command with --debug tells where it is.")
+            lines.append("This was not expected; the same command with --debug shows where it is.")
         return redact("\n".join(lines))
 
 
 def report_of(error: BaseException) -> Report:
-    """Returns what to tell about an exception, whatever Beam has wrapped it in."""
+    """Returns the report about an exception, without Beam's wrapping."""
     if isinstance(error, click.UsageError):
         return _usage(error)
     if isinstance(error, click.ClickException):
@@ -72,7 +72,7 @@ def report_of(error: BaseException) -> Report:
 
 
 def ours_of(error: BaseException) -> errors.ContextFrameError | None:
-    """Returns the exception of ours that Beam has wrapped, or None when there is none in it."""
+    """Returns our own exception from inside Beam's, or None."""
     text = text_of(error)
     if isinstance(error, errors.ContextFrameError):
         return type(error)(_without_step(text))
@@ -86,7 +86,7 @@ def ours_of(error: BaseException) -> errors.ContextFrameError | None:
 
 def _usage(error: click.UsageError) -> Report:
     message = error.format_message()
-    if message.startswith("Usage:"):  # where nothing was given, the help says what can be
+    if message.startswith("Usage:"):  # without arguments, the message is the help
         return Report(message, wrong_usage=True, is_help=True)
     if isinstance(error, click.NoSuchOption):
         message = no_such_option(error.option_name, error.possibilities or ())
@@ -107,13 +107,13 @@ def _near_choice(kind: object, message: str) -> str:
 
 
 def no_such_option(name: str, *known: Iterable[str]) -> str:
-    """Returns the message for a misspelt option, with the nearest of the first that has one."""
+    """Returns the message for a misspelt option, with the nearest known option."""
     hints = (nearest(name, options) for options in known)
     return f"no such option: {name}{next(filter(None, hints), '')}"
 
 
 def _of_worker(text: str) -> Report:
-    """Finds what was raised in the text of a worker's traceback: the last exception in it."""
+    """Reports the last exception in the text of a worker's traceback."""
     raised = list(_RAISED.finditer(text))
     ours = [match for match in raised if _class_of(match["type"]) is not None]
     if ours:
@@ -129,7 +129,7 @@ def _of_worker(text: str) -> Report:
 
 
 def _message_at(text: str, match: re.Match[str], raised: list[re.Match[str]]) -> str:
-    """Returns a message from where it begins to the step's name, or to the end of the text."""
+    """Returns a message from its beginning to the step's name, or to the end of the text."""
     rest = text[match.start("message") :]
     step = _STEP.search(rest)
     if step is not None:
@@ -144,7 +144,7 @@ def _names_ours(text: str) -> bool:
 
 
 def _class_of(name: str) -> type[errors.ContextFrameError] | None:
-    """Returns the class of that full name, if it is an exception of ours that is loaded here."""
+    """Returns the class with a full name, if it is one of our exceptions and is loaded here."""
     module, _, qualname = name.rpartition(".")
     found = getattr(sys.modules.get(module), qualname, None)
     if isinstance(found, type) and issubclass(found, errors.ContextFrameError):
@@ -157,10 +157,9 @@ def _without_step(text: str) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """Returns what an exception says, without what Beam puts behind it.
+    """Returns the text of an exception, without what Beam appends.
 
-    An engine may ask about a bundle that has failed; what it is told is that it has, because of the
-    exception which made it fail.
+    If an engine asks about a failed bundle, Beam answers with the exception that made it fail.
     """
     try:
         text = str(error)

@@ -1,4 +1,4 @@
-"""What we change in Beam's harness of a worker: samples, bundles that fail, reports."""
+"""Changes to Beam's worker harness: sampling, failing bundles, and reports without secrets."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _FILTER = RedactingFilter()
 
 
 def redact_reports() -> None:
-    """Makes Beam's worker in this process do so; called before it starts."""
+    """Removes secrets from the worker's reports; called before Beam's worker starts."""
     vars(sdk_worker_main)["FnApiLogRecordHandler"] = _Log
     vars(sdk_worker)["traceback"] = _Traceback()
 
 
 class _Log(FnApiLogRecordHandler):
     def emit(self, record: logging.LogRecord) -> None:
-        # Other handlers get the record as it was; each takes out secrets itself.
+        # Other handlers get the original record; each removes secrets itself.
         record = copy.copy(record)
         _FILTER.filter(record)
-        # The text of it is in the message, and Beam would send it once more as it is.
+        # The message already contains it, and Beam would send it again with its secrets.
         record.exc_info = None
         super().emit(record)
 
 
 class _Traceback:
-    """The module `traceback` without secrets in what it returns."""
+    """The module `traceback`, with secrets removed from its results."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(traceback, name)
@@ -50,14 +50,14 @@ _PERIOD_MS = 10
 
 
 def sample_often() -> None:
-    """Lets the workers of this process sample every 10 ms, for which Beam has no option."""
+    """Makes the workers of this process sample every 10 ms, because Beam has no option for it."""
     make: Any = statesampler.StateSampler.__init__
     if make.__defaults__ == (statesampler.DEFAULT_SAMPLING_PERIOD_MS,):
         make.__defaults__ = (_PERIOD_MS,)
 
 
 def inputs_of(descriptor: Any) -> set[str]:
-    """Returns the addresses from which a part of a job gets its elements.
+    """Returns the addresses of the services that send elements to a part of a job.
 
     Args:
         descriptor: A `ProcessBundleDescriptor`.
@@ -70,7 +70,7 @@ def inputs_of(descriptor: Any) -> set[str]:
 
 
 class _Cache(sdk_worker.BundleProcessorCache):
-    """Connects to where the input comes from before a failure to load is told."""
+    """Connects to the source of the input before it reports a failure to load."""
 
     def get(self, instruction_id: str, bundle_descriptor_id: str) -> Any:
         try:
@@ -82,5 +82,5 @@ class _Cache(sdk_worker.BundleProcessorCache):
 
 
 def take_their_input() -> None:
-    """Makes Beam's worker in this process do so; called before it starts."""
+    """Makes failing bundles connect to their input; called before Beam's worker starts."""
     vars(sdk_worker)["BundleProcessorCache"] = _Cache

@@ -1,8 +1,8 @@
 """Worker processes of a local run that cannot die unnoticed.
 
-Beam's own subprocess workers leave the runner waiting for ever when one of them is killed. Here a
-thread watches each process and answers in its place, so the run fails and says why. It builds on
-the environments that Beam's FnApiRunner lets others register.
+With Beam's own subprocess workers, the runner waits for ever if one of them is killed. Here a
+thread watches each process and answers in its place, so the run fails and says why. It uses the
+environments that Beam's FnApiRunner allows others to register.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _URN = "contextframe_beam:env:local_process:v1"
 _END_SECONDS = 5.0
 _ANSWER_EVERY_SECONDS = 0.2
 
-# Not a SimpleQueue: in Python 3.10 a timeout of 0 may make that one wait for ever.
+# Not a SimpleQueue: in Python 3.10 its timeout of 0 may wait for ever.
 _deaths: queue.Queue[str] = queue.Queue()
 
 
@@ -50,12 +50,12 @@ class LocalProcessEnvironment(Environment):
         return hash(_URN)
 
     def to_runner_api_parameter(self, context: Any) -> tuple[str, bytes]:
-        """Returns what the pipeline's description says of it."""
+        """Returns its entry in the pipeline's description."""
         return _URN, b""
 
     @staticmethod
     def from_runner_api_parameter(*_: Any) -> LocalProcessEnvironment:
-        """Returns it from the pipeline's description."""
+        """Makes it from the pipeline's description."""
         return LocalProcessEnvironment()
 
 
@@ -94,9 +94,9 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
         self._stopping.set()
         with self._server:
             if self._process is not None and sys.exc_info()[0] is not None:
-                # The run has failed or was interrupted; what the worker still does is for nothing,
-                # and a polite close would wait for it. One that is killed while it writes leaves
-                # what it has begun, so it is asked first.
+                # The run has failed or was interrupted, so the worker's results are useless, and a
+                # normal close would wait for them. We ask it to end first, because a worker that is
+                # killed while it writes leaves unfinished files.
                 self._process.terminate()
                 if not self._process.wait(_END_SECONDS):
                     self._process.kill()
@@ -121,9 +121,9 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
 
 
 def death_of_worker(patience: float) -> str | None:
-    """Returns what became of a worker process that ended by itself, or None.
+    """Returns how a worker process ended unexpectedly, or None.
 
-    Beam may notice that the connection is gone before anybody notices that the process is.
+    Beam may notice the lost connection before we notice the end of the process.
 
     Args:
         patience: Seconds to wait for the news.
@@ -142,23 +142,23 @@ _EVERYWHERE = ("[::]", "0.0.0.0", "*", "")
 
 
 def stay_local(*modules: ModuleType) -> None:
-    """Makes the servers that these modules of Beam start listen at the loopback address only."""
+    """Makes the servers of these Beam modules listen on the loopback address only."""
     for module in modules:
         vars(module)["grpc"] = _Grpc()
 
 
 def local_address(address: str) -> str:
-    """Returns where to listen instead of at every address; any other address stays as it is.
+    """Returns the loopback address in place of the address for all interfaces.
 
     Args:
-        address: As gRPC takes it, such as `[::]:0`.
+        address: An address for gRPC, such as `[::]:0`; any other stays as it is.
     """
     host, _, port = address.rpartition(":")
     return f"localhost:{port}" if host in _EVERYWHERE else address
 
 
 class _Grpc:
-    """The module `grpc` but for `server`."""
+    """The module `grpc`, except for `server`."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(grpc, name)

@@ -1,8 +1,8 @@
-"""What a launcher sends to workers besides the job: `--setup_file` and its kin.
+"""Packages that a launcher sends to workers: `--setup_file` and similar options.
 
-Beam sends packages to every kind of worker, and only some of them install any. So a run whose
-workers would not is refused before it starts, or fails when they turn out to be of that kind; code
-that is older than what was sent never runs in its place.
+Beam sends packages to every kind of worker, but only some of them install the packages. A run with
+other workers is refused before it starts, or fails once they show what they are. So a worker never
+runs older code in place of the packages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions
 from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError
 from contextframe_beam.pipelines.runners.errors import text_of
 
-# What tells a worker where its staged files are; Beam's `boot` sets it, and so does ours.
+# Tells a worker where its staged files are; Beam's `boot` and ours set it.
 _INSTALLED = "SEMI_PERSISTENT_DIRECTORY"
 _OTHERS = (
     "workers of `contextframe-beam worker-pool` (--environment_type=EXTERNAL), of "
@@ -29,7 +29,7 @@ _OTHERS = (
 
 
 def staged_options(options: PipelineOptions) -> Mapping[str, list[str]]:
-    """Returns the files of each option by which packages are sent to workers, by its name."""
+    """Returns the files to send to workers, by the name of the option."""
     setup = options.view_as(SetupOptions)
     given = {
         "--setup_file": [setup.setup_file],
@@ -41,21 +41,21 @@ def staged_options(options: PipelineOptions) -> Mapping[str, list[str]]:
 
 
 def check_staged(options: PipelineOptions, in_launcher: bool) -> None:
-    """Refuses what cannot be sent to the workers of a run, or would be ignored there.
+    """Refuses packages that cannot be sent to the workers of a run, or would be ignored there.
 
     Args:
-        options: Of the run; the path of its setup file is made absolute, as Beam needs it.
-        in_launcher: Whether the workers are threads or processes of the launcher's own.
+        options: The options of the run; the path of its setup file becomes absolute, for Beam.
+        in_launcher: Whether the workers are threads or processes of the launcher.
 
     Raises:
-        ConfigError: a file is missing, or these workers install nothing.
+        ConfigError: a file is missing, or these workers do not install packages.
     """
     for name, files in staged_options(options).items():
         if in_launcher:
             raise ConfigError(
-                f"{name} is for other workers: those of this run are of this process, import what "
-                "it can import, and nothing is installed for them. Install the package here and "
-                f"leave the option out, or choose {_OTHERS}"
+                f"{name} is for other workers: those of this run belong to this process and import "
+                "what it can import, without an installation. Install the package here and leave "
+                f"the option out, or choose {_OTHERS}"
             )
         for file in files:
             if "://" not in file and not os.path.isfile(file):
@@ -75,7 +75,7 @@ def check_staged(options: PipelineOptions, in_launcher: bool) -> None:
 
 
 def _has_build() -> bool:
-    # Not by its module: a folder `build`, as packages leave where they are built, passes for it.
+    # Not by its module, because a folder `build`, left by a package build, would look like it.
     try:
         importlib.metadata.distribution("build")
     except importlib.metadata.PackageNotFoundError:
@@ -84,10 +84,10 @@ def _has_build() -> bool:
 
 
 class RequireStaged(beam.DoFn):
-    """Passes elements on, on workers that install what the launcher sent; fails on others.
+    """Passes elements on, on workers that install the packages; fails on others.
 
     Args:
-        options: The names of the options that sent it.
+        options: The names of the options that sent the packages.
     """
 
     def __init__(self, options: list[str]) -> None:
@@ -96,8 +96,9 @@ class RequireStaged(beam.DoFn):
     def setup(self) -> None:
         if _INSTALLED not in os.environ:
             raise CommitError(
-                f"the workers of this run have not installed what {' and '.join(self._options)} "
-                f"sent them, as those of Beam's own worker_pool_main never do; use {_OTHERS}"
+                f"the workers of this run have not installed the packages of "
+                f"{' and '.join(self._options)}, which Beam's own worker_pool_main never does; "
+                f"use {_OTHERS}"
             )
 
     def process(self, element: Any) -> Iterator[Any]:
@@ -105,10 +106,10 @@ class RequireStaged(beam.DoFn):
 
 
 def staging_failure(error: Exception) -> ContextFrameError | None:
-    """Returns what to tell of an exception that comes of packages and workers, or None.
+    """Returns our exception for a failure of packages and workers, or None.
 
     Args:
-        error: What a run raised, where none of ours is in it.
+        error: An exception of a run that does not contain one of ours.
     """
     text = text_of(error)
     command = re.search(r"CalledProcessError: Command '\[(.+?)\]' returned", text)

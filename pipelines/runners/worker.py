@@ -1,10 +1,9 @@
-"""The worker process: Beam's own, without its noise, which leaves nothing behind.
+"""The worker process: Beam's own worker, without its noise, which cleans up after itself.
 
-In a local run it is a fork of `worker_server`, or where nothing can be forked a process of its own
-(`python -m contextframe_beam.pipelines.runners.worker`); for an engine `boot` becomes it. Its logs
-reach whoever started it over Beam's log channel; on the terminal appears only what the launcher
-would show as well. It ends when whoever started it asks it to or is gone, and then removes what it
-has begun to write.
+In a local run it is a fork of `worker_server`, or without forks a process
+(`python -m contextframe_beam.pipelines.runners.worker`). For an engine, `boot` becomes it. It sends
+its logs to its launcher over Beam's log channel, and prints only what the launcher would show too.
+It ends when the launcher asks it to or is gone, and then removes unfinished files.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from typing import NoReturn
 from contextframe_beam.pipelines import logs, process
 from contextframe_beam.pipelines.process import collect_seldom
 
-#: Names a folder that is of no use without this worker.
+#: Names a folder to remove when this worker ends.
 FOLDER_VARIABLE = "CONTEXTFRAME_WORKER_FOLDER"
 
 _COMMIT_PATIENCE = 30.0
 
 
 def main() -> NoReturn:
-    """Runs the worker until whoever started it is done with it."""
+    """Runs the worker until its launcher no longer needs it."""
     process.prepare_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
@@ -42,7 +41,7 @@ def main() -> NoReturn:
 
         sample_often()
         redact_reports()
-        if FOLDER_VARIABLE in os.environ:  # of an engine
+        if FOLDER_VARIABLE in os.environ:  # a worker of an engine
             from contextframe_beam.pipelines.runners import harness
 
             harness.take_their_input()
@@ -53,7 +52,7 @@ def main() -> NoReturn:
 def end(code: int) -> NoReturn:
     """Ends this process and removes its folder.
 
-    All work is done and reported; tearing down the interpreter would only keep the run waiting.
+    All work is done and reported, so a normal exit of the interpreter would only cost time.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -64,14 +63,14 @@ def end(code: int) -> NoReturn:
 
 
 def _follow(parent: int) -> NoReturn:
-    """Stops the worker when whoever started it was killed and cannot do that any more."""
+    """Stops the worker if its launcher was killed."""
     while os.getppid() == parent:
         time.sleep(1)
     _stop()
 
 
 def _stop(number: int = 0, frame: FrameType | None = None) -> NoReturn:
-    """Ends this process; a commit that is under way is finished, files are not."""
+    """Ends this process; a commit under way is finished, but files are not."""
     transaction = sys.modules.get("contextframe_beam.store.transaction")
     if transaction is not None:
         from contextframe_beam.store.writer import abort_all

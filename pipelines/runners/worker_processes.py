@@ -1,6 +1,6 @@
-"""The worker processes of this launcher, and the server that starts them (`_worker_server`).
+"""The worker processes of this launcher, and the server that starts them (`worker_server`).
 
-Knows no Beam, so that the server can be started before the launcher imports it.
+It does not import Beam, so that the server can start before the launcher imports Beam.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import IO
 from contextframe_beam.errors import CommitError
 
 _PATIENCE_SECONDS = 5.0
-# Less than others wait for the news that a worker died: one that is dead may stay in the list of
-# processes until the system looks after it.
+# Less than others wait for the report of a dead worker, because a dead process may stay in the list
+# of processes for a while.
 _PATIENCE_WITH_KILLED_SECONDS = 0.3
 
 
 class WorkerProcess:
-    """A worker process: a child of the server, which tells when it has ended.
+    """A worker process: a child of the server, which reports its end.
 
     Attributes:
         pid: Its process id.
-        code: How it ended, as of a `subprocess.Popen`; None while it runs.
+        code: How it ended, as in `subprocess.Popen`; None while it runs.
     """
 
     def __init__(self, pid: int) -> None:
@@ -39,7 +39,7 @@ class WorkerProcess:
         self._has_ended = threading.Event()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until it has ended, at most `timeout` seconds; tells whether it has."""
+        """Waits until it has ended, at most `timeout` seconds; returns whether it has."""
         return self._has_ended.wait(timeout)
 
     def ended(self, code: int) -> None:
@@ -69,7 +69,7 @@ class WorkerServer:
             [sys.executable, "-m", "contextframe_beam.pipelines.runners.worker_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # an interrupt on the terminal is the launcher's to handle
+            start_new_session=True,  # only the launcher handles an interrupt on the terminal
             env={**os.environ, "PYTHONPATH": _python_path()},
         )
         self._asking = threading.Lock()
@@ -84,13 +84,13 @@ class WorkerServer:
         """Starts a worker.
 
         Args:
-            environment: Added to the environment of this process.
+            environment: Further variables for the environment of this process.
 
         Raises:
             CommitError: the server has ended.
         """
         request = {
-            # Whatever the launcher can import, connectors and enrichers too, workers can.
+            # Workers can import everything that the launcher can, such as connectors and enrichers.
             "environment": {**os.environ, "PYTHONPATH": _python_path(), **environment},
             "folder": os.getcwd(),
         }
@@ -110,7 +110,7 @@ class WorkerServer:
         return worker
 
     def close(self) -> None:
-        """Ends the server, and with it workers that still run."""
+        """Ends the server, and workers that still run."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
@@ -123,10 +123,10 @@ class WorkerServer:
     def end_workers(self, patience: float) -> None:
         """Ends the workers of an interrupted run.
 
-        They are asked first, so that they remove what they have begun to write.
+        They are asked first, so that they remove unfinished files.
 
         Args:
-            patience: Seconds after which those that have not ended are killed.
+            patience: Seconds after which the remaining workers are killed.
         """
         running = list(self._running.values())
         for worker in running:
@@ -149,7 +149,7 @@ class WorkerServer:
                     self._running.pop(answer["ended"]).ended(answer["code"])
         code = self._process.wait()
         left = list(self._running.values())
-        # They would follow by themselves, but not before they have done what they are at.
+        # They would end themselves, but only after their current work.
         for worker in left:
             worker.kill()
         _wait_for([worker.pid for worker in left])
@@ -165,7 +165,7 @@ _users = 0
 
 @contextmanager
 def serving() -> Iterator[WorkerServer]:
-    """Gives the server of this process, which runs until the last of such blocks ends."""
+    """Yields the server of this process, which runs until the last of these blocks ends."""
     global _server, _users
     with _lock:
         _server = _server or WorkerServer()
@@ -194,7 +194,7 @@ def how_it_ended(code: int) -> str:
 
 
 def _wait_for(killed: list[int]) -> None:
-    """Waits a moment until processes that were killed, and are nobody's children, are gone."""
+    """Waits a moment until killed processes without a parent are gone."""
     deadline = time.monotonic() + _PATIENCE_WITH_KILLED_SECONDS
     for pid in killed:
         with suppress(ProcessLookupError):

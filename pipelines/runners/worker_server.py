@@ -1,10 +1,11 @@
-"""Starts worker processes that have everything imported already, by forking.
+"""Forks worker processes that already have everything imported.
 
-Importing Beam and Lance takes a process half a second. This one
+The import of Beam and Lance takes half a second. This process
 (`python -m contextframe_beam.pipelines.runners.worker_server`) does it once, while the launcher
-does the same, and forks when the launcher asks for a worker: a line of JSON on the standard input
-for each, with the environment and the folder it is to have. On the standard output goes a line for
-each that has begun or ended. It has no thread of Python and no channel, which a fork would break.
+does the same, and forks when the launcher asks for a worker. Each request is a line of JSON on the
+standard input, with the worker's environment and folder. It writes a line to the standard output
+for each worker that has started or ended. It has no Python threads and no channels, because a fork
+would break them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def main() -> NoReturn:
     """Starts workers until the launcher closes the standard input or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.dup(1)
-    os.dup2(2, 1)  # what is imported may print, and so may connectors
+    os.dup2(2, 1)  # imports and connectors may print
     collect_seldom()
     if _FORKS:
         _import_all()
@@ -62,11 +63,11 @@ def _import_all() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     from apache_beam.runners.worker import sdk_worker_main  # noqa: F401
 
-    # Lance is not here: it warns of forks.
+    # Lance is not imported here, because it warns of forks.
     from contextframe_beam.connectors.read import transform  # noqa: F401
     from contextframe_beam.transforms import elements  # noqa: F401
 
-    # Collections in the workers pass over what is here, and so do not copy its memory.
+    # Garbage collections in the workers skip these objects, and so do not copy their memory.
     gc.freeze()
 
 
@@ -83,7 +84,7 @@ def _start(request: dict[str, Any], ours: list[int]) -> int:
 
 
 def _work(environment: dict[str, str], folder: str, not_ours: list[int]) -> NoReturn:
-    """Becomes a worker: nothing of the server's may be left."""
+    """Becomes a worker, without any state of the server."""
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -99,7 +100,7 @@ def _work(environment: dict[str, str], folder: str, not_ours: list[int]) -> NoRe
 
         from contextframe_beam.pipelines.runners import worker
 
-        np.random.seed()  # else all workers would draw the same numbers
+        np.random.seed()  # otherwise all workers would draw the same numbers
         worker.main()
     except BaseException:
         from contextframe_beam.connectors.secrets import redact

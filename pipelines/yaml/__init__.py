@@ -1,1 +1,1 @@
-"""Beam YAML: sources and transforms for pipelines without Python."""
+"""Sources and transforms for Beam YAML, to write pipelines without Python."""

@@ -1,8 +1,8 @@
-"""Between our YAML transforms: batches where nothing stands between, rows where something does.
+"""Passes batches between our YAML transforms, and rows through stock transforms.
 
-What does not fit into rows goes round the stock transforms: the dead letters, the sync state and
-the count of finished parts, as batches without records. The next transform of ours finds them by
-walking the pipeline upwards, so that nothing is lost and the run stays one transaction.
+Dead letters, the sync state and the count of finished parts do not fit into rows. They bypass the
+stock transforms as batches without records. Our next transform finds them by walking up the
+pipeline, so that nothing is lost and the run stays one transaction.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ERRORS = "errors"
 
 
 class Failure(NamedTuple):
-    """An item that failed, as `error_handling` gives it: Beam's columns, and where it was."""
+    """A failed item, as `error_handling` outputs it: Beam's columns, and its position."""
 
     element: str
     msg: str
@@ -48,9 +48,9 @@ class ReadSource:
     """A source that a pipeline reads.
 
     Attributes:
-        info: Which one.
-        connector: What reads it.
-        resumed: The dataset whose state it goes on from, and that state.
+        info: The identity of the source.
+        connector: The connector that reads it.
+        resumed: The dataset with the state that the run continues from, and that state.
     """
 
     info: SourceInfo
@@ -60,15 +60,15 @@ class ReadSource:
 
 @dataclass(eq=False)
 class _Origin:
-    """What stands behind the rows that one of our transforms gives.
+    """The batches and sources of the rows from one of our transforms.
 
     Attributes:
-        batches: What the rows are made of, the bookkeeping of the run included.
+        batches: The batches of the rows, with the bookkeeping of the run.
         rest: The batches without their records: only the bookkeeping.
         to_rows: Makes the rows.
-        guard: Fails the run for the failures in `rest`, unless somebody has taken these.
+        guard: Fails the run if nothing in the pipeline takes the failures in `rest`.
         sources: The sources that are read.
-        is_mapped: Whether the batches hold records; else they are pages.
+        is_mapped: Whether the batches contain records; otherwise they are pages.
     """
 
     batches: Any
@@ -80,13 +80,13 @@ class _Origin:
 
 
 def origin_of(rows: Any) -> _Origin | None:
-    """Returns what stands behind rows that one of our transforms gives; None for other rows."""
+    """Returns the origin of rows from one of our transforms; None for other rows."""
     origin: _Origin | None = getattr(rows, "_contextframe_origin", None)
     return origin
 
 
 def origins_above(rows: Any) -> list[_Origin]:
-    """Returns the nearest of our transforms on each way upwards, each once."""
+    """Returns the nearest of our transforms on each way up, each once."""
     found: dict[_Origin, None] = {}
     seen: set[Any] = set()
     waiting = [rows]
@@ -111,10 +111,10 @@ def sources_above(rows: Any) -> tuple[ReadSource, ...]:
 
 
 def frames_of(given: Any, whose: str) -> Any:
-    """Returns rows of frames, or the frames behind rows, as batches.
+    """Returns the frames of rows as batches.
 
     Raises:
-        ConfigError: they are items that no MapToFrames has seen.
+        ConfigError: they are items that did not pass a MapToFrames.
     """
     origin = origin_of(given)
     if origin is not None and not origin.is_mapped:
@@ -123,7 +123,7 @@ def frames_of(given: Any, whose: str) -> Any:
 
 
 def batches_behind(given: Any, from_rows: type[FromRowsDoFn], kind: type) -> Any:
-    """Returns the batches behind rows, or makes them of the rows and of what went round them."""
+    """Returns the batches of rows, or makes them from the rows and the bookkeeping beside them."""
     origins = origins_above(given)
     for above in origins:
         above.guard.is_relieved = True
@@ -131,7 +131,7 @@ def batches_behind(given: Any, from_rows: type[FromRowsDoFn], kind: type) -> Any
     if origin is not None:
         return origin.batches
     if not given.windowing.is_default():
-        # Batches of rows are made for the whole run, whatever windows a stock transform set.
+        # Batches of rows are made for the whole run, regardless of a stock transform's windows.
         given = given | "OneWindow" >> beam.WindowInto(GlobalWindows())
     for above in origins:
         above.to_rows.is_rest_taken = True
@@ -148,7 +148,7 @@ def batches_behind(given: Any, from_rows: type[FromRowsDoFn], kind: type) -> Any
 
 
 def _rest_as(rest: Page | FrameBatch, kind: type) -> Page | FrameBatch:
-    # There are no items in it that the mapper would be called for.
+    # It has no items, so the mapper is not called.
     return map_page(rest, _same) if isinstance(rest, Page) and kind is FrameBatch else rest
 
 
@@ -160,7 +160,7 @@ def with_rows(
     is_mapped: bool,
     errors: str | None,
 ) -> Any:
-    """Gives batches as rows, and leaves behind where our next transform finds the batches."""
+    """Returns batches as rows, and records where our next transform can find the batches."""
     kind = FrameBatch if is_mapped else Page
     failures = None
     if errors is not None:
@@ -185,7 +185,7 @@ def _same(value: Any) -> Any:
 
 
 class _RowsParDo(beam.ParDo):
-    """Makes rows only when, in the end, something takes them."""
+    """Makes rows only if a transform takes them."""
 
     rows: Any = None
 
@@ -211,7 +211,7 @@ class _Consumers(PipelineVisitor):
 
 
 class _ToRowsDoFn(beam.DoFn):
-    """Splits a batch into its rows and the rest, which keeps what rows cannot hold."""
+    """Splits a batch into its rows and the rest, which does not fit into rows."""
 
     def __init__(self, columns: dict[str, str]) -> None:
         self._columns = columns
@@ -250,7 +250,7 @@ class _ToRowsDoFn(beam.DoFn):
 
 
 class _GuardDoFn(beam.DoFn):
-    """Fails the run for failed items that no WriteToLance and no error output would tell of."""
+    """Fails the run for failed items that neither a WriteToLance nor an error output takes."""
 
     def __init__(self) -> None:
         self.is_relieved = False
@@ -287,7 +287,7 @@ def _failure(letter: DeadLetter) -> Failure:
 
 
 class FromRowsDoFn(beam.DoFn):
-    """Collects rows to batches, one for each source in a bundle."""
+    """Collects rows into batches, one for each source in a bundle."""
 
     def __init__(self, infos: dict[str, SourceInfo], counted: set[str]) -> None:
         self._infos = infos
@@ -299,7 +299,7 @@ class FromRowsDoFn(beam.DoFn):
     def process(self, row: Any) -> Iterator[Any]:
         source = getattr(row, "source", None)
         if source not in self._infos:
-            # A stock transform dropped the column; with one source above there is no doubt.
+            # A stock transform dropped the column; with one source above, the source is clear.
             source = next(iter(self._infos)) if len(self._infos) == 1 else ""
         rows = self._rows.setdefault(source, [])
         rows.append(row)
@@ -312,7 +312,7 @@ class FromRowsDoFn(beam.DoFn):
 
     def _batch(self, source: str) -> Any:
         rows = self._rows.pop(source)
-        # Where frames became rows, their count went round with the rest.
+        # When frames became rows, their count stayed with the rest.
         return self._made(
             rows, self._infos.get(source), 0 if source in self._counted else len(rows)
         )

@@ -1,8 +1,8 @@
-"""Items and records as rows with a schema, which Beam's stock YAML transforms understand, and back.
+"""Turns items and records into rows with a schema, for Beam's stock YAML transforms, and back.
 
-A row holds all that a dataset can hold of a document. Nested values (a source's item, metadata,
-context) are JSON text in it; single fields of them can be columns of their own. Coming back, a
-column wins over what the JSON text says under its name, so that stock transforms can change it.
+A row holds everything that a dataset can store of a document. Nested values (a source's item,
+metadata, context) are JSON text, and single fields of them can be separate columns. On the way
+back, a column overrides the value of that name in the JSON text, so stock transforms can change it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COLUMN_TYPES: dict[str, Any] = {
 }
 _LARGEST = 2**63
 
-#: Where a row came from: the id of its source, the partition, the place, the source's item as JSON.
+#: The origin of a row: the id of its source, the partition, the position, the item as JSON.
 ORIGIN: dict[str, Any] = {"source": _TEXT, "partition": str, "position": str, "item": _TEXT}
 #: The columns of a record.
 FRAME: dict[str, Any] = {
@@ -58,7 +58,7 @@ def row_type(columns: Mapping[str, Any], fields: Mapping[str, str]) -> Any:
     """Returns the type of rows with these columns and chosen fields.
 
     Raises:
-        ConfigError: a field has a type that is none, or the name of one of the columns.
+        ConfigError: the type of a field is unknown, or its name is one of the columns.
     """
     for name, kind in fields.items():
         if kind not in _COLUMN_TYPES:
@@ -67,8 +67,8 @@ def row_type(columns: Mapping[str, Any], fields: Mapping[str, str]) -> Any:
             )
         if name in columns or not name.isidentifier():
             raise ConfigError(
-                f"fields: {name!r} cannot be a column of its own; it is in the row already, or is "
-                "no name"
+                f"fields: {name!r} cannot be a separate column; it is already in the row, or is "
+                "not a name"
             )
     chosen = {name: _COLUMN_TYPES[kind] for name, kind in fields.items()}
     return RowTypeConstraint.from_fields(list({**columns, **chosen}.items()))
@@ -80,10 +80,10 @@ def row_of_item(item: Any, origin: Mapping[str, Any], fields: Mapping[str, str])
     Args:
         item: The item.
         origin: The columns `source`, `partition` and `position`.
-        fields: Names (dotted paths are not names) and types of fields to be columns.
+        fields: Names (not dotted paths) and types of fields for separate columns.
 
     Raises:
-        RecordError: the item, or a field of it, cannot be held by a row.
+        RecordError: the item, or a field of it, does not fit into a row.
     """
     return beam.Row(**origin, item=text_of_item(item), **_columns(item, fields))
 
@@ -91,10 +91,10 @@ def row_of_item(item: Any, origin: Mapping[str, Any], fields: Mapping[str, str])
 def row_of_record(
     record: FrameRecord, item: Any, origin: Mapping[str, Any], fields: Mapping[str, str]
 ) -> beam.Row:
-    """Returns a record as a row; `fields` are taken out of its metadata.
+    """Returns a record as a row; `fields` are moved out of its metadata.
 
     Raises:
-        RecordError: no row of a dataset could hold it either.
+        RecordError: the record would not fit into a dataset's row either.
     """
     context, vector = record.context, record.vector
     return beam.Row(
@@ -114,10 +114,10 @@ def row_of_record(
 
 
 def item_of_row(row: Any) -> Any:
-    """Returns what a mapper is given for a row: the source's item, or the row's columns.
+    """Returns the item for a mapper from a row: the source's item, or the row's columns.
 
     Raises:
-        RecordError: the column `item` is not what a source of ours put there.
+        RecordError: the column `item` was not made by one of our sources.
     """
     values = values_of(row)
     text = values.pop("item", None)
@@ -134,10 +134,10 @@ def item_of_row(row: Any) -> Any:
 
 
 def record_of_row(row: Any) -> FrameRecord:
-    """Returns the record that a row holds; columns that a record does not have are metadata.
+    """Returns the record of a row; columns that a record does not have become metadata.
 
     Raises:
-        RecordError: a column does not hold what its name says.
+        RecordError: a column does not have the content of its name.
     """
     values = values_of(row)
     metadata = _object(values.get("metadata"), "metadata") or {}
@@ -161,15 +161,15 @@ def record_of_row(row: Any) -> FrameRecord:
 
 
 def values_of(row: Any) -> dict[str, Any]:
-    """Returns the columns of a row, be it a `beam.Row` or a named tuple; rows in it are dicts."""
+    """Returns the columns of a row (a `beam.Row` or a named tuple); nested rows become dicts."""
     return {name: _plain(value) for name, value in row._asdict().items()}
 
 
 def text_of_item(item: Any) -> str:
-    """Returns an item as JSON text that `item_of_text` turns back.
+    """Returns an item as JSON text, which `item_of_text` can read.
 
     Raises:
-        RecordError: it holds something that JSON text cannot keep.
+        RecordError: it contains a value that JSON text cannot keep.
     """
     text = json.dumps(encode_item(item, clean=str), allow_nan=False)
     if '"__repr__"' in text:
@@ -181,10 +181,10 @@ def text_of_item(item: Any) -> str:
 
 
 def item_of_text(text: str) -> Any:
-    """Returns the item of a row's column `item`.
+    """Returns the item from a row's column `item`.
 
     Raises:
-        RecordError: the text is something else.
+        RecordError: the text is not an item.
     """
     try:
         return decode_item(json.loads(text))

@@ -70,7 +70,7 @@ def test_a_login_that_needs_nobody_is_refused(config):
     assert "bearer" in result.err
 
 
-def test_a_device_login_leaves_the_token_behind_its_reference(config, server, tmp_path):
+def test_a_device_login_leaves_the_token_in_its_reference(config, server, tmp_path):
     token = tmp_path / "token.json"
     config.write_text(
         config.read_text()
@@ -84,6 +84,6 @@ def test_a_device_login_leaves_the_token_behind_its_reference(config, server, tm
     )
     result = cli("login", "--config", config)
     assert result.code == 0, result.err
-    assert f"behind file:{token}" in result.out
+    assert f"in file:{token}" in result.out
     assert token.stat().st_mode & 0o077 == 0
     assert "dev1ce-code" not in result.out + result.err

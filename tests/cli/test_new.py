@@ -125,7 +125,7 @@ def test_it_installs_into_a_clean_environment(kind: str, tmp_path: Path) -> None
         ("json", "hides Python's own"),
         ("class", "hides Python's own"),
         ("contextframe-beam", "contextframe-beam-source"),
-        ("api", "there is a connector 'api' already"),
+        ("api", "there is already a connector 'api'"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(name: str, reason: str, tmp_path: Path) -> None:
@@ -135,5 +135,5 @@ def test_a_name_that_cannot_be_is_refused(name: str, reason: str, tmp_path: Path
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "my-connector").mkdir()
-    assert_error(cli("new", "my-connector", "--in", tmp_path), 2, "is there already")
+    assert_error(cli("new", "my-connector", "--in", tmp_path), 2, "already exists")
     assert list((tmp_path / "my-connector").iterdir()) == []

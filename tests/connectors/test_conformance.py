@@ -196,7 +196,7 @@ def test_the_command_reports_each_check(tmp_path: Path) -> None:
 def test_the_command_fails_with_the_reason_and_a_way_to_mend_it() -> None:
     result = cli("test", f"{MODULE}:TrustsEveryField", "--token", broken.GOOD_TOKEN)
     assert result.code == 1
-    assert "AttributeError" in result.out and "to mend it:" in result.out
+    assert "AttributeError" in result.out and "to fix it:" in result.out
 
 
 def test_where_it_does_not_authenticate_nothing_is_read(tmp_path: Path) -> None:

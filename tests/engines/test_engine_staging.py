@@ -224,5 +224,5 @@ class TestWhatIsNotThere:
         with worker_pool(folder, PYTHONPATH=str(package.site)) as address:
             sent = f"--extra_package={package.wheel}"
             result = self.run(folder, prism, f"--environment_config={address}", sent)
-        assert_error(result, 1, "have not installed what --extra_package sent", "worker-pool")
+        assert_error(result, 1, "have not installed the packages of --extra_package", "worker-pool")
         assert not (folder / "kb.lance").exists()

@@ -250,5 +250,5 @@ class TestOnTheCommandLine:
         assert list(folder.iterdir()) == [letters]
 
     def test_what_is_wrong_is_told(self, kb):
-        assert_error(cli("cleanup", kb, "--keep", "soon"), 2, "'soon' is no age", "7d")
+        assert_error(cli("cleanup", kb, "--keep", "soon"), 2, "'soon' is not an age", "7d")
         assert_error(cli("cleanup", kb, "--lost-after", "1h"), 2, "--no-writers")

@@ -361,12 +361,12 @@ class TestTheCommands:
     def test_what_stands_within_words_only_is_said(self, made: FrameDataset) -> None:
         result = cli("search", made.uri, "sername")
         assert "names" in result.out
-        assert result.err == "These hold the words within longer ones only.\n"
+        assert result.err == "These contain the words only within longer ones.\n"
 
     def test_an_index_that_leaves_out_words_is_told(self, kb: FrameDataset) -> None:
         kb.lance.create_scalar_index(COLUMN, "INVERTED")
         result = cli("search", kb.uri, "who")
-        assert f"`contextframe-beam index {kb.uri}` makes it anew" in result.err
+        assert f"`contextframe-beam index {kb.uri}` makes it again" in result.err
 
     @pytest.mark.parametrize("text", ["-x", "-x y", "--flag", "-", "-1"])
     def test_a_text_that_begins_with_a_dash(self, made: FrameDataset, text: str) -> None:

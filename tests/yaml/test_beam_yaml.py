@@ -206,7 +206,7 @@ def test_a_range_of_time_is_read_and_moves_no_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", [mode.name for mode in MODES.values() if mode.reads_all])
 def test_what_changed_only_is_refused_where_all_is_wanted(tmp_path: Path, mode: str) -> None:
     read_changes(tmp_path)
-    with pytest.raises(Exception, match="what is older would be lost"):
+    with pytest.raises(Exception, match="older documents would be lost"):
         read_changes(tmp_path, mode=mode)
     assert sorted(records_of(tmp_path / "kb.lance")) == ["all"]
 
