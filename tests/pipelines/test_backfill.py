@@ -309,7 +309,7 @@ def test_a_run_that_is_committed_while_the_parts_are_listed_is_not_done_again(tm
                 ingest(Met(self.pages), kb, mode=mode, commit_every=1, embed_dim=4)
             return super().partitions()
 
-    with pytest.raises(ConcurrentRunError, match="the state of Met in .* has changed"):
+    with pytest.raises(ConcurrentRunError, match=r"the state of Met in .* has changed"):
         ingest(Met(documents(1, 2).pages), kb, mode=mode, commit_every=1, embed_dim=4)
     assert ids_in(kb) == ["1", "2"]
 
