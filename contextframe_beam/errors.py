@@ -1,8 +1,8 @@
 """The exceptions that users of contextframe-beam can catch.
 
 Every message says what was wrong, where, and what to do next. All of them derive from
-`ContextFrameError`; those that a caller would also look for under a built-in name derive from
-that as well.
+`ContextFrameError`; those that a caller may also expect under a built-in name derive from that
+exception too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class ContextFrameError(Exception):
 
 
 class ConfigError(ContextFrameError, ValueError):
-    """A wrong argument, option or configuration file; nothing has been read or written."""
+    """A wrong argument, option or configuration file; nothing was read or written."""
 
 
 class SecretError(ContextFrameError):
@@ -52,7 +52,7 @@ class ConcurrentRunError(CommitError):
 
 
 class UnknownCommitError(ContextFrameError):
-    """A commit whose outcome the object store does not tell; a run may be repeated under its id."""
+    """A commit whose outcome the object store does not say; a run may be repeated with its id."""
 
 
 class TooManyFailures(CommitError):
@@ -68,11 +68,11 @@ class TooManyTokens(CommitError):
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Returns `; did you mean x?` for the end of a message, or "" where no known name is near.
+    """Returns `; did you mean x?` for the end of a message, or "" if no known name is near.
 
     Args:
-        name: What was given.
-        known: The names that there are.
+        name: The unknown name.
+        known: The known names.
     """
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, not with the package."""
+"""Names of a package that are imported when they are first used, rather than at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lazy_names(
 
     Args:
         package: The package's `__name__`.
-        homes: Modules of the package, each with the names that it gives to the package.
+        homes: Modules of the package, each with its names for the package.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
 

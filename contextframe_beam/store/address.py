@@ -1,4 +1,4 @@
-"""Where a dataset is: its address, the file system there, and what an object store answers."""
+"""The address of a dataset, its file system, and the messages of object stores in plain words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ StorageOptions = Mapping[str, str] | None
 
 @dataclass(frozen=True)
 class Address:
-    """A dataset, which need not exist.
+    """The address of a dataset, which need not exist.
 
     Attributes:
         uri: A folder, or an address such as `s3://bucket/kb.lance`.
@@ -27,7 +27,7 @@ class Address:
     storage_options: StorageOptions = field(default=None, repr=False)
 
 
-# What Lance calls a setting of S3, without `aws_`, and what s3fs calls it.
+# Lance's name for a setting of S3, without `aws_`, and the name in s3fs.
 _S3 = {
     "access_key_id": "key",
     "secret_access_key": "secret",
@@ -39,7 +39,7 @@ _S3_CLIENT = {
     "region": "region_name",
 }
 
-# What Lance calls a file of credentials of Google Cloud Storage, without `google_`.
+# Lance's name for a file of credentials of Google Cloud Storage, without `google_`.
 _GCS_FILES = ("service_account", "service_account_path", "application_credentials")
 
 
@@ -48,12 +48,12 @@ def filesystem_of(path: str, storage_options: StorageOptions = None) -> tuple[An
 
     Args:
         path: A local path or an fsspec address.
-        storage_options: Of the dataset's object store, by the names that Lance has for them; those
-            of S3 and of Google are used for addresses there.
+        storage_options: Options of the dataset's object store, by Lance's names; options for S3 and
+            Google apply to addresses there.
 
     Raises:
-        ImportError: nothing is installed for such an address.
-        ValueError: there is no such kind of address.
+        ImportError: the library for this kind of address is not installed.
+        ValueError: this kind of address is unknown.
         ConfigError: a setting cannot be read.
     """
     options: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def _gcs_options(storage_options: Mapping[str, str]) -> dict[str, Any]:
         elif plain == "storage_token":
             from google.oauth2.credentials import Credentials  # slow, and seldom needed
 
-            # Of a mere text gcsfs would first ask Google what it is.
+            # For a plain text, gcsfs would first ask Google what it is.
             options["token"] = Credentials(value)  # type: ignore[no-untyped-call]
         elif plain == "base_url":
             options["endpoint_url"] = value
@@ -103,13 +103,13 @@ def _gcs_options(storage_options: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _of_service_account(name: str, value: str) -> dict[str, Any]:
-    """Reads a key as Google writes it, with what Lance's client adds for servers of one's own."""
+    """Reads a key file of Google, with the fields that Lance's client adds for other servers."""
     try:
         key = json.loads(value)
     except ValueError:
         key = None
-    if not isinstance(key, dict):  # not with the error as its cause, which holds the secret
-        raise ConfigError(f"the storage option {name} is not JSON as in a key file of Google's")
+    if not isinstance(key, dict):  # without the error as its cause, which contains the secret
+        raise ConfigError(f"the storage option {name} is not JSON as in a Google key file")
     options: dict[str, Any] = {"token": "anon" if key.get("disable_oauth") else key}
     if "gcs_base_url" in key:
         options["endpoint_url"] = key["gcs_base_url"]
@@ -128,9 +128,9 @@ _ADVICE = {
 
 
 def in_words(message: str) -> str:
-    """Returns what an object store answered, in place of the client's account of it.
+    """Returns the answer of an object store in plain words, in place of the client's message.
 
-    A message that is about something else stays as it is.
+    A message about something else stays as it is.
     """
     status = _STATUS.search(message)
     if status is not None:
@@ -148,7 +148,7 @@ def file_uri(uri: str, path: str) -> str:
 
 
 def is_local(uri: str) -> bool:
-    """Tells whether a dataset's address is a path of this machine."""
+    """Returns whether a dataset's address is a path on this machine."""
     return "://" not in uri or uri.startswith(("file://", "file-object-store://"))
 
 
@@ -158,11 +158,11 @@ def _local_path(address: str) -> str:
 
 
 def as_dict(options: StorageOptions) -> dict[str, str] | None:
-    """Returns storage options as Lance takes them."""
+    """Returns storage options in Lance's form."""
     return dict(options) if options else None
 
 
 def first_line(error: BaseException | None) -> str:
-    """Returns what an error of Lance says, without the Rust source location behind it."""
+    """Returns the text of a Lance error, without the Rust source location after it."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return in_words(text.split(", /")[0])

@@ -1,8 +1,8 @@
 """Sets of keys and digests as pairs of 64-bit numbers: 16 bytes each, exact, searched in bulk.
 
 A canonical uuid is 128 bits written as 36 characters, and a digest is 128 bits. As numbers, ten
-million of them take 160 MB; as text they would take three times as much, and far longer to find.
-Keys that are no canonical uuid, which only other programs write, are kept apart as text.
+million of them take 160 MB; as text they would take three times as much, and be far slower to
+search. Keys that are not canonical uuids, which only other programs write, are kept as text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NIL = "00000000-0000-0000-0000-000000000000"
 _LENGTH = len(_NIL)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
-# What a character of a canonical uuid may be: a lowercase hexadecimal digit (1) or a dash (2).
+# The kinds of characters in a canonical uuid: a lower-case hexadecimal digit (1) or a dash (2).
 _KIND = np.zeros(256, np.uint8)
 _KIND[list(b"0123456789abcdef")] = 1
 _KIND[ord("-")] = 2
@@ -32,7 +32,7 @@ _PATTERN = np.array([2 if character == "-" else 1 for character in _NIL], np.uin
 
 @dataclass(frozen=True)
 class Numbers:
-    """128-bit numbers in some order, by their halves."""
+    """A sequence of 128-bit numbers, stored as two halves."""
 
     high: Halves
     low: Halves
@@ -42,13 +42,13 @@ class Numbers:
 
     @classmethod
     def of_bytes(cls, data: Any) -> Numbers:
-        """Reads 16 bytes a number, the first one the highest."""
+        """Reads numbers of 16 bytes, with the highest byte first."""
         pairs = np.frombuffer(data, _PAIR)
         return cls(pairs["high"].astype(np.uint64), pairs["low"].astype(np.uint64))
 
     @classmethod
     def of_digests(cls, digests: pa.Array) -> Numbers:
-        """Reads an array of 16-byte binaries; a null is any number."""
+        """Reads an array of 16-byte binaries; a null becomes an arbitrary number."""
         if not len(digests):
             return cls.of_bytes(b"")
         start = digests.offset * _PAIR.itemsize
@@ -56,7 +56,7 @@ class Numbers:
 
     @classmethod
     def concat(cls, parts: Iterable[Numbers]) -> Numbers:
-        """Puts numbers behind each other."""
+        """Joins sequences of numbers."""
         parts = [*parts, cls.of_bytes(b"")]
         return cls(
             np.concatenate([part.high for part in parts]),
@@ -64,17 +64,17 @@ class Numbers:
         )
 
     def to_bytes(self) -> bytes:
-        """Returns what `of_bytes` reads."""
+        """Returns the bytes for `of_bytes`."""
         pairs = np.empty(len(self), _PAIR)
         pairs["high"], pairs["low"] = self.high, self.low
         return pairs.tobytes()
 
     def take(self, places: Any) -> Numbers:
-        """Returns the numbers at these places, or where a mask is true."""
+        """Returns the numbers at some places, or those for which a mask is true."""
         return Numbers(self.high[places], self.low[places])
 
     def repeated(self) -> Mask:
-        """Marks the numbers that occur more than once; a few others may be marked as well."""
+        """Marks the numbers that occur more than once; it may mark a few others too."""
         mixed = self.low ^ (self.high * _MIX)
         ordered = np.sort(mixed)
         doubled = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
@@ -86,14 +86,14 @@ class Numbers:
 
 
 class NumberSet:
-    """Tells which numbers are among the given ones, and where."""
+    """Finds numbers in a set, and their places."""
 
     def __init__(self, numbers: Numbers) -> None:
         #: The places of the numbers in increasing order of their high halves.
         self._order = np.argsort(numbers.high)
         self._high, self._low = numbers.high[self._order], numbers.low[self._order]
-        # Most numbers that are asked for are not there: one look into a table tells so. Eight
-        # places a number, from 64 KB to 64 MB.
+        # Most numbers are not in the set, and one look into a table shows it. The table has eight
+        # slots for each number, and takes 64 KB to 64 MB.
         bits = min(max(16, (8 * len(numbers)).bit_length()), 26)
         self._shift = np.uint64(64 - bits)
         self._table = np.zeros(1 << bits, np.bool_)
@@ -107,11 +107,11 @@ class NumberSet:
         return self.find(numbers) >= 0
 
     def find(self, numbers: Numbers) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Returns the place of each number among those of the set, the first one; -1 if none."""
+        """Returns the first place of each number in the set, or -1."""
         found = np.full(len(numbers), -1, np.int64)
         rows = np.flatnonzero(self._table[self._slots(numbers)]) if len(self) else found[:0]
         places = np.searchsorted(self._high, numbers.high[rows])
-        # Numbers with the same first half follow each other; there is hardly ever a second one.
+        # Numbers with the same first half are adjacent; there is hardly ever a second one.
         while len(rows):
             there = places < len(self)
             rows, places = rows[there], places[there]
@@ -147,7 +147,7 @@ class KeySet:
 
     @classmethod
     def of(cls, parts: Iterable[pa.Array]) -> KeySet:
-        """Makes the set of arrays of texts; of each only the numbers are kept."""
+        """Makes the set from arrays of texts, and keeps only their numbers."""
         numbers, texts = [], []
         for keys in parts:
             found, odd = numbers_of(keys)
@@ -159,7 +159,7 @@ class KeySet:
         return len(self._uuids) + len(self._odd)
 
     def contains(self, keys: pa.Array) -> Mask:
-        """Marks the keys, an array of texts, that are in the set."""
+        """Marks the keys in an array of texts that are in the set."""
         return self.find(keys) >= 0
 
     def holds(self, uuids: Numbers) -> Mask:
@@ -167,7 +167,7 @@ class KeySet:
         return self._uuids.contains(uuids)
 
     def find(self, keys: pa.Array) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Returns the place of each key in the set, odd ones behind the others; -1 if none."""
+        """Returns the place of each key in the set, with odd keys after the others, or -1."""
         found = self._uuids.find(_decode(keys))
         rows = np.flatnonzero(found >= 0)
         if len(rows):
@@ -183,7 +183,7 @@ class KeySet:
 
 
 def numbers_of(keys: pa.Array) -> tuple[Numbers, Mask]:
-    """Returns the keys as numbers, and which of them are no canonical uuids and have none."""
+    """Returns the keys as numbers, and a mask of keys that are not canonical uuids."""
     return _decode(keys), ~_is_canonical(keys)
 
 
@@ -194,7 +194,7 @@ def text_of(number: bytes) -> str:
 
 
 def _decode(keys: pa.Array) -> Numbers:
-    """Reads texts as uuids; what is none gives any number."""
+    """Reads texts as uuids; other text becomes an arbitrary number."""
     count = len(keys)
     if not count:
         return Numbers.of_bytes(b"")
@@ -220,7 +220,7 @@ _0000FFFF = np.uint64(0x0000FFFF0000FFFF)
 
 
 def _characters(keys: pa.Array) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Returns the characters of each text, 36 a row; those of no uuid for another length."""
+    """Returns the characters of each text, 36 in a row; a text of another length gives no uuid."""
     count = len(keys)
     _, buffer, data = keys.buffers()
     offsets = np.frombuffer(buffer, np.int32, count + 1, keys.offset * 4)

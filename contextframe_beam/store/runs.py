@@ -1,4 +1,4 @@
-"""Runs: what they are called, what readers and the commit both know, and why items failed."""
+"""Runs: their ids, their changes of the state, the reasons of failures, and process marks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import numpy as np
 
 from contextframe_beam.errors import ConfigError
 
-#: Arguments of `sync_documents` that only choose less of a source: they are no part of its
-#: identity. In the release 0.1 they were, so that each choice had an id and a state of its own.
+#: Arguments of `sync_documents` that only select a part of a source. They are not part of its
+#: identity. In release 0.1 they were, so that each selection had its own id and state.
 NARROWING = frozenset(
     {
         "limit",
@@ -36,28 +36,28 @@ NARROWING = frozenset(
     }
 )
 
-#: Source id of what is written without a connector.
+#: The source id of documents that were written without a connector.
 NO_SOURCE = "records"
 
-#: The name, in the state of a partition that is a slice of time of another one, under which it says
-#: so: `of` which, `from` when it begins, and `last` on the newest one. They become one state when
-#: the newest one is there: that of the last of them that reached anything.
+#: The key in the state of a slice of time of a partition: `of` names the partition, `from` is the
+#: beginning of the slice, and `last` marks the newest one. Once the newest slice has a state, they
+#: become one state: that of the last slice that has a value.
 SLICE = "slice_of_time"
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """What a run says about the state of a source as a whole, beside the states of partitions.
+    """The change of a source's state as a whole by a run, beside the states of partitions.
 
     Attributes:
-        partitions: Takes the place of the states of all partitions so far; None leaves them.
-        reached: States of partitions that are added to those so far.
-        sliced: Whether states come from slices of time of partitions, whose names stand behind
-            those of the partitions.
-        whole: Whether all of the source is read, and not a range of it.
-        backfill: The record of a backfill that goes on after this commit, which is empty at its
-            end; None leaves the record that there is.
-        continues: The run id of the commit before, which this one takes in; "" where there is none.
+        partitions: Replaces the states of all partitions; None keeps them.
+        reached: States of partitions to add to the present ones.
+        sliced: Whether states come from slices of time, with the slice's name after the
+            partition's.
+        whole: Whether the run reads all of the source, rather than a range.
+        backfill: The record of an unfinished backfill; empty at its end; None keeps the present
+            record.
+        continues: The run id of the previous commit, which this one includes; "" for the first.
     """
 
     partitions: Mapping[str, Any] | None = None
@@ -69,36 +69,36 @@ class StateChange:
 
     @property
     def moves_state(self) -> bool:
-        """Whether a state is another one after it."""
+        """Whether it changes a state."""
         return self not in (NO_CHANGE, StateChange(whole=True))
 
 
-#: A change of nothing.
+#: The empty change.
 NO_CHANGE = StateChange()
 
 
-#: A dataset keeps the ids of the last runs, so they have an end.
+#: The longest run id, because a dataset stores the ids of the last runs.
 LONGEST = 500
 
-#: What a run that commits its parts puts behind its id is shorter than this.
+#: The longest suffix that a backfill adds to its run id for a part.
 _PART = 32
 
-#: So much of an id is in the name of a file: with all that stands behind it, the name is short
-#: enough for every file system.
+#: The length of a run id in the name of a file. With everything after it, the name is short enough
+#: for every file system.
 _IN_FILE_NAMES = 60
 
 
 def new_run_id() -> str:
-    """Returns a run id that nobody has used."""
+    """Returns a new, unique run id."""
     return uuid.uuid4().hex
 
 
 def check_run_id(run_id: str | None, is_part: bool = False) -> None:
-    """Refuses what names no run, or could not be read again from a log.
+    """Refuses a text that cannot be a run id, or could not be read from a log.
 
     Args:
-        run_id: The id; None where one is to be made up.
-        is_part: Whether it may be that of a part of a run.
+        run_id: The id; None asks for a new one.
+        is_part: Whether it may be the id of a part of a run.
 
     Raises:
         ConfigError: it cannot be a run id.
@@ -119,13 +119,13 @@ def check_run_id(run_id: str | None, is_part: bool = False) -> None:
 
 
 def file_name_of(run_id: str, longest: int = _IN_FILE_NAMES) -> str:
-    """Returns a run id as a part of a file's name, where no sign means anything to a file system.
+    """Returns a run id for use in a file name, without characters that are special there.
 
     Different ids have different names.
 
     Args:
         run_id: The id.
-        longest: The most characters. What is longer ends with a digest of all of it.
+        longest: The largest number of characters. A longer id ends with a digest of the whole.
     """
     quoted = quote(run_id, safe="+@=").replace("~", "%7E")
     if quoted.startswith("."):
@@ -133,17 +133,17 @@ def file_name_of(run_id: str, longest: int = _IN_FILE_NAMES) -> str:
     if len(quoted) <= longest:
         return quoted
     digest = hashlib.sha256(run_id.encode()).hexdigest()[:16]
-    # The sign before the digest is in no quoted id.
+    # A quoted id never contains the character before the digest.
     return f"{quoted[: longest - 17]}~{digest}"
 
 
-#: The logger that tells of commits which are not complete. The command line says the same itself.
+#: The logger for incomplete commits. The command line reports them itself.
 COMMITS = "contextframe_beam.commits"
 
-#: A run's receipt has at most so many reasons, those of most items.
+#: The largest number of reasons in a receipt: the most frequent ones.
 MAX_REASONS = 10
 
-#: So many are told apart while a run goes on; what comes after them is counted by its type.
+#: How many reasons a run keeps apart; further ones are counted by their type.
 _MAX_APART = 200
 
 _TEXT_LIMIT = 300
@@ -152,13 +152,13 @@ _NUMBER = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True)
 class FailureReason:
-    """One reason, and how many items failed for it.
+    """A reason for failures, and its number of items.
 
     Attributes:
         error: The type of the exception, as in `KeyError`.
-        message: What it said of one of the items; those of the others differ in numbers at most.
-        count: How many items.
-        place: Where that item was: stage, partition, position.
+        message: Its message for one of the items; those of the others differ only in numbers.
+        count: The number of items.
+        place: The place of that item: stage, partition, position.
     """
 
     error: str
@@ -168,18 +168,18 @@ class FailureReason:
 
     @classmethod
     def of(cls, error_type: str, message: str, place: str) -> FailureReason:
-        """Returns the reason of one item.
+        """Returns the reason for one item.
 
         Args:
             error_type: The qualified name of the exception's type.
-            message: What it said.
-            place: Where the item was.
+            message: The message of the exception.
+            place: The place of the item.
         """
         return cls(error_type.rpartition(".")[2], _shortened(message), 1, _shortened(place))
 
     @property
     def kind(self) -> tuple[str, str]:
-        """What items of one reason have in common."""
+        """The common part of items with the same reason."""
         return self.error, _NUMBER.sub("0", self.message)
 
     def __str__(self) -> str:
@@ -189,7 +189,7 @@ class FailureReason:
 
     @classmethod
     def from_json(cls, value: Any) -> FailureReason:
-        """Reads a reason of a stored receipt, whatever a later release has put into it."""
+        """Reads a reason from a stored receipt, and ignores additions of later releases."""
         told: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
         count = told.get("count")
         return cls(
@@ -201,10 +201,10 @@ class FailureReason:
 
 
 class Reasons:
-    """Adds up reasons, in whatever order they come.
+    """Adds up reasons in any order.
 
     Args:
-        reasons: Those to begin with.
+        reasons: The first reasons.
     """
 
     def __init__(self, reasons: Iterable[FailureReason] = ()) -> None:
@@ -212,7 +212,7 @@ class Reasons:
         self.add(reasons)
 
     def add(self, reasons: Iterable[FailureReason]) -> None:
-        """Adds some more."""
+        """Adds reasons."""
         for one in reasons:
             kind = one.kind
             if kind not in self._by_kind and len(self._by_kind) >= _MAX_APART:
@@ -225,7 +225,7 @@ class Reasons:
             self._by_kind[kind] = one
 
     def most(self, count: int = MAX_REASONS) -> tuple[FailureReason, ...]:
-        """Returns the reasons of most items, the most frequent one first."""
+        """Returns the most frequent reasons, beginning with the most frequent one."""
         ordered = sorted(
             self._by_kind.values(),
             key=lambda one: (-one.count, one.place, one.error, one.message),
@@ -252,10 +252,10 @@ def own_mark() -> str:
 
 
 def is_gone(mark: str) -> bool:
-    """Tells whether the process of a mark has surely ended.
+    """Returns whether the process of a mark has certainly ended.
 
     Args:
-        mark: What `own_mark` returned there; of anything else nothing is sure.
+        mark: The result of `own_mark` in that process; for any other text it returns False.
     """
     machine, _, rest = mark.partition("-")
     process, _, began = rest.partition("-")
@@ -270,7 +270,7 @@ def is_gone(mark: str) -> bool:
 
 @cache
 def _machine() -> str:
-    """Returns what is the same for all processes that can see each other, and for no others."""
+    """Returns a name that only processes which can see each other share."""
     known = [platform.node()]
     for path in ("sys/kernel/random/boot_id", "self/ns/pid"):
         try:
@@ -282,9 +282,9 @@ def _machine() -> str:
 
 
 def _began(process: int) -> str:
-    """Returns when a process began, in the clock of the system; empty where there is none."""
+    """Returns the start time of a process by the system's clock; empty if it does not exist."""
     try:
-        # Behind its name, which may hold anything.
+        # After its name, which may contain anything.
         fields = (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
@@ -304,10 +304,10 @@ class Marks:
     """A set of marked names.
 
     Args:
-        packed: What `pack` gave; nothing is marked when it is empty.
+        packed: The result of `pack`; an empty text means an empty set.
 
     Raises:
-        ValueError: `packed` is something else.
+        ValueError: `packed` is another text.
     """
 
     def __init__(self, packed: str = "") -> None:

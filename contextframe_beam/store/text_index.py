@@ -1,8 +1,8 @@
-"""The full-text index of a dataset: how it cuts text into words, how it is made and asked.
+"""The full-text index of a dataset: how it splits text into words, and how to make and query it.
 
-Lance offers ICU's dictionaries, which find the words of any language, those without spaces too, and
-n-grams, which find any part of a word. Whatever the index knows, a word is never left out: neither
-for being long nor for being common.
+Lance offers ICU's dictionaries, which find the words of any language, even those without spaces,
+and n-grams, which find any part of a word. The index never leaves out a word because it is long or
+common.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ COLUMN = "text_content"
 
 _INVERTED = "Inverted"
 
-#: In the dataset's own configuration: the language that was asked for. It outlasts an overwrite,
-#: which removes the index.
+#: The key of the requested language in the dataset's configuration. It survives an overwrite, which
+#: removes the index.
 _LANGUAGE = "contextframe.search.language"
 
-#: Words are cut by ICU and brought to their stems, which these languages have.
+#: Languages whose words ICU finds and a stemmer reduces to their stems.
 _STEMMED = {
     "ar": "Arabic",
     "da": "Danish",
@@ -48,8 +48,8 @@ _STEMMED = {
     "tr": "Turkish",
 }
 
-#: Written without spaces between words, or with endings that no stemmer takes off: any part of a
-#: word is found, by n-grams.
+#: Languages without spaces between words, or with endings that stemmers do not remove. N-grams find
+#: any part of a word.
 _BY_PARTS = {
     "ja": "Japanese",
     "km": "Khmer",
@@ -64,17 +64,17 @@ _ANY = "any"
 
 _EVERY_WORD = {"max_token_length": None, "remove_stop_words": False}
 
-#: Parts of a word have so many characters. With parts of several lengths Lance would ask for any
-#: of them, whatever it is told.
+#: The length of parts of a word. With several lengths, Lance would search for any of the parts,
+#: even if it is told to require all.
 _PART = 2
 
-#: Of a longer question the first words are asked for, and of a longer word its first parts.
+#: A query uses only this many first words, and this many first parts of a word.
 _MOST_WORDS = 64
 
 
 @dataclass(frozen=True)
 class TextAnalysis:
-    """How text is cut into words.
+    """How text is split into words.
 
     Attributes:
         language: Its name in English; empty for text of any language.
@@ -86,10 +86,10 @@ class TextAnalysis:
 
     @classmethod
     def of(cls, language: str | None) -> TextAnalysis:
-        """Returns what suits a language: `de`, `de-AT`, `German`; None and `any` suit all of them.
+        """Returns the analysis for a language: `de`, `de-AT`, `German`; None and `any` mean all.
 
         Raises:
-            ConfigError: nothing is known about that language.
+            ConfigError: the language is unknown.
         """
         asked = (language or _ANY).strip().casefold()
         if asked == _ANY:
@@ -106,11 +106,11 @@ class TextAnalysis:
         )
 
     def settings(self) -> dict[str, Any]:
-        """Returns what Lance is told when it makes the index."""
+        """Returns Lance's settings for making the index."""
         if self.by_parts:
             length = {"min_ngram_length": _PART, "max_ngram_length": _PART}
             return {**_EVERY_WORD, **length, "base_tokenizer": "ngram", "stem": False}
-        # English stems do no harm elsewhere: a word always has the same stem, so it is found.
+        # English stems are harmless in other languages: a word always has the same stem.
         return {
             **_EVERY_WORD,
             "base_tokenizer": "icu/split",
@@ -125,7 +125,7 @@ class TextAnalysis:
 
 
 def text_index(dataset: LanceDataset) -> Any | None:
-    """Returns Lance's description of the full-text index, or None where there is none."""
+    """Returns Lance's description of the full-text index, or None if there is no index."""
     return next(
         (
             index
@@ -137,31 +137,31 @@ def text_index(dataset: LanceDataset) -> Any | None:
 
 
 def analysis_wanted(dataset: LanceDataset) -> TextAnalysis:
-    """Returns how a new index of this dataset cuts text: as it was asked for last."""
+    """Returns the analysis for a new index of this dataset: the last one that was requested."""
     try:
         return TextAnalysis.of(dataset.config().get(_LANGUAGE))
-    except ConfigError:  # a later release knows more of them
+    except ConfigError:  # a later release knows more languages
         return TextAnalysis()
 
 
 def keeps_every_word(dataset: LanceDataset) -> bool:
-    """Tells whether no word of a document is missing in the index; earlier releases left out some.
+    """Returns whether the index has all words; earlier releases left out some.
 
-    True where there is no index.
+    It is True without an index.
     """
     index = text_index(dataset)
     return index is None or _has(index.details, _EVERY_WORD)
 
 
 def make_text_index(dataset: LanceDataset, analysis: TextAnalysis) -> bool:
-    """Makes the full-text index, in the place of one that cuts text in another way.
+    """Makes the full-text index; replaces one with another analysis.
 
     Args:
-        dataset: The newest version; it is at the next one afterwards.
-        analysis: How to cut text.
+        dataset: The newest version; afterwards it is at the next one.
+        analysis: How to split text.
 
     Returns:
-        Whether it was made; one of that kind may have been there.
+        Whether it was made; False if there was already one with this analysis.
 
     Raises:
         ConflictError: another commit came first.
@@ -188,13 +188,13 @@ def make_text_index(dataset: LanceDataset, analysis: TextAnalysis) -> bool:
 
 
 def query_of(dataset: LanceDataset, text: str) -> FullTextQuery:
-    """Returns the question for documents that hold any word of a text.
+    """Returns the query for documents that contain any word of a text.
 
-    Named, the column is searched without an index as well.
+    Because it names the column, it also works without an index.
     """
     if not _knows_parts(dataset):
         return MatchQuery(text, COLUMN)
-    # All parts of a word must be there, and any word will do.
+    # A document needs all parts of a word, but only one of the words.
     return _together(
         [
             _together([MatchQuery(part, COLUMN) for part in _parts_of(word)], Occur.MUST)
@@ -205,9 +205,9 @@ def query_of(dataset: LanceDataset, text: str) -> FullTextQuery:
 
 
 def loose_query_of(dataset: LanceDataset, text: str) -> FullTextQuery | None:
-    """Returns the question for documents that hold some parts of the words of a text.
+    """Returns the query for documents that contain some parts of the words of a text.
 
-    It suits a sentence without spaces. None where the index knows whole words.
+    It suits a sentence without spaces. It is None if the index has whole words.
     """
     return MatchQuery(text, COLUMN) if _knows_parts(dataset) else None
 
@@ -232,7 +232,7 @@ def _parts_of(word: str) -> list[str]:
 
 
 def words_of(text: str) -> Sequence[str]:
-    """Returns what stands between the spaces of a text, each once, in small letters."""
+    """Returns the words between the spaces of a text, each once, in lower case."""
     return list(dict.fromkeys(text.lower().split()))[:_MOST_WORDS]
 
 

@@ -1,8 +1,8 @@
-"""One Lance transaction that replaces rows and adds rows together, and never twice.
+"""Lance transactions that replace and add rows together, and never commit twice.
 
-Lance does not notice when the same transaction is committed twice. It does refuse, as a retryable
-conflict, a transaction that removes rows from a fragment that another one changed since. So each
-of ours removes a row that every competing one removes too: a state row or the anchor row
+Lance does not notice if the same transaction is committed twice. But it refuses, as a retryable
+conflict, a transaction that removes rows from a fragment that another one has changed. So each of
+our transactions removes a row that every competing one removes too: a state row or the anchor row
 (`state.py`).
 """
 
@@ -39,36 +39,36 @@ from contextframe_beam.store.rows import Removal
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 20
 
-# What Lance raises; RuntimeError where it makes an index.
+# Lance's exceptions; RuntimeError comes from making an index.
 _FAILURES = (OSError, ValueError, RuntimeError)
 
-# What Lance says, without a type of its own, where an answer was lost and asking again failed.
+# Lance's message (without its own type) after an answer was lost and a second request failed.
 _UNKNOWN = re.compile(r"Commit result for version \d+ is unknown")
 
-# What a commit of Lance says that met another one, where its exception has no type of its own.
+# Lance's messages (without their own type) after a conflict with another commit.
 _CONFLICTS = ("commit conflict", "incompatible with concurrent", "preempted by concurrent")
 
-# What Lance says of a file that the version names which it reads.
+# Lance's message about a missing file of the version that it reads.
 _LOST_FILE = re.compile(r"Not found: .*/(data|_deletions|_indices)/")
 _LOST_ATTEMPTS = 6
 
-# Held by whoever commits, and for good by a process that must not commit any more.
+# Held during a commit, and for ever in a process that must not commit any more.
 _MAY_COMMIT = threading.Lock()
 
 T = TypeVar("T")
 
 
 class ConflictError(Exception):
-    """The dataset changed under a transaction, which may be built anew and tried again."""
+    """The dataset changed during a transaction, which may be built again and retried."""
 
 
 @dataclass(frozen=True)
 class Pending(Generic[T]):
-    """A transaction that is built and not yet committed.
+    """A transaction before its commit.
 
     Attributes:
         commit: Commits it.
-        result: Makes what is to be returned of the version that it made.
+        result: Makes the result from the committed version.
     """
 
     commit: Callable[[], lance.LanceDataset]
@@ -80,23 +80,23 @@ def change(
     build: Callable[[list[WrittenFragment]], Pending[T] | T],
     files: Sequence[WrittenFragment] = (),
 ) -> T:
-    """Changes a dataset by one transaction, which is built anew when others come first.
+    """Changes a dataset by one transaction, and builds it again if another commit comes first.
 
-    New files stay only where a version names them or may come to name them. They are deleted when
-    nothing was sent, and when a conflict was the answer. Where the outcome is not known they stay,
-    and a cleanup removes them days later if nobody needs them.
+    New files stay only if a version has them or may still get them. They are deleted if nothing was
+    sent, and after a conflict. If the outcome is unknown they stay, and a cleanup removes them days
+    later if they are not needed.
 
     Args:
         at: The dataset.
-        build: Decides from the newest version what is to be done. It is given a list, to which it
-            adds the files that it writes. Returns the transaction; or at once what is to be
-            returned, where there is nothing to commit.
-        files: Files that are written already, for whichever attempt succeeds.
+        build: Decides from the newest version what to do. It adds the files that it writes to the
+            list in its argument. It returns the transaction, or the result itself if there is
+            nothing to commit.
+        files: Files that are already written, for any attempt.
 
     Raises:
-        ConcurrentRunError: others kept coming first.
-        UnknownCommitError: the object store does not tell whether it was committed.
-        DatasetError: it failed. What `build` raises comes through as well.
+        ConcurrentRunError: other commits kept coming first.
+        UnknownCommitError: the object store does not say whether it was committed.
+        DatasetError: it failed. Exceptions of `build` pass through too.
     """
     in_doubt = False
     needless: list[WrittenFragment] = []
@@ -136,7 +136,7 @@ def commit_update(
     properties: Mapping[str, str],
     at: Address,
 ) -> lance.LanceDataset:
-    """Commits a removal and new fragments to the version that `removal` was found in.
+    """Commits a removal and new fragments to the version that `removal` is for.
 
     Raises:
         ConflictError: another commit changed the same fragments first.
@@ -164,11 +164,11 @@ def commit_overwrite(
     storage_version: str,
     properties: Mapping[str, str],
 ) -> lance.LanceDataset:
-    """Makes `new` the whole content of the dataset, if `read_version` is still its version.
+    """Makes `new` the whole content of the dataset, if it is still at `read_version`.
 
-    A `read_version` of 0 creates the dataset, if there still is none. `storage_version` is the
-    file format of a dataset that is created; one that is overwritten keeps its own, since Lance
-    goes on to write in it.
+    A `read_version` of 0 creates the dataset, if it still does not exist. `storage_version` is the
+    file format of a new dataset. An overwritten one keeps its own, because Lance continues to write
+    in it.
 
     Raises:
         ConflictError: another commit came first.
@@ -200,16 +200,16 @@ def commit_columns(dataset: lance.LanceDataset, columns: pa.Schema) -> lance.Lan
 
 
 def changing(uri: str, change: Callable[[], T], doing: str = "commit to") -> T:
-    """Calls what makes a commit of Lance's own, which changes no document.
+    """Calls a function that makes one of Lance's own commits, which does not change documents.
 
     Args:
         uri: The dataset.
-        change: What to call; it may be called again, whether it was committed or not.
+        change: The function; a second call must be harmless.
         doing: What it does, for messages.
 
     Raises:
         ConflictError: another commit came first.
-        UnknownCommitError: the object store does not tell whether it was committed.
+        UnknownCommitError: the object store does not say whether it was committed.
         DatasetError: it failed.
     """
     try:
@@ -222,8 +222,8 @@ def changing(uri: str, change: Callable[[], T], doing: str = "commit to") -> T:
 def commit_restore(dataset: lance.LanceDataset, version: int, at: Address) -> lance.LanceDataset:
     """Makes the content of an earlier version the newest one.
 
-    What was committed since `dataset` was opened is undone with the rest. What was not committed
-    yet conflicts with it: Lance refuses every transaction that was built on an earlier version.
+    Commits since `dataset` was opened are undone too. Transactions that are not committed yet will
+    conflict: Lance refuses every transaction that was built on an earlier version.
 
     Raises:
         ConflictError: another commit came at the same moment.
@@ -245,10 +245,10 @@ def commit_guarded(
     properties: Mapping[str, str],
     at: Address,
 ) -> lance.LanceDataset:
-    """Adds rows to exactly the version that `dataset` is, whatever they replace.
+    """Adds rows to exactly the version that `dataset` is at.
 
-    For what has no row yet whose replacement would make two such commits conflict. Any other
-    commit in between makes it fail, so it suits what happens once in a dataset's life.
+    Use it if there is no row yet whose replacement would make two of these commits conflict. Any
+    other commit in between makes it fail, so it suits steps that happen once in a dataset's life.
 
     Raises:
         ConflictError: another commit came first.
@@ -308,23 +308,23 @@ def commit_column_files(
 
 
 def with_retries(uri: str, attempt: Callable[[], T]) -> T:
-    """Calls `attempt` until it meets no conflict, with growing, jittered pauses.
+    """Calls `attempt` until there is no conflict, with growing, jittered pauses.
 
-    So it does, a few times, where a file was gone: a cleanup may have removed the version that the
-    attempt was reading, which others have followed.
+    It also repeats the call a few times if a file is gone: a cleanup may have removed the version
+    that the attempt was reading, because there are newer ones.
 
     Raises:
-        ConcurrentRunError: others kept coming first.
+        ConcurrentRunError: other commits kept coming first.
     """
     lost = 0
     for number in range(_ATTEMPTS):
         try:
             return attempt()
         except ConflictError as error:
-            _LOGGER.info("commit to %s met another one, trying again: %s", uri, error)
+            _LOGGER.info("commit to %s conflicted with another one, trying again: %s", uri, error)
             if number == _ATTEMPTS - 1:
                 raise ConcurrentRunError(
-                    f"{_ATTEMPTS} attempts to commit to {uri} met other commits; "
+                    f"{_ATTEMPTS} attempts to commit to {uri} conflicted with other commits; "
                     "nothing was committed, run it again when fewer runs write there"
                 ) from error
         except (OSError, ValueError, DatasetError) as error:
@@ -337,25 +337,25 @@ def with_retries(uri: str, attempt: Callable[[], T]) -> T:
 
 
 def stop_commits(patience: float) -> bool:
-    """Waits for a commit that is under way and lets no other one begin in this process.
+    """Waits for a commit under way, and prevents any other in this process.
 
-    For a process that was interrupted: afterwards it can tell whether its run was committed.
+    An interrupted process can then find out whether its run was committed.
 
     Args:
-        patience: How many seconds to wait.
+        patience: The seconds to wait.
 
     Returns:
-        Whether no commit is under way any more.
+        Whether all commits have ended.
     """
     return _MAY_COMMIT.acquire(timeout=patience)
 
 
 @lru_cache(maxsize=16)
 def lance_schema(schema: pa.Schema, storage_version: Any, *, overwrites: bool) -> Any:
-    """Returns the schema with Lance's own field ids and types, as the new files have them.
+    """Returns the schema with Lance's own field ids and types, as in the new files.
 
-    Format 2.2 numbers the parts of a blob column after it in a new dataset, and at the end where
-    one is overwritten.
+    Format 2.2 numbers the parts of a blob column after it in a new dataset, and at the end in an
+    overwritten one.
     """
     empty = pa.Table.from_batches([], schema)
     made = lance.write_dataset(
@@ -372,7 +372,7 @@ def _commit(
     *,
     creates: bool = False,
 ) -> lance.LanceDataset:
-    # max_retries=0: Lance must not rebase what was decided from the rows of one version.
+    # max_retries=0: Lance must not rebase decisions that were made from the rows of one version.
     try:
         with _MAY_COMMIT:
             return lance.LanceDataset.commit(
@@ -395,16 +395,16 @@ def _commit(
 
 
 def _told(uri: str, error: Exception, doing: str, unknown: str) -> Exception:
-    """Returns what a failure of Lance's means: a conflict, an unknown outcome, or no commit."""
+    """Returns our exception for a failure: a conflict, an unknown outcome, or no commit."""
     said = first_line(error)
     if isinstance(error, CommitConflictError) or any(word in said.lower() for word in _CONFLICTS):
         return ConflictError(said)
-    # On a path of this machine whoever asks afterwards sees what became of it.
+    # On a path of this machine, the caller can look afterwards and see the outcome.
     if _UNKNOWN.search(str(error)) and not is_local(uri):
         return UnknownCommitError(
-            f"whether the commit to {uri} was made is not known: {said}; {unknown}"
+            f"it is not known whether the commit to {uri} was made: {said}; {unknown}"
         )
     if is_removed(error):
-        # Others have committed since, and the version it was built on was cleaned up.
+        # There are newer commits, and its base version was cleaned up.
         return ConflictError(said)
     return DatasetError(f"cannot {doing} {uri}: {said}; check space and permissions there")

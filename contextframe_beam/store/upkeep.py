@@ -1,4 +1,4 @@
-"""Upkeep of a dataset: fewer and larger files, old versions away, states edited."""
+"""Upkeep of a dataset: compacts files, cleans up old versions, edits states."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from contextframe_beam.store.writer import MAX_BYTES_PER_FRAGMENT, MAX_ROWS_PER_
 
 _KEY = "uuid"
 
-# Lance's type information does not know how to read these from JSON.
+# Lance's type information lacks the methods that read these from JSON.
 _CompactionTask: Any = optimize.CompactionTask
 _RewriteResult: Any = optimize.RewriteResult
 
 
 def plan_tasks(dataset: lance.LanceDataset, target_rows: int = MAX_ROWS_PER_FRAGMENT) -> list[str]:
-    """Returns the tasks of a compaction as JSON, each of which any machine may do.
+    """Returns the tasks of a compaction as JSON; any machine can do any of them.
 
     Args:
-        dataset: What to compact.
-        target_rows: The rows that a fragment should have.
+        dataset: The dataset.
+        target_rows: The number of rows that a fragment should have.
     """
     plan: Any = Compaction.plan(
         dataset,
@@ -65,10 +65,10 @@ def plan_tasks(dataset: lance.LanceDataset, target_rows: int = MAX_ROWS_PER_FRAG
 
 
 def do_task(at: Address, task: str) -> str:
-    """Writes the new files of a task, which nobody sees yet, and returns what to commit, as JSON.
+    """Writes the new files of a task, invisible for now, and returns their commit data as JSON.
 
     Raises:
-        DatasetError: they cannot be written, or the version of the plan is gone.
+        DatasetError: the files cannot be written, or the version of the plan is gone.
     """
     planned = _CompactionTask.from_json(task)
     dataset = open_dataset(at, planned.read_version)
@@ -84,21 +84,21 @@ def do_task(at: Address, task: str) -> str:
 
 
 def commit_tasks(at: Address, results: Iterable[str]) -> int:
-    """Puts the rewritten fragments in the place of the old ones, in one transaction.
+    """Replaces the old fragments with the rewritten ones, in one transaction.
 
-    What a run has changed meanwhile is left out: its rewritten files are out of date, and are
-    deleted. Called again with the same results it does nothing.
+    Fragments that a run has changed meanwhile are left out: their rewritten files are out of date,
+    and are deleted. A second call with the same results does nothing.
 
     Returns:
-        How many fragments were replaced.
+        The number of replaced fragments.
 
     Raises:
         ConcurrentRunError: runs kept coming first.
-        UnknownCommitError: the object store does not tell whether it was committed.
+        UnknownCommitError: the object store does not say whether it was committed.
         DatasetError: it cannot be committed; the dataset is as it was.
     """
     written = list(results)
-    # A task that was done twice counts once.
+    # A task that was executed twice counts once.
     unique = {_originals(result): result for result in written}
     committed: list[str] = []
 
@@ -127,7 +127,7 @@ def commit_tasks(at: Address, results: Iterable[str]) -> int:
 
 
 def _rewritten(result: str) -> list[WrittenFragment]:
-    """Returns the fragments that a task has made."""
+    """Returns the fragments that a task wrote."""
     return [
         WrittenFragment.of(FragmentMetadata.from_json(json.dumps(fragment)))
         for fragment in json.loads(result)["new_fragments"]
@@ -135,7 +135,7 @@ def _rewritten(result: str) -> list[WrittenFragment]:
 
 
 def _originals(result: str) -> tuple[str, ...]:
-    """Returns the fragments that a task has rewritten, as they were then."""
+    """Returns the fragments that a task rewrote, as they were then."""
     return tuple(
         _described(FragmentMetadata.from_json(json.dumps(fragment)))
         for fragment in json.loads(result)["original_fragments"]
@@ -155,11 +155,11 @@ def indices_behind(dataset: lance.LanceDataset) -> list[str]:
 
 
 def update_indices(at: Address) -> list[str]:
-    """Brings rows that no index knows yet into the indices there are, and returns their names.
+    """Adds new rows to the existing indices, and returns the names of these indices.
 
     Raises:
-        ConcurrentRunError: others kept committing.
-        UnknownCommitError: the object store does not tell whether it was committed.
+        ConcurrentRunError: other commits kept coming first.
+        UnknownCommitError: the object store does not say whether it was committed.
         DatasetError: an index cannot be written.
     """
     return _update(at, indices_behind)
@@ -192,10 +192,10 @@ def _update(at: Address, choose: Callable[[lance.LanceDataset], list[str]]) -> l
 
 
 def make_key_index(at: Address) -> bool:
-    """Makes the index by which small upserts find the rows that they replace.
+    """Makes the index that small upserts use to find the rows that they replace.
 
     Returns:
-        Whether there was none before.
+        Whether it is new.
     """
 
     def build(_: list[WrittenFragment]) -> Pending[bool] | bool:
@@ -214,23 +214,23 @@ def make_key_index(at: Address) -> bool:
 
 KEEP = timedelta(days=7)
 
-#: Files that no version names are younger than this while a run is writing them.
+#: Files outside of all versions are younger than this while a run is writing them.
 SAFE_AGE = timedelta(days=1)
 
-# Where files are that only transactions name.
+# The folders of files that belong to transactions.
 _FOLDERS = ("data/", "_deletions/", "_indices/")
 
 
 @dataclass(frozen=True)
 class CleanupReceipt:
-    """What was removed, or would be.
+    """The result of a cleanup, or of its dry run.
 
     Attributes:
-        versions: Versions that are gone.
-        files: Files that only they named.
-        lost_files: Files that no version named.
+        versions: Removed versions.
+        files: Removed files that only those versions had.
+        lost_files: Removed files that were in no version.
         bytes: The size of all these files.
-        dry_run: Whether nothing was removed.
+        dry_run: Whether it only counted.
     """
 
     versions: int
@@ -248,17 +248,16 @@ def cleanup(
     no_writers: bool = False,
     dry_run: bool = False,
 ) -> CleanupReceipt:
-    """Removes old versions, and old files of runs that were killed.
+    """Removes old versions, and old files of killed runs.
 
-    The newest version and those with a tag always stay.
+    The newest version and versions with a tag always stay.
 
     Args:
         at: The dataset.
         keep: Versions younger than this stay.
-        lost_after: Files that no version names are removed when they are older, seven days at
-            most. A run that lasts longer would lose its files, and could not be committed.
-        no_writers: Promises that nobody is writing, which allows a `lost_after` of less than a
-            day.
+        lost_after: Older files that are in no version are removed; at most seven days. A run that
+            lasts longer would lose its files and could not be committed.
+        no_writers: Promises that nobody is writing; this allows a `lost_after` of less than a day.
         dry_run: Only count.
 
     Raises:
@@ -270,20 +269,20 @@ def cleanup(
         raise ConfigError("an age is negative; give one such as 7d")
     if lost_after < SAFE_AGE and not no_writers:
         raise ConfigError(
-            f"files that are younger than {SAFE_AGE.days} day may belong to a run that is under "
-            f"way, and {lost_after} would remove them; give at least 1d, or say that nobody is "
+            f"files that are younger than {SAFE_AGE.days} day may belong to a run under way, and "
+            f"{lost_after} would remove them; give at least 1d, or promise that nobody is "
             "writing (no_writers=True)"
         )
     if lost_after > KEEP:
         raise ConfigError(
-            f"Lance removes files that no version names after {KEEP.days} days, whatever is asked; "
+            f"Lance always removes files that are in no version after {KEEP.days} days; "
             f"give at most {KEEP.days}d for lost files"
         )
     dataset = open_newest(at)
     try:
         before = datetime.now(timezone.utc) - lost_after
         lost = despite_removals(lambda: _lost_files(dataset, before, at))
-        # Lance takes no time at all for its default of two weeks.
+        # Lance would take a period of 0 for its default of two weeks.
         age = max(keep, timedelta(microseconds=1))
         if dry_run:
             stats = despite_removals(
@@ -314,12 +313,12 @@ def cleanup(
 
 
 def _lost_files(dataset: lance.LanceDataset, before: datetime, at: Address) -> pa.Table:
-    """Returns path and size of files that no version names and that are older than `before`."""
+    """Returns the path and size of files that are in no version and older than `before`."""
     if dataset.branches.list():
-        # Their versions name files of this dataset, and are not among its own; Lance's own cleanup
-        # knows them.
+        # The versions of clones use files of this dataset but are not in its own list; Lance's own
+        # cleanup knows them.
         return pa.table({"path": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())})
-    # In this order: what is committed in between is named.
+    # In this order, so that files of commits in between are in a version.
     files = dataset.all_files().read_all()
     named = {
         _owner(path)
@@ -335,10 +334,10 @@ def _lost_files(dataset: lance.LanceDataset, before: datetime, at: Address) -> p
 
 
 def _owner(path: str) -> str:
-    """Returns the name under which a file and those beside it are one.
+    """Returns the common name of a file and those beside it.
 
-    That is the folder of an index, and for a data file its name without the ending: raw data may
-    lie in a folder of that name.
+    For an index that is its folder, and for a data file its name without the ending, because a
+    folder of that name may contain its raw data.
     """
     folder, _, rest = path.partition("/")
     first = rest.partition("/")[0]
@@ -352,16 +351,16 @@ def _delete(at: Address, paths: list[str]) -> None:
             session.delete_file(path)
 
 
-#: The mode of a change by hand among a source's runs.
+#: The mode of a manual change among a source's runs.
 MODE = "state"
 
 _KEYS = ("source", "name", "last_run", "partitions", "backfill")
 
 
 def export_state(state: SourceState) -> dict[str, Any]:
-    """Returns what `parse_states` reads: the part of a state that can be changed, and its source.
+    """Returns the editable part of a state and its source, for `parse_states`.
 
-    `last_run` guards against setting it again after another run went on from it.
+    `last_run` prevents setting it after another run has continued from it.
     """
     exported = {
         "source": state.source,
@@ -379,10 +378,10 @@ def parse_states(text: str, where: str) -> list[dict[str, Any]]:
 
     Args:
         text: JSON.
-        where: Where it is from, for messages.
+        where: Its origin, for messages.
 
     Raises:
-        ConfigError: it is no JSON, or not what was exported; the message names the line.
+        ConfigError: it is not JSON, or not an exported state; the message names the line.
     """
     try:
         value = json.loads(text)
@@ -405,14 +404,14 @@ def set_states(at: Address, states: Sequence[Mapping[str, Any]]) -> int:
 
     Args:
         at: The dataset.
-        states: What `parse_states` gave.
+        states: The result of `parse_states`.
 
     Returns:
-        The version that it made.
+        The new version.
 
     Raises:
-        ConfigError: a source is not known.
-        ConcurrentRunError: a run went on from the state that was exported.
+        ConfigError: a source is unknown.
+        ConcurrentRunError: a run has continued from the exported state.
     """
     given = {str(one["source"]): one for one in states}
 
@@ -436,7 +435,7 @@ def reset_state(
     sources: Iterable[str],
     partitions: Sequence[str] = (),
 ) -> int:
-    """Forgets what sources had reached, so that their next run reads everything.
+    """Forgets the state of sources, so that their next run reads everything.
 
     Args:
         at: The dataset.
@@ -444,10 +443,10 @@ def reset_state(
         partitions: Forget these partitions only.
 
     Returns:
-        The version that it made.
+        The new version.
 
     Raises:
-        ConfigError: a source or partition is not known.
+        ConfigError: a source or partition is unknown.
     """
 
     def edit(state: SourceState) -> SourceState:
@@ -467,10 +466,10 @@ def reset_state(
 
 
 def find_source(states: Mapping[str, SourceState], asked: str) -> SourceState:
-    """Returns the source that is meant by an id, the beginning of one, or a connector's name.
+    """Returns the source with an id, the beginning of an id, or a connector's name.
 
     Raises:
-        ConfigError: there is none, or there are several.
+        ConfigError: there is no such source, or there are several.
     """
     found = [one for one in states.values() if asked in (one.source, one.name)]
     found = found or [one for one in states.values() if asked and one.source.startswith(asked)]
@@ -487,7 +486,7 @@ def _edit(
     sources: Sequence[str],
     edit: Callable[[SourceState], SourceState],
 ) -> int:
-    """Replaces the state rows of sources, decided anew from the newest version where need be."""
+    """Replaces the state rows of sources, and decides again if the dataset has changed."""
     run_id = f"state-{uuid.uuid4().hex[:12]}"
 
     def build(written: list[WrittenFragment]) -> Pending[int] | int:
@@ -514,7 +513,7 @@ def _edit(
 
 
 def _problem(value: Any) -> tuple[str, str | None]:
-    """Returns what is wrong with an exported state, and the key near which it is."""
+    """Returns the problem of an exported state, and the nearest key."""
     if not isinstance(value, Mapping):
         return f"a state is a JSON object, and this is a {type(value).__name__}", None
     for key in value:

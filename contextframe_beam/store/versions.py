@@ -1,4 +1,4 @@
-"""The versions of a dataset: what made each, whether it is whole, and who may remove it."""
+"""The versions of a dataset: their history, their completeness, and locks for their removal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from contextframe_beam.store.files import (
 )
 from contextframe_beam.store.runs import is_gone, own_mark
 
-# What versions are called that no run and no method of FrameDataset made.
+# Names for versions that were not made by a run or a method of FrameDataset.
 _OPERATIONS = {
     "Append": "append",
     "CreateIndex": "index",
@@ -51,8 +51,8 @@ class Version:
         at: When it was made, in local time with its offset.
         run_id: The run that made it, or None.
         mode: The run's mode, or what else made the version (add, delete, index, compact, ...).
-        counts: What the run counted: written, replaced, deleted, unchanged, failed.
-        restored: For a rollback, the version whose content this one has.
+        counts: The counts of the run: written, replaced, deleted, unchanged, failed.
+        restored: For a rollback, the version that it restored.
     """
 
     version: int
@@ -64,7 +64,7 @@ class Version:
 
 
 def history_of(dataset: LanceDataset) -> list[Version]:
-    """Returns the versions that still exist, oldest first, with what made them.
+    """Returns the existing versions, oldest first, with their origins.
 
     Raises:
         DatasetError: they cannot be read.
@@ -101,7 +101,7 @@ def open_newest(at: Address) -> LanceDataset:
     """Returns a dataset at its newest version.
 
     Raises:
-        DatasetError: there is none, or it cannot be opened.
+        DatasetError: there is no dataset, or it cannot be opened.
     """
     dataset = open_dataset(at)
     if dataset is None:
@@ -113,7 +113,7 @@ def open_version(at: Address, version: int) -> LanceDataset:
     """Returns a dataset at a version.
 
     Raises:
-        DatasetError: there is no dataset, or it has no such version, or has it no more.
+        DatasetError: the dataset or the version does not exist, or the version was removed.
     """
     try:
         dataset = open_dataset(at, version) if version > 0 else None
@@ -127,7 +127,7 @@ def open_version(at: Address, version: int) -> LanceDataset:
 
 
 def _require_version(at: Address, version: int) -> None:
-    """Raises a DatasetError that says which versions there are, if `version` is none of them."""
+    """Raises a DatasetError that lists the versions, if `version` is not one of them."""
     known = [int(entry["version"]) for entry in _versions_of(open_newest(at))]
     if version in known:
         return
@@ -139,7 +139,7 @@ def _require_version(at: Address, version: int) -> None:
 
 
 def missing_dataset(uri: str) -> DatasetError:
-    """Returns the error for a place where no dataset is."""
+    """Returns the error for an address without a dataset."""
     return DatasetError(
         f"there is no dataset at {uri}; make one with FrameDataset.create or "
         "`contextframe-beam ingest`"
@@ -147,13 +147,12 @@ def missing_dataset(uri: str) -> DatasetError:
 
 
 def rollback_after(dataset: LanceDataset, base: int) -> Version | None:
-    """Returns the first rollback that happened after version `base`, up to the one that is open.
+    """Returns the first rollback after version `base`, up to the open version.
 
-    Versions that were cleaned up meanwhile are not looked at: then `base` is gone as well, and
-    whoever depends on it finds that out.
+    Removed versions are skipped: then `base` is gone too, and whatever depends on it will fail.
 
     Raises:
-        DatasetError: a version is there and cannot be read.
+        DatasetError: a version exists but cannot be read.
     """
     for number in range(base + 1, int(dataset.version) + 1):
         transaction = _transaction_of(dataset, number)
@@ -165,15 +164,15 @@ def rollback_after(dataset: LanceDataset, base: int) -> Version | None:
 def _transaction_of(
     dataset: LanceDataset, version: int
 ) -> tuple[dict[str, str], str, int | None] | None:
-    """Returns the properties of what made a version, what it did, and which one it restored.
+    """Returns the properties of a version's transaction, its kind, and the version it restored.
 
-    None if the version is there no more.
+    It is None if the version was removed.
     """
     with reading(dataset.uri):
         try:
             transaction = dataset.read_transaction(version)
         except TypeError:
-            # Lance 14 fails to show just those compactions that also moved an index.
+            # Lance 14 cannot show compactions that also moved an index.
             return {}, "compact", None
         except (OSError, ValueError) as error:
             if is_removed(error):
@@ -185,7 +184,7 @@ def _transaction_of(
     restored = int(operation.version) if isinstance(operation, LanceOperation.Restore) else None
     name = type(operation).__name__
     if name == "BaseOperation":
-        # What Lance 14 does not show: a compaction sets aside numbers for its fragments.
+        # Lance 14 cannot show this one: a compaction reserves numbers for its fragments.
         name = "Rewrite"
     return (
         dict(transaction.transaction_properties or {}),
@@ -208,16 +207,16 @@ def _ranges(versions: Sequence[int]) -> str:
     return f"versions {' and '.join([', '.join(words[:-1]), words[-1]]) if words[1:] else words[0]}"
 
 
-# Blobs of these kinds lie in files beside their data file: one file for several, or one for each.
+# Blobs of these kinds are in files beside their data file: one file for several, or one for each.
 _SIDE_KINDS = pa.array([1, 2], pa.uint8())
 _BESIDE = ("kind", "blob_id")
 
 
 def require_files(dataset: LanceDataset) -> None:
-    """Checks that nothing is missing of the version that `dataset` is.
+    """Checks that the version of `dataset` is complete.
 
     Raises:
-        DatasetError: a file is missing or is shorter than it was.
+        DatasetError: a file is missing or too short.
     """
     with reading(dataset.uri):
         present: dict[str, int] = {}
@@ -235,7 +234,7 @@ def require_files(dataset: LanceDataset) -> None:
 
 
 def _lost(dataset: LanceDataset, present: Mapping[str, int]) -> Iterator[str]:
-    """Yields what the version names in its own folder and is not there."""
+    """Yields the missing files of the version in its own folder."""
     for fragment in dataset.get_fragments():
         for file in fragment.metadata.files:
             path = f"data/{file.path}"
@@ -257,9 +256,9 @@ def _lost(dataset: LanceDataset, present: Mapping[str, int]) -> Iterator[str]:
 
 
 def _lost_raw_data(dataset: LanceDataset, present: Mapping[str, int]) -> Iterator[str]:
-    """Yields data files whose raw data lies beside them, as in format 2.2, and is not all there.
+    """Yields data files with missing raw data beside them, as in format 2.2.
 
-    Nothing but the rows tells how many files that are.
+    Only the rows show how many files there should be.
     """
     beside = Counter(path.rpartition("/")[0] + "/" for path in present)
     for fragment in dataset.get_fragments():
@@ -275,7 +274,7 @@ def _lost_raw_data(dataset: LanceDataset, present: Mapping[str, int]) -> Iterato
 _CLEANUP = "contextframe.cleanup."
 _ROLLBACK = "contextframe.rollback."
 
-#: A tag of a process on another machine that is older was left by one that was killed.
+#: An older tag of a process on another machine was left by a killed process.
 STALE = timedelta(days=1)
 
 
@@ -291,7 +290,7 @@ def cleaning_up(dataset: LanceDataset, at: Address) -> Iterator[None]:
         ConcurrentRunError: a rollback is under way.
         DatasetError: the store refuses to write.
     """
-    # What is stale keeps a version for ever.
+    # A stale tag would keep its version for ever.
     for name, tag in _tags(dataset, _CLEANUP, _ROLLBACK).items():
         if _is_stale(name, tag):
             _remove(dataset, name)
@@ -306,16 +305,17 @@ def rolling_back(dataset: LanceDataset, version: int, at: Address) -> Iterator[N
 
     Args:
         dataset: The newest version.
-        version: The one to restore.
+        version: The version to restore.
         at: Where it is.
 
     Raises:
         ConcurrentRunError: a cleanup is under way.
-        DatasetError: one has removed the version or a part of it, or the store refuses to write.
+        DatasetError: a cleanup has removed the version or a part of it, or the store refuses to
+        write.
     """
     with _tagged(dataset, _ROLLBACK, version, at):
         _refuse(dataset, _CLEANUP, "a cleanup", "rolled back")
-        # From here on it stays as it is; a cleanup may have ended just before.
+        # From here on it stays; a cleanup may have ended just before.
         require_files(open_version(at, version))
         yield
 
@@ -336,7 +336,7 @@ def _tagged(dataset: LanceDataset, prefix: str, version: int | None, at: Address
             dataset.tags.create(name, version)
     except (OSError, ValueError) as error:
         if version is not None:
-            # Says that a cleanup has removed the version meanwhile, where that is so.
+            # Raises the right error if a cleanup has removed the version meanwhile.
             open_version(at, version)
         raise DatasetError(
             f"cannot set a tag in {dataset.uri}: {first_line(error)}; check permissions there"
@@ -353,7 +353,7 @@ def _refuse(dataset: LanceDataset, prefix: str, what: str, done: str) -> None:
             raise ConcurrentRunError(
                 f"{what} of {dataset.uri} is under way since {tag['created_at']:%Y-%m-%d %H:%M} "
                 f"UTC, so nothing was {done}; do it again when that has ended. If it was killed on "
-                f"another machine, its tag {name} stops to count after a day; "
+                f"another machine, its tag {name} expires after a day; "
                 f"lance.dataset({dataset.uri!r}).tags.delete({name!r}) removes it at once"
             )
 
@@ -370,6 +370,6 @@ def _is_stale(name: str, tag: dict[str, Any]) -> bool:
 
 
 def _remove(dataset: LanceDataset, name: str) -> None:
-    # Another process may have found it to be stale; and what it stood for is done by now.
+    # Another process may have removed it as stale, and it is no longer needed.
     with suppress(OSError, ValueError):
         dataset.tags.delete(name)

@@ -1,4 +1,4 @@
-"""Data files that no transaction names yet: written, noted in a journal, and read back."""
+"""Writes data files before their commit, notes them in a journal, and reads them back."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 MAX_ROWS_PER_FRAGMENT = 1_000_000
 MAX_BYTES_PER_FRAGMENT = 2 << 30
 
-# Rows that wait for the encoder; beyond it the caller waits, which bounds memory.
+# The most rows that wait for the encoder; then the caller waits, which bounds memory.
 _BUFFER_BYTES = 32 << 20
 
-# How much is handed to Lance at once. Each batch costs it some work a column, filled or not: of
-# documents of 1.3 KB, 8.5 us of processor time each in batches of 760, 7.6 us in batches of 1500.
-# Twice and four times as much made runs no faster and took 50 and 100 MB more.
+# How much Lance gets at once. Each batch costs some work for each column, filled or not: documents
+# of 1.3 KB take 8.5 us of processor time each in batches of 760, and 7.6 us in batches of 1500.
+# Batches of two and four times the size were not faster and took 50 and 100 MB more.
 _ROWS_AT_ONCE = 1024
 _BYTES_AT_ONCE = 2 << 20
 
-# What Lance gathers before it writes pages. Its own default counts by column and reached 900 MB
-# here; this bounds it to 100 MB and makes the files a little smaller.
+# How much Lance gathers before it writes pages. Its default counts by column and reached 900 MB
+# here; this value bounds it to 100 MB and makes the files a little smaller.
 _ENCODER_BYTES = 16 << 20
 
 
@@ -63,8 +63,8 @@ class FragmentWriter:
     Args:
         destination: The dataset.
         schema: The schema of every batch, in the dataset's order.
-        max_rows: A fragment is closed at so many rows.
-        max_bytes: A fragment is closed at about so many bytes.
+        max_rows: The largest number of rows in a fragment.
+        max_bytes: About the largest number of bytes in a fragment.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class FragmentWriter:
         self._schema = schema
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        # Lance looks at a file's size between batches.
+        # Lance checks a file's size between batches.
         self._bytes_at_once = min(_BYTES_AT_ONCE, max_bytes)
         self._changed = threading.Condition()
         self._waiting: deque[tuple[pa.RecordBatch, int]] = deque()
@@ -96,10 +96,10 @@ class FragmentWriter:
         _ACTIVE.add(self)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Hands over a batch; waits while the encoder is behind.
+        """Adds a batch; waits while the encoder is busy.
 
         Raises:
-            DatasetError: the rows written so far could not be stored.
+            DatasetError: earlier rows could not be stored.
             SchemaError: the batch has other columns; Lance would store it and fail to read it.
         """
         if not batch.schema.equals(self._schema):
@@ -131,10 +131,10 @@ class FragmentWriter:
             self._changed.notify_all()
 
     def close(self) -> list[WrittenFragment]:
-        """Returns the fragments, in the order of their rows; empty when there were no rows.
+        """Returns the fragments in the order of their rows; empty if there were no rows.
 
         Raises:
-            DatasetError: the rows could not be stored; nothing is left behind.
+            DatasetError: the rows could not be stored; all files were removed.
         """
         self._finish(aborted=False)
         if self._error is not None:
@@ -142,7 +142,7 @@ class FragmentWriter:
         return self._written
 
     def abort(self) -> None:
-        """Stops writing; Lance removes the files it began."""
+        """Stops writing; Lance removes unfinished files."""
         self._finish(aborted=True)
 
     def _finish(self, *, aborted: bool) -> None:
@@ -170,7 +170,7 @@ class FragmentWriter:
             yield batch
 
     def _gathered(self) -> list[pa.RecordBatch]:
-        """Waits for as many batches as are worth a call of Lance; none when there are no more."""
+        """Waits for enough batches for one call of Lance; returns an empty list at the end."""
         batches: list[pa.RecordBatch] = []
         rows = gathered = 0
         with self._changed:
@@ -210,8 +210,8 @@ class FragmentWriter:
             mode = "append"
             version: Any = None
             if target is None or to.overwrites:
-                # Nothing is overwritten by writing files; "create" would fail if somebody else
-                # made the dataset at this moment, which is for the commit to find out.
+                # Writing files does not overwrite any data. "create" would fail if somebody else
+                # made the dataset at this moment, but the commit should find that out.
                 mode = "overwrite"
                 version = to.storage_version if target is None else target.data_storage_version
                 target = to.uri
@@ -237,7 +237,7 @@ class FragmentWriter:
 
 
 class _AbortedError(Exception):
-    """Ends the stream of a writer that is no longer wanted."""
+    """Ends the stream of an aborted writer."""
 
 
 def _is_chunk(batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -252,7 +252,7 @@ def _is_chunk(batch: pa.RecordBatch) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """Puts batches behind each other; columns of nothing but nulls go on sharing their memory."""
+    """Joins batches; columns with only nulls continue to share their memory."""
     if len(batches) == 1:
         return batches[0]
     count = sum(batch.num_rows for batch in batches)
@@ -271,7 +271,7 @@ _STOPPED = threading.Event()
 
 
 def abort_all() -> None:
-    """Aborts every writer of this process, for good: for a process that is about to end."""
+    """Aborts all writers of this process permanently, because the process is about to end."""
     _STOPPED.set()
     for writer in list(_ACTIVE):
         writer.abort()
@@ -292,10 +292,10 @@ def write_rows(
 
 
 def _require_whole(at: Address, fragments: Iterable[WrittenFragment]) -> None:
-    """Looks at local files just written: of one that a full disk cut off, Lance may not tell.
+    """Checks new local files, because Lance may not report a file that a full disk cut off.
 
     Raises:
-        OSError: a file is not whole; all of them were deleted.
+        OSError: a file is incomplete; all of them were deleted.
     """
     fragments = list(fragments)
     for fragment in fragments:
@@ -323,10 +323,10 @@ _BASE = 1
 def preview(
     destination: Destination, schema: pa.Schema, fragments: Sequence[WrittenFragment]
 ) -> lance.LanceDataset:
-    """Returns a dataset of written fragments, in their order: the first one has the id 0.
+    """Returns a dataset of written fragments in their order; the first one has the id 0.
 
     Args:
-        destination: Where they were written to.
+        destination: The dataset that they were written for.
         schema: The columns that they were written with.
         fragments: At least one.
 
@@ -363,14 +363,14 @@ def preview(
 
 
 def _at_base(fragment: WrittenFragment) -> FragmentMetadata:
-    """Describes a fragment whose files lie in the dataset that they were written to."""
+    """Describes a fragment whose files are in the dataset that they were written for."""
     described = json.loads(fragment.metadata)
     for file in described["files"]:
         file["base_id"] = _BASE
     return FragmentMetadata.from_json(json.dumps(described))
 
 
-#: Names the folder, to the processes that a run starts.
+#: Names the folder for the processes that a run starts.
 FOLDER_VARIABLE = "CONTEXTFRAME_JOURNAL"
 
 _CURRENT = "current"
@@ -385,7 +385,7 @@ def note(uri: str, fragments: Iterable[WrittenFragment]) -> None:
         json.dumps([uri, fragment.metadata, fragment.rows, fragment.size]) + "\n"
         for fragment in fragments
     ]
-    # The folder may be gone, or another machine's: then nobody is there to clean up.
+    # The folder may be gone, or on another machine: then nobody will clean up.
     with (
         contextlib.suppress(OSError),
         open(Path(folder) / f"{os.getpid()}.files", "a", encoding="utf-8") as file,
@@ -394,7 +394,7 @@ def note(uri: str, fragments: Iterable[WrittenFragment]) -> None:
 
 
 def begin(run_id: str) -> None:
-    """Begins the next transaction of a run that commits as it goes: what was noted is committed."""
+    """Begins the next transaction of a backfill; the files noted so far are committed."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return
@@ -404,7 +404,7 @@ def begin(run_id: str) -> None:
 
 
 def current(folder: str) -> str | None:
-    """Returns the run id of the transaction under way, of a run that commits as it goes."""
+    """Returns the run id of the current transaction of a backfill."""
     try:
         return (Path(folder) / _CURRENT).read_text(encoding="utf-8") or None
     except OSError:
@@ -412,14 +412,14 @@ def current(folder: str) -> str | None:
 
 
 def delete_noted(folder: str, storage_options: StorageOptions = None) -> None:
-    """Deletes noted files that no version names; for a run that can no longer be committed."""
+    """Deletes noted files that are in no version, for a run that can no longer be committed."""
     from contextframe_beam.store.address import Address
     from contextframe_beam.store.files import WrittenFragment, delete_files
 
     noted: dict[str, list[WrittenFragment]] = {}
     for path in Path(folder).glob("*.files"):
         for line in path.read_text(encoding="utf-8").splitlines():
-            # The last line of a process that was killed may be cut off.
+            # The last line of a killed process may be incomplete.
             with contextlib.suppress(ValueError):
                 uri, metadata, rows, size = json.loads(line)
                 noted.setdefault(uri, []).append(WrittenFragment(metadata, rows, size))

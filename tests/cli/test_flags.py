@@ -73,7 +73,7 @@ def test_the_command_line_says_how_to_delete_all(emptied):
 
 def test_options_of_other_commands_are_meant_as_well(emptied):
     result = cli("cleanup", emptied[1], "--lost-after", "1h")
-    assert_error(result, 2, "say that nobody is writing (--no-writers)")
+    assert_error(result, 2, "promise that nobody is writing (--no-writers)")
 
 
 def test_a_warning_says_the_connectors_own_option(tmp_path):

@@ -202,7 +202,7 @@ class TestFilesOfLostAttempts:
 
 class TestDangerousAges:
     def test_less_than_a_day_for_lost_files_needs_a_promise(self, kb):
-        with pytest.raises(ConfigError, match="may belong to a run that is under way"):
+        with pytest.raises(ConfigError, match="may belong to a run under way"):
             cleanup(Address(kb), lost_after=timedelta(hours=1))
         cleanup(Address(kb), lost_after=timedelta(hours=1), no_writers=True)
 

@@ -305,13 +305,13 @@ class TestWordsInAFilter:
         with pytest.raises(ConfigError) as caught:
             made.search("who", where=where)
         assert str(caught.value) == (
-            f"the filter {where} cannot be used: text stands in single quotes, as in {better}"
+            f"the filter {where} cannot be used: text needs single quotes, as in {better}"
         )
 
     @pytest.mark.parametrize(
         ("where", "message"),
         [
-            ("author IN (Ada, Bob)", "no column Ada, and text stands in single quotes"),
+            ("author IN (Ada, Bob)", "no column Ada, and text needs single quotes"),
             ("authr = 'Ada'", "no column authr; did you mean author?"),
             ("author=O'Brien", "with text in single quotes"),
             ("author", "give SQL such as author = 'Ada'"),
