@@ -34,7 +34,7 @@ setup(
     ],
     python_requires=">=3.10",
     # connectors, transforms, pipelines and templates are links inside contextframe_beam: they are
-    # found as its subpackages, and never as top-level packages of their own.
+    # found as its subpackages, and never as top-level packages.
     packages=find_packages(include=["contextframe_beam*"]),
     package_data={
         "contextframe_beam": ["py.typed"],

@@ -1,6 +1,6 @@
-"""The peer that everybody writes first: a loop over lines that builds frames with `from_pylist`.
+"""The loader that everybody writes first: a loop over lines that builds frames with `from_pylist`.
 
-The rows hold what those of `contextframe-beam ingest json` hold, in the format's columns.
+The rows have the same content as those of `contextframe-beam ingest json`, in the format's columns.
 
     python benchmarks/by_hand.py DOCUMENTS_DIR DATASET
 """
@@ -22,7 +22,7 @@ from contextframe_beam.frames.record import NAMESPACE
 from contextframe_beam.frames.schema import FORMAT_COLUMNS, frame_schema
 
 _FULL = frame_schema()
-# Without vectors, which from_pylist would fill with 6 KB of zeros a row.
+# Without vectors, which from_pylist would fill with 6 KB of zeros for each row.
 SCHEMA = pa.schema([_FULL.field(name) for name in FORMAT_COLUMNS if name != "vector"])
 
 
@@ -65,7 +65,7 @@ def rows_of(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def batches(folder: Path) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of all documents, 1,000 a batch."""
+    """Yields the rows of all documents in batches of 1,000."""
     rows = []
     for row in rows_of(folder):
         rows.append(row)

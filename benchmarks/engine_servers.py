@@ -1,4 +1,4 @@
-"""What runs on engines need beside them: a job server that runs already, a pool of workers."""
+"""The servers for runs on engines: a job server and a pool of workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextframe_beam.pipelines.runners.engines import ENGINES
 
 _PATIENCE_SECONDS = 60.0
-# What Beam itself opens to Spark.
+# The packages that Beam itself opens to Spark.
 _OPENED = [
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
     for package in ("sun.nio.ch", "java.nio", "java.util", "java.lang.invoke")
@@ -23,7 +23,7 @@ _OPENED = [
 
 @contextmanager
 def job_server(runner: str) -> Iterator[str]:
-    """Runs an engine with its job server until the block ends; gives its address."""
+    """Runs an engine with its job server until the block ends; yields its address."""
     engine, port = ENGINES[runner], _free_port()
     path = str(engine.path())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as artifacts:
@@ -39,7 +39,7 @@ def job_server(runner: str) -> Iterator[str]:
 
 @contextmanager
 def worker_pool() -> Iterator[str]:
-    """Runs a pool that starts worker processes when an engine asks it to; gives its address."""
+    """Runs a pool that starts worker processes for an engine; yields its address."""
     port = _free_port()
     command = [sys.executable, "-m", "contextframe_beam", "worker-pool", "--port", str(port)]
     with _program(command, port):

@@ -1,7 +1,7 @@
-"""Work for the processor: an enricher that computes what near-duplicates are found by, in Python.
+"""Work for the processor: an enricher that computes fingerprints of near-duplicates in Python.
 
-Method: A. Broder, "On the resemblance and containment of documents" (1997): of many hash functions,
-the smallest value that each gives over all runs of words of a text.
+Method: A. Broder, "On the resemblance and containment of documents" (1997): for each of many hash
+functions, the smallest value over all runs of words in a text.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def _manifest(shape: str, base_url: str) -> dict[str, Any]:
         "version": "6.0.0",
         "type": "DeclarativeSource",
         "check": {"type": "CheckStream", "stream_names": ["items"]},
-        # As many as the others.
+        # The same number as the others.
         "concurrency_level": {"type": "ConcurrencyLevel", "default_concurrency": AT_ONCE},
         "streams": [
             {

@@ -1,4 +1,4 @@
-"""The configurations that APIConnector reads the benchmark's server with, as YAML (JSON is that).
+"""The configurations of APIConnector for the benchmark's server, as YAML (in the form of JSON).
 
 python benchmarks/http_api.py SHAPE BASE_URL > CONFIG
 """

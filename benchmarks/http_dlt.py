@@ -14,7 +14,7 @@ import dlt
 from dlt.sources.rest_api import rest_api_source
 from http_server import AT_ONCE, PARTITIONS
 
-# As many as the others; dlt reads 5 partitions at once unless told.
+# The same number as the others; by default dlt reads 5 partitions at once.
 os.environ.setdefault("EXTRACT__WORKERS", str(AT_ONCE))
 
 _PAGES = {"type": "page_number", "base_page": 1, "total_path": "total_pages"}

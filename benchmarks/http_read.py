@@ -1,6 +1,6 @@
-"""Reads everything that a configuration names, as a pipeline's worker does, and does no more.
+"""Reads everything in a configuration, like a pipeline's worker, and does nothing else.
 
-The seconds that the reading took, without imports, go to a file.
+It writes the seconds of reading, without imports, to a file.
 
     python benchmarks/http_read.py CONFIG RECORDS SECONDS_FILE
 """

@@ -35,8 +35,8 @@ def measure(records: int, rounds: int) -> None:
     """Runs the rounds and prints the medians and ratios.
 
     Args:
-        records: How many records the server has.
-        rounds: How often each is run.
+        records: The number of records on the server.
+        rounds: How often each job is run.
     """
     with tempfile.TemporaryDirectory() as scratch, _server(records) as address:
         bench = _Bench(address, records, Path(scratch))
@@ -55,12 +55,12 @@ def measure(records: int, rounds: int) -> None:
 
 
 class _Bench:
-    """The jobs, and what is noted of them beside their time.
+    """The jobs, and their figures beside the time.
 
     Args:
-        address: The server's.
-        records: How many records it has.
-        scratch: A folder for all that is written.
+        address: The server's address.
+        records: The number of its records.
+        scratch: A folder for all output.
     """
 
     def __init__(self, address: str, records: int, scratch: Path) -> None:
@@ -70,7 +70,7 @@ class _Bench:
         self._scratch = scratch
         #: The seconds of reading without imports, by shape.
         self.reading: dict[str, list[float]] = defaultdict(list)
-        #: What the server received, by job.
+        #: The numbers of requests at the server, by job.
         self.received: dict[str, dict[str, int]] = {}
 
     def clear(self) -> None:
@@ -137,7 +137,7 @@ class _Bench:
         return path
 
     def _check_rows(self, dataset: Path, condition: str = "true") -> None:
-        # In a process of its own: what this one imports would count as memory of those it starts.
+        # In another process, because our imports would count as memory of those that we start.
         command = [sys.executable, "-c", _COUNT_ROWS, str(dataset), condition]
         rows = int(subprocess.check_output(command, text=True))
         if rows != self._records:

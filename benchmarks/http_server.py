@@ -1,4 +1,4 @@
-"""A fast HTTP server on the loopback, whose answers take 50 ms but never wait for each other.
+"""A fast local HTTP server, whose answers take 50 ms but never wait for each other.
 
 Records are of 1 KB, in pages of 100, and the same every time.
 
@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 LATENCY = 0.05
 PAGE = 100
 PARTITIONS = 20
-#: How many requests every client may have under way: what APIConnector does unless told.
+#: How many requests each client may have under way: the default of APIConnector.
 AT_ONCE = 16
 
 _TEXTS = 100
@@ -32,7 +32,7 @@ class Records:
     """The records, as the JSON of their pages.
 
     Args:
-        number: How many there are.
+        number: Their number.
     """
 
     def __init__(self, number: int) -> None:
@@ -40,7 +40,7 @@ class Records:
         chance = random.Random(20261101)
         words = ["".join(chance.choices("abcdefghijklmnoprstuvw", k=5)) for _ in range(2000)]
         texts = (" ".join(chance.choices(words, k=130)) for _ in range(_TEXTS))
-        # Made once, for a server that formats records would take the time of who reads them.
+        # Made once, because formatting would take time from the client on the same machine.
         self._rest = [
             json.dumps(
                 {
@@ -56,14 +56,14 @@ class Records:
         ]
 
     def page(self, prefix: str, first: int, stop: int) -> bytes:
-        """Returns the JSON list of the records from `first` to before `stop`."""
+        """Returns the JSON list of the records from `first` up to but not including `stop`."""
         name, rest = prefix.encode(), self._rest
         return b"[%b]" % b",".join(
             [b'{"id":"%b-%d",%b' % (name, n, rest[n % _TEXTS]) for n in range(first, stop)]
         )
 
     def answer(self, target: str) -> bytes | None:
-        """Returns the body for a path and query; None when there is no such thing."""
+        """Returns the body for a path and query, or None if there is no such page."""
         parts = urlsplit(target)
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         steps = parts.path.strip("/").split("/")
@@ -86,13 +86,13 @@ class Records:
 
 
 class Counts:
-    """What the server received."""
+    """The counts of the server's requests."""
 
     def __init__(self) -> None:
         self.requests = self.running = self.at_once = 0
 
     def taken(self) -> bytes:
-        """Returns the counts as JSON, and begins anew."""
+        """Returns the counts as JSON, and resets them."""
         found = {"requests": self.requests, "at_once": self.at_once}
         self.requests = self.at_once = 0
         return json.dumps(found).encode()

@@ -22,8 +22,8 @@ def measure(documents: int, rounds: int, kept: Path | None) -> None:
     """Runs the rounds and prints the medians and ratios.
 
     Args:
-        documents: How many documents are ingested.
-        rounds: How often each is run.
+        documents: The number of documents to ingest.
+        rounds: How often each job is run.
         kept: The folder where documents are kept between runs.
     """
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Times whole processes, and how much memory the largest of each takes."""
+"""Measures the time of whole processes, and the memory of the largest process of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Measurement:
 
     Attributes:
         seconds: From its start to its end.
-        cpu_seconds: Of the process and those it waited for.
+        cpu_seconds: Processor time of the process and of those it waited for.
         peak_mb: The largest resident size of any one of its processes.
     """
 
@@ -33,7 +33,7 @@ def run(command: Sequence[str], env: dict[str, str] | None = None) -> Measuremen
     """Runs a command to its end.
 
     Raises:
-        RuntimeError: it failed; the message holds what it printed.
+        RuntimeError: it failed; the message contains its output.
     """
     start = time.perf_counter()
     with subprocess.Popen(
@@ -75,8 +75,8 @@ def in_turn(
     """Runs all jobs one after the other, `rounds` times, and returns the median of each.
 
     Args:
-        jobs: What to measure, by name.
-        rounds: How often.
+        jobs: The jobs, by name.
+        rounds: How often each is run.
         before: Called before each run.
     """
     results: dict[str, list[Measurement]] = {name: [] for name in jobs}
@@ -89,7 +89,7 @@ def in_turn(
 
 
 def print_medians(medians: Mapping[str, Measurement]) -> None:
-    """Prints a table of them."""
+    """Prints a table of the medians."""
     print(f"\n{'median of each':30} {'seconds':>9} {'CPU s':>9} {'peak MB a process':>18}")
     for name, figures in medians.items():
         print(

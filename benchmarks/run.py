@@ -1,4 +1,4 @@
-"""Measures against the limits and the peers: whole processes, in one run and in turn.
+"""Measures speed against the limits and other loaders: whole processes, in turn, in one run.
 
 make bench                                    # files: 1,000,000 documents; http: 20,000 records
 make bench BENCH='ingest --documents 100000 --rounds 1'
@@ -29,7 +29,7 @@ def main() -> None:
         nargs="*",
         metavar="GROUP",
         help="ingest (from files), http (from an API), upsert, scale (costly enrichment and "
-        "start-up); the first two when none is given",
+        "start-up); the first two by default",
     )
     parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest")
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")

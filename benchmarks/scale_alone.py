@@ -1,4 +1,4 @@
-"""The limit of the scale benchmark: reading and enriching in plain Python, and nothing written.
+"""The limit of the scale benchmark: reads and enriches in plain Python, without writing.
 
 python benchmarks/scale_alone.py DOCUMENTS_DIR PROCESSES
 """

@@ -1,6 +1,6 @@
 """Measures work for the processor on one and two workers, in process and on Flink.
 
-The limit is the same work in plain Python on as many processes: what the machine gives.
+The limit is the same work in plain Python on the same number of processes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def measure(documents: int, rounds: int) -> None:
     """Runs the rounds and prints the medians and how much faster two workers are than one.
 
     Args:
-        documents: How many documents are enriched, at about 3 ms each.
-        rounds: How often each is run.
+        documents: The number of documents to enrich, at about 3 ms each.
+        rounds: How often each job is run.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder, to = Path(scratch) / "documents", Path(scratch) / "out"
@@ -67,7 +67,7 @@ def _ingest(documents: Path, to: Path, *more: str) -> Measurement:
 
 
 def _on_flink(documents: Path, to: Path, workers: int) -> Measurement:
-    # Workers in the launcher would be threads, and share its one interpreter.
+    # Workers in the launcher would be threads, and share its interpreter.
     with worker_pool() as pool:
         return _ingest(
             *(documents, to, "--runner=FlinkRunner", f"--parallelism={workers}"),

@@ -1,4 +1,4 @@
-"""Measures what a run costs before its first record, by engine."""
+"""Measures the time of a run until its first record, by engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source of ten documents that notes when the first of them was read."""
+"""A source of ten documents that records when the first one was read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Ten(BaseConnector):
     """Ten documents.
 
     Args:
-        note: The file to which the time is written.
+        note: The file for the time.
     """
 
     identity_args = ()

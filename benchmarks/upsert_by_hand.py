@@ -1,9 +1,9 @@
 """The upsert that everybody writes first: `merge_insert` of all rows of a folder, in one process.
 
-It does what the same run of ours does to the dataset: rows of the format's columns, a digest of
-each so that rows that did not change are left alone, and a row for the sync state, all in one
-transaction. What it has not: dead letters, retries, the same run once, other runs at the same time,
-duplicates within the run, several workers. Like ours it is a process that starts, imports and ends.
+It changes the dataset like the same run of ours: rows with the format's columns, a digest of each
+so that unchanged rows are left alone, and a row for the sync state, all in one transaction. It does
+not support dead letters, retries, run ids, other runs at the same time, duplicates within the run,
+or several workers. Like ours, it is a process that starts, imports and ends.
 
 python benchmarks/upsert_by_hand.py DOCUMENTS_DIR DATASET         # the upsert
 python benchmarks/upsert_by_hand.py --from OUR_DATASET DATASET    # makes the dataset, not measured
@@ -38,7 +38,7 @@ def copy(source: str, to: str) -> None:
 
 
 def batches(folder: Path) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of all documents with their digests, and at last that of the state."""
+    """Yields the rows of all documents with their digests, and then the row of the state."""
     rows = []
     for row in rows_of(folder):
         digest = hashlib.blake2b(json.dumps(row).encode(), digest_size=16).digest()

@@ -1,9 +1,9 @@
-"""Makes what the upsert benchmark needs: a large dataset, cheaply, and documents to bring into it.
+"""Makes the data for the upsert benchmark: a large dataset, cheaply, and documents to upsert.
 
 python benchmarks/upsert_data.py DOCUMENTS_DIR DATASET ROWS
 
-The dataset is as if so many documents had been ingested from the one file of DOCUMENTS_DIR. A
-thousand documents are encoded; the other rows repeat them under keys and digests of their own.
+The dataset looks as if ROWS documents had been ingested from the one file in DOCUMENTS_DIR. A
+thousand documents are encoded; the other rows repeat them with their own keys and digests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TEMPLATE = 1000
 
 
 def write_changes(folder: Path, first: int, changes: int) -> None:
-    """Writes the only file of `folder`: documents with the numbers from `first` on."""
+    """Writes the only file of `folder`: documents numbered from `first`."""
     made = folder.with_name(folder.name + ".made")
     shutil.rmtree(made, ignore_errors=True)
     write_documents(made, changes, 1)

@@ -3,8 +3,8 @@
 .venv-dlt/bin/python benchmarks/upsert_dlt.py DOCUMENTS_DIR DATASET_DIR STATE_DIR
 .venv-dlt/bin/python benchmarks/upsert_dlt.py --make ROWS DOCUMENTS_DIR DATASET_DIR STATE_DIR
 
-The second form makes what the first one merges into and is not measured: dlt loads the documents,
-and their rows are repeated under other ids until there are so many.
+The second form makes the target of the first one and is not measured: dlt loads the documents, and
+their rows are repeated with other ids until there are ROWS of them.
 """
 
 from __future__ import annotations

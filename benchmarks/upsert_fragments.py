@@ -1,4 +1,4 @@
-"""Times the commit of many data files that workers have written: upsert_fragments.py FILES."""
+"""Measures the commit of many data files from workers: upsert_fragments.py FILES."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Measures upserts into datasets of several sizes, against `merge_insert` by hand and dlt.
 
-Each is a whole process, from its start to its end, that reads the same file of JSON Lines and
-leaves a dataset with the same documents, none of which has an index on its key:
+Each is a whole process, from its start to its end. It reads the same file of JSON Lines and leaves
+a dataset with the same documents, without an index on their keys:
 
-- ours: `contextframe-beam ingest json`, an Apache Beam pipeline in one process, of whose CPU time
-  half a second is the import of Beam;
-- by hand: `merge_insert` with a digest and a state row, and no more (`upsert_by_hand.py`);
+- ours: `contextframe-beam ingest json`, an Apache Beam pipeline in one process; half a second of
+  its CPU time is the import of Beam;
+- by hand: only `merge_insert` with a digest and a state row (`upsert_by_hand.py`);
 - dlt: its merge into its Lance destination (`upsert_dlt.py`), in separate commits for data and
-  state. It goes on in the dataset that it made, so after the first round all rows are there.
+  state. It continues in the dataset that it made, so after the first round it has all rows.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def measure(rounds: int) -> None:
 
 
 def _fresh(source: Path, to: Path) -> Path:
-    """Copies a dataset by hard links: its files are never changed in place."""
+    """Copies a dataset by hard links, because its files are never changed in place."""
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(source, to, copy_function=lambda one, other: Path(other).hardlink_to(one))
     return to
@@ -85,8 +85,8 @@ def _by_hand(folder: Path, kept: Path) -> Measurement:
 
 def _dlt(folder: Path, kept: Path) -> Measurement:
     write_changes(folder, PEERS_AT - CHANGES // 2, CHANGES)
-    # dlt keeps addresses in its state, so it goes on where it was made: from the second round on
-    # all its rows are there already.
+    # dlt keeps addresses in its state, so it continues in the same place: from the second round
+    # on it already has all its rows.
     return _run_script(DLT, "upsert_dlt.py", folder, kept / "dlt/data", kept / "dlt" / "state")
 
 

@@ -1,4 +1,4 @@
-"""Fills in what pages show of the code: `{{ connectors }}`, `{{ commands }}`, and more.
+"""Fills in the generated parts of pages: `{{ connectors }}`, `{{ commands }}`, and more.
 
 mkdocs calls `on_page_markdown` for each page before it is rendered.
 """
@@ -116,11 +116,11 @@ def _command(command: click.Command, name: str, level: int) -> Iterator[str]:
                 yield from _command(below, f"{name} {each}", level + 1)
 
 
-#: Values that stand for a key in its example, by `key` or `Section.key`.
+#: Example values of keys, by `key` or `Section.key`.
 EXAMPLES: dict[str, Any] = yaml.safe_load(
     Path(__file__).with_name("_api_examples.yaml").read_text(encoding="utf-8")
 )
-# Settings that the client has a default for, where the configuration leaves them out.
+# Defaults of the client for settings that the configuration leaves out.
 _DEFAULTS_OF = {"ApiConfig": HttpClient, "CacheSettings": Cache}
 
 
@@ -137,7 +137,7 @@ def api_sections() -> dict[str, dict[str, Any]]:
 
 
 def example_of(section: str, key: str, schema: dict[str, Any]) -> Any:
-    """Returns a value that a key may have, other than its default where it has others.
+    """Returns an example value for a key, if possible other than its default.
 
     Raises:
         KeyError: The key has no fixed choices and no example.
@@ -184,7 +184,7 @@ def _heading(name: str, section: dict[str, Any]) -> str:
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """Returns the type of a value in words, with links to the sections that it may be."""
+    """Returns the type of a value in words, with links to the sections that it can be."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         text = _heading(name, api_sections()[name])
@@ -225,7 +225,7 @@ def _default(section: str, key: str, schema: dict[str, Any]) -> str:
 
 
 def _code(value: Any) -> str:
-    """Returns a value as YAML in one line, as code; a mapping of one key without its braces."""
+    """Returns a value as code: YAML in one line; a mapping with one key has no braces."""
     if isinstance(value, dict) and len(value) == 1:
         ((key, inner),) = value.items()
         text = f"{key}: {_flow(inner)}"
@@ -240,7 +240,7 @@ def _flow(value: Any) -> str:
 
 
 class _OneLine(yaml.SafeDumper):
-    """Writes text of several lines as one, with escapes."""
+    """Writes text with several lines in one line, with escapes."""
 
 
 def _one_line(dumper: yaml.SafeDumper, text: str) -> yaml.Node:

@@ -244,7 +244,7 @@ class TestOnTheCommandLine:
     def test_it_says_what_it_did_and_that_nothing_is_left_to_do(self, kb):
         result = cli("compact", kb)
         assert result.code == 0, result
-        assert "has 1 fragment now" in result.out
+        assert "now has 1 fragment" in result.out
         assert "text_content_idx, uuid_idx" in result.out
         assert cli("compact", kb).out.startswith("nothing to do")
 
