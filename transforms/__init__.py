@@ -1,8 +1,8 @@
 """Transforms: from pages of a source to frames, and from frames to a Lance transaction.
 
-Names are imported when they are first used. Threads of a new worker each begin with another module
-of this package: importing one would wait for all that the package imports, and that for the one,
-which Python ends with an error.
+Names are imported when they are first used. The threads of a new worker begin with different
+modules of this package. If the package imported them all, each thread would wait for the other, and
+Python would end that with an error.
 """
 
 from __future__ import annotations

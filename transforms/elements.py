@@ -30,19 +30,18 @@ from contextframe_beam.frames.values import is_unicode
 
 @dataclass(slots=True)
 class FrameBatch:
-    """The records made of one page, with the items they were made of.
+    """The records from one page, with their items.
 
     Attributes:
         records: The records.
         items: The source item of each record, for enrichers.
-        documents: The number of the document that each record is, or is a part of. Parts of one
-            document come together or, if one of them fails, not at all. Empty: each record is a
-            document of its own.
+        documents: The number of each record's document. The parts of a document are stored
+            together, or not at all if one of them fails. Empty: each record is a document.
         partition: The partition that was read.
-        position: Where in the partition the page stood.
+        position: The position of the page in the partition.
         failures: Items that could not be read, mapped or enriched.
-        deletions: The items that were mapped to a deletion, each with it.
-        tally: What the commit is to know of the page.
+        deletions: The items that were mapped to a deletion, each with its deletion.
+        tally: The page's counts and states for the commit.
     """
 
     records: list[FrameRecord]
@@ -56,12 +55,12 @@ class FrameBatch:
 
     @property
     def source(self) -> SourceInfo | None:
-        """Which source it is; None for records that no connector made."""
+        """The identity of the source; None for records without a connector."""
         return self.tally.source
 
     @property
     def connector(self) -> str:
-        """The connector's name; "" for records that no connector made."""
+        """The connector's name; "" for records without a connector."""
         return self.source.name if self.source else ""
 
     def fail(
@@ -84,13 +83,13 @@ class FrameBatch:
 
 @dataclass(slots=True)
 class RowBatch:
-    """The rows of a few FrameBatches in the dataset's schema, and what else they say together.
+    """The rows of a few FrameBatches in the dataset's schema, and the rest of their content.
 
     Attributes:
         rows: The rows, all of one source.
         failures: Items that could not be read, mapped, enriched or encoded.
-        deletions: What the items ask to delete.
-        tally: What the commit is to know of the pages.
+        deletions: The deletions from the items.
+        tally: The pages' counts and states for the commit.
     """
 
     rows: pa.RecordBatch
@@ -99,8 +98,8 @@ class RowBatch:
     tally: Tally = field(default_factory=Tally)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickling an Arrow slice would carry its parent's whole buffers; IPC carries the slice.
-        # Columns of nulls are left out, since a null vector takes as much room as any other.
+        # Pickling an Arrow slice would include its parent's whole buffers; IPC has only the slice.
+        # Columns of nulls are left out, because a null vector takes as much space as any other.
         rows = self.rows
         filled = [name for name in rows.schema.names if rows[name].null_count < rows.num_rows]
         sink = pa.BufferOutputStream()
@@ -124,7 +123,7 @@ register(FrameBatch, RowBatch)
 
 
 def batch_of_records(elements: Sequence[FrameRecord | Deletion]) -> FrameBatch:
-    """Returns a batch of records and deletions that no connector made.
+    """Returns a batch of records and deletions without a connector.
 
     Anything else among them goes along as a record, which `encode_batches` refuses.
     """
@@ -151,7 +150,7 @@ def document_key(record: Any) -> bytes | None:
 def letter_of(
     stage: str, error: Exception, item: Any, origin: Page | FrameBatch, index: int
 ) -> DeadLetter:
-    """Returns the dead letter of the item that stands at a place of a page, or of a batch of it."""
+    """Returns the dead letter of the item at a place of a page, or of a batch of it."""
     name = origin.source.name if origin.source else ""
     if isinstance(item, FileItem):
         position = str(item["path"])
@@ -161,12 +160,12 @@ def letter_of(
 
 
 def in_global_window(value: Any) -> WindowedValue:
-    """Returns what a DoFn gives at the end of a bundle, for the one window that there is."""
+    """Returns a value for the end of a bundle, in the only window that there is."""
     return WindowedValue(value, GlobalWindow().max_timestamp(), (GlobalWindow(),))
 
 
 def type_shown(value: object) -> str:
-    """Returns what an error says of a value of the wrong type."""
+    """Returns the name of a value's wrong type, for an error."""
     return "None" if value is None else f"a {type(value).__name__}"
 
 
@@ -181,13 +180,13 @@ _Element = TypeVar("_Element")
 
 
 class Step(beam.PTransform[_In, _Out]):
-    """A transform that says what it takes.
+    """A transform that declares its input and output types.
 
     Attributes:
         takes: The types of its elements.
-        gives: The type of its results' elements.
-        keeps_others: Whether it makes dead letters of elements of other types, but for those that
-            another step gives.
+        gives: The type of its output elements.
+        keeps_others: Whether it makes dead letters of elements of other types, except those from
+            another step.
     """
 
     takes: ClassVar[tuple[type, ...]]
@@ -195,7 +194,7 @@ class Step(beam.PTransform[_In, _Out]):
     keeps_others: ClassVar[bool] = False
 
     def default_type_hints(self) -> IOTypeHints:
-        """Returns what Beam checks and passes on to the next step."""
+        """Returns the types that Beam checks and passes on to the next step."""
         hints = IOTypeHints.empty().with_output_types(self.gives)
         if self.keeps_others:
             return hints
@@ -203,10 +202,10 @@ class Step(beam.PTransform[_In, _Out]):
         return hints.with_input_types(taken)
 
     def type_check_inputs(self, pvalueish: Any) -> None:
-        """Refuses what it does not take.
+        """Refuses input of other types.
 
         Raises:
-            ConfigError: it stands at a wrong place.
+            ConfigError: the step is at the wrong place.
         """
         name = type(self).__name__
         if not isinstance(pvalueish, beam.PCollection):
@@ -218,17 +217,17 @@ class Step(beam.PTransform[_In, _Out]):
     def _accepts(self, given: Any) -> bool:
         if self.keeps_others and not _is_of_a_step(given):
             return True
-        # In either direction, because what is declared may be wider or narrower than what comes.
+        # In either direction, because the declared type may be wider or narrower than the real one.
         return any(
             is_consistent_with(given, one) or is_consistent_with(one, given) for one in self.takes
         )
 
 
 def required(element: Any, kind: type[_Element], step: str) -> _Element:
-    """Returns an element of a collection whose type nobody declared.
+    """Returns an element of a collection without a declared type.
 
     Raises:
-        ConfigError: it is not what the step takes.
+        ConfigError: it is not of the step's type.
     """
     if isinstance(element, kind):
         return element

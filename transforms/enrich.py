@@ -1,4 +1,4 @@
-"""Enrich: records pass through enrichers, given as objects or by name."""
+"""Enrich: passes records through enrichers, which are given as objects or by name."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class Enricher(Protocol):
         """Returns the record, changed or replaced.
 
         Args:
-            record: What mapping made.
-            source_item: The item it was made of; None for records that no connector made.
+            record: The mapped record.
+            source_item: Its item; None for records without a connector.
         """
 
 
 class BatchEnricher(Protocol):
-    """Adds to many records at once, as a model or a service works best."""
+    """Adds to many records at once, which suits models and services."""
 
     def enrich_batch(
         self, records: Sequence[FrameRecord], source_items: Sequence[Any]
     ) -> Sequence[FrameRecord]:
-        """Returns the records, changed or replaced, as many and in the same order.
+        """Returns the records, changed or replaced, in the same number and order.
 
-        When it raises, it is called again with each record alone, so that one bad record does not
-        take the others with it.
+        If it raises, it is called again with each record alone, so that a bad record does not
+        affect the others.
 
         Args:
             records: The records of a batch.
@@ -53,20 +53,20 @@ class BatchEnricher(Protocol):
 
 
 class Expander(Protocol):
-    """Makes several records of one, such as a document and its chunks."""
+    """Makes several records from one, such as a document and its chunks."""
 
     def expand(self, record: FrameRecord, source_item: Any) -> Iterable[FrameRecord]:
-        """Returns one record or more. They come together or, if one of them fails, not at all.
+        """Returns one or more records. They are stored together, or not at all if one fails.
 
         Args:
-            record: What mapping made.
-            source_item: The item it was made of.
+            record: The mapped record.
+            source_item: Its item.
         """
 
 
 AnyEnricher: TypeAlias = Enricher | BatchEnricher | Expander
 
-#: The methods of enrichers. One that has several of them is called by the first.
+#: The methods of enrichers. If an enricher has several, the first is called.
 METHODS = ("enrich_batch", "expand", "enrich")
 
 
@@ -76,11 +76,11 @@ class Enrich(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
     Args:
         enrichers: Objects with one of the methods `enrich(record, source_item)`,
             `enrich_batch(records, source_items)` and `expand(record, source_item)`. They are
-            pickled to the workers, so what is costly or cannot be pickled (a model, a client) is
-            best made on first use.
+            pickled to the workers, so make anything that is costly or cannot be pickled (a model, a
+            client) on first use.
 
     Raises:
-        ConfigError: something without any of these methods is among them.
+        ConfigError: one of them has none of these methods.
     """
 
     takes = (FrameBatch,)
@@ -98,14 +98,14 @@ class Enrich(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
 
 
 def checked_enrichers(enrichers: Any) -> list[AnyEnricher]:
-    """Returns what was given as enrichers as a list of them.
+    """Returns enrichers as a list.
 
     Raises:
-        ConfigError: it is none, as one enricher outside of a list is.
+        ConfigError: they are not a list of enrichers, such as a single enricher without a list.
     """
     if method_of(enrichers) or isinstance(enrichers, type):
         name = enrichers.__name__ if isinstance(enrichers, type) else type(enrichers).__name__
-        raise ConfigError(f"enrichers are given as a list, also a single one: [{name}(...)]")
+        raise ConfigError(f"give enrichers as a list, even a single one: [{name}(...)]")
     if isinstance(enrichers, str) or not isinstance(enrichers, Iterable):
         shown = repr(enrichers) if isinstance(enrichers, str) else type(enrichers).__name__
         raise ConfigError(f"enrichers are a list of objects as in [KeywordEnricher()], not {shown}")
@@ -116,14 +116,14 @@ def checked_enrichers(enrichers: Any) -> list[AnyEnricher]:
             raise ConfigError(f"{name} is a class; give an object of it: {name}(...)")
         if method_of(enricher) is None:
             raise ConfigError(
-                f"{enricher!r} is no enricher: it has no method enrich(record, source_item), "
+                f"{enricher!r} is not an enricher: it has no method enrich(record, source_item), "
                 "enrich_batch(records, source_items) or expand(record, source_item)"
             )
     return found
 
 
 def method_of(enricher: Any) -> str | None:
-    """Returns the method by which an enricher, or a class of them, is called; None without one."""
+    """Returns the method of an enricher, or of its class, that is called; None without one."""
     return next((name for name in METHODS if callable(getattr(enricher, name, None))), None)
 
 
@@ -140,7 +140,7 @@ def enrich_batch(batch: FrameBatch, enrichers: Sequence[AnyEnricher]) -> FrameBa
     """Passes the records of a batch through every enricher, in order.
 
     A record that an enricher refuses, or for which it returns anything but a FrameRecord, becomes
-    a dead letter of the stage `enrich`, with all other parts of its document; the others go on.
+    a dead letter of the stage `enrich`, with all other parts of its document. The others go on.
     """
     numbers = batch.documents or range(len(batch.records))
     parts = [_Part(*one) for one in zip(numbers, batch.records, batch.items, strict=True)]
@@ -168,7 +168,7 @@ class _Part(NamedTuple):
 
 
 def _results(enricher: Any, parts: Sequence[_Part]) -> Iterator[Exception | Sequence[FrameRecord]]:
-    """Yields for each part the records that an enricher makes of it, or why it makes none."""
+    """Yields for each part the records from an enricher, or its exception."""
     method = method_of(enricher)
     if method == "enrich_batch" and len(parts) > 1:
         try:
@@ -256,9 +256,9 @@ class FileEnricher:
 
     Args:
         path: The file.
-        text: What is in it.
+        text: The content of the file.
         qualname: The class.
-        method: The method of it that is called.
+        method: Its method that is called.
     """
 
     def __init__(self, path: str, text: str, qualname: str, method: str) -> None:
@@ -278,10 +278,10 @@ class FileEnricher:
 
 
 def load_enrichers(specs: Iterable[str]) -> list[AnyEnricher]:
-    """Makes the enrichers that `specs` name, in order.
+    """Makes the enrichers with these names, in order.
 
     Raises:
-        ConfigError: there is none of that name, it cannot be imported, or it is no enricher.
+        ConfigError: an enricher is unknown, cannot be imported, or is not an enricher.
     """
     return [_load(spec) for spec in specs]
 
@@ -339,7 +339,7 @@ def _class_in(module: ModuleType, qualname: str, where: str) -> Any:
         raise ConfigError(f"{where} has no class {qualname!r}{nearest(qualname, own)}") from None
     if not inspect.isclass(found) or method_of(found) is None:
         raise ConfigError(
-            f"{where}:{qualname} is no enricher: it must be a class with a method "
+            f"{where}:{qualname} is not an enricher: it must be a class with a method "
             "enrich(self, record, source_item), enrich_batch(self, records, source_items) or "
             "expand(self, record, source_item)"
         )

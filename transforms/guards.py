@@ -1,4 +1,4 @@
-"""What keeps a run from its commit: missing parts, and what others changed meanwhile."""
+"""The checks that can stop a commit: missing parts, changes by others, too many deletions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from contextframe_beam.transforms.written import Written
 
 
 def require_complete(run: Run, written: Written) -> None:
-    """Refuses a run of which the runner lost or repeated something."""
+    """Refuses a run if the runner lost or repeated elements."""
     for tally in written.sources.values():
         if tally.planned != tally.finished:
             raise CommitError(
@@ -61,7 +61,7 @@ def require_complete(run: Run, written: Written) -> None:
 
 
 def require_no_rollback(run: Run, dataset: lance.LanceDataset) -> None:
-    """Refuses a run that began with what a rollback has undone since."""
+    """Refuses a run that began with a version that was rolled back since."""
     found = rollback_after(dataset, run.base_version or 0)
     if found is not None:
         raise ConcurrentRunError(
@@ -71,7 +71,7 @@ def require_no_rollback(run: Run, dataset: lance.LanceDataset) -> None:
 
 
 def require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
-    """Refuses a dataset that somebody made or remade otherwise after the run began."""
+    """Refuses a dataset that somebody made or replaced with other columns after the run began."""
     try:
         same = embed_dim_of(dataset.schema) == run.embed_dim
         same = same or (run.new_dim and not holds_vectors(dataset))
@@ -115,7 +115,7 @@ def refuse_other_embedder(run: Run, dataset: lance.LanceDataset) -> EmbedderIden
 
 
 def require_one_layout(run: Run, fragments: list[WrittenFragment]) -> None:
-    """Refuses files whose columns carry other field ids than the dataset's.
+    """Refuses files whose columns have other field ids than the dataset's.
 
     Files for a new dataset number their columns by position; if somebody else created it
     meanwhile with other columns, Lance would mix them up.
@@ -153,16 +153,16 @@ def _columns_changed(run: Run) -> CommitError:
 def require_few_overwritten(
     plan: Plan, dataset: lance.LanceDataset, stored: int, states: Mapping[str, SourceState]
 ) -> None:
-    """Refuses to overwrite too much of the run's own sources, or all there is with nothing.
+    """Refuses to overwrite too much of the run's own sources, or everything with nothing.
 
     Args:
         plan: The run.
         dataset: The version that it overwrites.
-        stored: How many documents are in it.
-        states: What it says about its sources.
+        stored: The number of documents in it.
+        states: The states of its sources.
 
     Raises:
-        TooManyDeletes: it would.
+        TooManyDeletes: it would overwrite too much.
     """
     limit, losses = plan.run.deletes, []
     if {"x_source", "x_state"} <= set(dataset.schema.names):
@@ -186,20 +186,20 @@ def require_few_deletes(
 ) -> Deleted:
     """Refuses an upsert or a mirror that would delete too much of a source.
 
-    The commits of a backfill are taken as one run: what they have deleted of the version before the
-    first of them is added up.
+    The commits of a backfill count as one run: their deletions from the version before the first
+    one are added up.
 
     Args:
         plan: The run.
         dataset: The version that it is committed to.
-        gone: The documents in it that would be left without a successor.
-        states: What the version says about its sources.
+        gone: The documents in it that would be deleted without a successor.
+        states: The states of the sources in it.
 
     Returns:
-        What the run has deleted, with the commits before this one.
+        The deletions of the run, including earlier commits.
 
     Raises:
-        TooManyDeletes: it would.
+        TooManyDeletes: it would delete too much.
     """
     run = plan.run
     earlier = _deleted_earlier(plan.tallies, states)
@@ -226,7 +226,7 @@ def require_few_deletes(
 def _with_parts(
     plan: Plan, states: Mapping[str, SourceState], counts: Mapping[str, tuple[int, int]]
 ) -> dict[str, tuple[int, int]]:
-    """Counts what is of choices of a source, which had ids of their own, as of the source."""
+    """Adds the counts of a source's selections, which had their own ids, to the source."""
     found = dict(counts)
     for info in (tally.info for tally in plan.tallies):
         for part in parts_of(states, info.source_id, info.identity):
@@ -238,7 +238,7 @@ def _with_parts(
 
 
 def _loss(plan: Plan, tally: Tally, counts: Mapping[str, tuple[int, int]]) -> Loss:
-    """Returns what a source of the run would lose; all of it where it gave nothing."""
+    """Returns the loss of a source by the run; all of it if the source gave nothing."""
     stored, deleted = counts.get(tally.info.source_id, (0, 0))
     if not tally.gave_nothing:
         return Loss(tally.info.name, stored, deleted)
@@ -247,7 +247,7 @@ def _loss(plan: Plan, tally: Tally, counts: Mapping[str, tuple[int, int]]) -> Lo
 
 
 def _deleted_earlier(tallies: Iterable[Tally], states: Mapping[str, SourceState]) -> Deleted | None:
-    """Returns what the backfill that the run goes on with has deleted so far, if it does."""
+    """Returns the deletions so far of the backfill that the run continues, or None."""
     for tally in tallies:
         state = states.get(tally.info.source_id)
         if state is not None and tally.change.continues:
@@ -262,10 +262,10 @@ def _counts_since(
     gone: Addresses,
     counts: Mapping[str, tuple[int, int]],
 ) -> dict[str, tuple[int, int]]:
-    """Counts as `count_gone` does, but in the version before a backfill, and all its commits.
+    """Counts like `count_gone`, but for all commits of a backfill, in the version before it.
 
-    What the backfill itself has added is no loss. Where that version was cleaned up, everything is
-    counted.
+    Documents that the backfill itself added are not a loss. If that version was cleaned up,
+    everything counts.
     """
     if not earlier.base:
         return {}
@@ -291,7 +291,7 @@ def _counts_since(
 
 
 def refuse_own_keys(plan: Plan, rows: StateRows) -> None:
-    """Refuses documents under the key of a state row: readers and commits would mix them up."""
+    """Refuses documents with the key of a state row, which readers and commits would confuse."""
     sources = (SourceState(tally.info.source_id).key for tally in plan.tallies)
     stated = list(dict.fromkeys([*rows.addresses, EMBEDDER_KEY, *sources]))
     numbers, _ = numbers_of(pa.array(stated, pa.string()))
@@ -301,19 +301,19 @@ def refuse_own_keys(plan: Plan, rows: StateRows) -> None:
         if (found >= 0).any():
             key = stated[int(found.max())]
             raise CommitError(
-                f"run {plan.run.run_id} has a document with the uuid {key}, the key of a row that "
-                f"{plan.run.uri} has of its own; nothing was committed. Give it another uuid, or "
-                "leave it to be made from the unique_id"
+                f"run {plan.run.run_id} has a document with the uuid {key}, the key of an internal "
+                f"row of {plan.run.uri}; nothing was committed. Give it another uuid, or let it be "
+                "made from the unique_id"
             )
 
 
 def require_same_sources(
     plan: Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
 ) -> None:
-    """Refuses decisions that were made from a state or rows which others have changed since.
+    """Refuses decisions from a state or rows that others have changed since.
 
-    An upsert of all of a source is such a decision: it has read what is older than what another
-    run, which began later, has read and committed. Runs that read ranges may come in any order.
+    That includes an upsert of a whole source: it has read older content than another run, which
+    began later and was committed first. Runs that read ranges may be committed in any order.
     """
     run = plan.run
     dependent = [
@@ -359,7 +359,7 @@ def _progress(state: SourceState | None) -> tuple[Any, ...]:
 
 
 def base_of(run: Run) -> lance.LanceDataset | None:
-    """Returns the dataset as the run met it, None if there was none."""
+    """Returns the dataset at the run's base version, or None if it did not exist."""
     if run.base_version is None:
         return None
     try:
@@ -372,13 +372,13 @@ def base_of(run: Run) -> lance.LanceDataset | None:
 
 
 def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source: str) -> bool:
-    """Tells whether a row that was the source's has a successor that is not.
+    """Returns whether a row of the source was replaced by a row of another source.
 
-    Reads the keys of what was added since, and only if others added something those of the source.
+    It reads the keys of added rows, and only if others added rows, the keys of the source.
 
     Args:
         base: The version that the run began with.
-        now: A later one, in which no other run of the source was committed.
+        now: A later version, without another run of the source in between.
         source: The id of the source.
     """
     known = {file_of(fragment) for fragment in base.get_fragments()}
@@ -399,11 +399,11 @@ def replaced_by_others(base: lance.LanceDataset, now: lance.LanceDataset, source
 
 
 def has_fewer_rows(base: lance.LanceDataset, now: lance.LanceDataset, source: str) -> bool:
-    """Tells whether rows of the source were replaced or deleted.
+    """Returns whether rows of the source were replaced or deleted.
 
     Args:
         base: The version that the run began with.
-        now: A later one, in which no other run of the source was committed.
+        now: A later version, without another run of the source in between.
         source: The id of the source.
     """
     before, after = (one.count_rows(filter=_rows_of(source)) for one in (base, now))
@@ -414,7 +414,7 @@ def _rows_of(source: str) -> str:
     return f"x_source = {sql_literal(source)}"
 
 
-#: How many versions after the expected one may be the one that a run made.
+#: How many versions after the expected one are searched for the version of a run.
 _VERSIONS_LOOKED_AT = 100
 
 
@@ -424,13 +424,13 @@ def committed_receipt(
     source: str | None = None,
     start: str = "",
 ) -> CommitReceipt | None:
-    """Returns the receipt of a run that was committed already, else None.
+    """Returns the receipt of a run that was already committed, or None.
 
     Args:
         at: The dataset.
         run_id: The run.
-        source: The id of the source that it must have read; any if not given.
-        start: The start of the run that asks; if it was this one, it was no earlier one.
+        source: The id of the source that it must have read; any by default.
+        start: The start of the present run; a commit of this start does not count as earlier.
     """
     dataset = open_dataset(at)
     if dataset is None:
@@ -442,7 +442,7 @@ def committed_receipt(
 
 
 def committed_before(run: Run, written: Written) -> CommitReceipt | None:
-    """Returns the receipt of a run whose workers have written, if it was committed already.
+    """Returns the receipt of a run whose workers have written, if it was already committed.
 
     Raises:
         CommitError: a run of other sources has its id.
@@ -458,10 +458,10 @@ def committed_before(run: Run, written: Written) -> CommitReceipt | None:
 def refuse_foreign_run(
     run: Run, tallies: Iterable[Tally], states: Mapping[str, SourceState]
 ) -> None:
-    """Refuses a run id under which other sources were committed: it would pass for done.
+    """Refuses the run id of a commit of other sources, because the run would count as done.
 
     Raises:
-        CommitError: it is one.
+        CommitError: it is the run id of other sources.
     """
     of = {source: state for source, state in states.items() if state.run(run.run_id)}
     new = [tally.info for tally in tallies if tally.info.source_id not in of]
@@ -480,7 +480,7 @@ def receipt_of_earlier(
     states: Mapping[str, SourceState],
     start: str = "",
 ) -> CommitReceipt | None:
-    """Returns the receipt of a run that the states of a version know, else None."""
+    """Returns the receipt of a run from the states of a version, or None."""
     found = [run for run in (state.run(run_id) for state in states.values()) if run]
     if not found:
         return None
@@ -492,10 +492,10 @@ def receipt_of_earlier(
 
 
 def _version_of(summary: CommitReceipt, dataset: lance.LanceDataset) -> int:
-    """Returns the version that a run made.
+    """Returns the version of a run.
 
-    The run itself could only expect one when it wrote its state: where another program added
-    rows at the same moment, it became a later one. Versions that were cleaned up cannot tell.
+    When the run wrote its state it could only expect a version number. If another program added
+    rows at the same moment, the real number is higher. It is unknown after a cleanup.
     """
     last = min(int(dataset.version), summary.version + _VERSIONS_LOOKED_AT)
     for version in range(summary.version, last + 1):

@@ -1,4 +1,4 @@
-"""WriteDeadLetters: what failed, as one JSON Lines file, written in pieces and joined."""
+"""WriteDeadLetters: writes failed items to one JSON Lines file, in pieces that are joined."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from contextframe_beam.transforms.elements import FrameBatch, Step, in_global_wi
 
 @dataclass(frozen=True)
 class DeadLetterReport:
-    """What `WriteDeadLetters` wrote.
+    """The result of `WriteDeadLetters`.
 
     Attributes:
-        path: The file; it does not exist when there were no letters.
-        count: How many letters there were.
+        path: The file; it does not exist if there are no letters.
+        count: The number of letters.
     """
 
     path: str
@@ -37,21 +37,21 @@ class DeadLetterReport:
 
 
 class WriteDeadLetters(Step[beam.PCollection[FrameBatch], beam.PCollection[DeadLetterReport]]):
-    """Writes the dead letters of batches to a JSON Lines file, one letter a line.
+    """Writes the dead letters of batches to a JSON Lines file, one letter per line.
 
-    A letter holds the whole item, where it stood, at which stage it failed and why; secrets are
-    replaced by their references.
+    A letter has the whole item, its position, the stage at which it failed, and the reason. Secrets
+    are replaced by their references.
 
     Args:
         path: The file, local or an fsspec address; it is replaced.
-        run_id: Written into each letter; made up when not given.
-        storage_options: Credentials and settings of the object store, as the dataset has them.
+        run_id: The run id in each letter; a new one by default.
+        storage_options: Credentials and settings of the object store, as for the dataset.
 
     Returns:
         A PCollection of one `DeadLetterReport`, after the file is complete.
 
     Raises:
-        ConfigError: nothing is installed that can write to such an address.
+        ConfigError: the library for this kind of address is not installed.
     """
 
     takes = (FrameBatch,)
@@ -74,7 +74,7 @@ class WriteDeadLetters(Step[beam.PCollection[FrameBatch], beam.PCollection[DeadL
 
 
 class _WritePiecesDoFn(beam.DoFn):
-    """Writes the letters of a bundle to a piece of its own."""
+    """Writes the letters of each bundle to a separate piece."""
 
     def __init__(self, file: LetterFile) -> None:
         self._file = file
@@ -111,21 +111,21 @@ class _Join:
         return DeadLetterReport(self._file.path, sum(count for _, count in found))
 
 
-# Behind the name of the file, which is made of the same id.
+# After the name of the file, which contains the same id.
 _IN_PIECES = 32
 
 
 @dataclass(frozen=True)
 class LetterFile:
-    """Where the dead letters of a run go.
+    """The file for the dead letters of a run.
 
     Attributes:
         path: The file, local or an fsspec address.
         run_id: The run.
-        options: Credentials and settings of the object store, as the dataset has them.
+        options: Credentials and settings of the object store, as for the dataset.
 
     Raises:
-        ConfigError: nothing is installed that can write to such an address.
+        ConfigError: the library for this kind of address is not installed.
     """
 
     path: str
@@ -145,9 +145,9 @@ class LetterFile:
             ) from error
 
     def join(self, pieces: Iterable[str]) -> None:
-        """Puts the pieces together, in the order of their names, and removes all of the run's.
+        """Joins the pieces in the order of their names, and removes all pieces of the run.
 
-        Without pieces the file of an earlier run is removed. Done twice, it is as done once.
+        Without pieces it removes the file of an earlier run. A second call changes nothing.
 
         Raises:
             DatasetError: the file cannot be written.
@@ -157,7 +157,7 @@ class LetterFile:
             join_pieces(self.path, found, self.options)
         elif is_local(self.path):
             remove_file(self.path)
-        # A run without failures does not ask for the right to write to a distant place.
+        # A run without failures need not have the right to write to a remote file.
         if found or is_local(self.path):
             remove_pieces(self.path, self.run_id, self.options)
             remove_lost_pieces(f"{self.path}.", KEEP, storage_options=self.options)
@@ -167,11 +167,11 @@ class LetterPiece:
     """One piece of a file of dead letters; it exists once a letter was added.
 
     Args:
-        file: The file that it will be a part of.
+        file: The file that it belongs to.
 
     Attributes:
         name: Its address.
-        count: How many letters are in it.
+        count: The number of its letters.
     """
 
     def __init__(self, file: LetterFile) -> None:
@@ -181,7 +181,7 @@ class LetterPiece:
         self._open: Any = None
 
     def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Writes letters, which become the run's.
+        """Writes letters, with the run's id.
 
         Raises:
             DatasetError: they cannot be written.
@@ -197,7 +197,7 @@ class LetterPiece:
         self.count += len(letters)
 
     def close(self) -> None:
-        """Ends the piece; repeated, does nothing."""
+        """Ends the piece; a second call does nothing."""
         if self._open is not None:
             file, self._open = self._open, None
             with _writing(self.name):
@@ -205,10 +205,10 @@ class LetterPiece:
 
 
 def join_pieces(path: str, pieces: list[str], storage_options: StorageOptions = None) -> None:
-    """Makes one file of its pieces; repeated after they were removed, does nothing.
+    """Makes one file from its pieces; does nothing after they were removed.
 
-    They may be removed at any moment by another process that does the same run. So all are read
-    before the file is begun, which that process may have written.
+    Another process with the same run may remove them at any moment. So we read all of them before
+    we begin the file, which that process may have written.
 
     Raises:
         DatasetError: the file cannot be written.
@@ -234,7 +234,7 @@ def remove_file(path: str) -> None:
 
 
 def remove_pieces(path: str, run_id: str, storage_options: StorageOptions = None) -> None:
-    """Removes a run's pieces, those of bundles that failed included."""
+    """Removes a run's pieces, including those of failed bundles."""
     filesystem, plain = filesystem_of(pieces_prefix(path, run_id), storage_options)
     for piece in filesystem.glob(f"{glob.escape(plain)}*.part"):
         filesystem.rm(piece)
@@ -247,16 +247,16 @@ def remove_lost_pieces(
     dry_run: bool = False,
     storage_options: StorageOptions = None,
 ) -> tuple[int, int]:
-    """Removes pieces of runs that were killed: a run joins its pieces before it is committed.
+    """Removes pieces of killed runs; other runs join their pieces before their commit.
 
     Args:
-        prefix: What the addresses of the pieces begin with, such as a folder with a slash.
-        lost_after: Pieces that are younger may be those of a run which is under way.
+        prefix: The beginning of the pieces' addresses, such as a folder with a slash.
+        lost_after: Younger pieces may belong to a run under way.
         dry_run: Only count.
-        storage_options: Of the dataset.
+        storage_options: The dataset's storage options.
 
     Returns:
-        How many pieces there were, and their bytes.
+        The number of pieces, and their bytes.
 
     Raises:
         DatasetError: they cannot be listed or removed.
@@ -266,7 +266,7 @@ def remove_lost_pieces(
     except ConfigError:
         raise
     except (ImportError, ValueError):
-        return 0, 0  # nor could anything be written there
+        return 0, 0  # pieces could not be written there either
     before = datetime.now(timezone.utc) - lost_after
     count = size = 0
     try:
@@ -278,7 +278,7 @@ def remove_lost_pieces(
                 if not dry_run:
                     filesystem.rm_file(piece)
             except FileNotFoundError:
-                continue  # its run has joined it meanwhile
+                continue  # its run has since joined it
             count, size = count + 1, size + length
     except OSError as error:
         raise DatasetError(
@@ -288,12 +288,12 @@ def remove_lost_pieces(
 
 
 def pieces_prefix(path: str, run_id: str) -> str:
-    """Returns what the names of a run's pieces begin with."""
+    """Returns the beginning of the names of a run's pieces."""
     return f"{path}.{file_name_of(run_id, _IN_PIECES)}."
 
 
 def open_for_writing(path: str, mode: str = "w", storage_options: StorageOptions = None) -> Any:
-    """Opens a local file or an fsspec address, making its folder.
+    """Opens a local file or an fsspec address, and makes its folder.
 
     Raises:
         DatasetError: it cannot be written.
@@ -303,7 +303,7 @@ def open_for_writing(path: str, mode: str = "w", storage_options: StorageOptions
         folder = filesystem._parent(plain)
         if folder:
             filesystem.makedirs(folder, exist_ok=True)
-        # Not fsspec.open, which takes a star in the name for a pattern.
+        # Not fsspec.open, which would read a star in the name as a pattern.
         return filesystem.open(plain, mode, encoding=None if "b" in mode else "utf-8")
 
 
@@ -313,7 +313,7 @@ def _writing(path: str) -> Iterator[None]:
         yield
     except ContextFrameError:
         raise
-    except Exception as error:  # clients of object stores have errors of their own
+    except Exception as error:  # clients of object stores have their own errors
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DatasetError(
             f"cannot write the dead letters to {path}: {reason}; "

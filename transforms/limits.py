@@ -1,4 +1,4 @@
-"""What a run may lose: how many items may fail, how many documents may be deleted."""
+"""The limits of a run: how many items may fail, and how many documents it may delete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from contextframe_beam.transforms.written import Written
 
 DEFAULT_MAX_FAILURES = 1000
 
-#: How many reasons the message names.
+#: The number of reasons in the message.
 _SHOWN = 3
 
 
@@ -29,8 +29,8 @@ class FailureLimit:
     """A number of items, or a share of the items read.
 
     Attributes:
-        count: The most items that may fail, or None.
-        share: The largest share of them, from 0 to 1, or None.
+        count: The largest number of items that may fail, or None.
+        share: The largest share of items, from 0 to 1, or None.
     """
 
     count: int | None = DEFAULT_MAX_FAILURES
@@ -41,7 +41,7 @@ class FailureLimit:
         """Reads `100` or `"100"` as a number and `"5%"` as a share.
 
         Raises:
-            ConfigError: it is neither.
+            ConfigError: it has neither form.
         """
         if isinstance(value, FailureLimit):
             return value
@@ -59,10 +59,10 @@ class FailureLimit:
         return f"{self.share * 100:.4g}% of the items read"
 
     def check(self, written: Written, dead_letters: str | None) -> None:
-        """Refuses a run in which too many items failed, or in which all did.
+        """Refuses a run if too many items failed, or all of them.
 
         Raises:
-            TooManyFailures: with the first failures and where the others are.
+            TooManyFailures: with the first failures, and the file with the others.
         """
         failed, read = written.failed, written.read
         if not failed:
@@ -84,7 +84,7 @@ class FailureLimit:
 
 
 def count_or_share(value: int | str) -> tuple[int | None, float | None] | None:
-    """Reads `100` or `"100"` as a number and `"5%"` as a share, from 0 to 1; None for all else."""
+    """Reads `100` or `"100"` as a number and `"5%"` as a share from 0 to 1; else returns None."""
     text = str(value).strip()
     if re.fullmatch(r"[0-9]+", text):
         return int(text), None
@@ -96,22 +96,22 @@ def count_or_share(value: int | str) -> tuple[int | None, float | None] | None:
 
 DEFAULT_MAX_DELETES = "50%"
 
-#: A share of a source says little of so few deletions; one of fewer is exceeded by all only.
+#: For fewer deletions a share means little, and only the deletion of all documents exceeds it.
 _FEW = 10
 
-#: Under this name the record of a backfill says what its commits have deleted so far.
+#: The key of the deletions so far in the record of a backfill.
 DELETES = "deletes"
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What a run would take away from one source.
+    """The loss of one source by a run.
 
     Attributes:
         name: The source's name, for people.
-        stored: How many documents of it are stored.
-        deleted: How many of them would be gone.
-        gave_nothing: The run read all of the source, and there was nothing.
+        stored: The number of its stored documents.
+        deleted: How many of them would be deleted.
+        gave_nothing: Whether the run read all of the source, and it was empty.
     """
 
     name: str
@@ -125,7 +125,7 @@ class DeletionLimit:
     """A number of documents, or a share of a source's stored documents.
 
     Attributes:
-        count: The most documents that a run may delete, or None.
+        count: The largest number of documents that a run may delete, or None.
         share: The largest share of a source that it may delete, from 0 to 1, or None.
     """
 
@@ -137,7 +137,7 @@ class DeletionLimit:
         """Reads `100` or `"100"` as a number and `"50%"` as a share.
 
         Raises:
-            ConfigError: it is neither.
+            ConfigError: it has neither form.
         """
         if isinstance(value, DeletionLimit):
             return value
@@ -153,7 +153,7 @@ class DeletionLimit:
         return f"{self.count:,}" if self.share is None else f"{self.share * 100:.4g}%"
 
     def allows(self, deleted: int, stored: int) -> bool:
-        """Tells whether so many of a source's stored documents may be deleted by one run."""
+        """Returns whether one run may delete this many of a source's stored documents."""
         if self.share is None:
             return deleted <= (self.count or 0)
         # Rounded, because 0.29 * 100 is a little less than 29.
@@ -162,10 +162,10 @@ class DeletionLimit:
         return self.share > 0 and deleted < min(_FEW, stored)
 
     def check(self, losses: Sequence[Loss]) -> None:
-        """Refuses a run that takes too much away from a source.
+        """Refuses a run that would delete too much of a source.
 
         Raises:
-            TooManyDeletes: with both numbers, and what allows it.
+            TooManyDeletes: with both numbers, and the option that allows it.
         """
         for loss in losses:
             if self.allows(loss.deleted, loss.stored):
@@ -194,11 +194,11 @@ class DeletionLimit:
 
 @dataclass(frozen=True)
 class Deleted:
-    """What the commits of one backfill have deleted so far; the brake takes them as one run.
+    """The deletions of a backfill so far; the limit counts its commits as one run.
 
     Attributes:
-        base: The version before its first commit; 0 where there was none.
-        counts: How many of the documents in it were deleted, by the id of their source.
+        base: The version before its first commit; 0 if there was no dataset.
+        counts: The number of deleted documents of that version, by the id of their source.
     """
 
     base: int
@@ -206,14 +206,14 @@ class Deleted:
 
     @classmethod
     def of(cls, backfill: Mapping[str, Any]) -> Deleted | None:
-        """Reads it from the record of a backfill; None where that says nothing."""
+        """Reads it from the record of a backfill; None if the record does not have it."""
         told = backfill.get(DELETES)
         if not isinstance(told, dict) or not isinstance(told.get("base"), int):
             return None
         return cls(told["base"], dict(told.get("counts") or {}))
 
     def recorded_in(self, backfill: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the record of a backfill with this in it."""
+        """Returns the record of a backfill with these deletions."""
         return {**backfill, DELETES: {"base": self.base, "counts": dict(self.counts)}}
 
 
@@ -222,15 +222,15 @@ def count_gone(
     columns: Iterable[str],
     is_gone: Callable[[pa.RecordBatch, Addresses], Mask],
 ) -> dict[str, tuple[int, int]]:
-    """Counts the documents of each source in a version, and those that would be gone.
+    """Counts the documents of each source in a version, and those that would be deleted.
 
     Args:
         dataset: The version.
-        columns: What `is_gone` looks at.
-        is_gone: Gets rows and their addresses, and marks those that would be gone.
+        columns: The columns that `is_gone` needs.
+        is_gone: Marks the rows that would be deleted, from the rows and their addresses.
 
     Returns:
-        Both numbers by the id of the source; that of documents without one is empty.
+        Both numbers by the id of the source, which is empty for documents without a source.
     """
     found: dict[str, tuple[int, int]] = {}
     wanted = [*columns, "x_source"]

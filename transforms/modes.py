@@ -1,4 +1,4 @@
-"""The modes of a run, and what each of them does with what is stored."""
+"""The modes of a run, and what each of them does with stored rows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from contextframe_beam.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """What a run does with what is stored.
+    """What a run does with stored rows.
 
     Attributes:
-        name: What users call it.
-        needs_new: Whether there must be no dataset yet.
-        only_adds: Whether it adds rows without looking at stored ones, so that it deletes none.
-        replaces_rows: Whether it replaces the stored rows of its keys, and leaves those alone that
-            are the same.
-        replaces_all: Whether its rows take the place of all that is stored.
+        name: Its name for users.
+        needs_new: Whether the dataset must not exist yet.
+        only_adds: Whether it adds rows without looking at stored ones, and never deletes.
+        replaces_rows: Whether it replaces the stored rows with its keys, except unchanged ones.
+        replaces_all: Whether its rows replace everything that is stored.
         deletes_unseen: Whether it deletes the stored rows of its source that it did not see.
         by_parts: Whether parts of a source may be committed one after the other.
     """
@@ -32,12 +31,12 @@ class Mode:
 
     @property
     def reads_all(self) -> bool:
-        """Whether it needs all of a source, because what it does not read is gone afterwards."""
+        """Whether it needs all of a source, because anything it does not read is deleted."""
         return self.replaces_all or self.deletes_unseen
 
     @property
     def goes_on(self) -> bool:
-        """Whether it adds to a dataset that is there."""
+        """Whether it adds to an existing dataset."""
         return not (self.needs_new or self.replaces_all)
 
     def __str__(self) -> str:
@@ -58,10 +57,10 @@ MODES = {
 
 
 def mode_of(name: str) -> Mode:
-    """Returns the mode of a name.
+    """Returns the mode with a name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the mode is unknown.
     """
     if name not in MODES:
         raise ConfigError(f"mode is {name!r}; choose one of {', '.join(MODES)}")

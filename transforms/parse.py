@@ -336,13 +336,13 @@ class _Work:
 
     def _without(self, ones: list[_One], asked: list[_One], found: Places) -> list[_One]:
         """Returns those that were not found, and notes the others as stored."""
-        met = {id(one) for one, number in zip(asked, found, strict=True) if number >= 0}
-        if met:
+        stored = {id(one) for one, number in zip(asked, found, strict=True) if number >= 0}
+        if stored:
             self._tally.recognised_rows.append(pack(found[found >= 0]))
-            self._tally.unchanged += len(met)
-            self._tally.documents += len(met)
-            self._tally.read += len(met)
-        return [one for one in ones if id(one) not in met]
+            self._tally.unchanged += len(stored)
+            self._tally.documents += len(stored)
+            self._tally.read += len(stored)
+        return [one for one in ones if id(one) not in stored]
 
     def _data_of(self, one: _One) -> bytes | Exception:
         """Returns the bytes of a file, or why it is not parsed."""

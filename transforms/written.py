@@ -1,4 +1,4 @@
-"""What the workers tell the commit: fragments and counts, never documents."""
+"""The reports of workers to the commit: fragments and counts, never documents."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _ROWS_A_PART = 1_000_000
 
 @dataclass
 class Written:
-    """What a bundle wrote, or several of them added up.
+    """The output of a bundle, or of several added up.
 
     Attributes:
         fragments: The data files.
-        announced: How many data files there are to come, so that none is lost on the way.
-        sources: What is known of each source, by its id.
-        deletions: What the sources say is gone.
+        announced: The number of data files to expect, so that a lost one is noticed.
+        sources: The tally of each source, by its id.
+        deletions: The deletions from the sources.
         failed: Number of dead letters.
         reasons: Why they failed.
-        letters: The pieces of the file that they are in.
+        letters: The pieces of the file with the dead letters.
     """
 
     fragments: list[WrittenFragment] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Written:
         return sum(fragment.rows for fragment in self.fragments)
 
     def parts(self) -> Iterator[Written]:
-        """Yields it in parts of a size that any runner passes on: the keys of a million rows."""
+        """Yields it in parts that any runner can pass on, with the keys of a million rows each."""
         files, self.fragments = self.fragments, []
         self.announced = len(files)
         part, rows = self, 0
@@ -59,7 +59,7 @@ class Written:
         yield part
 
     def tally(self, info: SourceInfo) -> Tally:
-        """Returns what is known of a source, to be changed."""
+        """Returns the tally of a source, to be changed."""
         return self.sources.setdefault(info.source_id, Tally(info))
 
     def fail(self, letters: Iterable[DeadLetter]) -> None:
@@ -75,7 +75,7 @@ class Written:
 
     @classmethod
     def sum(cls, parts: Iterable[Written]) -> Written:
-        """Adds up what all bundles wrote, in an order that does not depend on the workers."""
+        """Adds up the output of all bundles, in an order that does not depend on the workers."""
         whole = cls()
         for part in parts:
             whole.fragments += part.fragments
@@ -92,7 +92,7 @@ class Written:
 
 
 def _places(letter: DeadLetter) -> list[str]:
-    """Returns the stage and the place of a letter, without what is said twice."""
+    """Returns the stage and the place of a letter, without repetitions."""
     places = [letter.partition] if letter.partition not in letter.position else []
     places.append(letter.position)
     return [letter.stage, *(one for one in places if one and one not in letter.message)]

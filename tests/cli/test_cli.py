@@ -486,7 +486,7 @@ class TestEnrichers:
         ("spec", "parts"),
         [
             ("keyword", ["no enricher 'keyword'", "did you mean keywords?"]),
-            ("json:dumps", ["json:dumps is no enricher", "enrich(self, record, source_item)"]),
+            ("json:dumps", ["json:dumps is not an enricher", "enrich(self, record, source_item)"]),
             ("no.such.module:X", ["no module 'no'", "PYTHONPATH"]),
             ("json:Nothing", ["json has no class 'Nothing'"]),
             ("{file}:Mark", ["no class 'Mark'", "did you mean Marks?"]),

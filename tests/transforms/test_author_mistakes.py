@@ -151,11 +151,11 @@ def test_a_class_does_not_map(cls: type) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (KeywordEnricher(), r"as a list, also a single one: \[KeywordEnricher\(\.\.\.\)\]"),
-        (KeywordEnricher, r"as a list, also a single one: \[KeywordEnricher\(\.\.\.\)\]"),
+        (KeywordEnricher(), r"as a list, even a single one: \[KeywordEnricher\(\.\.\.\)\]"),
+        (KeywordEnricher, r"as a list, even a single one: \[KeywordEnricher\(\.\.\.\)\]"),
         ([KeywordEnricher], r"a class; give an object of it: KeywordEnricher\("),
         ("keywords", "a list of objects as in .*, not 'keywords'"),
-        (["keywords"], r"'keywords' is no enricher: it has no method enrich\("),
+        (["keywords"], r"'keywords' is not an enricher: it has no method enrich\("),
         (None, "not NoneType"),
         (7, "not int"),
     ],

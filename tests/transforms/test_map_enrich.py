@@ -188,7 +188,7 @@ class TestEnriching:
 
     def test_what_is_no_enricher_is_refused_before_anything_is_read(self):
         with pytest.raises(
-            ConfigError, match=r"'keywords' is no enricher: it has no method enrich"
+            ConfigError, match=r"'keywords' is not an enricher: it has no method enrich"
         ):
             Enrich(["keywords"])
         with pytest.raises(ConfigError, match="KeywordEnricher is a class; give an object of it"):

@@ -69,7 +69,7 @@ class TestInPipelines:
         mirror(kb, 1, 2, run_id="first", source=SOURCE)
         started = begin(kb, "second", "mirror")
         written = write(started, 3, source=SourceInfo("records", "records"))
-        assert "belong to no source" in commit_run(started, written).kept
+        assert "do not belong to a source" in commit_run(started, written).kept
         assert ids_in(kb) == ["1", "2", "3"]
 
     def test_a_run_that_was_not_complete_deletes_nothing_but_what_it_was_told_to(self, kb):
