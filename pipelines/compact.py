@@ -29,7 +29,7 @@ from contextframe_beam.store.upkeep import (
 from contextframe_beam.store.versions import open_newest
 from contextframe_beam.store.writer import MAX_ROWS_PER_FRAGMENT
 
-# A run that changes fragments while they are rewritten leaves them for the next round.
+# Fragments that a run changes while we rewrite them are left for the next round.
 _ROUNDS = 3
 
 T = TypeVar("T")
@@ -37,13 +37,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CompactionReceipt:
-    """What a compaction did.
+    """The result of a compaction.
 
     Attributes:
         version: The dataset's newest version afterwards.
         fragments_before: Fragments when it began.
         fragments_after: Fragments now.
-        tasks: How many tasks were done.
+        tasks: The number of finished tasks.
         unfinished: Whether runs kept changing fragments, so that there is more to do.
         indices: The indices that were made or brought up to date.
     """
@@ -70,21 +70,21 @@ def compact(
     target_rows: int = MAX_ROWS_PER_FRAGMENT,
     storage_options: Mapping[str, str] | None = None,
 ) -> CompactionReceipt:
-    """Makes few large data files of many small ones, and brings the indices up to date.
+    """Merges many small data files into few large ones, and brings the indices up to date.
 
-    Documents, sync state and remembered runs stay as they are, and runs may go on meanwhile.
-    Killed at any moment, it leaves the dataset as it was or compacted.
+    Documents, sync state and the history of runs stay as they are, and runs may go on meanwhile.
+    If it is killed, the dataset is either unchanged or compacted.
 
     Args:
         uri: The dataset.
         workers: Number of worker processes of a local run.
-        runner: DirectRunner (in this process), or the name of another of Beam's runners.
+        runner: DirectRunner (in this process), or the name of another Beam runner.
         beam_args: Beam's own options, as on a command line.
         target_rows: The rows that a fragment should have.
         storage_options: Credentials and settings of the object store of the dataset.
 
     Returns:
-        What was done.
+        The receipt.
 
     Raises:
         ContextFrameError: it failed; the documents are as they were.
@@ -95,7 +95,7 @@ def compact(
     dataset = FrameDataset.open(uri, storage_options=storage_options)
     at = Address(dataset.uri, storage_options)
     before = dataset.lance
-    # First, because Lance puts only fragments together that the same indices know.
+    # First, because Lance merges only fragments with the same indices.
     indices = bring_up_to_date(at, workers, runner, beam_args)
     newest = open_newest(at)
     tasks = plan_tasks(newest, target_rows)
@@ -165,7 +165,7 @@ def run_tasks(
         runner: The name of the runner.
         beam_args: Beam's own options, as on a command line.
     """
-    # Anew each time, because a runner changes the options that it is given.
+    # Made each time, because a runner changes its options.
     options = pipeline_options(runner, workers, beam_args)
     pipeline = beam.Pipeline(runner=runner_for(options, runner), options=options)
     (

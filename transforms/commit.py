@@ -1,7 +1,7 @@
 """The commit of a run: all its rows, removals and sync state in one transaction, once.
 
-It may be called twice for a run, at the same time on two machines, or after it was killed; the
-run is in the dataset once whenever a call reports success.
+It may be called twice for a run, at the same time on two machines, or again after it was killed.
+Whenever a call reports success, the run is in the dataset exactly once.
 """
 
 from __future__ import annotations
@@ -99,17 +99,18 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
     Raises:
         TooManyFailures: more items failed than the run allows.
         TooManyDeletes: it would delete more than it allows.
-        ConcurrentRunError: another run made this one's decisions void, or kept coming first.
-        CommitError: something of the run is missing.
-        DatasetError: the dataset cannot be read or written; in each case nothing was committed.
-        UnknownCommitError: the object store did not answer, and cannot be asked what it did.
+        ConcurrentRunError: another run made this one's decisions invalid, or kept coming first.
+        CommitError: a part of the run is missing.
+        DatasetError: the dataset cannot be read or written. In all these cases nothing was
+        committed.
+        UnknownCommitError: the object store did not answer, and cannot say what it did.
     """
     try:
         with reading(run.uri):
             receipt = _commit(run, written)
     except ContextFrameError as error:
-        # Another committer of this run may have come first, and removed what is not needed any
-        # more; or the answer to our own commit was lost.
+        # Another committer of this run may have come first and removed unneeded files, or the
+        # answer to our own commit was lost.
         try:
             done = committed_before(run, written)
         except ContextFrameError:
@@ -118,7 +119,7 @@ def commit_run(run: Run, written: Written) -> CommitReceipt:
             raise
         receipt = done
     if receipt.already_committed:
-        # By a committer that had the same files, or files of its own: then nobody needs these.
+        # By a committer with the same files, or with its own files: then these are not needed.
         delete_files(run.address, written.fragments)
     return receipt
 
@@ -140,8 +141,8 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
     unique = drop_duplicates(run.destination, written.fragments, run.schema, contested, deletions)
     shared = unique.shared
     if seen is not None and contested is not None:
-        # Of these, the items that were met are in the count of those that were written.
-        shared += seen.shared - Shared.of(contested["met"])
+        # Some of these items are already in the count of written ones.
+        shared += seen.shared - Shared.of(contested["items"])
     plan = Plan(run, written, unique, seen, shared)
     with reading(run.uri):
         receipt = change(
@@ -155,7 +156,7 @@ def _commit(run: Run, written: Written) -> CommitReceipt:
 
 
 def _seen_rows(run: Run, written: Written) -> SeenRows | None:
-    """Returns the rows that the run met unchanged; None where there are none."""
+    """Returns the stored rows that the run found unchanged, or None."""
     tallies = written.sources.values()
     unchanged = [part for tally in tallies for part in tally.unchanged_rows]
     whole = [part for tally in tallies for part in tally.recognised_rows]
@@ -178,7 +179,7 @@ def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] |
         require_same_columns(run, dataset)
         dataset = adopt(dataset, run.address)
         refuse_other_embedder(run, dataset)
-    # From here on all is decided from one version: what is committed later makes us start again.
+    # All decisions are made from this version; after a later commit we start again.
     rows = read_state_rows(dataset)
     states = rows.states
     refuse_foreign_run(run, plan.tallies, states)
@@ -236,10 +237,10 @@ def _replace_all(
     states: Mapping[str, SourceState],
     summary: CommitReceipt,
 ) -> Pending[CommitReceipt]:
-    """Makes the run's rows the dataset's only ones.
+    """Replaces all rows of the dataset with those of the run.
 
-    The sources that were in it are remembered with their runs, so that none of these is applied
-    again; what they had reached is gone with their rows.
+    The sources in it are remembered with their runs, so that no run is applied again. Their states
+    are gone with their rows.
     """
     forgotten = {source: state.forgotten() for source, state in states.items()}
     own = _own_states(plan, forgotten, summary)
@@ -270,13 +271,13 @@ def _replace_all(
 def _update(
     plan: Plan, new: list[WrittenFragment], dataset: lance.LanceDataset, rows: StateRows
 ) -> Pending[CommitReceipt]:
-    """Adds the run's rows, and removes what they replace and what is deleted."""
+    """Adds the run's rows, and removes replaced and deleted rows."""
     run, unique = plan.run, plan.unique
     refuse_own_keys(plan, rows)
     sources = sources_of(plan, rows.states)
     own = [rows.states[source].key for source in sources if source in rows.states]
-    # The state row guards against the source's other runs. Runs of other sources may bring the
-    # same new key, and a source's first run has no row yet: these meet at the anchor.
+    # The state row protects against other runs of the source. Runs of other sources may add the
+    # same new key, and a source's first run has no state row: these conflict at the anchor row.
     # So do runs that say whose vectors the dataset holds.
     records = run.embedder is not None and run.embedder != rows.embedder
     anchored = run.mode.replaces_rows or len(own) < len(sources) or run.embedder is not None
@@ -329,8 +330,8 @@ def _chunks_to_remove(
 ) -> Addresses:
     """Returns the chunks of documents that are replaced or deleted, or have other chunks now.
 
-    A run that writes a document brings all its chunks. One that met it as it is stored has met its
-    chunks too if it says so; else it has written those that there are.
+    A run that writes a document also writes all its chunks. A run that found it unchanged has
+    either found all its chunks unchanged too, or written the present ones.
     """
     unique, seen = plan.unique, plan.seen
     gone = [KeySet(Numbers.concat([unique.keys, unique.deleted]))]
@@ -375,7 +376,7 @@ def _commit_rows(
 
 
 def _unseen(plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
-    """Returns the rows of a complete mirror's sources that it did not meet unchanged."""
+    """Returns the rows of a complete mirror's sources that it did not find unchanged."""
     if not plan.deletes_unseen:
         return no_addresses()
     if plan.seen is None:
@@ -390,14 +391,14 @@ def _own_states(
     deleted: Deleted | None = None,
     missed: Missed | None = None,
 ) -> dict[str, SourceState]:
-    """Returns the states of the run's sources after it.
+    """Returns the states of the run's sources after the run.
 
     Args:
         plan: The run.
-        states: Those before it.
-        summary: What it did.
-        deleted: What it has deleted together with the commits before it, for its next one.
-        missed: What it did not see, and its next one deletes if it does not either.
+        states: Their states before the run.
+        summary: The receipt of the run.
+        deleted: The deletions of this commit and earlier ones of the backfill, for the next.
+        missed: The rows that the run did not see; the next run deletes them if it misses them too.
     """
     after = {}
     for tally in plan.tallies:
@@ -405,7 +406,7 @@ def _own_states(
         about = (states, info.source_id, info.identity)
         before = state_of(*about, info.by_partition) or SourceState(info.source_id)
         for part in parts_of(*about):
-            # From here on, its state is in that of the source.
+            # From here on, its state is part of the source's state.
             after[part.source] = part.forgotten()
         now = replace(before, name=info.name, identity=info.identity)
         state = now.after(summary, tally.partitions, tally.change, is_complete=not tally.narrowed)
@@ -437,14 +438,14 @@ def _summary(
         rows_replaced=replaced,
         rows_deleted=deleted,
         rows_unchanged=plan.unchanged,
-        rows_dropped=unique.dropped + plan.met - plan.unchanged,
+        rows_dropped=unique.dropped + plan.unchanged_items - plan.unchanged,
         sharing=plan.shared.items,
         shared_ids=plan.shared.ids,
         failed=plan.written.failed,
         fragments=len(unique.fragments),
         bytes=sum(fragment.size for fragment in unique.fragments),
         partial=plan.partial,
-        kept=plan.kept or (missed.reason if missed else ""),
+        kept=plan.why_kept or (missed.reason if missed else ""),
         reasons=plan.written.reasons.most(),
         start=plan.run.start,
         chunks=chunks,

@@ -1,9 +1,9 @@
-"""Keys that occur twice in one run: the newest stays, whoever wrote it when.
+"""Keys that occur twice in one run: keeps the newest row, in any order of writing.
 
-The rows are in data files that are not committed yet. Their keys are known; of doubled ones the
-timestamps are read, and the files with rows to drop are written again without them. A row that
-the run met unchanged, and so did not write, takes part as well: an older one of its key must not
-replace it. So does a deletion. Chunks do not compete: they stay or go with their document.
+The rows are in data files before their commit. Their keys are known. The timestamps of doubled keys
+are read, and files with rows to drop are written again without them. A stored row that the run
+found unchanged, and so did not write, competes too, because an older row must not replace it. So
+does a deletion. Chunks do not compete: they stay or go with their document.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from contextframe_beam.store.files import Destination, WrittenFragment, delete_f
 from contextframe_beam.store.keys import Mask, Numbers, NumberSet, numbers_of
 from contextframe_beam.store.writer import FragmentWriter, preview
 
-#: What decides between rows of one key.
+#: The columns that decide between rows with the same key.
 ORDER_COLUMNS = ("uuid", "uri", "updated_at", "custom_metadata", "x_encoding", "x_digest")
 
 #: Before and after every time, in nanoseconds since 1970.
@@ -39,11 +39,11 @@ _Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Deletions:
-    """Deletions of one run, one a key at most after `drop_duplicates`.
+    """Deletions of one run; after `drop_duplicates` at most one for each key.
 
     Attributes:
         keys: The keys.
-        times: When each was deleted, in nanoseconds since 1970.
+        times: The time of each deletion, in nanoseconds since 1970.
     """
 
     keys: Numbers
@@ -51,7 +51,7 @@ class Deletions:
 
     @classmethod
     def of(cls, deletions: Iterable[Deletion]) -> Deletions:
-        """Reads deletions; one without a time counts as the latest."""
+        """Reads deletions; a deletion without a time counts as the latest."""
         found = list(deletions)
         keys, _ = numbers_of(pa.array([one.key for one in found], pa.string()))
         times = [_LATEST if (at := _time_of(one.time)) == _EARLIEST else at for one in found]
@@ -59,7 +59,7 @@ class Deletions:
 
     @classmethod
     def concat(cls, parts: Iterable[Deletions]) -> Deletions:
-        """Puts deletions behind each other."""
+        """Joins deletions."""
         parts = [*parts, cls.of([])]
         return cls(
             Numbers.concat(part.keys for part in parts),
@@ -72,11 +72,11 @@ class Deletions:
 
 @dataclass(frozen=True)
 class Shared:
-    """Items that share an id, and have no times that say which one is the newest.
+    """Items that share an id, without times that show which one is the newest.
 
     Attributes:
-        items: How many.
-        ids: How many ids they have together.
+        items: Their number.
+        ids: The number of their ids.
     """
 
     items: int = 0
@@ -84,7 +84,7 @@ class Shared:
 
     @classmethod
     def of(cls, counts: Any) -> Shared:
-        """Makes it of the number of items of each id."""
+        """Makes it from the number of items of each id."""
         several = np.asarray(counts)[np.asarray(counts) > 1]
         return cls(int(several.sum()), len(several))
 
@@ -97,7 +97,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """What is left of a run after doubled keys were removed.
+    """The result of removing doubled keys from a run.
 
     Attributes:
         fragments: The data files to be committed.
@@ -132,21 +132,21 @@ def drop_duplicates(
     stored: pa.Table | None = None,
     deletions: Deletions | None = None,
 ) -> Deduplicated:
-    """Keeps one row of each key: the one with the latest timestamp, then the greatest digest.
+    """Keeps one row for each key: the one with the latest timestamp, then the greatest digest.
 
-    The digest decides between rows of one time, so that the result is the same in every run. A
-    deletion wins against rows of its time.
+    The digest decides between rows with the same time, so that the result is the same in every run.
+    A deletion wins against rows with its time.
 
     Args:
-        destination: Where the rows were written.
+        destination: The dataset that the rows were written for.
         fragments: Their data files.
         schema: Their columns.
-        stored: `ORDER_COLUMNS` of those stored rows that the run met unchanged and of which it
-            wrote or deleted the key as well, and `met`, how many of its items each of them is.
-        deletions: What the run deletes.
+        stored: `ORDER_COLUMNS` of stored rows that the run found unchanged and whose key it also
+            wrote or deleted, and `items`, the number of its items that equal each of them.
+        deletions: The run's deletions.
 
     Raises:
-        CommitError: a data file cannot be read, or one that must be written again cannot be.
+        CommitError: a data file cannot be read, or cannot be written again.
     """
     deletions = deletions or Deletions.of([])
     keys = keys_of(fragments)
@@ -164,7 +164,7 @@ def drop_duplicates(
         ranks = _ranks_of_rows(destination, fragments, schema, suspects)
         race = _Race(keys.take(suspects), ranks)
         if stored is not None:
-            race.add(others[1], *_ranks(stored), is_stored=True, items=stored["met"].to_numpy())
+            race.add(others[1], *_ranks(stored), is_stored=True, items=stored["items"].to_numpy())
         race.add(deletions.keys, deletions.times, is_deletion=True)
         losers, outdated, deleted, shared = race.run()
         keep[suspects[losers]] = False
@@ -275,7 +275,7 @@ class _Chunks:
 
 
 class _Race:
-    """All that competes for keys, in columns: millions of doubled keys take little memory.
+    """Everything that competes for keys, in columns: millions of doubled keys take little memory.
 
     Args:
         keys: The keys of written rows.
@@ -301,7 +301,7 @@ class _Race:
         is_stored: bool = False,
         items: _Integers | None = None,
     ) -> None:
-        """Lets some more take part; `items` says how many items each of them is, one if not."""
+        """Adds competitors; `items` is the number of items of each, by default one."""
         self._keys.append(keys)
         self._times.append(times)
         self._digests.append(digests or Numbers.of_bytes(bytes(16 * len(keys))))
@@ -310,9 +310,9 @@ class _Race:
         self._items.append(np.ones(len(keys), np.int64) if items is None else items)
 
     def run(self) -> tuple[_Integers, int, _Integers, Shared]:
-        """Returns which written rows lose, how many stored ones do, and which deletions win.
+        """Returns which written rows lose, how many stored rows lose, and which deletions win.
 
-        At last, which items lose to nothing newer: they have the time of the one that wins.
+        The last result counts items that lose to a winner with the same time.
         """
         keys, digests = Numbers.concat(self._keys), Numbers.concat(self._digests)
         deletes, stored = np.concatenate(self._deletes), np.concatenate(self._stored)
@@ -344,11 +344,11 @@ class _Race:
 
 
 def _shared(times: _Integers, items: _Integers, deletes: Any, wins: Any) -> Shared:
-    """Counts what shares an id and a time; what competes for one key stands together, winner last.
+    """Counts items that share an id and a time. Competitors for a key are adjacent, winner last.
 
     Args:
-        times: When each of those that compete was changed.
-        items: How many items it is.
+        times: The time of change of each competitor.
+        items: The number of its items.
         deletes: Whether it is a deletion.
         wins: Whether it wins.
     """
@@ -367,10 +367,10 @@ def _ranks_of_rows(
     schema: pa.Schema,
     places: _Integers,
 ) -> tuple[_Integers, Numbers]:
-    """Reads what decides between rows at these places, counted over all data files."""
+    """Reads the times and digests of rows at these places, counted over all data files."""
     if not len(places):
         return np.zeros(0, np.int64), Numbers.of_bytes(b"")
-    # Only files that hold one of them are opened.
+    # Only files with one of these rows are opened.
     ends = np.cumsum([fragment.rows for fragment in fragments])
     owners = np.searchsorted(ends, places, side="right")
     used = np.unique(owners)
@@ -388,7 +388,7 @@ def _ranks_of_rows(
 
 
 def _ranks(table: pa.Table) -> tuple[_Integers, Numbers]:
-    """Returns what decides between rows of one key: time, then digest."""
+    """Returns the times and digests of rows."""
     times = [
         _time_of(record.timestamp) for batch in table.to_batches() for record in decode_rows(batch)
     ]
@@ -397,7 +397,7 @@ def _ranks(table: pa.Table) -> tuple[_Integers, Numbers]:
 
 
 def _time_of(text: str | None) -> int:
-    """Returns a timestamp to compare; what is no time counts as the earliest."""
+    """Returns a timestamp as a number; text that is not a time counts as the earliest."""
     time = parse(text)
     if time is None:
         return _EARLIEST
@@ -410,7 +410,7 @@ def _without(
     schema: pa.Schema,
     keep: Any,
 ) -> tuple[list[WrittenFragment], list[WrittenFragment], list[WrittenFragment]]:
-    """Writes those files again that hold rows to drop; returns all left, old ones and new ones."""
+    """Writes files again without the rows to drop; returns the remaining old and new files."""
     kept: list[WrittenFragment] = []
     obsolete: list[WrittenFragment] = []
     rewritten: list[WrittenFragment] = []

@@ -1,4 +1,4 @@
-"""What the commit of a run is to do, before and after its workers have written."""
+"""The plan of a run's commit, before and after its workers have written."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from contextframe_beam.transforms.written import Written
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is to do, known before it starts.
+    """The settings of a run, known before it starts.
 
     Attributes:
         address: The dataset.
-        mode: What it does with what is stored.
-        run_id: Its name; a run of a name that was committed is not committed again.
+        mode: What it does with stored rows.
+        run_id: Its id; a run is not committed again if its id was committed before.
         storage_version: The file format of a new dataset.
-        failures: How many failed items are too many.
-        deletes: How many deleted documents are too many.
+        failures: The limit of failed items.
+        deletes: The limit of deleted documents.
         embed_dim: The dataset's vector length.
-        base_version: The dataset's version when the run began; None where there was none.
-        letters: Where its dead letters go; None where nobody wants them.
-        start: Tells it from other starts of the same run id.
+        base_version: The dataset's version when the run began; None if there was no dataset.
+        letters: The file for its dead letters; None if they are not kept.
+        start: Distinguishes it from other starts with the same run id.
         embedder: Whose vectors it brings; None where it embeds nothing.
         new_dim: Whether the vectors of the dataset have another length, and are all null.
         max_tokens: So many tokens may be embedded; None for any number.
@@ -70,7 +70,7 @@ class Run:
 
     @property
     def storage_options(self) -> StorageOptions:
-        """Of its object store."""
+        """The options of its object store."""
         return self.address.storage_options
 
     @property
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def destination(self) -> Destination:
-        """Where its rows go."""
+        """The dataset that its rows go to."""
         # Columns of new vectors have no numbers in the dataset yet.
         of_its_own = self.mode.replaces_all or self.new_dim
         return Destination(self.uri, self.storage_options, self.storage_version, of_its_own)
@@ -88,14 +88,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What every attempt of a commit has in common.
+    """The common input of all attempts of a commit.
 
     Attributes:
         run: The run.
-        written: What its workers reported.
-        unique: Its data files, keys once.
-        seen: The stored rows that the run met unchanged; None where there are none.
-        shared: Items of one id that no time puts in order.
+        written: The reports of its workers.
+        unique: Its data files, in which each key occurs once.
+        seen: The stored rows that the run found unchanged, or None.
+        shared: Items with the same id that have no order in time.
     """
 
     run: Run
@@ -106,17 +106,17 @@ class Plan:
 
     @property
     def unchanged(self) -> int:
-        """Stored documents that stay as they are."""
+        """The number of stored documents that stay as they are."""
         return len(self.seen) - self.unique.outdated if self.seen is not None else 0
 
     @property
-    def met(self) -> int:
-        """Items of the run that were such a document, or were when they were read."""
+    def unchanged_items(self) -> int:
+        """The number of the run's items that equal a stored document, or did when read."""
         return sum(tally.unchanged for tally in self.tallies)
 
     @property
-    def kept(self) -> str:
-        """Why a mirror must not delete what it did not see; empty where it may."""
+    def why_kept(self) -> str:
+        """Why a mirror must not delete unseen documents; empty if it may."""
         if not self.run.mode.deletes_unseen:
             return ""
         reasons = sorted({reason for tally in self.tallies for reason in tally.narrowed})
@@ -128,13 +128,13 @@ class Plan:
             some = "1 item" if unknown == 1 else f"{unknown:,} items"
             reasons.append(f"{some} failed")
         if NO_SOURCE in self.written.sources:
-            reasons.append("records that no connector made belong to no source")
+            reasons.append("records without a connector do not belong to a source")
         return "; ".join(reasons)
 
     @property
     def deletes_unseen(self) -> bool:
         """Whether what the run did not see is deleted."""
-        return self.run.mode.deletes_unseen and not self.kept
+        return self.run.mode.deletes_unseen and not self.why_kept
 
     @property
     def work(self) -> dict[str, Any]:
@@ -148,19 +148,19 @@ class Plan:
 
     @property
     def partial(self) -> tuple[str, ...]:
-        """Why what was read may not be all that was asked for; empty where it is known to be."""
+        """Why records may be missing; empty if nothing is missing."""
         return tuple(sorted({reason for tally in self.tallies for reason in tally.partial}))
 
     @property
     def tallies(self) -> list[Tally]:
-        """What each source gave; at least one."""
+        """The tally of each source; at least one."""
         return tallies_of(self.written)
 
 
 def sources_of(plan: Plan, states: Mapping[str, SourceState]) -> list[str]:
-    """Returns the ids under which a dataset holds documents of a run's sources.
+    """Returns the source ids of documents from a run's sources in a dataset.
 
-    That are their own, and those that earlier releases gave to choices of them.
+    These are their own ids, and the ids that earlier releases gave to selections of them.
     """
     infos = [tally.info for tally in plan.tallies]
     own = [info.source_id for info in infos]
@@ -170,22 +170,22 @@ def sources_of(plan: Plan, states: Mapping[str, SourceState]) -> list[str]:
 
 
 def tallies_of(written: Written) -> list[Tally]:
-    """Returns what each source gave; at least one, of what no connector made."""
+    """Returns the tally of each source, or one for records without a connector."""
     found = list(written.sources.values())
     return found or [Tally()]
 
 
-#: So many documents of a source are remembered; the others have to be missed once more.
+#: How many missed documents of a source are remembered; others have to be missed once more.
 MOST_REMEMBERED = 50_000
 
 
 @dataclass(frozen=True)
 class Missed:
-    """What a mirror missed and does not delete yet.
+    """The documents that a mirror missed but does not delete yet.
 
     Attributes:
         addresses: The rows.
-        keys: Their uuids, by the id of the source that they belong to.
+        keys: Their uuids, by the id of their source.
     """
 
     addresses: Addresses = field(default_factory=no_addresses)
@@ -193,7 +193,7 @@ class Missed:
 
     @property
     def reason(self) -> str:
-        """Why they are not deleted; empty where there are none."""
+        """Why they are not deleted; empty if there are none."""
         count = len(self.addresses)
         if not count:
             return ""
@@ -210,7 +210,7 @@ def missed_for_the_first_time(
     unseen: Addresses,
     states: Mapping[str, SourceState],
 ) -> Missed:
-    """Returns which rows that a mirror did not see may be there nevertheless.
+    """Returns the rows that a mirror did not see but that may still exist in the source.
 
     Args:
         plan: The run.
@@ -218,7 +218,7 @@ def missed_for_the_first_time(
         unseen: The documents that it did not see.
         states: The states of the sources in that version.
     """
-    # Earlier releases gave documents of a source under other ids too.
+    # Earlier releases also stored documents of a source with other source ids.
     slipping = {
         source: tally.info.source_id
         for tally in plan.tallies

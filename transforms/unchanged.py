@@ -1,7 +1,7 @@
-"""Rows that are stored already, known by their digests, and which of them a run met.
+"""Stored rows, found by their digests, and which of them a run found unchanged.
 
-What was met goes to the commit as row numbers of the version that the run began with, which are
-exact and take a byte or so a row.
+The commit gets these rows as row numbers of the version that the run began with. They are exact
+and take about one byte for each row.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from contextframe_beam.store.rows import (
 )
 from contextframe_beam.transforms.newest import Shared
 
-#: Beyond this many stored rows a worker does not keep their digests; all is written anew then.
+#: With more stored rows than this, a worker does not keep their digests, and writes all rows again.
 MAX_DIGESTS = 20_000_000
 
-#: So many digests are looked up by one scan that keeps nothing; with more all stored ones are kept.
+#: Up to this many digests are looked up by a scan; for more, all stored digests are loaded.
 FEW_DIGESTS = 16_384
 
 
 class StoredRows:
-    """The rows of one source in one version of a dataset, known by their digests.
+    """The rows of one source in one version of a dataset, to find by their digests.
 
     Args:
         dataset: The version.
@@ -57,10 +57,10 @@ class StoredRows:
         self._known: tuple[NumberSet, Places] | None = None
 
     def find(self, digests: Numbers) -> Places:
-        """Returns the number of the stored row that has each digest, the first one; -1 if none.
+        """Returns the number of the first stored row with each digest, or -1.
 
-        Nothing is found when the source has more than `MAX_DIGESTS` rows and more digests than
-        `FEW_DIGESTS` are asked for.
+        It finds nothing if the source has more than `MAX_DIGESTS` rows and there are more than
+        `FEW_DIGESTS` digests to look up.
         """
         self._asked += len(digests)
         if self._known is None and self._asked <= FEW_DIGESTS:
@@ -102,7 +102,7 @@ class StoredRows:
                 digests.append(Numbers.of_digests(batch.column("x_digest")))
                 addresses.append(at)
         numbers = self._numbers.of(np.concatenate([*addresses, np.zeros(0, np.uint64)]))
-        # In the order of the rows, so that the first one of several is found.
+        # In the order of the rows, so that the first of several is found.
         order = np.argsort(numbers)
         return NumberSet(Numbers.concat(digests).take(order)), numbers[order]
 
@@ -115,19 +115,19 @@ def stored_rows(
     source: str,
     storage_options: tuple[tuple[str, str], ...],
 ) -> StoredRows:
-    """Returns a source's rows in a version; what is loaded is loaded once a process and run.
+    """Returns a source's rows in a version; they are loaded once for each process and run.
 
-    Another run may find another dataset of that version, made anew in its place.
+    Another run may find another dataset with that version, made in its place.
     """
     options: StorageOptions = dict(storage_options)
     dataset = open_dataset(Address(uri, options), version)
     if dataset is None:
-        raise DatasetError(f"there is no dataset at {uri} any more")
+        raise DatasetError(f"there is no longer a dataset at {uri}")
     return StoredRows(dataset, source)
 
 
 def pack(numbers: Places) -> bytes:
-    """Returns row numbers as bytes; those of rows that were met one after another take least."""
+    """Returns row numbers as bytes; numbers in sequence take the least space."""
     ordered = np.sort(numbers)
     return zlib.compress(np.diff(ordered, prepend=0).astype("<u8").tobytes(), 1)
 
@@ -138,12 +138,12 @@ def unpack_all(packed: bytes) -> Places:
 
 
 def unpack(packed: Iterable[bytes]) -> Places:
-    """Returns the row numbers that were packed, each once, in order."""
+    """Returns packed row numbers, each once, in order."""
     return unpack_counted(packed)[0]
 
 
 def unpack_counted(packed: Iterable[bytes]) -> tuple[Places, Places]:
-    """Returns the row numbers that were packed, each once, in order, and how often each was."""
+    """Returns packed row numbers, each once, in order, and how often each occurred."""
     together = np.concatenate([*map(unpack_all, packed), np.zeros(0, np.int64)])
     return np.unique(together, return_counts=True)
 
@@ -196,14 +196,14 @@ class Units:
 
 
 class MetRows:
-    """Collects which stored documents a worker met unchanged, for the commit."""
+    """Collects the stored documents that a worker found unchanged, for the commit."""
 
     def __init__(self) -> None:
         self._alone: dict[str, list[Places]] = {}
         self._whole: dict[str, list[Places]] = {}
 
     def add(self, source: str, numbers: Places, has_chunks: Mask) -> None:
-        """Notes the numbers of a source's documents, and which were met with their chunks."""
+        """Adds the numbers of a source's documents, and of those found with all their chunks."""
         for known, mask in ((self._alone, ~has_chunks), (self._whole, has_chunks)):
             if mask.any():
                 known.setdefault(source, []).append(numbers[mask])
@@ -219,12 +219,12 @@ class MetRows:
 
 
 class SeenRows:
-    """The rows of documents that a run met unchanged.
+    """The rows of documents that a run found unchanged.
 
     Args:
         base: The version that the run began with.
-        packed: Their numbers in it, as `pack` gives them, in pieces.
-        whole: Likewise, of documents that were met with all their chunks.
+        packed: Their numbers in that version, in pieces from `pack`.
+        whole: The same for documents that were found with all their chunks.
     """
 
     def __init__(
@@ -241,21 +241,21 @@ class SeenRows:
 
     @property
     def shared(self) -> Shared:
-        """Items of one id that are the same, and so are one row."""
+        """Equal items with the same id, which are one row."""
         return Shared.of(self._counts)
 
     def of_keys(self, keys: KeySet, columns: Sequence[str]) -> pa.Table:
-        """Returns those of the rows whose uuid is among `keys`.
+        """Returns the rows whose uuid is among `keys`.
 
         Returns:
-            The columns, and `met`: how many items of the run each of them is.
+            The columns, and `items`: the number of the run's items that equal each row.
         """
         addresses, _ = find_rows(self._base, keys)
         wanted = addresses[self._among(self._numbering.of(addresses))]
         found: list[Places] = [np.zeros(0, np.int64)]
         counts: list[Places] = [np.zeros(0, np.int64)]
         if len(wanted):
-            # Lance takes rows by their rank among those that are left.
+            # Lance takes rows by their rank among the remaining ones.
             rank = 0
             for batch in self._base.scanner(columns=[], with_row_address=True).to_batches():
                 at = batch.column("_rowaddr").to_numpy()
@@ -265,24 +265,24 @@ class SeenRows:
                 counts.append(self._counts[np.searchsorted(self._numbers, numbers)])
                 rank += batch.num_rows
         rows = self._base.take(np.concatenate(found), columns=list(columns))
-        return rows.append_column("met", pa.array(np.concatenate(counts)))
+        return rows.append_column("items", pa.array(np.concatenate(counts)))
 
     def keys(self, *, whole: bool) -> KeySet:
-        """Returns the keys of those that were met with all their chunks, or of the others."""
+        """Returns the keys of documents that were found with all their chunks, or of the others."""
         keys = [pa.array([], pa.string())]
         if len(self._whole) if whole else len(self._numbers) > len(self._whole):
             for batch, at in scan_rows(self._base, ["uuid"]):
                 numbers = self._numbering.of(at)
                 with_chunks = _contains(self._whole, numbers)
-                met = with_chunks if whole else self._among(numbers) & ~with_chunks
-                keys.append(batch.column("uuid").filter(pa.array(met)))
+                chosen = with_chunks if whole else self._among(numbers) & ~with_chunks
+                keys.append(batch.column("uuid").filter(pa.array(chosen)))
         return KeySet.of(keys)
 
     def others(self, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
         """Returns the addresses of all other documents of the sources, in a later version.
 
         Args:
-            dataset: The version; it may be the one that the run began with.
+            dataset: The version; it may be the base version of the run.
             sources: The ids of the sources.
         """
         if dataset.version == self._base.version:
@@ -318,7 +318,7 @@ class SeenRows:
         return np.concatenate(others)
 
     def _keys_in(self, fragments: Sequence[Any]) -> KeySet:
-        """Returns the keys of the rows that were met in some fragments of the first version."""
+        """Returns the keys of the unchanged rows in some fragments of the first version."""
         keys = [pa.array([], pa.string())]
         if fragments:
             for batch, at in scan_rows(self._base, ["uuid"], fragments=list(fragments)):

@@ -1,7 +1,7 @@
 """WriteToLance: batches of records become one transaction on a Lance dataset.
 
-Workers write data files that nobody sees; their descriptions meet in one step that commits them
-all, together with the rows they replace and the sync state.
+Workers write data files, which are invisible at first. One step gets their descriptions and commits
+them all, together with the rows that they replace and the sync state.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ _LOGGER = logging.getLogger(COMMITS)
 
 _WAITING_BYTES = 64 << 20
 
-# Batches are encoded together until they are so many, or have so much text and raw data or so many
-# records. Pages of 100 records of 1 KB took 10 us a record longer one by one. The limit on their
-# number keeps memory in proportion to a page, whatever else a record holds.
+# Batches are encoded together up to these limits on their number, their text and raw data, and
+# their records. One by one, pages of 100 records of 1 KB took 10 us longer for each record. The
+# limit on the number of batches keeps memory in proportion to a page, whatever a record contains.
 _BATCHES_TOGETHER = 8
 _SIZE_TOGETHER = 4 << 20
 _RECORDS_TOGETHER = 1024
@@ -88,14 +88,14 @@ class WriteToLance(
             that and deletes those rows of the source that the run did not see, unless it was not
             complete; `append`
             adds rows whose keys the caller knows to be new; `overwrite` replaces everything;
-            `create` wants no dataset to be there.
-        run_id: Names the run. A run whose id was committed is not committed again, so a
-            scheduler that retries should pass its own. Made up when not given.
-        embed_dim: Length of the vectors of a new dataset, 1536 if not given.
+            `create` makes a new dataset, and fails if there is one.
+        run_id: The id of the run. A run is not committed again if its id was committed before, so
+            a scheduler that retries should pass its own. By default a new one.
+        embed_dim: Length of the vectors of a new dataset, 1536 by default.
         storage_options: Credentials and settings of the object store.
         storage_version: The file format of a new dataset: 2.0, 2.1 or 2.2.
-        max_failures: A number of items, or a share such as `"5%"`; when more of them fail, or all
-            do, nothing is committed.
+        max_failures: A number of items, or a share such as `"5%"`; if more items fail, or all of
+            them, nothing is committed.
         max_deletes: A number of documents, or a share of a source's stored documents; a run that
             would delete more of them commits nothing. A share does not stop fewer than ten
             deletions, unless they are all that is stored. `"100%"` allows any.
@@ -121,7 +121,7 @@ class WriteToLance(
     Raises:
         ConfigError: an argument is wrong, or the dataset has vectors of another embedder.
         EmbedderError: the embedder cannot be used.
-        SchemaError: the dataset is not one of frames, or its vectors have another length.
+        SchemaError: it is not a dataset of frames, or its vectors have another length.
         DatasetError: it exists and the mode is `create`, or it cannot be opened.
     """
 
@@ -196,7 +196,7 @@ class WriteToLance(
 
     @property
     def mode(self) -> Mode:
-        """What it does with the rows that are stored."""
+        """What it does with stored rows."""
         return self._run.mode
 
     @property
@@ -206,7 +206,7 @@ class WriteToLance(
 
     @property
     def start(self) -> str:
-        """Tells this start of the run from others of the same id."""
+        """Distinguishes this start of the run from others with the same id."""
         return self._run.start
 
     @property
@@ -222,7 +222,7 @@ class WriteToLance(
     ) -> beam.PCollection[CommitReceipt]:
         run = self._run
         if not batches.windowing.is_default():
-            # One commit for all, whatever windows the rows come in.
+            # One commit for all rows, in any windows.
             batches = batches | "OneWindow" >> beam.WindowInto(GlobalWindows())
         batches = batches | "Texts" >> PrepareTexts(
             self._texts, run.address, run.base_version, run.start
@@ -232,7 +232,7 @@ class WriteToLance(
             return counts
         rows = batches | "Encode" >> beam.ParDo(_EncodeDoFn(run)).with_output_types(RowBatch)
         written = rows | "WriteFragments" >> beam.ParDo(_WriteFragmentsDoFn(run))
-        # Makes a group of it even when there is nothing to write.
+        # Makes a group even if there is nothing to write.
         header = batches.pipeline | beam.Impulse() | "RunHeader" >> beam.Map(_nothing_written)
         receipts: beam.PCollection[CommitReceipt] = (
             (written, header)
@@ -244,14 +244,14 @@ class WriteToLance(
 
 
 def begin_run(run: Run, embed_dim: int | None = None) -> Run:
-    """Looks at the dataset before anything is read, and refuses what could not be committed.
+    """Looks at the dataset before reading, and refuses a run that could not be committed.
 
     Args:
-        run: What it is to do.
-        embed_dim: The length of vectors that is asked for; None for that of the dataset.
+        run: The settings of the run.
+        embed_dim: The requested length of vectors; None for the dataset's length.
 
     Returns:
-        The run with what was found.
+        The run, completed from the dataset.
     """
     secrets.register_store(run.storage_options)
     run = replace(run, start=uuid.uuid4().hex[:16])
@@ -295,7 +295,7 @@ def _nothing_written(_: Any) -> tuple[int, Written]:
 
 
 class _EncodeDoFn(beam.DoFn):
-    """Makes rows of batches, small ones together, and of single records collected to batches."""
+    """Makes rows from batches, with small ones together, and from single records."""
 
     def __init__(self, run: Run) -> None:
         self._embed_dim = run.embed_dim
@@ -325,7 +325,7 @@ class _EncodeDoFn(beam.DoFn):
     def _add(self, batch: FrameBatch) -> Iterator[RowBatch]:
         if self._batches and self._batches[0].source != batch.source:
             yield self._encoded()
-        # As soon as they are read, whatever they wait for here.
+        # Counted as soon as they are read, although they wait here.
         runtime.count(items=batch.tally.read)
         self._batches.append(batch)
         self._filled += _share(batch)
@@ -343,13 +343,13 @@ class _EncodeDoFn(beam.DoFn):
 
 
 def _share(batch: FrameBatch) -> float:
-    """Returns how much a batch is of what is encoded together."""
+    """Returns the share of a batch in the limits of encoding together."""
     share = max(len(batch.records) / _RECORDS_TOGETHER, 1 / _BATCHES_TOGETHER)
     return share if share >= 1 else max(share, _size_of(batch.records) / _SIZE_TOGETHER)
 
 
 def _size_of(records: Iterable[FrameRecord | Deletion]) -> int:
-    """Counts the characters of texts and the bytes of raw data; the rest of a record is small."""
+    """Counts the characters of texts and the bytes of raw data; the rest is small."""
     size = 0
     for record in records:
         if isinstance(record, FrameRecord):
@@ -364,7 +364,7 @@ def _size_of(records: Iterable[FrameRecord | Deletion]) -> int:
 class _WriteFragmentsDoFn(beam.DoFn):
     """Streams the rows of a bundle into fragments, and its dead letters into a piece of a file.
 
-    Tells the commit about both.
+    It reports both to the commit.
     """
 
     def __init__(self, run: Run) -> None:
@@ -401,7 +401,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
         runtime.count(failures=len(batch.failures))
         rows = batch.rows
         if rows.num_rows and self._looks_up:
-            # Looked up together, because few of them are found without loading all that is stored.
+            # Looked up together, because one lookup may have to load all stored digests.
             self._waiting.append((info, rows))
             self._waiting_rows += rows.num_rows
             self._waiting_bytes += size_of(rows)
@@ -442,7 +442,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
         return self._run.mode.replaces_rows and self._run.base_version is not None
 
     def _write_waiting(self) -> None:
-        """Writes the rows that wait, except those that are stored as they are."""
+        """Writes the waiting rows, except those that are stored unchanged."""
         waiting, self._waiting = self._waiting, []
         self._waiting_rows = self._waiting_bytes = 0
         by_source: dict[str, list[pa.RecordBatch]] = {}
@@ -451,8 +451,8 @@ class _WriteFragmentsDoFn(beam.DoFn):
         for source, batches in by_source.items():
             units = Units.concat(map(Units.of, batches))
             numbers = self._stored(source).find(units.digests)
-            met = (numbers >= 0) & ~units.alone
-            documents = met & ~units.is_chunk
+            is_stored = (numbers >= 0) & ~units.alone
+            documents = is_stored & ~units.is_chunk
             count = int(documents.sum())
             if count:
                 self._written.sources[source].unchanged += count
@@ -461,7 +461,7 @@ class _WriteFragmentsDoFn(beam.DoFn):
                 runtime.count(unchanged=count)
             start = 0
             for rows in batches:
-                same = met[start : start + rows.num_rows]
+                same = is_stored[start : start + rows.num_rows]
                 start += rows.num_rows
                 self._write(rows if not same.any() else rows.filter(pa.array(~same)))
 
@@ -491,7 +491,7 @@ class _CommitDoFn(beam.DoFn):
     def process(self, element: tuple[int, Iterable[Written]]) -> Iterator[CommitReceipt]:
         run, written = self._run, Written.sum(element[1])
         if run.letters is not None:
-            # First, because a run that fails for its failures is asked what they were.
+            # First, because users look for the letters of a run that fails because of its failures.
             run.letters.join(written.letters)
         receipt = commit_run(run, written)
         if receipt.is_incomplete:
@@ -503,14 +503,14 @@ class _CommitDoFn(beam.DoFn):
 def encode_batches(
     batches: Sequence[FrameBatch], embed_dim: int, *, deletes: bool = True
 ) -> RowBatch:
-    """Makes the rows of batches; records that no row can hold become dead letters (`encode`).
+    """Makes the rows of batches; records that do not fit into a row become dead letters (`encode`).
 
-    The batches become one, because encoding and writing cost some work a column, filled or not.
+    The batches become one, because each column costs some work, filled or not.
 
     Args:
         batches: The records, all of one source.
         embed_dim: The vector length of the dataset.
-        deletes: Whether the run looks at stored rows; else deletions become dead letters too.
+        deletes: Whether the run looks at stored rows; otherwise deletions become dead letters too.
     """
     source = batches[0].source
     records = [record for batch in batches for record in batch.records]
@@ -550,7 +550,7 @@ def _numbers_of(batches: Sequence[FrameBatch]) -> list[int]:
 
 
 def _parts_with(batch: FrameBatch, refused: list[tuple[int, RecordError]]) -> Iterator[int]:
-    """Yields the other parts of documents of which some part is refused."""
+    """Yields the other parts of documents that have a refused part."""
     if refused and batch.documents:
         gone = {batch.documents[index] for index, _ in refused}
         yield from (index for index, number in enumerate(batch.documents) if number in gone)
@@ -568,7 +568,7 @@ def _refuse(batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: 
                 continue
             told.add(index)
         if item is None and isinstance(record, FrameRecord):
-            # No connector made the record, so it is all there is to keep.
+            # Without a connector, we can keep only the record.
             names = (name for name in FrameRecord.__slots__ if name != "score")
             item = {name: getattr(record, name) for name in names}
         batch.fail("encode", error, item, index, record)

@@ -1,6 +1,6 @@
-"""Data files that no transaction names yet: what they are, whether they are whole, what they hold.
+"""Data files before their commit: opens datasets, and describes, checks and deletes data files.
 
-`writer.py` writes them; nobody sees their rows until a commit.
+`writer.py` writes the files. Their rows are invisible until a commit.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ DEFAULT_STORAGE_VERSION = "2.1"
 # The last bytes of every Lance file.
 _MAGIC = b"LANC"
 
-# What Lance says of a version or a tag that was removed before it could be read.
+# Lance's messages about a version or a tag that was removed before it could be read.
 _REMOVED = re.compile(
     r"Not found: .*/_(refs|versions)/"
     r"|/_versions/\d+\.manifest was not found"
     r"|Version not found error: version .* does not exist"
 )
 
-# Removing thousands of versions takes seconds.
+# It takes seconds to remove thousands of versions.
 _ATTEMPTS = 30
 
 T = TypeVar("T")
@@ -56,15 +56,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class WrittenFragment:
-    """A data file that was written and is not yet part of the dataset.
+    """A written data file that is not yet part of the dataset.
 
     Attributes:
-        metadata: Lance's description of the fragment as JSON, about 400 bytes; what workers send.
+        metadata: Lance's description of the fragment as JSON, about 400 bytes; workers send it.
         rows: Number of rows.
         size: Bytes of its data files.
-        keys: The uuid of each row, 16 bytes each; reading them back from many small files would
-            take longer than all else that a commit does.
-        side_files: Files beside the data file that hold raw data, and their bytes.
+        keys: The uuid of each row, 16 bytes each. To read them back from many small files would
+            take longer than the rest of a commit.
+        side_files: Files with raw data beside the data file, and their bytes.
         chunks: How many of the rows are chunks of documents.
     """
 
@@ -98,12 +98,11 @@ class WrittenFragment:
 
 @dataclass(frozen=True)
 class Destination(Address):
-    """Where rows go.
+    """The dataset that rows go to.
 
     Attributes:
-        storage_version: The file format of a dataset that is made; one that exists goes on in
-            its own.
-        overwrites: Whether the rows are to be the dataset's only ones.
+        storage_version: The file format of a new dataset; an existing one keeps its own.
+        overwrites: Whether the rows replace all others in the dataset.
     """
 
     storage_version: str = DEFAULT_STORAGE_VERSION
@@ -111,10 +110,10 @@ class Destination(Address):
 
 
 def open_dataset(at: Address, version: int | None = None) -> lance.LanceDataset | None:
-    """Returns the dataset at `uri`, or None where there is none.
+    """Returns the dataset at an address, or None if there is no dataset.
 
     Raises:
-        DatasetError: there is something, but it cannot be opened.
+        DatasetError: there is one, but it cannot be opened.
     """
 
     def opened() -> lance.LanceDataset | None:
@@ -131,7 +130,7 @@ def open_dataset(at: Address, version: int | None = None) -> lance.LanceDataset 
         if version is not None:
             return opened()
         found = despite_removals(opened)
-        # A folder may seem empty to who lists it while its only version is replaced by another.
+        # A folder may look empty while its only version is being replaced.
         return despite_removals(opened) if found is None else found
     except (ValueError, FileNotFoundError) as error:
         raise DatasetError(f"cannot open {at.uri}: {first_line(error)}") from error
@@ -147,7 +146,7 @@ def _is_missing(error: Exception) -> bool:
 
 @contextmanager
 def reading(uri: str) -> Iterator[None]:
-    """Says which dataset could not be read, where Lance raises errors of its own.
+    """Turns Lance's errors of reading into ours, which name the dataset.
 
     Raises:
         DatasetError: it could not be read.
@@ -161,12 +160,12 @@ def reading(uri: str) -> Iterator[None]:
 
 
 def despite_removals(call: Callable[[], T]) -> T:
-    """Calls what lists versions or tags and then reads them, again while they are removed.
+    """Calls a function that lists versions or tags and reads them; repeats it after removals.
 
-    Cleanups remove versions, and cleanups and rollbacks their tags, while others look at them.
+    Cleanups remove versions, and cleanups and rollbacks remove their tags, while others read them.
 
     Args:
-        call: What to call; it changes nothing before it has read them.
+        call: The function; it must not change anything before it has read them.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -179,15 +178,15 @@ def despite_removals(call: Callable[[], T]) -> T:
 
 
 def is_removed(error: Exception) -> bool:
-    """Tells whether Lance failed because a version or a tag was removed meanwhile."""
+    """Returns whether Lance failed because a version or a tag was removed meanwhile."""
     return _REMOVED.search(str(error)) is not None
 
 
 def check_files(at: Address, fragments: Iterable[WrittenFragment]) -> None:
-    """Checks that each file is there and whole: Lance itself commits whatever it is told.
+    """Checks that each file exists and is complete, because Lance commits without a check.
 
     Raises:
-        CommitError: a file is missing or is not what its writer reported.
+        CommitError: a file is missing or differs from its writer's report.
     """
     fragments = list(fragments)
     local = is_local(at.uri)
@@ -216,11 +215,11 @@ def check_files(at: Address, fragments: Iterable[WrittenFragment]) -> None:
 
 
 def delete_files(at: Address, fragments: Iterable[WrittenFragment]) -> None:
-    """Deletes the files of fragments that no transaction will ever name.
+    """Deletes the files of fragments that will never be part of a transaction.
 
-    A file that a version names is kept: an object store may have lost the answer to a commit that
-    was done, and that version may have been replaced or rolled back since. What cannot be deleted
-    stays until Lance's own cleanup finds it, days later.
+    A file in any version is kept: an object store may have lost the answer to a successful commit,
+    and that version may have been replaced or rolled back since. A file that cannot be deleted
+    stays until Lance's own cleanup removes it, days later.
     """
     paths = [path for fragment in fragments for path in fragment.paths]
     if not paths:
@@ -238,7 +237,7 @@ def delete_files(at: Address, fragments: Iterable[WrittenFragment]) -> None:
 
 
 def side_folder(path: str) -> str:
-    """Returns where the raw data of a data file may lie in files of its own."""
+    """Returns the folder that may contain the raw data of a data file in separate files."""
     return path.removesuffix(".lance") + "/"
 
 
@@ -247,7 +246,7 @@ def _session(at: Address) -> LanceFileSession:
 
 
 def side_files_of(at: Address, paths: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """Lists the files beside data files with their bytes; those of object stores count as 0."""
+    """Lists the files beside data files with their bytes; in object stores the bytes are 0."""
     session = _session(at)
     found = sorted(name for path in paths for name in session.list(side_folder(path)))
     if not is_local(at.uri):
@@ -256,7 +255,7 @@ def side_files_of(at: Address, paths: Sequence[str]) -> tuple[tuple[str, int], .
 
 
 def _named_files(at: Address, paths: Sequence[str]) -> set[str]:
-    """Returns those of `paths` that a version names which is still there."""
+    """Returns the paths that are in any existing version."""
     dataset = open_dataset(at)
     if dataset is None:
         return set()
@@ -273,7 +272,7 @@ def _named_files(at: Address, paths: Sequence[str]) -> set[str]:
 
 
 def local_fault(address: str, size: int, rows: int) -> str | None:
-    """Says what is wrong with a local data file that should have so many bytes, None if nothing."""
+    """Returns what is wrong with a local data file of an expected size, or None."""
     try:
         with open(_local_path(address), "rb") as file:
             found = file.seek(0, os.SEEK_END)
@@ -289,7 +288,7 @@ def local_fault(address: str, size: int, rows: int) -> str | None:
 def _remote_fault(
     address: str, size: int, rows: int, storage_options: StorageOptions
 ) -> str | None:
-    # Reading the footer finds a file that is missing or cut off; its row count tells the rest.
+    # The footer shows a missing or cut file; its row count shows other differences.
     try:
         found = _reader(address, None, storage_options).num_rows()
     except (OSError, ValueError) as error:
@@ -305,5 +304,5 @@ def _reader(
 
 def size_of(batch: pa.RecordBatch) -> int:
     """Returns the bytes of a batch in memory."""
-    # All-null columns share their memory (see encoding.null_array).
+    # All-null columns share their memory (see `null_array` in `frames/encode.py`).
     return sum(column.nbytes for column in batch.columns if column.null_count < len(column))

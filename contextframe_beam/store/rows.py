@@ -1,8 +1,8 @@
-"""Rows of a dataset: which of them a transaction removes, and which a reader's filter means.
+"""Rows of a dataset: finds and removes them by key, and selects them by filter or search.
 
-Rows are found by one scan over the keys, which costs about 0.1 s a million rows and no memory, or
-through an index on `uuid` when there is one and the keys are few. Lance's own delete-only merge
-holds all keys in a join of limited memory and fails when they are many.
+Rows are found by one scan over the keys, which takes about 0.1 s for a million rows and no memory.
+If there is an index on `uuid` and only a few keys, the index is used. Lance's own delete-only merge
+joins all keys in limited memory, and fails if there are many.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Places: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 #: Selects chunks, not documents and state rows.
 CHUNKS = "x_parent IS NOT NULL"
 
-# With more keys a scan is faster than an index.
+# With more keys, a scan is faster than the index.
 _FEW_KEYS = 1000
 _THREADS = 8
 _OFFSET_BITS = np.uint64(32)
@@ -45,8 +45,8 @@ class Removal:
 
     Attributes:
         removed_fragment_ids: Fragments that lose all their rows.
-        updated_fragments: Fragments that lose some.
-        rows: Number of rows removed.
+        updated_fragments: Fragments that lose some of their rows.
+        rows: The number of removed rows.
     """
 
     removed_fragment_ids: Sequence[int]
@@ -67,7 +67,7 @@ def scan_rows(
     Args:
         dataset: One version.
         columns: Their names.
-        **options: Of Lance's scanner, such as `filter` or `fragments`.
+        **options: Options of Lance's scanner, such as `filter` or `fragments`.
     """
     scanner = dataset.scanner(
         columns=list(columns), with_row_address=True, scan_in_order=False, **options
@@ -81,7 +81,7 @@ def find_rows(dataset: lance.LanceDataset, keys: KeySet) -> tuple[Addresses, Pla
     """Finds the rows whose uuid is among `keys`.
 
     Returns:
-        Their addresses, in increasing order, and the place of each one's key in the set.
+        Their addresses in increasing order, and the place of each row's key in the set.
 
     Raises:
         DatasetError: the dataset cannot be read.
@@ -110,14 +110,14 @@ def find_rows(dataset: lance.LanceDataset, keys: KeySet) -> tuple[Addresses, Pla
 
 
 def remove_rows(dataset: lance.LanceDataset, addresses: Addresses) -> Removal:
-    """Writes down that rows are removed, to be committed to the version of `dataset`.
+    """Writes the removal of rows to files, for a commit to the version of `dataset`.
 
     Args:
         dataset: One version.
-        addresses: Of rows that are in it; in any order, repeated or not.
+        addresses: Addresses of rows in it, in any order, with or without repetitions.
 
     Raises:
-        DatasetError: the removal cannot be written down.
+        DatasetError: the removal cannot be written.
     """
     addresses = np.unique(addresses)
     fragments, starts = np.unique(addresses >> _OFFSET_BITS, return_index=True)
@@ -220,14 +220,14 @@ def _has_key_index(dataset: lance.LanceDataset) -> bool:
 
 
 def file_of(fragment: lance.LanceFragment) -> str:
-    """Returns the name of a fragment's first data file, which no other one ever has."""
+    """Returns the name of a fragment's first data file, which is unique for ever."""
     return str(fragment.metadata.files[0].path)
 
 
 class RowNumbers:
-    """Numbers the rows of one version from 0 on, deleted ones included, fragment by fragment.
+    """Numbers the rows of one version from 0, including deleted rows, fragment by fragment.
 
-    Such a number means the same on every machine that opens the version.
+    A number means the same row on every machine that opens the version.
     """
 
     def __init__(self, dataset: lance.LanceDataset) -> None:
@@ -250,16 +250,16 @@ class RowNumbers:
         return (self._ids[index] << _OFFSET_BITS) | offsets
 
 
-#: A filter: SQL over the columns, or the values that columns must have.
+#: A filter: an SQL condition on the columns, or the values that columns must have.
 Where = str | Mapping[str, Any] | None
 
-# What Lance says of a name that is no column.
+# Lance's message about an unknown column.
 _NO_FIELD = re.compile(r"No field named \"?(.+?)\"?\.")
 _NEAR = re.compile(r"Did you mean '(.+?)'\?")
 
 _WANTS_TEXT = "could not convert to literal of type 'Utf8'"
 
-# A comparison with what stands there without quotes, up to the next condition.
+# A comparison with a value without quotes, up to the next condition.
 _COMPARISON = re.compile(
     r"(?P<start>\b\w+\s*(?:==?|!=|<>|<=?|>=?|\b(?:not\s+)?i?like\b)\s*)"
     r"(?P<value>[^'\"()=<>\s][^'\"()=<>]*?)(?=\s+(?:and|or)\s|\s*\)|\s*$)",
@@ -269,10 +269,10 @@ _IS_VALUE = re.compile(r"[+-]?[\d.]+(?:e[+-]?\d+)?|true|false|null", re.IGNORECA
 
 
 def sql_of(where: Where, columns: Sequence[str]) -> str:
-    """Returns a filter as SQL, empty when there is none.
+    """Returns a filter as SQL; empty without a filter.
 
     Raises:
-        ConfigError: it names a column that is not among `columns`, or holds what SQL cannot.
+        ConfigError: it names a column that is not among `columns`, or a value unknown to SQL.
     """
     if where is None or isinstance(where, str):
         return _unicode(where or "")
@@ -284,7 +284,7 @@ def sql_of(where: Where, columns: Sequence[str]) -> str:
 
 
 def sql_literal(value: Any) -> str:
-    """Returns a value as SQL, quotes doubled.
+    """Returns a value as SQL, with its quotes doubled.
 
     Raises:
         ConfigError: SQL has no such value.
@@ -302,7 +302,7 @@ def sql_literal(value: Any) -> str:
 
 
 def check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
-    """Raises ConfigError when one of `names` is not among a dataset's columns."""
+    """Raises ConfigError if one of `names` is not among a dataset's columns."""
     unknown = [str(name) for name in names if name not in columns]
     if unknown:
         raise ConfigError(
@@ -311,9 +311,9 @@ def check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
 
 
 def check_limit(limit: int) -> None:
-    """Raises ConfigError when `limit` is not a positive whole number."""
+    """Raises ConfigError if `limit` is not a positive whole number."""
     if not isinstance(limit, int) or limit < 1:
-        raise ConfigError(f"limit is {limit!r}; expected a whole number from 1 on")
+        raise ConfigError(f"limit is {limit!r}; expected a whole number of at least 1")
 
 
 def any_row(
@@ -340,8 +340,8 @@ def rows_with_parts(
 ) -> pa.Table:
     """Returns the rows in whose text words stand, be it within others: those with most of them.
 
-    A single letter or digit stands within others in nearly every text, so it counts by itself only.
-    Reads every text, about 3 million short ones in a second.
+    A single letter or digit counts only as a whole word, because nearly every text contains it. It
+    reads every text, about 3 million short ones in a second.
 
     Args:
         dataset: What to read.
@@ -376,16 +376,16 @@ def rows_with_parts(
 
 
 def complaint(said: str, where: Where) -> str:
-    """Returns what to tell about a search that Lance refused."""
+    """Returns the message for a search that Lance refused."""
     if not isinstance(where, str):
         return f"the search cannot be run: {said}"
     quoted = _with_quotes(where, numbers=_WANTS_TEXT in said)
     if quoted != where:
-        return f"the filter {where} cannot be used: text stands in single quotes, as in {quoted}"
+        return f"the filter {where} cannot be used: text needs single quotes, as in {quoted}"
     unknown = _NO_FIELD.search(said)
     if unknown:
         near = _NEAR.search(said)
-        hint = f"; did you mean {near[1]}?" if near else ", and text stands in single quotes"
+        hint = f"; did you mean {near[1]}?" if near else ", and text needs single quotes"
         return f"the filter {where} cannot be used: there is no column {unknown[1]}{hint}"
     return (
         f"the filter {where} cannot be used; give SQL such as author = 'Ada' AND "
@@ -394,11 +394,11 @@ def complaint(said: str, where: Where) -> str:
 
 
 def _with_quotes(where: str, numbers: bool) -> str:
-    """Returns a filter with quotes around what it compares with, where there are none.
+    """Returns a filter with quotes added around its values.
 
     Args:
         where: SQL.
-        numbers: Whether numbers get them as well.
+        numbers: Whether numbers get quotes too.
     """
 
     def compared(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""The commands that look: search, inspect, connectors, templates; and the pool of workers."""
+"""The commands search, inspect, connectors, templates and worker-pool, and the group of all."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 
 @click.group(
     "templates",
-    short_help="Hand out files that schedule the jobs: Airflow, Kubernetes, systemd, ...",
+    short_help="List and write files for schedulers: Airflow, Kubernetes, systemd, ...",
     epilog=examples("contextframe-beam templates write systemd deploy"),
     no_args_is_help=True,
 )
 def templates_group() -> None:
-    """Hand out files that schedule the jobs. Each runs when its values are edited."""
+    """List and write files for schedulers. Edit their values, and they run."""
 
 
 @command("list", "contextframe-beam templates list", of=templates_group)
@@ -74,9 +74,9 @@ def _list(as_json: bool) -> None:
 @command("write", "contextframe-beam templates write systemd deploy", of=templates_group)
 @click.argument("name", metavar="TEMPLATE")
 @click.argument("folder", metavar="DIR")
-@option("--force", is_flag=True, help="Replace files that are there.")
+@option("--force", is_flag=True, help="Replace existing files.")
 def _write(name: str, folder: str, force: bool) -> None:
-    """Write the files of TEMPLATE into DIR, and tell what to edit in them."""
+    """Write the files of TEMPLATE into DIR, and say what to edit in them."""
     from contextframe_beam.templates import find_template, write_template
 
     template = find_template(name)
@@ -93,21 +93,21 @@ def _write(name: str, folder: str, force: bool) -> None:
     default=50000,
     show_default=True,
     metavar="PORT",
-    help="Where to listen; 0 takes a free port.",
+    help="The port to listen on; 0 takes a free one.",
 )
 @option(
     "--host",
     default="localhost",
     show_default=True,
     metavar="HOST",
-    help="The address to listen at. Whoever reaches it can run any program as this user.",
+    help="The address to listen on. Anyone who can reach it can run programs as this user.",
 )
 def worker_pool_command(port: int, host: str) -> None:
-    """Start workers when an engine asks for them, until this is interrupted.
+    """Start workers when an engine asks for them, until you interrupt this command.
 
-    It runs beside each of the engine's machines, for runs with --environment_type=EXTERNAL and
-    --environment_config=HOST:PORT. A worker runs in the environment that this command is installed
-    in, and first installs for itself the packages of --setup_file, --extra_package and
+    It runs on each of the engine's machines, for runs with --environment_type=EXTERNAL and
+    --environment_config=HOST:PORT. A worker uses the environment that this command is installed
+    in, and first installs the packages of --setup_file, --extra_package and
     --requirements_file. References to secrets are looked up here.
     """
     from contextframe_beam.pipelines.runners.engines import serve
@@ -116,7 +116,7 @@ def worker_pool_command(port: int, host: str) -> None:
     if not program.exists():
         raise ConfigError(f"there is no {program}; install contextframe-beam again")
     with serve(str(program), host, port) as address:
-        click.echo(f"starting workers for whoever asks at {address}; Ctrl-C ends them", err=True)
+        click.echo(f"starting workers for engines at {address}; Ctrl-C ends them", err=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -132,12 +132,12 @@ def _chunks_around(text: object) -> int:
     raise click.BadParameter(f"{text!r} is not a number of chunks, from 0 on")
 
 
-# How many documents are looked for that a filter left out.
+# How many documents that the filter left out are counted.
 _OTHERS = 100
 
 
 class _SearchCommand(click.Command):
-    """Says how to search for words that look like an option."""
+    """The search command, whose errors explain how to search for words that look like options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)
@@ -146,7 +146,7 @@ class _SearchCommand(click.Command):
         except click.NoSuchOption as error:
             flags = [flag for option in self.params for flag in option.opts]
             message = no_such_option(error.option_name, flags)
-            rest = "a search text that begins with a dash stands after a lone --"
+            rest = "a search text that begins with a dash goes after a lone --"
             if not nearest(error.option_name, flags) and len(given) > 1:
                 word = next(one for one in given if one.startswith("-") and one not in flags)
                 rest += f", as in: {ctx.command_path} {given[0]} -- {word!r}"
@@ -154,7 +154,7 @@ class _SearchCommand(click.Command):
 
 
 class _Commands(click.Group):
-    """Tells the nearest command for one that is not there."""
+    """A group that suggests the nearest command for an unknown one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -259,13 +259,13 @@ def _search(
     by_words = not (asked["hybrid"] or asked["vector"])
     if found and by_words and not any(record.score for record in found):
         old = "" if keeps_every_word(opened.lance) else f" {_old_index(dataset)}"
-        click.echo(f"These hold the words within longer ones only.{old}", err=True)
+        click.echo(f"These contain the words only within longer ones.{old}", err=True)
     elif not found:
         click.echo(_why_nothing(opened, text, asked), err=True)
 
 
 def _why_nothing(opened: FrameDataset, text: str, asked: Mapping[str, Any]) -> str:
-    """Returns what may help someone whose search found nothing."""
+    """Returns a hint after a search without results."""
     wider = {**asked, "where": None, "limit": _OTHERS}
     others = len(opened.search(text, **wider)) if asked["where"] else 0
     if others:
@@ -273,15 +273,15 @@ def _why_nothing(opened: FrameDataset, text: str, asked: Mapping[str, Any]) -> s
         what = "is 1 document" if others == 1 else f"are {others}{more} documents"
         return f"Without --where there {what}."
     return (
-        "None of its words stands in a text, not even within a longer word. Titles and metadata "
-        "are no text; --where asks for those, as in --where \"title LIKE '%word%'\"."
+        "No text contains any of its words, not even within a longer word. Titles and metadata "
+        "are not searched; use --where for those, as in --where \"title LIKE '%word%'\"."
     )
 
 
 def _old_index(dataset: str) -> str:
     return (
-        "The index is of an earlier release and leaves out very common and very long words; "
-        f"`contextframe-beam index {dataset}` makes it anew."
+        "The index is from an earlier release and leaves out very common and very long words; "
+        f"`contextframe-beam index {dataset}` makes it again."
     )
 
 
@@ -299,7 +299,7 @@ def _inspect(
 ) -> None:
     """Show what is in DATASET: columns, sources and their state, runs, versions.
 
-    The runs are those that were committed, and the versions those that still exist.
+    It lists runs that were committed, and versions that still exist.
     """
     from contextframe_beam.pipelines.cli import show
     from contextframe_beam.store.dataset import FrameDataset
@@ -316,7 +316,7 @@ def _inspect(
 def _connectors(as_json: bool) -> None:
     """List the registered connectors.
 
-    Any other connector class is given to `ingest` as package.module:Class or
+    To use any other connector class, give it to `ingest` as package.module:Class or
     path/to/file.py:Class.
     """
     from contextframe_beam.connectors.registry import list_connectors
@@ -328,7 +328,7 @@ def _connectors(as_json: bool) -> None:
     elif found:
         show.show_connectors(found)
     else:
-        click.echo("no connector is registered; install contextframe-beam, or one's own package")
+        click.echo("no connector is registered; install contextframe-beam, or your own package")
 
 
 for _command in (

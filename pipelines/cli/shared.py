@@ -1,4 +1,4 @@
-"""What commands share: options, kinds of values, completion."""
+"""Options, kinds of values and completion that commands share."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from contextframe_beam.pipelines.process import Settings
 
 F = TypeVar("F", bound=Callable[..., Any] | click.Command)
 
-#: For commands that pass options which they do not know on to Beam.
+#: For commands that pass unknown options on to Beam.
 PASSES_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 class SectionOption(click.Option):
-    """An option that `--help` may list under a heading of its own.
+    """An option that `--help` can list under its own heading.
 
     Args:
         section: The heading.
@@ -37,25 +37,25 @@ class SectionOption(click.Option):
         super().add_to_parser(parser, ctx)
         known = ctx.ensure_object(Settings).flags
         prefix, _, name = str(self.name).rpartition("__")
-        # An argument of a connector that is called like a setting is not meant in our messages.
+        # Our messages do not mean a connector's argument with the name of a setting.
         if not prefix or name not in known:
             known[name] = self.opts[0]
 
 
 def option(*flags: str, **settings: Any) -> Callable[[F], F]:
-    """Gives a command an option; `section` is the heading that `--help` lists it under."""
+    """Adds an option to a command; `section` is its heading in `--help`."""
     return click.option(*flags, cls=SectionOption, **settings)
 
 
 def examples(*commands: str) -> str:
     """Returns the examples at the end of a command's help, one a line."""
     title = "Example" if len(commands) == 1 else "Examples"
-    # click breaks the lines of any paragraph that this mark does not begin.
+    # click wraps the lines of paragraphs, except after this mark.
     return "\b\n" + "\n  ".join([f"{title}:", *commands])
 
 
 class _Command(click.Command):
-    """A command whose line in the list of commands is the first one of its help."""
+    """A command whose summary in the list of commands is the first line of its help."""
 
     def get_short_help_str(self, limit: int = 45) -> str:
         return (self.help or "").partition("\n")[0]
@@ -64,13 +64,13 @@ class _Command(click.Command):
 def command(
     name: str, *shown: str, of: click.Group | None = None, **attributes: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Makes a command of a function, whose docstring is the help.
+    """Makes a command from a function, with its docstring as the help.
 
     Args:
-        name: What it is called.
+        name: Its name.
         shown: The examples below its help.
-        of: The group that it is in.
-        attributes: What else `click.command` takes.
+        of: Its group.
+        attributes: Other arguments of `click.command`.
     """
     given = {"epilog": examples(*shown), **attributes}
     cls: type[click.Command] = given.pop("cls", _Command)
@@ -104,10 +104,10 @@ def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comp
 
 
 def job_options(*names: str, in_sections: bool = False) -> Callable[[F], F]:
-    """Gives a command options of settings of a run.
+    """Adds options for settings of a run to a command.
 
     Args:
-        names: The settings; all if not given.
+        names: The settings; all by default.
         in_sections: Whether `--help` lists them under headings.
     """
     chosen = [one for one in settings() if about(one).section and (not names or one.name in names)]
@@ -156,7 +156,7 @@ def pairs(
         key, sign, text = value.partition("=")
         if not key or not sign:
             raise click.UsageError(
-                f"{parameter.opts[0]} takes {parameter.metavar}, and {key!r} is none", context
+                f"{parameter.opts[0]} takes {parameter.metavar}, not {key!r}", context
             )
         found[key] = text
     return found
@@ -177,7 +177,7 @@ _STORAGE: dict[str, Any] = {
     "help": "A credential or setting of the dataset's object store. Repeat it for several.",
 }
 
-# Settings whose options are not like their values in Python.
+# Settings whose options differ from their values in Python.
 _OWN: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
     "storage_options": [(["--storage-option", "storage_options"], _STORAGE)],
     "bounds": [
@@ -202,7 +202,7 @@ _OWN: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
     ],
 }
 
-#: The dataset of a command that looks at one or looks after one.
+#: The dataset argument of a command.
 dataset_argument = click.argument("dataset", shell_complete=folders)
 
 #: Its object store's settings, as a dict.
@@ -212,12 +212,12 @@ as_json = option("--json", "as_json", is_flag=True, help="Print one JSON value, 
 
 
 def version_option(flag: str, help: str, required: bool = False) -> Callable[[F], F]:
-    """Gives a command an option that takes the number of a dataset's version, as `version`."""
+    """Adds an option for the number of a dataset's version, as `version`, to a command."""
     return option(flag, "version", type=count, metavar="VERSION", required=required, help=help)
 
 
 def debug_option(section: str = "Options") -> Callable[[F], F]:
-    """Gives a command `--debug`, which the whole process heeds."""
+    """Adds `--debug` to a command, which applies to the whole process."""
     return option(
         "--debug",
         is_flag=True,
@@ -237,9 +237,9 @@ def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 def say_done(text: str) -> None:
-    """Prints what a command has changed, which stays changed when that cannot be printed.
+    """Prints what a command has changed. The change stays even if the text cannot be printed.
 
-    Then it goes to the standard error, and the command is as successful as it was.
+    Then the text goes to the standard error, and the command still succeeds.
     """
     try:
         click.echo(text)
@@ -266,7 +266,7 @@ def answer(commands: click.Command, program: str) -> int | None:
         program: Its name.
 
     Returns:
-        The exit code; None when no shell asks.
+        The exit code; None if no shell asks.
     """
     instruction = os.environ.get(VARIABLE)
     if not instruction:

@@ -1,4 +1,4 @@
-"""The commands that look after a dataset: index, compact, cleanup, rollback, state."""
+"""The commands that maintain a dataset: index, compact, cleanup, rollback, state."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _age(text: object) -> timedelta:
     try:
         return timedelta(seconds=seconds_of(str(text)))
     except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{text!r} is no age; give one such as 7d or 12h") from error
+        raise click.BadParameter(f"{text!r} is not an age; give one such as 7d or 12h") from error
 
 
 @command("rollback", "contextframe-beam rollback kb.lance --to 12")
@@ -50,9 +50,9 @@ def rollback_command(
 ) -> None:
     """Make an earlier version of DATASET the newest one again, in one commit.
 
-    Its documents and its sync state return together. The next run reads what the source changed
-    since that version. Runs after it count as never done, and a run that is under way is refused.
-    The versions in between stay until they are cleaned up.
+    Its documents and its sync state return together. The next run reads what changed in the
+    source since that version. Later runs count as never done, and runs under way will be refused.
+    The versions in between stay until a cleanup.
     """
     from contextframe_beam.pipelines.cli.show import count_documents
     from contextframe_beam.store.dataset import FrameDataset
@@ -63,11 +63,11 @@ def rollback_command(
     if as_json:
         say_done(json.dumps({"uri": opened.uri, "version": after, "restored": version}))
     elif after == version:
-        say_done(f"version {version} is the newest one of {dataset} already; nothing was done")
+        say_done(f"version {version} is already the newest one of {dataset}; nothing was done")
     else:
         say_done(
             f"{dataset} is as it was at version {version}, with {count_documents(len(opened))} and "
-            f"the sync state of then. This is version {after}; "
+            f"the sync state of that time. This is version {after}; "
             f"`contextframe-beam rollback {dataset} --to {before}` would undo it"
         )
 
@@ -183,7 +183,7 @@ def _index_text(
         facts = {"uri": opened.uri, "version": opened.version, "made": is_new}
         click.echo(json.dumps({**facts, "updated": updated, "finds": finds}))
         return
-    what = "made the full-text index of" if is_new else "there is a full-text index already of"
+    what = "made the full-text index of" if is_new else "there is already a full-text index of"
     if updated:
         what = "brought up to date the full-text index of"
     click.echo(f"{what} {dataset}, which finds {finds} (version {opened.version})")
@@ -209,9 +209,9 @@ def compact_command(
     as_json: bool,
     storage_options: dict[str, str],
 ) -> None:
-    """Make few large data files of the many small ones of DATASET.
+    """Merge the many small data files of DATASET into few large ones.
 
-    Deleted rows go, and its indices are brought up to date. Runs may go on meanwhile.
+    This also drops deleted rows and brings indices up to date. Runs may go on meanwhile.
     """
     check_others(ctx)
     if workers > 1:
@@ -237,7 +237,7 @@ def compact_command(
         return
     kept = "fragment" if receipt.fragments_after == 1 else "fragments"
     lines = [
-        f"{dataset} has {receipt.fragments_after:,} {kept} now, and had "
+        f"{dataset} now has {receipt.fragments_after:,} {kept}, and had "
         f"{receipt.fragments_before:,} (version {receipt.version})"
     ]
     if receipt.indices:
@@ -267,7 +267,7 @@ def compact_command(
     metavar="AGE",
     default="7d",
     show_default=True,
-    help="Files that no version names are those of lost attempts when they are older than this, 7d "
+    help="Files outside of all versions count as lost attempts when they are older than this, 7d "
     "at most. No run may last longer.",
 )
 @option(
@@ -275,7 +275,7 @@ def compact_command(
     is_flag=True,
     help="Promise that nobody is writing, so that --lost-after may be less than 1d.",
 )
-@option("--dry-run", is_flag=True, help="Only tell what would be removed.")
+@option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @as_json
 @storage_options
 def cleanup_command(
@@ -344,7 +344,7 @@ def _show(dataset: str, source: str | None, as_json: bool, storage_options: dict
     elif chosen:
         show.show_states(chosen)
     else:
-        click.echo(f"{dataset} knows no source")
+        click.echo(f"{dataset} has no sources")
 
 
 @command("set", "contextframe-beam state set kb.lance state.json", of=state_group)
@@ -354,8 +354,8 @@ def _show(dataset: str, source: str | None, as_json: bool, storage_options: dict
 def _set(dataset: str, file: str, storage_options: dict[str, str]) -> None:
     """Set the states of sources of DATASET from FILE (- reads the standard input).
 
-    FILE is what `state show --json` printed. A run that was committed since then is not undone:
-    nothing is set, and the command says so.
+    FILE is the output of `state show --json`. If a run was committed since then, the command sets
+    nothing and says so.
     """
     from contextframe_beam.errors import ConfigError
     from contextframe_beam.store.upkeep import parse_states, set_states
@@ -389,7 +389,7 @@ def _reset(
 ) -> None:
     """Forget how far a source of DATASET was read; its next run reads everything.
 
-    An unfinished backfill of it is forgotten as well. Documents stay as they are.
+    An unfinished backfill of it is forgotten too. Documents stay as they are.
     """
     from contextframe_beam.errors import ConfigError
     from contextframe_beam.store.dataset import FrameDataset
@@ -398,7 +398,7 @@ def _reset(
     opened = FrameDataset.open(dataset, storage_options=storage_options)
     states = {one.source: one for one in opened.states()}
     if not states:
-        raise ConfigError(f"{dataset} knows no source, so there is nothing to reset")
+        raise ConfigError(f"{dataset} has no sources, so there is nothing to reset")
     if source is not None:
         states = {one.source: one for one in [find_source(states, source)]}
     elif len(states) > 1:

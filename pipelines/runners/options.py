@@ -1,8 +1,8 @@
-"""Which engine runs a job, and with what options.
+"""Chooses the engine for a job, and its options.
 
-`DirectRunner` means the in-process FnApiRunner here, always: Beam's own switch of that name may
-pick others. Every other name goes to Beam unchanged, with Beam's own options. Flink, Spark and
-Prism are started from what `make engines` fetched when the options name nothing else.
+`DirectRunner` always means the in-process FnApiRunner here, although Beam's own switch with that
+name may pick others. Every other name goes to Beam unchanged, with Beam's own options. Flink,
+Spark and Prism start from the files of `make engines`, unless the options name others.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from contextframe_beam.pipelines.runners.local import (
 )
 from contextframe_beam.pipelines.runners.packages import check_staged, staging_failure
 
-# Here, so that it holds for pipelines in Beam YAML as well, which Beam itself starts.
+# Here, so that it also applies to pipelines in Beam YAML, which Beam itself starts.
 stay_local(worker_handlers, worker_pool_main, local_job_service, abstract_job_service)
 
-#: Names that mean the runner in this process.
+#: Names of the runner in this process.
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 
-# How long the news of a dead worker may take.
+# How long the report of a dead worker may take.
 _PATIENCE_SECONDS = 5.0
 # How long a job server may take to accept a connection.
 _ENDPOINT_PATIENCE_SECONDS = 5.0
@@ -65,7 +65,7 @@ _View = TypeVar("_View", bound=PipelineOptions)
 
 
 class FlinkJobOptions(PipelineOptions):
-    """Options of Flink's job server that Beam's Python does not know by itself."""
+    """Options of Flink's job server that Beam's Python does not define."""
 
     @classmethod
     def _add_argparse_args(cls, parser: Any) -> None:
@@ -75,10 +75,10 @@ class FlinkJobOptions(PipelineOptions):
 
 
 class _Options(PipelineOptions):
-    """Options that are parsed once for each class of them.
+    """Options that are parsed once for each class of options.
 
-    Beam parses them anew whenever it looks at one: 140 times at the start of a run, 50 ms in all.
-    Views share their values, so one of a class is as good as the next.
+    Beam parses them each time it reads one: 140 times at the start of a run, 50 ms in total. Views
+    share their values, so one view for each class is enough.
     """
 
     def view_as(self, cls: type[_View]) -> _View:
@@ -100,7 +100,7 @@ def pipeline_options(
         beam_args: Beam's own options as on a command line.
 
     Raises:
-        ConfigError: Beam knows no such option, or `workers` does not fit the runner.
+        ConfigError: Beam does not know an option, or `workers` does not fit the runner.
     """
     unknown = unknown_options(beam_args)
     if unknown:
@@ -123,25 +123,25 @@ def pipeline_options(
     options.view_as(SetupOptions).save_main_session = False
     levels = options.view_as(WorkerOptions)
     if levels.default_sdk_harness_log_level in (None, "WARNING"):
-        # Python takes both names, and Beam's Java, which job servers are written in, only this.
+        # Python accepts both names, but Beam's Java, and so its job servers, accept only this one.
         levels.default_sdk_harness_log_level = "WARN"
     return options
 
 
 def is_local(runner: str) -> bool:
-    """Tells whether a runner's name means the runner in this process."""
+    """Returns whether a runner's name means the runner in this process."""
     return _short(runner) in LOCAL_RUNNERS
 
 
 def starts_engine(options: PipelineOptions, runner: str) -> bool:
-    """Tells whether the launcher starts the engine, and the engine ends with the launcher."""
+    """Returns whether the launcher starts the engine, so that it ends with the launcher."""
     if _short(runner) not in ENGINES or options.view_as(PortableOptions).job_endpoint:
         return False
     return _is_for_this_machine(options, runner)
 
 
 def _is_for_this_machine(options: PipelineOptions, runner: str) -> bool:
-    """Tells whether an engine's options name no cluster."""
+    """Returns whether an engine's options do not name a cluster."""
     flink = str(options.view_as(FlinkRunnerOptions).flink_master)
     spark = str(options.view_as(SparkRunnerOptions).spark_master_url)
     return {
@@ -152,17 +152,17 @@ def _is_for_this_machine(options: PipelineOptions, runner: str) -> bool:
 
 
 def _worker_type(options: PipelineOptions, runner: str) -> str:
-    """Returns the type of the environment that the workers of an engine get, as Beam chooses it."""
+    """Returns the type of environment that Beam chooses for an engine's workers."""
     given = options.view_as(PortableOptions).environment_type
     return given or ("LOOPBACK" if _is_for_this_machine(options, runner) else "DOCKER")
 
 
 def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
-    """Returns the engine of that name.
+    """Returns the engine with a name.
 
     Raises:
-        ConfigError: Beam knows no such runner.
-        CommitError: nobody listens where the options say that a job server is.
+        ConfigError: Beam does not have such a runner.
+        CommitError: no job server listens at the address in the options.
     """
     if is_local(runner):
         return local_runner(options)
@@ -177,7 +177,7 @@ def runner_for(options: PipelineOptions, runner: str) -> PipelineRunner:
 
 
 def local_runner(options: PipelineOptions) -> PipelineRunner:
-    """Returns the FnApiRunner whose workers know the pipeline's options."""
+    """Returns an FnApiRunner whose workers know the pipeline's options."""
     sample_often()
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     direct = options.view_as(DirectOptions)
@@ -186,15 +186,15 @@ def local_runner(options: PipelineOptions) -> PipelineRunner:
     )
     environment = None
     if direct.direct_num_workers > 1:
-        # Not one of Beam's modes, each of which would put its own environment in place of ours.
-        # Set after the options were encoded, because the workers' parsers would refuse it.
+        # Not one of Beam's modes, because each of them would replace our environment. It is set
+        # after the options are encoded, because the workers' parsers would refuse it.
         direct.direct_running_mode = "local_processes"
         environment = LocalProcessEnvironment()
     return fn_runner.FnApiRunner(default_environment=environment, provision_info=provision)
 
 
 def _engine_arguments(options: PipelineOptions, runner: str) -> list[str]:
-    """Returns what names to Beam the engine that is on this machine, unless the options name one.
+    """Returns Beam's options for the engine on this machine, unless the options name one.
 
     Raises:
         ConfigError: it cannot be started.
@@ -218,7 +218,7 @@ def _engine_arguments(options: PipelineOptions, runner: str) -> list[str]:
 
 
 def _require_job_server(options: PipelineOptions) -> None:
-    """Looks whether the job server answers; Beam would wait a minute and then show a traceback."""
+    """Checks that the job server answers; Beam would wait a minute and then show a traceback."""
     endpoint = options.view_as(PortableOptions).job_endpoint
     if not endpoint or endpoint == "embed":
         return
@@ -236,21 +236,21 @@ def _require_job_server(options: PipelineOptions) -> None:
 
 
 def _short(runner: str) -> str:
-    """Returns a runner's name as Beam writes it, without its module: case does not matter."""
+    """Returns a runner's name as Beam writes it, without its module; the case does not matter."""
     name = runner.rpartition(".")[2]
     known = {one.lower(): one for one in (*LOCAL_RUNNERS, *ENGINES)}
     return known.get(name.lower(), name)
 
 
 def run_to_end(pipeline: beam.Pipeline, workers: int) -> AnyResult:
-    """Runs a pipeline, and raises what made it fail without what Beam wraps it in.
+    """Runs a pipeline; raises the cause of a failure without Beam's wrapping.
 
     Raises:
-        ContextFrameError: an exception of ours that a step raised.
+        ContextFrameError: one of our exceptions from a step.
         CommitError: a worker process died.
     """
     while death_of_worker(0.0):
-        pass  # of an earlier run in this process
+        pass  # from an earlier run in this process
     try:
         result = pipeline.run()
         with watched(result):
@@ -267,10 +267,10 @@ def run_to_end(pipeline: beam.Pipeline, workers: int) -> AnyResult:
 
 
 def unknown_options(beam_args: Sequence[str]) -> list[str]:
-    """Returns those of `beam_args` that Beam does not know.
+    """Returns the options in `beam_args` that Beam does not know.
 
     Raises:
-        ConfigError: the value of one that it knows is missing or not of its type.
+        ConfigError: the value of a known option is missing, or has the wrong type.
     """
     if not beam_args:
         return []  # the parser alone takes 3 ms
@@ -295,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Tolerant:
-    """Lets several option classes declare one option, as Beam's own parsing does."""
+    """Allows several option classes to declare the same option, as Beam's own parsing does."""
 
     def __init__(self, parser: Any) -> None:
         self._parser = parser
@@ -342,7 +342,7 @@ _job: PipelineResult | None = None
 
 @contextmanager
 def watched(job: Any) -> Iterator[None]:
-    """Makes `how_far` tell of a job until the block ends; only job servers tell of theirs."""
+    """Makes `how_far` report on a job until the block ends; only job servers report their jobs."""
     global _job
     _job = job if isinstance(job, PipelineResult) else None
     try:
@@ -355,7 +355,7 @@ def how_far(folder: str) -> tuple[str, Mapping[str, int]]:
     """Returns the state of the job in a word, and its counts.
 
     Args:
-        folder: Where workers of this machine count (`connectors.progress`).
+        folder: The folder for the counts of workers on this machine (`connectors.read.runtime`).
     """
     here, job = runtime.totals(folder), _job
     if job is None:
@@ -369,12 +369,12 @@ def how_far(folder: str) -> tuple[str, Mapping[str, int]]:
 
 
 def counts_of(job: PipelineResult) -> dict[str, int]:
-    """Returns the counts that an engine tells of a job: items, rows, unchanged and failures."""
-    # Of a copy, because a result keeps the first metrics that it was asked for.
+    """Returns the counts that an engine reports for a job: items, rows, unchanged and failures."""
+    # From a copy, because a result keeps the first metrics that were requested.
     found = copy.copy(job).metrics().query(MetricsFilter().with_namespace(runtime.NAMESPACE))
     counts = dict.fromkeys(_COUNTERS.values(), 0)
     for counter in found["counters"]:
         if counter.key.metric.name in counts:
-            # Engines give one of both while the job runs, and some never give the other.
+            # While the job runs, engines give one of the two, and some never give the other.
             counts[counter.key.metric.name] += max(counter.attempted or 0, counter.committed or 0)
     return {name: counts[counter] for name, counter in _COUNTERS.items()}

@@ -1,8 +1,8 @@
 """Our transforms for Beam YAML; `templates/beam_yaml/providers.yaml` names them.
 
-Rows with a schema go in and out, so that Beam's stock transforms can stand between. A run is one
-transaction with its state, its dead letters and its receipt, whatever stands between; what a stock
-transform drops is dropped on purpose.
+Rows with a schema go in and out, so that Beam's stock transforms can go in between. A run is still
+one transaction with its state, its dead letters and its receipt. If a stock transform drops rows,
+that is on purpose.
 """
 
 from __future__ import annotations
@@ -63,14 +63,15 @@ def ReadFromConnector(
 
     Args:
         connector: A registered name, `package.module:Class` or `path/to/file.py:Class`.
-        arguments: What the connector is made with; secrets as references such as `env:TOKEN`.
-        reading: What its `sync_documents` takes.
-        fields: Fields of the item that become columns of their own, with their types: string,
-            integer, number or boolean.
-        resume_from: The dataset that the run ends in; read what changed since its last run.
-        bounds: The range of time to read, `{since: ..., until: ..., slice: 1d}`; such a run moves
-            no state.
-        error_handling: `{output: NAME}` gives failed items as rows instead of to WriteToLance.
+        arguments: The connector's arguments, with secrets as references such as `env:TOKEN`.
+        reading: The arguments of its `sync_documents`.
+        fields: Fields of the item that become separate columns, with their types: string, integer,
+            number or boolean.
+        resume_from: The dataset that the run writes; read what changed since its last run.
+        bounds: The range of time to read, `{since: ..., until: ..., slice: 1d}`; the run then does
+            not move the state.
+        error_handling: `{output: NAME}` outputs failed items as rows; otherwise WriteToLance gets
+            them.
     """
     cls = registry.load_connector_class(connector)
     made = registry.build_connector(cls, dict(arguments or {}))
@@ -159,8 +160,8 @@ def _with_settings(of: Sequence[Field[Any]], keeps_others: bool) -> Callable[[ty
 class MapToFrames(beam.PTransform[Any, Any]):
     """Turns the items of a source, or any rows, into frames.
 
-    Without arguments, items are mapped as their connector says, and other rows by the usual names
-    of their columns. With arguments, these say what is where, as `FieldMapper` documents them.
+    Without arguments, the connector maps its items, and other rows are mapped by the usual names of
+    their columns. With arguments, `FieldMapper` maps them; see its documentation.
 
     Args:
         fields: Names of the metadata that become columns of their own, with their types.
@@ -227,8 +228,8 @@ class Enrich(beam.PTransform[Any, Any]):
 class WriteToLance(beam.PTransform[Any, Any]):
     """Commits frames to a Lance dataset, with the state and the dead letters of their sources.
 
-    Gives one row, the receipt. Rows of any schema are taken: `unique_id`, `text_content` and the
-    other columns of a frame as what they are, all others as metadata.
+    It outputs one row, the receipt. It accepts rows with any schema: `unique_id`, `text_content`
+    and the other columns of a frame keep their meaning, and all others become metadata.
 
     Args:
         uri: The dataset; made if there is none.
@@ -265,9 +266,9 @@ class WriteToLance(beam.PTransform[Any, Any]):
             mode = self._sink.mode
             if mode.reads_all:
                 raise ConfigError(
-                    f"WriteToLance in the mode {mode} wants all of {source.info.name}, which "
-                    "is read from where its last run ended, and what is older would be lost; take "
-                    "resume_from out, or choose the mode upsert"
+                    f"WriteToLance in the mode {mode} needs all of {source.info.name}, which is "
+                    "read from where its last run ended, so older documents would be lost; remove "
+                    "resume_from, or choose the mode upsert"
                 )
             dataset, state = source.resumed
             met = open_dataset(Address(dataset))
