@@ -61,7 +61,14 @@ from contextframe_beam.frames.values import (
     vector_array,
 )
 
-__all__ = ["decode_rows", "encode_records", "fit_vector", "null_array", "record_uuid"]
+__all__ = [
+    "decode_rows",
+    "document_digest",
+    "encode_records",
+    "fit_vector",
+    "null_array",
+    "record_uuid",
+]
 
 
 # How many records, and how many bytes of their content, are encoded together; it keeps a column
@@ -146,9 +153,7 @@ def _as_units(rows: pa.RecordBatch, documents: Sequence[int]) -> pa.RecordBatch:
         if owner is not None:
             chunks.setdefault(owner, []).append(index)
     for owner, own in chunks.items():
-        # In whatever order they come: each holds its own place in its id.
-        parts = sorted(digests[index] for index in own)
-        whole = xxh3_128_digest(b"".join([digests[owner], *parts]))
+        whole = document_digest(digests[owner], (digests[index] for index in own))
         digests[owner] = whole
         for index in own:
             origins[index] = whole
@@ -156,6 +161,16 @@ def _as_units(rows: pa.RecordBatch, documents: Sequence[int]) -> pa.RecordBatch:
     columns["x_digest"] = pa.array(digests, DIGEST)
     columns["x_origin"] = pa.array(origins, DIGEST)
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=rows.schema)
+
+
+def document_digest(own: bytes, chunks: Iterable[bytes]) -> bytes:
+    """Returns the digest of a document together with its chunks.
+
+    Args:
+        own: That of the document's row alone.
+        chunks: Those of its chunks, in any order: each holds its own place in its id.
+    """
+    return xxh3_128_digest(b"".join([own, *sorted(chunks)]))
 
 
 class _Encoder:
@@ -345,6 +360,10 @@ class _Encoder:
         if self.errors:
             return
         given = self.columns.get("uuid")
+        # What was made of a record, such as its vector, does not make it another one.
+        contents = digests
+        if anonymous and self._used.intersection(_MARKS):
+            contents = self._digests(unique_ids, encodings, marked=False)
         for index in anonymous:
             record = self._records[index]
             has_key = given is not None and given[index] is not None
@@ -353,7 +372,7 @@ class _Encoder:
                     "the record has neither text_content nor unique_id, so there is nothing to "
                     "store and nothing to know it by; set one of them in map_to_frame_record"
                 )
-            unique_ids[index] = f"content:{digests[index].hex()}"
+            unique_ids[index] = f"content:{contents[index].hex()}"
             if not self.columns["title"][index]:
                 titles = self.columns["title"] = list(self.columns["title"])
                 titles[index] = unique_ids[index]
@@ -367,9 +386,12 @@ class _Encoder:
         if any(encodings):
             self.columns["x_encoding"] = encodings
 
-    def _digests(self, unique_ids: list[str | None], encodings: list[str | None]) -> list[bytes]:
+    def _digests(
+        self, unique_ids: list[str | None], encodings: list[str | None], marked: bool = True
+    ) -> list[bytes]:
         columns = self.columns
         vectors, marks = self._marks()
+        marks = marks if marked else None
         try:
             return row_digests(
                 self._contents(unique_ids, encodings), vectors, columns.get("raw_data"), marks
@@ -388,7 +410,7 @@ class _Encoder:
         """Returns those vectors that digests cover, and what they cover besides."""
         columns = self.columns
         vectors: Sequence[Any] | None = columns.get("vector")
-        if not self._used.intersection(("parent", "origin", "embedder")):
+        if not self._used.intersection(_MARKS):
             return vectors, None
         nothing = [None] * self._count
         marks: list[bytes | None] = []
@@ -465,6 +487,8 @@ _ATTRIBUTES: tuple[tuple[str, frozenset[type] | None, str], ...] = (
     ("origin", frozenset({bytes, _NONE}), "16 bytes or None"),
     ("embedder", frozenset({str, _NONE}), "text or None"),
 )
+# Those that say what a record was made of, or what was made of it.
+_MARKS = ("parent", "origin", "embedder")
 _ATTRIBUTE_VALUES = attrgetter(*(name for name, _, _ in _ATTRIBUTES))
 
 

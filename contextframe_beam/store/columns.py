@@ -43,7 +43,9 @@ from contextframe_beam.store.transaction import (
 from contextframe_beam.store.writer import note
 
 __all__ = [
+    "commit_columns_anew",
     "commit_new_columns",
+    "joined",
     "numbers_of",
     "renumbered",
     "schema_with",
@@ -81,33 +83,70 @@ def commit_new_columns(
         ConflictError: another commit came first.
         DatasetError: it failed.
     """
-    version = dataset.data_storage_version
-    written_as = lance_schema(schema, version, overwrites=True)
     if all(dataset.schema.field(one.name).type == one.type for one in columns):
+        written_as = lance_schema(schema, dataset.data_storage_version, overwrites=True)
         rows = renumbered(new, written_as, dataset.lance_schema)
         return commit_update(dataset, removal, rows, properties=properties, at=at)
-    changed = schema_with(dataset, columns)
-    numbers = numbers_of(changed, columns.names)
     files: dict[int, WrittenFragment] = {}
-    emptied = []
     try:
         for one in dataset.get_fragments():
             nothing = null_batches(columns, one.physical_rows)
-            files[one.fragment_id] = write_column_file(at, nothing, columns, numbers, version)
-            if one.fragment_id in removal.removed_fragment_ids:
-                emptied.append(_emptied(at, one, int(dataset.version)))
-        return commit_column_files(
-            dataset,
-            changed,
-            files,
-            Removal([], [*removal.updated_fragments, *emptied], removal.rows),
-            renumbered(new, written_as, changed),
-            properties=properties,
-            at=at,
+            files[one.fragment_id] = write_column_file(
+                at, nothing, columns, dataset.data_storage_version
+            )
+        return commit_columns_anew(
+            dataset, schema, columns, files, removal, new, properties=properties, at=at
         )
     except ConflictError:
         delete_files(at, files.values())
         raise
+
+
+def commit_columns_anew(
+    dataset: lance.LanceDataset,
+    schema: pa.Schema,
+    columns: pa.Schema,
+    files: Mapping[int, WrittenFragment],
+    removal: Removal,
+    new: Sequence[WrittenFragment],
+    *,
+    properties: Mapping[str, str],
+    at: Address,
+) -> lance.LanceDataset:
+    """Puts columns that were written anew into the place of the old ones, and changes rows.
+
+    Args:
+        dataset: The version that all this was made of.
+        schema: The columns of the new rows, which were written for a dataset of their own.
+        columns: Those that were written anew, in the order of the files.
+        files: Data files with them (`write_column_file`) of each fragment, by the fragment's id.
+        removal: Rows to remove.
+        new: The new rows.
+        properties: What is noted of the transaction.
+        at: Where it is.
+
+    Raises:
+        ConflictError: another commit came first.
+        DatasetError: it failed.
+    """
+    version = dataset.data_storage_version
+    changed = schema_with(dataset, columns)
+    numbers = numbers_of(changed, columns.names)
+    emptied = [
+        _emptied(at, one, int(dataset.version))
+        for one in dataset.get_fragments()
+        if one.fragment_id in removal.removed_fragment_ids
+    ]
+    written_as = lance_schema(schema, version, overwrites=True)
+    return commit_column_files(
+        dataset,
+        changed,
+        {number: _numbered(one, numbers) for number, one in files.items()},
+        Removal([], [*removal.updated_fragments, *emptied], removal.rows),
+        renumbered(new, written_as, changed),
+        properties=properties,
+        at=at,
+    )
 
 
 def schema_with(dataset: lance.LanceDataset, columns: pa.Schema) -> LanceSchema:
@@ -190,7 +229,6 @@ def write_column_file(
     at: Address,
     batches: Iterable[pa.RecordBatch],
     columns: pa.Schema,
-    numbers: Sequence[int],
     storage_version: str,
 ) -> WrittenFragment:
     """Writes a data file with some columns of all rows of a fragment, deleted ones included.
@@ -199,7 +237,6 @@ def write_column_file(
         at: The dataset.
         batches: The columns.
         columns: Their schema: plain columns, without parts of their own.
-        numbers: The numbers of the columns.
         storage_version: The file format of the dataset.
 
     Raises:
@@ -226,10 +263,30 @@ def write_column_file(
             "and permissions there"
         ) from error
     major, minor = map(int, storage_version.split("."))
-    file = DataFile(name, list(numbers), list(range(len(numbers))), major, minor, size)
+    places = list(range(len(columns)))
+    # The numbers of the columns are known when it is committed.
+    file = DataFile(name, places, places, major, minor, size)
     written = WrittenFragment.of(FragmentMetadata(0, [file], rows))
     note(at.uri, [written])
     return written
+
+
+def joined(parts: Sequence[WrittenFragment]) -> WrittenFragment:
+    """Returns data files with some columns each as one with all of them, in this order."""
+    described = json.loads(parts[0].metadata)
+    described["files"] = [file for one in parts for file in json.loads(one.metadata)["files"]]
+    size = sum(one.size for one in parts)
+    return WrittenFragment(json.dumps(described), parts[0].rows, size)
+
+
+def _numbered(written: WrittenFragment, numbers: Sequence[int]) -> WrittenFragment:
+    """Returns data files with the numbers that their columns get, from the first file on."""
+    described = json.loads(written.metadata)
+    left = list(numbers)
+    for file in described["files"]:
+        count = len(file["fields"])
+        file["fields"], left = left[:count], left[count:]
+    return WrittenFragment(json.dumps(described), written.rows, written.size)
 
 
 def _emptied(at: Address, fragment: lance.LanceFragment, version: int) -> FragmentMetadata:
