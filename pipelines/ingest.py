@@ -227,7 +227,8 @@ def run_pipeline(
     if staged:
         pages = pages | "RequireStaged" >> beam.ParDo(RequireStaged(list(staged)))
     stored = None if job.full else sink.stored
-    frames = pages | "Map" >> MapToFrames(job.connector, job.parsing, job.made_with, stored)
+    parsing = job.parsing if job.connector.gives_files else None
+    frames = pages | "Map" >> MapToFrames(job.connector, parsing, job.made_with, stored)
     if job.enrichers:
         frames = frames | "Enrich" >> Enrich(job.enrichers)
     frames | "WriteToLance" >> sink

@@ -59,6 +59,8 @@ class MapToFrames(Step[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
                 "connector, or an object such as a FieldMapper"
             )
         self._mapper = mapper
+        if parsing is None and getattr(mapper, "gives_files", False):
+            parsing = Parsing()
         self._how = (parsing, made_with, stored)
 
     def expand(self, pages: beam.PCollection[Page]) -> beam.PCollection[FrameBatch]:
@@ -89,9 +91,13 @@ class _MapDoFn(beam.DoFn):
         stored = None
         if self._stored is not None and page.source is not None:
             stored = self._stored.of(page.source.source_id)
-        parsing = self._parsing or Parsing()
-        for ready in ready_items(page, Making(mapper, self._made_with, parsing, stored)):
+        making = Making(mapper, self._made_with, self._parsing, stored)
+        for ready in ready_items(page, making):
             yield map_ready(page, ready, call)
+
+    def teardown(self) -> None:
+        if self._parsing is not None:
+            self._parsing.close()
 
 
 class ToRecords(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):

@@ -21,7 +21,7 @@ from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.files.listing import UNREADABLE, FileTooLargeError, reason_of
 from contextframe_beam.connectors.files.seen import outcome_state
 from contextframe_beam.connectors.page import DeadLetter, DocumentVersion, Page, Tally
-from contextframe_beam.errors import ConnectorError, ContextFrameError
+from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError, RecordError
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.store.rows import Places
 from contextframe_beam.transforms.document import Document
@@ -68,6 +68,13 @@ class Parsing:
                 _POOLS[key] = ParserPool(self.parsers, self.limits)
             return _POOLS[key]
 
+    def close(self) -> None:
+        """Ends the processes that have nothing to parse; new ones start when they are needed."""
+        with _POOLS_LOCK:
+            pool = _POOLS.get((self.parsers.identity, self.limits))
+        if pool is not None:
+            pool.close()
+
 
 _POOLS: dict[tuple[bytes, Limits], ParserPool] = {}
 _POOLS_LOCK = threading.Lock()
@@ -93,13 +100,13 @@ class Making:
     Attributes:
         connector: What gives them, ready to be read.
         made_with: What tells these documents from those that other settings make.
-        parsing: How files are parsed.
+        parsing: How files are parsed, where it gives files.
         stored: What the dataset holds of them; None where nothing is to be recognised.
     """
 
     connector: Any
     made_with: bytes = b""
-    parsing: Parsing = field(default_factory=Parsing)
+    parsing: Parsing | None = None
     stored: StoredOrigins | None = None
 
 
@@ -226,6 +233,12 @@ class _Work:
         self._told = 0
         self._begin()
 
+    @property
+    def _parsing(self) -> Parsing:
+        if self._making.parsing is None:
+            raise ConfigError(f"{self._making.connector.name} gives files: say how to parse them")
+        return self._making.parsing
+
     def _begin(self) -> None:
         self._ready: list[_One] = []
         self._failures: list[DeadLetter] = []
@@ -299,7 +312,7 @@ class _Work:
         for one in ones:
             data, one.data = one.data, b""
             try:
-                document = self._making.parsing.pool.parse(one.item["path"], data)
+                document = self._parsing.pool.parse(one.item["path"], data)
             except UnknownTypeError:
                 self._skip(one)
                 continue
@@ -346,7 +359,7 @@ class _Work:
 
     def _data_of(self, one: _One) -> bytes | Exception:
         """Returns the bytes of a file, or why it is not parsed."""
-        item, parsing = one.item, self._making.parsing
+        item, parsing = one.item, self._parsing
         connector, path, size = self._making.connector, str(one.item["path"]), one.item["size"]
         most = parsing.limits.max_file_bytes
         try:
@@ -366,10 +379,12 @@ class _Work:
             return ParseError(f"it has {in_words(error.size)}, and max_file_bytes is {most_told}")
         except UNREADABLE as error:
             return ConnectorError(f"it cannot be read: {reason_of(error)}")
-        except ConnectorError as error:
+        except (ConnectorError, RecordError) as error:
             return error
         except ContextFrameError:
             raise
+        except ValueError as error:  # a name that no file can have
+            return ConnectorError(f"it cannot be read: {reason_of(error)}")
         except Exception as error:
             raise ConnectorError(
                 f"{connector.name}: {path}: {reason_of(error)}; the disk or the network is in "

@@ -25,6 +25,7 @@ from contextframe_beam.connectors.files.listing import (
     described,
     parts_of,
     printable,
+    reason_of,
     some_of,
 )
 from contextframe_beam.connectors.files.seen import (
@@ -42,7 +43,12 @@ from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.connectors.read.readers import BlocksReader
 from contextframe_beam.connectors.read.source import Source
-from contextframe_beam.errors import ConfigError, NotAuthenticatedError
+from contextframe_beam.errors import (
+    ConfigError,
+    ContextFrameError,
+    NotAuthenticatedError,
+    RecordError,
+)
 from contextframe_beam.frames.record import FrameRecord
 
 # Where no file matches, so many are looked at to say what is there.
@@ -185,10 +191,13 @@ class FilesConnector(BaseConnector):
         `source_url` where it is in an object store.
 
         Raises:
+            RecordError: the item is none of this connector, or its file cannot be read.
             ContextFrameError: outside of a run, where the file is parsed here: it cannot be.
         """
         if not isinstance(item, FileItem):
             item = FileItem.of(item)
+        if not isinstance(item.get("path"), str) or not item["path"]:
+            raise RecordError("the item has no path; give one that this connector has listed")
         document = item.document if item.document is not None else self._parsed(item)
         path = str(item["path"])
         name = path.rpartition("/")[2]
@@ -228,6 +237,10 @@ class FilesConnector(BaseConnector):
         return f"{self.source_name}:{item['path']}"
 
     def _info_of(self, item: FileItem) -> FileInfo:
+        if item.handle is None and (
+            item["path"].startswith("/") or ".." in item["path"].split("/")
+        ):
+            raise RecordError(f"{item['path']} leads out of the folder")
         told = [item["path"], item["size"] or 0, item["modified_at"], ""]
         path, size, modified_at, version = item.handle or told
         return FileInfo(self._files.address_of(path), size, modified_at, version)
@@ -235,7 +248,12 @@ class FilesConnector(BaseConnector):
     def _parsed(self, item: FileItem) -> Any:
         # By name, because parsers stand above connectors. A run has parsed the file before.
         parsing = import_module("contextframe_beam.transforms.parse")
-        return parsing.parsed_alone(self, item)
+        try:
+            return parsing.parsed_alone(self, item)
+        except ContextFrameError:
+            raise
+        except (OSError, ValueError) as error:
+            raise RecordError(f"the file cannot be read: {reason_of(error)}") from error
 
     def _listed(self) -> Listing:
         """Returns the files, by their paths in the folder."""

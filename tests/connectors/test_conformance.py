@@ -13,7 +13,12 @@ from typing import Any
 
 import pytest
 
-from contextframe_beam.connectors import APIConnector, BaseConnector, JSONFileConnector
+from contextframe_beam.connectors import (
+    APIConnector,
+    BaseConnector,
+    FilesConnector,
+    JSONFileConnector,
+)
 from contextframe_beam.connectors.registry import list_connectors
 from contextframe_beam.connectors.testing import (
     CHECKS,
@@ -114,6 +119,19 @@ class TestSound(ConnectorTests):
         return broken.Sound(broken.GOOD_TOKEN)
 
 
+class TestFilesConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _files(self, tmp_path: Path) -> None:
+        self.folder = tmp_path / "docs"
+        for number in range(10):
+            (self.folder / f"{number}").mkdir(parents=True)
+            (self.folder / f"{number}/a.md").write_text(f"# {number}")
+        (self.folder / "picture.png").write_bytes(b"\x89PNG")
+
+    def connector(self) -> FilesConnector:
+        return FilesConnector(self.folder)
+
+
 class TestJSONFileConnector(ConnectorTests):
     @pytest.fixture(autouse=True)
     def _files(self, tmp_path: Path) -> None:
@@ -174,7 +192,7 @@ def test_the_mapping_of_the_page_is_caught_where_an_author_is_null() -> None:
 
 def test_every_registered_connector_is_checked_here() -> None:
     registered = {one.class_path.rpartition(":")[2] for one in list_connectors()}
-    assert registered == {JSONFileConnector.__name__, APIConnector.__name__}
+    assert registered == {one.__name__ for one in (APIConnector, FilesConnector, JSONFileConnector)}
 
 
 def test_pytest_is_not_needed() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from contextframe_beam.connectors import FileItem, FilesConnector
 from contextframe_beam.connectors.read.source import Source
-from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.errors import ConfigError, ConnectorError, RecordError
 
 HOUR = 3600
 
@@ -161,6 +161,19 @@ class TestItems:
         connector.authenticate()
         (item,) = connector.sync_documents()
         assert connector.map_to_frame_record(item).title == title
+
+    @pytest.mark.parametrize(
+        "path", ["/etc/passwd", "../secret.md", "guide/../../secret.md", 7, ""]
+    )
+    def test_an_item_from_elsewhere_does_not_lead_out_of_the_folder(self, docs, path):
+        put(docs.parent / "secret.md")
+        with pytest.raises(RecordError, match=r"leads out|no path"):
+            FilesConnector(docs).map_to_frame_record({"path": path})
+
+    def test_what_is_left_of_an_item_in_a_dead_letter_is_an_item(self, docs):
+        put(docs / "a..b.md", "# Mended")
+        record = FilesConnector(docs).map_to_frame_record({"path": "a..b.md", "size": 3})
+        assert (record.title, record.metadata["file_size"]) == ("Mended", 8)
 
 
 class TestSources:
