@@ -1,8 +1,8 @@
 """JSONFileConnector: JSON documents and JSON Lines in a directory, local or in an object store.
 
-A file is one document, or has one on each line; its content tells, and its name where it says so
-(`*.jsonl`). Files of lines are read in blocks, so that one large file keeps all workers busy.
-Compressed files are decompressed. What cannot be read becomes a dead letter and the rest goes on.
+A file is one document, or has one on each line; its content decides, or a name such as `*.jsonl`.
+Files of lines are read in blocks, so that one large file keeps all workers busy. Compressed files
+are decompressed. Anything unreadable becomes a dead letter, and the rest goes on.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ from contextframe_beam.frames.record import FrameRecord
 
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
-# Where no file matches, so many are looked at to say what is there.
+# If no file matches, this many are examined to say what is there.
 _LOOKED_AT = 10_000
 _NAMES = (".json", ".ndjson")
 _REMOTE_BLOCKS_IN_FLIGHT = 8
@@ -81,10 +81,10 @@ _TEXT_FIELDS = ("text", "body", "description", "message")
 
 
 class JSONFileConnector(BaseConnector):
-    """JSON files (one document each) and JSON Lines (one a line) in a directory.
+    """JSON files (one document each) and JSON Lines (one per line) in a directory.
 
     Each item is the document with `_file_path`, `_file_name` and `_modified_at`, and for a line
-    its byte offset as `_line_offset` (`byte 31` instead of 31 where that may be another line's id).
+    its byte offset as `_line_offset` (`byte 31` instead of 31 if that may be another line's id).
     A field of the document with one of these names is kept as `document_file_path` and so on.
     Fields that begin with an underscore do not become metadata.
 
@@ -97,12 +97,12 @@ class JSONFileConnector(BaseConnector):
         id_field: The field that identifies a line.
         max_line_bytes: Longer lines become dead letters; memory is bounded by it.
         max_document_bytes: Larger files of one document become dead letters.
-        skip_unchanged: Leave out files whose time of change and size are those that an earlier run
-            saw. Files that could not be read, or that changed less than ten seconds before the run,
-            are read again. What fails after reading is not, and neither is anything else when the
-            mapping or an enricher changes: then read everything once (full=True).
-        hidden: Read hidden files and folders as well, whose names begin with a dot. Without it only
-            those are read for which the pattern itself begins a name with a dot.
+        skip_unchanged: Leave out files whose time of change and size are the same as in an earlier
+            run. Files that could not be read, or that changed less than ten seconds before the run,
+            are read again. Documents that failed after reading are not read again, and a change of
+            the mapping or an enricher does not count: then read everything once (full=True).
+        hidden: Also read hidden files and folders, whose names begin with a dot. Without it, hidden
+            names are read only if the pattern has a name that begins with a dot.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -136,7 +136,7 @@ class JSONFileConnector(BaseConnector):
         self.max_document_bytes = max_document_bytes
         self.skip_unchanged = skip_unchanged
         self.hidden = hidden
-        #: Reading an object store waits for a network; reading a disk only works.
+        #: Reading an object store waits for the network; reading a disk uses the processor.
         self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
         self._failed = 0
         self._failures: list[dict[str, str]] = []
@@ -152,7 +152,7 @@ class JSONFileConnector(BaseConnector):
         return True
 
     def sync_documents(self, pattern: str | None = None) -> list[dict[str, Any]]:
-        """Loads all documents; those that cannot be read are logged and counted (`get_stats`).
+        """Loads all documents; unreadable ones are logged and counted (`get_stats`).
 
         Args:
             pattern: Which files, in place of the connector's own pattern.
@@ -172,9 +172,9 @@ class JSONFileConnector(BaseConnector):
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
         """Turns a document into a record.
 
-        The text is `content`, else the first of `text`, `body`, `description` and `message` that
-        is there. All fields but `content`, `text` and those that begin with an underscore become
-        metadata.
+        The text is `content`, or else the first existing field of `text`, `body`, `description`
+        and `message`. All fields except `content`, `text` and those that begin with an underscore
+        become metadata.
         """
         text = item.get("content", "")
         if not text:
@@ -183,9 +183,9 @@ class JSONFileConnector(BaseConnector):
                     text = str(item[name])
                     break
         if text.__class__ is not str and text is not None:
-            # An empty list or object says nothing; a number does.
+            # An empty list or object has no content; a number does.
             text = "" if text in ([], {}) else str(text)
-        # Copying and taking out is twice as fast as choosing key by key.
+        # Copying and removing is twice as fast as choosing key by key.
         metadata = item.copy()
         path = metadata.pop("_file_path")
         file_name = metadata.pop("_file_name", None)
@@ -232,15 +232,15 @@ class JSONFileConnector(BaseConnector):
         known_states: Mapping[str, Any] | None = None,
         reached: Reached | None = None,
     ) -> Iterator[tuple[Partition, int]]:
-        """Yields partitions and how many blocks each has: parts of a file of lines, or a group.
+        """Yields partitions and their numbers of blocks: parts of a file of lines, or a group.
 
         Args:
             pattern: Which files, in place of the connector's own pattern.
             since: Only files that were changed at this time or later, ISO 8601.
             until: Only files that were changed before this time.
-            resume_from: The states that an earlier run reached, where this one goes on from them.
+            resume_from: The states that an earlier run reached, if this run continues from them.
             known_states: Those states in any case.
-            reached: Is told the states that hold when all that was planned is read.
+            reached: Receives the states after everything planned is read.
         """
         pattern = pattern or self.pattern
         began = datetime.now(timezone.utc)
@@ -272,7 +272,7 @@ class JSONFileConnector(BaseConnector):
         yield from partitions_of(self._files, found, self.id_field, self.max_line_bytes)
 
     def _nothing_found(self, pattern: str | None = None, listing: Listing | None = None) -> str:
-        """Returns what is there instead where no file matches the pattern; "" where one does."""
+        """Returns what is there instead if no file matches the pattern; otherwise ""."""
         pattern = pattern or self.pattern
         listing = listing or self._files.list(pattern, self.hidden)
         if listing.files:
@@ -292,7 +292,7 @@ class JSONFileConnector(BaseConnector):
         items: list[dict[str, Any]] = []
         failures: list[DeadLetter] = []
         size = 0
-        # Whether other lines of the file may have ids that are numbers; not known at its beginning.
+        # Whether other lines of the file may have numbers as ids; unknown at its beginning.
         numbered = params.get("numbered")
         chunks = self._streamed(info) if params.get("stream") else self._block(info, block, params)
         for now, lines in chunks:
@@ -323,7 +323,7 @@ class JSONFileConnector(BaseConnector):
         yield page, size
 
     def _failed_state(self, infos: list[FileInfo]) -> dict[str, Any] | None:
-        """Returns what makes the next run read files again that could not be read."""
+        """Returns a state that makes the next run read the unreadable files again."""
         if not infos or not self.skip_unchanged:
             return None
         return failed_state(infos)
@@ -331,11 +331,11 @@ class JSONFileConnector(BaseConnector):
     def _block(
         self, info: FileInfo, block: int, params: Mapping[str, Any]
     ) -> Iterator[tuple[FileInfo, Lines]]:
-        """Yields the lines of one block of the version of a file that was listed."""
+        """Yields the lines of one block of a file, in its listed version."""
         block_bytes = params["block_bytes"]
         start = params["start"] + block * block_bytes
         stop = min(start + block_bytes, params["stop"])
-        # One request for a block that is far away; pieces that fit the cache for one that is not.
+        # One request for a remote block; pieces that fit the cache for a local one.
         step = block_bytes if self._files.is_remote else CACHED_BYTES
         first = start
         try:
@@ -347,7 +347,7 @@ class JSONFileConnector(BaseConnector):
             yield info, _unreadable(first, error)
 
     def _streamed(self, info: FileInfo) -> Iterator[tuple[FileInfo, Lines]]:
-        """Yields the lines of a file from its beginning, of the version that is there now."""
+        """Yields the lines of a file from its beginning, in its present version."""
         step = BLOCK_BYTES if self._files.is_remote else CACHED_BYTES
         end = 0
         try:
@@ -395,7 +395,7 @@ class JSONFileConnector(BaseConnector):
     def _documents_in(
         self, data: bytes, info: FileInfo
     ) -> tuple[list[dict[str, Any]], list[BadDocument]]:
-        """Returns what is in a file: one document, or those of its lines and which are bad."""
+        """Returns the content of a file: one document, or those of its lines and the bad lines."""
         limit = self.max_document_bytes
         if data[:1] != b"{":
             require_readable(data)

@@ -1,8 +1,8 @@
-"""What travels from a source to the mapping: partitions, pages and dead letters.
+"""The values that travel from a source to the mapping: partitions, pages and dead letters.
 
-A page is what one request or one slice of a file gave. The bookkeeping of a run (how many blocks
-were planned, how many are finished, the state that a partition has reached, the items that could
-not be read) travels inside the pages, so that no output can be forgotten on the way to the commit.
+A page is the result of one request or of one slice of a file. The bookkeeping of a run (the planned
+and the finished blocks, the state of a partition, the items that could not be read) travels inside
+the pages, so that it cannot get lost on the way to the commit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextframe_beam.connectors.identity import line_in
 from contextframe_beam.connectors.secrets import redact, without_known
 from contextframe_beam.store.runs import NO_CHANGE, NO_SOURCE, StateChange
 
-#: The one partition of a source that has no parts.
+#: The only partition of a source without parts.
 WHOLE = "all"
 
 _FRAMES_KEPT = 20
@@ -41,11 +41,11 @@ class Partition:
     Attributes:
         id: Names the partition within its source, the same in every run; states are kept under it.
         params: What the connector needs to read it; picklable, best plain JSON values.
-        content: What of it is read, where that differs from run to run: which versions of files,
-            up to which time. A backfill that goes on reads a part again whose content is new.
-        resumes_at: Of a range of time, where a run without one would begin, ISO 8601; empty for
-            the beginning of all. A range that begins no later leaves nothing out, so the state
-            may move to its end. None where that is not known.
+        content: The content to read, if it differs from run to run: the versions of files, or an
+            end of time. A continued backfill reads a part again if its content is new.
+        resumes_at: For a range of time, where a run without a range would begin, ISO 8601; empty
+            for the very beginning. A range that begins no later leaves nothing out, so the state
+            may move to its end. None if unknown.
     """
 
     id: str
@@ -71,14 +71,14 @@ class DocumentVersion:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """Which source pages come from.
+    """The identity of the source of pages.
 
     Attributes:
         source_id: 16 hexadecimal characters, the same for the same source on every machine.
         name: The connector's name, for people.
-        identity: What `source_id` was made of, as a JSON object without secrets.
-        by_partition: The arguments to read with that choose less of it and leave the states of its
-            partitions right, because they choose among partitions or what they cut has no state.
+        identity: The origin of `source_id`, as a JSON object without secrets.
+        by_partition: The reading arguments that select a part of it and leave the states of its
+            partitions correct, because they select whole partitions or cut parts without a state.
     """
 
     source_id: str
@@ -87,7 +87,7 @@ class SourceInfo:
     by_partition: tuple[str, ...] = ()
 
 
-#: What no connector gave.
+#: The source of records without a connector.
 RECORDS = SourceInfo(NO_SOURCE, NO_SOURCE)
 
 
@@ -105,35 +105,35 @@ WORK_COUNTED = (
 
 @dataclass(slots=True)
 class Tally:
-    """What is known of a source or a part of it: what was read, and how far that is all of it.
+    """The counts and states of a source or a part of it, and whether it was read completely.
 
-    Each element of a pipeline carries its own, and the commit acts on the sum of all. What is to be
-    known of a run is added here: as a field, in `__iadd__`, and in `Page.tally` where authors say
-    it.
+    Each element of a pipeline has its own tally, and the commit uses the sum of all. To record
+    something new about a run, add it here: as a field, in `__iadd__`, and in `Page.tally` if
+    authors set it.
 
     Attributes:
-        source: Which source; None for records that no connector made.
-        read: Items read, failed ones included.
-        planned: Blocks that the plan of the source has.
+        source: The source; None for records without a connector.
+        read: Read items, including failed ones.
+        planned: Blocks in the plan of the source.
         finished: Blocks that were read to their end.
         partitions: The new states of partitions, by their ids.
-        change: What holds for the state of the source as a whole.
-        narrowed: Why what was asked for is not all of the source; empty where it is.
-        partial: Why what was read may not be all that was asked for; empty where it is.
-        may_slip: Whether a record may have been missed between pages that are counted.
-        unchanged: How many items are stored as they are already.
-        unchanged_rows: Which rows these are in the version of the dataset that the run began with:
-            their numbers, as `pack` gives them, in pieces.
-        recognised_rows: Rows of documents that are stored whole as they are: each number stands for
-            the document and for all its chunks. They are in `unchanged` as well.
-        stale: Keys of documents that failed, 16 bytes each: what is stored of them stays.
-        documents: Documents that were parsed or cut, or recognised before that.
+        change: The change of the source's state as a whole.
+        narrowed: Why the run does not ask for all of the source; empty if it does.
+        partial: Why records may be missing; empty if nothing is missing.
+        may_slip: Whether a record may have been missed between counted pages.
+        unchanged: The number of items that are already stored as they are.
+        unchanged_rows: Their rows in the version of the dataset that the run began with: row
+            numbers from `pack`, in pieces.
+        recognised_rows: Rows of documents that are completely stored as they are. Each number
+            stands for the document and all its chunks. They count in `unchanged` too.
+        stale: Keys of failed documents, 16 bytes each; their stored content stays.
+        documents: Documents that were parsed or chunked, or recognised before that.
         parsed: Documents whose bytes were parsed.
         texts_embedded: Texts that an embedder made vectors of.
         texts_reused: Texts whose vectors were known from before.
         tokens: Tokens of the texts that were embedded.
         requests: Requests that were sent to embed them.
-        skipped: Items of a type that nothing reads.
+        skipped: Items of types without a parser.
     """
 
     source: SourceInfo | None = None
@@ -158,7 +158,7 @@ class Tally:
     skipped: int = 0
 
     def __iadd__(self, other: Tally) -> Tally:
-        """Adds what is known of another part of the same source."""
+        """Adds the tally of another part of the same source."""
         self.source = self.source or other.source
         self.read += other.read
         self.planned += other.planned
@@ -187,7 +187,7 @@ class Tally:
 
     @property
     def info(self) -> SourceInfo:
-        """Which source it is, that of records without a connector included."""
+        """The identity of the source; there is also one for records without a connector."""
         return self.source or RECORDS
 
     @property
@@ -197,12 +197,12 @@ class Tally:
 
     @property
     def gave_nothing(self) -> bool:
-        """Whether all of the source was asked for and there was not even an item that failed."""
+        """Whether the run asked for all of the source and found no items, not even failed ones."""
         return not self.read and not self.narrowed
 
     @property
     def moves_state(self) -> bool:
-        """Whether it says anything about what the source has reached."""
+        """Whether it moves the state of the source."""
         return bool(self.partitions) or self.change.moves_state
 
 
@@ -216,10 +216,10 @@ class DeadLetter:
         stage: read, map, enrich or encode.
         connector: The connector's name.
         partition: The id of the partition that the item came from.
-        position: Where in the partition it stood (a page, an offset, a file).
+        position: Its position in the partition (a page, an offset, a file).
         item: The whole item as JSON values; `original_item` turns it back.
         error_type: The qualified name of the exception's class.
-        message: What the exception said.
+        message: The message of the exception.
         traceback: The innermost calls, as Python prints them.
         run_id: The run in which it failed.
         time: When it failed, UTC, ISO 8601.
@@ -252,11 +252,11 @@ class DeadLetter:
         Args:
             stage: read, map, enrich or encode.
             error: The exception; its traceback is cut to the innermost calls.
-            item: Anything. Values that JSON cannot hold are kept as `encode_item` says.
+            item: Any value. Values that do not fit into JSON are encoded as in `encode_item`.
             connector: The connector's name.
             partition: The id of the partition.
-            position: Where in the partition the item stood.
-            run_id: The run, where it is known.
+            position: The position of the item in the partition.
+            run_id: The run, if known.
         """
         trace = "".join(_traceback.format_exception(error, limit=-_FRAMES_KEPT))
         return cls(
@@ -274,7 +274,7 @@ class DeadLetter:
 
     @property
     def line(self) -> str:
-        """The line of a user's file at which it failed, as in `crm.py, line 12`; "" for none."""
+        """The line of a user's file at which it failed, as in `crm.py, line 12`, or ""."""
         return line_in(self.traceback)
 
     def to_json(self) -> str:
@@ -284,7 +284,7 @@ class DeadLetter:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> DeadLetter:
-        """Reads a letter that `to_json` wrote; fields of later releases are ignored.
+        """Reads a letter from `to_json`; fields of later releases are ignored.
 
         Raises:
             ValueError: `text` is not a dead letter.
@@ -300,7 +300,7 @@ class DeadLetter:
     def original_item(self) -> Any:
         """Returns the item as the source gave it, to try it again.
 
-        Secrets in it are replaced for good; values of types that only had a `repr` stay encoded.
+        Secrets in it remain replaced; values of which only the `repr` was kept stay encoded.
         """
         return decode_item(self.item)
 
@@ -313,23 +313,23 @@ class Page:
 
     Attributes:
         items: Some hundred items, in the source's own form.
-        next_cursor: What the next `fetch_page` is called with; None on the last page.
+        next_cursor: The cursor for the next `fetch_page`; None on the last page.
         partition: The id of the partition.
-        position: Where in the partition the page stood.
-        source: Which source it came from.
+        position: The position of the page in the partition.
+        source: The source.
         failures: Items that could not be read.
         state: The partition's new state, on its last page.
-        planned: How many blocks the whole run has; on one header page only.
-        finished: 1 on the last page of each block, else 0.
+        planned: The number of blocks in the whole run; on one header page only.
+        finished: 1 on the last page of each block, otherwise 0.
         narrowed: Why what the run asks for is not all of the source (a limit, a filter, changes
             only), in words that go on after "because"; empty where it is. One page of a run
             suffices. A mirror then deletes nothing that it did not see.
-        partial: Why what was read may not be all that was asked for, and what to do about it;
-            empty where it is known to be. One page of a run suffices. The rows of such a run are
-            committed, but no state of its source moves and a mirror deletes nothing.
-        may_slip: Whether pages are counted from the front, so that a record may slip over a page's
-            border while others are deleted, and be missed although it is there.
-        change: What holds for the state of the source as a whole; on the header page only.
+        partial: Why records may be missing, and what to do about it; empty if nothing is missing.
+            One page of a run suffices. The run's rows are committed, but no state of its source
+            moves and a mirror deletes nothing.
+        may_slip: Whether pages are counted from the front, so that a record may move across the
+            border of a page while others are deleted, and be missed although it exists.
+        change: The change of the source's state as a whole; on the header page only.
     """
 
     items: list[Any]
@@ -348,7 +348,7 @@ class Page:
 
     @property
     def tally(self) -> Tally:
-        """What the commit is to know of it."""
+        """Its counts and states for the commit."""
         return Tally(
             source=self.source,
             read=len(self.items) + len(self.failures),
@@ -362,11 +362,11 @@ class Page:
         )
 
     def copy(self, **values: Any) -> Page:
-        """Returns a page that differs in some attributes; authors may keep the one they made."""
+        """Returns a copy with some attributes changed, because authors may keep their page."""
         return Page(**{name: getattr(self, name) for name in Page.__slots__} | values)
 
 
-# Each of these types becomes an object of one key, `{"__bytes__": "aGk="}`.
+# Each of these types becomes an object with one key, `{"__bytes__": "aGk="}`.
 _ENCODERS: dict[type, tuple[str, Any]] = {
     bytes: ("__bytes__", lambda value: base64.b64encode(value).decode("ascii")),
     datetime: ("__datetime__", datetime.isoformat),
@@ -393,7 +393,7 @@ _MARKS = frozenset(_DECODERS) | {"__repr__"}
 
 
 def field_names(item: Any) -> str:
-    """Returns the names of an item's fields for a message; "" for what has none."""
+    """Returns the names of an item's fields for a message; "" if it has no fields."""
     if not isinstance(item, Mapping) or not item:
         return ""
     names = [str(name) for name in item]
@@ -409,18 +409,18 @@ def encode_item(item: Any, clean: Callable[[str], str] = without_known) -> Any:
     """Returns `item` as JSON values without secrets, so that `decode_item` gives it back.
 
     JSON values stay as they are. Bytes, dates, decimals, uuids, tuples, sets, NaN and objects with
-    other keys than text become an object of one key (`{"__bytes__": "aGk="}`). Anything else, and
-    what lies deeper than 150 levels, is kept as `{"__repr__": ...}`.
+    keys other than text become an object with one key (`{"__bytes__": "aGk="}`). Anything else, and
+    values deeper than 150 levels, are kept as `{"__repr__": ...}`.
 
     Args:
-        item: Anything.
-        clean: What each text passes through; it takes the secrets out that this process has used.
+        item: Any value.
+        clean: A function for each text; by default it removes the secrets that this process used.
     """
     return _encode(item, 0, clean)
 
 
 def decode_item(value: Any) -> Any:
-    """Returns what `encode_item` was given, except for secrets and `{"__repr__": ...}`."""
+    """Returns the original of `encode_item`, except for secrets and `{"__repr__": ...}`."""
     if isinstance(value, list):
         return [decode_item(element) for element in value]
     if not isinstance(value, dict):
@@ -434,7 +434,7 @@ def decode_item(value: Any) -> Any:
 
 def _decode_key(value: Any) -> Any:
     key = decode_item(value)
-    # What has only a repr stays a dict, which can be neither a key nor a member of a set.
+    # A value with only a repr stays a dict, which cannot be a key or a member of a set.
     return key["__repr__"] if isinstance(key, dict) else key
 
 

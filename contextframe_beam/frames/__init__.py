@@ -1,1 +1,1 @@
-"""Frames: documents as records, records as rows of a schema, and back without loss."""
+"""Frames: turns documents into records, records into rows of a schema, and back without loss."""

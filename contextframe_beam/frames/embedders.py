@@ -1,8 +1,8 @@
-"""Embedders by name: what one is, what a dataset records of it, and where to find one.
+"""Embedders: their interface, their identity in a dataset, and how to load one by name.
 
-An embedder makes vectors of texts. It is named `NAME[:MODEL]`, as in `wordllama` or
-`openai:text-embedding-3-small`, or `package.module:Class` for one of your own. NAME is an entry
-point of the group `contextframe.embedders`; embedders stand above datasets, and a dataset that
+An embedder makes vectors from texts. Its name is `NAME[:MODEL]`, as in `wordllama` or
+`openai:text-embedding-3-small`, or `package.module:Class` for your own. NAME is an entry point of
+the group `contextframe.embedders`. Embedders are in a higher layer than datasets, so a dataset that
 searches by meaning finds its embedder here, by that name.
 """
 
@@ -41,7 +41,7 @@ __all__ = [
 #: The entry points of embedders: each is called with the model (None without one) and the settings.
 GROUP = "contextframe.embedders"
 
-#: What a text is: a piece of a document, or what somebody looks for.
+#: The kind of a text: a piece of a document, or a search query.
 Kind: TypeAlias = Literal["passage", "query"]
 #: The vectors of n texts, float32, of the shape (n, dim).
 Vectors: TypeAlias = "np.ndarray[Any, np.dtype[np.float32]]"
@@ -52,29 +52,29 @@ _PATH = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
 
 
 class EmbeddingError(ContextFrameError, ValueError):
-    """A text that cannot be embedded; the embedder is well."""
+    """A text that cannot be embedded, although the embedder works."""
 
 
 class EmbedderError(ContextFrameError):
-    """An embedder that cannot be used, or that answers with nonsense: no text can be embedded."""
+    """An embedder that cannot be used, or gives wrong answers: no text can be embedded."""
 
 
 class EmbedderRefusedError(EmbedderError):
-    """A service that refuses the credentials or has no quota left; asking again is in vain."""
+    """A service that refuses the credentials or has no quota left; asking again does not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderIdentity:
-    """What makes vectors comparable: a dataset records it, and a later run is compared with it.
+    """What makes vectors comparable: a dataset records it, and later runs must have the same.
 
     Attributes:
-        name: The embedder's name, or the class of one of your own.
-        model: Its model, as given; "" where it has only one.
-        dim: How many numbers a vector has.
+        name: The embedder's name, or the class of your own embedder.
+        model: Its model, as given; "" if it has only one.
+        dim: The number of values in a vector.
         metric: How vectors are compared: cosine, dot or l2.
         normalised: Whether each vector has the length 1.
-        fingerprint: 32 hexadecimal digits of all that decides what the vectors are, such as the
-            files of the model. Equal fingerprints: the vectors can be compared and reused.
+        fingerprint: 32 hexadecimal digits from everything that decides the vectors, such as the
+            files of the model. With equal fingerprints, vectors can be compared and reused.
     """
 
     name: str
@@ -90,25 +90,25 @@ class EmbedderIdentity:
 
     @classmethod
     def from_json(cls, text: str) -> EmbedderIdentity:
-        """Returns what `to_json` wrote; names that a later release added are passed over.
+        """Returns what `to_json` wrote; names from later releases are ignored.
 
         Raises:
-            ConfigError: it is no identity of an embedder.
+            ConfigError: it is not the identity of an embedder.
         """
         kinds = {"dim": int, "normalised": bool}
         try:
             told = json.loads(text)
             values = {one.name: told[one.name] for one in fields(cls)}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ConfigError(f"{text!r:.80} is no record of an embedder ({error!r})") from None
+            raise ConfigError(f"{text!r:.80} is not a record of an embedder ({error!r})") from None
         wrong = [one for one, value in values.items() if type(value) is not kinds.get(one, str)]
         if wrong:
-            raise ConfigError(f"{text!r:.80} is no record of an embedder ({', '.join(wrong)})")
+            raise ConfigError(f"{text!r:.80} is not a record of an embedder ({', '.join(wrong)})")
         return cls(**values)
 
     @property
     def spec(self) -> str:
-        """The name by which it is loaded, `NAME[:MODEL]`."""
+        """The name to load it by, `NAME[:MODEL]`."""
         is_own = ":" in self.name  # a class, which has its model inside
         return f"{self.name}:{self.model}" if self.model and not is_own else self.name
 
@@ -118,7 +118,7 @@ class EmbedderIdentity:
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Makes vectors of texts.
+    """Makes vectors from texts.
 
     One object is used by several threads at the same time.
     """
@@ -129,22 +129,22 @@ class Embedder(Protocol):
 
     @property
     def dim(self) -> int:
-        """How many numbers a vector has."""
+        """The number of values in a vector."""
 
     @property
     def max_tokens(self) -> int | None:
-        """The longest text that it reads, in its own tokens; None for any length."""
+        """The length of the longest text that it reads, in its own tokens; None for any length."""
 
     def embed(self, texts: Sequence[str], kind: Kind = "passage") -> Vectors:
         """Returns a vector for each text, in order: float32, of the shape (n, dim).
 
         Args:
             texts: The texts.
-            kind: Whether they are pieces of documents or questions.
+            kind: Whether they are pieces of documents or queries.
 
         Raises:
-            EmbeddingError: a text that it cannot take.
-            EmbedderError: it cannot embed anything.
+            EmbeddingError: it cannot embed one of the texts.
+            EmbedderError: it cannot embed any text.
         """
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -168,7 +168,7 @@ def split_name(spec: str) -> tuple[str, str | None]:
         if colon and not model:
             raise ConfigError(f"the embedder {spec!r} has no model after the colon")
         return name, model or None
-    # A misspelt name with a model looks like a class, but a module seldom is so near to a name.
+    # A misspelt name with a model looks like a class, but a module name is seldom so similar.
     near = nearest(name, known)
     if _PATH.match(spec.strip()) and ("." in name or not near):
         return _OWN, spec.strip()
@@ -181,25 +181,25 @@ def split_name(spec: str) -> tuple[str, str | None]:
 def load_embedder(
     spec: str, *, dim: int | None = None, workers: int | None = None, **settings: Any
 ) -> Embedder:
-    """Returns the embedder of a name; one and the same object for the same settings in a process.
+    """Returns the embedder with a name; in a process, the same object for the same settings.
 
     Args:
         spec: `NAME[:MODEL]`, or `package.module:Class`.
-        dim: How many dimensions its vectors have, where that is known: a service is not asked then.
-        workers: How many processes of this machine embed; a model that runs here takes its part of
-            the processors.
-        **settings: What the embedder takes, such as `url`, `key` and `budget`; None is left out.
+        dim: The length of its vectors, if known; then a service is not asked for it.
+        workers: How many processes on this machine embed; a local model uses its share of the
+            processors.
+        **settings: The embedder's settings, such as `url`, `key` and `budget`; None is left out.
 
     Raises:
-        ConfigError: there is none of that name, it takes other settings, it has another dimension,
-            or what it needs is not installed.
+        ConfigError: the embedder is unknown, has other settings or another dimension, or its
+            packages are not installed.
         EmbedderError: it cannot be used.
     """
     settings = {name: value for name, value in settings.items() if value is not None}
     key = _key(spec, dim, workers, settings)
     with _lock:
         lock = _locks.setdefault(key, threading.Lock())
-    with lock:  # threads that want the same model wait for it; others load theirs beside it
+    with lock:  # threads wait for the same model, but load different models at once
         if key not in _loaded:
             _loaded[key] = _made(spec, {"dim": dim, "workers": workers}, settings)
         return _loaded[key]
@@ -286,7 +286,7 @@ def _key(spec: str, dim: int | None, workers: int | None, settings: Mapping[str,
 
 
 def _entry(name: str) -> EntryPoint:
-    # A package that is installed twice, as in a checkout that is also built, registers twice.
+    # A package that is installed twice, as in a checkout after a build, registers twice.
     found = {one.value: one for one in entry_points(group=GROUP) if one.name == name}
     if len(found) > 1:
         raise ConfigError(
@@ -307,7 +307,7 @@ _loaded: dict[str, Embedder] = {}
 
 
 def _forget() -> None:
-    """Makes a forked process load its own: threads and connections of models do not survive."""
+    """Makes a forked process load its own embedders: threads and connections do not survive."""
     global _lock
     _lock = threading.Lock()
     _locks.clear()

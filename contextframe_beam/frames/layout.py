@@ -1,8 +1,8 @@
-"""Where metadata goes in a row, what is noted about the row, and the way back.
+"""Lays out metadata in rows, notes how, and decodes rows as records.
 
-Metadata goes into a column that can hold it, or into `custom_metadata`. Work goes by name, not by
-record, because most names of a batch hold nothing but text and are then handled by a few calls of
-C instead of a loop. `encode.py` says what the layout is.
+Metadata goes into a column that can hold it, or into `custom_metadata`. The work goes by name, not
+by record, because most names of a batch have only text, which a few calls of C handle without a
+loop. `encode.py` describes the layout.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from contextframe_beam.frames.values import (
     vectors_of,
 )
 
-# Work by name grows with rows times names. A batch is split where that is more than so many times
-# the values that there are, and more than the work that another batch costs.
+# Work by name grows with rows times names. A batch is split if that is more than this many times
+# the number of values, and more than the work of another batch.
 _SPARSE = 8
 _SMALL = 8192
 
@@ -59,17 +59,17 @@ class MetadataLayout:
     Args:
         records: The records.
         metadata: Their metadata, dictionaries of any content.
-        notes: Takes what a reader of the rows has to know.
+        notes: Collects notes for readers of the rows.
 
     Attributes:
         names: All metadata names of the batch, sorted.
-        columns: The values of each column that holds any.
-        entries: The texts of each name that goes to `custom_metadata`; None where a row has none.
-        hashed: What the rows store, by name in the order of `names`; None where a row has nothing
-            of that name.
+        columns: The values of each column with values.
+        entries: The texts of each name in `custom_metadata`; None for rows without it.
+        hashed: The stored values, by name in the order of `names`; None for rows without that
+            name.
         errors: Why a record cannot be stored, by its index.
-        sparse: Whether the records share so few names that they should be encoded in smaller
-            numbers; then there is no layout.
+        sparse: Whether the records share so few names that smaller batches are better; then there
+            is no layout.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class MetadataLayout:
         self.sparse = len(names) * self._count > _SPARSE * cells + _SMALL
         if self.sparse:
             return
-        # Sorted, so that a row's digest depends neither on the order of its metadata nor on its
-        # neighbours'.
+        # Sorted, so that a row's digest does not depend on the order of its metadata or on its
+        # neighbours.
         self.names = sorted(names)
         by_name: dict[str, Sequence[Any]] = {}
         if alike:
@@ -151,7 +151,7 @@ class MetadataLayout:
         self.hashed.append(hashed)
 
     def _column(self, name: str, values: Sequence[Any], fit: Callable[[Any], Any]) -> None:
-        """Makes a name a column, and an entry where the column cannot hold all of a value."""
+        """Makes a name a column, and also an entry if the column cannot hold all of a value."""
         if set(map(type, values)) == _TEXT_ONLY:
             if fit is fit_text or (fit is fit_title and all(values)):
                 self.columns[name] = values
@@ -199,7 +199,7 @@ class MetadataLayout:
     def _relationships(
         self, values: Sequence[Any], column: list[Any], hashed: list[Any]
     ) -> list[Any]:
-        """Fills the column of relationships; returns those values that it cannot hold wholly."""
+        """Fills the column of relationships; returns the values that it cannot hold completely."""
         rest: list[Any] = [_MISSING] * self._count
         targets: list[int] = []
         for index, value in enumerate(values):
@@ -231,7 +231,7 @@ class MetadataLayout:
         texts: list[str | None],
         hashed: list[Any],
     ) -> None:
-        """Fills in the text of each value that is there: text as it is, others as JSON."""
+        """Fills in the text of each value: text as it is, others as JSON."""
         as_json: list[int] = []
         nulls: list[int] = []
         for index, value in enumerate(values):
@@ -250,14 +250,14 @@ class MetadataLayout:
         self._notes.add("null", name, nulls)
 
     def _own_timestamp(self, values: Sequence[Any]) -> None:
-        """Keeps the record's timestamp apart from metadata of the same name."""
+        """Keeps the record's timestamp apart from metadata with the same name."""
         for index, value in enumerate(values):
             if value is not _MISSING:
                 self._notes.add("timestamp", self._records[index].timestamp, [index])
 
 
 def custom_metadata(entries: Mapping[str, Sequence[str | None]], count: int) -> pa.Array:
-    """Returns the column `custom_metadata` of `count` rows; a text that is None makes no entry."""
+    """Returns the column `custom_metadata` of `count` rows; a None is left out."""
     if not entries:
         return pa.ListArray.from_arrays(
             pa.array([0] * (count + 1), pa.int32()), pa.array([], KEY_VALUE)
@@ -283,7 +283,7 @@ class RowNotes:
     """Collects notes on the rows of a batch.
 
     Args:
-        count: How many rows the batch has.
+        count: The number of rows in the batch.
     """
 
     def __init__(self, count: int) -> None:
@@ -292,15 +292,15 @@ class RowNotes:
         self._special: list[tuple[str, str | None, Sequence[int]]] = []
 
     def add(self, kind: str, name: str | None, rows: Sequence[int]) -> None:
-        """Notes something on rows, given by their indices; nothing where there are none."""
-        # What is common to several rows is a name, and names are Unicode.
+        """Adds a note to the rows with these indices, if there are any."""
+        # A note on several rows is a name, and names are Unicode.
         if len(rows) == self._count > 1:
             self._common.append((kind, name))
         elif rows:
             self._special.append((kind, name, rows))
 
     def texts(self) -> tuple[list[str | None], list[int]]:
-        """Returns the text of each row, and the rows whose notes hold no Unicode text."""
+        """Returns the text of each row, and the rows whose notes are not Unicode text."""
         texts = [_text(tuple(self._common))] * self._count
         by_row: dict[int, list[tuple[str, str | None]]] = {}
         for kind, name, rows in self._special:
@@ -334,7 +334,7 @@ def decode_rows(batch: pa.RecordBatch) -> Iterator[FrameRecord]:
     """Yields the record of each row of `batch`; columns that were not read count as null.
 
     Raises:
-        DatasetError: what a row says about its own encoding makes no sense.
+        DatasetError: the notes on a row make no sense.
     """
     names = [name for name in batch.schema.names if name != "vector"]
     vectors: list[Any] = [None] * batch.num_rows
@@ -401,7 +401,7 @@ def _decode(row: dict[str, Any], vector: Any) -> FrameRecord:
 
 
 def _context_of(text: str) -> dict[str, Any]:
-    """Returns the context; text that others wrote and that is no JSON object comes as `text`."""
+    """Returns the context; text from others that is not a JSON object is under `text`."""
     try:
         value = load_json(text)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
 """FrameRecord: one document with its text, metadata, relationships and vector; and Deletion.
 
-This file holds the record itself and how it is identified. How it becomes a row and comes back
-is in `encode.py`.
+This file has the record itself and its identity. `encode.py` turns it into a row, and `layout.py`
+back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextframe_beam.errors import RecordError
 #: Documents of one `unique_id` have one uuid, on any machine and in any release.
 NAMESPACE = _uuid.uuid5(_uuid.NAMESPACE_URL, "https://contextframe.org/frames")
 
-#: Ids that begin so name the dataset's own rows, not documents.
+#: Ids with this beginning name the dataset's own rows, not documents.
 RESERVED = "contextframe-beam:"
 
 _TITLE_LENGTH = 120
@@ -33,7 +33,7 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 def uuid_of(unique_id: str) -> str:
     """Returns the lowercase uuid of a document: `uuid5(NAMESPACE, unique_id)`.
 
-    Written out by hand because it runs once a document and `uuid.uuid5` takes six times as long
+    Written by hand because it runs once per document and `uuid.uuid5` takes six times as long
     (RFC 9562, section 5.5: SHA-1, version 5, variant 10).
 
     Raises:
@@ -47,7 +47,7 @@ def uuid_of(unique_id: str) -> str:
 
 
 def is_uuid(value: object) -> bool:
-    """Tells whether `value` is text in the canonical 36 characters of a uuid, in any case."""
+    """Returns whether `value` is the canonical text of a uuid (36 characters), in any case."""
     if not isinstance(value, str) or len(value) != 36:
         return False
     try:
@@ -60,9 +60,9 @@ def target_unique_id(unique_id: str | None, target_id: str) -> str:
     """Returns the unique_id of a relationship's target, in the id space of the record itself.
 
     A source names its documents `prefix:id` (or `prefix:container#id`), and its relationships
-    point at bare ids. The prefix of the record is put before such an id, so that the target's
-    uuid is the one that the target's own row has. An id that begins with the source's own
-    prefix is whole already.
+    point to ids without a prefix. The record's prefix is put before these ids, so that the target's
+    uuid is the one of its own row. An id that already begins with the source's prefix stays as it
+    is.
     """
     source, colon, _ = (unique_id or "").partition(":")
     if not colon or target_id.startswith(source + colon):
@@ -71,24 +71,24 @@ def target_unique_id(unique_id: str | None, target_id: str) -> str:
     return (container + mark if mark else source + colon) + target_id
 
 
-#: The row that all writers of a dataset replace who have no other row in common.
+#: The row that writers without another common row replace.
 ANCHOR_URI = f"{RESERVED}anchor"
 ANCHOR_KEY = uuid_of(ANCHOR_URI)
 
 
 class FrameRecord:
-    """One document on its way into a dataset, or read out of it.
+    """One document, on its way into a dataset or read from it.
 
-    All attributes are mutable; two records are equal when all of them are (vectors are compared
-    as float32, which is how they are stored).
+    All attributes are mutable. Two records are equal if all attributes are; vectors are compared
+    as float32, because they are stored so.
 
     Attributes:
         text_content: The document's text, or None.
-        metadata: Any JSON object. Names that the dataset has a column for (title, author, tags,
+        metadata: Any JSON object. Names with a column in the dataset (title, author, tags,
             created_at, relationships, ...) become columns, the others custom metadata.
         record_type: document, collection_header, dataset_header or frameset.
-        unique_id: Identifies the document forever, as in `api:4711`; None makes an identity
-            from the content, so that the same content is the same row.
+        unique_id: Identifies the document for ever, as in `api:4711`. With None the content
+            identifies it, so that the same content is the same row.
         timestamp: When the document was last changed, as ISO 8601 text.
         context: A JSON object for language models, or None.
         vector: `embed_dim` float32 values, or None.
@@ -174,17 +174,17 @@ class FrameRecord:
         """The key of the record's row.
 
         Raises:
-            RecordError: the record cannot be stored, as one with neither an id nor content.
+            RecordError: the record cannot be stored, for example without an id and content.
         """
-        # By name, as the package does with its own names: a record without an id is identified by
-        # all that its row stores, which the encoder knows, and records do without Arrow.
+        # Imported here, because records need not load Arrow: only the encoder knows all stored
+        # content, which identifies a record without an id.
         encode = import_module("contextframe_beam.frames.encode")
         uuid: str = encode.record_uuid(self)
         return uuid
 
     @property
     def title(self) -> str:
-        """The metadata's title, else the text's first heading or line, else the unique_id."""
+        """The title in the metadata, or else the text's first heading or line, or the unique_id."""
         title = self.metadata.get("title")
         if isinstance(title, str) and title:
             return title
@@ -192,7 +192,7 @@ class FrameRecord:
 
 
 def title_of(text: str | None, unique_id: str | None) -> str:
-    """Returns the first heading or line of a text, 120 characters at most, else the unique_id."""
+    """Returns the first heading or line of a text, up to 120 characters, or the unique_id."""
     if text:
         head = text[:4096]
         if "#" in head:
@@ -208,7 +208,7 @@ def title_of(text: str | None, unique_id: str | None) -> str:
 
 
 def _without_closing(heading: str) -> str:
-    """Returns a Markdown heading without the marks that may close it: `C#` keeps its own."""
+    """Returns a Markdown heading without its closing marks; `C#` keeps its own."""
     title = heading.rstrip("#")
     return title.rstrip() if not title or title[-1] in " \t" else heading
 
@@ -223,19 +223,18 @@ def _same_vector(left: Any, right: Any) -> bool:
 class Deletion:
     """Says that a document is gone; `map_to_frame_record` may return it instead of a record.
 
-    The commit deletes the stored row of its key, whichever source wrote it, as an upsert would
-    replace it. Where a run brings rows of that key as well, a row stays only if its timestamp is
-    later than the deletion's. A deletion without a timestamp, or with one that cannot be read as a
-    time, counts as the latest: sources that say neither when nor in which order delete what they
-    changed before, and seldom make it anew.
+    The commit deletes the stored row with its key from any source, as an upsert would replace it.
+    If the run also has rows with that key, a row stays only if its timestamp is later than the
+    deletion's. A deletion without a readable timestamp counts as the latest: sources that do not
+    say when usually delete documents after changing them, and seldom create them again.
 
     Attributes:
-        unique_id: The document's id, as its record had it.
+        unique_id: The document's id, as in its record.
         timestamp: When it was deleted, as ISO 8601 text.
-        uuid: Its key, for a document whose metadata had a uuid of its own; instead of `unique_id`.
+        uuid: The document's key, if its metadata has a uuid; instead of `unique_id`.
 
     Raises:
-        RecordError: it names no document.
+        RecordError: it does not name a document.
     """
 
     unique_id: str | None = None
@@ -246,7 +245,7 @@ class Deletion:
         if (self.unique_id is None) == (self.uuid is None):
             raise RecordError("a deletion needs the unique_id or the uuid of a document, not both")
         if self.uuid is not None and not is_uuid(self.uuid):
-            raise RecordError(f"the deletion's uuid is {self.uuid!r:.80}; that is no uuid")
+            raise RecordError(f"the deletion's uuid is {self.uuid!r:.80}, which is not a uuid")
         if self.unique_id is not None:
             if not isinstance(self.unique_id, str) or not self.unique_id:
                 raise RecordError(

@@ -1,4 +1,4 @@
-"""The columns of a frame, and the values that each of them takes."""
+"""The columns of a frame, and the values that each column accepts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from contextframe_beam.frames.values import dump_json
 
 DEFAULT_EMBED_DIM = 1536
 
-#: File format versions of Lance that a dataset can be created with. Readers of the original
-#: format open 2.1 from pylance 1.0 on and 2.2 from pylance 14 on.
+#: File format versions of Lance for new datasets. Readers of the original format can open 2.1 since
+#: pylance 1.0, and 2.2 since pylance 14.
 STORAGE_VERSIONS = ("2.0", "2.1", "2.2")
 
 RECORD_TYPES = ("document", "collection_header", "dataset_header", "frameset")
@@ -104,13 +104,13 @@ OWN_COLUMNS = tuple(name for name in frame_schema().names if name.startswith("x_
 
 
 def embed_dim_of(schema: pa.Schema) -> int:
-    """Returns the vector length of a dataset's schema, checking the schema on the way.
+    """Returns the vector length of a dataset's schema, and checks the schema.
 
     Only names and types are compared: Lance finds columns by name, may show `raw_data` as an
     extension type and does not keep every nullability flag.
 
     Raises:
-        SchemaError: a column of the format is missing or of another type, or there is one more.
+        SchemaError: a column is missing or has another type, or there is an extra column.
     """
     columns = [name for name in schema.names if not name.startswith("x_")]
     missing = [name for name in FORMAT_COLUMNS if name not in columns]
@@ -146,7 +146,7 @@ def embed_dim_of(schema: pa.Schema) -> int:
 
 
 def _is_blob(have: pa.DataType) -> bool:
-    """Tells whether a column can hold raw data; files of format 2.2 have a type of their own."""
+    """Returns whether a column can hold raw data; format 2.2 has its own type for it."""
     name = getattr(have, "extension_name", "")
     return bool(pa.types.is_large_binary(have)) or name.startswith("lance.blob")
 
@@ -187,13 +187,13 @@ def fit_title(value: Any) -> str | None:
 def _fit_author(value: Any) -> str | None:
     if type(value) is str:
         return value
-    # What most systems give: an object with the name in it, kept whole beside the column.
+    # Most systems give an object with a name, which is kept whole beside the column.
     name = value.get("name") if isinstance(value, dict) else None
     return name if type(name) is str else None
 
 
 def fit_date(value: Any) -> str | None:
-    """Returns the date that ISO text begins with; the text itself when it is no more than that."""
+    """Returns the date at the beginning of ISO text; the text itself if it is only a date."""
     if type(value) is not str or value[4:5] != "-" or value[7:8] != "-":
         return None
     day = value if len(value) == 10 else value[:10]
@@ -202,7 +202,7 @@ def fit_date(value: Any) -> str | None:
 
 @lru_cache(maxsize=65536)
 def is_date(text: str) -> bool:
-    """Tells whether text is a day, YYYY-MM-DD."""
+    """Returns whether text is a day, YYYY-MM-DD."""
     try:
         return date.fromisoformat(text).isoformat() == text
     except ValueError:
@@ -312,8 +312,8 @@ def _canonical_relationship(item: dict[str, Any]) -> tuple[dict[str, Any] | None
         return None, False
     row = {name: item[name] if type(item.get(name)) is str else None for name in _CANONICAL}
     if row["id"] is not None:
-        # The column holds lowercase uuids only, as the key does; what the source calls an id
-        # otherwise is a name to the outside.
+        # The column has only lower-case uuids, like the key; any other id of the source is a name
+        # for readers.
         own = fit_uuid(row["id"])
         if own is None:
             row["uri"] = row["uri"] or row["id"]

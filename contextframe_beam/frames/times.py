@@ -1,7 +1,7 @@
-"""Times as sources write them: which instant a value says and in which form, and the way back.
+"""Times as sources write them: reads a value as an instant and a form, and writes it back.
 
-A form is learned from a value, so that another instant can be written just like it. What can be
-read in two ways, such as 1/2/2026, is not read: nothing here guesses.
+A form is learned from a value, so that another instant can be written in the same way. A value that
+can be read in two ways, such as 1/2/2026, is not read: nothing here guesses.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ __all__ = [
 
 Value: TypeAlias = str | int | float
 
-#: How many of a number make a second, by the name of its format.
+#: How many units make a second, by the name of the format.
 UNITS = {"epoch": 1, "epoch_ms": 10**3, "epoch_us": 10**6, "epoch_ns": 10**9}
 
-# A number is taken for a time between 1973 and 2100. Smaller ones may be ids or anything, and no
-# two units overlap there.
+# A number counts as a time between 1973 and 2100. Smaller numbers may be ids or anything else, and
+# units do not overlap in this range.
 _LEAST, _MOST = 100_000_000, 4_102_444_800
 _GUESSED_UNITS = (1, 10**3, 10**6)
 # 0001-01-01T00:00:00Z, where Go and .NET begin.
 _ZERO_SECONDS = -62_135_596_800
-# Longer texts are no times, and are not worth remembering.
+# Longer texts are not times, and are not worth remembering.
 _LONGEST = 120
 _NUMBER = re.compile(r"-?\d{1,20}(?:\.(\d{1,18}))?", re.ASCII)
 
@@ -70,14 +70,15 @@ class Form:
     """How a source writes times.
 
     Attributes:
-        pattern: A text's parts, as `strftime` names them; "" for a number. `%-d` has no zero before
-            it, `%_d` a space; `%f` has `digits` digits; `%P` is am or pm; `%:z` is as in +01:00.
+        pattern: The parts of a text, by their names in `strftime`; "" for a number. `%-d` has no
+            leading zero, `%_d` has a space; `%f` has `digits` digits; `%P` is am or pm; `%:z` is as
+            in +01:00.
         digits: How many decimals follow the smallest part.
-        scale: How many seconds the smallest part of a text has.
-        zone: Where the text's day begins; UTC where it does not say.
-        unit: Of a number, how many make a second.
+        scale: The length of the smallest part of a text, in seconds.
+        zone: The zone of the text; UTC if the text does not say.
+        unit: For a number, how many make a second.
         kind: `str`, `int` or `float`.
-        ends: "24" where the end of a day is written as 24:00, "60" in a leap second.
+        ends: "24" if the end of a day is written as 24:00, "60" in a leap second.
     """
 
     pattern: str = ""
@@ -90,21 +91,21 @@ class Form:
 
     @property
     def step(self) -> Fraction:
-        """The smallest difference that it can write, in seconds."""
+        """The smallest difference that it can express, in seconds."""
         return Fraction(self.scale, self.unit * 10**self.digits)
 
     @property
     def is_of_days(self) -> bool:
-        """Whether it says no time of day."""
+        """Whether it has no time of day."""
         return self.scale >= DAY
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """What a value says.
+    """The time of a value.
 
     Attributes:
-        at: The instant, in seconds since 1970, UTC; of a day, when it begins.
+        at: The instant, in seconds since 1970, UTC; for a day, its beginning.
         form: How it is written.
     """
 
@@ -112,7 +113,7 @@ class Time:
     form: Form
 
     def moved(self, seconds: Fraction) -> Time:
-        """Returns the time so many seconds later, in the same form."""
+        """Returns the time some seconds later, in the same form."""
         return Time(self.at + seconds, replace(self.form, ends=""))
 
 
@@ -127,13 +128,13 @@ def parse(value: Any, stated: str | None = None) -> Time | None:
 
     Args:
         value: Text or a number.
-        stated: What is known about how it is written: `iso`, `date`, one of `UNITS`, `number` for
-            what is no time, or a pattern such as `%d/%m/%Y`. Text that is not so is read as if
-            nothing were known.
+        stated: How it is written, if known: `iso`, `date`, one of `UNITS`, `number` for values that
+            are not times, or a pattern such as `%d/%m/%Y`. Text in another form is read as if the
+            form were unknown.
 
     Returns:
-        What it says, of which `write` gives the value back; None if it is no time, or could be
-        read in two ways.
+        The time, from which `write` makes the value again; None if the value is not a time, or
+        can be read in two ways.
     """
     if stated == "number" or isinstance(value, bool):
         return None
@@ -148,10 +149,10 @@ def write(at: Fraction, form: Form, *, up: bool = False) -> Value:
     """Writes an instant in a form.
 
     Args:
-        at: Seconds since 1970, UTC. What lies before the year 1 is written as its beginning, and
-            what lies after 9999 as its end.
+        at: Seconds since 1970, UTC. An instant before the year 1 is written as its beginning, and
+            one after 9999 as its end.
         form: The form.
-        up: Where the form is coarser than the instant, writes the next one and not the one before.
+        up: If the form is coarser than the instant, writes the next value instead of the previous.
     """
     if not form.pattern:
         return _written_number(at, form, up)
@@ -162,24 +163,24 @@ def write(at: Fraction, form: Form, *, up: bool = False) -> Value:
 
 
 def when(value: Any, stated: str | None = None) -> datetime | None:
-    """Returns the time that a value says, in UTC, cut to microseconds; None if it is none."""
+    """Returns the time of a value, in UTC and cut to microseconds; None if it is not a time."""
     time = parse(value, stated)
     return None if time is None else datetime_of(time.at)
 
 
 def instant_of(time: datetime) -> Fraction:
-    """Returns a time as seconds since 1970; UTC where it has no offset."""
+    """Returns a time as seconds since 1970; without an offset it is in UTC."""
     past = (time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH
     return seconds_in(past)
 
 
 def iso_of(at: Fraction) -> str:
-    """Writes an instant as ISO 8601 in UTC, to whole seconds where it is one."""
+    """Writes an instant as ISO 8601 in UTC, without decimals if it is a whole second."""
     return str(write(at, ISO if at.denominator == 1 else ISO_MICROSECONDS))
 
 
 def day_of(time: Time) -> str:
-    """Returns the date that a value says, in its own zone."""
+    """Returns the date of a value, in its own zone."""
     return str(write(time.at, replace(DATE, zone=time.form.zone)))
 
 
@@ -187,7 +188,7 @@ def form_named(stated: str, at: Fraction) -> Form:
     """Returns the form that a name or a pattern states, for an instant.
 
     Raises:
-        ValueError: the pattern has a part that is not known.
+        ValueError: the pattern has an unknown part.
     """
     if stated in UNITS:
         return Form(unit=UNITS[stated], kind=int)
@@ -268,7 +269,7 @@ _ZONE = (
     rf"(?:(?: ?(?:{_OFFSET}|(?P<n>[Zz]|utc|gmt|[A-Z]{{2,5}}|{_PLACE})))?"
     rf"(?: ?\[(?P<k>[A-Za-z0-9_/+:-]+)\]| \([^()]*\)| (?:[A-Z]{{2,5}}|[+-]\d\d(?:\d\d)?))?)?"
 )
-# Nearly all texts are so, and reading their parts one by one takes thirty times as long.
+# Nearly all texts have this form, and reading their parts one by one takes thirty times as long.
 _USUAL = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)([T ])([01]\d|2[0-3]):([0-5]\d):([0-5]\d)(?:\.(\d{1,18}))?"
     r"(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?",
@@ -364,7 +365,7 @@ def _usual_form(between: str, digits: int, zone: str) -> tuple[Form, int]:
 
 
 def _read(match: re.Match[str], text: str) -> Time | None:
-    """Returns the time of a match whose groups are named as the parts of a pattern."""
+    """Returns the time of a match whose groups have the names of pattern parts."""
     parts = {name: part for name, part in match.groupdict().items() if part is not None}
     try:
         day = _day_in(parts)
@@ -394,7 +395,7 @@ def _read(match: re.Match[str], text: str) -> Time | None:
 
 
 def _if_exact(time: Time, value: Value) -> Time | None:
-    """Returns a time if it leads back to its value, as it does not with a wrong weekday."""
+    """Returns a time if it writes back to its value, which fails with a wrong weekday."""
     back = write(time.at, time.form)
     return time if type(back) is type(value) and back == value else None
 
@@ -419,7 +420,7 @@ def _day_in(parts: Mapping[str, str]) -> date | None:
 
 
 def _seconds_in(parts: Mapping[str, str]) -> Fraction | None:
-    """Returns the time of day in seconds; None where it is none."""
+    """Returns the time of day in seconds, or None if it is not valid."""
     hour, minute = int(parts.get("H", parts.get("I", 0))), int(parts.get("M", 0))
     second = int(parts.get("S", 0))
     if "p" in parts:
@@ -439,7 +440,7 @@ def _seconds_in(parts: Mapping[str, str]) -> Fraction | None:
 
 
 def _pattern_in(match: re.Match[str], parts: Mapping[str, str], zone: tzinfo) -> str:
-    """Returns the pattern of a text: what was found in the places of its parts."""
+    """Returns the pattern of a text, from the parts that were found in it."""
     is_short = any(len(parts.get(name, "00").strip()) == 1 for name in _MAY_BE_SHORT)
     pattern, end = [], 0
     for name in sorted(parts, key=match.start):
@@ -451,7 +452,7 @@ def _pattern_in(match: re.Match[str], parts: Mapping[str, str], zone: tzinfo) ->
 
 
 def _token_of(name: str, parts: Mapping[str, str], zone: tzinfo, is_short: bool) -> str | None:
-    """Returns how a part of a pattern is written; None for what always stays as it is."""
+    """Returns the token of a part of a pattern; None for a part that always stays as it is."""
     text = parts[name]
     if name in ("b", "a"):
         return f"%{name if len(text) == 3 else name.upper()}"
@@ -470,10 +471,10 @@ def _token_of(name: str, parts: Mapping[str, str], zone: tzinfo, is_short: bool)
 
 @lru_cache(maxsize=256)
 def _regex_of(pattern: str) -> re.Pattern[str]:
-    """Returns what finds the parts of a pattern that was stated.
+    """Returns a regular expression for the parts of a stated pattern.
 
     Raises:
-        ValueError: it has a part that is not known, or one twice.
+        ValueError: it has an unknown part, or a part twice.
     """
     found, end = [], 0
     pattern = _PART.sub(lambda part: _SHORT_FOR.get(part[2], part[0]), pattern)
@@ -498,7 +499,7 @@ def _regex_of(pattern: str) -> re.Pattern[str]:
 
 @lru_cache(maxsize=256)
 def _form_of_pattern(pattern: str) -> Form:
-    """Returns the form that a pattern states, without a value that is written so."""
+    """Returns the form of a stated pattern, without an example value."""
     regex = _regex_of(pattern)
     pattern = _PART.sub(lambda part: _SHORT_FOR.get(part[2], part[0]), pattern)
     scale = next((size for part, size in _SECONDS_OF_PARTS if part in regex.groupindex), 366 * DAY)

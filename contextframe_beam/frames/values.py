@@ -1,4 +1,4 @@
-"""Values as they are stored: exact JSON text, vectors as Arrow columns, digests of rows."""
+"""Stored values: exact JSON text, vectors as Arrow columns, digests of rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from contextframe_beam.errors import RecordError
 
 # A dataclass would be written with its NaN as null.
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
-# What orjson writes at most; deeper values would also fail to be read from a deep stack.
+# The limit of orjson; deeper values could also not be read from a deep stack.
 _MAX_DEPTH = 250
-# How much of the way to a value is shown.
+# How much of the path to a value is shown.
 _MAX_PLACE = 80
 
 
@@ -34,10 +34,10 @@ def dump_json(value: Any, where: str) -> str:
 
     Args:
         value: Any JSON value.
-        where: How an error names the value, as in `metadata['author']`.
+        where: The name of the value in errors, as in `metadata['author']`.
 
     Raises:
-        RecordError: `value` holds something that JSON cannot express; the message says where.
+        RecordError: `value` contains something that JSON cannot express; the message says where.
     """
     try:
         text = orjson.dumps(value, default=_text_of, option=_OPTIONS)
@@ -49,7 +49,7 @@ def dump_json(value: Any, where: str) -> str:
 
 
 def load_json(text: str) -> Any:
-    """Returns the value of JSON text, integers of any size included."""
+    """Returns the value of JSON text, with integers of any size."""
     return json.loads(text)
 
 
@@ -60,10 +60,10 @@ def _text_of(value: Any) -> str:
 
 
 def check_json(value: Any, where: str, depth: int = 0) -> None:
-    """Finds what JSON cannot express.
+    """Checks that JSON can express a value.
 
     Raises:
-        RecordError: the message says where in `value` it is, and what.
+        RecordError: it cannot; the message says where in `value`, and why.
     """
     if isinstance(value, str):
         if not value.isascii():
@@ -125,12 +125,12 @@ def _dump_slowly(value: Any, where: str) -> str:
 
 
 def _slow_text_of(value: Any) -> Any:
-    # Only whole values come here that orjson knows and json does not (dates, UUIDs, ...).
+    # Only values that orjson supports and json does not come here (dates, UUIDs, ...).
     return orjson.loads(orjson.dumps(value, default=_text_of, option=_OPTIONS))
 
 
 def is_unicode(text: str) -> bool:
-    """Tells whether a text can be stored: one with half of a surrogate pair cannot."""
+    """Returns whether a text can be stored; a text with half a surrogate pair cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -139,7 +139,7 @@ def is_unicode(text: str) -> bool:
 
 
 def lone_surrogate(record: Any) -> RecordError:
-    """Returns the error that says where a record holds a lone surrogate."""
+    """Returns an error that says where a record has a lone surrogate."""
     places: dict[str, Any] = {
         name: getattr(record, name)
         for name in ("text_content", "unique_id", "timestamp", "raw_data_type", "metadata")
@@ -156,7 +156,7 @@ def loaded(text: str) -> Any:
     """Returns the value of JSON text.
 
     Raises:
-        ValueError: it is no JSON, or too deep to be read.
+        ValueError: it is not JSON, or is too deep to be read.
     """
     try:
         return json.loads(text)
@@ -165,10 +165,10 @@ def loaded(text: str) -> Any:
 
 
 def of_type(value: Any, kind: type, where: str) -> Any:
-    """Returns a value, if it is of a type; a bool is no int.
+    """Returns a value if it has a type; a bool does not count as an int.
 
     Raises:
-        TypeError: it is of another; the message says where.
+        TypeError: it has another type; the message says where.
     """
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"{where} is {_shown(value)}, not {_NAMES.get(kind, kind.__name__)}")
@@ -176,10 +176,10 @@ def of_type(value: Any, kind: type, where: str) -> Any:
 
 
 def mapping_of(value: Any, where: str) -> Mapping[str, Any]:
-    """Returns a JSON object, empty for null.
+    """Returns a JSON object; an empty one for null.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it is another value.
     """
     found: Mapping[str, Any] = of_type({} if value is None else value, dict, where)
     return found
@@ -194,10 +194,10 @@ _NAMES = {dict: "an object", list: "a list", str: "text", int: "a whole number"}
 
 
 def fit_vector(value: Any, embed_dim: int | None) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Returns `value` as `embed_dim` float32 values, or as many as it has if that is None.
+    """Returns `value` as `embed_dim` float32 values; None allows any length.
 
     Raises:
-        RecordError: it is no such row of finite numbers.
+        RecordError: it is not a list of that many finite numbers.
     """
     try:
         given = np.asarray(value)
@@ -234,7 +234,7 @@ def null_array(kind: pa.DataType, count: int) -> pa.Array:
 @lru_cache(maxsize=8)
 def _null_vectors(kind: pa.FixedSizeListType, count: int) -> pa.Array:
     values = count * kind.list_size
-    # NumPy's zeros are pages that the system shares until somebody writes to them.
+    # NumPy's zeros are pages that the system shares until they are written to.
     zeros = pa.py_buffer(np.zeros(values * kind.value_type.bit_width // 8, np.uint8))
     child = pa.Array.from_buffers(kind.value_type, values, [None, zeros])
     nulls = pa.py_buffer(np.zeros((count + 7) // 8, np.uint8))
@@ -256,7 +256,7 @@ def vector_array(vectors: Sequence[Any], kind: pa.FixedSizeListType) -> pa.Array
 
 
 def vectors_of(column: pa.Array) -> list[Any]:
-    """Returns the vectors of a column as arrays of float32, None where there is none."""
+    """Returns the vectors of a column as arrays of float32; None for null."""
     if column.null_count == len(column):
         return [None] * len(column)
     size = column.type.list_size
@@ -277,15 +277,15 @@ def row_digests(
     """Returns the XXH3-128 digest of each row.
 
     Args:
-        contents: What each row holds except vector and raw data; see `row_contents`.
-        vectors: The vector of each row, or None when no row has one.
-        raw_data: The raw data of each row, or None when no row has any.
-        marks: What else tells each row from others, None for nothing; or None when no row has any.
+        contents: The content of each row except vector and raw data; see `row_contents`.
+        vectors: The vector of each row, or None if no row has one.
+        raw_data: The raw data of each row, or None if no row has any.
+        marks: Further content of each row, or None; or None if no row has any.
 
     Raises:
-        TypeError: a row holds text that is not Unicode.
+        TypeError: a row has text that is not Unicode.
     """
-    # JSON keeps apart what is text, list, number or missing, and where each ends.
+    # JSON distinguishes text, lists, numbers and missing values, and where each ends.
     rows = map(orjson.dumps, contents)
     if vectors is None and raw_data is None and marks is None:
         return list(map(xxh3_128_digest, rows))
@@ -302,15 +302,15 @@ def row_contents(
     texts: Sequence[Sequence[Any]],
     shared: Sequence[Sequence[Any]],
 ) -> Iterable[Sequence[Any]]:
-    """Yields what each row holds except vector and raw data.
+    """Yields the content of each row except vector and raw data.
 
     Args:
         names: The metadata names of the batch, sorted.
         metadata: The metadata of each row.
-        stored: What the rows store of each name, in the order of `names`; None where a row has
-            nothing of that name.
+        stored: The stored values of each name, in the order of `names`; None for rows without that
+            name.
         texts: Columns in which None is a value.
-        shared: Columns of which many rows have the same values.
+        shared: Columns with the same values in many rows.
     """
     whole = not any(None in column for column in stored)
     heads = _heads([tuple(names)] * len(metadata) if whole else metadata, shared)
@@ -337,7 +337,7 @@ def _digest(content: bytes, vector: Any, raw_data: bytes | None, marks: bytes | 
     if vector is None and raw_data is None and marks is None:
         return xxh3_128_digest(content)
     hashed = xxh3_128(content)
-    # Rows without marks have the digests that they had before there were any.
+    # Rows without marks keep the digests that they had before marks existed.
     parts = (None if vector is None else vector.tobytes(), raw_data, *([marks] if marks else ()))
     for data in parts:
         hashed.update(b"-" if data is None else b"%d:" % len(data))
@@ -346,5 +346,5 @@ def _digest(content: bytes, vector: Any, raw_data: bytes | None, marks: bytes | 
 
 
 def _without_none(values: Sequence[Any]) -> Sequence[Any]:
-    """Returns `values` with another mark for None, which means no such name further on."""
+    """Returns `values` with another mark for None, because None later means a missing name."""
     return values if None not in values else [value is not None and value for value in values]

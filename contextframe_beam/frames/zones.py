@@ -14,8 +14,8 @@ EPOCH_DAY = EPOCH.toordinal()
 #: The first and the last day that Python knows, in days since 1970.
 FIRST_DAY, LAST_DAY = 1 - EPOCH_DAY, date.max.toordinal() - EPOCH_DAY
 
-# Abbreviations that are one offset everywhere, and those that RFC 2822 fixes. CST, IST and BST are
-# several.
+# Abbreviations that mean one offset everywhere, and those that RFC 2822 fixes. CST, IST and BST
+# have several meanings.
 _ABBREVIATIONS = {
     **dict.fromkeys(("Z", "z", "UTC", "utc", "GMT", "gmt", "UT", "WET"), 0.0),
     **{"CET": 1.0, "MET": 1.0, "WEST": 1.0, "EET": 2.0, "CEST": 2.0, "EEST": 3.0, "MSK": 3.0},
@@ -34,21 +34,21 @@ def zone_of(
     *,
     in_mails: bool = False,
 ) -> tzinfo | None:
-    """Returns the zone that a text says.
+    """Returns the zone of a text.
 
     Args:
-        wall: What its clocks show, as if they showed UTC, in seconds since 1970.
-        offset: Such as +01:00 or -5.
+        wall: The local time, in seconds since 1970 as if it were UTC.
+        offset: An offset such as +01:00 or -5.
         name: An abbreviation, or a place.
-        place: What stands in brackets at the end.
-        in_mails: Whether abbreviations are those of RFC 2822.
+        place: The text in brackets at the end.
+        in_mails: Whether abbreviations have the meaning of RFC 2822.
 
     Returns:
-        UTC where it says none; None where it is not known, or where the text says two things: an
-        offset that is not that of the place, or an hour that its clocks show twice or never.
+        The zone; UTC without one. None if it is unknown or contradictory: an offset that is not
+        that of the place, or a local time that occurs twice or never there.
 
     Raises:
-        ValueError: the offset is none.
+        ValueError: the offset is not valid.
     """
     fixed: tzinfo | None = None
     if offset is not None:
@@ -69,13 +69,13 @@ def zone_of(
         local = datetime_of(wall).replace(tzinfo=zone)
         return zone if local.utcoffset() == local.replace(fold=1).utcoffset() else None
     if offset is None:
-        return fixed  # Z says that the offset is not known, and a place only where it was
+        return fixed  # Z means that the offset is unknown, and the place says only where it was
     at = wall - offset_of(wall, fixed)
     return zone if offset_of(at, zone) == wall - at else None
 
 
 def offset_of(at: Fraction, zone: tzinfo) -> Fraction:
-    """Returns how far a zone is before UTC at an instant, in seconds."""
+    """Returns how far a zone is ahead of UTC at an instant, in seconds."""
     offset = zone.utcoffset(None)
     if offset is None:
         try:
@@ -86,7 +86,7 @@ def offset_of(at: Fraction, zone: tzinfo) -> Fraction:
 
 
 def offset_at_wall(wall: Fraction, zone: tzinfo) -> Fraction:
-    """Returns how far a zone is before UTC when its clocks show this, in seconds."""
+    """Returns how far a zone is ahead of UTC at a local time, in seconds."""
     local = datetime_of(wall).replace(tzinfo=zone)
     return seconds_in(local.utcoffset() or timedelta())
 
@@ -95,13 +95,13 @@ def fixed_zone(offset: str) -> tzinfo:
     """Returns the zone of an offset such as +01:00, -0330 or +1.
 
     Raises:
-        ValueError: there is no such offset.
+        ValueError: the offset is not valid.
     """
     digits = offset[1:].replace(":", "")
     digits = digits.zfill(len(digits) + len(digits) % 2)
     hours, minutes, seconds = (int(digits[at : at + 2] or 0) for at in (0, 2, 4))
     if minutes > 59 or seconds > 59:
-        raise ValueError(f"{offset} is no offset")
+        raise ValueError(f"{offset} is not an offset")
     length = timedelta(hours=hours, minutes=minutes, seconds=seconds)
     return timezone(-length if offset[0] == "-" else length)
 
@@ -121,7 +121,7 @@ def datetime_of(at: Fraction) -> datetime:
 
 
 def seconds_in(length: timedelta) -> Fraction:
-    """Returns how many seconds a length of time has, exactly."""
+    """Returns the exact number of seconds in a length of time."""
     return Fraction(length // timedelta(microseconds=1), 10**6)
 
 

@@ -169,7 +169,7 @@ class FrameDataset:
 
     @property
     def uri(self) -> str:
-        """Where the dataset is."""
+        """The address of the dataset."""
         return str(self._dataset.uri)
 
     @property
@@ -183,12 +183,12 @@ class FrameDataset:
 
     @property
     def lance(self) -> LanceDataset:
-        """Lance's own dataset, for all that this class does not do."""
+        """Lance's own dataset, for everything that this class does not offer."""
         return self._dataset
 
     @property
     def embedder(self) -> EmbedderIdentity | None:
-        """Whose vectors it holds; None where nobody has said so."""
+        """The embedder of its vectors; None if it is not recorded."""
         return read_embedder(self._dataset)
 
     @property
@@ -213,16 +213,16 @@ class FrameDataset:
         self.add_many([record])
 
     def add_many(self, records: Iterable[FrameRecord]) -> int:
-        """Adds records in one commit, replacing those of the same keys and their chunks.
+        """Adds records in one commit, and replaces those with the same keys, with their chunks.
 
-        Of records with one key the last one given is kept. A document's chunks are given with it
-        and after it.
+        If several records have the same key, the last one is kept. Give the chunks of a document
+        together with it, after it.
 
         Returns:
-            How many records were stored.
+            The number of stored records.
 
         Raises:
-            RecordError: a record cannot be stored; none was.
+            RecordError: a record cannot be stored; nothing was stored.
         """
         self._require_newest()
         batches: list[pa.RecordBatch] = []
@@ -242,7 +242,7 @@ class FrameDataset:
         """Deletes the record of a unique_id or uuid, with its chunks.
 
         Returns:
-            Whether there was one.
+            Whether there was such a record.
         """
         self._require_newest()
         self._dataset = self._latest()
@@ -253,7 +253,7 @@ class FrameDataset:
         return True
 
     def get(self, id: str) -> FrameRecord | None:
-        """Returns the record of a unique_id or uuid, or None."""
+        """Returns the record with a unique_id or uuid, or None."""
         return next(self._records(self._key_filter(id), limit=1), None)
 
     def __iter__(self) -> Iterator[FrameRecord]:
@@ -293,7 +293,7 @@ class FrameDataset:
     ) -> list[Hit]:
         """Finds the passages that match best, best first, with their `score`.
 
-        A passage is a chunk, or a document none of whose chunks fulfils `where`.
+        A passage is a chunk, or a document without a chunk that fulfils `where`.
 
         By default those are found whose text holds the words (BM25). That makes the full-text index
         when there is none, which takes a commit; an earlier version without one is read through
@@ -423,11 +423,11 @@ class FrameDataset:
         return self.version
 
     def states(self) -> list[SourceState]:
-        """Returns what the dataset knows about each of its sources."""
+        """Returns the state of each source in the dataset."""
         return list(read_states(self._dataset).values())
 
     def state(self, source: str) -> SourceState | None:
-        """Returns what the dataset knows about a source, by its id or its connector's name.
+        """Returns the state of a source, by its id or its connector's name.
 
         Raises:
             ConfigError: several sources have that name.
@@ -456,7 +456,7 @@ class FrameDataset:
         def build(_: list[WrittenFragment]) -> Pending[LanceDataset]:
             dataset = self._latest()
             if dataset.lance_schema != layout:
-                # The files' columns are numbered for a schema that is no longer there.
+                # The columns of the files are numbered for a schema that no longer exists.
                 raise ConcurrentRunError(
                     f"the columns of {self.uri} were changed meanwhile; nothing was committed, "
                     "open the dataset again"
@@ -496,7 +496,7 @@ class FrameDataset:
             )
 
     def _make_sure_of_index(self) -> None:
-        """Makes the full-text index unless there is one, of whatever kind."""
+        """Makes the full-text index, unless there is one of any kind."""
         if text_index(self._dataset) is not None:
             return
         try:
@@ -536,8 +536,8 @@ class FrameDataset:
 def adopt(dataset: LanceDataset, at: Address) -> LanceDataset:
     """Adds what our commits need to a dataset that another program made.
 
-    That is our own columns, all null (only metadata is written), and the anchor row, once however
-    many do it at the same time.
+    That is our own columns, all null (only metadata is written), and the anchor row. If several
+    processes do it at the same time, it happens once.
 
     Returns:
         The newest version, with both.
@@ -555,7 +555,7 @@ def adopt(dataset: LanceDataset, at: Address) -> LanceDataset:
         ]
         if missing:
             latest = commit_columns(latest, pa.schema(missing))
-        # Looking for the key itself would read all keys.
+        # A search for the key itself would read all keys.
         with reading(uri):
             own = latest.to_table(columns=["uuid"], filter=STATES)["uuid"]
         if ANCHOR_KEY in own.to_pylist():
@@ -573,7 +573,7 @@ def _pending(commit: Callable[[], LanceDataset]) -> Pending[LanceDataset]:
 
 
 def check_storage_version(version: str) -> None:
-    """Raises ConfigError when files of that format version cannot be made."""
+    """Raises ConfigError if files of that format version cannot be made."""
     if version not in STORAGE_VERSIONS:
         raise ConfigError(
             f"storage version {version} is unknown; choose one of {', '.join(STORAGE_VERSIONS)}"
@@ -581,7 +581,7 @@ def check_storage_version(version: str) -> None:
 
 
 def _address(path: str | os.PathLike[str]) -> str:
-    """Returns a dataset's address, which a change of the working directory must not change."""
+    """Returns a dataset's address, independent of later changes of the working directory."""
     address = os.fspath(path)
     return os.path.abspath(address) if "://" not in address else address
 

@@ -12,7 +12,7 @@ from contextframe_beam.store.runs import FailureReason, Reasons
 
 __all__ = ["WORK", "CommitReceipt"]
 
-#: The numbers of a receipt that say what was done to documents on their way; 0 in other runs.
+#: The numbers of a receipt about work on documents; 0 in other runs.
 WORK = (
     "documents",
     "parsed",
@@ -28,38 +28,38 @@ WORK = (
 
 @dataclass(frozen=True)
 class CommitReceipt:
-    """A committed run: what whoever started it gets, and what the state of its source keeps.
+    """The receipt of a committed run: it is returned to the caller, and kept in the source's state.
 
     Attributes:
-        run_id: What the run was called.
+        run_id: The id of the run.
         mode: create, append, overwrite, upsert or mirror.
-        at: When it was committed, ISO 8601 in UTC; empty where nothing was.
-        version: The dataset version that it made; 0 where there was nothing to make it of.
-        rows_written: Documents written.
-        rows_replaced: Documents that were stored before and were replaced.
-        rows_deleted: Documents deleted without a successor.
-        rows_unchanged: Documents that are stored as they are already, and were not written.
-        rows_dropped: Items that were left out for another one of the same id and run.
-        sharing: Items that share an id with others, and no time says which one is newer.
-        shared_ids: How many ids these have; one item of each was kept.
+        at: When it was committed, ISO 8601 in UTC; empty if nothing was committed.
+        version: The dataset version that it made; 0 if there was nothing to make one from.
+        rows_written: Written documents.
+        rows_replaced: Stored documents that were replaced.
+        rows_deleted: Documents that were deleted without a successor.
+        rows_unchanged: Documents that are already stored as they are, and were not written.
+        rows_dropped: Items that were left out because the run has another one with the same id.
+        sharing: Items that share an id with others, without a time that shows which one is newer.
+        shared_ids: The number of their ids; one item of each was kept.
         failed: Items that went to the dead letters.
         fragments: Data files added.
         bytes: Their size.
-        partial: Why what was read may not be all that was asked for; no state of the source moved
-            then, and a mirror deleted nothing that it did not see. Empty where all is known.
-        kept: Why a mirror did not delete all that it did not see; empty where it did.
-        reasons: Why items failed, the reasons of most of them first.
-        start: Which of several starts of a run of this id was committed.
+        partial: Why records may be missing; then no state of the source moved, and a mirror did not
+            delete unseen documents. Empty if nothing is missing.
+        kept: Why a mirror did not delete all unseen documents; empty if it did.
+        reasons: Why items failed, the most frequent reasons first.
+        start: Which of several starts with this run id was committed.
         documents: Documents that were parsed or cut into chunks, or recognised before that.
-        parsed: Those of them whose bytes were read and parsed.
-        chunks: Chunks written; they count in none of the numbers of documents.
+        parsed: The documents among them whose bytes were read and parsed.
+        chunks: Written chunks; they do not count as documents.
         texts_embedded: Texts that an embedder made vectors of.
         texts_reused: Texts whose vectors were known from before.
         tokens: Tokens of the texts that were embedded, as the embedder counts them.
         requests: Requests that were sent to embed them.
-        stale: Documents that failed, and stay as they were stored before.
-        skipped: Items of a type that nothing reads.
-        already_committed: The run had been committed before; nothing was done now.
+        stale: Failed documents, which stay as they were stored before.
+        skipped: Items of types without a parser.
+        already_committed: Whether the run had been committed before, so that nothing was done now.
     """
 
     run_id: str
@@ -91,7 +91,7 @@ class CommitReceipt:
     skipped: int = 0
     already_committed: bool = False
 
-    #: The names under which these are stored.
+    #: The stored names of these attributes.
     written = property(attrgetter("rows_written"))
     replaced = property(attrgetter("rows_replaced"))
     deleted = property(attrgetter("rows_deleted"))
@@ -99,46 +99,46 @@ class CommitReceipt:
     dropped = property(attrgetter("rows_dropped"))
 
     def values(self) -> dict[str, Any]:
-        """Returns all attributes; those of `WORK` only where any of them says something."""
+        """Returns all attributes; those in `WORK` only if any of them is not 0."""
         values = asdict(self)
         return values if self.work else {k: v for k, v in values.items() if k not in WORK}
 
     def facts(self) -> dict[str, Any]:
-        """Returns what is known of the run, under the names under which that is stored."""
+        """Returns the facts about the run by their stored names."""
         values = self.values()
         del values["already_committed"]  # depends on who asks
         return {name.removeprefix("rows_"): value for name, value in values.items()}
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many documents, items and files it had, by the names under which that is stored."""
+        """The numbers of documents, items and files, by their stored names."""
         said = (name for name in _COUNTED if name not in WORK or getattr(self, name))
         return {name.removeprefix("rows_"): getattr(self, name) for name in said}
 
     @property
     def work(self) -> str:
-        """What was done to documents, as in `165 documents, 7,471 chunks, 7,471 texts embedded`.
+        """The work on documents, as in `165 documents, 7,471 chunks, 7,471 texts embedded`.
 
-        Empty where no document was parsed, cut or embedded.
+        Empty if no document was parsed, chunked or embedded.
         """
         words = ((getattr(self, name), one, many) for name, one, many in _WORDS)
         return ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in words if n)
 
     def with_earlier(self, earlier: CommitReceipt) -> CommitReceipt:
-        """Returns the run with what a commit before this one counted and said of it."""
+        """Returns the receipt with the counts and reasons of an earlier commit of the run added."""
         sums = {name: getattr(self, name) + getattr(earlier, name) for name in _COUNTED}
         partial = tuple(sorted({*earlier.partial, *self.partial}))
         reasons = Reasons([*earlier.reasons, *self.reasons]).most()
         return replace(self, **sums, partial=partial, reasons=reasons)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what is stored; earlier releases do not read fields that say something new."""
+        """Returns the stored form; earlier releases ignore new fields."""
         said_only = {"sharing", "shared_ids", "partial", "kept", "reasons", "start", *WORK}
         return {name: one for name, one in self.facts().items() if one or name not in said_only}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CommitReceipt:
-        """Reads what this release or another one stored; fields that are unknown are left out."""
+        """Reads the stored form of any release; unknown fields are left out."""
         of_type(value, dict, "a run")
         read: dict[str, Any] = {}
         for one in fields(cls):
@@ -153,19 +153,19 @@ class CommitReceipt:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether items failed, or what was read may not be all that was asked for."""
+        """Whether items failed, or records may be missing."""
         return bool(self.failed or self.partial)
 
     def what_failed(self, dead_letters: str | None = None) -> str:
-        """Returns in words how many items failed, and where they are kept if that is given."""
+        """Returns in words how many items failed, and where they are kept if the file is given."""
         items = "1 item" if self.failed == 1 else f"{self.failed:,} items"
         return f"{items} failed{f', kept in {dead_letters}' if dead_letters else ''}"
 
     def what_is_missing(self, dead_letters: str | None = None) -> str:
-        """Returns in lines what is missing from the run, and why; empty where nothing is.
+        """Returns in lines what is missing from the run, and why; empty if nothing is missing.
 
         Args:
-            dead_letters: Where the failed items are.
+            dead_letters: The file with the failed items.
         """
         lines = []
         if self.failed:

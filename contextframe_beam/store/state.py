@@ -1,10 +1,10 @@
-"""What a dataset knows about its sources: one row a source, replaced by each of its runs.
+"""The state of sources in a dataset: one row for each source, replaced by each of its runs.
 
-The row carries the sync state and the ids of the last runs, so it moves with the data in the same
-transaction. It is also the guard against doubled commits: every run of a source replaces this
-row, and Lance refuses a transaction that replaces what another one replaced meanwhile. The
-dataset's anchor row does the same between writers that have no such row in common: a source's
-first run has none yet, and runs of two sources, or an edit by hand, may bring the same new key.
+The row has the sync state and the ids of the last runs, so it moves with the data in the same
+transaction. It also prevents doubled commits: every run of a source replaces this row, and Lance
+refuses a transaction that replaces a row which another one has replaced meanwhile. The dataset's
+anchor row does the same between writers without a common state row: a source's first run has no
+state row yet, and runs of two sources, or a manual edit, may add the same new key.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from contextframe_beam.store.runs import (
 
 _STATE_URI = f"{RESERVED}state:"
 
-#: The row that says whose vectors a dataset holds.
+#: The row that records the embedder of a dataset's vectors.
 EMBEDDER_URI = f"{RESERVED}embedder"
 EMBEDDER_KEY = uuid_of(EMBEDDER_URI)
 
@@ -53,31 +53,31 @@ def documents_in(dataset: lance.LanceDataset) -> str | None:
     return " AND ".join(sql for name, sql in conditions.items() if name in names) or None
 
 
-#: A source's row remembers this many runs; an older run id is no longer recognised.
+#: A source's row remembers this many runs; older run ids are no longer recognised.
 MAX_RUNS = 200
 
-#: A source's row holds at most so many bytes of state; a run that would make it larger fails.
+#: The largest state in a source's row, in bytes; a run that would exceed it fails.
 MAX_STATE_BYTES = 16 << 20
 
-#: The mode, among a source's runs, of one of another source that overwrote the dataset.
+#: The mode of another source's run that overwrote the dataset, among a source's runs.
 OVERWRITTEN = "overwritten"
 
 
-#: A run as the state of its source keeps it.
+#: A run in the state of its source.
 RunSummary = CommitReceipt
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """All that a dataset knows about one source.
+    """Everything that a dataset stores about one source.
 
     Attributes:
         source: The source's id.
         name: The connector's name.
-        identity: What the id was made from: the connector and its telling arguments.
+        identity: The origin of the id: the connector and its identifying arguments.
         partitions: The sync state of each partition.
         runs: The last runs, oldest first.
-        backfill: Which parts of an unfinished backfill are done; empty when there is none.
+        backfill: The finished parts of an unfinished backfill; empty without one.
         missed: The uuids of documents that the last mirror missed and did not delete, because
             their pages are counted from the front.
     """
@@ -96,7 +96,7 @@ class SourceState:
         return uuid_of(_STATE_URI + self.source)
 
     def run(self, run_id: str) -> CommitReceipt | None:
-        """Returns the source's run of that id, if it was committed."""
+        """Returns the source's committed run with an id, or None."""
         own = (run for run in reversed(self.runs) if run.mode != OVERWRITTEN)
         return next((run for run in own if run.run_id == run_id), None)
 
@@ -108,21 +108,21 @@ class SourceState:
         *,
         is_complete: bool = False,
     ) -> SourceState:
-        """Returns the state with one more run and the partitions' new states.
+        """Returns the state with one more run and the new states of partitions.
 
-        The commits of a backfill are one run, which has the counts of all and the id of the last.
-        A run that may not have read all that it asked for moves no partition.
+        The commits of a backfill are one run, with the counts of all and the id of the last. A run
+        that may have missed records does not move partitions.
 
         Args:
             run: The run.
             partitions: The new states by partition.
-            change: What holds for all of them.
-            is_complete: Whether all of the source was read, so that a partition that is not among
-                these is gone. Should it come back, it is read whole.
+            change: The change for all of them.
+            is_complete: Whether all of the source was read, so that other partitions are gone. If
+                one returns, it is read whole.
         """
         new = dict(partitions)
         if change.sliced:
-            # Slices are called by their beginnings, so the newest one that has a state is the last.
+            # Slices are named by their beginnings, so the newest one with a state is the last.
             new = {name.rpartition(" ")[0]: new[name] for name in sorted(new)}
         known = {} if is_complete and new else self.partitions
         earlier = self.run(change.continues) if change.continues else None
@@ -134,21 +134,21 @@ class SourceState:
         reached = _joined({**known, **change.reached}, new)
         return replace(
             self,
-            # What may be missing from a run must be asked for again by the next one.
+            # The next run must ask again for records that may be missing.
             partitions=self.partitions if run.partial else reached,
             runs=(*runs, run)[-MAX_RUNS:],
             backfill=self.backfill if change.backfill is None else change.backfill,
         )
 
     def forgotten(self) -> SourceState:
-        """Returns the state without all that was reached; its runs stay known."""
+        """Returns the state without its partitions' states; its runs are still known."""
         return replace(self, partitions={}, backfill={}, missed=frozenset())
 
     def to_json(self) -> str:
-        """Returns the state as it is stored.
+        """Returns the stored form of the state.
 
         Raises:
-            ConnectorError: the connector gave a state that JSON cannot hold, or that is too large.
+            ConnectorError: the connector's state does not fit into JSON, or is too large.
         """
         value: dict[str, Any] = {
             "source": self.source,
@@ -181,7 +181,7 @@ class SourceState:
         """Reads what `to_json` wrote.
 
         Raises:
-            DatasetError: the text is something else.
+            DatasetError: the text is not a state.
         """
         try:
             value = of_type(loaded(text), dict, "it")
@@ -218,7 +218,7 @@ class SourceState:
 def parts_of(
     states: Mapping[str, SourceState], source: str, identity: Mapping[str, Any]
 ) -> list[SourceState]:
-    """Returns the states that earlier releases kept for choices of a source, the oldest first.
+    """Returns the states that earlier releases kept for selections of a source, oldest first.
 
     Args:
         states: All states of a dataset, by source id.
@@ -236,7 +236,7 @@ def parts_of(
 
 
 def without_narrowing(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an identity without the arguments that only choose less of a source."""
+    """Returns an identity without the arguments that only select a part of a source."""
     wider = dict(identity)
     sync = {k: v for k, v in dict(wider.pop("sync", {})).items() if k not in NARROWING}
     return {**wider, "sync": sync} if sync else wider
@@ -248,14 +248,14 @@ def state_of(
     identity: Mapping[str, Any],
     by_partition: Iterable[str] = (),
 ) -> SourceState | None:
-    """Returns the state of a source, with what its parts have reached and it has not.
+    """Returns the state of a source, completed with the states of its earlier selections.
 
     Args:
         states: All states of a dataset, by source id.
         source: The source's id.
         identity: What that was made of.
-        by_partition: The arguments of choices that leave the states of partitions right; what
-            parts that were chosen by others have reached is not known to be true of the source.
+        by_partition: The arguments that leave the states of partitions correct. States of
+            selections by other arguments may not hold for the source.
     """
     parts = parts_of(states, source, identity)
     state = states.get(source)
@@ -274,9 +274,9 @@ class StateRows:
     """The rows of one version that are not documents.
 
     Attributes:
-        states: The state of every source that the dataset knows, by source id.
-        addresses: Where the row of each key is, those of the anchor and the embedder included.
-        embedder: Whose vectors the dataset holds; None where nobody has said so.
+        states: The state of every source in the dataset, by source id.
+        addresses: The address of each row by its key, including the anchor and the embedder.
+        embedder: The embedder of the dataset's vectors; None if it is not recorded.
     """
 
     states: Mapping[str, SourceState] = field(default_factory=dict)
@@ -285,7 +285,7 @@ class StateRows:
 
 
 def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
-    """Reads the states of a dataset and where they are.
+    """Reads the states of a dataset and the addresses of their rows.
 
     Raises:
         DatasetError: they cannot be read.
@@ -318,7 +318,7 @@ def _embedder_in(text: str) -> EmbedderIdentity:
 def _state_in(key: str, text: str) -> SourceState:
     state = SourceState.from_json(text)
     if state.key != key:
-        # Its next run would leave this row where it is and add another.
+        # Its next run would leave this row and add another.
         raise DatasetError(
             f"the state row {key} of this dataset names the source {state.source!r:.60}, whose row "
             f"is {state.key}; it was changed by hand. `contextframe-beam rollback` returns to a "
@@ -328,7 +328,7 @@ def _state_in(key: str, text: str) -> SourceState:
 
 
 def read_states(dataset: lance.LanceDataset) -> dict[str, SourceState]:
-    """Returns the state of every source that the dataset knows, by source id.
+    """Returns the state of every source in the dataset, by source id.
 
     Raises:
         DatasetError: the states cannot be read.
@@ -337,7 +337,7 @@ def read_states(dataset: lance.LanceDataset) -> dict[str, SourceState]:
 
 
 def read_embedder(dataset: lance.LanceDataset) -> EmbedderIdentity | None:
-    """Returns whose vectors a dataset holds; None where nobody has said so.
+    """Returns the embedder of a dataset's vectors; None if it is not recorded.
 
     Raises:
         DatasetError: it cannot be read.
@@ -356,9 +356,9 @@ def state_rows(
 
     Args:
         states: States of sources.
-        anchor: Whether with the anchor row.
+        anchor: Whether to include the anchor row.
         embed_dim: The vector length of the dataset.
-        embedder: Whose vectors it holds; no row says so where this is None.
+        embedder: The embedder of its vectors; None makes no row for it.
     """
     rows = [
         {
@@ -398,7 +398,7 @@ def state_rows(
 
 
 def _joined(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the states of partitions, those of slices of time put together once all were read.
+    """Returns the states of partitions; slices of time are joined once all of them were read.
 
     Args:
         known: The states so far.

@@ -647,7 +647,7 @@ class TestBadRecords:
             FrameRecord(None, {"uuid": "no uuid"}, unique_id=""),
             FrameRecord(raw_data=b""),
         ):
-            assert "neither text_content nor unique_id" in error_of(record)
+            assert "no text_content and no unique_id" in error_of(record)
 
     def test_metadata_that_holds_itself_or_is_too_deep(self):
         loop: dict[str, Any] = {}

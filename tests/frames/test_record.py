@@ -152,7 +152,7 @@ class TestUuid:
 
     @pytest.mark.parametrize("record", [FrameRecord(), FrameRecord("", unique_id="")])
     def test_neither_id_nor_content_is_an_error_that_says_what_to_do(self, record):
-        with pytest.raises(RecordError, match=r"neither text_content nor unique_id.*set one"):
+        with pytest.raises(RecordError, match=r"no text_content and no unique_id.*set one"):
             _ = record.uuid
 
     def test_ids_of_the_datasets_own_rows_are_refused(self):

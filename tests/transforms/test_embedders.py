@@ -150,7 +150,7 @@ class TestIdentity:
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"name": 1}'])
     def test_anything_else_is_refused(self, text):
-        with pytest.raises(ConfigError, match="no record of an embedder"):
+        with pytest.raises(ConfigError, match="not a record of an embedder"):
             EmbedderIdentity.from_json(text)
 
     def test_a_value_of_the_wrong_kind_is_refused(self):
