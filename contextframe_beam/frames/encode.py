@@ -1,29 +1,28 @@
-"""Records to rows and back, without loss.
+"""Encodes records as rows, without loss.
 
 `encode_records` is the hottest code of an ingest: it turns a batch of records into one Arrow
-RecordBatch with a list a column. `decode_rows` is its inverse (`decoding.py`). Here is what records
-have beside metadata; where metadata goes is in `_layout.py`, what is noted about a row in
-`_row_notes.py`, and its digest in `_digests.py`.
+RecordBatch, with one list for each column. This file handles everything but metadata. `layout.py`
+handles metadata, notes on rows and the inverse (`decode_rows`), and `values.py` makes the digests.
 
-How metadata is laid out in a row:
+The layout of metadata in a row:
 
-* A name that has a column goes there if the column can hold the value exactly.
-* Everything else is an entry of `custom_metadata`: text as it is, other values as JSON. An entry
-  named like a column holds the full value of which the column has only the part that it can
-  hold (the date of a time, the name of an author object).
-* `timestamp` is the entry of that name; its date fills `updated_at` where metadata has none.
-* `x_encoding` says in JSON what cannot be seen from the row: entries that are JSON (`json`),
-  names whose value is None (`null`), columns that were filled in and were not given (`made`) or
-  were given where they look filled in (`given`), the form of the relationships (`targets`), the
-  record's timestamp where metadata has one of its own (`timestamp`), an id that is empty text
-  (`empty`). It is null where there is nothing to say, and in rows that others wrote.
+* A name with a column goes there if the column can hold the value exactly.
+* Everything else is an entry of `custom_metadata`: text as it is, other values as JSON. If an entry
+  has the name of a column, it has the full value, and the column has only a part of it (the date
+  of a time, the name of an author object).
+* `timestamp` is the entry of that name; its date fills `updated_at` if metadata does not have it.
+* `x_encoding` records in JSON what the row does not show: entries that are JSON (`json`), names
+  whose value is None (`null`), columns that we filled in (`made`), columns that look filled in but
+  were given (`given`), the form of the relationships (`targets`), the record's timestamp if the
+  metadata has another one (`timestamp`), and an id that is empty text (`empty`). It is null if
+  there is nothing to record, and in rows that others wrote.
 
-`x_digest` is taken over what is stored: equal rows have equal digests, whatever the order of
-their metadata and the rows beside them, and different rows have different ones. There are two
-exceptions. A vector counts by its embedder, where that is known, because models and services give
-the same text vectors that differ a little. And a document that comes together with its chunks has
-one digest over itself and them, which they hold as their origin: the whole document has changed
-exactly when it has, and a chunk shows which state of the document it belongs to.
+`x_digest` is computed from the stored content: equal rows have equal digests, in any order of their
+metadata and of the rows beside them, and different rows have different digests. There are two
+exceptions. A vector counts by its embedder, if that is known, because models and services give
+slightly different vectors for the same text. And a document together with its chunks has one
+digest over all of them, which is also the origin of the chunks. It changes exactly if any part of
+the document does, and it shows which state of the document a chunk belongs to.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ __all__ = [
 ]
 
 
-# How many records, and how many bytes of their content, are encoded together; it keeps a column
-# below Arrow's 2 GiB.
+# The most records, and the most bytes of their content, to encode together; this keeps a column
+# below Arrow's limit of 2 GiB.
 _BATCH_ROWS = 1024
 _BATCH_SIZE = 64 << 20
 
@@ -81,7 +80,7 @@ def record_uuid(record: FrameRecord) -> str:
     """Returns the key of the record's row: its metadata's uuid, or one made from its id.
 
     Raises:
-        RecordError: the record has neither an id nor content, or cannot be stored.
+        RecordError: the record has no id and no content, or cannot be stored.
     """
     encoder = _Encoder([record], None)
     for error in encoder.errors.values():
@@ -101,12 +100,12 @@ def encode_records(
     Args:
         records: The records.
         embed_dim: The vector length of the dataset.
-        source: What goes to the column `x_source`.
-        documents: The number of the document that each record is or is a chunk of, where all
-            chunks of a document are there; empty where that is not known.
+        source: The value of the column `x_source`.
+        documents: The number of each record's document, if all chunks of a document are present;
+            empty if that is unknown.
 
     Returns:
-        The batch, and for each record that cannot be stored its index and why.
+        The batch, and the index and the error of each record that cannot be stored.
     """
     rows, errors = _encode(records, embed_dim, source)
     if not documents or rows["x_parent"].null_count == rows.num_rows:
@@ -138,7 +137,7 @@ def _encode(
 
 
 def _as_units(rows: pa.RecordBatch, documents: Sequence[int]) -> pa.RecordBatch:
-    """Gives documents that have chunks one digest over all, and their chunks that as origin."""
+    """Gives documents with chunks one digest over all parts, which is the origin of the chunks."""
     keys = [bytes.fromhex(key.replace("-", "")) for key in rows["uuid"].to_pylist()]
     parents = rows["x_parent"].to_pylist()
     digests, origins = rows["x_digest"].to_pylist(), rows["x_origin"].to_pylist()
@@ -177,10 +176,10 @@ class _Encoder:
     """Turns records into columns.
 
     Attributes:
-        columns: The values of each column that has any.
+        columns: The values of each column with values.
         errors: Why a record cannot be stored, by its index; then there are no columns.
-        sparse: Whether the records share so few names that they should be encoded in smaller
-            numbers; then there are no columns.
+        sparse: Whether the records share so few names that smaller batches are better; then there
+            are no columns.
     """
 
     def __init__(self, records: Sequence[FrameRecord], embed_dim: int | None) -> None:
@@ -220,7 +219,7 @@ class _Encoder:
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _check(self) -> None:
-        """Refuses attributes of wrong types."""
+        """Refuses attributes with wrong types."""
         records = self._records
         if not _RECORDS_ONLY.issuperset(map(type, records)):
             for index, record in enumerate(records):
@@ -254,7 +253,7 @@ class _Encoder:
         self.sparse = self._layout.sparse
 
     def _attributes(self) -> None:
-        """Lays out what is not metadata: text, title, timestamp, context, vector, raw data."""
+        """Lays out everything but metadata: text, title, timestamp, context, vector, raw data."""
         columns, values, used = self.columns, self._values, self._used
         columns["text_content"] = values["text_content"]
         columns["record_type"] = values["record_type"]
@@ -350,7 +349,7 @@ class _Encoder:
             self._refuse_reserved(unique_ids)
         for index, own in enumerate(self.columns.get("uuid", ())):
             unique_id = unique_ids[index]
-            # Else a reader would take it for the one that is made from the unique_id.
+            # Otherwise a reader would think that it was made from the unique_id.
             if own and unique_id and is_unicode(unique_id) and own == uuid_of(unique_id):
                 self._notes.add("given", "uuid", [index])
         encodings, refused = self._notes.texts()
@@ -369,8 +368,8 @@ class _Encoder:
             has_key = given is not None and given[index] is not None
             if not (record.text_content or record.raw_data or has_key or record.vector is not None):
                 self.errors[index] = RecordError(
-                    "the record has neither text_content nor unique_id, so there is nothing to "
-                    "store and nothing to know it by; set one of them in map_to_frame_record"
+                    "the record has no text_content and no unique_id, so there is nothing to store "
+                    "and nothing to identify it by; set one of them in map_to_frame_record"
                 )
             unique_ids[index] = f"content:{contents[index].hex()}"
             if not self.columns["title"][index]:
@@ -407,7 +406,7 @@ class _Encoder:
             return []
 
     def _marks(self) -> tuple[Sequence[Any] | None, list[bytes | None] | None]:
-        """Returns those vectors that digests cover, and what they cover besides."""
+        """Returns the vectors that digests include, and their further content."""
         columns = self.columns
         vectors: Sequence[Any] | None = columns.get("vector")
         if not self._used.intersection(_MARKS):
@@ -472,7 +471,7 @@ _RECORDS_ONLY = {FrameRecord}
 _NONE_ONLY = {type(None)}
 _RECORD_TYPES = frozenset(RECORD_TYPES)
 _NONE = type(None)
-# Attribute, types it may have (None: any), how an error says so.
+# Attribute, its possible types (None: any), and their name in an error.
 _ATTRIBUTES: tuple[tuple[str, frozenset[type] | None, str], ...] = (
     ("metadata", frozenset({dict}), "a dict"),
     ("text_content", frozenset({str, _NONE}), "text or None"),
@@ -498,7 +497,7 @@ def _frame_schema(embed_dim: int) -> pa.Schema:
 
 
 def _day_of(timestamp: str | None) -> str | None:
-    """Returns the date of a timestamp, as it writes it itself."""
+    """Returns the date of a timestamp, as written there."""
     day = fit_date(timestamp)
     if day is not None or not timestamp:
         return day
@@ -539,16 +538,16 @@ def _wrong(name: str, expected: str, value: object) -> str:
 
 
 def batches_of(records: Iterable[FrameRecord]) -> Iterator[list[FrameRecord]]:
-    """Yields records in lists that are encoded together: 1,024 of them or 64 MiB of content.
+    """Yields records in lists to encode together: up to 1,024 records or 64 MiB of content.
 
     Raises:
-        RecordError: something else is among them.
+        RecordError: one of them is not a record.
     """
     batch: list[FrameRecord] = []
     size = 0
     for record in records:
         if not isinstance(record, FrameRecord):
-            raise RecordError(f"{type(record).__name__} is no FrameRecord; map the item to one")
+            raise RecordError(f"{type(record).__name__} is not a FrameRecord; map the item to one")
         batch.append(record)
         size += sum(
             len(value)

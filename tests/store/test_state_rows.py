@@ -152,7 +152,8 @@ def with_embedder(made: Path, tmp_path: Path, text: str) -> Path:
     row = row.set_column(row.schema.get_field_index("x_state"), "x_state", pa.array([text]))
     stored = lance.dataset(str(kb))
     nothing = remove_keys(stored, pa.array([], pa.string()))
-    commit_update(stored, nothing, write_rows(Destination(str(kb)), [row]), properties={})
+    at = Destination(str(kb))
+    commit_update(stored, nothing, write_rows(at, [row]), properties={}, at=at)
     return kb
 
 
