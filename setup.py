@@ -93,6 +93,7 @@ setup(
             "hypothesis>=6.100,<7",
             "keyring>=25,<26",
             "kubernetes-validate>=1.34",
+            "langchain-core>=1.0,<2 ; python_version >= '3.11'",
             "lxml>=5.3,<7",
             "mkdocs-material>=9.6,<10",
             "mkdocstrings-python>=1.18,<3",
