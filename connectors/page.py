@@ -126,7 +126,8 @@ class Tally:
             numbers from `pack`, in pieces.
         recognised_rows: Rows of documents that are completely stored as they are. Each number
             stands for the document and all its chunks. They count in `unchanged` too.
-        stale: Keys of failed documents, 16 bytes each; their stored content stays.
+        stale: One entry for each failed item whose documents are known: their keys, 16 bytes each,
+            joined. The stored content of these documents stays.
         documents: Documents that were parsed or chunked, or recognised before that.
         parsed: Documents whose bytes were parsed.
         texts_embedded: Texts that an embedder made vectors of.

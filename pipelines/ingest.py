@@ -26,6 +26,7 @@ from contextframe_beam.store.state import state_of as source_state
 from contextframe_beam.transforms import CommitReceipt, Enrich, MapToFrames, WriteToLance
 from contextframe_beam.transforms.dry_run import counted
 from contextframe_beam.transforms.embedders.vector_cache import remove_vectors
+from contextframe_beam.transforms.enrich import method_of
 from contextframe_beam.transforms.guards import committed_receipt
 from contextframe_beam.transforms.letters import remove_file
 from contextframe_beam.transforms.modes import MODES, mode_of
@@ -226,7 +227,9 @@ def run_pipeline(
     staged = staged_options(options)
     if staged:
         pages = pages | "RequireStaged" >> beam.ParDo(RequireStaged(list(staged)))
-    stored = None if job.full else sink.stored
+    # A document that an enricher makes beside another is not recognised with that.
+    expands = any(method_of(one) == "expand" for one in job.enrichers)
+    stored = None if job.full or expands else sink.stored
     parsing = job.parsing if job.connector.gives_files else None
     frames = pages | "Map" >> MapToFrames(job.connector, parsing, job.made_with, stored)
     if job.enrichers:

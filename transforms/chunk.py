@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import apache_beam as beam
 
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.page import Tally
-from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.embedders import EmbedderSpec
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.transforms.chunkers import Chunker, load_chunker
@@ -21,7 +18,6 @@ from contextframe_beam.transforms.document import Document
 from contextframe_beam.transforms.elements import (
     FrameBatch,
     Step,
-    letter_of,
     required,
     type_shown,
 )
@@ -150,8 +146,8 @@ def chunk_batch(
                 if chunker is not None:
                     made += [(one, item) for one in chunk_records(record, chunker, _parsed(item))]
         except Exception as error:
-            batch.failures.append(letter_of("chunk", error, batch.items[place], batch, number))
-            tally.stale += keys_of(batch.records[place] for place in places)
+            records = [batch.records[one] for one in places]
+            batch.fail("chunk", error, batch.items[place], number, records)
             continue
         characters = sum(len(record.text_content or "") for record, _ in made)
         full = len(part.records) + len(made) > most_records or size + characters > most_characters
@@ -222,16 +218,6 @@ def chunk_records(
 def chunk_id(document: str, number: int) -> str:
     """Returns the id of a document's chunk, whose number counts from 0."""
     return f"{document}#chunk={number}"
-
-
-def keys_of(records: Iterable[FrameRecord]) -> list[bytes]:
-    """Returns the keys of the documents among records, 16 bytes each, as far as they are known."""
-    keys = []
-    for record in records:
-        if record.parent is None:
-            with contextlib.suppress(RecordError):
-                keys.append(UUID(record.uuid).bytes)
-    return keys
 
 
 def _by_document(batch: FrameBatch) -> Iterator[tuple[int, list[int]]]:

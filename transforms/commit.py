@@ -40,6 +40,7 @@ from contextframe_beam.store.rows import (
     find_chunks,
     find_rows,
     has_chunks,
+    keys_at,
     no_addresses,
     remove_rows,
 )
@@ -160,6 +161,12 @@ def _seen_rows(run: Run, written: Written) -> SeenRows | None:
     tallies = written.sources.values()
     unchanged = [part for tally in tallies for part in tally.unchanged_rows]
     whole = [part for tally in tallies for part in tally.recognised_rows]
+    if whole and not run.mode.goes_on:
+        raise CommitError(
+            f"run {run.run_id} has left out documents that are stored, and the mode "
+            f"{run.mode.name} does not keep these; nothing was committed. Recognise documents in "
+            "runs that go on with what is stored: upsert, mirror or append"
+        )
     base = base_of(run) if unchanged or whole else None
     return SeenRows(base, unchanged, whole) if base is not None else None
 
@@ -340,8 +347,7 @@ def _chunks_to_remove(
         return find_chunks(
             dataset, lambda parents, _: np.any([keys.holds(parents) for keys in gone], axis=0)
         )
-    first = pa.array([key for keys in missed.keys.values() for key in keys], pa.string())
-    kept = [KeySet.of([first]), KeySet(plan.stale)]
+    kept = [keys_at(dataset, missed.addresses), KeySet(plan.stale)]
     kept += [seen.keys(whole=True)] if seen is not None else []
 
     def which(parents: Numbers, rows: pa.RecordBatch) -> Mask:

@@ -6,7 +6,7 @@ records travels what the commit must know: what failed, and a tally of the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -64,21 +64,22 @@ class FrameBatch:
         return self.source.name if self.source else ""
 
     def fail(
-        self, stage: str, error: Exception, item: Any, number: int, record: FrameRecord | None
+        self, stage: str, error: Exception, item: Any, number: int, records: Iterable[Any] = ()
     ) -> None:
-        """Makes a dead letter of a document. What is stored of it stays as it is.
+        """Makes a dead letter of an item.
 
         Args:
             stage: Where it failed.
             error: Why.
             item: The item that it was made of.
-            number: Its number.
-            record: The record of it or of a part of it, as far as there is one.
+            number: The number of its document.
+            records: All records that the item makes, where that is known: what is stored of their
+                documents stays as it is.
         """
         self.failures.append(letter_of(stage, error, item, self, number))
-        key = document_key(record)
-        if key is not None:
-            self.tally.stale.append(key)
+        keys = {key for record in records if (key := document_key(record)) is not None}
+        if keys:
+            self.tally.stale.append(b"".join(sorted(keys)))
 
 
 @dataclass(slots=True)

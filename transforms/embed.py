@@ -31,12 +31,10 @@ from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset, reading
 from contextframe_beam.store.keys import Numbers, NumberSet
 from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows, sql_literal
-from contextframe_beam.transforms.chunk import keys_of
 from contextframe_beam.transforms.elements import (
     FrameBatch,
     Step,
     in_global_window,
-    letter_of,
     required,
 )
 from contextframe_beam.transforms.embedders import Usage, VectorCache, embed_texts
@@ -200,17 +198,14 @@ def _without(batch: FrameBatch, failed: dict[int, tuple[int, Exception]]) -> Fra
     numbers = batch.documents or list(range(len(batch.records)))
     kept = [place for place, number in enumerate(numbers) if number not in failed]
     gone = [place for place, number in enumerate(numbers) if number in failed]
-    letters = [
-        letter_of("embed", error, batch.items[place], batch, number)
-        for number, (place, error) in sorted(failed.items())
-    ]
-    batch.tally.stale += keys_of(batch.records[place] for place in gone)
+    for number, (place, error) in sorted(failed.items()):
+        records = [batch.records[one] for one in gone if numbers[one] == number]
+        batch.fail("embed", error, batch.items[place], number, records)
     return replace(
         batch,
         records=[batch.records[place] for place in kept],
         items=[batch.items[place] for place in kept],
         documents=[numbers[place] for place in kept],
-        failures=[*batch.failures, *letters],
     )
 
 

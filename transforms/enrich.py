@@ -142,19 +142,27 @@ def enrich_batch(batch: FrameBatch, enrichers: Sequence[AnyEnricher]) -> FrameBa
     A record that an enricher refuses, or for which it returns anything but a FrameRecord, becomes
     a dead letter of the stage `enrich`, with all other parts of its document. The others go on.
     """
+    last_expander = max(
+        (place for place, one in enumerate(enrichers) if method_of(one) == "expand"), default=-1
+    )
+    if last_expander >= 0:
+        # Nobody knows what would have been made of the items that have failed before.
+        batch.tally.stale = []
     numbers = batch.documents or range(len(batch.records))
     parts = [_Part(*one) for one in zip(numbers, batch.records, batch.items, strict=True)]
-    refused: dict[int, tuple[Exception, _Part]] = {}
-    for enricher in enrichers:
+    refused: dict[int, tuple[Exception, Any, list[FrameRecord]]] = {}
+    for place, enricher in enumerate(enrichers):
         made: list[_Part] = []
         for part, result in zip(parts, _results(enricher, parts), strict=True):
             if isinstance(result, Exception):
-                refused.setdefault(part.document, (result, part))
+                known = [one.record for one in parts if one.document == part.document]
+                about = (result, part.item, known if place > last_expander else [])
+                refused.setdefault(part.document, about)
             else:
                 made += [_Part(part.document, record, part.item) for record in result]
         parts = [part for part in made if part.document not in refused]
-    for number, (error, part) in sorted(refused.items(), key=lambda pair: pair[0]):
-        batch.fail("enrich", error, part.item, number, part.record)
+    for number, (error, item, known) in sorted(refused.items(), key=lambda pair: pair[0]):
+        batch.fail("enrich", error, item, number, known)
     batch.records = [part.record for part in parts]
     batch.items = [part.item for part in parts]
     batch.documents = [part.document for part in parts]

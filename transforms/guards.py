@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import lance
-import numpy as np
 import pyarrow as pa
 
 from contextframe_beam.connectors.page import Tally
@@ -27,7 +26,7 @@ from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import sql_literal
 from contextframe_beam.store.files import WrittenFragment, open_dataset
 from contextframe_beam.store.keys import KeySet, NumberSet, numbers_of
-from contextframe_beam.store.rows import Addresses, file_of, scan_rows
+from contextframe_beam.store.rows import Addresses, file_of, keys_at
 from contextframe_beam.store.state import (
     EMBEDDER_KEY,
     CommitReceipt,
@@ -274,11 +273,7 @@ def _counts_since(
     except DatasetError:
         base = None
     if base is not None:
-        keys = KeySet.of(
-            batch.column("uuid").filter(pa.array(np.isin(found, gone)))
-            for batch, found in scan_rows(dataset, ["uuid"])
-        )
-        counts = count_gone(base, ["uuid"], among(keys))
+        counts = count_gone(base, ["uuid"], among(keys_at(dataset, gone)))
     else:
         counts = {
             source: (stored + earlier.counts.get(source, 0), deleted)

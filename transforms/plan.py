@@ -123,7 +123,7 @@ class Plan:
         if self.partial:
             reasons.append("what was read may not be all of the source")
         # What is stored of a document that failed stays; of other items nothing is known.
-        unknown = self.written.failed - len(self.stale)
+        unknown = self.written.failed - sum(len(tally.stale) for tally in self.tallies)
         if unknown > 0:
             some = "1 item" if unknown == 1 else f"{unknown:,} items"
             reasons.append(f"{some} failed")
@@ -143,7 +143,7 @@ class Plan:
 
     @property
     def stale(self) -> Numbers:
-        """The keys of documents that failed, one for each time."""
+        """The keys of documents that failed."""
         return Numbers.of_bytes(b"".join(part for tally in self.tallies for part in tally.stale))
 
     @property

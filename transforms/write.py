@@ -549,6 +549,13 @@ def _numbers_of(batches: Sequence[FrameBatch]) -> list[int]:
     return numbers
 
 
+def _parts_of(batch: FrameBatch, number: int) -> list[FrameRecord]:
+    if not batch.documents:
+        return [batch.records[number]]
+    numbered = zip(batch.records, batch.documents, strict=True)
+    return [record for record, one in numbered if one == number]
+
+
 def _parts_with(batch: FrameBatch, refused: list[tuple[int, RecordError]]) -> Iterator[int]:
     """Yields the other parts of documents that have a refused part."""
     if refused and batch.documents:
@@ -571,7 +578,7 @@ def _refuse(batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: 
             # Without a connector, we can keep only the record.
             names = (name for name in FrameRecord.__slots__ if name != "score")
             item = {name: getattr(record, name) for name in names}
-        batch.fail("encode", error, item, index, record)
+        batch.fail("encode", error, item, index, _parts_of(batch, index))
     if not deletes:
         for index, (deletion, item) in enumerate(batch.deletions):
             refusal = RecordError(

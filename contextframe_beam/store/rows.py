@@ -184,6 +184,14 @@ def find_chunks(
     return np.sort(np.concatenate(found))
 
 
+def keys_at(dataset: lance.LanceDataset, addresses: Addresses) -> KeySet:
+    """Returns the keys of the rows at some addresses."""
+    keys = [pa.array([], pa.string())]
+    for batch, found in scan_rows(dataset, ["uuid"]) if len(addresses) else ():
+        keys.append(batch.column("uuid").filter(pa.array(np.isin(found, addresses))))
+    return KeySet.of(keys)
+
+
 def chunks_among(dataset: lance.LanceDataset, addresses: Addresses) -> Mask:
     """Marks those of some rows that are chunks; the addresses are in increasing order."""
     chunks = find_chunks(dataset, lambda _, batch: np.isin(batch["_rowaddr"], addresses))

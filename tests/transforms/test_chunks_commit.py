@@ -5,19 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 import lance
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contextframe_beam import Deletion, FrameDataset
-from contextframe_beam.errors import ConcurrentRunError, TooManyDeletes
+from contextframe_beam.connectors.page import Tally
+from contextframe_beam.errors import CommitError, ConcurrentRunError, TooManyDeletes
 from contextframe_beam.frames.record import uuid_of
+from contextframe_beam.store.rows import RowNumbers, scan_rows
+from contextframe_beam.transforms import plan
 from contextframe_beam.transforms.commit import commit_run
+from contextframe_beam.transforms.unchanged import pack
 from tests.support.chunked import chunked, chunks_in
 from tests.support.laws import examples
 from tests.support.pipeline_helpers import OTHER, SOURCE, begin, commit, document, write
 
 BOTH_MODES = pytest.mark.parametrize("mode", ["upsert", "mirror"])
+
+
+def stored_rows(kb: Any, run: Any) -> Any:
+    """Returns the numbers of the documents a, b and plain in the version that a run began with."""
+    dataset = lance.dataset(str(kb), version=run.base_version)
+    names = ("doc:a", "doc:b", "doc:plain")
+    found = {
+        uri: number
+        for batch, at in scan_rows(dataset, ["uri"])
+        for uri, number in zip(
+            batch["uri"].to_pylist(), RowNumbers(dataset).of(at).tolist(), strict=True
+        )
+    }
+    return np.array([found[name] for name in names], np.int64)
 
 
 def stored(kb: Any, **what: Any) -> Any:
@@ -86,11 +105,38 @@ class TestDeletes:
         commit(kb, *chunked("a", 1, "new"), run_id="second", mode="mirror", narrowed="a limit")
         assert chunks_in(kb) == {"a": 1, "b": 2, "plain": 0}
 
+    def test_what_may_have_slipped_between_pages_keeps_its_chunks(self, kb, monkeypatch):
+        monkeypatch.setattr(plan, "MOST_REMEMBERED", 1)
+        stored(kb)
+        slipping = Tally(SOURCE, may_slip=True)
+        commit(kb, "plain", run_id="second", mode="mirror", tally=slipping)
+        assert chunks_in(kb) == {"a": 5, "b": 2, "plain": 0}
+
     def test_overwriting_counts_documents(self, kb):
         stored(kb)
         receipt = commit(kb, *chunked("a", 1), run_id="second", mode="overwrite", max_deletes=2)
         assert (receipt.rows_replaced, receipt.rows_deleted) == (1, 2)
         assert chunks_in(kb) == {"a": 1}
+
+
+def test_only_runs_that_keep_what_is_stored_may_leave_out_what_they_recognise(kb):
+    stored(kb)
+    met = Tally(SOURCE, recognised_rows=[pack(np.array([1]))])
+    commit(kb, "c", run_id="second", mode="append", tally=met)
+    assert chunks_in(kb) == {"a": 5, "b": 2, "c": 0, "plain": 0}
+    with pytest.raises(CommitError, match="the mode overwrite does not keep these"):
+        commit(kb, "c", run_id="third", mode="overwrite", tally=met)
+
+
+@BOTH_MODES
+def test_what_is_recognised_before_it_is_made_counts_with_its_chunks(kb, mode):
+    stored(kb)
+    run = begin(kb, "second", mode)
+    source = stored_rows(kb, run)
+    met = Tally(SOURCE, read=2, unchanged=2, recognised_rows=[pack(source[:1]), pack(source[:1])])
+    receipt = commit_run(run, write(run, *chunked("b", 1, "new"), tally=met))
+    left = {"a": 5, "b": 1} if mode == "mirror" else {"a": 5, "b": 1, "plain": 0}
+    assert (chunks_in(kb), receipt.rows_unchanged, receipt.rows_dropped) == (left, 1, 1)
 
 
 class TestOtherSources:

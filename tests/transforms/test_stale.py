@@ -32,7 +32,7 @@ def failed(*names: str) -> Tally:
 
 
 class Chunks:
-    """Cuts texts at blanks; fails where the text says so, at a chunk or before."""
+    """Cuts texts at blanks, or at the word cut."""
 
     def expand(self, record: FrameRecord, source_item: Any) -> Iterator[FrameRecord]:
         if record.text_content == "cannot be cut":
@@ -46,17 +46,36 @@ class Chunks:
             )
 
 
+class Refuses:
+    """Refuses chunks that say so."""
+
+    def enrich(self, record: FrameRecord, source_item: Any) -> FrameRecord:
+        if (record.text_content or "").startswith("refused"):
+            raise ValueError("it is refused")
+        return record
+
+
 class TestInPipelines:
     @EVERY_WAY
     def test_one_that_cannot_be_enriched_stays_and_others_go(self, kb: Path, how: Any) -> None:
         first = documents({"id": 1, "text": "one two three"}, {"id": 2, "text": "four"}, 3)
-        run(first, kb, enrichers=[Chunks()], mode="mirror")
-        bad = documents({"id": 1, "text": "cannot be cut"}, {"id": 2, "text": "new text"})
-        receipt = run(bad, kb, enrichers=[Chunks()], mode="mirror", **how)
+        enrichers = [Chunks(), Refuses()]
+        run(first, kb, enrichers=enrichers, mode="mirror")
+        bad = documents({"id": 1, "text": "refused"}, {"id": 2, "text": "new text"})
+        receipt = run(bad, kb, enrichers=enrichers, mode="mirror", **how)
         assert chunks_in(kb) == {"1": 3, "2": 2}
         assert (receipt.failed, receipt.stale, receipt.rows_deleted) == (1, 1, 1)
         assert receipt.kept == ""
         assert texts_in(kb)["1"] == "one two three"
+
+    def test_where_an_expander_fails_nobody_knows_what_else_it_makes(self, kb: Path) -> None:
+        run(documents({"id": 1, "text": "one two"}, 2), kb, enrichers=[Chunks()], mode="mirror")
+        bad = documents({"id": 1, "text": "cannot be cut"}, 3)
+        receipt = run(bad, kb, enrichers=[Refuses(), Chunks()], mode="mirror")
+        assert (receipt.kept, receipt.stale, receipt.rows_deleted) == ("1 item failed", 0, 0)
+        refused = documents({"id": 1, "text": "refused"}, 3)
+        receipt = run(refused, kb, enrichers=[Refuses(), Chunks()], mode="mirror")
+        assert (receipt.kept, chunks_in(kb)) == ("1 item failed", {"1": 2, "2": 3, "3": 3})
 
     def test_one_of_which_a_chunk_cannot_be_stored_stays_whole(self, kb: Path) -> None:
         run(documents({"id": 1, "text": "one two three"}, 2), kb, enrichers=[Chunks()])
@@ -66,8 +85,8 @@ class TestInPipelines:
 
     def test_the_next_run_that_can_read_it_replaces_it(self, kb: Path) -> None:
         run(documents({"id": 1, "text": "one two three"}), kb, enrichers=[Chunks()])
-        bad = documents({"id": 1, "text": "cannot be cut"}, 2)
-        run(bad, kb, enrichers=[Chunks()], mode="mirror")
+        bad = documents({"id": 1, "text": "refused"}, 2)
+        run(bad, kb, enrichers=[Refuses()], mode="mirror")
         receipt = run(documents({"id": 1, "text": "four"}, 2), kb, enrichers=[Chunks()])
         assert (chunks_in(kb), receipt.stale) == ({"1": 1, "2": 3}, 0)
 
