@@ -183,7 +183,7 @@ def frames_of_document(
         try:
             record = record_of(item, fingerprint)
         except RecordError as error:
-            batch.fail("map", error, _told(item), 0, records[0])
+            batch.fail("map", error, _told(item), 0, records[:1])
             return batch
         record.unique_id = chunk_id(name, number)
         record.parent = parent
