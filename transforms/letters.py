@@ -244,6 +244,7 @@ def remove_lost_pieces(
     prefix: str,
     lost_after: timedelta,
     *,
+    pattern: str = "*.part",
     dry_run: bool = False,
     storage_options: StorageOptions = None,
 ) -> tuple[int, int]:
@@ -252,6 +253,7 @@ def remove_lost_pieces(
     Args:
         prefix: The beginning of the pieces' addresses, such as a folder with a slash.
         lost_after: Younger pieces may belong to a run under way.
+        pattern: What follows in their addresses.
         dry_run: Only count.
         storage_options: The dataset's storage options.
 
@@ -270,7 +272,7 @@ def remove_lost_pieces(
     before = datetime.now(timezone.utc) - lost_after
     count = size = 0
     try:
-        for piece in filesystem.glob(f"{glob.escape(plain.removesuffix('*'))}*.part"):
+        for piece in filesystem.glob(f"{glob.escape(plain.removesuffix('*'))}{pattern}"):
             try:
                 if filesystem.modified(piece) > before:
                     continue
@@ -282,7 +284,7 @@ def remove_lost_pieces(
             count, size = count + 1, size + length
     except OSError as error:
         raise DatasetError(
-            f"cannot clean up {prefix}*.part: {error.strerror or error}; check permissions there"
+            f"cannot clean up {prefix}{pattern}: {error.strerror or error}; check permissions there"
         ) from error
     return count, size
 

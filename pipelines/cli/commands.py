@@ -36,6 +36,7 @@ from contextframe_beam.pipelines.cli.shared import (
 from contextframe_beam.pipelines.cli.upkeep import (
     cleanup_command,
     compact_command,
+    embed_command,
     index_command,
     rollback_command,
     state_group,
@@ -339,6 +340,7 @@ for _command in (
     login_command,
     _search,
     _inspect,
+    embed_command,
     index_command,
     compact_command,
     cleanup_command,

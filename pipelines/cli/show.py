@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.pipelines.process import as_it_is, one_line, printable
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
         "version": dataset.version,
         "documents": len(dataset),
         "embed_dim": dataset.embed_dim,
+        "embedder": None if dataset.embedder is None else asdict(dataset.embedder),
         "storage_version": stored.data_storage_version,
         "fragments": len(stored.get_fragments()),
         "columns": [
@@ -296,12 +298,16 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
     }
 
 
+def _by(embedder: Mapping[str, Any] | None) -> str:
+    return f" by {EmbedderIdentity(**embedder).spec}" if embedder else ""
+
+
 def show_facts(facts: Mapping[str, Any]) -> None:
     """Prints what `facts_of` found."""
     console = _console()
     console.print(
         f"{printable(facts['uri'])}: {facts['documents']:,} documents, version {facts['version']}, "
-        f"{facts['fragments']} fragments, vectors of {facts['embed_dim']}, "
+        f"{facts['fragments']} fragments, vectors of {facts['embed_dim']}{_by(facts['embedder'])}, "
         f"storage version {facts['storage_version']}",
         markup=False,
         soft_wrap=True,

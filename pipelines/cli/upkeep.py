@@ -12,6 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from contextframe_beam.connectors import secrets
 from contextframe_beam.pipelines.cli.connector import check_others
 from contextframe_beam.pipelines.cli.shared import (
     PASSES_ON,
@@ -190,6 +191,50 @@ def _index_text(
 
 
 @command(
+    "embed",
+    "contextframe-beam embed kb.lance --embed wordllama",
+    "contextframe-beam embed kb.lance --embed openai:text-embedding-3-small "
+    "--embed-key env:OPENAI_API_KEY --dry-run",
+)
+@dataset_argument
+@job_options("embed", "embed_url", "embed_key", "embed_budget", "max_tokens", "dry_run")
+@as_json
+@storage_options
+@click.pass_context
+def embed_command(ctx: click.Context, /, dataset: str, as_json: bool, **values: Any) -> None:
+    """Make the vectors of DATASET again, from the texts that it holds.
+
+    No source is read. Chunks get vectors, and so do documents without chunks. All vectors change in
+    one version, which may have another dimension. If the command dies, the same command goes on
+    from there: vectors that were made are kept until all are there. Runs may go on meanwhile.
+    """
+    from contextframe_beam.pipelines.cli.watch import run_upkeep
+    from contextframe_beam.pipelines.embed import embed
+
+    receipt = run_upkeep(
+        lambda: embed(dataset, **values), ctx.ensure_object(Settings), "" if as_json else "embed"
+    )
+    if receipt.failed:
+        some = "1 text" if receipt.failed == 1 else f"{receipt.failed:,} texts"
+        warning = f"Warning: {some} cannot be embedded and have no vector: {receipt.reason}"
+        click.echo(secrets.redact(warning), err=True)
+    if as_json:
+        say_done(json.dumps(asdict(receipt)))
+        return
+    new = f"{receipt.texts_embedded:,} texts embedded"
+    if values["dry_run"]:
+        new = f"{receipt.texts_embedded:,} texts to embed, with about {receipt.tokens:,} tokens"
+    parts = [f"{receipt.rows:,} chunks and documents", new]
+    if receipt.texts_reused:
+        parts.append(f"{receipt.texts_reused:,} had a vector already")
+    if values["dry_run"]:
+        say_done(f"dry run: {', '.join(parts)}; nothing was written")
+        return
+    of = f"{dataset} has vectors of {receipt.embedder} now (version {receipt.version})"
+    say_done(f"{of}\n{', '.join(parts)}")
+
+
+@command(
     "compact",
     context_settings=PASSES_ON,
     epilog="Any other option is passed on to Apache Beam, as in --parallelism=4.\n\n"
@@ -285,16 +330,18 @@ def cleanup_command(
     from contextframe_beam.pipelines.cli.show import in_bytes
     from contextframe_beam.pipelines.job import dead_letters_beside
     from contextframe_beam.store.upkeep import cleanup
+    from contextframe_beam.transforms.embedders.vector_cache import remove_lost_vectors
     from contextframe_beam.transforms.letters import remove_lost_pieces
 
     receipt = cleanup(Address(dataset, storage_options), **values)
-    pieces, size = remove_lost_pieces(
-        f"{dead_letters_beside(dataset)}/",
-        values["lost_after"],
-        dry_run=receipt.dry_run,
-        storage_options=storage_options,
-    )
-    receipt = replace(receipt, lost_files=receipt.lost_files + pieces, bytes=receipt.bytes + size)
+    about: dict[str, Any] = {"dry_run": receipt.dry_run, "storage_options": storage_options}
+    letters = f"{dead_letters_beside(dataset)}/"
+    for files, size in (
+        remove_lost_pieces(letters, values["lost_after"], **about),
+        remove_lost_vectors(dataset, values["lost_after"], **about),
+    ):
+        lost = receipt.lost_files + files
+        receipt = replace(receipt, lost_files=lost, bytes=receipt.bytes + size)
     if as_json:
         say_done(json.dumps(asdict(receipt)))
         return

@@ -72,15 +72,28 @@ def run_job(
         return run(job, start, settings, quiet)
 
 
-def run_upkeep(work: Callable[[], T], settings: Settings) -> T:
+def run_upkeep(work: Callable[[], T], settings: Settings, name: str = "") -> T:
     """Does work that does not change documents, so an interrupt leaves nothing to undo.
+
+    Args:
+        work: The work.
+        settings: How this process is interrupted.
+        name: What its progress is shown under; "" for no progress.
 
     Raises:
         InterruptedRunError: it was interrupted.
     """
-    with redirect_stdout(sys.stderr), logs.shared_with_workers(settings), _scratch_folder():
+    with (
+        redirect_stdout(sys.stderr),
+        logs.shared_with_workers(settings),
+        _scratch_folder() as folder,
+    ):
         try:
-            return work()
+            with (
+                display(name, not name, settings) as shown,
+                watching(shown, lambda: ("starting", runtime.totals(folder))),
+            ):
+                return work()
         except KeyboardInterrupt:
             settings.abandoned = True
             _stop_everything()

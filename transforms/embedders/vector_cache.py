@@ -13,12 +13,14 @@ What is cut off or damaged is passed over: a wrong index loses its segment, a wr
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,9 +28,10 @@ import xxhash
 
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.frames.embedders import EmbedderIdentity, Vectors
-from contextframe_beam.store.address import StorageOptions, filesystem_of
+from contextframe_beam.store.address import StorageOptions, filesystem_of, is_local
+from contextframe_beam.transforms.letters import remove_lost_pieces
 
-__all__ = ["VectorCache", "remove_vectors"]
+__all__ = ["VectorCache", "remove_lost_vectors", "remove_vectors"]
 
 SUFFIX = ".vectors"
 
@@ -293,6 +296,42 @@ def remove_vectors(
         with contextlib.suppress(OSError):  # of other embedders something may be there
             files.rmdir(folder)
     return were_there
+
+
+def remove_lost_vectors(
+    dataset: str,
+    lost_after: timedelta,
+    *,
+    dry_run: bool = False,
+    storage_options: StorageOptions = None,
+) -> tuple[int, int]:
+    """Removes vectors of killed runs that nobody went on with.
+
+    Args:
+        dataset: The address of the dataset.
+        lost_after: Younger vectors may belong to a run under way.
+        dry_run: Only count.
+        storage_options: Of its object store.
+
+    Returns:
+        The number of files, and their bytes.
+
+    Raises:
+        DatasetError: they cannot be listed or removed.
+    """
+    folder = dataset.rstrip("/") + SUFFIX
+    found = remove_lost_pieces(
+        f"{folder}/",
+        lost_after,
+        pattern="*/*",
+        dry_run=dry_run,
+        storage_options=storage_options,
+    )
+    if is_local(dataset) and not dry_run:
+        for empty, _, _ in os.walk(folder, topdown=False):
+            with contextlib.suppress(OSError):  # it is not
+                os.rmdir(empty)
+    return found
 
 
 class _Place(NamedTuple):
