@@ -121,6 +121,7 @@ class FilesConnector(BaseConnector):
         self._exclusion = Exclusion((*self.exclude, *_OURS))
         self._files = files_in(directory)
         self.directory = self._files.root
+        self._where = without_credentials(str(self.directory))
         self.pattern = pattern
         self.source_name = name
         self.hidden = hidden
@@ -219,7 +220,7 @@ class FilesConnector(BaseConnector):
         if ending:
             metadata["source_type"] = ending
         if self._files.is_remote:
-            metadata["source_url"] = without_credentials(str(item["address"]))
+            metadata["source_url"] = f"{self._where}/{path}"
         return FrameRecord(
             document.text, metadata, "document", self._id_of(item), item["modified_at"]
         )
@@ -290,7 +291,7 @@ class FilesConnector(BaseConnector):
         states = known_states or {}
         listing = self._listed()
         found, is_remote = listing.files, self._files.is_remote
-        where = without_credentials(str(self.directory))
+        where = self._where
         if not anew:
             require_same_folder(found, where, states)
         self._tell(listing)
@@ -332,9 +333,8 @@ class FilesConnector(BaseConnector):
         listing = listing or self._listed()
         if listing.files:
             return ""
-        where = without_credentials(str(self.directory))
         there = described(self._files.some(_LOOKED_AT))
-        return f"no file in {where} matches {self.pattern!r}; {there}"
+        return f"no file in {self._where} matches {self.pattern!r}; {there}"
 
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
         """Yields a page of files, none of which is opened."""
@@ -352,7 +352,7 @@ class FilesConnector(BaseConnector):
             mark=mark_of(info, self._files.is_remote),
             is_stored=kind == "stored",
             is_skipped=kind == "skipped",
-            address=without_credentials(printable(self._files.address_of(info.path))),
+            address=f"{self._where.rstrip('/')}/{printable(info.path)}",
         )
 
 

@@ -270,25 +270,28 @@ class Exclusion:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        self._patterns = []
+        self._names: list[str] = []
+        self._paths: list[list[str]] = []
         for pattern in patterns:
             parts = parts_of(pattern)
-            in_any_folder = "/" not in pattern.rstrip("/")
-            self._patterns.append([ANY_FOLDERS, *parts] if in_any_folder else parts)
+            if "/" in pattern.rstrip("/"):
+                self._paths.append(parts)
+            else:
+                self._names.append(parts[0])
 
     def leaves_out(self, names: Sequence[str]) -> bool:
-        """Tells whether a file or folder is left out.
+        """Tells whether a file or folder is left out, in a folder that is not.
 
         Args:
             names: Those on the way to it, from the directory on.
         """
-        return any(match_names(parts, names) is not Match.NO for parts in self._patterns)
+        return any(match_name(one, names[-1]) is not Match.NO for one in self._names) or any(
+            match_names(parts, names) is not Match.NO for parts in self._paths
+        )
 
     def leaves_out_some(self, names: Sequence[str]) -> bool:
         """Tells whether a file or a folder on the way to it is left out."""
-        return bool(self._patterns) and any(
-            self.leaves_out(names[:count]) for count in range(1, len(names) + 1)
-        )
+        return any(self.leaves_out(names[:count]) for count in range(1, len(names) + 1))
 
 
 def _worse(one: Match, other: Match) -> Match:

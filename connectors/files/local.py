@@ -209,6 +209,7 @@ class _Walk:
         self._with_hidden = with_hidden
         self._links = links
         self._exclusion = exclusion
+        self._start = len(os.path.join(root, ""))
         self._entered: set[tuple[str, int]] = set()
 
     def go(self, folder: _Folder, parts: Sequence[str]) -> None:
@@ -240,7 +241,7 @@ class _Walk:
     def _is_excluded(self, entry: os.DirEntry[str]) -> bool:
         if self._exclusion is None:
             return False
-        return self._exclusion.leaves_out(os.path.relpath(entry.path, self.root.path).split(os.sep))
+        return self._exclusion.leaves_out(entry.path[self._start :].split(os.sep))
 
     def _leads_out(self, entry: os.DirEntry[str]) -> bool:
         """Tells whether it is a link that is not followed because it leads out of the root."""

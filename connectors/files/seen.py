@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from heapq import nsmallest
 from typing import Any
 
 from xxhash import xxh3_64_intdigest
@@ -166,7 +167,7 @@ def seen_state(
     else:
         seen.add(mark_of(info, is_remote) for info in infos if _is_settled(info, began))
     # The same ones wherever the folder is.
-    some = sorted(infos, key=lambda info: xxh3_64_intdigest(_bytes_of(info.path)))[:_SAMPLE]
+    some = nsmallest(_SAMPLE, infos, key=lambda info: xxh3_64_intdigest(_bytes_of(info.path)))
     names, sizes = Marks(), Marks()
     names.add(info.path for info in some)
     sizes.add(f"{info.path}\n{info.size}" for info in some)
