@@ -36,6 +36,7 @@ from contextframe_beam.store.state import (
     read_embedder,
     read_states,
 )
+from contextframe_beam.store.vector_index import has_vectors
 from contextframe_beam.store.versions import rollback_after
 from contextframe_beam.transforms.limits import Deleted, Loss, among, at, count_gone, without
 from contextframe_beam.transforms.plan import Plan, Run, tallies_of
@@ -73,17 +74,11 @@ def require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
     """Refuses a dataset that somebody made or replaced with other columns after the run began."""
     try:
         same = embed_dim_of(dataset.schema) == run.embed_dim
-        same = same or (run.new_dim and not holds_vectors(dataset))
+        same = same or (run.new_dim and not has_vectors(dataset))
     except SchemaError:
         same = False
     if not same:
         raise _columns_changed(run)
-
-
-def holds_vectors(dataset: lance.LanceDataset) -> bool:
-    """Tells whether any row of a version has a vector."""
-    scanner = dataset.scanner(columns=["uuid"], filter="vector IS NOT NULL", limit=1)
-    return bool(scanner.to_table().num_rows)
 
 
 def refuse_other_embedder(run: Run, dataset: lance.LanceDataset) -> EmbedderIdentity | None:
@@ -99,7 +94,7 @@ def refuse_other_embedder(run: Run, dataset: lance.LanceDataset) -> EmbedderIden
         return None
     known = read_embedder(dataset)
     anew = f"`contextframe-beam embed {run.uri}` embeds all of it anew"
-    if known is None and holds_vectors(dataset):
+    if known is None and has_vectors(dataset):
         raise ConfigError(
             f"{run.uri} holds vectors already, and which embedder made them is not recorded, so "
             f"those of {run.embedder} cannot be told from them; {anew}"

@@ -33,16 +33,15 @@ __all__ = [
     "IndexTask",
     "commit_parts",
     "do_index_task",
-    "embedded_rows",
     "has_vectors",
     "is_current",
-    "is_worth_an_index",
     "nearest_rows",
     "parts_to_merge",
     "plan_index",
     "similarity",
     "update_vector_index",
     "vector_index",
+    "vectors_without_index",
 ]
 
 COLUMN = "vector"
@@ -171,18 +170,16 @@ def is_current(dataset: LanceDataset, metric: str) -> bool:
     return index is not None and str(index.details.get("metric_type", "")).lower() == metric
 
 
-def embedded_rows(dataset: LanceDataset) -> int:
-    """Returns how many rows have a vector that we made; their vectors are not read for it."""
-    if "x_embedder" not in dataset.schema.names:
+def vectors_without_index(dataset: LanceDataset) -> int:
+    """Returns how many vectors of ours a dataset holds that an index would pay for, or 0.
+
+    No vector is read for it.
+    """
+    is_small = dataset.count_rows() < WORTH_AN_INDEX
+    if is_small or "x_embedder" not in dataset.schema.names or vector_index(dataset) is not None:
         return 0
-    return int(dataset.count_rows(filter="x_embedder IS NOT NULL"))
-
-
-def is_worth_an_index(dataset: LanceDataset) -> bool:
-    """Tells whether a dataset without a vector index has so many vectors that one pays."""
-    if dataset.count_rows() < WORTH_AN_INDEX or vector_index(dataset) is not None:
-        return False
-    return embedded_rows(dataset) >= WORTH_AN_INDEX
+    count = int(dataset.count_rows(filter="x_embedder IS NOT NULL"))
+    return count if count >= WORTH_AN_INDEX else 0
 
 
 def has_vectors(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None = None) -> bool:

@@ -167,13 +167,22 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
     skips = getattr(job.connector, "skip_unchanged", False) and not job.full
     left_out = "files that did not change since an earlier run were not read" if skips else ""
     seconds = time.monotonic() - began
-    outcome = Outcome(receipt, job.to, kept, seconds, left_out, job.dry_run)
+    unindexed = _vectors_without_index(job) if receipt.chunks and not job.dry_run else 0
+    outcome = Outcome(receipt, job.to, kept, seconds, left_out, job.dry_run, unindexed)
     if receipt.is_incomplete:
         warning = logs.line(output, f"Warning: {receipt.what_is_missing(kept)}", logging.WARNING)
         click.echo(secrets.redact(warning), err=True)
     say_done(outcome.to_json() if as_json else outcome.text())
     if strict and receipt.is_incomplete:
         ctx.exit(INCOMPLETE)
+
+
+def _vectors_without_index(job: Job) -> int:
+    from contextframe_beam.store.files import open_dataset
+    from contextframe_beam.store.vector_index import vectors_without_index
+
+    dataset = open_dataset(job.address)
+    return 0 if dataset is None else vectors_without_index(dataset)
 
 
 def _job_of(ctx: click.Context, values: dict[str, Any]) -> Job:

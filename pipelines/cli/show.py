@@ -36,6 +36,7 @@ class Outcome:
         dead_letters: Where the failed items are; None when none failed.
         seconds: How long it took.
         left_out: What of the source was not looked at; empty where that is not known.
+        unindexed: How many vectors the dataset holds without an index that would pay; 0 otherwise.
         dry_run: Whether all was only counted.
     """
 
@@ -45,6 +46,7 @@ class Outcome:
     seconds: float
     left_out: str = ""
     dry_run: bool = False
+    unindexed: int = 0
 
     def to_json(self) -> str:
         """Returns one JSON object on one line."""
@@ -57,6 +59,7 @@ class Outcome:
                 "dead_letters": self.dead_letters,
                 "seconds": round(self.seconds, 3),
                 **({"dry_run": True} if self.dry_run else {}),
+                **({"vectors_without_index": self.unindexed} if self.unindexed else {}),
             }
         )
 
@@ -89,6 +92,11 @@ class Outcome:
         lines.append(f"run {receipt.run_id}, mode {receipt.mode}{size}")
         if self.left_out and not receipt.already_committed:
             lines.append(self.left_out)
+        if self.unindexed:
+            lines.append(
+                f"{self.unindexed:,} vectors are compared one by one in each search; "
+                f"`contextframe-beam index {self.to} --vector` makes that faster"
+            )
         return "\n".join(lines)
 
     def _counted(self) -> str:

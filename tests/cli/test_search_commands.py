@@ -9,7 +9,9 @@ import pytest
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.pipelines.cli import show
+from contextframe_beam.pipelines.embed import embed
 from contextframe_beam.pipelines.vector_index import index_vectors
+from contextframe_beam.store import vector_index
 from contextframe_beam.transforms.embedders import OpenAIEmbedder
 from tests.store.test_search import GUIDE
 from tests.support.cli_helpers import assert_error, cli
@@ -129,3 +131,40 @@ class TestIndexVector:
         for n in (0, 150):
             assert dataset.nearest(-vectors[n])[0].unique_id == f"{n // 100}-{n}"
             assert dataset.nearest(vectors[n])[0].unique_id == str(n)
+
+    def test_a_dataset_that_is_embedded_anew_is_searched_by_its_new_vectors(self, kb):
+        cli("index", kb, "--vector")
+        for spec in ("hash:128", "hash:64"):
+            embed(kb, spec)
+            hits = cli("search", kb, "A walrus file holds many tables.", "--vector", "--json").json
+            assert hits[0]["unique_id"] == "use.md#chunk=1"
+            assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
+            assert cli("index", kb, "--vector", "--json").json["made"]
+
+
+class TestWhenAnIndexPays:
+    @pytest.fixture
+    def few_are_many(self, monkeypatch):
+        monkeypatch.setattr(vector_index, "WORTH_AN_INDEX", 3)
+
+    def test_a_run_says_so_until_there_is_one(self, tmp_path, few_are_many):
+        folder = tmp_path / "guide"
+        folder.mkdir()
+        for number in range(4):
+            (folder / f"{number}.md").write_text(f"# Walrus {number}\n\nA walrus, number {number}.")
+        kb = str(tmp_path / "kb.lance")
+        ingest = ("ingest", "files", "--directory", folder, "--to", kb, "--embed", "hash:16")
+        said = f"4 vectors are compared one by one in each search; `contextframe-beam index {kb}"
+        assert said in cli(*ingest).out
+        cli("index", kb, "--vector")
+        (folder / "0.md").write_text("# Quokka\n\nA quokka.")
+        assert "one by one" not in cli(*ingest).out
+        told = cli(*ingest, "--full", "--json").json
+        assert "vectors_without_index" not in told
+
+    def test_a_small_dataset_says_nothing(self, kb):
+        assert vector_index.vectors_without_index(FrameDataset.open(kb).lance) == 0
+
+    def test_vectors_that_others_made_are_not_counted(self, tmp_path, few_are_many):
+        dataset, _ = random_library(str(tmp_path / "kb.lance"), 10, 8)
+        assert vector_index.vectors_without_index(dataset.lance) == 0
