@@ -85,7 +85,7 @@ def embed(
     dry_run: bool = False,
     storage_options: Mapping[str, str] | None = None,
 ) -> EmbedReceipt:
-    """Makes the vectors of a dataset anew, from the texts that it holds, in one transaction.
+    """Makes all vectors of a dataset again from its texts, in one transaction.
 
     Chunks get vectors, and documents that have no chunks. A run that dies goes on where it was: the
     vectors that it has made are kept beside the dataset until all are there.
@@ -148,7 +148,7 @@ class _Part:
 
     Attributes:
         file: The data file with its vectors.
-        keys: The uuid of each row as 16 bytes; null for what is no document, or deleted.
+        keys: The uuid of each row as 16 bytes; null for deleted rows and those without a document.
         parents: Its document; null for documents.
         digests: The digest of the row alone.
         origins: What is stored as its origin.
@@ -401,7 +401,7 @@ def _key(uuid: str) -> bytes:
 
 
 def _is_found(record: FrameRecord, key: bytes, cut: frozenset[bytes]) -> bool:
-    """Tells whether a record is found by its own text: as a chunk, or a document without any."""
+    """Returns whether a record is found by its own text: as a chunk, or a document without any."""
     if record.record_type != "document" or not (record.text_content or "").strip():
         return False
     return record.parent is not None or key not in cut

@@ -50,7 +50,7 @@ class About:
         help: What it does, for every reader.
         section: The heading of its option; "" where the command line has no option of its own.
         metavar: What stands for its value in the help of its option.
-        flag: Its option, where that is not called like the field.
+        flag: Its option, if the name differs from the field's.
         choices: The only values that it takes, if there are but some.
         least: The least that it may be, if it is a whole number.
         several: Whether its option may be repeated.
@@ -370,7 +370,7 @@ class Job:
 
     @cached_property
     def made_with(self) -> bytes:
-        """What its documents are made with: those that other settings made are made anew.
+        """The settings that its documents are made with; other settings make documents again.
 
         Empty where the connector does not say which documents it has.
         """
@@ -525,7 +525,7 @@ _SETTING = re.compile(
 
 
 def in_flags(text: str, flags: Mapping[str, str]) -> str:
-    """Returns a message in which settings are options; what is no option stays as it is.
+    """Returns a message with options in place of settings; other text stays as it is.
 
     Args:
         text: The message.

@@ -73,7 +73,7 @@ class ChunkerSpec:
 
 
 class Chunk(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
-    """Adds the chunks of each document behind it.
+    """Adds the chunks of each document after it.
 
     A chunk is a record of type `document` whose `parent` is the document's uuid. It has the path
     of its headings as title, its number as `position`, its page and offsets, and the author, tags
@@ -122,7 +122,7 @@ def chunk_batch(
     most_records: int = _MOST_RECORDS,
     most_characters: int = _MOST_CHARACTERS,
 ) -> Iterator[FrameBatch]:
-    """Adds the chunks of each document behind it, and yields the batch in parts of some size.
+    """Adds the chunks of each document after it, and yields the batch in parts of some size.
 
     Args:
         batch: The documents. Records that are chunks already, or no documents, stay as they are.
@@ -166,7 +166,7 @@ def chunk_batch(
 def chunk_records(
     record: FrameRecord, chunker: Chunker, parsed: Document | None = None
 ) -> list[FrameRecord]:
-    """Returns the chunks of a document, in order; none for what is no document, or has no text.
+    """Returns the chunks of a document, in order; empty for other records, or without text.
 
     Args:
         record: The document.

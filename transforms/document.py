@@ -26,7 +26,7 @@ class Document:
 
     Attributes:
         text: The text as Markdown: headings, lists, tables, code and links survive. Lines end in
-            a line feed; there are no other control characters than tabs.
+            a line feed; tabs are the only other control characters.
         title: The title that the file states (metadata of a PDF, `<title>`, a front matter).
         headings: The headings, by offset, where the parser knows them better than the text shows
             them (the outline of a PDF). Empty: the headings are those of the Markdown.

@@ -192,7 +192,7 @@ def _places_of(batch: FrameBatch) -> Iterator[int]:
 
 
 def _without(batch: FrameBatch, failed: dict[int, tuple[int, Exception]]) -> FrameBatch:
-    """Returns a batch without the documents that failed, each of which is a dead letter."""
+    """Returns a batch without the failed documents, which become dead letters."""
     if not failed:
         return batch
     numbers = batch.documents or list(range(len(batch.records)))
@@ -287,7 +287,7 @@ class TextVectors:
         return FoundVectors(vectors, errors, usage)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
-        """Returns those of different texts whose vectors are neither stored nor in the cache."""
+        """Returns the different texts whose vectors are not stored and not in the cache."""
         keys = [text_key(text) for text in texts]
         known = set() if self._stored is None else self._stored.contains(keys)
         if self._cache is not None:

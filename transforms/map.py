@@ -103,7 +103,7 @@ class _MapDoFn(beam.DoFn):
 class ToRecords(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):
     """Turns batches into single `FrameRecord` elements, for people who want rows.
 
-    Dead letters and sync state stay behind: a sink that is given records does not know them.
+    Dead letters and sync state are left out: a sink that gets records does not know them.
     """
 
     takes = (FrameBatch,)

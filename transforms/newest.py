@@ -220,7 +220,7 @@ class _Chunks:
     def of(
         cls, destination: Destination, fragments: Sequence[WrittenFragment], schema: pa.Schema
     ) -> _Chunks | None:
-        """Reads them; None where there are none."""
+        """Reads them; None if there are none."""
         if not any(fragment.chunks for fragment in fragments):
             return None
         places: list[_Integers] = []

@@ -1,6 +1,6 @@
 """Between reading and mapping: what is stored already is left out, and files are parsed.
 
-What needs neither reading nor parsing is looked up first: files that are as an earlier run left
+Items that need no reading or parsing are looked up first: files that are as an earlier run left
 them by their ids, items with a version by their origins. The rest is read, some files at a time,
 looked up by the digests of the bytes, and parsed in processes that end no run when they crash.
 """
@@ -193,7 +193,7 @@ def _require_same(version: DocumentVersion, record: FrameRecord) -> None:
 
 
 def is_prepared(connector: Any) -> bool:
-    """Tells whether a connector's items are looked at before they are mapped."""
+    """Returns whether a connector's items are looked at before they are mapped."""
     own = getattr(type(connector), "document_version", None)
     return connector.gives_files or own is not BaseConnector.document_version
 

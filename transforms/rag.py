@@ -174,7 +174,7 @@ def frames_of_document(
         fingerprint: Of the embedder that made their vectors, if it is known.
         source: What they come from.
     """
-    # Items may all have the same index, and their ids may be made up anew in each run.
+    # Items may all have the same index, and their ids may be new in each run.
     chunks = sorted(items, key=lambda item: (item.index, item.content.text or "", item.id))
     batch = FrameBatch([], [], tally=Tally(source, read=len(chunks), documents=1))
     parent = uuid_of(name)

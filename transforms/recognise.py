@@ -56,7 +56,7 @@ def origin_of(version: DocumentVersion, made_with: bytes, content: bytes | None 
     Args:
         version: Which document, and which version of it.
         made_with: What `made_with` returned.
-        content: The digest of its bytes, where the version is none of the source's.
+        content: The digest of its bytes, if the source does not give a version.
     """
     if version.version is None:
         told = _OF_BYTES + (content or b"")
@@ -154,11 +154,11 @@ class StoredOrigins:
         self._keys = NumberSet(Numbers.concat(keys))
 
     def find_origins(self, origins: Sequence[bytes]) -> Places:
-        """Returns the number of the row that has each origin; -1 where there is none."""
+        """Returns the number of the row with each origin, or -1."""
         return self._found(self._origins, origins)
 
     def find_keys(self, keys: Sequence[bytes]) -> Places:
-        """Returns the number of the row that has each key, 16 bytes; -1 where there is none."""
+        """Returns the number of the row with each key (16 bytes), or -1."""
         return self._found(self._keys, keys)
 
     def _found(self, known: NumberSet, asked: Sequence[bytes]) -> Places:
@@ -196,6 +196,6 @@ def _stored(
 ) -> StoredOrigins:
     dataset = open_dataset(Address(uri, dict(options)), version)
     if dataset is None:
-        raise DatasetError(f"there is no dataset at {uri} any more")
+        raise DatasetError(f"there is no longer a dataset at {uri}")
     with reading(uri):
         return StoredOrigins(dataset, source)

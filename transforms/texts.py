@@ -112,7 +112,7 @@ class PrepareTexts(beam.PTransform[Any, Any]):
     Args:
         texts: What is to become of them.
         at: The dataset that the run ends in.
-        version: The version of it whose vectors are taken over; None where there is no dataset.
+        version: The version of it whose vectors are reused; None without a dataset.
         run: Tells the run from others in the same process.
     """
 

@@ -185,7 +185,7 @@ class Units:
 
     @classmethod
     def concat(cls, parts: Iterable[Units]) -> Units:
-        """Puts the rows of several batches behind each other; there is at least one."""
+        """Joins the rows of several batches, at least one."""
         parts = list(parts)
         return cls(
             Numbers.concat(part.digests for part in parts),

@@ -211,7 +211,7 @@ class WriteToLance(
 
     @property
     def stored(self) -> StoredIn | None:
-        """Where documents that need not be made anew are looked up; None where all are."""
+        """Finds documents that need not be made again; None if all are made again."""
         run = self._run
         if run.base_version is None or not run.mode.goes_on:
             return None
@@ -564,7 +564,7 @@ def _parts_with(batch: FrameBatch, refused: list[tuple[int, RecordError]]) -> It
 
 
 def _refuse(batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: bool) -> None:
-    """Makes dead letters of what no row can hold, and of deletions where there are none."""
+    """Makes dead letters of records that do not fit into a row, and of unsupported deletions."""
     told: set[int] = set()
     for index, error in records:
         item = batch.items[index]

@@ -192,7 +192,7 @@ class FilesConnector(BaseConnector):
         `source_url` where it is in an object store.
 
         Raises:
-            RecordError: the item is none of this connector, or its file cannot be read.
+            RecordError: the item is not from this connector, or its file cannot be read.
             ContextFrameError: outside of a run, where the file is parsed here: it cannot be.
         """
         if not isinstance(item, FileItem):
@@ -281,11 +281,11 @@ class FilesConnector(BaseConnector):
         Args:
             since: Only files that were changed at this time or later, ISO 8601.
             until: Only files that were changed before this time.
-            resume_from: Not used: files that are as they were are no less part of the folder.
+            resume_from: Not used, because unchanged files are still part of the folder.
             known_states: The states that an earlier run left.
             reached: Is told the states that hold when all that was planned is read.
             made_with: What documents are made with.
-            anew: Whether to read all files, whatever an earlier run has seen.
+            anew: Whether to read all files, even those that an earlier run has seen.
         """
         began = datetime.now(timezone.utc)
         states = known_states or {}
@@ -337,10 +337,10 @@ class FilesConnector(BaseConnector):
         return f"no file in {self._where} matches {self.pattern!r}; {there}"
 
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
-        """Yields a page of files, none of which is opened."""
+        """Yields a page of files without opening them."""
         kind = partition.params["kind"]
         items = [self._item_of(FileInfo(*one), kind) for one in partition.params["files"]]
-        # Filled in by whoever parses them.
+        # Filled in when they are parsed.
         yield Page(items, position=partition.id, state={}), 0
 
     def _item_of(self, info: FileInfo, kind: str) -> FileItem:

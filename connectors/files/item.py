@@ -43,7 +43,7 @@ class FileItem(dict[str, Any]):
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> FileItem:
-        """Returns the item of which only the dictionary is left, as in a dead letter."""
+        """Returns the item from its dictionary, as in a dead letter."""
         item = cls("")
         item.clear()
         item.update({"size": None, "modified_at": None, **values})

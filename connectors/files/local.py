@@ -244,7 +244,7 @@ class _Walk:
         return self._exclusion.leaves_out(entry.path[self._start :].split(os.sep))
 
     def _leads_out(self, entry: os.DirEntry[str]) -> bool:
-        """Tells whether it is a link that is not followed because it leads out of the root."""
+        """Returns whether it is a link that is not followed because it leads out of the root."""
         if self._links is not Links.INSIDE or not entry.is_symlink():
             return False
         return not self._is_inside(os.path.realpath(entry.path))
@@ -292,7 +292,7 @@ def _listed(path: str) -> FileInfo:
 
 
 def _is_young(info: FileInfo, now: int) -> bool:
-    """Tells whether a file was written so shortly before that its time need not show it again."""
+    """Returns whether a file was written so shortly before that its time need not show it again."""
     return bool(info.version) and 0 <= now - int(info.version.split()[1]) < _TICK_NS
 
 

@@ -71,12 +71,12 @@ def unseen(infos: Sequence[FileInfo], states: Mapping[str, Any]) -> list[FileInf
 
 
 def changed_at(info: FileInfo) -> datetime | None:
-    """Returns when a file was changed; None where that is not known."""
+    """Returns when a file was changed, or None if that is unknown."""
     return when(info.modified_at)
 
 
 def changed_within(info: FileInfo, since: str | None, until: str | None) -> bool:
-    """Tells whether a file was changed in a range of time; one of unknown time may have been.
+    """Returns whether a file was changed in a range of time; one of unknown time may have been.
 
     Args:
         info: The file.
@@ -137,11 +137,11 @@ class Earlier:
                 self._skipped.merge(_marks(state, "skipped"))
 
     def is_stored(self, mark: str) -> bool:
-        """Tells whether a file was made a document as it is."""
+        """Returns whether a file was made a document as it is."""
         return mark in self._seen and mark not in self._failed and mark not in self._skipped
 
     def is_skipped(self, mark: str) -> bool:
-        """Tells whether a file was skipped for its type as it is."""
+        """Returns whether a file was skipped for its type as it is."""
         return mark in self._seen and mark in self._skipped
 
 

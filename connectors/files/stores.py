@@ -65,7 +65,7 @@ class StoreFiles:
         url: The folder.
 
     Raises:
-        ConfigError: nothing installed can read such a URL.
+        ConfigError: the library for this kind of URL is not installed.
     """
 
     is_remote = True

@@ -64,17 +64,17 @@ _OTHERS = (
 
 
 def names_lines(name: str) -> bool:
-    """Tells whether a file's name says that each of its lines is a document."""
+    """Returns whether a file's name says that each of its lines is a document."""
     return _NAME_OF_LINES.search(name) is not None
 
 
 def is_compressed(head: bytes) -> bool:
-    """Tells whether a file begins as one that can be decompressed here."""
+    """Returns whether a file begins as one that can be decompressed here."""
     return any(head.startswith(magic) for magic, _, _ in _COMPRESSIONS)
 
 
 def holds_lines(head: bytes) -> bool:
-    """Tells whether each line of a file is a document, by the first bytes of it.
+    """Returns whether each line of a file is a document, by the first bytes of it.
 
     One of its first two lines is a whole object then, and something comes after it. A compressed
     file is what it holds.
@@ -143,7 +143,7 @@ class _Ranges(io.RawIOBase):
 
 
 class _Decompressed:
-    """Compressed data of which an error says that it is damaged, and not the disk or network."""
+    """Compressed data that is itself damaged, rather than the disk or the network."""
 
     def __init__(self, file: Any, name: str) -> None:
         self._file = file

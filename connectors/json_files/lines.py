@@ -175,7 +175,7 @@ def lines_of_stream(
 def parse_lines(
     lines: Lines, path: str, name: str, modified_at: str | None, longest: int
 ) -> tuple[list[dict[str, Any]], list[BadDocument]]:
-    """Parses lines into items, each of which says where it came from.
+    """Parses lines into items with their origins.
 
     Blank lines are nothing. A field of a document that has a reserved name is kept under another
     (see `free_name`).
@@ -261,7 +261,7 @@ def free_names(document: dict[str, Any]) -> None:
 
 
 def text_of(data: bytes) -> str | bytes:
-    """Returns the text that bytes are in UTF-8, or the bytes when they are none."""
+    """Returns bytes as UTF-8 text, or the bytes if they are not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -409,7 +409,7 @@ def big_integers(data: bytes) -> list[int]:
 
 
 def _digits_at(text: _Array, positions: _Array) -> _Array:
-    # Clipping can only repeat the outermost byte, which is no digit in a JSON object.
+    # Clipping can only repeat the outermost byte, which is not a digit in a JSON object.
     return (text.take(positions, mode="clip") - _ZERO) < 10
 
 
@@ -424,7 +424,7 @@ def _run(text: _Array, origin: _Array, step: int) -> _Array:
 
 
 def id_text(value: Any) -> str:
-    """Returns an id as text; "" where there is none."""
+    """Returns an id as text; "" without an id."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -433,7 +433,7 @@ def id_text(value: Any) -> str:
 
 
 def holds_numbers(items: Sequence[dict[str, Any]], id_field: str) -> bool:
-    """Tells whether the own id of a line could be an offset."""
+    """Returns whether the own id of a line could be an offset."""
     return any(id_text(item.get(id_field)).isdigit() for item in items)
 
 

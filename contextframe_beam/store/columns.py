@@ -1,4 +1,4 @@
-"""Columns that are written anew: the other columns and their indices stay as they are.
+"""Rewrites single columns: the other columns and their indices stay as they are.
 
 A Lance dataset keeps each column under a number, and a fragment may have several data files with
 some columns each. A column of another type, or with other values throughout, gets a new number and
@@ -113,12 +113,12 @@ def commit_columns_anew(
     properties: Mapping[str, str],
     at: Address,
 ) -> lance.LanceDataset:
-    """Puts columns that were written anew into the place of the old ones, and changes rows.
+    """Replaces old columns with rewritten ones, and changes rows.
 
     Args:
         dataset: The version that all this was made of.
         schema: The columns of the new rows, which were written for a dataset of their own.
-        columns: Those that were written anew, in the order of the files.
+        columns: The rewritten columns, in the order of the files.
         files: Data files with them (`write_column_file`) of each fragment, by the fragment's id.
         removal: Rows to remove.
         new: The new rows.
@@ -150,7 +150,7 @@ def commit_columns_anew(
 
 
 def schema_with(dataset: lance.LanceDataset, columns: pa.Schema) -> LanceSchema:
-    """Returns a dataset's schema with columns that are written anew, under numbers never used.
+    """Returns a dataset's schema with rewritten columns, under new numbers.
 
     Args:
         dataset: One version.
@@ -290,7 +290,7 @@ def _numbered(written: WrittenFragment, numbers: Sequence[int]) -> WrittenFragme
 
 
 def _emptied(at: Address, fragment: lance.LanceFragment, version: int) -> FragmentMetadata:
-    """Returns a fragment of which all rows are deleted.
+    """Returns a fragment with all rows deleted.
 
     Where columns change, Lance wants to see every fragment again, and it has no call that deletes
     all rows of one and keeps it. Source: https://lance.org/format/table, deletion files.
@@ -341,7 +341,7 @@ def _flat(schema: LanceSchema) -> list[tuple[_Path, int]]:
 
 def _parts(schema: LanceSchema) -> tuple[Any, ...]:
     """Returns what makes a schema of its metadata and its columns, and these, as in `_flat`."""
-    # The way in which it is pickled; there is no other one that keeps the numbers.
+    # The form in which it is pickled; no other form keeps the numbers.
     reduced: Any = schema.__reduce__()
     make, (metadata, *columns) = reduced
     return (make, metadata, *columns)

@@ -310,7 +310,7 @@ class FrameDataset:
             vector: Whether to find by meaning only: what has a vector near that of the text. The
                 score is the similarity; of cosine, 1 is the same.
             parents: Whether to return of each document the best passage only.
-            context: How many chunks before and behind each to return with it.
+            context: How many chunks before and after each passage to return with it.
             query_vector: The vector of the text, where you have it; `embed_dim` numbers.
             embedder: What makes the vector of the text, or its name, as in `onnx:models/minilm`.
                 The default is the embedder that made the vectors of the dataset; others are
@@ -343,9 +343,9 @@ class FrameDataset:
         return search(self._dataset, question, condition)
 
     def index_text(self, language: str | None = None) -> bool:
-        """Makes the full-text index, anew where it is there and cuts text in another way.
+        """Makes the full-text index, and replaces one that splits text in another way.
 
-        Searching makes one for text of any language where there is none. Rows that came after it
+        Without an index, a search makes one for text in any language. Rows that came after it
         was made are found as well; `compact` brings them into it.
 
         Args:
@@ -485,7 +485,7 @@ class FrameDataset:
     def _latest(self) -> LanceDataset:
         dataset = open_dataset(self._address)
         if dataset is None:
-            raise DatasetError(f"there is no dataset at {self.uri} any more")
+            raise DatasetError(f"there is no longer a dataset at {self.uri}")
         return dataset
 
     def _require_newest(self) -> None:
@@ -547,7 +547,7 @@ def adopt(dataset: LanceDataset, at: Address) -> LanceDataset:
     def build(new: list[WrittenFragment]) -> Pending[LanceDataset] | LanceDataset:
         latest = open_dataset(at)
         if latest is None:
-            raise DatasetError(f"there is no dataset at {uri} any more")
+            raise DatasetError(f"there is no longer a dataset at {uri}")
         missing = [
             column
             for column in frame_schema()

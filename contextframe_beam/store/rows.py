@@ -157,7 +157,7 @@ WhichChunks: TypeAlias = Callable[[Numbers, pa.RecordBatch], Mask]
 
 
 def has_chunks(dataset: lance.LanceDataset) -> bool:
-    """Tells whether a version holds chunks of documents."""
+    """Returns whether a version holds chunks of documents."""
     with reading(dataset.uri):
         return "x_parent" in dataset.schema.names and any_row(dataset, CHUNKS)
 
@@ -329,7 +329,7 @@ def any_row(
     condition: str,
     fragments: Sequence[lance.LanceFragment] | None = None,
 ) -> bool:
-    """Tells whether any row of a dataset, or of some fragments, fulfils a condition, as SQL."""
+    """Returns whether any row of a dataset, or of some fragments, fulfils a condition, as SQL."""
     scanner = dataset.scanner(
         columns=["uuid"],
         filter=condition,

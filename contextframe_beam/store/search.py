@@ -62,8 +62,8 @@ class Hit(FrameRecord):
     """A record that was found, with its `score` and the chunks around it.
 
     Attributes:
-        before: The chunks of the same document that stand before it, in order, as many as asked.
-        after: Those that stand behind it.
+        before: The chunks of the same document before it, in order, up to the requested number.
+        after: The chunks after it.
     """
 
     __slots__ = ("after", "before")
@@ -84,7 +84,7 @@ class Hit(FrameRecord):
 
     @property
     def passage(self) -> str:
-        """The text of the chunks before it, of itself and of those behind it."""
+        """The text of the chunks before it, of itself and of the chunks after it."""
         texts = (one.text_content for one in (*self.before, self, *self.after))
         return "\n\n".join(text for text in texts if text)
 
@@ -100,7 +100,7 @@ class Question:
         by_words: Whether passages that hold the words are found.
         by_meaning: Whether those are found whose vectors are near that of the text.
         each_document: Whether of each document the best passage only is returned.
-        around: How many chunks before and behind each hit are returned with it.
+        around: How many chunks before and after each hit are returned with it.
         vector: That of the text, where it is known.
         embedder: Makes the vector of the text, or the name of what does; None for the one that is
             recorded with the dataset.
@@ -138,7 +138,7 @@ def search(dataset: LanceDataset, question: Question, condition: str | None) -> 
         EmbedderError: the embedder cannot be used.
         EmbeddingError: it cannot take this text.
     """
-    # What is not Unicode is no word.
+    # Only Unicode text is a word.
     text = question.text.encode(errors="replace").decode()
     candidates = _Candidates(dataset, condition, question.where)
     rankings: list[_Ranking] = []
@@ -188,7 +188,7 @@ def query_vector(
         raise ConfigError(
             f"the vectors of {dataset.uri} are of {known}, and the question would be embedded by "
             f"{found.identity}; vectors of two embedders cannot be compared. Give the one that "
-            "made them, or embed the dataset anew"
+            "made them, or embed the dataset again"
         )
     if found.dim != embed_dim_of(dataset.schema):
         raise ConfigError(

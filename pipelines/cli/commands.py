@@ -199,7 +199,7 @@ def commands() -> None:
     type=_chunks_around,
     metavar="N",
     default=0,
-    help="Show N chunks before and behind each passage, too.",
+    help="Also show N chunks before and after each passage.",
 )
 @option(
     "--limit",

@@ -82,8 +82,8 @@ class IngestGroup(ConnectorGroup):
             callback=_ingest.callback,
             help=f"Ingest documents of the connector {name}.\n\n{summary}",
             epilog=examples(f"{shortest_command('ingest', name, found)} --to kb.lance") + "\n\n"
-            "Any other option is passed on to Apache Beam, as in --parallelism=4, and so is all "
-            "that stands behind a lone --. Any value of the connector may be a reference to a "
+            "Any other option is passed on to Apache Beam, as in --parallelism=4, and so is "
+            "everything after a lone --. Any value of the connector may be a reference to a "
             "secret: env:NAME, file:PATH, keyring:NAME or gcp-secret:projects/P/secrets/S.",
         )
 
@@ -203,7 +203,7 @@ def _job_of(ctx: click.Context, values: dict[str, Any]) -> Job:
 
 
 def ingest_arguments(connector: str, arguments: str, others: list[str]) -> list[str]:
-    """Returns what is behind `contextframe-beam ingest` for the parameters of a template.
+    """Returns the arguments of `contextframe-beam ingest` for the parameters of a template.
 
     Args:
         connector: Its name.

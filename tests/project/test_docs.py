@@ -61,7 +61,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def is_shown_of(shown: str, printed: str) -> bool:
-    """Tells whether each shown line is among the printed ones, in the same order."""
+    """Returns whether each shown line is among the printed ones, in the same order."""
     rest = iter(lines_of(printed))
     for line in lines_of(shown):
         start, dots, _ = line.partition("...")

@@ -57,7 +57,7 @@ def read(kb, options):
 
 
 def is_commit(request):
-    """Tells whether a request makes a version."""
+    """Returns whether a request makes a version."""
     return request.method == "PUT" and "/_versions/" in request.path
 
 

@@ -176,7 +176,7 @@ def letters_of(dataset: Path) -> list[dict[str, Any]]:
 
 
 def is_running(process: int) -> bool:
-    """Tells whether a process is there and has not ended."""
+    """Returns whether a process is there and has not ended."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

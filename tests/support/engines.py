@@ -73,7 +73,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Tells whether somebody listens on a port of this machine."""
+    """Returns whether somebody listens on a port of this machine."""
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
 

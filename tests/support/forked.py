@@ -58,7 +58,7 @@ _LOOK_AFTER_PARENT_SECONDS = 2.0
 
 
 def can_fork(environment: Mapping[str, str]) -> bool:
-    """Tells whether a process with this environment may be forked, instead of executed."""
+    """Returns whether a process with this environment may be forked, instead of executed."""
     return sys.platform == "linux" and _read_at_start(environment) == _read_at_start(_AT_START)
 
 

@@ -85,7 +85,7 @@ def test_a_class_of_ones_own_gets_what_it_takes(own):
         ("no_such_module:A", {}, "importing no_such_module failed"),
         (":A", {}, "write package.module:Class"),
         ("own_chunkers:Linse", {}, "own_chunkers has no 'Linse'; did you mean Lines"),
-        ("own_chunkers:NoChunker", {}, "is no chunker: give a class with the method chunk"),
+        ("own_chunkers:NoChunker", {}, "is not a chunker: give a class with the method chunk"),
         ("own_chunkers:Broken", {}, "cannot be made: ValueError: no luck"),
         ("own_chunkers:Lines", {"overlap": 3}, "has no setting 'overlap'"),
         ("markdown", {"tokens": 3}, "3 tokens is too short"),

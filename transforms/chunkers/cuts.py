@@ -93,7 +93,7 @@ def words(text: str, start: int, end: int) -> Iterator[Cut]:
 
 
 def parts(text: str, start: int, end: int) -> Iterator[Cut]:
-    """Yields letters and digits with the marks behind them, or clauses of other scripts."""
+    """Yields letters and digits with the marks after them, or clauses of other scripts."""
     border = TIED
     for found in _PARTS.finditer(text, start, end):
         if found[0].isspace():

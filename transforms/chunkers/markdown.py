@@ -250,7 +250,7 @@ class _Cutting:
         ]
 
     def _within_limit(self, spans: Sequence[_Span]) -> Iterator[_Span]:
-        """Yields chunks of which none is over the limit, by the count of their whole texts."""
+        """Yields chunks within the limit, by the count of their whole texts."""
         counts = self._lengths.whole([span.text(self._text) for span in spans])
         for span, tokens in zip(spans, counts, strict=True):
             span.tokens = tokens

@@ -1,8 +1,8 @@
 """Which pieces of a text make a chunk together, so that an edit changes the chunks around it only.
 
-Filling one chunk after another would move every border behind an edit. Here all borders stand at
+Filling one chunk after another would move every border after an edit. Here all borders stand at
 first, and are taken away one by one, the weakest first, wherever what they separate fits into one
-chunk. Among borders of equal strength the order is that of a digest of the text behind them. So a
+chunk. Among borders of equal strength the order is that of a digest of the text after them. So a
 border stays or goes for what stands near it, and no border far from an edit learns of it: whether
 an effect reaches one chunk further depends on the order of the borders between, and becomes less
 likely with each of them as one over the factorial of their number.
@@ -110,7 +110,7 @@ class Packing:
         return self._without_scraps(found)
 
     def strongest(self, first: int, last: int) -> int:
-        """Returns the piece behind the strongest border between these pieces."""
+        """Returns the piece after the strongest border between these pieces."""
         return max(range(first + 1, last + 1), key=self._keys.__getitem__)
 
     def _without_scraps(self, runs: list[Run]) -> list[Run]:
@@ -142,7 +142,7 @@ class Packing:
         return done
 
     def _shared(self, left: Run, right: Run) -> list[Run] | None:
-        """Returns two chunks of the pieces of two, neither of them small; None without any."""
+        """Returns two chunks from the pieces of two, both large enough; None if impossible."""
         least = self.limit // 4
         border = self.pieces[right.first].border
         best = None

@@ -98,7 +98,7 @@ def load_chunker(
             f"the chunker {name} cannot be made: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(chunker, Chunker):
-        raise ConfigError(f"{name} is no chunker: it has no method chunk(document)")
+        raise ConfigError(f"{name} is not a chunker: it has no method chunk(document)")
     _check_longest(getattr(chunker, "tokens", tokens), counter)
     return chunker
 
@@ -171,7 +171,7 @@ def _class_of(name: str) -> type[Any]:
             raise ConfigError(f"{module_name} has no {qualname!r}{nearest(part, dir(found))}")
         found = getattr(found, part)
     if not inspect.isclass(found) or not callable(getattr(found, "chunk", None)):
-        raise ConfigError(f"{path} is no chunker: give a class with the method chunk(document)")
+        raise ConfigError(f"{path} is not a chunker: give a class with the method chunk(document)")
     return found
 
 

@@ -41,7 +41,7 @@ def own_embedder(path: str | None, *, dim: int | None = None, **settings: Any) -
         **settings: Its arguments.
 
     Raises:
-        ConfigError: there is no such thing, or it is no embedder.
+        ConfigError: it does not exist, or is not an embedder.
     """
     module_name, _, qualname = (path or "").partition(":")
     try:
@@ -85,7 +85,7 @@ def as_embedder(given: Any, *, name: str | None = None, dim: int | None = None) 
         dim: How many dimensions its vectors have; it is asked by default.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is not one of them.
         EmbedderError: it gives no vectors.
     """
     if isinstance(given, Embedder):
@@ -136,7 +136,7 @@ class _Adapted:
         """Returns a vector of length 1 for each text, in order.
 
         Raises:
-            EmbedderError: what the object gave are no vectors.
+            EmbedderError: the object did not return vectors.
         """
         given = self._embed(list(texts), kind)
         try:
@@ -184,7 +184,7 @@ def _way(given: Any) -> _Embed | None:
 
 
 class _BeamModel:
-    """The model behind an `EmbeddingsManager`, loaded once and asked without a pipeline."""
+    """The model of an `EmbeddingsManager`, loaded once and used without a pipeline."""
 
     def __init__(self, manager: Any) -> None:
         self._handler = manager.get_model_handler()
@@ -218,7 +218,7 @@ def _version_of(given: Any) -> str:
         return str(told)
     cls = type(given)
     if _of_a_library(cls):
-        return ""  # its model says what the vectors are, and an update of it is no other model
+        return ""  # its model decides the vectors, and an update does not change the model
     try:
         return fingerprint(inspect.getsource(cls))
     except (OSError, TypeError):
@@ -235,7 +235,7 @@ def _path_of(cls: type) -> str:
 
 def _not_one(name: str | None, given: Any) -> str:
     return (
-        f"{name or 'this'} is {type(given).__name__}, which is no embedder: it needs "
+        f"{name or 'this'} is {type(given).__name__}, which is not an embedder: it needs "
         "embed(texts) that gives a row of numbers for each text, or to be an Embeddings of "
         "LangChain or an EmbeddingsManager of Beam"
     )

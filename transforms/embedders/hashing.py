@@ -28,7 +28,7 @@ _AT_ONCE = 256
 
 
 class HashEmbedder(BaseEmbedder):
-    """Hashes words into a vector of length 1. It knows no meaning: for tests and demos only.
+    """Hashes words into a vector of length 1, without meaning: for tests and demos only.
 
     Each word adds the square root of its count, or takes it away, at a place; its hash says which.
     Source: Weinberger et al., Feature Hashing for Large Scale Multitask Learning (2009).
@@ -37,7 +37,7 @@ class HashEmbedder(BaseEmbedder):
         model: How many dimensions, as text; 256 by default.
 
     Raises:
-        ConfigError: that is no number from 2 to 65,536.
+        ConfigError: it is not a number from 2 to 65,536.
     """
 
     pays_to_cache = False
@@ -47,7 +47,7 @@ class HashEmbedder(BaseEmbedder):
         dim = int(given) if given.isascii() and given.isdecimal() else 0
         if not _LEAST <= dim <= _MOST:
             raise ConfigError(
-                f"hash:{given} is no embedder; after the colon stands how many dimensions, "
+                f"hash:{given} is not an embedder; give the number of dimensions after the colon, "
                 f"{_LEAST} to {_MOST:,}, as in hash:{DEFAULT_DIM}"
             )
         self._identity = EmbedderIdentity(

@@ -1,6 +1,6 @@
 """A folder with a sentence-transformers model as ONNX: which files, and how its vectors are made.
 
-The files, of which only the first two are needed:
+The files; only the first two are required:
 
     model.onnx or onnx/model.onnx       the network
     tokenizer.json                      its tokenizer
@@ -43,7 +43,7 @@ _KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
 # Files beside a network that hold no weights.
 _NO_WEIGHTS = frozenset({".json", ".md", ".model", ".onnx", ".py", ".txt"})
 _BLOCK = 1 << 20
-# More is no length but a way to write "any".
+# A larger number is not a length but a way to write "any".
 _ANY_LENGTH = 1_000_000
 
 
@@ -84,7 +84,7 @@ class ModelFolder:
         return [self.model, *beside, self.tokenizer]
 
     def mentions(self, name: bytes) -> bool:
-        """Tells whether a name stands in the network, whose names are plain text."""
+        """Returns whether a name stands in the network, whose names are plain text."""
         with open(self.model, "rb") as file:
             ahead = b""
             while block := file.read(_BLOCK):
@@ -193,7 +193,7 @@ def _max_tokens(folder: Path, sentences: dict[str, Any]) -> int:
 
 
 def _json(path: Path) -> Any:
-    """Returns the JSON of a file, None where there is none."""
+    """Returns the JSON of a file, or None without the file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -44,7 +44,7 @@ _FORMAT = re.compile(r"encoding_?format|base64", re.I)
 
 
 class OpenAIEmbedder(RemoteEmbedder):
-    """A model behind OpenAI's embeddings API.
+    """A model of OpenAI's embeddings API.
 
     Args:
         model: The model's name at the service.

@@ -1,4 +1,4 @@
-"""What embedders behind a service share: batches, several in flight, and whose fault an error is.
+"""The common part of embedders that use a service: batches in flight, and the meaning of errors.
 
 A batch that is too much for the service is halved, and what it takes is remembered. A text that is
 too much by itself is an error of that text. What no other text would change, such as refused
@@ -83,7 +83,7 @@ class _Call:
 
 
 class RemoteEmbedder(BaseEmbedder):
-    """An embedder behind a service; a service adds `request` and `answer`.
+    """An embedder that uses a service; subclasses add `request` and `answer`.
 
     Args:
         name: Its registered name.
@@ -166,7 +166,7 @@ class RemoteEmbedder(BaseEmbedder):
         raise NotImplementedError
 
     def adapts(self, request: HttpRequest, error: RejectedError) -> bool:
-        """Tells whether the next request is put in another way, since this one is not taken."""
+        """Returns whether the next request is put in another way, since this one is not taken."""
         return False
 
     def pieces(self, texts: Sequence[str], kind: Kind) -> Iterator[Piece]:

@@ -112,7 +112,7 @@ class TokenCounter:
 
 
 def valid_text(text: str) -> str:
-    """Returns a text without halves of surrogate pairs, which neither tokenizers nor JSON take."""
+    """Returns a text without halves of surrogate pairs, which tokenizers and JSON do not accept."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -47,8 +47,8 @@ class WordLlamaEmbedder(BaseEmbedder):
     def __init__(self, model: str | None = None) -> None:
         if model is not None and model not in map(str, DIMS):
             raise ConfigError(
-                f"wordllama:{model} is no embedder; after the colon stands how many dimensions: "
-                f"{', '.join(map(str, DIMS))}"
+                f"wordllama:{model} is not an embedder; after the colon, give one of these "
+                f"dimensions: {', '.join(map(str, DIMS))}"
             )
         dim = int(model or DIMS[-1])
         try:

@@ -18,7 +18,7 @@ _OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
 class Archive:
-    """The members of a zip file, none of which unpacks to more than it may.
+    """The members of a zip file, each within the limit of its unpacked size.
 
     Args:
         data: The bytes of the file.
@@ -26,7 +26,7 @@ class Archive:
         limits: What it may unpack to.
 
     Raises:
-        ParseError: it is no archive, is protected by a password, or unpacks to too much.
+        ParseError: it is not an archive, is protected by a password, or is too large unpacked.
     """
 
     def __init__(self, data: bytes, kind: str, limits: Limits) -> None:
@@ -34,7 +34,7 @@ class Archive:
         if data.startswith(_OLD_OFFICE):
             if "EncryptedPackage".encode("utf-16-le") in data:
                 raise ParseError("it is protected by a password; save it without one")
-            raise ParseError(f"it is a file of an old Office, not {kind}; save it anew as one")
+            raise ParseError(f"it is a file of an old Office, not {kind}; save it again as one")
         try:
             self._file = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError):
@@ -68,7 +68,7 @@ class Archive:
         """Returns the bytes of a member.
 
         Raises:
-            ParseError: there is none of that name, or it is damaged.
+            ParseError: there is no member with that name, or it is damaged.
         """
         try:
             return self._file.read(self.names[name])

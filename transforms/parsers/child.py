@@ -2,7 +2,7 @@
 
 Its arguments are the id of the process that started it, and where that one imports from. It says
 one byte when it is ready. It imports no Beam, and a library when the first file needs it. It ends
-when its input ends or its parent does, whoever else holds the pipe open.
+when its input ends or its parent does, even if another process holds the pipe open.
 
 A message is eight bytes of length, JSON, and for requests the bytes of the file. Answers are JSON
 and no pickles: what a hostile file makes of this process must not run in the other.
@@ -36,7 +36,7 @@ START = (
 READY = b"r"
 HEAD = 8
 _LOOK_SECONDS = 2  # how often an idle process looks whether its parent lives
-_GRACE_SECONDS = 5  # the parent ends a process that takes too long; this is for when there is none
+_GRACE_SECONDS = 5  # for a process without a parent, which would end it if it takes too long
 _ERRORS: dict[str, type[Exception]] = {
     "no_text": NoTextError,
     "memory": OutOfMemory,
@@ -46,7 +46,7 @@ _ERRORS: dict[str, type[Exception]] = {
 
 
 def main() -> None:
-    """Answers requests until there are no more."""
+    """Answers requests until the input ends."""
     parent = int(sys.argv[1])
     reading, writing = os.dup(0), os.dup(1)
     # What a library prints must not stand between the answers, nor show what a file holds.
@@ -96,7 +96,7 @@ def document_of(answer: bytes) -> tuple[Document | Exception, bool]:
     """Returns what an answer says, and whether the process is to be replaced.
 
     Raises:
-        ValueError: it is no answer.
+        ValueError: it is not an answer.
     """
     values = orjson.loads(answer)
     retire = bool(values["retire"])
@@ -149,7 +149,7 @@ def _limit_memory(size: int) -> None:
 
 
 def _is_large(limits: Limits) -> bool:
-    """Tells whether the process holds a quarter of what it may: libraries keep, and some leak."""
+    """Returns whether the process holds a quarter of what it may: libraries keep, and some leak."""
     try:
         with open("/proc/self/statm", "rb") as file:
             pages = int(file.read().split()[1])

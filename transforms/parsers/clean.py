@@ -74,7 +74,7 @@ _Moves = tuple[list[int], list[int]]
 
 
 def _without(text: str, pattern: re.Pattern[str]) -> tuple[str, _Moves]:
-    """Returns text without the matches, and by how much each place behind one moves."""
+    """Returns text without the matches, and by how much each place after one moves."""
     kept, ends, shifts, last, shift = [], [], [], 0, 0
     for match in pattern.finditer(text):
         new = "\n" if match.group() in _LINE_ENDS else ""

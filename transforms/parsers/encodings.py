@@ -43,7 +43,7 @@ def decoded(data: bytes, declared: str | None = None) -> str:
         declared: The encoding that the file itself states, as in `<meta charset>`.
 
     Raises:
-        ParseError: the bytes are no text, or nothing tells their encoding.
+        ParseError: the bytes are not text, or their encoding is unknown.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -52,7 +52,7 @@ def decoded(data: bytes, declared: str | None = None) -> str:
     if wide:
         return _strictly(data, wide)
     if _BINARY.search(data):
-        raise ParseError("it is no text: it holds control characters, as binary files do")
+        raise ParseError("it is not text: it holds control characters, as binary files do")
     named = _codec(declared)
     try:
         text = data.decode("utf-8")
@@ -84,7 +84,7 @@ def _strictly(data: bytes, encoding: str) -> str:
             "it may be cut off or damaged"
         ) from None
     if re.search(r"[\x00-\x06\x0e-\x1a]", text):
-        raise ParseError("it is no text: it holds control characters, as binary files do")
+        raise ParseError("it is not text: it holds control characters, as binary files do")
     return text
 
 
@@ -213,7 +213,7 @@ def _explaining(sample: bytes) -> Iterator[str]:
 
 
 def _is_explained(text: str, alphabets: tuple[str, ...]) -> bool:
-    """Tells whether one of the languages could have written the text."""
+    """Returns whether one of the languages could have written the text."""
     foreign = {one for one in set(text) if ord(one) > 127}
     letters = {_small(one) for one in foreign if one.isalpha() and one not in _SIGNS}
     if any(not one.isalpha() and one not in _SIGNS for one in foreign):
@@ -233,7 +233,7 @@ def _small(letter: str) -> str:
 
 
 def _is_language(used: Counter[str], alphabet: str) -> bool:
-    """Tells whether all letters are of an alphabet, and its commonest are used most.
+    """Returns whether all letters are of an alphabet, and its commonest are used most.
 
     The first third of an alphabet (of few letters: half) makes more than half of the letters of
     texts in these languages; a wrong reading mixes common and rare letters.
@@ -246,7 +246,7 @@ def _is_language(used: Counter[str], alphabet: str) -> bool:
 
 
 def _is_word(word: str) -> bool:
-    """Tells whether a word is of one script, and has capitals where words have them."""
+    """Returns whether a word is of one script, and has capitals where words have them."""
     latin = [unicodedata.name(one, "").startswith("LATIN") for one in word]
     if any(latin) and not all(latin):
         return False
@@ -260,7 +260,7 @@ def _odd_capital(word: str) -> bool:
 
 
 def _is_east_asian(text: str, encoding: str) -> bool:
-    """Tells whether a text reads as Japanese, Chinese or Korean by the characters it uses most."""
+    """Returns whether a text is Japanese, Chinese or Korean by its most frequent characters."""
     wide = [one for one in text if ord(one) > 127]
     kana = sum("\u3040" <= one <= "\u30ff" for one in wide)
     hangul = sum("\uac00" <= one <= "\ud7a3" for one in wide)

@@ -18,4 +18,4 @@ class OutOfMemory(ParseError):
 
 
 class UnknownTypeError(ContextFrameError, ValueError):
-    """A file of a type that no parser reads. It is no failure: callers count it as skipped."""
+    """A file of a type without a parser. It is not a failure: callers count it as skipped."""

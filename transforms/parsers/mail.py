@@ -36,7 +36,7 @@ class MailParser:
         if not data.strip():
             raise ParseError("it is empty")
         if not _FIELD.match(data[:4096]):
-            raise ParseError("it is no e-mail: it begins with no header")
+            raise ParseError("it is not an e-mail: it begins with no header")
         _check_depth(data, limits)
         message = email.message_from_bytes(data, policy=email.policy.compat32)
         attachments: list[str] = []

@@ -26,9 +26,9 @@ class NotebookParser:
         try:
             book = orjson.loads(decoded(data))
         except (orjson.JSONDecodeError, RecursionError):
-            raise ParseError("it is no notebook: no JSON, cut off, or nested too deep") from None
+            raise ParseError("it is not a notebook: no JSON, cut off, or nested too deep") from None
         if not isinstance(book, dict) or not ("cells" in book or "worksheets" in book):
-            raise ParseError("it is no notebook: it has no cells")
+            raise ParseError("it is not a notebook: it has no cells")
         about = _dict(book.get("metadata"))
         language = line(str(_dict(about.get("language_info")).get("name") or ""))
         language = language or line(str(_dict(about.get("kernelspec")).get("language") or "python"))

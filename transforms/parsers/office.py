@@ -58,7 +58,7 @@ def stated(properties: Any) -> tuple[str | None, dict[str, Any]]:
 def _or_none(properties: Any, name: str) -> Any:
     try:
         return getattr(properties, name)
-    except Exception:  # a date that is none; the text is worth more than it
+    except Exception:  # not a valid date; the text matters more
         return None
 
 

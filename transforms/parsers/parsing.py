@@ -95,7 +95,7 @@ def called(parser: Any) -> str:
 
 
 def takes_limits(parse: Callable[..., Any]) -> bool:
-    """Tells whether a parser wants to know the limits."""
+    """Returns whether a parser wants to know the limits."""
     try:
         inspect.signature(parse).bind(b"", "", None)
     except (TypeError, ValueError):

@@ -205,7 +205,7 @@ class _Child:
             TimeoutError: it took too long.
             EOFError: the process ended.
             OSError: the process ended before it read the request.
-            ValueError: its answer is none.
+            ValueError: its answer is not valid.
         """
         self._wait_until_ready()
         until = time.monotonic() + limits.timeout

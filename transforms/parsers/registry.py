@@ -57,7 +57,7 @@ class ParserInfo:
     identity: bytes
 
     def reads(self, name: str) -> bool:
-        """Tells whether it reads files of this name."""
+        """Returns whether it reads files of this name."""
         return self.suffixes is None or any(one in self.suffixes for one in endings(name))
 
 
@@ -69,7 +69,7 @@ class Parsers:
             `package.module:Class`, a `ParserSpec`, or a class that can be imported.
 
     Raises:
-        ConfigError: a parser is unknown, cannot be imported, or is none.
+        ConfigError: a parser is unknown, cannot be imported, or is not a parser.
     """
 
     def __init__(self, named: Sequence[str | ParserSpec | type] = ()) -> None:
@@ -125,7 +125,7 @@ def loaded(path: str) -> Any:
     """Returns the class or function at `package.module:Class`.
 
     Raises:
-        ConfigError: there is none, or it cannot be imported.
+        ConfigError: there is no such parser, or it cannot be imported.
     """
     module, _, qualname = path.partition(":")
     if not module or not qualname:
@@ -142,9 +142,11 @@ def loaded(path: str) -> Any:
     except AttributeError:
         raise ConfigError(f"{module} has no {qualname}{nearest(qualname, dir(found))}") from None
     if not callable(getattr(found, "parse", found)):
-        raise ConfigError(f"{path} is no parser: it is neither a class with `parse` nor a function")
+        raise ConfigError(
+            f"{path} is not a parser: it is neither a class with `parse` nor a function"
+        )
     if inspect.isclass(found) and not callable(getattr(found, "parse", None)):
-        raise ConfigError(f"{path} is no parser: it lacks the method parse(data, name, limits)")
+        raise ConfigError(f"{path} is not a parser: it lacks the method parse(data, name, limits)")
     return found
 
 

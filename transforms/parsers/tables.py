@@ -90,7 +90,7 @@ _MOST_CELLS = 20_000_000
 def _check_cells(cells: int, area: int) -> None:
     """Refuses a table that is mostly emptiness, and so would be much larger as text."""
     if area > _MOST_CELLS and area > 20 * cells:
-        raise ParseError(f"its table spans {area:,} cells, of which {cells:,} are filled")
+        raise ParseError(f"its table spans {area:,} cells, but only {cells:,} are filled")
 
 
 class WorkbookParser:
@@ -166,7 +166,7 @@ def _column(letters: bytes) -> int:
 def _why(error: Exception) -> str:
     if "password" in str(error).lower() or "encrypted" in str(error).lower():
         return "it is protected by a password; save it without one"
-    return "it is no workbook that can be read; it may be damaged or cut off"
+    return "it is not a readable workbook; it may be damaged or cut off"
 
 
 def _value(value: Any) -> str:

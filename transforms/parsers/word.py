@@ -222,7 +222,7 @@ class _Body:
 
 
 def _joined(blocks: list[tuple[str, str]]) -> Iterator[str]:
-    """Yields blocks, of which the lines of a list or of code are one."""
+    """Yields blocks; the lines of a list or of code are one block."""
     kind, held = "", list[str]()
     for new, text in [*blocks, ("", "")]:
         if held and (new != kind or kind not in ("list", "code")):
