@@ -1,4 +1,4 @@
-"""What is known of the files in a directory, on a local disk or behind an fsspec URL."""
+"""Lists the files of a directory, on a local disk or at an fsspec URL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ReadAt: TypeAlias = Callable[[int, int], bytes]
 
 
 class FileChangedError(ConnectorError):
-    """A file is no longer the one that was listed, or was opened."""
+    """A file has changed since it was listed or opened."""
 
 
 class FileTooLargeError(ConnectorError):
@@ -183,7 +183,7 @@ def changed(before: FileInfo, now: FileInfo) -> FileChangedError:
     elif now.size < before.size:
         how = f"it had {before.size} bytes and has {now.size}"
     else:
-        how = "it was written anew"
+        how = "it was written again"
     return FileChangedError(
         f"it changed after it was listed ({how}), and what it was cannot be read any more; "
         "run again to read it as it is"
@@ -221,7 +221,7 @@ def parts_of(pattern: str) -> list[str]:
 
 
 def match_name(part: str, name: str) -> Match:
-    """Tells whether one name is what one part of a pattern means."""
+    """Returns whether one name is what one part of a pattern means."""
     if part == ANY_FOLDERS:
         return Match.HIDDEN if name.startswith(".") else Match.YES
     if part == name:
@@ -232,7 +232,7 @@ def match_name(part: str, name: str) -> Match:
 
 
 def match_names(parts: Sequence[str], names: Sequence[str]) -> Match:
-    """Tells whether the names on the way to a file are what the parts of a pattern mean."""
+    """Returns whether the names on the way to a file are what the parts of a pattern mean."""
     if not parts or not names:
         return Match.YES if not parts and not names else Match.NO
     first, rest = parts[0], parts[1:]
@@ -280,7 +280,7 @@ class Exclusion:
                 self._names.append(parts[0])
 
     def leaves_out(self, names: Sequence[str]) -> bool:
-        """Tells whether a file or folder is left out, in a folder that is not.
+        """Returns whether a file or folder is left out, in a folder that is not.
 
         Args:
             names: Those on the way to it, from the directory on.
@@ -290,7 +290,7 @@ class Exclusion:
         )
 
     def leaves_out_some(self, names: Sequence[str]) -> bool:
-        """Tells whether a file or a folder on the way to it is left out."""
+        """Returns whether a file or a folder on the way to it is left out."""
         return any(self.leaves_out(names[:count]) for count in range(1, len(names) + 1))
 
 

@@ -63,7 +63,7 @@ _PROBED_SHARE = 0.15
 # So many times the wanted vectors are compared again, whole.
 _REFINE = 5
 
-# So few rows behind a filter are compared one by one, which is exact.
+# Up to this many filtered rows are compared one by one, which is exact.
 _FEW_ROWS = 10_000
 
 # Of other lengths Lance makes no IVF_RQ; its vectors stay whole then.
@@ -73,7 +73,7 @@ _NAME = "vector_idx"
 
 
 def vector_index(dataset: LanceDataset) -> Any | None:
-    """Returns Lance's description of the vector index, or None where there is none."""
+    """Returns Lance's description of the vector index, or None without an index."""
     found = (one for one in dataset.describe_indices() if list(one.field_names) == [COLUMN])
     return next(found, None)
 
@@ -165,7 +165,7 @@ class IndexPart:
 
 
 def is_current(dataset: LanceDataset, metric: str) -> bool:
-    """Tells whether there is a vector index that compares vectors as it should."""
+    """Returns whether there is a vector index that compares vectors as it should."""
     index = vector_index(dataset)
     return index is not None and str(index.details.get("metric_type", "")).lower() == metric
 
@@ -183,12 +183,12 @@ def vectors_without_index(dataset: LanceDataset) -> int:
 
 
 def has_vectors(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None = None) -> bool:
-    """Tells whether any row of a dataset, or of some of its fragments, has a vector."""
+    """Returns whether any row of a dataset, or of some of its fragments, has a vector."""
     return any_row(dataset, f"{COLUMN} IS NOT NULL", fragments)
 
 
 def plan_index(dataset: LanceDataset, metric: str, task_rows: int = TASK_ROWS) -> list[IndexTask]:
-    """Returns the tasks that make a vector index of all rows; none where there are no vectors.
+    """Returns the tasks that make a vector index of all rows; empty without vectors.
 
     Args:
         dataset: What to index.
@@ -322,7 +322,7 @@ def update_vector_index(dataset: LanceDataset, name: str) -> None:
 
 
 def _fits(task: IndexTask, stored: dict[int, tuple[str, ...]]) -> bool:
-    """Tells whether what a part says of fragments is true of those that there are now."""
+    """Returns whether what a part says of fragments is true of those that there are now."""
     known = [number for number in task.files if number in stored]
     return bool(known) and all(stored[number] == task.files[number] for number in known)
 

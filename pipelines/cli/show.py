@@ -35,7 +35,7 @@ class Outcome:
         to: The dataset.
         dead_letters: Where the failed items are; None when none failed.
         seconds: How long it took.
-        left_out: What of the source was not looked at; empty where that is not known.
+        left_out: The part of the source that was not looked at; empty if unknown.
         unindexed: How many vectors the dataset holds without an index that would pay; 0 otherwise.
         dry_run: Whether all was only counted.
     """
@@ -474,7 +474,7 @@ def _print_table(
     rows: Sequence[Sequence[Any]],
     at_most: int | None = None,
 ) -> None:
-    """Prints the last `at_most` rows as a table; nothing when there are none."""
+    """Prints the last `at_most` rows as a table; prints nothing without rows."""
     if not rows:
         return
     left_out = len(rows) - at_most if at_most and len(rows) > at_most else 0
