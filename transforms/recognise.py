@@ -6,9 +6,7 @@ run looks origins up before it parses, maps or embeds, and leaves out what it fi
 
 from __future__ import annotations
 
-import inspect
 import json
-import marshal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,6 +43,7 @@ from contextframe_beam.store.rows import (
     scan_rows,
     sql_literal,
 )
+from contextframe_beam.transforms.fingerprint import code_version
 
 # What tells the digest of bytes from what a source calls a version.
 _OF_BYTES, _OF_SOURCE = b"b", b"v"
@@ -103,31 +102,14 @@ def _part(one: Any) -> Any:
 
 
 def _code_of(cls: type) -> list[str]:
-    """Returns what is another one when the code of a class is, or that of classes it is based on.
-
-    A class counts by its attribute `version`, else by its source.
-    """
+    """Returns what changes when the code of a class or of its bases changes."""
     told = []
     for one in cls.__mro__:
         if one.__module__ in OURS or one.__module__ in sys.stdlib_module_names:
             continue
-        version = vars(one).get("version")
-        told.append(class_path(one))
-        told.append(str(version) if isinstance(version, str | int) else _source_of(one))
+        file = source_file(one)
+        told += [class_path(one), code_version(one, None if file is None else file[1])]
     return told
-
-
-def _source_of(cls: type) -> str:
-    file = source_file(cls)
-    if file is not None:
-        return xxh3_128_digest(file[1].encode()).hex()
-    try:
-        return xxh3_128_digest(inspect.getsource(cls).encode()).hex()
-    except (OSError, TypeError):  # written at a prompt, or installed without its source
-        codes = [
-            marshal.dumps(one.__code__) for one in vars(cls).values() if inspect.isfunction(one)
-        ]
-        return xxh3_128_digest(b"".join(codes)).hex()
 
 
 class StoredOrigins:

@@ -18,6 +18,7 @@ import xxhash
 from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
 from contextframe_beam.transforms.chunkers.counting import TokenCounter
 from contextframe_beam.transforms.document import Chunk, Document
+from contextframe_beam.transforms.fingerprint import code_versions
 
 __all__ = ["GROUP", "NONE", "Chunker", "chunker_identity", "chunker_names", "load_chunker"]
 
@@ -109,9 +110,6 @@ def chunker_identity(chunker: Chunker | None) -> bytes:
     They are made of its class, its `version` (else the source of the class and of those that it is
     based on), its attributes `settings` (a mapping of JSON values), `tokens` and `overlap`, and how
     its `counter` counts.
-
-    Raises:
-        ConfigError: a class without a version whose source cannot be read.
     """
     if chunker is None:
         return xxhash.xxh3_128_digest(NONE.encode())
@@ -120,7 +118,7 @@ def chunker_identity(chunker: Chunker | None) -> bytes:
     settings = getattr(chunker, "settings", {})
     told = [
         f"{cls.__module__}:{cls.__qualname__}",
-        [_version(one) for one in cls.__mro__ if one is not object],
+        code_versions(cls),
         dict(settings) if isinstance(settings, Mapping) else {},
         getattr(chunker, "tokens", None),
         getattr(chunker, "overlap", None),
@@ -207,16 +205,3 @@ def _check_longest(tokens: object, counter: object) -> None:
             f"the embedder reads {longest} tokens of a text, so chunks of {tokens} would be cut "
             f"silently; give {longest} tokens at most"
         )
-
-
-def _version(cls: type) -> str:
-    version = vars(cls).get("version")
-    if version is not None:
-        return str(version)
-    try:
-        return xxhash.xxh3_128_hexdigest(inspect.getsource(cls).encode())
-    except (OSError, TypeError):
-        raise ConfigError(
-            f"give {cls.__module__}:{cls.__qualname__} an attribute `version`, such as '1': its "
-            "source cannot be read, so a change of it would go unnoticed"
-        ) from None

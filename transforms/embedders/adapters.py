@@ -24,8 +24,8 @@ from contextframe_beam.frames.embedders import (
     Vectors,
 )
 from contextframe_beam.transforms.embedders.batching import normalised
-from contextframe_beam.transforms.embedders.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens
+from contextframe_beam.transforms.fingerprint import code_version, fingerprint
 
 __all__ = ["as_embedder", "own_embedder"]
 
@@ -219,10 +219,7 @@ def _version_of(given: Any) -> str:
     cls = type(given)
     if _of_a_library(cls):
         return ""  # its model decides the vectors, and an update does not change the model
-    try:
-        return fingerprint(inspect.getsource(cls))
-    except (OSError, TypeError):
-        return ""
+    return code_version(cls)
 
 
 def _of_a_library(cls: type) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import xxhash
 
 from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.transforms.fingerprint import code_versions
 from contextframe_beam.transforms.parsers.kinds import suffix_by_bytes
 
 GROUP = "contextframe.parsers"
@@ -209,7 +210,7 @@ def _info(spec: ParserSpec, by_name: Mapping[str, EntryPoint]) -> ParserInfo:
         path=path,
         suffixes=None if suffixes is None else _suffixes(suffixes, path),
         settings=dict(spec.settings),
-        identity=f"{path}\0{_version(found, path)}\0{settings}\0".encode(),
+        identity="\0".join([path, *code_versions(found), settings, ""]).encode(),
     )
 
 
@@ -218,25 +219,6 @@ def _suffixes(given: Any, path: str) -> frozenset[str]:
     if not isinstance(one, Iterable) or not all(isinstance(each, str) and each for each in one):
         raise ConfigError(f"suffixes of {path} has to be a tuple of texts such as ('.abc',)")
     return frozenset(each.lower() for each in one)
-
-
-def _version(found: Any, path: str) -> str:
-    """Returns the versions of a parser and of what it is based on, else digests of their source."""
-    classes = [one for one in found.__mro__ if one is not object] if inspect.isclass(found) else []
-    return "\0".join(_own_version(one, path) for one in classes or [found])
-
-
-def _own_version(found: Any, path: str) -> str:
-    version = vars(found).get("version")
-    if version is not None:
-        return str(version)
-    try:
-        return xxhash.xxh3_128_hexdigest(inspect.getsource(found).encode())
-    except (OSError, TypeError):
-        raise ConfigError(
-            f"give {path} an attribute `version`, such as '1': its source cannot be read, so a "
-            "change of it would go unnoticed"
-        ) from None
 
 
 def _refuse_rivals(others: list[ParserInfo], named: list[ParserInfo]) -> None:
