@@ -20,6 +20,7 @@ from apache_beam.typehints.typehints import is_consistent_with
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors.files.item import FileItem
+from contextframe_beam.connectors.files.seen import outcome_state
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
 from contextframe_beam.connectors.read.transform import register
 from contextframe_beam.errors import ConfigError
@@ -77,6 +78,9 @@ class FrameBatch:
                 documents stays as it is.
         """
         self.failures.append(letter_of(stage, error, item, self, number))
+        if isinstance(item, FileItem) and item.mark:
+            # It is read again by the next run, although it may not change.
+            self.tally.partitions[str(item["path"])] = outcome_state([item.mark], []) or {}
         keys = {key for record in records if (key := document_key(record)) is not None}
         if keys:
             self.tally.stale.append(b"".join(sorted(keys)))

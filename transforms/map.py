@@ -12,7 +12,7 @@ from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.read.runtime import live_connector
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.record import Deletion, FrameRecord
-from contextframe_beam.transforms.elements import FrameBatch, Step, letter_of, required, type_shown
+from contextframe_beam.transforms.elements import FrameBatch, Step, required, type_shown
 from contextframe_beam.transforms.parse import Making, Parsing, Ready, is_prepared, ready_items
 from contextframe_beam.transforms.recognise import StoredIn
 
@@ -170,5 +170,5 @@ def _mapped(
     batch.items = items if not others else [i for n, i in enumerate(items) if n not in others]
     batch.deletions = [(deletion, items[index]) for index, deletion in deletions.items()]
     for index, reason in failed.items():
-        batch.failures.append(letter_of("map", reason, items[index], batch, places[index]))
+        batch.fail("map", reason, items[index], places[index])
     return batch

@@ -304,14 +304,14 @@ class FilesConnector(BaseConnector):
         for kind, holds in (("stored", earlier.is_stored), ("skipped", earlier.is_skipped)):
             infos = [info for info, mark in marked if holds(mark)]
             for start in range(0, len(infos), _UNCHANGED_IN_A_GROUP):
-                yield _grouped(infos[start : start + _UNCHANGED_IN_A_GROUP], kind), 1
+                yield _grouped(infos[start : start + _UNCHANGED_IN_A_GROUP], kind, made_with), 1
         left = [
             info
             for info, mark in marked
             if not (earlier.is_stored(mark) or earlier.is_skipped(mark))
         ]
         for group in _groups_of(left):
-            yield _grouped(group, "new"), 1
+            yield _grouped(group, "new", made_with), 1
 
     def _tell(self, listing: Listing) -> None:
         """Logs what was left out although the pattern means it."""
@@ -367,12 +367,14 @@ def _first_heading(document: Any) -> str | None:
     return found[1] if found else None
 
 
-def _grouped(infos: Sequence[FileInfo], kind: str) -> Partition:
+def _grouped(infos: Sequence[FileInfo], kind: str, made_with: str) -> Partition:
     name = printable(infos[0].path)
     if len(infos) > 1:
         name = f"{name} and {len(infos) - 1} more"
     packed = [[info.path, info.size, info.modified_at, info.version] for info in infos]
-    return Partition(name, {"files": packed, "kind": kind}, content=packed)
+    # A run that commits as it goes, and goes on with other settings, begins again.
+    content = [made_with, packed]
+    return Partition(name, {"files": packed, "kind": kind}, content=content)
 
 
 def _groups_of(infos: Sequence[FileInfo]) -> Iterator[list[FileInfo]]:

@@ -136,7 +136,36 @@ class TestRuns:
         assert (run(docs, mode=mode).failed, titles(docs)["files:guide/c.pdf"]) == (0, "Mended")
 
 
+class Refusing:
+    """Refuses documents that say so."""
+
+    version = "1"
+
+    def enrich(self, record: FrameRecord, item: Any) -> FrameRecord:
+        if "refused" in (record.text_content or ""):
+            raise ValueError("refused")
+        return record
+
+
 class TestRecognition:
+    @pytest.mark.parametrize("how", [{}, {"commit_every": 4}], ids=["at once", "as it goes"])
+    def test_a_file_that_failed_after_parsing_is_tried_again(self, docs, how):
+        run(docs, enrichers=[Refusing()])
+        put(docs, "a.md", "# refused")
+        assert run(docs, enrichers=[Refusing()], **how).failed == 1
+        assert run(docs, enrichers=[Refusing()], **how).failed == 1
+        assert titles(docs) == ALL
+        put(docs, "a.md", "# Another")
+        assert run(docs, enrichers=[Refusing()], **how).failed == 0
+        assert run(docs, enrichers=[Refusing()], **how).parsed == 0
+
+    @pytest.mark.parametrize("how", [{}, {"commit_every": 4}], ids=["at once", "as it goes"])
+    def test_what_failed_and_what_was_skipped_is_remembered(self, docs, how):
+        put(docs, "broken.pdf", "%PDF-1.4 broken")
+        first, then = run(docs, **how), run(docs, **how)
+        assert [(one.failed, one.skipped) for one in (first, then)] == [(1, 1), (1, 1)]
+        assert (first.parsed, then.parsed) == (3, 0)
+
     def test_a_document_that_is_gone_from_the_dataset_is_parsed_again(self, docs):
         run(docs)
         FrameDataset.open(kb(docs)).delete("files:a.md")
