@@ -250,7 +250,7 @@ BAD_ITEMS = {
     "raises": ("map", ["author"]),
     "None": ("map", ["map_to_frame_record returned None", "must return a FrameRecord"]),
     "dict": ("map", ["map_to_frame_record returned a dict", "must return a FrameRecord"]),
-    "nothing": ("encode", ["neither"]),
+    "nothing": ("encode", ["no text_content and no unique_id"]),
     "object": ("encode", ["metadata['owner']"]),
     "vector": ("encode", ["vector", "3", "1536"]),
     "surrogate": ("encode", ["surrogate"]),
