@@ -75,13 +75,13 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 		$(PY) $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@
 
-# What users install, and no more: Beam also imports some packages that are only there for tests.
+# What users install with two extras, and no more: Beam also imports some packages that are only there for tests.
 $(VENV_BENCH)/.installed: setup.py constraints.txt
 	$(call make_venv,$(VENV_BENCH))
-	@echo "Installing the package alone into $(VENV_BENCH) (once) ..."
+	@echo "Installing the package with its extras into $(VENV_BENCH) (once) ..."
 	@$(VENV_BENCH)/bin/python $(PIP_INSTALL) --constraint constraints.txt --upgrade pip setuptools
 	@PYTHONWARNINGS='ignore:Editable installation' \
-		$(VENV_BENCH)/bin/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable .
+		$(VENV_BENCH)/bin/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[documents,embed]'
 	@touch $@
 
 # dlt pins another pylance, so it lives apart.

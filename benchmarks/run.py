@@ -5,6 +5,7 @@ make bench BENCH='ingest --documents 100000 --rounds 1'
 make bench BENCH='http --http-records 200000 --rounds 1'
 make bench BENCH=upsert                       # into up to 5,000,000 rows; when named only
 make bench BENCH=scale                        # costly enrichment, start-up by engine; when named
+make bench BENCH=search                       # 100,000 chunks of documentation; when named only
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import scale_run
 import startup_run
 import upsert_run
 
-GROUPS = ("ingest", "http", "upsert", "scale")
+GROUPS = ("ingest", "http", "upsert", "scale", "search")
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest")
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")
     parser.add_argument("--enriched", type=int, default=10_000, help="for scale")
+    parser.add_argument("--chunks", type=int, default=100_000, help="for search")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where documents are kept between runs")
     options = parser.parse_args()
@@ -50,6 +52,10 @@ def main() -> None:
     if "scale" in groups:
         scale_run.measure(options.enriched, options.rounds)
         startup_run.measure(options.rounds)
+    if "search" in groups:
+        import search_run  # with the extras documents and embed, which other groups do without
+
+        search_run.measure(options.chunks, options.folder)
 
 
 if __name__ == "__main__":
