@@ -1,4 +1,4 @@
-"""Measures search by meaning over chunks of this machine's documentation, with an index and without.
+"""Measures search by meaning over chunks of documentation, with an index and without.
 
 The documentation that is installed here (packages of the system and of Python) is ingested by the
 product itself, until there are enough chunks. The questions are pieces of a dozen words out of
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,11 +111,11 @@ def _measure(uri: str) -> float:
         recalls[name] = _recall(found, right)
         each = [1000 * one / len(vectors) for one in (flat_seconds, seconds)]
         print(f"{name:12} {each[0]:9.1f} {each[1]:9.1f} {recalls[name]:10.3f}")
-    for name in ("text", "hybrid"):
-        way = {"hybrid": name == "hybrid"}
-        opened = FrameDataset.open(uri)
-        opened.search(questions[0])
-        _, seconds = _timed(lambda: [opened.search(one, **way) for one in questions])
+    opened = FrameDataset.open(uri)
+    opened.search(questions[0])
+    for name, is_hybrid in {"text": False, "hybrid": True}.items():
+        ask = partial(opened.search, hybrid=is_hybrid)
+        _, seconds = _timed(lambda ask=ask: [ask(one) for one in questions])
         print(f"{name:12} {'':9} {1000 * seconds / len(questions):9.1f}")
     new = -vectors[0]
     dataset.add(FrameRecord("new", unique_id="new", vector=new))
