@@ -85,6 +85,11 @@ def kb(tmp_path: Path) -> Path:
     return tmp_path / "kb.lance"
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names long bytes by their type: the processes of one session would make other ones."""
+    return type(val).__name__ if isinstance(val, bytes) and len(val) > 40 else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Gives the tests of a server that takes long to start to one process, which starts it once."""
