@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -93,7 +93,8 @@ class Chunk(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
 
     def __init__(self, chunker: ChunkerSpec, embedder: EmbedderSpec | None = None) -> None:
         super().__init__()
-        chunker.load(embedder)
+        # With the embedder that this process has: workers have theirs.
+        chunker.load(None if embedder is None else replace(embedder, workers=1))
         self._chunker, self._embedder = chunker, embedder
 
     def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[FrameBatch]:

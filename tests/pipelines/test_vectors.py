@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import lance
 import numpy as np
 import pytest
@@ -13,13 +16,23 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.errors import ConfigError, SchemaError, TooManyFailures, TooManyTokens
 from contextframe_beam.frames.embedders import EmbedderError, EmbedderRefusedError
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.transforms import WriteToLance
 from contextframe_beam.transforms.embedders import HashEmbedder
+from tests.support.cli_helpers import cli, start, wait_until
 from tests.support.embedding_server import embedding_server
-from tests.support.pipeline_helpers import ONE_WORKER, TWO_WORKERS, documents
+from tests.support.pipeline_helpers import (
+    EACH_BUNDLE_TWICE,
+    ONE_WORKER,
+    TWO_WORKERS,
+    document,
+    documents,
+    new_pipeline,
+)
 from tests.support.vector_helpers import ingest_texts, paragraphs, rows_in, text_digest, vectors_in
 
 HASH = "hash:16"
 NOISY = "tests.support.vector_helpers:Noisy"
+COUNTED = "tests.support.vector_helpers:Counted"
 FUSSY = "tests.support.vector_helpers:Fussy"
 
 
@@ -305,14 +318,76 @@ class TestANewDimension:
         assert FrameDataset.open(str(kb)).embed_dim == 8
 
 
-class TestWithTwoWorkers:
-    def test_a_run_is_the_same(self, kb: Path, tmp_path: Path) -> None:
+class TestHoweverItIsRun:
+    def test_two_workers_load_one_model_each_and_store_the_same(
+        self, kb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loaded = tmp_path / "loaded"
+        monkeypatch.setenv("MODELS_LOADED", str(loaded))
         texts = {f"d{n}": paragraphs(f"d{n}", "same") for n in range(8)}
-        one = ingest_texts(texts, tmp_path / "one.lance", embed=HASH)
-        two = ingest_texts(texts, kb, embed=HASH, workers=2)
+        two = ingest_texts(texts, kb, embed=COUNTED, workers=2)
+        processes = loaded.read_text().split()
+        assert 2 <= len(processes) <= 3  # this one asks what its vectors are
+        assert len(set(processes)) == len(processes)
+        one = ingest_texts(texts, tmp_path / "one.lance", embed=COUNTED)
         assert two.documents == one.documents == 8
         assert vectors_in(kb).keys() == vectors_in(tmp_path / "one.lance").keys()
-        assert ingest_texts(texts, kb, workers=2).texts_embedded == 0
+        again = ingest_texts(texts, kb)
+        assert (again.texts_embedded, again.rows_written) == (0, 0)
+        assert loaded.read_text().split() == processes
+
+    def test_bundles_that_are_repeated_store_once(self, kb: Path) -> None:
+        texts = {f"d{n}": paragraphs(f"d{n}", "same") for n in range(3)}
+        ingest_texts(texts, kb, embed=HASH, **EACH_BUNDLE_TWICE)
+        assert len(rows_in(kb)) == 9
+        assert len(vectors_in(kb)) == 4
+
+    def test_commits_on_the_way_take_over_vectors_of_the_ones_before(self, kb: Path) -> None:
+        texts = {f"d{n}": paragraphs("same") for n in range(4)}
+        receipt = ingest_texts(texts, kb, embed=HASH, commit_every=1)
+        assert FrameDataset.open(str(kb)).version == 2
+        assert len(rows_in(kb)) == 8
+        assert receipt.documents == 4
+        assert FrameDataset.open(str(kb)).embedder == HashEmbedder("16").identity
+
+    def test_records_without_a_connector_are_cut_and_embedded_too(self, kb: Path) -> None:
+        with new_pipeline() as pipeline:
+            records = [document(name, paragraphs(name, "same")) for name in "ab"]
+            sink = WriteToLance(str(kb), chunk_tokens=16, embed=HASH)
+            pipeline | beam.Create(records) | sink
+        assert sorted(rows_in(kb)) == ["a", "a#chunk=0", "a#chunk=1", "b", "b#chunk=0", "b#chunk=1"]
+        assert len(vectors_in(kb)) == 3
+
+    def test_a_killed_run_is_not_paid_for_again(self, kb: Path, tmp_path: Path) -> None:
+        texts = [f"This text has the number {n}." for n in range(700)]
+        (tmp_path / "docs").mkdir()
+        lines = [json.dumps({"id": n, "text": text}) for n, text in enumerate(texts)]
+        (tmp_path / "docs" / "all.jsonl").write_text("\n".join(lines))
+        hangs = threading.Event()
+
+        def answer(given: Any) -> Any:
+            if len(service.requests) > 2:
+                hangs.wait(60)
+            return given
+
+        with embedding_server(change=answer) as service:
+            command = ["ingest", "json", "--directory", tmp_path / "docs", "--pattern", "*.jsonl"]
+            command += ["--to", kb, "--embed", "openai:m", "--embed-url", f"{service.url}/v1"]
+            command += ["--embed-dim", 16]
+            run = start(*command)
+            kept = kb.with_name("kb.lance.vectors")
+            wait_until(lambda: len(service.requests) > 2 and list(kept.glob("*/*")), run)
+            run.kill()
+            run.communicate()
+            paid = len(service.texts)
+            assert not kb.exists()
+            hangs.set()
+            service.requests.clear()
+            receipt = json.loads(cli(*command, "--json").out)
+        assert receipt["texts_embedded"] + receipt["texts_reused"] == 700
+        assert len(service.texts) == receipt["texts_embedded"] < paid
+        assert receipt["texts_reused"] >= 256
+        assert not kept.exists()
 
 
 class TestADryRun:

@@ -22,7 +22,9 @@ from contextframe_beam import (
     UnknownCommitError,
 )
 from contextframe_beam.connectors import JSONFileConnector
+from contextframe_beam.errors import TooManyTokens
 from contextframe_beam.pipelines.compact import compact
+from contextframe_beam.pipelines.embed import embed
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.state import ANCHOR_KEY
@@ -31,9 +33,11 @@ from contextframe_beam.transforms.commit import commit_run
 from tests.pipelines.test_crash import POINT_VARIABLE
 from tests.store.test_rollback import list_tags_while_they_come_and_go
 from tests.support.cli_helpers import assert_error, cli, environment, run_code
+from tests.support.embedding_server import embedding_server
 from tests.support.pipeline_helpers import EMBED_DIM, begin, document, documents, write
 from tests.support.s3_faults import Fault, FaultyProxy
 from tests.support.s3_server import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from tests.support.vector_helpers import ingest_texts
 
 
 @pytest.fixture
@@ -245,6 +249,24 @@ class TestOperations:
         assert freed.versions > 0
         assert read(kb, options) == before
         assert len(s3.filesystem().ls(f"{kb}/data")) == 1
+
+    def test_vectors_come_and_are_made_again(self, s3, kb, options):
+        texts = {f"d{n}": f"Text number {n}." for n in range(5)}
+        ingest_texts(texts, kb, embed="none", storage_options=options)
+        ingest_texts(texts, kb, embed="hash:8", storage_options=options)  # of another length
+        assert FrameDataset.open(kb, storage_options=options).embed_dim == 8
+        with embedding_server() as service:
+            about = {"embed_url": f"{service.url}/v1", "storage_options": options}
+            with pytest.raises(TooManyTokens):
+                embed(kb, "openai:m", max_tokens=9, **about)
+            assert s3.filesystem().du(f"{kb}.vectors")
+            receipt = embed(kb, "openai:m", **about)
+        assert receipt.rows == receipt.texts_embedded + receipt.texts_reused == 5
+        assert receipt.texts_reused
+        assert not s3.filesystem().du(f"{kb}.vectors")
+        assert len(read(kb, options)) == 10
+        assert compact(kb, storage_options=options).fragments_after == 1
+        assert FrameDataset.open(kb, storage_options=options).embedder == receipt.embedder
 
     def test_tags_of_others_come_and_go(self, kb, options):
         FrameDataset.create(kb, EMBED_DIM, options)

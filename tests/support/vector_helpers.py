@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,16 @@ class Fussy(Noisy):
         if any("walrus" in text for text in texts):
             raise EmbeddingError("no walruses")
         return HashEmbedder("8").embed(texts)
+
+
+class Counted(Noisy):
+    """Notes the process in which it is made, in the file that MODELS_LOADED names."""
+
+    identity = EmbedderIdentity(f"{__name__}:Counted", "", 8, "cosine", True, "d" * 32)
+
+    def __init__(self) -> None:
+        with open(os.environ["MODELS_LOADED"], "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()}\n")
 
 
 def text_digest(text: str) -> bytes:
