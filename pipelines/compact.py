@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -187,5 +187,5 @@ class _TaskDoFn(beam.DoFn):
     def setup(self) -> None:
         secrets.register_store(self._at.storage_options)
 
-    def process(self, task: Any) -> Iterator[tuple[int, Any]]:
-        yield 0, self._do(self._at, task)
+    def process(self, task: Any) -> list[tuple[int, Any]]:
+        return [(0, self._do(self._at, task))]

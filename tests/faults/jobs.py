@@ -12,6 +12,7 @@ from tests.faults.points import OF_HOUSEKEEPING, OF_RUNS, WHEN
 from tests.faults.world import LOG, SOURCES
 
 _CONNECTOR = "tests.faults.simulated:Simulated"
+_CHUNKER = "tests.faults.simulated:Pieces"
 
 #: How often a process comes to a point at most, as far as it matters.
 _PASSAGES = {
@@ -61,10 +62,14 @@ class Jobs:
         chance: What decides.
         world: The file that sources are read from.
         place: The dataset.
+        chunked: Whether documents are cut into chunks.
     """
 
-    def __init__(self, chance: random.Random, world: Path, place: Place) -> None:
+    def __init__(
+        self, chance: random.Random, world: Path, place: Place, chunked: bool = False
+    ) -> None:
         self._chance = chance
+        self._chunks = ["--chunk", _CHUNKER] if chunked else []
         self._world = world
         self._place = place
         self._runs = 0
@@ -118,7 +123,8 @@ class Jobs:
         arguments = [
             *("ingest", _CONNECTOR, "--world", str(self._world)),
             *("--source", source, "--to", self._place.uri),
-            *("--run-id", run_id, "--embed-dim", "4", "--json", *more, *self._place.flags),
+            *("--run-id", run_id, "--embed-dim", "4", "--json", *more, *self._chunks),
+            *self._place.flags,
         ]
         return self.again(Job(run_id, arguments))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import STATES, RunSummary, SourceState
@@ -48,6 +49,7 @@ class Ledger:
         dataset: Where it is, or will be.
         items: Returns what a source gave of a partition, since a round (0: all), in a round.
         storage_options: Of the dataset.
+        pieces: Returns the texts of a document's chunks.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Ledger:
         dataset: Path | str,
         items: Callable[[str, str, int, int], Iterable[Item]],
         storage_options: Mapping[str, str] | None = None,
+        pieces: Callable[[str], list[str]] = lambda text: [],
     ) -> None:
         self.dataset = str(dataset)
         self.now = Snapshot({}, {}, frozenset(), {})
@@ -67,6 +70,7 @@ class Ledger:
         self.failed: dict[str, int] = {}
         self._snapshots: dict[int, Snapshot] = {}
         self._items = items
+        self._pieces = pieces
         self._options = dict(storage_options) if storage_options else None
 
     def follow(self) -> list[str]:
@@ -123,9 +127,19 @@ class Ledger:
         stored = {name: one for name, one in stored.items() if one or name in now.reached}
         assert stored == now.reached, f"version {version}: {stored}, expected {now.reached}"
         by = {state.source: name for name, state in states.items()}
-        _compare(_rows_of(dataset, by), now.rows, f"version {version} (new: {new})")
+        rows, chunks = _rows_of(dataset, by)
+        _compare(rows, now.rows, f"version {version} (new: {new})")
+        _compare(chunks, self._chunks_of(rows), f"version {version} (new: {new}), in its chunks,")
         self.now = now
         return new
+
+    def _chunks_of(self, rows: Mapping[str, Row]) -> dict[str, Row]:
+        """Returns the chunks that documents must have, which are of the same source."""
+        return {
+            f"{key}#chunk={number}": (piece, {"parent": uuid_of(key)}, at, owner)
+            for key, (text, _, at, owner) in rows.items()
+            for number, piece in enumerate(self._pieces(text or ""))
+        }
 
     def _after(self, now: Snapshot, source: str, state: SourceState, run: RunSummary) -> Snapshot:
         """Returns what must be there after a run."""
@@ -175,17 +189,26 @@ def _row_of(item: Item, source: str) -> Row:
     return item["text"], item["metadata"], item["at"], source
 
 
-def _rows_of(dataset: FrameDataset, sources: Mapping[str, str]) -> dict[str, Row]:
-    """Returns the rows of a dataset; no key may be there twice."""
+def _rows_of(
+    dataset: FrameDataset, sources: Mapping[str, str]
+) -> tuple[dict[str, Row], dict[str, Row]]:
+    """Returns the documents of a dataset, and their chunks; no key may be there twice."""
     owners: list[str] = []
     for batch in dataset.batches(["x_source"]):
         owners += [sources[owner] for owner in batch.column("x_source").to_pylist()]
     found: dict[str, Row] = {}
+    chunks: dict[str, Row] = {}
     for record, owner in zip(dataset, owners, strict=True):
         key = str(record.unique_id)
-        assert key not in found, f"version {dataset.version} holds {key} twice"
-        found[key] = (record.text_content, record.metadata, record.timestamp, owner)
-    return found
+        assert key not in found and key not in chunks, (
+            f"version {dataset.version} holds {key} twice"
+        )
+        if record.parent is None:
+            found[key] = (record.text_content, record.metadata, record.timestamp, owner)
+        else:
+            about = {"parent": record.parent}
+            chunks[key] = (record.text_content, about, record.timestamp, owner)
+    return found, chunks
 
 
 def _compare(have: Mapping[str, Row], want: Mapping[str, Row], where: str) -> None:

@@ -67,7 +67,7 @@ POINTS = {
     "commit": Point("lance", "LanceDataset.commit", "committing", "tidying up"),
     "tidy": Point(_COMMIT, "delete_files", "tidying up"),
     "receipt": Point("contextframe_beam.pipelines.ingest", "committed_receipt", "starting"),
-    "task": Point(_COMPACT, "do_task", "rewriting"),
+    "task": Point(_COMPACT, "_TaskDoFn.process", "rewriting"),
     "indices": Point(_COMPACT, "update_indices", "reindexing"),
     # What Lance commits by itself: a compaction and the numbers for it, and indices.
     "own commit": Point("contextframe_beam.store.upkeep", "changing", "committing", "reporting"),

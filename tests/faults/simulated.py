@@ -11,6 +11,7 @@ from typing import Any
 
 from contextframe_beam import Deletion, FrameRecord
 from contextframe_beam.connectors import Page, PaginatedConnector, Partition
+from contextframe_beam.transforms.document import Chunk, Document
 
 #: Pages as the source gives them in each round of its life, and the round that it is in. The feed
 #: `all` has what is in a partition, the feed `changes` what changed there since the round before.
@@ -23,7 +24,29 @@ CREATE TABLE latest (source TEXT PRIMARY KEY, round INTEGER);
 """
 
 
+#: How many words a chunk of a document has.
+WORDS_OF_CHUNK = 15
+
 _LATE = "2030-01-01T00:00:00+00:00"
+
+
+def pieces_of(text: str) -> list[str]:
+    """Returns the texts of a document's chunks; none for a short document."""
+    words = text.split()
+    if len(words) <= WORDS_OF_CHUNK:
+        return []
+    starts = range(0, len(words), WORDS_OF_CHUNK)
+    return [" ".join(words[start : start + WORDS_OF_CHUNK]) for start in starts]
+
+
+class Pieces:
+    """Cuts documents as `pieces_of` says."""
+
+    version = "1"
+
+    def chunk(self, document: Document) -> list[Chunk]:
+        """Returns the chunks; each tells how long the document is."""
+        return [Chunk(piece, 0, len(document.text)) for piece in pieces_of(document.text)]
 
 
 class Simulated(PaginatedConnector):

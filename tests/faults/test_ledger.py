@@ -11,7 +11,7 @@ import pytest
 from contextframe_beam.frames.schema import frame_schema
 from contextframe_beam.pipelines.ingest import ingest
 from tests.faults.ledger import Ledger
-from tests.faults.simulated import Simulated
+from tests.faults.simulated import Simulated, pieces_of
 from tests.faults.world import World
 
 
@@ -27,12 +27,16 @@ def kb(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(world: World, kb: Path) -> Ledger:
-    return Ledger(kb, world.items)
+    return Ledger(kb, world.items, pieces=pieces_of)
+
+
+CHUNKER = "tests.faults.simulated:Pieces"
 
 
 def sync(world: World, kb: Path, run_id: str, source: str = "left") -> None:
     embed_dim = None if kb.exists() else 4
-    ingest(Simulated(world.path, source), str(kb), run_id=run_id, embed_dim=embed_dim)
+    connector = Simulated(world.path, source)
+    ingest(connector, str(kb), run_id=run_id, embed_dim=embed_dim, chunk=CHUNKER)
 
 
 def test_runs_that_went_well_are_told_in_order(world, kb, ledger):
@@ -53,9 +57,29 @@ def test_a_row_that_is_lost(world, kb, ledger):
     sync(world, kb, "one")
     ledger.follow()
     dataset = lance.dataset(str(kb))
-    key = dataset.to_table(columns=["uuid"], filter="x_state IS NULL", limit=1)["uuid"][0]
+    documents = "x_state IS NULL AND x_parent IS NULL"
+    key = dataset.to_table(columns=["uuid"], filter=documents, limit=1)["uuid"][0]
     dataset.delete(f"uuid = '{key}'")
     with pytest.raises(AssertionError, match="1 rows are missing"):
+        ledger.follow()
+
+
+def test_a_chunk_that_is_lost(world, kb, ledger):
+    sync(world, kb, "one")
+    ledger.follow()
+    dataset = lance.dataset(str(kb))
+    key = dataset.to_table(columns=["uuid"], filter="x_parent IS NOT NULL", limit=1)["uuid"][0]
+    dataset.delete(f"uuid = '{key}'")
+    with pytest.raises(AssertionError, match=r"in its chunks, .* 1 rows are missing"):
+        ledger.follow()
+
+
+def test_chunks_of_another_state_of_their_document(world, kb, ledger):
+    sync(world, kb, "one")
+    ledger.follow()
+    chunks = "x_parent IS NOT NULL AND position = 0"
+    lance.dataset(str(kb)).update({"text_content": "'older'"}, where=chunks)
+    with pytest.raises(AssertionError, match=r"in its chunks, .* are wrong"):
         ledger.follow()
 
 
@@ -109,7 +133,8 @@ def test_an_incremental_run_that_skips_a_round(world, kb, ledger, monkeypatch, s
     world.evolve("left")
     world.evolve("left")
     monkeypatch.setattr(Simulated, "partitions", skipping)
-    ingest(Simulated(world.path, "left", changes=True, attempt=2), str(kb), run_id="two")
+    connector = Simulated(world.path, "left", changes=True, attempt=2)
+    ingest(connector, str(kb), run_id="two", chunk=CHUNKER)
     if skipped:
         with pytest.raises(AssertionError, match="has a gap"):
             ledger.follow()
