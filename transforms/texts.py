@@ -72,6 +72,7 @@ class Texts:
         given = {"url": embed_url, "key": embed_key, "budget": _budget(embed_budget)}
         settings = {name: value for name, value in given.items() if value is not None}
         _refuse_plain(embed_key)
+        secrets.register_store(at.storage_options)
         known = _recorded(at)
         name = embed.strip() if embed is not None else known.spec if known is not None else NONE
         embedder = None

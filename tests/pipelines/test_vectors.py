@@ -12,7 +12,7 @@ import lance
 import numpy as np
 import pytest
 
-from contextframe_beam import FrameDataset
+from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.errors import ConfigError, SchemaError, TooManyFailures, TooManyTokens
 from contextframe_beam.frames.embedders import EmbedderError, EmbedderRefusedError
 from contextframe_beam.pipelines.ingest import ingest
@@ -67,6 +67,15 @@ class TestWhatIsStored:
         assert rows["a"]["vector"] is not None
         assert rows["b"]["vector"] is None
         assert rows["b"]["x_embedder"] is None
+
+    def test_documents_without_an_id_stay_who_they_are(self, kb: Path) -> None:
+        items = [{"text": "Some words."}, {"text": "Other words.", "metadata": {"author": "Ada"}}]
+        for embed in ("none", HASH):
+            with new_pipeline() as pipeline:
+                records = [FrameRecord(one["text"], one.get("metadata")) for one in items]
+                sink = WriteToLance(str(kb), chunk="none", embed=embed, embed_dim=16)
+                pipeline | beam.Create(records) | sink
+        assert len(rows_in(kb)) == len(vectors_in(kb)) == 2
 
     def test_chunks_are_made_without_an_embedder_too(self, kb: Path) -> None:
         ingest_texts({"a": paragraphs("one", "two")}, kb)
@@ -299,6 +308,24 @@ class TestANewDimension:
         ingest_texts({"a": paragraphs("three"), "d": "New."}, kb, embed=HASH)
         assert len(vectors_in(kb)) == 4
         assert FrameDataset.open(str(kb), version=indexed).embed_dim == 1536
+
+    def test_may_have_come_with_another_run_meanwhile(self, kb: Path) -> None:
+        ingest_texts({"a": "Old words."}, kb, embed="none")
+        late = new_pipeline()
+        late | beam.Create([document("late", "Late words.")]) | WriteToLance(str(kb), embed=HASH)
+        ingest_texts({"b": "New words."}, kb, embed=HASH)
+        late.run().wait_until_finish()
+        assert sorted(rows_in(kb)) == ["a", "b", "b#chunk=0", "late", "late#chunk=0"]
+        assert sorted(vectors_in(kb)) == ["Late words.", "New words."]
+
+    def test_of_another_embedder_that_came_meanwhile_is_refused(self, kb: Path) -> None:
+        ingest_texts({"a": "Old words."}, kb, embed="none")
+        late = new_pipeline()
+        late | beam.Create([document("late", "Late words.")]) | WriteToLance(str(kb), embed=HASH)
+        ingest_texts({"b": "New words."}, kb, embed="hash:8")
+        with pytest.raises(Exception, match=r"the columns of .* changed while run"):
+            late.run().wait_until_finish()
+        assert sorted(rows_in(kb)) == ["a", "b", "b#chunk=0"]
 
     def test_is_refused_without_an_embedder(self, kb: Path) -> None:
         ingest_texts({"a": "Old words."}, kb, embed="none")
