@@ -58,7 +58,7 @@ _PARTITION_ROWS = 1_600
 # Partitions that are searched at least, and the share of them where there are many. With fewer,
 # more of the nearest vectors are missed than one in twenty: see benchmarks/search_run.py.
 _PROBES = 20
-_PROBED_SHARE = 0.15
+_PROBED_SHARE = 0.25
 
 # So many times the wanted vectors are compared again, whole.
 _REFINE = 5
