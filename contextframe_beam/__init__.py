@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextframe_beam.frames.record import Deletion, FrameRecord
     from contextframe_beam.frames.schema import frame_schema
     from contextframe_beam.store.dataset import FrameDataset
+    from contextframe_beam.store.search import Hit
     from contextframe_beam.store.state import RunSummary, SourceState
     from contextframe_beam.store.versions import Version
 
@@ -42,6 +43,7 @@ __all__ = [
     "Deletion",
     "FrameDataset",
     "FrameRecord",
+    "Hit",
     "RecordError",
     "RunSummary",
     "SchemaError",
@@ -72,6 +74,7 @@ _HOMES = {
     "frames.record": ["Deletion", "FrameRecord"],
     "frames.schema": ["frame_schema"],
     "store.dataset": ["FrameDataset"],
+    "store.search": ["Hit"],
     "store.state": ["RunSummary", "SourceState"],
     "store.versions": ["Version"],
 }

@@ -70,9 +70,11 @@ class HashEmbeddings(EmbeddingsManager):
         return RunInference(_TextEmbeddingHandler(self)).with_output_types(EmbeddableItem)
 
 
-def run(texts: Mapping[str, str], config: LanceVectorWriterConfig, folder: Path, how: Any) -> None:
+def run(
+    texts: Mapping[str, str], config: LanceVectorWriterConfig, folder: Path, how: Any = None
+) -> None:
     """Runs a pipeline of Beam's own RAG transforms into a dataset."""
-    options = beam.options.pipeline_options.PipelineOptions(how.get("beam_args", []))
+    options = beam.options.pipeline_options.PipelineOptions((how or {}).get("beam_args", []))
     with beam.Pipeline("FnApiRunner", options=options) as pipeline:
         (
             pipeline
@@ -94,13 +96,12 @@ def texts_in(uri: str) -> set[str | None]:
     return {one.text_content for one in FrameDataset.open(uri) if one.parent}
 
 
-@IN_ONE_PROCESS
 class TestWriting:
-    def test_chunks_belong_to_their_document_and_are_found(self, tmp_path, how):
+    def test_chunks_belong_to_their_document_and_are_found(self, tmp_path):
         uri = str(tmp_path / "kb.lance")
         embedder = as_embedder(HashEmbeddings())
         config = LanceVectorWriterConfig(uri, document="source", embedder=embedder)
-        run(DOCUMENTS, config, tmp_path, how)
+        run(DOCUMENTS, config, tmp_path)
         dataset = FrameDataset.open(uri)
         assert dataset.embedder == embedder.identity
         hit = dataset.search("It eats many clams", hybrid=True, embedder=embedder)[0]
@@ -108,6 +109,7 @@ class TestWriting:
         assert (hit.parent, hit.unique_id) == (uuid_of("guide.txt"), "guide.txt#chunk=1")
         assert hit.metadata["source"] == "guide.txt"
 
+    @IN_ONE_PROCESS
     def test_chunks_of_a_changed_document_go_with_what_replaces_them(self, tmp_path, how):
         uri = str(tmp_path / "kb.lance")
         config = LanceVectorWriterConfig(uri, document="source", embed_dim=DIM)
@@ -115,25 +117,25 @@ class TestWriting:
         run({"guide.txt": "It eats clams."}, config, tmp_path, how)
         assert texts_in(uri) == {"It eats clams.", "A quokka lives on an island."}
 
-    def test_the_same_again_writes_nothing(self, tmp_path, how):
+    def test_the_same_again_writes_nothing(self, tmp_path):
         uri = str(tmp_path / "kb.lance")
         config = LanceVectorWriterConfig(
             uri, document="source", embedder=as_embedder(HashEmbeddings())
         )
-        run(DOCUMENTS, config, tmp_path, how)
-        run(DOCUMENTS, config, tmp_path, how)
+        run(DOCUMENTS, config, tmp_path)
+        run(DOCUMENTS, config, tmp_path)
         assert FrameDataset.open(uri).history()[-1].counts["written"] == 0
 
     def test_a_mirror_deletes_documents_that_are_gone_and_leaves_other_sources_alone(
-        self, tmp_path, how
+        self, tmp_path
     ):
         uri = str(tmp_path / "kb.lance")
         given: dict[str, Any] = {"document": "source", "embed_dim": DIM, "max_deletes": "100%"}
         others = LanceVectorWriterConfig(uri, source="others", **given)
-        run({"foreign.txt": "An okapi."}, others, tmp_path, how)
+        run({"foreign.txt": "An okapi."}, others, tmp_path)
         config = LanceVectorWriterConfig(uri, mode="mirror", **given)
-        run(DOCUMENTS, config, tmp_path, how)
-        run({"other.txt": DOCUMENTS["other.txt"]}, config, tmp_path, how)
+        run(DOCUMENTS, config, tmp_path)
+        run({"other.txt": DOCUMENTS["other.txt"]}, config, tmp_path)
         assert texts_in(uri) == {"An okapi.", "A quokka lives on an island."}
 
 
@@ -235,7 +237,7 @@ class TestTheWayBack:
         uri = str(tmp_path / "kb.lance")
         embedder = HashEmbedder(str(DIM))
         config = LanceVectorWriterConfig(uri, document="source", embedder=embedder)
-        run(DOCUMENTS, config, tmp_path, {})
+        run(DOCUMENTS, config, tmp_path)
         return uri
 
     def test_chunks_are_read_with_their_embeddings(self, kb):
