@@ -26,7 +26,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.installed ## Run the main job on real input: ingest, search, and a second run that finds nothing changed.
+demo: $(VENV)/.installed ## Run the main job on real input: parse, chunk, embed, search, and a second run after one change.
 	@$(PY) -m tools.demo
 
 test: lint types tests ## Run every check that needs no engine: lint, types, tests.

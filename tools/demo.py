@@ -1,22 +1,21 @@
-"""`make demo`: the main job on input that every machine has, the installed Python packages.
+"""`make demo`: the main job on documents that every machine has, those of its Python packages.
 
-What `pip inspect` tells about each package becomes one JSON document: its README as the text, its
-requirements as relationships. They are ingested, searched and joined, then ingested again.
+The packages carry READMEs, guides and licences. They are copied into a folder, ingested, searched
+by words and by meaning, and ingested again after one of them changed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from importlib.metadata import distributions
-from pathlib import Path
-from typing import Any
+import sysconfig
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+from importlib.metadata import Distribution, distributions
+from pathlib import Path, PurePath
 
 import click
 
@@ -24,8 +23,22 @@ from contextframe_beam.errors import ConnectorError, ContextFrameError
 from contextframe_beam.pipelines.cli.main import DONE, FAILED, end_process_with, run
 from contextframe_beam.pipelines.process import Settings
 
-_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
-_OPTIONAL = re.compile(r"\bextra\s*==")
+#: The file that the demo adds a sentence to, and the one that it removes.
+CHANGED = "apache-beam/README.md"
+ADDED = "A quokka that reads a pipeline from left to right needs no map."
+REMOVED = "apache-beam/yaml.md"
+
+_README = {"text/markdown": "README.md", "text/x-rst": "README.rst"}
+_GUIDES = {".md", ".rst", ".html", ".pdf"}
+_WIDTH = 90
+_TEXTS = {"", ".txt", ".md", ".rst"}
+_LICENCE = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|AUTHORS)([._-].*)?", re.IGNORECASE)
+# A shorter description is a placeholder.
+_SHORTEST = 100
+# What stands in these folders is read by programs.
+_OTHERS = {"_vendor", "data", "templates", "tests", "themes", "vendor"}
+# The documentation that comes with Python itself.
+_OF_PYTHON = ("LICENSE.txt", "idlelib/help.html")
 
 
 def main() -> None:
@@ -49,102 +62,62 @@ def demo(target: Path, settings: Settings) -> int:
         settings: How the process is interrupted.
     """
     shutil.rmtree(target, ignore_errors=True)
-    documents, dataset = target / "packages", target / "kb.lance"
+    docs, dataset = target / "docs", str(target / "kb.lance")
+    ingest = ["ingest", "files", "--directory", str(docs), "--to", dataset, "--mode", "mirror"]
+    ingest += ["--chunk", "markdown", "--embed", "wordllama"]
 
-    _say("The installed Python packages, one JSON document each:")
-    began = time.monotonic()
-    count = write_documents(installed_packages(), documents)
-    click.echo(f"{count} documents in {documents} ({time.monotonic() - began:.1f} s)")
+    _say("The READMEs, guides and licences of the installed Python packages:")
+    copied = copy_documents(installed_packages(), docs)
+    counted = ", ".join(f"{count} {kind}" for kind, count in copied.most_common())
+    click.echo(f"{copied.total()} files in {docs} ({counted})")
 
-    job = ["ingest", "json", "--directory", str(documents), "--to", str(dataset)]
-    job += ["--enrich", "keywords"]
-    _say("Ingest them. Every run is one transaction on the dataset:")
-    if code := _shell(job, settings):
+    _say(
+        "Parse them, cut them into chunks, make a vector of each chunk. It needs no network: the "
+        "model comes in a package. A run is one transaction:"
+    )
+    if code := _shell(ingest, settings):
         return code
 
-    _say("Search what they say:")
-    if code := _shell(["search", str(dataset), "data processing", "--limit", "3"], settings):
+    _say("Search by words and by meaning. A hit is a chunk, under the headings it stands below:")
+    question = ["search", dataset, "what to do with bad records in a pipeline", "--hybrid"]
+    if code := _shell([*question, "--parents", "--limit", "3"], settings):
         return code
 
-    _say("Requirements are relationships that point at rows, so a join tells who is needed most:")
-    for name, dependents in most_required(str(dataset)):
-        click.echo(f"{len(dependents):4}  {name}: {', '.join(dependents)}")
+    _say("Write something into one file, and remove another:")
+    changed, removed = (docs / name for name in (CHANGED, REMOVED))
+    with changed.open("a", encoding="utf-8") as file:
+        file.write(f"\n{ADDED}\n")
+    click.echo(f"$ echo {shlex.quote(ADDED)} >> {shlex.quote(str(changed))}")
+    removed.unlink()
+    click.echo(f"$ rm {shlex.quote(str(removed))}")
 
-    _say("Ingest once more, now with two worker processes. Nothing has changed:")
-    if code := _shell([*job, "--workers", "2"], settings):
+    _say("Ingest again. Only what changed is parsed, and a text that has a vector keeps it:")
+    if code := _shell(ingest, settings):
+        return code
+
+    _say("The new sentence is found:")
+    if code := _shell(["search", dataset, "quokka", "--limit", "1"], settings):
         return code
 
     _say("What the dataset knows about itself, its runs and its sources, is shown by:")
-    click.echo(f"$ contextframe-beam inspect {shlex.quote(str(dataset))}")
+    click.echo(f"$ contextframe-beam inspect {shlex.quote(dataset)}")
     return DONE
 
 
-def installed_packages() -> list[dict[str, Any]]:
-    """Returns the metadata of the packages of this Python, as `pip inspect` has it.
+def installed_packages() -> list[Distribution]:
+    """Returns the packages of this Python, each once, by name.
 
     Raises:
         ConnectorError: this Python has no packages.
     """
-    command = [sys.executable, "-m", "pip", "inspect", "--local"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode == 0:
-        found = [one["metadata"] for one in json.loads(done.stdout)["installed"]]
-    else:  # an environment made by another tool may have no pip
-        found = [one.metadata.json for one in distributions()]
+    found: dict[str, Distribution] = {}
+    for one in distributions():
+        if one.metadata["Name"]:
+            # The first of a name is the one that is imported.
+            found.setdefault(canonical(one.metadata["Name"]), one)
     if not found:
         raise ConnectorError(f"{sys.executable} has no packages installed; use another Python")
-    return found
-
-
-def write_documents(packages: list[dict[str, Any]], folder: Path) -> int:
-    """Writes a JSON document for each package, with its requirements as relationships.
-
-    A document's unique_id is made of its path, so a relationship points at the path of the
-    document that it means.
-
-    Returns:
-        How many documents there are.
-    """
-    folder.mkdir(parents=True)
-    paths = {
-        canonical(one["name"]): str((folder / f"{canonical(one['name'])}.json").resolve())
-        for one in packages
-    }
-    for one in packages:
-        name = canonical(one["name"])
-        document = {
-            "title": one["name"],
-            "content": one.get("description") or one.get("summary") or one["name"],
-            "summary": one.get("summary"),
-            "package_version": one.get("version"),
-            "author": one.get("author") or one.get("author_email"),
-            "tags": one.get("keywords") or [],
-            "source_url": one.get("home_page"),
-            "relationships": [
-                {
-                    "relationship_type": "reference",
-                    "target_id": paths[required],
-                    "metadata": {"requirement": text},
-                }
-                for required, text in requirements(one)
-                if required in paths
-            ],
-        }
-        kept = {key: value for key, value in document.items() if value}
-        Path(paths[name]).write_text(json.dumps(kept, indent=1), encoding="utf-8")
-    return len(paths)
-
-
-def requirements(package: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields name and text of each requirement that is not optional, once."""
-    seen = set()
-    for text in package.get("requires_dist") or []:
-        match = _REQUIREMENT.match(text)
-        if match and not _OPTIONAL.search(text):
-            name = canonical(match[1])
-            if name not in seen:
-                seen.add(name)
-                yield name, text
+    return [found[name] for name in sorted(found)]
 
 
 def canonical(name: str) -> str:
@@ -152,36 +125,65 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def most_required(dataset: str, limit: int = 5) -> list[tuple[str, list[str]]]:
-    """Joins relationships with the rows that they point at.
+def copy_documents(packages: Iterable[Distribution], folder: Path) -> Counter[str]:
+    """Copies what packages carry to read, a folder for each package, with the times of the files.
 
     Returns:
-        The titles of the documents with most references to them, each with the titles of those
-        that refer to it.
+        How many files there are of each kind.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    kinds: Counter[str] = Counter()
+    for package in packages:
+        name = canonical(package.metadata["Name"])
+        kinds["READMEs"] += write_readme(package, folder / name)
+        for path in package.files or ():
+            kind = kind_of(path)
+            if kind:
+                kinds[kind] += _copy(Path(str(path.locate())), folder / name)
+    python = Path(sysconfig.get_path("stdlib"))
+    for name in _OF_PYTHON:
+        kinds[kind_of(PurePath(name))] += _copy(python / name, folder / "python")
+    return +kinds
 
-    from contextframe_beam.store.dataset import FrameDataset
 
-    columns = ["uuid", "title", "relationships"]
-    rows = pa.Table.from_batches(FrameDataset.open(dataset).batches(columns)).combine_chunks()
-    links = rows["relationships"].combine_chunks()
-    references = pa.table(
-        {
-            "from": rows["title"].take(pc.list_parent_indices(links)),
-            "uuid": pc.struct_field(pc.list_flatten(links), "id"),
-        }
-    )
-    joined = references.join(rows.select(["uuid", "title"]), "uuid", join_type="inner")
-    grouped = joined.group_by("title").aggregate([("from", "list")]).to_pylist()
-    grouped.sort(key=lambda row: (-len(row["from_list"]), row["title"]))
-    return [(row["title"], sorted(row["from_list"], key=str.lower)) for row in grouped[:limit]]
+def kind_of(path: PurePath) -> str:
+    """Returns what a file of a package is to a reader; empty where it is nothing to read."""
+    if _OTHERS & set(path.parts):
+        return ""
+    if _LICENCE.fullmatch(path.name) and path.suffix in _TEXTS:
+        return "licences"
+    return "guides" if path.suffix in _GUIDES else ""
+
+
+def write_readme(package: Distribution, folder: Path) -> bool:
+    """Writes the README of a package, which stands in its metadata; returns whether it has one."""
+    metadata = package.metadata.json
+    text = str(metadata.get("description") or "").strip()
+    if len(text) < _SHORTEST:
+        return False
+    kind = str(metadata.get("description_content_type") or "").partition(";")[0]
+    path = folder / _README.get(kind, "README.rst")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{text}\n", encoding="utf-8")
+    for file in package.files or ():
+        if file.name == "METADATA":
+            shutil.copystat(str(file.locate()), path)
+    return True
+
+
+def _copy(source: Path, folder: Path) -> bool:
+    """Copies a file; returns whether it was there, and no other had its name."""
+    target = folder / source.name
+    if not source.is_file() or target.exists():
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
+    return True
 
 
 def _say(text: str) -> None:
     click.echo()
-    click.secho(f"# {text}", bold=True)
+    for line in textwrap.wrap(text, _WIDTH):
+        click.secho(f"# {line}", bold=True)
 
 
 def _shell(arguments: list[str], settings: Settings) -> int:

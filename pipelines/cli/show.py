@@ -132,7 +132,7 @@ class Outcome:
         if one.rows_replaced:
             new = one.rows_written - one.rows_replaced
             # One document may replace several, where a run in mode append has doubled its key.
-            added = f"{new:,} new, " if new >= 0 else ""
+            added = f"{new:,} new, " if new > 0 else ""
             parts[0] += f" ({added}{one.rows_replaced:,} replaced)"
         if one.rows_deleted:
             parts.append(f"deleted {one.rows_deleted:,}")

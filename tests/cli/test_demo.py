@@ -1,87 +1,109 @@
-"""`make demo`: the main job on the metadata of the installed packages."""
+"""`make demo`: the main job on the documentation of the installed packages."""
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from importlib.metadata import PathDistribution
+from pathlib import Path, PurePath
 
 import pytest
 
 from contextframe_beam import FrameDataset
-from tests.support.cli_helpers import cli, cli_process, environment, without_progress
+from tests.support.cli_helpers import cli_process, without_progress
 from tools import demo
 
-PACKAGES = [
-    {
-        "name": "Big_App",
-        "version": "1.0",
-        "summary": "An app",
-        "description": "# Big app\n\nIt needs the small ones.",
-        "keywords": ["app", "big"],
-        "author_email": "Ada <ada@example.org>",
-        "requires_dist": [
-            "small.lib>=1",
-            "small-lib<3; python_version < '3.11'",
-            "other (>=2)",
-            "absent",
-            "docs-tool ; extra == 'docs'",
-        ],
-    },
-    {"name": "small-lib", "version": "2", "requires_dist": ["other"], "description": "Small."},
-    {"name": "Other", "version": "3", "summary": "Only a summary"},
-    {"name": "docs-tool", "version": "4"},
-]
+README = "# Reads\n\n" + "It reads large files in pieces, and small ones at once. " * 3
+METADATA = "Metadata-Version: 2.1\nName: Big_App\nVersion: 1.0\n"
 
 
-def test_each_package_is_a_document_whose_requirements_join(tmp_path: Path) -> None:
-    folder, kb = tmp_path / "packages", tmp_path / "kb.lance"
-    assert demo.write_documents(PACKAGES, folder) == 4
-    app = json.loads((folder / "big-app.json").read_text())
-    assert app["content"].startswith("# Big app")
-    assert [Path(one["target_id"]).name for one in app["relationships"]] == [
-        "small-lib.json",
-        "other.json",
-    ]
-    assert cli("ingest", "json", "--directory", folder, "--to", kb).code == 0
-    assert demo.most_required(str(kb)) == [
-        ("Other", ["Big_App", "small-lib"]),
-        ("small-lib", ["Big_App"]),
-    ]
-    record = FrameDataset.open(str(kb)).get(f"json_file:{folder}/big-app.json")
-    assert record is not None
-    assert record.metadata["author"] == "Ada <ada@example.org>"
-    assert record.metadata["tags"] == ["app", "big"]
+def package(folder: Path, metadata: str, files: Mapping[str, str]) -> PathDistribution:
+    """Returns an installed package with these files."""
+    info = folder / "big_app-1.0.dist-info"
+    told = {f"{info.name}/METADATA": metadata, **files}
+    for name, text in told.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in told))
+    return PathDistribution(info)
+
+
+def copied(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_readme_guides_and_licences_of_a_package_are_copied(tmp_path: Path) -> None:
+    metadata = f"{METADATA}Description-Content-Type: text/markdown; charset=UTF-8\n\n{README}"
+    files = {
+        "big_app/guide/first.md": "# First steps",
+        "big_app-1.0.dist-info/licenses/LICENSE": "Do what you like.",
+        "big_app/templates/page.html": "{{ title }}",
+        "big_app/app.py": "print()",
+    }
+    app = package(tmp_path / "site", metadata, files)
+    kinds = demo.copy_documents([app], tmp_path / "docs")
+    assert copied(tmp_path / "docs") >= {
+        f"big-app/{name}" for name in ("README.md", "first.md", "LICENSE")
+    }
+    assert not [name for name in copied(tmp_path / "docs") if name.endswith(("page.html", ".py"))]
+    assert (tmp_path / "docs/big-app/README.md").read_text().strip() == README.strip()
+    assert kinds["READMEs"] == 1 and kinds["guides"] >= 1 and kinds["licences"] >= 1
+
+
+def test_copies_have_the_times_of_the_files(tmp_path: Path) -> None:
+    app = package(tmp_path / "site", f"{METADATA}\n{README}", {"big_app/first.md": "# First"})
+    for path in (tmp_path / "site").rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    demo.copy_documents([app], tmp_path / "docs")
+    for name in ("README.rst", "first.md"):
+        assert (tmp_path / "docs/big-app" / name).stat().st_mtime == 1_700_000_000
+
+
+def test_a_package_without_a_readme_has_none(tmp_path: Path) -> None:
+    app = package(tmp_path / "site", f"{METADATA}\nUNKNOWN\n", {})
+    assert not demo.write_readme(app, tmp_path / "docs")
+    assert not (tmp_path / "docs").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("app/README.md", "guides"),
+        ("app/manual.pdf", "guides"),
+        ("app-1.dist-info/licenses/LICENSE", "licences"),
+        ("app-1.dist-info/COPYING.txt", "licences"),
+        ("app-1.dist-info/METADATA", ""),
+        ("app/license.py", ""),
+        ("app/tests/readme.md", ""),
+        ("app/templates/page.html", ""),
+    ],
+)
+def test_a_file_is_a_guide_or_a_licence_or_left_out(path: str, kind: str) -> None:
+    assert demo.kind_of(PurePath(path)) == kind
 
 
 def test_the_whole_demo(tmp_path: Path) -> None:
-    for _ in range(2):  # what an earlier demo left is replaced
-        result = cli_process(module="tools.demo", cwd=tmp_path)
-        assert (result.code, without_progress(result.err)) == (0, "")
-        out = result.out
-        count = len(list((tmp_path / "build/demo/packages").glob("*.json")))
-        assert f"{count} documents in build/demo/packages" in out
-        assert (
-            "$ contextframe-beam ingest json --directory build/demo/packages "
-            "--to build/demo/kb.lance --enrich keywords\n"
-            f"wrote {count} documents (version 1 of build/demo/kb.lance" in out
-        )
-        assert "apache-beam" in out[out.index("$ contextframe-beam search") :]
-        assert f"nothing changed: {count} documents are stored already, none was written" in out
-    dataset = FrameDataset.open(str(tmp_path / "build/demo/kb.lance"))
-    assert len(dataset) == count
-    assert [version.counts.get("written") for version in dataset.history()] == [count, None, 0]
-    assert all(record.context["keywords"] for record in dataset if record.text_content)
+    (tmp_path / "build/demo/docs/earlier").mkdir(parents=True)  # is replaced
+    result = cli_process(module="tools.demo", cwd=tmp_path)
+    assert (result.code, without_progress(result.err)) == (0, "")
+    out = result.out
+    told = re.search(r"^(\d+) files in build/demo/docs \(", out, re.MULTILINE)
+    assert told is not None
+    count = int(told[1])
+    first, second = re.findall(r"^\d.* documents, .*$", out, re.MULTILINE)
+    assert first.startswith(f"{count} documents, {count} parsed, ")
+    assert second.startswith(f"{count - 1} documents, 1 parsed, ")
+    assert int(re.findall(r"(\d+) texts? embedded", second)[0]) <= 3
+    assert f"--chunk markdown --embed wordllama\nwrote {count} documents (version 1 of" in out
+    assert "wrote 1 document (1 replaced), deleted 1, " in out
+    assert "Beam YAML Error Handling" in out[out.index("--hybrid") :]
+    assert "files:apache-beam/README.md#chunk=" in out[out.index("search build/demo/kb.lance qu") :]
+    ids = {record.unique_id for record in FrameDataset.open(str(tmp_path / "build/demo/kb.lance"))}
+    assert f"files:{demo.CHANGED}" in ids
+    assert not [one for one in ids if one and one.startswith(f"files:{demo.REMOVED}")]
     assert os.listdir(tmp_path) == ["build"]
-
-
-def test_an_environment_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "pip.py").write_text("raise SystemExit(1)")
-    path = environment()["PYTHONPATH"]
-    with_pip = {demo.canonical(one["name"]) for one in demo.installed_packages()}
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{path}")
-    without = {demo.canonical(one["name"]) for one in demo.installed_packages()}
-    assert {"apache-beam", "pylance"} <= with_pip & without
 
 
 def test_the_demo_stops_where_a_step_fails(tmp_path: Path) -> None:
