@@ -21,6 +21,7 @@ from tests.support.vector_helpers import ingest_texts, paragraphs, rows_in, vect
 
 HASH, OTHER = "hash:16", "hash:32"
 TEXTS = {"a": paragraphs("one", "two"), "b": paragraphs("three"), "empty": " "}
+NOISY = "tests.support.vector_helpers:Noisy"
 FUSSY = "tests.support.vector_helpers:Fussy"
 
 #: What `embed` writes.
@@ -41,8 +42,7 @@ def rest_of(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 class TestWhatIsStored:
-    @pytest.mark.parametrize("version", ["2.0", "2.1", "2.2"])
-    @pytest.mark.parametrize("other", [OTHER, "tests.support.vector_helpers:Noisy"])
+    @pytest.mark.parametrize(("version", "other"), [("2.0", OTHER), ("2.1", NOISY), ("2.2", OTHER)])
     def test_is_what_a_run_with_that_embedder_would_have_stored(
         self, kb: Path, tmp_path: Path, version: str, other: str
     ) -> None:
