@@ -8,10 +8,10 @@ their indices stay as they are.
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID
 
 import lance
 import numpy as np
@@ -20,10 +20,15 @@ import pyarrow as pa
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.read import runtime
 from contextframe_beam.errors import ConfigError, UnknownCommitError
-from contextframe_beam.frames.embedders import EmbedderIdentity, EmbeddingError, Vectors
+from contextframe_beam.frames.embedders import (
+    EmbedderIdentity,
+    EmbedderSpec,
+    EmbeddingError,
+    Vectors,
+)
 from contextframe_beam.frames.encode import decode_rows, document_digest, encode_records
 from contextframe_beam.frames.record import FrameRecord, is_uuid
-from contextframe_beam.frames.schema import frame_schema
+from contextframe_beam.frames.schema import DIGEST, frame_schema
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.columns import commit_columns_anew, joined, write_column_file
 from contextframe_beam.store.dataset import adopt
@@ -132,7 +137,7 @@ def embed(
         )
     if dry_run:
         return _counted(dataset, texts, at)
-    vectors = text_vectors(texts.embedder, at, int(dataset.version), max_tokens, "embed")
+    vectors = _vectors_of(texts.embedder, dataset, at, max_tokens)
     identity = texts.identity
     assert identity is not None
     with _Embedding(at, identity, vectors) as work:
@@ -156,13 +161,19 @@ class _Part:
         failed: How many cannot have one.
     """
 
-    file: WrittenFragment
-    keys: list[bytes | None]
-    parents: list[bytes | None]
-    digests: list[bytes | None]
-    origins: list[bytes | None]
+    file: WrittenFragment | None = None
+    keys: list[pa.Array] = field(default_factory=list)
+    parents: list[pa.Array] = field(default_factory=list)
+    digests: list[pa.Array] = field(default_factory=list)
+    origins: list[pa.Array] = field(default_factory=list)
     rows: int = 0
     failed: int = 0
+
+    def stored(self) -> Iterator[tuple[bytes | None, ...]]:
+        """Yields the key, the parent, the digest and the origin of each row."""
+        columns = (self.keys, self.parents, self.digests, self.origins)
+        for arrays in zip(*columns, strict=True):
+            yield from zip(*(one.to_pylist() for one in arrays), strict=True)
 
 
 class _Embedding:
@@ -220,6 +231,7 @@ class _Embedding:
         files = {
             number: joined([part.file, self._digests_of(dataset, part, wholes)])
             for number, part in parts.items()
+            if part.file is not None
         }
         schema = frame_schema(identity.dim)
         own = state_rows([], anchor=False, embed_dim=identity.dim, embedder=identity)
@@ -262,8 +274,7 @@ class _Embedding:
     def _made(
         self, dataset: lance.LanceDataset, fragment: lance.LanceFragment, cut: frozenset[bytes]
     ) -> _Part:
-        nothing = WrittenFragment("", 0, 0)
-        part = _Part(nothing, [], [], [], [])
+        part = _Part()
         batches = self._batches(dataset, fragment, cut, part)
         version = dataset.data_storage_version
         part.file = write_column_file(self._at, batches, self._of_vectors, version)
@@ -303,8 +314,8 @@ class _Embedding:
         names = ("uuid", "x_state", "x_digest", "x_parent", "x_origin")
         stored = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
         rows = [
-            _Row() if state is not None else _Row(_key(uuid), digest, parent, origin)
-            for uuid, state, digest, parent, origin in stored
+            _Row() if state is not None else _Row(_key(key), digest, parent, origin)
+            for key, state, digest, parent, origin in stored
         ]
         wanted = [
             place
@@ -345,17 +356,18 @@ class _Embedding:
         spread = [_NOTHING] * count
         for offset, row in zip(offsets.tolist(), rows, strict=True):
             spread[offset] = row
-        part.keys += [row.key for row in spread]
-        part.parents += [row.parent for row in spread]
-        part.digests += [row.digest for row in spread]
-        part.origins += [row.origin for row in spread]
+        # As arrays, which take a third of the room of lists.
+        part.keys.append(pa.array([row.key for row in spread], pa.binary()))
+        part.parents.append(pa.array([row.parent for row in spread], DIGEST))
+        part.digests.append(pa.array([row.digest for row in spread], DIGEST))
+        part.origins.append(pa.array([row.origin for row in spread], DIGEST))
         embedder = self._identity.fingerprint
         vectors = [row.vector for row in spread]
         yield pa.RecordBatch.from_arrays(
             [
                 _vector_array(vectors, self._identity.dim),
                 pa.array([None if one is None else embedder for one in vectors], pa.string()),
-                pa.array([None if r.vector is None else r.text for r in spread], pa.binary(16)),
+                pa.array([None if r.vector is None else r.text for r in spread], DIGEST),
             ],
             schema=self._of_vectors,
         )
@@ -364,15 +376,11 @@ class _Embedding:
         self, dataset: lance.LanceDataset, part: _Part, wholes: Mapping[bytes, bytes]
     ) -> WrittenFragment:
         """Writes the digests of a fragment's rows, of documents together with their chunks."""
-        digests = [
-            own if key is None or parent is not None else wholes.get(key, own)
-            for key, parent, own in zip(part.keys, part.parents, part.digests, strict=True)
-        ]
-        origins = [
-            origin if parent is None else wholes.get(parent, origin)
-            for parent, origin in zip(part.parents, part.origins, strict=True)
-        ]
-        arrays = [pa.array(digests, pa.binary(16)), pa.array(origins, pa.binary(16))]
+        digests, origins = [], []
+        for key, parent, own, origin in part.stored():
+            digests.append(own if key is None or parent is not None else wholes.get(key, own))
+            origins.append(origin if parent is None else wholes.get(parent, origin))
+        arrays = [pa.array(digests, DIGEST), pa.array(origins, DIGEST)]
         batch = pa.RecordBatch.from_arrays(arrays, schema=self._of_digests)
         version = dataset.data_storage_version
         written = write_column_file(self._at, [batch], self._of_digests, version)
@@ -395,9 +403,9 @@ class _Row:
 _NOTHING = _Row()
 
 
-def _key(uuid: str) -> bytes:
-    """Returns the key of a row as 16 bytes; of one that others made, as text."""
-    return UUID(uuid).bytes if is_uuid(uuid) else uuid.encode()
+def _key(text: str) -> bytes:
+    """Returns the key of a row as 16 bytes; of one that others made, as its text."""
+    return uuid.UUID(text).bytes if is_uuid(text) else text.encode()
 
 
 def _is_found(record: FrameRecord, key: bytes, cut: frozenset[bytes]) -> bool:
@@ -417,7 +425,7 @@ def _wholes(parts: Iterable[_Part]) -> dict[bytes, bytes]:
     own: dict[bytes, bytes] = {}
     chunks: dict[bytes, list[bytes]] = {}
     for part in parts:
-        for key, parent, digest in zip(part.keys, part.parents, part.digests, strict=True):
+        for key, parent, digest, _ in part.stored():
             if key is None or digest is None:
                 continue
             if parent is None:
@@ -438,6 +446,12 @@ def _vector_array(vectors: Sequence[Vectors | None], dim: int) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, dim, mask=pa.array(missing))
 
 
+def _vectors_of(
+    spec: EmbedderSpec, dataset: lance.LanceDataset, at: Address, max_tokens: int | None = None
+) -> TextVectors:
+    return text_vectors(spec, at, int(dataset.version), max_tokens, uuid.uuid4().hex)
+
+
 def _counted(dataset: lance.LanceDataset, texts: Texts, at: Address) -> EmbedReceipt:
     """Counts what would be embedded."""
     spec = texts.embedder
@@ -445,7 +459,7 @@ def _counted(dataset: lance.LanceDataset, texts: Texts, at: Address) -> EmbedRec
     embedder = spec.load()
     known = None
     if spec.identity is not None:
-        known = text_vectors(spec, at, int(dataset.version), None, "embed")
+        known = _vectors_of(spec, dataset, at)
     rows = embedded = reused = tokens = 0
     chunked = "x_parent" in dataset.schema.names
     cut = _documents_with_chunks(dataset) if chunked else frozenset()
@@ -454,8 +468,8 @@ def _counted(dataset: lance.LanceDataset, texts: Texts, at: Address) -> EmbedRec
         records = zip(decode_rows(batch), batch.column("uuid").to_pylist(), strict=True)
         found = [
             record.text_content or ""
-            for record, uuid in records
-            if _is_found(record, _key(uuid), cut)
+            for record, key in records
+            if _is_found(record, _key(key), cut)
         ]
         different = list(dict.fromkeys(found))
         new = different if known is None else known.unknown(different)

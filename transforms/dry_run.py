@@ -12,6 +12,7 @@ from apache_beam.runners.runner import PipelineResult
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors.read import runtime
+from contextframe_beam.errors import ContextFrameError
 from contextframe_beam.frames.embedders import Embedder, EmbedderSpec
 from contextframe_beam.store.state import CommitReceipt
 from contextframe_beam.transforms.elements import FrameBatch, in_global_window, required
@@ -132,6 +133,9 @@ def counted(result: PipelineResult, run_id: str, mode: str) -> CommitReceipt:
         result: The pipeline's, which has ended.
         run_id: What the run was called.
         mode: Its mode.
+
+    Raises:
+        ContextFrameError: the engine does not tell.
     """
     found = result.metrics().query(MetricsFilter().with_namespace(runtime.NAMESPACE))
     counts = {}
@@ -139,6 +143,11 @@ def counted(result: PipelineResult, run_id: str, mode: str) -> CommitReceipt:
         told = one.committed if one.committed is not None else one.attempted
         if one.key.metric.name.startswith(_METRIC) and told is not None:
             counts[one.key.metric.name.removeprefix(_METRIC)] = int(told.max)
+    if not counts:
+        raise ContextFrameError(
+            "the engine does not tell what a dry run has counted; do it on this machine, with the "
+            "DirectRunner"
+        )
     return _receipt(run_id, mode, counts)
 
 
