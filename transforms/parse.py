@@ -261,8 +261,9 @@ class _Work:
         # Read in whatever way, an item counts once.
         told.read -= self._told + self._tally.read
         if self._page.state is not None and self._making.connector.gives_files:
-            outcome = outcome_state(self._failed, self._skipped)
-            told.partitions = {} if outcome is None else {self._page.partition: outcome}
+            outcome = outcome_state(filter(None, self._failed), filter(None, self._skipped))
+            state = {**self._page.state, **(outcome or {})}
+            told.partitions = {self._page.partition: state} if state else {}
         self._tally += told
         return self._given()
 
@@ -287,7 +288,7 @@ class _Work:
 
     def changed(self, ones: list[_One]) -> list[_One]:
         """Reads files, and returns those whose bytes make another document than is stored."""
-        at_once = self._making.connector.files_at_once
+        at_once = getattr(self._making.connector, "files_at_once", 1)
         if at_once > 1 and len(ones) > 1:
             with ThreadPoolExecutor(at_once) as threads:
                 read = list(threads.map(self._data_of, ones))
@@ -362,11 +363,11 @@ class _Work:
         item, parsing = one.item, self._parsing
         connector, path, size = self._making.connector, str(one.item["path"]), one.item["size"]
         most = parsing.limits.max_file_bytes
+        read_head = getattr(connector, "read_head", None)
         try:
-            if parsing.parsers.find(path) is None and (
-                size is None or size > min(_HEAD_BYTES, most)
-            ):
-                head = connector.read_head(item, _HEAD_BYTES)
+            is_small = size is not None and size <= min(_HEAD_BYTES, most)
+            if read_head and not is_small and parsing.parsers.find(path) is None:
+                head = read_head(item, _HEAD_BYTES)
                 known = parsing.parsers.find(path, head) or head.startswith(_ARCHIVES)
                 if head and not known:
                     return UnknownTypeError(path)

@@ -114,8 +114,8 @@ class FilesConnector(BaseConnector):
         parts_of(pattern)
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"name is {name!r}; it begins ids as in {name or 'handbook'}:guide/a.md, so it "
-                "needs a sign, and no space, colon, slash or number sign"
+                f"name is {name!r}; ids begin with it, as in handbook:guide/a.md, so it has a sign, and "
+                "no space, colon, slash or number sign"
             )
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self._exclusion = Exclusion((*self.exclude, *_OURS))

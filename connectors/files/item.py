@@ -62,13 +62,12 @@ def _made_again(values: dict[str, Any], slots: dict[str, Any]) -> FileItem:
 
 
 class GivesFiles(Protocol):
-    """What a connector has whose items are files: `gives_files = True`, and these.
+    """What a connector has whose items are files, beside `gives_files = True`.
 
-    Attributes:
-        files_at_once: How many files are read at once; more than 1 where reading waits.
+    It may have an attribute `files_at_once`, how many files are read at the same time (1 if it has
+    none), and a method `read_head(item, size)` that returns the first bytes of a file, so that of
+    large files of unknown types no more is read.
     """
-
-    files_at_once: int
 
     def read_file(self, item: FileItem, most: int) -> bytes:
         """Returns the bytes of a file.
@@ -79,12 +78,6 @@ class GivesFiles(Protocol):
 
         Raises:
             FileTooLargeError: it has more.
-            OSError: it cannot be read.
-        """
-
-    def read_head(self, item: FileItem, size: int) -> bytes:
-        """Returns the first bytes of a file.
-
-        Raises:
+            ConnectorError: it cannot be read, for a reason that concerns it alone.
             OSError: it cannot be read.
         """

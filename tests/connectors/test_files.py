@@ -189,7 +189,7 @@ class TestSources:
 
     @pytest.mark.parametrize("name", ["", "a b", "a:b", "a/b", "a#b"])
     def test_a_name_that_cannot_begin_ids_is_refused(self, tmp_path, name):
-        with pytest.raises(ConfigError, match="begins ids"):
+        with pytest.raises(ConfigError, match="ids begin with it"):
             FilesConnector(tmp_path, name=name)
 
 

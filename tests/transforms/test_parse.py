@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from contextframe_beam import FrameDataset, FrameRecord
-from contextframe_beam.connectors import BaseConnector, DocumentVersion, FilesConnector
+from contextframe_beam.connectors import BaseConnector, DocumentVersion, FileItem, FilesConnector
 from contextframe_beam.connectors.cursors import Bounds
-from contextframe_beam.errors import ConfigError, TooManyFailures
+from contextframe_beam.errors import ConfigError, ConnectorError, TooManyFailures
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.store.state import CommitReceipt
 from tests.support.cli_helpers import cli, letters_of
@@ -437,3 +437,55 @@ class TestVersions:
         _, receipt = self.fetched(wiki)
         assert (receipt.failed, receipt.rows_written) == (1, 3)
         assert receipt.reasons[0].message.startswith("no version")
+
+
+class Drive(BaseConnector):
+    """Gives the files of a folder as a service for files would, with etags if asked.
+
+    Args:
+        folder: Where they are, and a note of each file that was fetched.
+        versioned: Whether the service tells versions.
+    """
+
+    identity_args = ("folder",)
+    gives_files = True
+
+    def __init__(self, folder: str, versioned: bool) -> None:
+        super().__init__()
+        self.folder = folder
+        self.versioned = versioned
+
+    def sync_documents(self) -> list[FileItem]:
+        found = sorted(Path(self.folder).glob("*.*"))
+        return [FileItem(one.name, None, id=one.stem, etag=one.stat().st_mtime_ns) for one in found]
+
+    def document_version(self, item: dict[str, Any]) -> DocumentVersion | None:
+        return DocumentVersion(f"drive:{item['id']}", str(item["etag"]) if self.versioned else None)
+
+    def read_file(self, item: FileItem, most: int) -> bytes:
+        if item["id"] == "forbidden":
+            raise ConnectorError("the service says no")
+        with open(Path(self.folder) / "fetched", "a") as file:
+            file.write(f"{item['id']}\n")
+        return (Path(self.folder) / item["path"]).read_bytes()
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
+        assert isinstance(item, FileItem)
+        return FrameRecord(item.document.text, unique_id=f"drive:{item['id']}")
+
+
+@pytest.mark.parametrize(("versioned", "fetched"), [(True, []), (False, ["a", "b", "x"])])
+def test_files_of_a_connector_of_ones_own_are_parsed(tmp_path, versioned, fetched):
+    folder = tmp_path / "drive"
+    put(folder, "a.md", "# Alpha")
+    put(folder, "b.html", "<p>Beta</p>")
+    put(folder, "x.bin", b"\0")
+    put(folder, "forbidden.md", "")
+    to, connector = str(tmp_path / "kb.lance"), Drive(str(folder), versioned)
+    receipt = ingest(connector, to, embed_dim=4, mode="mirror")
+    assert (receipt.parsed, receipt.skipped, receipt.failed) == (2, 1, 1)
+    assert receipt.reasons[0].message.startswith("forbidden.md: the service says no")
+    (folder / "fetched").unlink()
+    again = ingest(connector, to, mode="mirror")
+    assert (again.parsed, again.rows_unchanged) == (0, 2)
+    assert (folder / "fetched").read_text().split() == (fetched or ["x"])
