@@ -95,10 +95,6 @@ class _MapDoFn(beam.DoFn):
         for ready in ready_items(page, making):
             yield map_ready(page, ready, call)
 
-    def teardown(self) -> None:
-        if self._parsing is not None:
-            self._parsing.close()
-
 
 class ToRecords(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):
     """Turns batches into single `FrameRecord` elements, for people who want rows.

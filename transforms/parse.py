@@ -68,13 +68,6 @@ class Parsing:
                 _POOLS[key] = ParserPool(self.parsers, self.limits)
             return _POOLS[key]
 
-    def close(self) -> None:
-        """Ends the processes that have nothing to parse; new ones start when they are needed."""
-        with _POOLS_LOCK:
-            pool = _POOLS.get((self.parsers.identity, self.limits))
-        if pool is not None:
-            pool.close()
-
 
 _POOLS: dict[tuple[bytes, Limits], ParserPool] = {}
 _POOLS_LOCK = threading.Lock()
@@ -277,9 +270,7 @@ class _Work:
         ones = [one for one in ones if self._has_version(one)]
         stored = self._making.stored
         if stored is not None:
-            untouched = [
-                one for one in ones if isinstance(one.item, FileItem) and one.item.is_stored
-            ]
+            untouched = [one for one in ones if _is_untouched(one.item)]
             ones = self._without(ones, untouched, stored.find_keys([one.key for one in untouched]))
         for one in ones:
             if one.version is not None and one.version.version is not None:

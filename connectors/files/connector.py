@@ -114,8 +114,8 @@ class FilesConnector(BaseConnector):
         parts_of(pattern)
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"name is {name!r}; ids begin with it, as in handbook:guide/a.md, so it has a sign, and "
-                "no space, colon, slash or number sign"
+                f"name is {name!r}; ids begin with it, as in handbook:guide/a.md, so it has a sign "
+                "and no space, colon, slash or number sign"
             )
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self._exclusion = Exclusion((*self.exclude, *_OURS))
@@ -206,16 +206,15 @@ class FilesConnector(BaseConnector):
         # A file may be a copy of another one that states the same, and each has a row of its own.
         if "uuid" in stated:
             stated["stated_uuid"] = stated.pop("uuid")
+        changed = stated.pop("modified_at", None)
+        if changed:
+            stated.setdefault("updated_at", changed)
         metadata = {
             **stated,
             "title": document.title or _first_heading(document) or name,
             "source_file": path,
             "file_size": item["size"],
         }
-        changed = stated.pop("modified_at", None)
-        metadata.pop("modified_at", None)
-        if changed:
-            metadata.setdefault("updated_at", changed)
         ending = os.path.splitext(name)[1].lower().removeprefix(".")
         if ending:
             metadata["source_type"] = ending

@@ -22,6 +22,7 @@ from contextframe_beam.transforms.parsers import (
     Parsers,
     ParserSpec,
     UnknownTypeError,
+    child,
 )
 from tests.support.own_parsers import Told
 from tests.support.pdf_files import pdf
@@ -222,3 +223,20 @@ def test_no_file_is_blamed_where_no_process_can_be_started(monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     with ParserPool(TOLD) as pool, pytest.raises(ContextFrameError, match="before it was ready"):
         pool.parse("a.told", b"pid")
+
+
+def test_a_process_that_is_idle_ends(monkeypatch):
+    monkeypatch.setattr(child, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(child, "_IDLE_SECONDS", 0)
+    reading, writing = os.pipe()
+    assert not child._waits(reading, os.getppid())
+    os.write(writing, b"a request")
+    assert child._waits(reading, os.getppid())
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_next_file_goes_to_a_new_process_where_one_has_ended(pool):
+    before = pid(pool)
+    os.kill(before, signal.SIGTERM)
+    assert pid(pool) != before

@@ -2,7 +2,7 @@
 
 Its arguments are the id of the process that started it, and where that one imports from. It says
 one byte when it is ready. It imports no Beam, and a library when the first file needs it. It ends
-when its input ends or its parent does, even if another process holds the pipe open.
+when it was idle for a minute, or its input ends or its parent does, even if another process holds the pipe open.
 
 A message is eight bytes of length, JSON, and for requests the bytes of the file. Answers are JSON
 and no pickles: what a hostile file makes of this process must not run in the other.
@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import sys
+import time
 from typing import Any
 
 import orjson
@@ -36,6 +37,7 @@ START = (
 READY = b"r"
 HEAD = 8
 _LOOK_SECONDS = 2  # how often an idle process looks whether its parent lives
+_IDLE_SECONDS = 60  # after which it ends; the pool starts another one when there are files again
 _GRACE_SECONDS = 5  # for a process without a parent, which would end it if it takes too long
 _ERRORS: dict[str, type[Exception]] = {
     "no_text": NoTextError,
@@ -111,8 +113,9 @@ def _waits(reading: int, parent: int) -> bool:
     """Waits for a request; returns False when there will be none."""
     waiting = select.poll()
     waiting.register(reading, select.POLLIN)
+    until = time.monotonic() + _IDLE_SECONDS
     while not waiting.poll(_LOOK_SECONDS * 1000):
-        if os.getppid() != parent:
+        if os.getppid() != parent or time.monotonic() > until:
             return False
     first = waiting.poll(0)
     return bool(first and first[0][1] & select.POLLIN) and os.getppid() == parent
