@@ -136,6 +136,13 @@ class TestRuns:
         assert (run(docs, mode=mode).failed, titles(docs)["files:guide/c.pdf"]) == (0, "Mended")
 
 
+AT_ONCE_AND_AS_IT_GOES = pytest.mark.parametrize(
+    "how",
+    [{}, pytest.param({"commit_every": 4}, marks=pytest.mark.soak)],
+    ids=["at once", "as it goes"],
+)
+
+
 class Refusing:
     """Refuses documents that say so."""
 
@@ -148,7 +155,7 @@ class Refusing:
 
 
 class TestRecognition:
-    @pytest.mark.parametrize("how", [{}, {"commit_every": 4}], ids=["at once", "as it goes"])
+    @AT_ONCE_AND_AS_IT_GOES
     def test_a_file_that_failed_after_parsing_is_tried_again(self, docs, how):
         run(docs, enrichers=[Refusing()])
         put(docs, "a.md", "# refused")
@@ -159,7 +166,7 @@ class TestRecognition:
         assert run(docs, enrichers=[Refusing()], **how).failed == 0
         assert run(docs, enrichers=[Refusing()], **how).parsed == 0
 
-    @pytest.mark.parametrize("how", [{}, {"commit_every": 4}], ids=["at once", "as it goes"])
+    @AT_ONCE_AND_AS_IT_GOES
     def test_what_failed_and_what_was_skipped_is_remembered(self, docs, how):
         put(docs, "broken.pdf", "%PDF-1.4 broken")
         first, then = run(docs, **how), run(docs, **how)
