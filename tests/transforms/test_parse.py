@@ -81,14 +81,17 @@ def titles(docs: Path, to: str | None = None) -> dict[str, str]:
 ALL = {"files:a.md": "Alpha", "files:guide/b.html": "Beta", "files:guide/c.pdf": "Gamma"}
 
 
-@pytest.mark.parametrize("mode", ["upsert", "mirror"])
+EACH_MODE = pytest.mark.parametrize("mode", ["upsert", "mirror"])
+
+
 class TestRuns:
-    def test_the_first_one_parses_all_that_can_be_parsed(self, docs, mode):
-        receipt = run(docs, mode=mode)
+    def test_the_first_one_parses_all_that_can_be_parsed(self, docs):
+        receipt = run(docs)
         assert titles(docs) == ALL
         assert (receipt.documents, receipt.parsed, receipt.skipped) == (3, 3, 1)
         assert (receipt.rows_written, receipt.failed) == (3, 0)
 
+    @EACH_MODE
     def test_the_next_one_opens_no_file(self, docs, mode, opened):
         run(docs, mode=mode)
         del opened[:]
@@ -98,22 +101,23 @@ class TestRuns:
         assert (receipt.rows_written, receipt.rows_unchanged) == (0, 3)
         assert titles(docs) == ALL
 
-    def test_files_that_were_touched_are_read_and_not_parsed(self, docs, mode, opened):
-        run(docs, mode=mode)
+    def test_files_that_were_touched_are_read_and_not_parsed(self, docs, opened):
+        run(docs, mode="mirror")
         put(docs, "a.md", "# Alpha\n\nText.", HOUR / 2)
         del opened[:]
-        receipt = run(docs, mode=mode)
+        receipt = run(docs, mode="mirror")
         assert [path for path in opened if path.startswith(str(docs))] == [str(docs / "a.md")]
         assert (receipt.parsed, receipt.rows_written, receipt.rows_unchanged) == (0, 0, 3)
 
-    def test_files_that_changed_or_came_are_parsed_and_others_not(self, docs, mode):
-        run(docs, mode=mode)
+    def test_files_that_changed_or_came_are_parsed_and_others_not(self, docs):
+        run(docs)
         put(docs, "a.md", "# Another\n")
         put(docs, "new/e.txt", "Epsilon")
-        receipt = run(docs, mode=mode)
+        receipt = run(docs)
         assert (receipt.parsed, receipt.rows_written, receipt.rows_replaced) == (2, 2, 1)
         assert titles(docs) == {**ALL, "files:a.md": "Another", "files:new/e.txt": "e.txt"}
 
+    @EACH_MODE
     def test_a_file_that_was_renamed_is_another_document(self, docs, mode):
         run(docs, mode=mode)
         (docs / "a.md").rename(docs / "z.md")
@@ -122,6 +126,7 @@ class TestRuns:
         assert ("files:a.md" in titles(docs)) == (mode == "upsert")
         assert titles(docs)["files:z.md"] == "Alpha"
 
+    @EACH_MODE
     def test_a_file_that_cannot_be_parsed_leaves_what_is_stored(self, docs, mode):
         run(docs, mode=mode)
         put(docs, "guide/c.pdf", b"%PDF-1.4 broken")
@@ -406,7 +411,7 @@ class TestVersions:
         note = wiki / "fetched"
         return note.read_text().split() if note.exists() else [], receipt
 
-    @pytest.mark.parametrize("mode", ["upsert", "mirror"])
+    @EACH_MODE
     def test_what_is_stored_in_its_version_is_not_fetched(self, wiki, mode):
         assert self.fetched(wiki, mode=mode)[0] == ["one", "two", "unversioned"]
         assert self.fetched(wiki, mode=mode)[0] == ["unversioned"]
@@ -423,7 +428,6 @@ class TestVersions:
     def test_an_enricher_reaches_every_document(self, wiki):
         from contextframe_beam.transforms import KeywordEnricher
 
-        self.fetched(wiki)
         few, many = [KeywordEnricher(1)], [KeywordEnricher(2)]
         assert len(self.fetched(wiki, enrichers=few)[0]) == 3
         assert len(self.fetched(wiki, enrichers=few)[0]) == 1

@@ -2,8 +2,8 @@
 
 Its arguments are the id of the process that started it, and where that one imports from. It says
 one byte when it is ready. It imports no Beam, and a library when the first file needs it. It ends
-when it was idle for a minute, when its input ends, and when its parent does, even if another process
-holds the pipe open.
+when it was idle for a minute, when its input ends, and when its parent does, even if another
+process holds the pipe open.
 
 A message is eight bytes of length, JSON, and for requests the bytes of the file. Answers are JSON
 and no pickles: what a hostile file makes of this process must not run in the other.
