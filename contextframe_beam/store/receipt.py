@@ -101,7 +101,9 @@ class CommitReceipt:
     def values(self) -> dict[str, Any]:
         """Returns all attributes; those in `WORK` only if any of them is not 0."""
         values = asdict(self)
-        return values if self.work else {k: v for k, v in values.items() if k not in WORK}
+        if any(values[name] for name in WORK):
+            return values
+        return {name: value for name, value in values.items() if name not in WORK}
 
     def facts(self) -> dict[str, Any]:
         """Returns the facts about the run by their stored names."""
@@ -119,8 +121,10 @@ class CommitReceipt:
     def work(self) -> str:
         """The work on documents, as in `165 documents, 7,471 chunks, 7,471 texts embedded`.
 
-        Empty if no document was parsed, chunked or embedded.
+        Empty if no document was parsed, chunked or embedded, and none is stale or skipped.
         """
+        if not any(getattr(self, name) for name in WORK if name != "documents"):
+            return ""
         words = ((getattr(self, name), one, many) for name, one, many in _WORDS)
         return ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in words if n)
 
@@ -191,8 +195,8 @@ _WORDS = (
     ("texts_reused", "text known before", "texts known before"),
     ("tokens", "token", "tokens"),
     ("requests", "request", "requests"),
-    ("stale", "stale", "stale"),
-    ("skipped", "skipped", "skipped"),
+    ("stale", "stale (stays as it was)", "stale (stay as they were)"),
+    ("skipped", "skipped (nothing reads its type)", "skipped (nothing reads their type)"),
 )
 
 _COUNTED = tuple(

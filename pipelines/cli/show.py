@@ -105,7 +105,7 @@ class Outcome:
         if one.rows_unchanged:
             parts[0] += f" ({one.rows_unchanged:,} of them unchanged)"
         if one.chunks:
-            parts.append(f"{one.chunks:,} {'chunk' if one.chunks == 1 else 'chunks'}")
+            parts.append(count_chunks(one.chunks))
         if one.texts_embedded or one.texts_reused:
             texts = "1 text" if one.texts_embedded == 1 else f"{one.texts_embedded:,} texts"
             parts.append(f"{texts} to embed, with about {one.tokens:,} tokens")
@@ -128,14 +128,15 @@ class Outcome:
                 return f"nothing changed: {stored} already, none was written"
             others = "other " if one.failed else ""
             return f"nothing to write: the source gave no {others}items"
-        parts = [f"wrote {count_documents(one.rows_written)}"]
+        parts = [f"wrote {count_documents(one.rows_written)}"] if one.rows_written else []
         if one.rows_replaced:
             new = one.rows_written - one.rows_replaced
             # One document may replace several, where a run in mode append has doubled its key.
             added = f"{new:,} new, " if new > 0 else ""
             parts[0] += f" ({added}{one.rows_replaced:,} replaced)"
         if one.rows_deleted:
-            parts.append(f"deleted {one.rows_deleted:,}")
+            deleted = f"{one.rows_deleted:,}" if parts else count_documents(one.rows_deleted)
+            parts.append(f"deleted {deleted}")
         if one.rows_unchanged:
             parts.append(f"{one.rows_unchanged:,} unchanged")
         older = one.rows_dropped - (one.sharing - one.shared_ids)
@@ -152,6 +153,24 @@ def existing(path: str) -> str | None:
 def count_documents(count: int, one: str = "", several: str = "") -> str:
     """Returns a number of documents in words, with what is said of one or of several."""
     return f"1 document {one}".rstrip() if count == 1 else f"{count:,} documents {several}".rstrip()
+
+
+def count_chunks(count: int) -> str:
+    """Returns a number of chunks in words."""
+    return "1 chunk" if count == 1 else f"{count:,} chunks"
+
+
+def count_contents(dataset: FrameDataset) -> tuple[int, int]:
+    """Returns how many documents and how many chunks of documents a dataset holds."""
+    from contextframe_beam.store import rows
+
+    chunks = rows.count_chunks(dataset.lance)
+    return len(dataset) - chunks, chunks
+
+
+def contents(documents: int, chunks: int) -> str:
+    """Returns in words what a dataset holds, as in `29 documents, 217 chunks`."""
+    return ", ".join([count_documents(documents), *([count_chunks(chunks)] if chunks else [])])
 
 
 def _files(count: int) -> str:
@@ -175,6 +194,7 @@ _CHUNK_SNIPPET = 400
 _INDENT = 9
 _STATE_SHOWN = 300
 _WORD = re.compile(r"\w+")
+_WORKED = ("parsed", "chunks", "texts_embedded", "stale")
 _COUNTED = ("written", "replaced", "deleted", "unchanged", "failed")
 
 
@@ -263,6 +283,7 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
     """Returns what there is to know about a dataset, as JSON values."""
     stored = dataset.lance
     states = dataset.states()
+    documents, chunks = count_contents(dataset)
     runs: dict[str, dict[str, Any]] = {}
     for state in states:
         for run in state.runs:
@@ -271,7 +292,8 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
     return {
         "uri": dataset.uri,
         "version": dataset.version,
-        "documents": len(dataset),
+        "documents": documents,
+        "chunks": chunks,
         "embed_dim": dataset.embed_dim,
         "embedder": None if dataset.embedder is None else asdict(dataset.embedder),
         "storage_version": stored.data_storage_version,
@@ -314,7 +336,8 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     """Prints what `facts_of` found."""
     console = _console()
     console.print(
-        f"{printable(facts['uri'])}: {facts['documents']:,} documents, version {facts['version']}, "
+        f"{printable(facts['uri'])}: {contents(facts['documents'], facts['chunks'])}, "
+        f"version {facts['version']}, "
         f"{facts['fragments']} fragments, vectors of {facts['embed_dim']}{_by(facts['embedder'])}, "
         f"storage version {facts['storage_version']}",
         markup=False,
@@ -339,12 +362,16 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         _print_state(
             console, source["name"], source["source"], source["partitions"], source["backfill"]
         )
+    counts = [*_COUNTED, *(one for one in _WORKED if any(run.get(one) for run in facts["runs"]))]
     _print_table(
         console,
         "Runs",
-        ("run", "mode", "at", "version", *_COUNTED),
+        ("run", "mode", "at", "version", *map(_in_words, counts)),
         [
-            (run["run_id"], run["mode"], run["at"], run["version"], *(run[c] for c in _COUNTED))
+            (
+                *(run[name] for name in ("run_id", "mode", "at", "version")),
+                *(run.get(name, 0) for name in counts),
+            )
             for run in facts["runs"]
         ],
         at_most=SHOWN,
@@ -506,5 +533,11 @@ def _made_by(version: Mapping[str, Any]) -> str:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(
-        f"{value:,} {name}" for name, value in counts.items() if value and name in _COUNTED
+        f"{value:,} {_in_words(name)}"
+        for name, value in counts.items()
+        if value and name in _COUNTED + _WORKED
     )
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ")

@@ -55,7 +55,7 @@ def rollback_command(
     source since that version. Later runs count as never done, and runs under way will be refused.
     The versions in between stay until a cleanup.
     """
-    from contextframe_beam.pipelines.cli.show import count_documents
+    from contextframe_beam.pipelines.cli.show import contents, count_contents
     from contextframe_beam.store.dataset import FrameDataset
 
     opened = FrameDataset.open(dataset, storage_options=storage_options)
@@ -67,9 +67,10 @@ def rollback_command(
         say_done(f"version {version} is already the newest one of {dataset}; nothing was done")
     else:
         say_done(
-            f"{dataset} is as it was at version {version}, with {count_documents(len(opened))} and "
-            f"the sync state of that time. This is version {after}; "
-            f"`contextframe-beam rollback {dataset} --to {before}` would undo it"
+            f"{dataset} is as it was at version {version}, with "
+            f"{contents(*count_contents(opened))} and the sync state of that time. "
+            f"This is version {after}; `contextframe-beam rollback {dataset} --to {before}` would "
+            "undo it"
         )
 
 

@@ -569,6 +569,28 @@ class TestInspect:
         ):
             assert part in text, part
 
+    def test_tells_documents_and_chunks_apart(self, kb: Path, tmp_path: Path) -> None:
+        (tmp_path / "guide").mkdir()
+        for name in ("a", "b"):
+            text = f"# {name}\n\n" + "\n\n".join(
+                f"## {n}\n\n{f'word {name} ' * 10}" for n in range(3)
+            )
+            (tmp_path / "guide" / f"{name}.md").write_text(text)
+        ingest = ("ingest", "files", "--directory", tmp_path / "guide", "--to", kb)
+        assert cli(*ingest, "--embed", "hash:16", "--chunk-tokens", "32").code == 0
+        facts = cli("inspect", kb, "--json").json
+        chunks = facts["runs"][0]["chunks"]
+        assert (facts["documents"], facts["chunks"]) == (2, chunks)
+        text = cli("inspect", kb).out
+        assert text.startswith(f"{kb}: 2 documents, {chunks} chunks, version 1, ")
+        assert "vectors of 16 by hash:16" in text
+        assert f"2 parsed, {chunks} chunks, {chunks} texts embedded" in text
+        told = cli("rollback", kb, "--to", "1").out
+        assert "is already the newest one" in told
+        cli("search", kb, "word")
+        told = cli("rollback", kb, "--to", "1").out
+        assert f"with 2 documents, {chunks} chunks and the sync state" in told
+
     def test_json_has_all_of_it(self, docs: Path, stored: Path) -> None:
         cli("ingest", "json", "--directory", docs, "--to", stored, "--run-id", "second")
         facts = cli("inspect", stored, "--json").json
@@ -663,7 +685,7 @@ class TestReceipt:
             ({"rows_written": 1200, "rows_replaced": 200}, "wrote 1,200 documents (1,000 new, 200"),
             ({"rows_unchanged": 1}, "nothing changed: 1 document is stored already, none was"),
             ({"rows_written": 1, "rows_replaced": 2}, "wrote 1 document (2 replaced)"),
-            ({"rows_deleted": 4}, "wrote 0 documents, deleted 4"),
+            ({"rows_deleted": 4}, "deleted 4 documents"),
             ({"rows_written": 1, "rows_dropped": 2}, "2 left out for a newer one of the same id"),
             ({}, "the source gave no items"),
             ({"failed": 1, "rows_unchanged": 0}, "the source gave no other items"),
@@ -675,6 +697,21 @@ class TestReceipt:
         first = outcome.text().splitlines()[0]
         assert text in first
         assert first.endswith("(version 1 of kb.lance, 1.2 s)")
+
+    @pytest.mark.parametrize(
+        ("counts", "line"),
+        [
+            ({"documents": 3, "parsed": 2, "chunks": 1}, "3 documents, 2 parsed, 1 chunk"),
+            ({"documents": 1, "skipped": 1}, "1 document, 1 skipped (nothing reads its type)"),
+            # That documents were looked at is said by the line before.
+            ({"documents": 3}, "run r, mode upsert"),
+        ],
+    )
+    def test_what_was_done_to_documents(self, counts: dict[str, int], line: str) -> None:
+        receipt = CommitReceipt("r", "upsert", version=1, rows_unchanged=3, **counts)
+        outcome = Outcome(receipt, "kb.lance", None, 1.0)
+        assert outcome.text().splitlines()[1] == line
+        assert json.loads(outcome.to_json())["documents"] == counts["documents"]
 
     def test_bytes_and_dead_letters(self) -> None:
         receipt = CommitReceipt(

@@ -119,5 +119,6 @@ class TestCommits:
         told = failed("a") + Tally(SOURCE, documents=2, parsed=1, texts_embedded=1200, skipped=3)
         receipt = commit(kb, *chunked("b", 1), run_id="second", tally=told)
         assert receipt.work == (
-            "2 documents, 1 parsed, 1 chunk, 1,200 texts embedded, 1 stale, 3 skipped"
+            "2 documents, 1 parsed, 1 chunk, 1,200 texts embedded, 1 stale (stays as it was), "
+            "3 skipped (nothing reads their type)"
         )
