@@ -491,7 +491,9 @@ def _version_of(summary: CommitReceipt, dataset: lance.LanceDataset) -> int:
     for version in range(summary.version, last + 1):
         try:
             transaction = dataset.read_transaction(version)
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
+            # Removed; or, as a TypeError, a compaction that also moved an index, which Lance 14
+            # cannot show.
             continue
         properties = (transaction.transaction_properties if transaction else None) or {}
         if properties.get("contextframe.run_id") == summary.run_id:

@@ -192,6 +192,7 @@ SHOWN = 10
 _SNIPPET = 160
 _CHUNK_SNIPPET = 400
 _INDENT = 9
+_SHORT = 2
 _STATE_SHOWN = 300
 _WORD = re.compile(r"\w+")
 _WORKED = ("parsed", "chunks", "texts_embedded", "stale")
@@ -252,7 +253,8 @@ def _on_one_line(text: str | None) -> str:
 def _with_words(text: str, words: set[str]) -> Text:
     shown = Text(text)
     for one in _WORD.finditer(text):
-        if one[0].lower() in words:
+        # Articles and the like stand everywhere.
+        if len(one[0]) > _SHORT and one[0].lower() in words:
             shown.stylize("bold", one.start(), one.end())
     return shown
 

@@ -13,9 +13,11 @@ from contextframe_beam.pipelines import compact as compact_module
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.store.address import Address
+from contextframe_beam.store.receipt import CommitReceipt
 from contextframe_beam.store.state import ANCHOR_KEY
 from contextframe_beam.store.upkeep import commit_tasks, do_task, plan_tasks
 from contextframe_beam.transforms.commit import commit_run
+from contextframe_beam.transforms.guards import _version_of
 from tests.support.cli_helpers import assert_error, cli, run_code, start_code
 from tests.support.pipeline_helpers import (
     EMBED_DIM,
@@ -177,6 +179,18 @@ class TestRunsMeanwhile:
         version = FrameDataset.open(kb).version
         assert commit_tasks(Address(kb), results) == 0
         assert FrameDataset.open(kb).version == version
+
+    def test_the_version_of_a_run_is_found_behind_a_compaction_that_moved_an_index(self, kb):
+        compact(kb)
+        ingest(documents("new"), kb, run_id="new")
+        compact(kb)
+        moved = int(lance.dataset(kb).version)
+        with pytest.raises(TypeError):
+            lance.dataset(kb).read_transaction(moved)
+        # As if the run had expected that number, and the compaction had come at that moment.
+        expected = CommitReceipt("late", "upsert", version=moved)
+        assert ingest(documents("late"), kb, run_id="late").version == moved + 1
+        assert _version_of(expected, lance.dataset(kb)) == moved + 1
 
     def test_processes_that_ingest_and_compact_at_once(self, kb):
         children = [
