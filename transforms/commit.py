@@ -32,7 +32,7 @@ from contextframe_beam.store.files import (
     open_dataset,
     reading,
 )
-from contextframe_beam.store.keys import KeySet, Mask, Numbers
+from contextframe_beam.store.keys import KeySet, Mask, Numbers, NumberSet
 from contextframe_beam.store.rows import (
     Addresses,
     Removal,
@@ -43,6 +43,7 @@ from contextframe_beam.store.rows import (
     keys_at,
     no_addresses,
     remove_rows,
+    scan_rows,
 )
 from contextframe_beam.store.state import (
     ANCHOR_KEY,
@@ -308,7 +309,8 @@ def _update(
     documents = np.setdiff1d(documents, missed.addresses)
     deleted = require_few_deletes(plan, dataset, np.setdiff1d(documents, succeeded), rows.states)
     if chunked and run.mode.replaces_rows:
-        chunks = np.union1d(chunks, _chunks_to_remove(plan, dataset, sources, missed))
+        gone = _chunks_to_remove(plan, dataset, sources, documents, missed)
+        chunks = np.union1d(chunks, gone)
     removal = remove_rows(dataset, np.concatenate([documents, chunks, guards]))
     summary = _summary(
         plan,
@@ -333,12 +335,23 @@ def _update(
 
 
 def _chunks_to_remove(
-    plan: Plan, dataset: lance.LanceDataset, sources: Sequence[str], missed: Missed
+    plan: Plan,
+    dataset: lance.LanceDataset,
+    sources: Sequence[str],
+    documents: Addresses,
+    missed: Missed,
 ) -> Addresses:
     """Returns the chunks of documents that are replaced or deleted, or have other chunks now.
 
     A run that writes a document also writes all its chunks. A run that found it unchanged has
     either found all its chunks unchanged too, or written the present ones.
+
+    Args:
+        plan: The run.
+        dataset: The version that it is committed to.
+        sources: The ids of its sources.
+        documents: The documents that it removes.
+        missed: The documents that a mirror missed and keeps.
     """
     unique, seen = plan.unique, plan.seen
     gone = [KeySet(Numbers.concat([unique.keys, unique.deleted]))]
@@ -349,16 +362,33 @@ def _chunks_to_remove(
         )
     kept = [keys_at(dataset, missed.addresses), KeySet(plan.stale)]
     kept += [seen.keys(whole=True)] if seen is not None else []
+    # An append may have stored several states of a document, of which one stays.
+    states = _digests_of(dataset, kept, documents)
 
     def which(parents: Numbers, rows: pa.RecordBatch) -> Mask:
         own = pc.is_in(rows["x_source"], value_set=pa.array(list(sources), pa.string()))
-        unseen = own.to_numpy(zero_copy_only=False) & ~np.any(
-            [keys.holds(parents) for keys in kept], axis=0
+        origins = rows["x_origin"]
+        stays = np.any([keys.holds(parents) for keys in kept], axis=0) & (
+            states.contains(Numbers.of_digests(origins))
+            | origins.is_null().to_numpy(zero_copy_only=False)
         )
-        found: Mask = unseen | gone[0].holds(parents)
+        found: Mask = own.to_numpy(zero_copy_only=False) & ~stays | gone[0].holds(parents)
         return found
 
-    return find_chunks(dataset, which, ["x_source"])
+    return find_chunks(dataset, which, ["x_source", "x_origin"])
+
+
+def _digests_of(
+    dataset: lance.LanceDataset, keys: Sequence[KeySet], without: Addresses
+) -> NumberSet:
+    """Returns the digests of the documents with some keys, without those at some addresses."""
+    found = []
+    columns = ["uuid", "x_digest"]
+    for batch, at in scan_rows(dataset, columns, filter=documents_in(dataset)):
+        wanted = np.any([one.contains(batch["uuid"]) for one in keys], axis=0)
+        wanted &= ~np.isin(at, without)
+        found.append(Numbers.of_digests(batch["x_digest"]).take(wanted))
+    return NumberSet(Numbers.concat(found))
 
 
 def _commit_rows(

@@ -128,6 +128,13 @@ def test_only_runs_that_keep_what_is_stored_may_leave_out_what_they_recognise(kb
         commit(kb, "c", run_id="third", mode="overwrite", tally=met)
 
 
+def test_a_mirror_leaves_one_of_several_states_that_were_appended(kb):
+    commit(kb, *chunked("a", 5, "old"), run_id="first")
+    commit(kb, *chunked("a", 3, "new"), run_id="second", mode="append")
+    receipt = commit(kb, *chunked("a", 3, "new"), run_id="third", mode="mirror")
+    assert (chunks_in(kb), receipt.rows_unchanged, receipt.rows_deleted) == ({"a": 3}, 1, 1)
+
+
 @BOTH_MODES
 def test_what_is_recognised_before_it_is_made_counts_with_its_chunks(kb, mode):
     stored(kb)
