@@ -6,11 +6,20 @@ PYTHON ?= python3.12 python3.11 python3.10 python3
 DLT ?= dlt[lance]>=1.31,<1.32
 AIRFLOW ?= apache-airflow==3.3.2
 AIRBYTE ?= airbyte-cdk>=7.39,<8
+# They all split, embed and store with the same libraries.
+DOCUMENT_LIBRARIES := html-to-markdown==3.21.2 langchain-text-splitters==1.1.3 lancedb==0.40.0 wordllama==0.4.0.post1
+COCOINDEX ?= cocoindex[lancedb]==1.0.26
+LANGCHAIN ?= langchain-classic==1.0.8 langchain-community==0.4.2 greenlet
+LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-vector-stores-lancedb==0.6.0 pandas
 
 VENV := .venv
 VENV_BENCH := .venv-bench
 VENV_DLT := .venv-dlt
 VENV_AIRBYTE := .venv-airbyte
+VENV_COCOINDEX := .venv-cocoindex
+VENV_LANGCHAIN := .venv-langchain
+VENV_LLAMAINDEX := .venv-llamaindex
+VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_COCOINDEX) $(VENV_LANGCHAIN) $(VENV_LLAMAINDEX)
 # Outside the checkout, like the engines: large, and the same for all of them.
 VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
 PY := $(VENV)/bin/python
@@ -52,7 +61,7 @@ airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its temp
 soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out, and laws on many examples.
 	@$(PY) -m pytest -m "soak or hypothesis" --hypothesis-profile thorough --heaviest 10 $(TESTS)
 
-bench: $(VENV_BENCH)/.installed $(VENV_DLT)/.installed $(VENV_AIRBYTE)/.installed ## Measure speed against the limit and the peers; BENCH=... passes arguments.
+bench: $(VENVS_BENCH:=/.installed) ## Measure speed against the limit and the peers; BENCH=... passes arguments.
 	@$(VENV_BENCH)/bin/python benchmarks/run.py $(BENCH)
 
 docs: $(VENV)/.installed ## Build the documentation site into build/site.
@@ -64,7 +73,7 @@ format: $(VENV)/.installed ## Rewrite the code in the project's format.
 	@$(PY) -m ruff format
 
 clean: ## Remove environments, caches and builds.
-	rm -rf $(VENV) $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENVS_BENCH) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
@@ -98,6 +107,17 @@ $(VENV_AIRBYTE)/.installed: Makefile
 	@echo "Installing Airbyte's CDK into $(VENV_AIRBYTE) (once) ..."
 	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) --upgrade pip
 	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) '$(AIRBYTE)'
+	@touch $@
+
+# The peers of documents, each with what it pins.
+$(VENV_COCOINDEX)/.installed: PEER := $(COCOINDEX)
+$(VENV_LANGCHAIN)/.installed: PEER := $(LANGCHAIN)
+$(VENV_LLAMAINDEX)/.installed: PEER := $(LLAMAINDEX)
+$(VENV_COCOINDEX)/.installed $(VENV_LANGCHAIN)/.installed $(VENV_LLAMAINDEX)/.installed: Makefile
+	$(call make_venv,$(@D))
+	@echo "Installing $(PEER) into $(@D) (once) ..."
+	@$(@D)/bin/python $(PIP_INSTALL) --upgrade pip
+	@$(@D)/bin/python $(PIP_INSTALL) $(foreach one,$(PEER) $(DOCUMENT_LIBRARIES),'$(one)')
 	@touch $@
 
 $(VENV_AIRFLOW)/.installed: Makefile

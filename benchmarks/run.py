@@ -6,6 +6,7 @@ make bench BENCH='http --http-records 200000 --rounds 1'
 make bench BENCH=upsert                       # into up to 5,000,000 rows; when named only
 make bench BENCH=scale                        # costly enrichment, start-up by engine; when named
 make bench BENCH=search                       # 100,000 chunks of documentation; when named only
+make bench BENCH='documents --folder DIR'     # documents to vectors; when named
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import documents_run
 import http_run
 import ingest_run
 import scale_run
 import startup_run
 import upsert_run
 
-GROUPS = ("ingest", "http", "upsert", "scale", "search")
+GROUPS = ("ingest", "http", "upsert", "scale", "search", "documents")
 
 
 def main() -> None:
@@ -30,14 +32,15 @@ def main() -> None:
         nargs="*",
         metavar="GROUP",
         help="ingest (from files), http (from an API), upsert, scale (costly enrichment and "
-        "start-up); the first two by default",
+        "start-up), search, documents (to vectors); the first two by default",
     )
     parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest")
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")
     parser.add_argument("--enriched", type=int, default=10_000, help="for scale")
     parser.add_argument("--chunks", type=int, default=100_000, help="for search")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where documents are kept between runs")
+    parser.add_argument("--folder", type=Path, help="where inputs are kept between runs")
+    parser.add_argument("--workers", type=int, default=1, help="of ours, for documents")
     options = parser.parse_args()
     groups = options.groups or ("ingest", "http")
     for name in groups:
@@ -56,6 +59,8 @@ def main() -> None:
         import search_run  # with the extras documents and embed, which other groups do without
 
         search_run.measure(options.chunks, options.folder)
+    if "documents" in groups:
+        documents_run.measure(options.rounds, options.folder, options.workers)
 
 
 if __name__ == "__main__":
