@@ -220,11 +220,13 @@ def show_hits(hits: Iterable[Hit], query: str) -> None:
     """Prints search results: score and heading path, where it is, and the passage."""
     console = _console()
     words = {word.lower() for word in _WORD.findall(query)}
-    for hit in hits:
-        score = hit.score or 0
-        # Of joined rankings the scores are small.
-        told = f"{score:7.4f}" if 0 < score < 0.1 else f"{score:7.2f}"
-        head = Text.assemble((f"{told}  ", "dim"), (one_line(hit.title), "bold"))
+    found = list(hits)
+    # Joined rankings have small scores.
+    digits = 4 if 0 < max((hit.score or 0 for hit in found), default=0) < 0.1 else 2
+    for hit in found:
+        head = Text.assemble(
+            (f"{hit.score or 0:7.{digits}f}  ", "dim"), (one_line(hit.title), "bold")
+        )
         console.print(head, soft_wrap=True)
         _indented(console, Text(_place_of(hit), "dim"))
         for chunk in hit.before:
@@ -535,11 +537,12 @@ def _made_by(version: Mapping[str, Any]) -> str:
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(
-        f"{value:,} {_in_words(name)}"
+        f"{value:,} {_in_words(name, value)}"
         for name, value in counts.items()
         if value and name in _COUNTED + _WORKED
     )
 
 
-def _in_words(name: str) -> str:
-    return name.replace("_", " ")
+def _in_words(name: str, count: int = 0) -> str:
+    words = name.replace("_", " ")
+    return words.replace("chunks", "chunk").replace("texts", "text") if count == 1 else words

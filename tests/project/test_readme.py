@@ -27,12 +27,12 @@ COMMANDS = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the examples speak of."""
+    (tmp_path / "docs" / "deep").mkdir(parents=True)
+    (tmp_path / "docs" / "reads.md").write_text("# Reads\n\nSplittable reads of large files.\n")
+    (tmp_path / "docs" / "deep" / "report.md").write_text("# Quarter\n\nThe quarterly report.\n")
     write_documents(
-        tmp_path / "docs" / "deep",
-        {
-            "reads.json": {"title": "Reads", "content": "Splittable reads of large files."},
-            "report.json": {"content": "The quarterly report.", "author": "O'Brien"},
-        },
+        tmp_path / "exports" / "deep",
+        {"report.json": {"content": "The quarterly report.", "author": "O'Brien"}},
     )
     (tmp_path / "notes.py").write_text(code_with("class Notes"))
     monkeypatch.setenv("CRM_TOKEN", "not-a-real-token")
@@ -69,7 +69,7 @@ def test_the_pipeline_writes_what_the_reader_finds(folder: Path) -> None:
     assert len([line for line in write.splitlines() if line.strip()]) <= 10
     run_python(write, folder)
     out = run_python(code_with("dataset.search("), folder)
-    assert "Reads" in out and "'splittable'" in out
+    assert "Reads" in out and "Splittable reads of large files." in out
 
 
 def test_every_command_line_runs_in_order(folder: Path) -> None:
