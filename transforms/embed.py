@@ -60,6 +60,11 @@ _MOST_KEPT = 20_000_000
 _ROWS_AT_ONCE = 2048
 
 
+_OWN_VECTOR = (
+    "the record has a vector of its own, and the run embeds by {}; leave one of the two out"
+)
+
+
 class Embed(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
     """Gives vectors to chunks, and to documents that have no chunks.
 
@@ -159,20 +164,21 @@ def embed_batches(batches: Sequence[FrameBatch], vectors: TextVectors) -> list[F
     if batches:
         _count(batches[-1].tally, found.usage)
     failed: dict[int, dict[int, tuple[int, Exception]]] = {}
+
+    def fail(batch: FrameBatch, place: int, error: Exception) -> None:
+        document = batch.documents[place] if batch.documents else place
+        failed.setdefault(id(batch), {}).setdefault(document, (place, error))
+
+    for batch in batches:
+        for place, record in enumerate(batch.records):
+            if record.vector is not None:
+                fail(batch, place, RecordError(_OWN_VECTOR.format(vectors.name)))
     for number, (batch, place) in enumerate(wanted):
-        record = batch.records[place]
-        error: Exception | None = found.errors.get(number)
-        if record.vector is not None:
-            error = RecordError(
-                f"the record has a vector of its own, and the run embeds by {vectors.name}; leave "
-                "one of the two out"
-            )
-        if error is not None:
-            document = batch.documents[place] if batch.documents else place
-            failed.setdefault(id(batch), {}).setdefault(document, (place, error))
+        if number in found.errors:
+            fail(batch, place, found.errors[number])
             continue
-        record.vector = found.vectors[number]
-        record.embedder = vectors.fingerprint
+        record = batch.records[place]
+        record.vector, record.embedder = found.vectors[number], vectors.fingerprint
     return [_without(batch, failed.get(id(batch), {})) for batch in batches]
 
 

@@ -291,11 +291,14 @@ def commit_column_files(
         ConflictError: another commit came first.
     """
     updated = {fragment.id: fragment for fragment in removal.updated_fragments}
+    used = {field.id() for field in schema.fields()}
     fragments = []
     for one in dataset.get_fragments():
         described = updated.get(one.fragment_id, one.metadata)
         with_file = FragmentMetadata.from_json(json.dumps(described.to_json()))
-        with_file.files.extend(files[one.fragment_id].to_lance().files)
+        # Files of columns that were written anew before are needed no more.
+        kept = [file for file in with_file.files if used.intersection(file.fields)]
+        with_file.files = [*kept, *files[one.fragment_id].to_lance().files]
         fragments.append(with_file)
     return _commit(
         at,

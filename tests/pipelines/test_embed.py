@@ -130,6 +130,15 @@ class TestWhatIsStored:
         version = FrameDataset.open(str(kb)).history()[-1]
         assert (version.mode, version.counts) == ("embed", {"embedded": 3})
 
+    def test_files_of_older_vectors_are_named_no_more(self, kb: Path) -> None:
+        ingest_texts(TEXTS, kb, embed=HASH)
+        for other in ("hash:8", OTHER, HASH):
+            embed(str(kb), other)
+            for fragment in lance.dataset(str(kb)).get_fragments():
+                assert len(fragment.data_files()) <= 3
+        assert FrameDataset.open(str(kb)).embed_dim == 16
+        assert len(vectors_in(kb)) == 3
+
     def test_a_rollback_brings_the_old_vectors_back(self, kb: Path) -> None:
         ingest_texts(TEXTS, kb, embed=HASH)
         before = rows_in(kb)

@@ -267,10 +267,15 @@ class TestADocumentThatCannotBeEmbedded:
         assert '"stage": "embed"' in letter
         assert sorted(rows_in(kb)) == ["b", "b#chunk=0"]
 
-    def test_has_perhaps_a_vector_of_its_own(self, kb: Path) -> None:
-        items = [{"id": "a", "text": "One.", "vector": [1.0] * 16}, {"id": "b", "text": "Two."}]
-        receipt = ingest(documents(*items), str(kb), embed=HASH, chunk="none")
-        assert sorted(rows_in(kb)) == ["b"]
+    @pytest.mark.parametrize("chunk", ["none", "markdown"])
+    def test_has_perhaps_a_vector_of_its_own(self, kb: Path, chunk: str) -> None:
+        own = [1.0] * 16
+        items = [{"id": name, "text": name, "vector": own} for name in ("a", " ")]
+        receipt = ingest(
+            documents({"id": "b", "text": "Two."}, *items), str(kb), embed=HASH, chunk=chunk
+        )
+        assert {name.partition("#")[0] for name in rows_in(kb)} == {"b"}
+        assert receipt.failed == 2
         assert "a vector of its own" in str(receipt.reasons[0])
 
     def test_ends_the_run_where_all_are_so(self, kb: Path) -> None:
