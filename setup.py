@@ -129,6 +129,7 @@ setup(
             "api = contextframe_beam.connectors.api.connector:APIConnector",
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
+            "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",
         ],
         # `class` is what package.module:Class stands for.
         "contextframe.embedders": [

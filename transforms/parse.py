@@ -304,7 +304,9 @@ class _Work:
         for one in ones:
             data, one.data = one.data, b""
             try:
-                document = self._parsing.pool.parse(one.item["path"], data)
+                document = one.item.document
+                if document is None:
+                    document = self._parsing.pool.parse(one.item["path"], data)
             except UnknownTypeError:
                 self._skip(one)
                 continue
@@ -356,6 +358,10 @@ class _Work:
         most = parsing.limits.max_file_bytes
         read_head = getattr(connector, "read_head", None)
         try:
+            own = getattr(connector, "own_document", None)
+            if own is not None and (made := own(item, most)) is not None:
+                item.document, content = made
+                return bytes(content)
             is_small = size is not None and size <= min(_HEAD_BYTES, most)
             if read_head and not is_small and parsing.parsers.find(path) is None:
                 head = read_head(item, _HEAD_BYTES)

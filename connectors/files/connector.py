@@ -300,16 +300,25 @@ class FilesConnector(BaseConnector):
             found = [info for info in found if changed_within(info, since, until)]
         earlier = Earlier({} if anew else states, made_with)
         marked = [(info, mark_of(info, is_remote)) for info in found]
-        for kind, holds in (("stored", earlier.is_stored), ("skipped", earlier.is_skipped)):
-            infos = [info for info, mark in marked if holds(mark)]
+        groups: dict[str, list[FileInfo]] = {"stored": [], "skipped": [], "new": []}
+        for info, mark in marked:
+            if earlier.is_stored(mark):
+                groups["stored"].append(info)
+            elif earlier.is_skipped(mark):
+                groups["skipped"].append(info)
+            else:
+                groups["new"].append(info)
+        yield from self._grouped(groups, made_with)
+
+    def _grouped(
+        self, groups: Mapping[str, Sequence[FileInfo]], made_with: str
+    ) -> Iterator[tuple[Partition, int]]:
+        """Yields the partitions of files that are `stored`, `skipped` and `new`."""
+        for kind in ("stored", "skipped"):
+            infos = groups[kind]
             for start in range(0, len(infos), _UNCHANGED_IN_A_GROUP):
                 yield _grouped(infos[start : start + _UNCHANGED_IN_A_GROUP], kind, made_with), 1
-        left = [
-            info
-            for info, mark in marked
-            if not (earlier.is_stored(mark) or earlier.is_skipped(mark))
-        ]
-        for group in _groups_of(left):
+        for group in _groups_of(groups["new"]):
             yield _grouped(group, "new", made_with), 1
 
     def _tell(self, listing: Listing) -> None:

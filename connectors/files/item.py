@@ -67,6 +67,10 @@ class GivesFiles(Protocol):
     It may have an attribute `files_at_once`, how many files are read at the same time (1 if it has
     none), and a method `read_head(item, size)` that returns the first bytes of a file, so that of
     large files of unknown types no more is read.
+
+    One that parses some files itself also has `own_document(item, most)`. It returns the document,
+    which has a `text`, with bytes that differ whenever the document does, and None for a file that
+    a parser makes a document of.
     """
 
     def read_file(self, item: FileItem, most: int) -> bytes:

@@ -1,0 +1,1 @@
+"""Obsidian vaults: notes with their properties, tags and links, canvases, attachments."""

@@ -1,0 +1,554 @@
+"""ObsidianConnector: the notes, canvases and attachments of a vault.
+
+Files are listed, remembered and read as the `files` connector does. Notes and canvases are parsed
+here, because what they become depends on the names in the vault; attachments have parsers.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.util import find_spec
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from xxhash import xxh3_128_digest
+
+from contextframe_beam.connectors.files.connector import FilesConnector
+from contextframe_beam.connectors.files.item import FileItem
+from contextframe_beam.connectors.files.listing import (
+    Exclusion,
+    FileInfo,
+    match_names,
+    parts_of,
+    printable,
+)
+from contextframe_beam.connectors.files.listing import Match as Matching
+from contextframe_beam.connectors.files.seen import (
+    SEEN_FILES,
+    Earlier,
+    changed_within,
+    mark_of,
+    require_same_folder,
+    seen_state,
+)
+from contextframe_beam.connectors.identity import jsonable
+from contextframe_beam.connectors.obsidian.canvas import parse_canvas
+from contextframe_beam.connectors.obsidian.note import (
+    Link,
+    Note,
+    address,
+    listed,
+    parse_note,
+    split_properties,
+    with_markdown_links,
+)
+from contextframe_beam.connectors.obsidian.vault import (
+    SETTING_FILES,
+    Settings,
+    VaultIndex,
+    ids_of,
+    normal,
+)
+from contextframe_beam.connectors.page import Page, Partition
+from contextframe_beam.connectors.read.reader import Reached
+from contextframe_beam.errors import ConfigError, ConnectorError, RecordError
+from contextframe_beam.frames.record import Deletion, FrameRecord
+from contextframe_beam.frames.times import when
+
+_ATTACHMENTS = ("none", "metadata", "text", "bytes")
+# Nothing reads text in these.
+_MEDIA = frozenset(
+    (
+        *("avif", "bmp", "gif", "jpeg", "jpg", "png", "svg", "webp"),
+        *("3gp", "flac", "m4a", "mkv", "mov", "mp3", "mp4", "ogg", "ogv", "wav", "webm"),
+    )
+)
+_HEAD_BYTES = 64 << 10
+_MOST_NAMES_HANDED_ON = 200_000
+_GONE_IN_A_GROUP = 5000
+_CREATED = ("created", "date", "created_at")
+# The latest vaults that this process has read from, by digest.
+_INDEXES: dict[str, VaultIndex] = {}
+_INDEXES_KEPT = 4
+
+
+@dataclass(frozen=True)
+class VaultDocument:
+    """What a file of a vault becomes.
+
+    Attributes:
+        text: Its text as Markdown.
+        note: What is in a note or a canvas; None for attachments.
+        targets: The path that each link of the note leads to; None where nothing has its name.
+        data: The bytes of an attachment.
+    """
+
+    text: str
+    note: Note | None = None
+    targets: tuple[str | None, ...] = ()
+    data: bytes | None = None
+
+
+class ObsidianConnector(FilesConnector):
+    """Notes of an Obsidian vault with properties, tags and links, canvases and attachments.
+
+    A record's unique_id is `obsidian:<vault>/<path>`. Links are `reference` relationships, embeds
+    `child`. What is gone from the vault is deleted by every run.
+
+    Args:
+        vault: The folder of the vault: a path, or a URL such as `s3://bucket/notes`.
+        include: Which files, as in `Projects/**`; all by default.
+        exclude: What to leave out, as in `Archive/**` or `*.excalidraw.md`. Hidden files and
+            folders, such as `.obsidian` and `.trash`, are always left out.
+        ignore_filters: Leave out what the vault's own setting "Excluded files" means.
+        templates: Read the notes in the folder of templates as well.
+        daily_notes: Read daily notes.
+        attachments: What becomes of other files: `none`, `metadata` (their names and sizes),
+            `text` or `bytes`. By default `text` where the parsers of documents are installed.
+        max_attachment_bytes: Of larger attachments only metadata is read.
+        canvas: Read canvases.
+        bases: Read bases, as YAML.
+        dataview: Take inline fields such as `key:: value` for properties.
+        vault_name: The name of the vault in ids and addresses; by default that of its folder.
+        id_property: A property that names a note, such as `id`, so that it stays the same document
+            when it is renamed.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+    """
+
+    identity_args: ClassVar[tuple[str, ...] | None] = ("vault_name", "include", "exclude")
+    version: ClassVar[str] = "1"
+    _maps_by: ClassVar[tuple[str, ...]] = ("attachments", "dataview", "id_property", "vault_name")
+
+    def __init__(
+        self,
+        vault: str | os.PathLike[str],
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        ignore_filters: bool = True,
+        templates: bool = False,
+        daily_notes: bool = True,
+        attachments: str | None = None,
+        max_attachment_bytes: int = 10 << 20,
+        canvas: bool = True,
+        bases: bool = False,
+        dataview: bool = True,
+        vault_name: str | None = None,
+        id_property: str | None = None,
+    ) -> None:
+        super().__init__(vault, name="obsidian")
+        self.include = (include,) if isinstance(include, str) else tuple(include)
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self._include = [parts_of(one) for one in self.include]
+        self._left_out = Exclusion(self.exclude)
+        if attachments is None:
+            attachments = "text" if find_spec("pypdfium2") else "metadata"
+        if attachments not in _ATTACHMENTS:
+            raise ConfigError(
+                f"attachments is {attachments!r}; it must be one of {', '.join(_ATTACHMENTS)}"
+            )
+        if max_attachment_bytes < 0:
+            raise ConfigError(f"max_attachment_bytes is {max_attachment_bytes}; give 0 or more")
+        name = vault_name or str(self.directory).rstrip("/").rpartition("/")[2]
+        if not name or "/" in name or not name.isprintable():
+            raise ConfigError(
+                f"the name of the vault would be {name!r}; give vault_name, without slashes"
+            )
+        self.vault_name = normal(name)
+        self.ignore_filters, self.templates, self.daily_notes = (
+            ignore_filters,
+            templates,
+            daily_notes,
+        )
+        self.attachments, self.max_attachment_bytes = attachments, max_attachment_bytes
+        self.canvas, self.bases, self.dataview = canvas, bases, dataview
+        self.id_property = id_property
+
+    def own_document(self, item: FileItem, most: int) -> tuple[Any, bytes] | None:
+        """Returns what a file becomes, and what tells it from others; None for parsers' files.
+
+        Args:
+            item: The file.
+            most: How many bytes it may have.
+
+        Raises:
+            ConnectorError: it is larger, or changes all the time.
+            RecordError: it is not UTF-8, or no canvas.
+            OSError: it cannot be read.
+        """
+        kind = item.get("kind")
+        if kind == "text":
+            return None
+        if kind == "gone":
+            return VaultDocument(""), b"gone"
+        if kind == "metadata":
+            return VaultDocument(""), f"metadata {item['size']}".encode()
+        data = self.read_file(item, most)
+        if kind == "bytes":
+            return VaultDocument("", data=data), data
+        path = normal(str(item["path"]))
+        text = _decoded(data, path)
+        if kind == "base":
+            note = Note(f"```yaml\n{text.rstrip()}\n```")
+        elif kind == "canvas":
+            note = parse_canvas(text)
+        else:
+            note = parse_note(text, self.dataview)
+        index = self._index_of(item)
+        targets = tuple(index.resolve(one.target, path) for one in note.links)
+        led = zip(note.links, targets, strict=True)
+        where = {id(link): target for link, target in led}
+        body = with_markdown_links(note.body, note.links, lambda one: _address(one, where[id(one)]))
+        told = "\0".join(self._target_id(index, one) if one else "" for one in targets)
+        content = xxh3_128_digest(data) + told.encode("utf-8", "surrogatepass")
+        return VaultDocument(body, note, targets), content
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:  # type: ignore[override]
+        """Turns a file of the vault into a record, and one that is gone into its deletion.
+
+        Raises:
+            RecordError: the item is not from this connector, or its file cannot be read.
+        """
+        if not isinstance(item, FileItem):
+            item = FileItem.of(item)
+        if not isinstance(item.get("path"), str) or not item["path"] or "kind" not in item:
+            raise RecordError("the item has no path and kind; give one that this connector listed")
+        if item["kind"] == "gone":
+            return Deletion(self._id_of(item))
+        if item.document is None:
+            self._read_alone(item)
+        document = item.document
+        path = normal(str(item["path"]))
+        name = path.rpartition("/")[2]
+        stem, _, ending = name.rpartition(".")
+        is_note = isinstance(document, VaultDocument) and document.note is not None
+        metadata: dict[str, Any] = {
+            "title": (stem if is_note else name) or name,
+            "uri": _opens(self.vault_name, path),
+            "collection": self.vault_name,
+            "source": "obsidian",
+            "kind": item["kind"] if is_note else "attachment",
+            "source_file": path,
+            "source_type": ending.lower(),
+            "file_size": item["size"],
+        }
+        data = None
+        if isinstance(document, VaultDocument):
+            data = document.data
+            metadata.update(self._told(document, item))
+        elif document is not None:
+            stated = {key: one for key, one in document.metadata.items() if key != "attachments"}
+            if stated:
+                metadata["properties"] = stated
+        return FrameRecord(
+            document.text,
+            metadata,
+            "document",
+            self._id_of(item),
+            item["modified_at"],
+            raw_data=data,
+            raw_data_type=None
+            if data is None
+            else mimetypes.guess_type(name)[0] or "application/octet-stream",
+        )
+
+    def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the class, the name of the vault, and what is read of it."""
+        identity = super().source_identity()
+        arguments: dict[str, Any] = {"vault_name": self.vault_name}
+        for name in ("include", "exclude"):
+            if getattr(self, name):
+                arguments[name] = sorted(set(getattr(self, name)))
+        identity["arguments"] = jsonable(arguments)
+        return identity
+
+    def _told(self, document: VaultDocument, item: FileItem) -> dict[str, Any]:
+        """Returns what a note says of itself, and where its links lead."""
+        note = document.note
+        if note is None:
+            return {}
+        told: dict[str, Any] = {}
+        properties = {**note.fields, **note.properties}
+        if properties:
+            told["properties"] = properties
+        if note.error:
+            told["properties_error"] = note.error
+        if note.tags:
+            told["tags"] = note.tags
+        if note.aliases:
+            told["aliases"] = note.aliases
+        author = ", ".join(listed(note.properties.get("author")))
+        if author:
+            told["author"] = author
+        for name in _CREATED:
+            value = note.properties.get(name)
+            if isinstance(value, str) and when(value) is not None:
+                told["created_at"] = value
+                break
+        index, source = self._index_of(item), normal(str(item["path"]))
+        relationships: dict[tuple[str, str], dict[str, Any]] = {}
+        unresolved: list[str] = []
+        for link, target in zip(note.links, document.targets, strict=True):
+            if target is None:
+                unresolved.append(link.target)
+            elif target != source:
+                kind = "child" if link.is_embed else "reference"
+                identifier = self._target_id(index, target)
+                more = {"title": link.shown, **({"part": link.part} if link.part else {})}
+                relationships.setdefault(
+                    (kind, identifier),
+                    {"relationship_type": kind, "target_id": identifier, "metadata": more},
+                )
+        if relationships:
+            told["relationships"] = list(relationships.values())
+        if unresolved:
+            told["unresolved_links"] = list(dict.fromkeys(unresolved))
+        return told
+
+    def _read_alone(self, item: FileItem) -> None:
+        made = self.own_document(item, 1 << 30)
+        item.document = self._parsed(item) if made is None else made[0]
+
+    def _id_of(self, item: Mapping[str, Any]) -> str:
+        return str(item.get("id") or f"obsidian:{self.vault_name}/{normal(str(item['path']))}")
+
+    def _target_id(self, index: VaultIndex, path: str) -> str:
+        own = index.about.get(path, ([], ""))[1]
+        return f"obsidian:{self.vault_name}/{own or path}"
+
+    def _index_of(self, item: FileItem) -> VaultIndex:
+        """Returns the names in the vault: as they were planned with, else as they are now."""
+        digest = str(item.get("vault_index") or "")
+        if digest not in _INDEXES:
+            infos = self._listed().files
+            _keep(digest, self._indexed(infos, self._heads(infos)))
+        return _INDEXES[digest]
+
+    def _indexed(
+        self, infos: Sequence[FileInfo], about: dict[str, tuple[list[str], str]]
+    ) -> VaultIndex:
+        return VaultIndex([printable(normal(info.path)) for info in infos], about)
+
+    def _heads(self, infos: Sequence[FileInfo]) -> dict[str, tuple[list[str], str]]:
+        """Reads the other names and the ids that notes give themselves."""
+        notes = [info for info in infos if info.path.lower().endswith(".md")]
+        found: dict[str, tuple[list[str], str]] = {}
+        there = [self._info_of(FileItem(one.path, handle=_packed(one))) for one in notes]
+        for info, head in zip(notes, self._files.heads(there, _HEAD_BYTES), strict=True):
+            if head is None or not head.startswith((b"---", b"\xef\xbb\xbf---")):
+                continue
+            if not self.id_property and b"alias" not in head:
+                continue
+            properties = split_properties(head.decode("utf-8", "replace"))[0]
+            own = properties.get(self.id_property) if self.id_property else None
+            names = Note("", properties).aliases
+            if names or own not in (None, ""):
+                found[printable(normal(info.path))] = (names, "" if own is None else str(own))
+        return found
+
+    def _kind_of(self, info: FileInfo, settings: Settings) -> str | None:
+        """Returns how a file is read; None where it is left out."""
+        path = info.path
+        names = path.split("/")
+        if self._include and all(match_names(one, names) is Matching.NO for one in self._include):
+            return None
+        if self._left_out.leaves_out_some(names):
+            return None
+        if self.ignore_filters and settings.ignores(path):
+            return None
+        if not self.templates and settings.is_template(path):
+            return None
+        ending = os.path.splitext(path)[1].lower().removeprefix(".")
+        if ending == "md":
+            return "note" if self.daily_notes or not settings.is_daily(path) else None
+        if ending == "canvas":
+            return "canvas" if self.canvas else None
+        if ending == "base":
+            return "base" if self.bases else None
+        if self.attachments == "none":
+            return None
+        if info.size > self.max_attachment_bytes:
+            return "metadata"
+        if self.attachments == "text" and ending in _MEDIA:
+            return "metadata"
+        return self.attachments
+
+    def _settings(self) -> Settings:
+        infos = [FileInfo(self._files.address_of(one), 0, None) for one in SETTING_FILES]
+        found = zip(SETTING_FILES, self._files.contents(infos, 1 << 20), strict=True)
+        return Settings.of({path: data for path, (_, data) in found if isinstance(data, bytes)})
+
+    def _plan(
+        self,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        resume_from: Mapping[str, Any] | None = None,
+        known_states: Mapping[str, Any] | None = None,
+        reached: Reached | None = None,
+        made_with: str = "",
+        anew: bool = False,
+    ) -> Iterator[tuple[Partition, int]]:
+        """Yields groups of files, as `FilesConnector` does, and those that are gone.
+
+        Raises:
+            ConnectorError: there is no note, as in the folder of a disk that is not mounted.
+        """
+        began = datetime.now(timezone.utc)
+        states, is_remote = known_states or {}, self._files.is_remote
+        listing = self._listed()
+        settings = self._settings()
+        kinds = {info.path: self._kind_of(info, settings) for info in listing.files}
+        found = [info for info in listing.files if kinds[info.path] is not None]
+        if not found:
+            raise ConnectorError(
+                f"there is nothing to read in {self._where}: {self._nothing_there(listing.files)}"
+            )
+        if not anew:
+            require_same_folder(found, self._where, states)
+        self._tell(listing)
+        before = _Before(states)
+        earlier = Earlier({} if anew else states, made_with)
+        marks = {info.path: mark_of(info, is_remote) for info in found}
+        about = self._known(listing.files, before, Earlier(states, before.settings), is_remote)
+        index = self._indexed(listing.files, about)
+        digest = index.digest
+        _keep(digest, index)
+        ids = ids_of(kinds, self.vault_name, about)
+        now = {ids[info.path]: info.path for info in found}
+        if reached is not None:
+            state = seen_state(found, began, made_with, self._where, is_remote)
+            packed = VaultIndex(sorted(now), about).pack()
+            reached.states = {
+                SEEN_FILES: {
+                    **state,
+                    "index": digest,
+                    "documents": packed,
+                    "id_property": self.id_property or "",
+                }
+            }
+        gone = sorted(set(before.ids) - set(now))
+        if since is not None or until is not None:
+            found, gone = [one for one in found if changed_within(one, since, until)], []
+        groups: dict[str, list[FileInfo]] = {"stored": [], "skipped": [], "new": []}
+        for info in found:
+            mark = marks[info.path]
+            leads_as_before = digest == before.digest or not _has_links(kinds[info.path])
+            if earlier.is_skipped(mark):
+                groups["skipped"].append(info)
+            elif earlier.is_stored(mark) and leads_as_before:
+                groups["stored"].append(info)
+            else:
+                groups["new"].append(info)
+        shared = {"digest": digest}
+        if len(index.paths) <= _MOST_NAMES_HANDED_ON:
+            shared["index"] = index.pack()
+        more = {info.path: [kinds[info.path], ids[info.path]] for info in found}
+        for partition, blocks in self._grouped(groups, made_with):
+            told = [more[one[0]] for one in partition.params["files"]]
+            params = {**partition.params, **shared, "more": told}
+            yield Partition(partition.id, params, [partition.content, digest, told]), blocks
+        for start in range(0, len(gone), _GONE_IN_A_GROUP):
+            some = gone[start : start + _GONE_IN_A_GROUP]
+            yield Partition(f"gone: {printable(some[0])}", {"gone": some}, some), 1
+
+    def _known(
+        self, infos: Sequence[FileInfo], before: _Before, earlier: Earlier, is_remote: bool
+    ) -> dict[str, tuple[list[str], str]]:
+        """Returns what notes say of their names; only those that changed are opened."""
+        same = before.id_property == (self.id_property or "")
+        known = {
+            printable(normal(info.path)): mark_of(info, is_remote)
+            for info in infos
+            if same and earlier.is_stored(mark_of(info, is_remote))
+        }
+        about = {path: one for path, one in before.about.items() if path in known}
+        changed = [info for info in infos if printable(normal(info.path)) not in known]
+        return {**about, **self._heads(changed)}
+
+    def _nothing_there(self, files: Sequence[FileInfo]) -> str:
+        if files:
+            return f"include, exclude and the vault's settings leave out all {len(files):,} files"
+        return "it is empty; is the disk mounted, and is it the folder that Obsidian opens?"
+
+    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
+        """Yields a page of files without opening them, or of what is gone."""
+        params = partition.params
+        if "gone" in params:
+            prefix = f"obsidian:{self.vault_name}/"
+            items = [
+                FileItem(printable(one.removeprefix(prefix)), 0, None, kind="gone", id=one)
+                for one in params["gone"]
+            ]
+            yield Page(items, position=partition.id, state={}), 0
+            return
+        if "index" in params and params["digest"] not in _INDEXES:
+            _keep(params["digest"], VaultIndex.unpack(params["index"]))
+        for page, size in super()._read_block(partition, block):
+            for item, (kind, identifier) in zip(page.items, params["more"], strict=True):
+                item.update(kind=kind, id=printable(identifier), vault_index=params["digest"])
+            yield page, size
+
+
+class _Before:
+    """What an earlier run left beside the marks of files."""
+
+    def __init__(self, states: Mapping[str, Any]) -> None:
+        whole = states.get(SEEN_FILES)
+        whole = whole if isinstance(whole, Mapping) else {}
+        self.settings = str(whole.get("settings", ""))
+        self.digest = whole.get("index")
+        self.id_property = str(whole.get("id_property", ""))
+        self.ids: list[str] = []
+        self.about: dict[str, tuple[list[str], str]] = {}
+        if whole.get("documents"):
+            try:
+                index = VaultIndex.unpack(str(whole["documents"]))
+            except ValueError:  # edited by hand: nothing is known then
+                return
+            self.ids, self.about = index.paths, index.about
+
+
+def _keep(digest: str, index: VaultIndex) -> None:
+    while len(_INDEXES) >= _INDEXES_KEPT:
+        _INDEXES.pop(next(iter(_INDEXES)), None)
+    _INDEXES[digest] = index
+
+
+def _has_links(kind: str | None) -> bool:
+    return kind in ("note", "canvas")
+
+
+def _packed(info: FileInfo) -> list[Any]:
+    return [info.path, info.size, info.modified_at, info.version]
+
+
+def _decoded(data: bytes, path: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecordError(
+            f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8, as Obsidian does"
+        ) from error
+
+
+def _address(link: Link, target: str | None) -> str:
+    """Returns where a link of the text leads; a local one leads to the heading alone."""
+    if not link.target:
+        return address("", link.part)
+    return address(target or link.target, link.part)
+
+
+_ENDING = re.compile(r"\.md\Z", re.IGNORECASE)
+
+
+def _opens(vault: str, path: str) -> str:
+    """Returns the address that opens a file in Obsidian."""
+    name = quote(_ENDING.sub("", path), safe="")
+    return f"obsidian://open?vault={quote(vault, safe='')}&file={name}"
