@@ -10,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 
+from contextframe_beam.connectors.base import require_connector
 from contextframe_beam.connectors.kinds import IncrementalConnector
 from contextframe_beam.connectors.read.source import Chosen, Source
 from contextframe_beam.connectors.read.transform import ReadFromConnector
@@ -58,7 +59,7 @@ def run(job: Job) -> CommitReceipt:
         UnknownCommitError: the object store does not say whether the run was committed.
         ContextFrameError: any other failure; the dataset is as it was.
     """
-    connector = job.connector
+    connector = require_connector(job.connector, "what ingest reads")
     every = None if job.commit_every is None else backfill.Every.of(job.commit_every)
     if every is not None and not mode_of(job.mode).by_parts:
         by_parts = [one.name for one in MODES.values() if one.by_parts]

@@ -51,6 +51,10 @@ FRAME: dict[str, Any] = {
     "vector": Optional[Sequence[np.float32]],  # noqa: UP045
     "raw_data": Optional[bytes],  # noqa: UP045
     "raw_data_type": _TEXT,
+    # By the names of the dataset's columns, which no field of a source begins like.
+    "x_parent": _TEXT,
+    "x_origin": Optional[bytes],  # noqa: UP045
+    "x_embedder": _TEXT,
 }
 
 
@@ -109,6 +113,9 @@ def row_of_record(
         vector=None if vector is None else np.asarray(vector, np.float32).tolist(),
         raw_data=record.raw_data,
         raw_data_type=record.raw_data_type,
+        x_parent=record.parent,
+        x_origin=record.origin,
+        x_embedder=_unicode(record.embedder, "x_embedder"),
         **_columns(record.metadata, fields),
     )
 
@@ -157,6 +164,9 @@ def record_of_row(row: Any) -> FrameRecord:
         vector=None if vector is None else np.asarray(vector, np.float32),
         raw_data=values.get("raw_data"),
         raw_data_type=values.get("raw_data_type"),
+        parent=_text(values, "x_parent"),
+        origin=values.get("x_origin"),
+        embedder=_text(values, "x_embedder"),
     )
 
 

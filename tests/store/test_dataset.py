@@ -275,7 +275,7 @@ class TestAdding:
 
     @pytest.mark.parametrize("odd", [None, {"text_content": "a"}, "text"])
     def test_what_is_no_record(self, dataset, odd):
-        with pytest.raises(RecordError, match="no FrameRecord"):
+        with pytest.raises(RecordError, match="is not a FrameRecord"):
             dataset.add(odd)
 
     def test_a_vector_of_another_length(self, dataset):
@@ -297,7 +297,7 @@ class TestAdding:
     def test_a_dataset_that_is_gone(self, dataset):
         for file in files_below(dataset.uri):
             Path(file).unlink()
-        with pytest.raises(DatasetError, match="no dataset"):
+        with pytest.raises(DatasetError, match="no longer a dataset"):
             dataset.add(document(1))
 
 

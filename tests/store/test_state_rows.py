@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.errors import DatasetError
-from contextframe_beam.frames.embedders import EmbedderIdentity
+from contextframe_beam.frames.embedders import load_embedder
 from contextframe_beam.pipelines.cli.show import facts_of
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import Destination
@@ -142,7 +142,7 @@ def test_a_good_row_is_shown(made: Path, tmp_path: Path) -> None:
     assert facts_of(FrameDataset.open(str(kb)))["runs"][0]["run_id"] == "r"
 
 
-IDENTITY = EmbedderIdentity("hash", "16", 4, "cosine", True, "0" * 32)
+IDENTITY = load_embedder("hash:4").identity
 
 
 def with_embedder(made: Path, tmp_path: Path, text: str) -> Path:
