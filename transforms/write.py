@@ -273,8 +273,8 @@ def begin_run(run: Run, embed_dim: int | None = None) -> Run:
         changes = embed_dim is not None and embed_dim != stored and not run.mode.replaces_all
         if changes and run.embedder is None:
             raise SchemaError(
-                f"{run.uri} holds vectors of {stored} values and the run asks for {embed_dim}; "
-                "leave embed_dim out, or write to another path"
+                f"{run.uri} is made for vectors of {stored} values, and the run asks for "
+                f"{embed_dim}; leave `embed_dim` out, or write to another path"
             )
         if embed_dim is None:
             embed_dim = stored

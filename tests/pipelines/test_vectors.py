@@ -328,7 +328,7 @@ class TestANewDimension:
 
     def test_is_refused_without_an_embedder(self, kb: Path) -> None:
         ingest_texts({"a": "Old words."}, kb, embed="none")
-        with pytest.raises(SchemaError, match="holds vectors of 1536"):
+        with pytest.raises(SchemaError, match="is made for vectors of 1536"):
             ingest_texts({"a": "Old words."}, kb, embed="none", embed_dim=8)
 
     def test_is_left_alone_by_compaction_and_rollback(self, kb: Path) -> None:

@@ -303,7 +303,7 @@ def _at_its_number(record: FrameRecord) -> Any:
 class TestExistingDatasets:
     def test_vectors_of_another_length_are_refused_before_anything_is_read(self, kb):
         run(documents(1), kb)
-        with pytest.raises(SchemaError, match="holds vectors of 4 values and the run asks for 8"):
+        with pytest.raises(SchemaError, match="for vectors of 4 values, and the run asks for 8"):
             sink(kb, embed_dim=8)
         assert sink(kb, embed_dim=4) and sink(kb)
 

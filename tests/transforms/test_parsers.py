@@ -3,6 +3,7 @@
 import email.message
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,6 +18,7 @@ from docx.opc.constants import RELATIONSHIP_TYPE
 from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
 
+from contextframe_beam.errors import ConfigError
 from contextframe_beam.transforms.document import Document
 from contextframe_beam.transforms.parsers import (
     Limits,
@@ -410,6 +412,11 @@ class TestTypes:
     def test_what_is_not_what_its_name_says_is_refused(self, name, data):
         with pytest.raises(ParseError, match=name):
             parse(name, data)
+
+    def test_a_library_that_is_missing_is_named_with_the_file_and_the_extra(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "html_to_markdown", None)
+        with pytest.raises(ConfigError, match=r"^a.html: .* html_to_markdown.*beam\[documents\]"):
+            parse("a.html", "<p>text</p>")
 
     def test_a_file_that_is_too_large_is_refused(self):
         with pytest.raises(ParseError, match="max_file_bytes"):

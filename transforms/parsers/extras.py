@@ -18,6 +18,6 @@ def library(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f"reading this file needs {error.name or name}; install it with "
-            "pip install 'contextframe-beam[documents]'"
+            f"parsing it needs {error.name or name}, which is not installed; run: "
+            "pip install 'contextframe-beam[documents]', on the machines of the workers too"
         ) from error

@@ -63,8 +63,8 @@ def parse_with(parser: Any, data: bytes, name: str, limits: Limits) -> Document:
             most = in_words(limits.max_unpacked_bytes)
             raise ParseError(f"its text is longer than max_unpacked_bytes, {most}")
         return document
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"{base}: {error}") from error
     except ParseError as error:
         kinds = (NoTextError, OutOfMemory, ParseError)
         kind = next(one for one in kinds if isinstance(error, one))
