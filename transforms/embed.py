@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -37,7 +37,7 @@ from contextframe_beam.transforms.elements import (
     in_global_window,
     required,
 )
-from contextframe_beam.transforms.embedders import Usage, VectorCache, embed_texts
+from contextframe_beam.transforms.embedders import Embedded, Usage, VectorCache, embed_texts
 from contextframe_beam.transforms.embedders.batching import text_key
 
 __all__ = [
@@ -222,21 +222,6 @@ def _count(tally: Tally, usage: Usage) -> None:
     tally.requests += usage.requests
 
 
-@dataclass(frozen=True)
-class FoundVectors:
-    """The vectors of some texts.
-
-    Attributes:
-        vectors: One for each text, in order; zeros for a text that has none.
-        errors: Why a text has none, by its place.
-        usage: What it took.
-    """
-
-    vectors: Vectors
-    errors: dict[int, EmbeddingError]
-    usage: Usage
-
-
 class TextVectors:
     """The vectors of texts: those that a dataset has, those in the cache, and new ones.
 
@@ -260,7 +245,7 @@ class TextVectors:
         self.fingerprint = embedder.identity.fingerprint
         self.name = embedder.identity.spec
 
-    def of(self, texts: Sequence[str]) -> FoundVectors:
+    def of(self, texts: Sequence[str]) -> Embedded:
         """Returns the vectors of texts; equal ones are looked for and embedded once.
 
         Raises:
@@ -290,7 +275,7 @@ class TextVectors:
                     errors |= dict.fromkeys(places[text], made.errors[number])
                 else:
                     vectors[places[text]] = made.vectors[number]
-        return FoundVectors(vectors, errors, usage)
+        return Embedded(vectors, errors, usage)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """Returns the different texts whose vectors are not stored and not in the cache."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import SourceState, read_states
 from tests.support.cli_helpers import ROOT, cli
@@ -69,7 +70,7 @@ class Airflow:
 
     def state(self) -> SourceState:
         """Returns what the dataset knows of its one source."""
-        dataset = open_dataset(str(self.home / "kb.lance"))
+        dataset = open_dataset(Address(str(self.home / "kb.lance")))
         assert dataset is not None
         (state,) = read_states(dataset).values()
         return state
