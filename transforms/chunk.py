@@ -22,7 +22,7 @@ from contextframe_beam.transforms.elements import (
     type_shown,
 )
 
-__all__ = ["Chunk", "ChunkerSpec", "chunk_batch", "chunk_id", "chunk_records"]
+__all__ = ["Chunk", "ChunkerSpec", "chunk_batch", "chunk_id", "chunk_records", "text_of"]
 
 #: Batches end at so many records or characters, but never within a document.
 _MOST_RECORDS = 1024
@@ -141,6 +141,9 @@ def chunk_batch(
         try:
             for place in places:
                 record, item = batch.records[place], batch.items[place]
+                if not isinstance(record, FrameRecord):
+                    made.append((record, item))  # the sink says what is wrong with it
+                    continue
                 # Files were counted when they were parsed.
                 tally.documents += record.parent is None and not isinstance(item, FileItem)
                 made.append((record, item))
@@ -150,7 +153,7 @@ def chunk_batch(
             records = [batch.records[one] for one in places]
             batch.fail("chunk", error, batch.items[place], number, records)
             continue
-        characters = sum(len(record.text_content or "") for record, _ in made)
+        characters = sum(len(text_of(record)) for record, _ in made)
         full = len(part.records) + len(made) > most_records or size + characters > most_characters
         if part.records and full:
             yield part
@@ -180,7 +183,7 @@ def chunk_records(
         RecordError: it cannot be stored.
         TypeError: the chunker gave something else than chunks.
     """
-    text = record.text_content
+    text = text_of(record)
     if record.parent is not None or record.record_type != "document" or not text:
         return []
     if parsed is None or parsed.text != text:
@@ -214,6 +217,12 @@ def chunk_records(
         )
         for number, piece in enumerate(pieces)
     ]
+
+
+def text_of(record: Any) -> str:
+    """Returns the text of a record; "" for what has none, or for what the sink refuses."""
+    text = getattr(record, "text_content", None)
+    return text if isinstance(text, str) else ""
 
 
 def chunk_id(document: str, number: int) -> str:

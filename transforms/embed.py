@@ -6,11 +6,13 @@ taken over: a document that was renamed costs nothing, and a changed one costs w
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import apache_beam as beam
 import lance
@@ -27,13 +29,16 @@ from contextframe_beam.frames.embedders import (
     EmbeddingError,
     Vectors,
 )
+from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset, reading
 from contextframe_beam.store.keys import Numbers, NumberSet
 from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows, sql_literal
+from contextframe_beam.transforms.chunk import text_of
 from contextframe_beam.transforms.elements import (
     FrameBatch,
     Step,
+    document_key,
     in_global_window,
     required,
 )
@@ -131,7 +136,7 @@ class _EmbedDoFn(beam.DoFn):
     def process(self, batch: FrameBatch) -> Iterator[FrameBatch]:
         self._batches.append(required(batch, FrameBatch, "Embed"))
         self._texts += len(batch.records)
-        self._characters += sum(len(one.text_content or "") for one in batch.records)
+        self._characters += sum(len(text_of(one)) for one in batch.records)
         if self._texts >= _TEXTS_TOGETHER or self._characters >= _CHARACTERS_TOGETHER:
             yield from self._embedded()
 
@@ -159,7 +164,7 @@ def embed_batches(batches: Sequence[FrameBatch], vectors: TextVectors) -> list[F
         TooManyTokens: it would take more tokens than it may.
     """
     wanted = [(batch, place) for batch in batches for place in _places_of(batch)]
-    texts = [batch.records[place].text_content or "" for batch, place in wanted]
+    texts = [text_of(batch.records[place]) for batch, place in wanted]
     found = vectors.of(texts)
     if batches:
         _count(batches[-1].tally, found.usage)
@@ -171,7 +176,7 @@ def embed_batches(batches: Sequence[FrameBatch], vectors: TextVectors) -> list[F
 
     for batch in batches:
         for place, record in enumerate(batch.records):
-            if record.vector is not None:
+            if getattr(record, "vector", None) is not None:
                 fail(batch, place, RecordError(_OWN_VECTOR.format(vectors.name)))
     for number, (batch, place) in enumerate(wanted):
         if number in found.errors:
@@ -184,17 +189,28 @@ def embed_batches(batches: Sequence[FrameBatch], vectors: TextVectors) -> list[F
 
 def texts_of(batch: FrameBatch) -> list[str]:
     """Returns the texts of a batch that get a vector."""
-    return [batch.records[place].text_content or "" for place in _places_of(batch)]
+    return [text_of(batch.records[place]) for place in _places_of(batch)]
 
 
 def _places_of(batch: FrameBatch) -> Iterator[int]:
     """Yields the places of records that get a vector: chunks, and documents without chunks."""
-    cut = {record.parent for record in batch.records if record.parent is not None}
-    for place, record in enumerate(batch.records):
-        if record.record_type != "document" or not (record.text_content or "").strip():
+    records = [one if isinstance(one, FrameRecord) else None for one in batch.records]
+    cut = {record.parent for record in records if record is not None} - {None}
+    for place, record in enumerate(records):
+        if record is None or record.record_type != "document" or not text_of(record).strip():
             continue
-        if record.parent is not None or not cut or record.uuid not in cut:
+        if record.parent is not None or not cut or _uuid_of(record) not in cut:
             yield place
+
+
+def _uuid_of(record: FrameRecord) -> str | None:
+    """Returns the key of a document; None for one that the sink refuses."""
+    key = document_key(record)
+    if key is not None:
+        return str(UUID(bytes=key))
+    with contextlib.suppress(RecordError):  # it is known by its content
+        return record.uuid
+    return None
 
 
 def _without(batch: FrameBatch, failed: dict[int, tuple[int, Exception]]) -> FrameBatch:

@@ -278,6 +278,31 @@ class TestADocumentThatCannotBeEmbedded:
         assert receipt.failed == 2
         assert "a vector of its own" in str(receipt.reasons[0])
 
+    @pytest.mark.parametrize("chunk", ["none", "markdown"])
+    def test_is_perhaps_none_at_all(self, kb: Path, tmp_path: Path, chunk: str) -> None:
+        odd = [
+            {"a": "dict"},
+            FrameRecord(7, unique_id="number"),  # type: ignore[arg-type]
+            FrameRecord("Text.", ["no"], unique_id="list"),  # type: ignore[arg-type]
+            FrameRecord("Text.", unique_id="type", record_type="odd"),
+            FrameRecord("Text.", unique_id="parent", parent="no uuid"),
+            FrameRecord("\ud800", unique_id="surrogate"),
+            FrameRecord(unique_id=None),
+        ]
+        good = [
+            document("good", "Text."),
+            FrameRecord("Without an id."),
+            FrameRecord(unique_id="empty"),
+        ]
+        letters = tmp_path / "letters.jsonl"
+        with new_pipeline() as pipeline:
+            sink = WriteToLance(str(kb), chunk=chunk, embed=HASH, dead_letters=str(letters))
+            pipeline | beam.Create([*odd, *good]) | sink
+        assert len(letters.read_text().splitlines()) == len(odd)
+        documents_stored = [row for row in rows_in(kb).values() if row["x_parent"] is None]
+        assert len(documents_stored) == len(good)
+        assert len(vectors_in(kb)) == 2
+
     def test_ends_the_run_where_all_are_so(self, kb: Path) -> None:
         with pytest.raises(TooManyFailures, match="no walruses"):
             ingest_texts({"a": "A walrus."}, kb, embed=FUSSY)
