@@ -205,7 +205,8 @@ class ObsidianConnector(FilesConnector):
         led = zip(note.links, targets, strict=True)
         where = {id(link): target for link, target in led}
         body = with_markdown_links(note.body, note.links, lambda one: _address(one, where[id(one)]))
-        told = "\0".join(self._target_id(index, one) if one else "" for one in targets)
+        # A note with an id of its own is the same document at another path, with another address.
+        told = "\0".join([path, *(self._target_id(index, one) if one else "" for one in targets)])
         content = xxh3_128_digest(data) + told.encode("utf-8", "surrogatepass")
         return VaultDocument(body, note, targets), content
 

@@ -55,6 +55,7 @@ _TOKENS = re.compile(
 _LIST_ITEM = re.compile(r"[ \t>]*(?:[-*+]|\d{1,9}[.)])[ \t]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _WIKI_IN_VALUE = re.compile(r"\[\[([^\[\]\n]{1,1000})\]\]")
+_PICTURE = re.compile(r"\.(?:avif|bmp|gif|jpe?g|png|svg|webp)\Z", re.IGNORECASE)
 _FIELD_LINE = re.compile(
     r"^[ \t>]*(?:[-*+][ \t]+(?:\[.\][ \t]+)?)?(?P<key>[^\s:\[\]()#`|][^:\n\[\]()`|]{0,60})::"
     r"[ \t]+(?P<value>[^\n]+)$",
@@ -302,11 +303,13 @@ def tokens(text: str) -> Iterator[tuple[str, Any]]:
             else:
                 yield "hidden", (start, position)
         elif found["wiki"] is not None:
-            yield "link", wiki_link(found["inside"], start, position, text[start] == "!")
-        elif found["link"] is not None:
-            link = _markdown_link(found)
-            if link is not None:
+            link = wiki_link(found["inside"], start, position, text[start] == "!")
+            if link.target or link.part:
                 yield "link", link
+        elif found["link"] is not None:
+            written = _markdown_link(found)
+            if written is not None:
+                yield "link", written
         elif found["tag"] is not None:
             name = found["name"].rstrip("/")
             if name and not name.replace("/", "").isdigit():
@@ -452,7 +455,8 @@ def with_markdown_links(text: str, links: Iterable[Link], address_of: Callable[[
         if not link.is_wiki or link.start < 0:
             continue
         shown = link.shown.replace("[", "\\[").replace("]", "\\]")
-        parts += [text[position : link.start], f"[{shown}]({address_of(link)})"]
+        mark = "!" if link.is_embed and _PICTURE.search(link.target) else ""
+        parts += [text[position : link.start], f"{mark}[{shown}]({address_of(link)})"]
         position = link.end
     return "".join([*parts, text[position:]])
 

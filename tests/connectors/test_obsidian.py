@@ -22,6 +22,7 @@ from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.pipelines.ingest import ingest
 
 HOUR = 3600
+GOLDEN = Path(__file__).parent.parent / "data" / "obsidian"
 
 
 def put(vault: Path, path: str, content: bytes | str = "text", age: float = HOUR) -> Path:
@@ -253,6 +254,26 @@ class TestVault:
             records(tmp_path)
 
 
+class TestGoldenVault:
+    """A vault with every form, and what its files become."""
+
+    @staticmethod
+    def made(folder: Path) -> dict[str, Any]:
+        """Returns the golden vault's records as JSON values."""
+        for path, text in json.loads((GOLDEN / "vault.json").read_text()).items():
+            put(folder / "Golden", path, text)
+        return {
+            str(one.unique_id): {"text": one.text_content, **one.metadata}
+            for one in records(folder / "Golden", attachments="metadata").values()
+        }
+
+    def test_each_file_becomes_the_expected_record(self, tmp_path):
+        expected = json.loads((GOLDEN / "records.json").read_text())
+        found = self.made(tmp_path)
+        assert sorted(found) == sorted(expected)
+        assert [name for name in found if found[name] != expected[name]] == []
+
+
 class TestLaterRuns:
     @pytest.fixture
     def vault(self, tmp_path: Path) -> Path:
@@ -283,3 +304,48 @@ class TestLaterRuns:
         rows = {one.unique_id: one for one in FrameDataset.open(vault.parent / "kb.lance")}
         assert sorted(rows) == [f"obsidian:v/{one}.md" for one in ("A", "D", "Later")]
         assert targets(rows["obsidian:v/A.md"]) == [("reference", "Later.md")]
+
+    def test_a_file_that_is_not_utf8_is_a_dead_letter_until_it_is(self, vault):
+        put(vault, "bad.md", b"caf\xe9")
+        to = vault.parent / "kb.lance"
+        assert ingest(ObsidianConnector(vault), to, embed_dim=4).failed == 1
+        assert ingest(ObsidianConnector(vault), to, embed_dim=4).failed == 1
+        put(vault, "bad.md", "café", age=99)
+        assert self.run(vault) == (1, 1, 0)
+
+    def test_a_renamed_note_with_an_id_stays_the_same(self, vault):
+        put(vault, "N.md", "---\nid: 7\n---\n")
+        put(vault, "M.md", "[[N]]")
+        self.run(vault, id_property="id")
+        (vault / "N.md").rename(vault / "sub/N.md")
+        assert self.run(vault, id_property="id")[2] == 0
+        rows = {one.unique_id: one for one in FrameDataset.open(vault.parent / "kb.lance")}
+        assert rows["obsidian:v/7"].metadata["source_file"] == "sub/N.md"
+        assert targets(rows["obsidian:v/M.md"]) == [("reference", "7")]
+
+    def test_a_vault_that_is_gone_deletes_nothing(self, vault):
+        self.run(vault)
+        vault.rename(vault.parent / "away")
+        vault.mkdir()
+        with pytest.raises(ConnectorError, match="is the disk mounted"):
+            self.run(vault)
+        assert len(FrameDataset.open(vault.parent / "kb.lance")) == 3
+
+    def test_later_runs_leave_what_a_whole_run_makes(self, vault):
+        self.run(vault)
+        put(vault, "sub/B.md", "nearer to C")
+        put(vault, "A.md", "[[C]] now", age=99)
+        self.run(vault)
+        whole = vault.parent / "whole.lance"
+        ingest(ObsidianConnector(vault), whole, embed_dim=4)
+        made = [
+            sorted((str(one.unique_id), one.text_content, str(one.metadata)) for one in rows)
+            for rows in map(FrameDataset.open, (vault.parent / "kb.lance", whole))
+        ]
+        assert made[0] == made[1]
+
+    def test_two_workers_make_the_same(self, vault):
+        assert self.run(vault, workers=2) == (3, 3, 0)
+        assert self.run(vault, workers=2) == (0, 0, 0)
+        rows = {one.unique_id: one for one in FrameDataset.open(vault.parent / "kb.lance")}
+        assert targets(rows["obsidian:v/sub/C.md"]) == [("reference", "B.md")]
