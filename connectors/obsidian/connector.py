@@ -26,6 +26,7 @@ from contextframe_beam.connectors.files.listing import (
     match_names,
     parts_of,
     printable,
+    reason_of,
 )
 from contextframe_beam.connectors.files.listing import Match as Matching
 from contextframe_beam.connectors.files.seen import (
@@ -56,7 +57,7 @@ from contextframe_beam.connectors.obsidian.vault import (
 )
 from contextframe_beam.connectors.page import Page, Partition
 from contextframe_beam.connectors.read.reader import Reached
-from contextframe_beam.errors import ConfigError, ConnectorError, RecordError
+from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError, RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.times import when
 
@@ -71,6 +72,8 @@ _MEDIA = frozenset(
 _HEAD_BYTES = 64 << 10
 _MOST_NAMES_HANDED_ON = 200_000
 _GONE_IN_A_GROUP = 5000
+_MOST_BYTES_ALONE = 1 << 30
+_KINDS = ("note", "canvas", "base", "metadata", "text", "bytes", "gone")
 _CREATED = ("created", "date", "created_at")
 # The latest vaults that this process has read from, by digest.
 _INDEXES: dict[str, VaultIndex] = {}
@@ -218,7 +221,7 @@ class ObsidianConnector(FilesConnector):
         """
         if not isinstance(item, FileItem):
             item = FileItem.of(item)
-        if not isinstance(item.get("path"), str) or not item["path"] or "kind" not in item:
+        if not isinstance(item.get("path"), str) or item.get("kind") not in _KINDS:
             raise RecordError("the item has no path and kind; give one that this connector listed")
         if item["kind"] == "gone":
             return Deletion(self._id_of(item))
@@ -313,7 +316,12 @@ class ObsidianConnector(FilesConnector):
         return told
 
     def _read_alone(self, item: FileItem) -> None:
-        made = self.own_document(item, 1 << 30)
+        try:
+            made = self.own_document(item, _MOST_BYTES_ALONE)
+        except ContextFrameError:
+            raise
+        except (OSError, ValueError) as error:
+            raise RecordError(f"the file cannot be read: {reason_of(error)}") from error
         item.document = self._parsed(item) if made is None else made[0]
 
     def _id_of(self, item: Mapping[str, Any]) -> str:
