@@ -173,7 +173,7 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,
     epilog=examples(
-        "contextframe-beam ingest json --directory docs --to kb.lance",
+        "contextframe-beam ingest files --directory docs --to kb.lance --embed wordllama",
         "contextframe-beam search kb.lance 'quarterly report'",
     ),
 )
@@ -235,7 +235,9 @@ def _search(
     storage_options: dict[str, str],
     **asked: Any,
 ) -> None:
-    """Find the passages of DATASET that match TEXT best: chunks, or whole documents.
+    """Find the passages of DATASET that match TEXT best.
+
+    A passage is a chunk, or a whole document without chunks.
 
     The first search makes the full-text index, for text of any language; `index` makes one for a
     language of your choice. What is near in meaning is found in datasets with vectors: TEXT is

@@ -37,7 +37,7 @@ from contextframe_beam.pipelines.job import RUN, Job, settings
 from contextframe_beam.pipelines.process import Settings
 from contextframe_beam.pipelines.runners.worker_processes import serving
 
-_EXAMPLE = "contextframe-beam ingest json --directory docs --to kb.lance"
+_EXAMPLE = "contextframe-beam ingest files --directory docs --to kb.lance"
 
 #: The exit code of a run that was committed and is not complete, where that is asked for.
 INCOMPLETE = 3
@@ -93,14 +93,15 @@ class IngestGroup(ConnectorGroup):
     cls=IngestGroup,
     short_help="Bring a connector's documents into a dataset, in one transaction.",
     epilog=examples(
-        f"{_EXAMPLE} --enrich keywords",
+        f"{_EXAMPLE} --mode mirror --embed wordllama",
+        "contextframe-beam ingest json --directory exports --to kb.lance --enrich keywords",
         "contextframe-beam ingest my_crm.py:CRM --token env:CRM_TOKEN --to kb.lance --workers 2",
     ),
 )
 def ingest_group() -> None:
     """Bring a connector's documents into a dataset, in one transaction.
 
-    The connector's own arguments are options: `contextframe-beam ingest json --help` lists them.
+    The connector's own arguments are options: `contextframe-beam ingest files --help` lists them.
     """
 
 
