@@ -29,6 +29,7 @@ _INSTALLED = (
 )
 # Long before the runs, as files of a folder are.
 _WRITTEN = 1_700_000_000
+_TOUCHED = _WRITTEN + 3_600
 
 _PARAGRAPH = "This paragraph was written anew, and nothing else in this file has changed since."
 
@@ -119,9 +120,9 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def touch(folder: Path) -> None:
-    """Gives all files the time of now, and changes nothing in them."""
+    """Gives all files another time, and changes nothing in them."""
     for path in files_of(folder):
-        os.utime(path)
+        os.utime(path, (_TOUCHED, _TOUCHED))
 
 
 def change_paragraph(folder: Path) -> None:

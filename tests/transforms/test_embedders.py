@@ -189,6 +189,15 @@ class TestVectors:
         for text, vector in zip(texts, together, strict=True):
             assert (embedder.embed([text])[0] == vector).all()
 
+    @given(st.lists(st.text(min_size=1, max_size=30), max_size=5))
+    def test_a_text_that_was_counted_has_the_same_vector(self, texts):
+        embedder = load_embedder("wordllama:64")
+        fresh = [embed_texts(embedder, [text]) for text in texts]
+        counts = embedder.count(texts)
+        counted = [embed_texts(embedder, [text]) for text in texts]
+        assert [one.vectors.tolist() for one in counted] == [one.vectors.tolist() for one in fresh]
+        assert [one.usage.tokens for one in counted] == counts
+
     def test_wordllama_gives_what_its_own_library_gives(self):
         code = (
             "import sys, json, wordllama, pathlib\n"

@@ -251,9 +251,18 @@ class _Cutting:
 
     def _within_limit(self, spans: Sequence[_Span]) -> Iterator[_Span]:
         """Yields chunks within the limit, by the count of their whole texts."""
-        counts = self._lengths.whole([span.text(self._text) for span in spans])
-        for span, tokens in zip(spans, counts, strict=True):
+        unknown = []
+        for span in spans:
+            known = span.only_piece
+            if known is None:
+                unknown.append(span)
+            else:
+                span.tokens = known.tokens + self._lengths.special
+        counts = self._lengths.whole([span.text(self._text) for span in unknown])
+        for span, tokens in zip(unknown, counts, strict=True):
             span.tokens = tokens
+        for span in spans:
+            tokens = span.tokens
             if tokens <= self._tokens:
                 yield span
             elif span.lead:
@@ -347,6 +356,14 @@ class _Span:
     @property
     def end(self) -> int:
         return self.packing.pieces[self.last].end
+
+    @property
+    def only_piece(self) -> Piece | None:
+        """The piece whose text is all of it, if there is one."""
+        piece = self.packing.pieces[self.first]
+        if self.first < self.last or self.lead or piece.opening or piece.closing:
+            return None
+        return piece
 
     def text(self, text: str) -> str:
         opening = (self.lead or self.packing.pieces[self.first]).opening

@@ -8,10 +8,13 @@ way to embed pads each batch to its longest text, at three times the processor t
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.embedders import EmbedderIdentity, EmbeddingError, Kind, Vectors
@@ -28,8 +31,12 @@ TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
 DIMS = (64, 128, 256)
 
 _AT_ONCE = 256
+# Chunks are counted before they are embedded: of so many tokens it is still known what they are.
+_MOST_COUNTED = 2 << 20
 # Tokens whose vectors are added up at once, so that a long text takes no more memory.
 _BLOCK = 4096
+
+TokenIds: TypeAlias = NDArray[np.int32]
 
 
 class WordLlamaEmbedder(BaseEmbedder):
@@ -69,10 +76,19 @@ class WordLlamaEmbedder(BaseEmbedder):
             ) from error
         self._table = np.ascontiguousarray(table, dtype=np.float32)
         self._identity = EmbedderIdentity("wordllama", str(dim), dim, "cosine", True, digest)
+        self._counted: dict[str, TokenIds] = {}
+        self._counted_tokens = 0
+        self._lock = threading.Lock()
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Returns how many tokens each text has."""
-        return self._tokens.counts(texts, special=False)
+        counts = []
+        for text in texts:
+            ids = np.asarray(self._tokens.encoded(text, special=False).ids, np.int32)
+            counts.append(len(ids))
+            with self._lock:
+                self._remember(text, ids)
+        return counts
 
     def pieces(self, texts: Sequence[str], kind: Kind) -> Iterator[Piece]:
         """Yields the vectors of texts in batches; a vector depends on its text alone."""
@@ -82,9 +98,9 @@ class WordLlamaEmbedder(BaseEmbedder):
             errors: dict[int, EmbeddingError] = {}
             tokens = 0
             for number, text in enumerate(batch):
-                ids = self._tokens.encoded(text, special=False).ids
+                ids = self._ids(text)
                 tokens += len(ids)
-                if ids:
+                if len(ids):
                     vectors[number] = self._mean(ids)
                 else:
                     errors[start + number] = EmbeddingError("the model knows nothing of the text")
@@ -92,7 +108,26 @@ class WordLlamaEmbedder(BaseEmbedder):
                 range(start, start + len(batch)), normalised(vectors), errors, tokens=tokens
             )
 
-    def _mean(self, ids: list[int]) -> Vectors:
+    def _remember(self, text: str, ids: TokenIds) -> None:
+        """Keeps the tokens of a text until it is embedded, or too many others were counted."""
+        if text in self._counted:
+            return
+        self._counted[text] = ids
+        self._counted_tokens += len(ids)
+        while self._counted_tokens > _MOST_COUNTED:
+            oldest = next(iter(self._counted))
+            self._counted_tokens -= len(self._counted.pop(oldest))
+
+    def _ids(self, text: str) -> Sequence[int] | TokenIds:
+        with self._lock:
+            ids = self._counted.pop(text, None)
+            if ids is not None:
+                self._counted_tokens -= len(ids)
+                return ids
+        found: list[int] = self._tokens.encoded(text, special=False).ids
+        return found
+
+    def _mean(self, ids: Sequence[int] | TokenIds) -> Vectors:
         rows = np.minimum(ids, len(self._table) - 1)
         total = np.zeros(self.dim, np.float32)
         for start in range(0, len(rows), _BLOCK):
