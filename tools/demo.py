@@ -73,7 +73,8 @@ def demo(target: Path, settings: Settings) -> int:
 
     _say(
         "Parse them, cut them into chunks, make a vector of each chunk. It needs no network: the "
-        "model comes in a package. A run is one transaction:"
+        "model comes in a package. Equal texts, such as licences, are embedded once. A run is one "
+        "transaction:"
     )
     if code := _shell(ingest, settings):
         return code

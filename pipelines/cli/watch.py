@@ -435,7 +435,7 @@ class _Status:
         if counts["unchanged"]:
             parts.append(f"{counts['unchanged']:,} unchanged")
         if texts := counts.get("texts"):  # engines do not tell
-            parts.append(f"{texts:,} texts embedded")
+            parts.append("1 text embedded" if texts == 1 else f"{texts:,} texts embedded")
         parts.append(f"{counts['failures']:,} failed")
         return f"{self._name}: {', '.join(parts)}, {elapsed}"
 
