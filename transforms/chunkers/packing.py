@@ -157,11 +157,12 @@ class Packing:
         return [Run(left.first, best - 1), Run(best, right.last)] if best is not None else None
 
 
-def _keys(text: str, pieces: Sequence[Piece]) -> list[tuple[int, int]]:
+def _keys(text: str, pieces: Sequence[Piece]) -> list[int]:
     """Returns the order in which the borders before pieces are taken away."""
     keys = []
     for piece in pieces:
         told = text[piece.start : piece.end].strip().encode("utf-8", "surrogatepass")
         begins = xxhash.xxh3_64_intdigest(told[:_BEGINNING])
-        keys.append((piece.border * _DIGEST + begins, xxhash.xxh3_64_intdigest(told)))
+        whole = xxhash.xxh3_64_intdigest(told)
+        keys.append((piece.border * _DIGEST + begins) * _DIGEST + whole)
     return keys

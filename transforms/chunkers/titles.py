@@ -31,7 +31,7 @@ def plain_title(text: str) -> str:
         saved.append(shown)
         return f"\x00{len(saved) - 1}\x00"
 
-    text = " ".join(text.replace("\x00", "").split())[: 4 * _LONGEST]
+    text = " ".join(text.replace("\x00", "").split())[: 2 * _LONGEST]
     text = _ANCHOR.sub("", text)
     text = _CODE.sub(lambda found: save(found[2].strip()), text)
     text = _ESCAPE.sub(lambda found: save(found[1]), text)
