@@ -19,6 +19,7 @@ from contextframe_beam.connectors import (
     FilesConnector,
     JSONFileConnector,
 )
+from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.registry import list_connectors
 from contextframe_beam.connectors.testing import (
     CHECKS,
@@ -132,6 +133,19 @@ class TestFilesConnector(ConnectorTests):
         return FilesConnector(self.folder)
 
 
+class TestObsidianConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _vault(self, tmp_path: Path) -> None:
+        self.vault = tmp_path / "Notes"
+        (self.vault / ".obsidian").mkdir(parents=True)
+        for number in range(10):
+            text = f"---\ntags: [a]\n---\n# {number}\n\n[[{(number + 1) % 10}]] and #b\n"
+            (self.vault / f"{number}.md").write_text(text)
+
+    def connector(self) -> ObsidianConnector:
+        return ObsidianConnector(self.vault)
+
+
 class TestJSONFileConnector(ConnectorTests):
     @pytest.fixture(autouse=True)
     def _files(self, tmp_path: Path) -> None:
@@ -192,7 +206,8 @@ def test_the_mapping_of_the_page_is_caught_where_an_author_is_null() -> None:
 
 def test_every_registered_connector_is_checked_here() -> None:
     registered = {one.class_path.rpartition(":")[2] for one in list_connectors()}
-    assert registered == {one.__name__ for one in (APIConnector, FilesConnector, JSONFileConnector)}
+    checked = (APIConnector, FilesConnector, JSONFileConnector, ObsidianConnector)
+    assert registered == {one.__name__ for one in checked}
 
 
 def test_pytest_is_not_needed() -> None:
