@@ -73,7 +73,6 @@ from contextframe_beam.store.transaction import (
     commit_overwrite,
     commit_restore,
     commit_update,
-    with_retries,
 )
 from contextframe_beam.store.versions import (
     Version,
@@ -362,11 +361,17 @@ class FrameDataset:
         self._require_newest()
         analysis = TextAnalysis.of(language) if language is not None else None
 
-        def attempt() -> bool:
-            self._dataset = self._latest()
-            return make_text_index(self._dataset, analysis or analysis_wanted(self._dataset))
+        def build(_: list[WrittenFragment]) -> Pending[bool] | bool:
+            self._dataset = latest = self._latest()
+            made: list[bool] = []
 
-        return with_retries(self.uri, attempt)
+            def commit() -> LanceDataset:
+                made.append(make_text_index(latest, analysis or analysis_wanted(latest)))
+                return latest
+
+            return Pending(commit, lambda _: made[-1])
+
+        return change(self._address, build)
 
     def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[Hit]:
         """Finds the passages whose vectors are nearest, nearest first.
