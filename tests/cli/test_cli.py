@@ -631,6 +631,8 @@ class TestProgress:
         self, docs: Path, kb: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(watch, "SECONDS_BETWEEN_LINES", 0.0)
+        # A run of few documents may be over before it is looked at.
+        monkeypatch.setattr(watch, "_LOOK_EVERY", 0.001)
         result = cli("ingest", "json", "--directory", docs, "--to", kb)
         assert result.code == 0
         assert result.err.splitlines()[0].startswith("json: ")
