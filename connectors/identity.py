@@ -22,7 +22,6 @@ from datetime import date, time
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache, reduce
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path, PurePath
 from traceback import extract_tb
 from types import CodeType, MappingProxyType, ModuleType
@@ -34,6 +33,7 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.plain_secrets import looks_secret, without_credentials
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError
+from contextframe_beam.lazy import registered
 from contextframe_beam.store.runs import NARROWING
 
 #: Arguments that change how a source is read but not which documents it has.
@@ -209,15 +209,8 @@ def registered_name(cls: type) -> str | None:
 def _registered_name(cls: type, _: tuple[str, ...]) -> str | None:
     # All that is installed is looked through, which takes 8 ms of each object that asks its name.
     path = f"{cls.__module__}:{cls.__qualname__}"
-    found = (entry.name for entry in registered() if entry.value.replace(" ", "") == path)
+    found = (entry.name for entry in registered(GROUP) if entry.value.replace(" ", "") == path)
     return next(found, None)
-
-
-def registered() -> list[EntryPoint]:
-    """Returns the entry points of connectors."""
-    # An editable install and a copy beside it show the same entry point twice.
-    found = {(one.name, one.value): one for one in entry_points(group=GROUP)}
-    return list(found.values())
 
 
 def _same(value: Any, default: Any) -> bool:

@@ -35,12 +35,12 @@ from contextframe_beam.connectors.identity import (
     read_module,
     reading_arguments,
     reading_methods,
-    registered,
     with_line,
 )
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.connectors.secrets import is_reference
 from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
+from contextframe_beam.lazy import registered
 
 GROUP = identity.GROUP
 registered_name = identity.registered_name
@@ -109,7 +109,7 @@ def load_connector_class(spec: str) -> type[BaseConnector]:
 
 def list_connectors() -> list[ConnectorInfo]:
     """Returns all registered connectors by name; `error` says why one cannot be loaded."""
-    return [_info(entry) for entry in sorted(registered(), key=lambda entry: entry.name)]
+    return [_info(entry) for entry in registered(GROUP)]
 
 
 def connector_parameters(cls: type[BaseConnector]) -> list[Parameter]:
@@ -269,7 +269,7 @@ def argument_help(docstring: str) -> dict[str, str]:
 
 
 def _load_entry_point(name: str) -> type[BaseConnector]:
-    known_ones = registered()
+    known_ones = registered(GROUP)
     matches = [entry for entry in known_ones if entry.name == name]
     if not matches:
         known = sorted({entry.name for entry in known_ones})

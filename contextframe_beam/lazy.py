@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def lazy_names(
@@ -30,3 +33,13 @@ def lazy_names(
         return sorted({*vars(sys.modules[package]), *home_of})
 
     return get, names
+
+
+def registered(group: str) -> list[EntryPoint]:
+    """Returns the entry points of a group, each once, by name."""
+    # Imported here, because this module comes with every part of the package.
+    from importlib.metadata import entry_points
+
+    # An editable install and a copy beside it show the same entry point twice.
+    found = {(one.name, one.value): one for one in entry_points(group=group)}
+    return [found[key] for key in sorted(found)]

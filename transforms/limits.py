@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import lance
 import numpy as np
@@ -23,40 +23,59 @@ DEFAULT_MAX_FAILURES = 1000
 #: The number of reasons in the message.
 _SHOWN = 3
 
+_AnyLimit = TypeVar("_AnyLimit", bound="_Limit")
+
 
 @dataclass(frozen=True)
-class FailureLimit:
-    """A number of items, or a share of the items read.
+class _Limit:
+    """A number, or a share of what there is.
 
     Attributes:
-        count: The largest number of items that may fail, or None.
-        share: The largest share of items, from 0 to 1, or None.
+        count: The largest number that is allowed, or None.
+        share: The largest share that is allowed, from 0 to 1, or None.
     """
 
-    count: int | None = DEFAULT_MAX_FAILURES
+    count: int | None = None
     share: float | None = None
 
+    #: For messages: what the setting is called, and the two forms that it may have.
+    _setting: ClassVar[str]
+    _forms: ClassVar[str]
+
     @classmethod
-    def of(cls, value: int | str | FailureLimit) -> FailureLimit:
+    def of(cls: type[_AnyLimit], value: int | str | _AnyLimit) -> _AnyLimit:
         """Reads `100` or `"100"` as a number and `"5%"` as a share.
 
         Raises:
             ConfigError: it has neither form.
         """
-        if isinstance(value, FailureLimit):
+        if isinstance(value, cls):
             return value
         found = count_or_share(value)
         if found is None:
-            raise ConfigError(
-                f"max failures is {value!r}; give a number of items such as 100, or a share such "
-                "as 5%"
-            )
+            raise ConfigError(f"{cls._setting} is {value!r}; give {cls._forms}")
         return cls(*found)
 
+    def _of(self, total: int) -> float:
+        """Returns how many of a total the share allows."""
+        # Rounded, because 0.29 * 100 is a little less than 29.
+        return round((self.share or 0) * total, 6)
+
+    def _shown(self) -> str:
+        return f"{self.count:,}" if self.share is None else f"{self.share * 100:.4g}%"
+
+
+@dataclass(frozen=True)
+class FailureLimit(_Limit):
+    """How many items may fail: a number, or a share of the items read."""
+
+    count: int | None = DEFAULT_MAX_FAILURES
+
+    _setting = "max failures"
+    _forms = "a number of items such as 100, or a share such as 5%"
+
     def __str__(self) -> str:
-        if self.share is None:
-            return f"{self.count:,}"
-        return f"{self.share * 100:.4g}% of the items read"
+        return self._shown() if self.share is None else f"{self._shown()} of the items read"
 
     def check(self, written: Written, dead_letters: str | None) -> None:
         """Refuses a run if too many items failed, or all of them.
@@ -68,8 +87,7 @@ class FailureLimit:
         if not failed:
             return
         total = max(read, failed)
-        # Rounded, because 0.29 * 100 is a little less than 29.
-        allowed = self.count if self.share is None else int(round(self.share * total, 6))
+        allowed = self.count if self.share is None else int(self._of(total))
         if failed >= max(read, 1):
             reason = "all of them"
         elif allowed is not None and failed > allowed:
@@ -83,7 +101,7 @@ class FailureLimit:
         )
 
 
-def count_or_share(value: int | str) -> tuple[int | None, float | None] | None:
+def count_or_share(value: object) -> tuple[int | None, float | None] | None:
     """Reads `100` or `"100"` as a number and `"5%"` as a share from 0 to 1; else returns None."""
     text = str(value).strip()
     if re.fullmatch(r"[0-9]+", text):
@@ -121,43 +139,24 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class DeletionLimit:
-    """A number of documents, or a share of a source's stored documents.
+class DeletionLimit(_Limit):
+    """How many documents a run may delete: a number, or a share of a source's stored documents."""
 
-    Attributes:
-        count: The largest number of documents that a run may delete, or None.
-        share: The largest share of a source that it may delete, from 0 to 1, or None.
-    """
-
-    count: int | None = None
     share: float | None = 0.5
 
-    @classmethod
-    def of(cls, value: int | str | DeletionLimit) -> DeletionLimit:
-        """Reads `100` or `"100"` as a number and `"50%"` as a share.
-
-        Raises:
-            ConfigError: it has neither form.
-        """
-        if isinstance(value, DeletionLimit):
-            return value
-        found = count_or_share(value)
-        if found is None:
-            raise ConfigError(
-                f"max deletes is {value!r}; give a number of documents such as 100, or a share of "
-                "a source's stored documents such as 50%"
-            )
-        return cls(*found)
+    _setting = "max deletes"
+    _forms = (
+        "a number of documents such as 100, or a share of a source's stored documents such as 50%"
+    )
 
     def __str__(self) -> str:
-        return f"{self.count:,}" if self.share is None else f"{self.share * 100:.4g}%"
+        return self._shown()
 
     def allows(self, deleted: int, stored: int) -> bool:
         """Returns whether one run may delete this many of a source's stored documents."""
         if self.share is None:
             return deleted <= (self.count or 0)
-        # Rounded, because 0.29 * 100 is a little less than 29.
-        if deleted <= round(self.share * stored, 6):
+        if deleted <= self._of(stored):
             return True
         return self.share > 0 and deleted < min(_FEW, stored)
 

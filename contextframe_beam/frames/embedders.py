@@ -15,10 +15,11 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
+from contextframe_beam.lazy import registered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +154,7 @@ class Embedder(Protocol):
 
 def embedder_names() -> list[str]:
     """Returns the names of all registered embedders."""
-    return sorted({one.name for one in entry_points(group=GROUP)} - {_OWN})
+    return sorted({one.name for one in registered(GROUP)} - {_OWN})
 
 
 def split_name(spec: str) -> tuple[str, str | None]:
@@ -286,11 +287,11 @@ def _key(spec: str, dim: int | None, workers: int | None, settings: Mapping[str,
 
 
 def _entry(name: str) -> EntryPoint:
-    # A package that is installed twice, as in a checkout after a build, registers twice.
-    found = {one.value: one for one in entry_points(group=GROUP) if one.name == name}
+    found = [one for one in registered(GROUP) if one.name == name]
     if len(found) > 1:
+        paths = ", ".join(one.value for one in found)
         raise ConfigError(
-            f"the embedder {name!r} is registered more than once ({', '.join(sorted(found))}); "
+            f"the embedder {name!r} is registered more than once ({paths}); "
             "uninstall one of the packages, or give the class as package.module:Class"
         )
     if not found:
@@ -298,7 +299,7 @@ def _entry(name: str) -> EntryPoint:
             f"the embedder {name!r} is not registered; install contextframe-beam again, so that "
             "its entry points are known"
         )
-    return next(iter(found.values()))
+    return found[0]
 
 
 _lock = threading.Lock()

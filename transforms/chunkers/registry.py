@@ -10,12 +10,13 @@ import inspect
 import json
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Protocol, runtime_checkable
 
 import xxhash
 
 from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
+from contextframe_beam.lazy import registered
 from contextframe_beam.transforms.chunkers.counting import TokenCounter
 from contextframe_beam.transforms.document import Chunk, Document
 from contextframe_beam.transforms.fingerprint import code_versions
@@ -128,31 +129,30 @@ def chunker_identity(chunker: Chunker | None) -> bytes:
 
 
 def _registered() -> dict[str, list[EntryPoint]]:
-    found: dict[str, dict[str, EntryPoint]] = {}
-    for entry in entry_points(group=GROUP):
-        # An editable install and a copy beside it show the same entry point twice.
-        found.setdefault(entry.name, {})[entry.value] = entry
-    return {name: list(entries.values()) for name, entries in found.items()}
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in registered(GROUP):
+        found.setdefault(entry.name, []).append(entry)
+    return found
 
 
 def _class_of(name: str) -> type[Any]:
-    registered = _registered()
+    known = _registered()
     if ":" in name:
         path = name
-    elif name not in registered:
-        known = sorted({NONE, *registered})
+    elif name not in known:
+        names = sorted({NONE, *known})
         raise ConfigError(
-            f"there is no chunker {name!r}{nearest(name, known)} (there are: {', '.join(known)}); "
+            f"there is no chunker {name!r}{nearest(name, names)} (there are: {', '.join(names)}); "
             "one of your own is given as package.module:Class"
         )
-    elif len(registered[name]) > 1:
-        paths = ", ".join(sorted(entry.value for entry in registered[name]))
+    elif len(known[name]) > 1:
+        paths = ", ".join(sorted(entry.value for entry in known[name]))
         raise ConfigError(
             f"the chunker {name!r} is registered more than once ({paths}); uninstall one of the "
             "packages, or give the class as package.module:Class"
         )
     else:
-        path = registered[name][0].value
+        path = known[name][0].value
     module_name, _, qualname = path.partition(":")
     if not module_name or not qualname:
         raise ConfigError(f"{path!r} names no chunker: write package.module:Class")

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import xxhash
 
 from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.lazy import registered
 from contextframe_beam.transforms.fingerprint import code_versions
 from contextframe_beam.transforms.parsers.kinds import suffix_by_bytes
 
@@ -83,14 +84,14 @@ class Parsers:
     @cached_property
     def found(self) -> tuple[ParserInfo, ...]:
         """All parsers, in the order in which they are asked."""
-        registered = _registered()
-        if not registered:
+        known = registered(GROUP)
+        if not known:
             raise ConfigError(
                 f"no parser is registered under {GROUP!r}: install contextframe-beam again"
             )
-        by_name = {one.name: one for one in registered}
+        by_name = {one.name: one for one in known}
         first = [_info(one, by_name) for one in self._named]
-        rest = [_info(ParserSpec(one.name), by_name) for one in registered]
+        rest = [_info(ParserSpec(one.name), by_name) for one in known]
         _refuse_rivals([one for one in rest if not one.path.startswith(_OURS)], first)
         return (*first, *sorted(rest, key=lambda one: one.path.startswith(_OURS)))
 
@@ -182,11 +183,6 @@ def _spec(one: str | ParserSpec | type) -> ParserSpec:
             "other processes use it"
         )
     return ParserSpec(path)
-
-
-def _registered() -> list[EntryPoint]:
-    found = {(one.name, one.value): one for one in entry_points(group=GROUP)}
-    return [found[key] for key in sorted(found)]
 
 
 def _info(spec: ParserSpec, by_name: Mapping[str, EntryPoint]) -> ParserInfo:
