@@ -9,11 +9,11 @@ import json
 import sys
 from pathlib import Path
 
+from contextframe_beam.parsers import Limits, Parsers
+from contextframe_beam.parsers.parsing import parse_with
+from contextframe_beam.parsers.registry import made
 from contextframe_beam.transforms.chunkers.markdown import MarkdownChunker
 from contextframe_beam.transforms.embedders.word_llama import WordLlamaEmbedder
-from contextframe_beam.transforms.parsers import Limits, Parsers
-from contextframe_beam.transforms.parsers.parsing import parse_with
-from contextframe_beam.transforms.parsers.registry import made
 
 if __name__ == "__main__":
     limits, parsers, ready = Limits(), Parsers(), {}

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.cursors import Bounds, seconds_of
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.parsers.limits import Limits
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.runs import check_run_id, file_name_of, new_run_id
 from contextframe_beam.transforms.modes import MODES, mode_of
-from contextframe_beam.transforms.parsers.limits import Limits
 
 if TYPE_CHECKING:
+    from contextframe_beam.parsers import Parsing
     from contextframe_beam.transforms.enrich import Enricher
-    from contextframe_beam.transforms.parse import Parsing
     from contextframe_beam.transforms.texts import Texts
 
 P = ParamSpec("P")
@@ -428,8 +428,7 @@ def parsing_of(
     Raises:
         ConfigError: there is no such parser, or a limit makes no sense.
     """
-    from contextframe_beam.transforms.parse import Parsing
-    from contextframe_beam.transforms.parsers import Parsers
+    from contextframe_beam.parsers import Parsers, Parsing
 
     try:
         timeout = seconds_of(parse_timeout)

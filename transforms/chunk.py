@@ -10,11 +10,11 @@ import apache_beam as beam
 
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.page import Tally
+from contextframe_beam.frames.document import Chunk as Piece
+from contextframe_beam.frames.document import Document
 from contextframe_beam.frames.embedders import EmbedderSpec
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.transforms.chunkers import Chunker, load_chunker
-from contextframe_beam.transforms.document import Chunk as Piece
-from contextframe_beam.transforms.document import Document
 from contextframe_beam.transforms.elements import (
     FrameBatch,
     Step,

@@ -12,8 +12,9 @@ from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.read.runtime import live_connector
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.record import Deletion, FrameRecord
+from contextframe_beam.parsers import Parsing
 from contextframe_beam.transforms.elements import FrameBatch, Step, required, type_shown
-from contextframe_beam.transforms.parse import Making, Parsing, Ready, is_prepared, ready_items
+from contextframe_beam.transforms.parse import Making, Ready, is_prepared, ready_items
 from contextframe_beam.transforms.recognise import StoredIn
 
 

@@ -7,10 +7,9 @@ looked up by the digests of the bytes, and parsed in processes that end no run w
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -23,17 +22,10 @@ from contextframe_beam.connectors.files.seen import outcome_state
 from contextframe_beam.connectors.page import DeadLetter, DocumentVersion, Page, Tally
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError, RecordError
 from contextframe_beam.frames.record import FrameRecord, uuid_of
+from contextframe_beam.parsers import ParseError, Parsing, UnknownTypeError
+from contextframe_beam.parsers.limits import in_words
 from contextframe_beam.store.rows import Places
-from contextframe_beam.transforms.document import Document
 from contextframe_beam.transforms.elements import letter_of
-from contextframe_beam.transforms.parsers import (
-    Limits,
-    ParseError,
-    ParserPool,
-    Parsers,
-    UnknownTypeError,
-)
-from contextframe_beam.transforms.parsers.limits import in_words
 from contextframe_beam.transforms.recognise import StoredOrigins, origin_of
 from contextframe_beam.transforms.unchanged import pack
 
@@ -45,45 +37,6 @@ _TEXT_TOGETHER = 4 << 20
 _HEAD_BYTES = 64 << 10
 # Archives, whose types stand further back in them.
 _ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-
-
-@dataclass(frozen=True)
-class Parsing:
-    """How files become documents.
-
-    Attributes:
-        parsers: The parsers, by type of file.
-        limits: What a file may cost.
-    """
-
-    parsers: Parsers = field(default_factory=Parsers)
-    limits: Limits = field(default_factory=Limits)
-
-    @property
-    def pool(self) -> ParserPool:
-        """The processes that parse so: one pool for all threads of this process."""
-        key = (self.parsers.identity, self.limits)
-        with _POOLS_LOCK:
-            if key not in _POOLS:
-                _POOLS[key] = ParserPool(self.parsers, self.limits)
-            return _POOLS[key]
-
-
-_POOLS: dict[tuple[bytes, Limits], ParserPool] = {}
-_POOLS_LOCK = threading.Lock()
-
-
-def parsed_alone(connector: Any, item: FileItem) -> Document:
-    """Returns the document that a file is, outside of a run.
-
-    Raises:
-        ParseError: it cannot be parsed.
-        UnknownTypeError: nothing reads its type.
-        OSError: it cannot be read.
-    """
-    parsing = Parsing()
-    data = connector.read_file(item, parsing.limits.max_file_bytes)
-    return parsing.pool.parse(str(item["path"]), data)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from contextframe_beam.connectors.identity import (
 )
 from contextframe_beam.connectors.page import DocumentVersion
 from contextframe_beam.errors import DatasetError
+from contextframe_beam.frames.fingerprint import code_version
 from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.frames.schema import frame_schema
 from contextframe_beam.store.address import Address
@@ -43,7 +44,6 @@ from contextframe_beam.store.rows import (
     scan_rows,
     sql_literal,
 )
-from contextframe_beam.transforms.fingerprint import code_version
 
 # What tells the digest of bytes from what a source calls a version.
 _OF_BYTES, _OF_SOURCE = b"b", b"v"

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib import import_module
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors.base import BaseConnector
@@ -49,6 +48,7 @@ from contextframe_beam.errors import (
     NotAuthenticatedError,
     RecordError,
 )
+from contextframe_beam.frames.document import Document
 from contextframe_beam.frames.record import FrameRecord
 
 # Where no file matches, so many are looked at to say what is there.
@@ -245,11 +245,14 @@ class FilesConnector(BaseConnector):
         path, size, modified_at, version = item.handle or told
         return FileInfo(self._files.address_of(path), size, modified_at, version)
 
-    def _parsed(self, item: FileItem) -> Any:
-        # By name, because parsers stand above connectors. A run has parsed the file before.
-        parsing = import_module("contextframe_beam.transforms.parse")
+    def _parsed(self, item: FileItem) -> Document:
+        """Parses a file outside of a run, which would have parsed it before."""
+        from contextframe_beam.parsers import Parsing
+
+        parsing = Parsing()
         try:
-            return parsing.parsed_alone(self, item)
+            data = self.read_file(item, parsing.limits.max_file_bytes)
+            return parsing.pool.parse(str(item["path"]), data)
         except ContextFrameError:
             raise
         except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 from contextframe_beam import Deletion, FrameRecord
 from contextframe_beam.connectors import Page, PaginatedConnector, Partition
-from contextframe_beam.transforms.document import Chunk, Document
+from contextframe_beam.frames.document import Chunk, Document
 
 #: Pages as the source gives them in each round of its life, and the round that it is in. The feed
 #: `all` has what is in a partition, the feed `changes` what changed there since the round before.

@@ -18,9 +18,9 @@ import lance
 import numpy as np
 import pytest
 
+from contextframe_beam.frames.document import Document
 from contextframe_beam.frames.embedders import load_embedder
 from contextframe_beam.transforms.chunkers.markdown import MarkdownChunker
-from contextframe_beam.transforms.document import Document
 from tests.faults.forks import Forks, Job
 
 DOCUMENTS = 120

@@ -21,6 +21,7 @@ FLOORS = (
     "errors",
     "frames",
     "store",
+    "parsers",
     "connectors",
     "transforms",
     "templates",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from contextframe_beam.transforms.document import Chunk, Document
+from contextframe_beam.frames.document import Chunk, Document
 
 
 class WordCounter:

@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers import Limits, ParseError
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers import Limits, ParseError
 
 
 class Lines:
@@ -76,7 +76,7 @@ def shout(data: bytes, name: str) -> str:
 
 def started() -> None:
     """Parses one file, says the process that did, and waits to be killed."""
-    from contextframe_beam.transforms.parsers import ParserPool, Parsers
+    from contextframe_beam.parsers import ParserPool, Parsers
 
     pool = ParserPool(Parsers(["tests.support.own_parsers:Told"]), Limits(timeout=1))
     child = pool.parse("a.told", b"pid").text

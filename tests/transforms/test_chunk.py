@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from contextframe_beam import FrameRecord
 from contextframe_beam.connectors.page import SourceInfo, Tally
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.document import Chunk as Piece
+from contextframe_beam.frames.document import Document, Heading
 from contextframe_beam.frames.embedders import EmbedderSpec
 from contextframe_beam.frames.encode import encode_records
 from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.transforms.chunk import Chunk, ChunkerSpec, chunk_batch, chunk_records
 from contextframe_beam.transforms.chunkers import MarkdownChunker
-from contextframe_beam.transforms.document import Chunk as Piece
-from contextframe_beam.transforms.document import Document, Heading
 from contextframe_beam.transforms.elements import FrameBatch
 
 CHUNKER = MarkdownChunker(tokens=16)

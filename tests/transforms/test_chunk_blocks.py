@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from markdown_it import MarkdownIt
 
+from contextframe_beam.frames.document import Heading
 from contextframe_beam.transforms.chunkers.blocks import blocks_of
 from contextframe_beam.transforms.chunkers.titles import plain_title
-from contextframe_beam.transforms.document import Heading
 from tests.support.chunk_helpers import MARKDOWN
 from tests.support.laws import examples
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.document import Chunk, Document, Heading
 from contextframe_beam.transforms.chunkers import ChunkError, MarkdownChunker, PlainCounter
 from contextframe_beam.transforms.chunkers.blocks import blocks_of
-from contextframe_beam.transforms.document import Chunk, Document, Heading
 from tests.support.chunk_helpers import COUNTERS, MARKDOWN, ByteCounter, WordCounter, assert_laws
 from tests.support.laws import examples
 

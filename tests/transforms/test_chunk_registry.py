@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.document import Chunk, Document
 from contextframe_beam.transforms.chunkers import (
     Chunker,
     MarkdownChunker,
@@ -16,11 +17,10 @@ from contextframe_beam.transforms.chunkers import (
     chunker_names,
     load_chunker,
 )
-from contextframe_beam.transforms.document import Chunk, Document
 from tests.support.chunk_helpers import ByteCounter, WordCounter
 
 OWN = """
-from contextframe_beam.transforms.document import Chunk
+from contextframe_beam.frames.document import Chunk
 
 class Lines:
     def __init__(self, tokens=10):

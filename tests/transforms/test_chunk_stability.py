@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contextframe_beam.frames.document import Document
 from contextframe_beam.transforms.chunkers import MarkdownChunker
-from contextframe_beam.transforms.document import Document
 from tests.support.laws import examples
 
 WORDS = [

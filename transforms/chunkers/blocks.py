@@ -15,8 +15,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from contextframe_beam.frames.document import Heading
 from contextframe_beam.transforms.chunkers.titles import plain_title
-from contextframe_beam.transforms.document import Heading
 
 # How strongly a border separates what stands on its two sides. A list is kept together before a
 # section is, and an item before its list.

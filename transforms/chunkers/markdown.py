@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.document import Chunk, Document
 from contextframe_beam.transforms.chunkers.blocks import AFTER_RULE, Block, blocks_of
 from contextframe_beam.transforms.chunkers.counting import (
     ChunkError,
@@ -18,7 +19,6 @@ from contextframe_beam.transforms.chunkers.counting import (
 )
 from contextframe_beam.transforms.chunkers.cuts import PROSE, ROWS, TIED
 from contextframe_beam.transforms.chunkers.packing import UNKNOWN, Packing, Piece
-from contextframe_beam.transforms.document import Chunk, Document
 
 DEFAULT_TOKENS = 256
 _FEWEST_TOKENS = 16

@@ -16,10 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 import xxhash
 
 from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
+from contextframe_beam.frames.document import Chunk, Document
+from contextframe_beam.frames.fingerprint import code_versions
 from contextframe_beam.lazy import registered
 from contextframe_beam.transforms.chunkers.counting import TokenCounter
-from contextframe_beam.transforms.document import Chunk, Document
-from contextframe_beam.transforms.fingerprint import code_versions
 
 __all__ = ["GROUP", "NONE", "Chunker", "chunker_identity", "chunker_names", "load_chunker"]
 

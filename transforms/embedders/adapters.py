@@ -23,9 +23,9 @@ from contextframe_beam.frames.embedders import (
     Kind,
     Vectors,
 )
+from contextframe_beam.frames.fingerprint import code_version, fingerprint
 from contextframe_beam.transforms.embedders.batching import normalised
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens
-from contextframe_beam.transforms.fingerprint import code_version, fingerprint
 
 __all__ = ["as_embedder", "own_embedder"]
 

@@ -16,8 +16,8 @@ import xxhash
 
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.embedders import EmbedderIdentity, Kind, Vectors
+from contextframe_beam.frames.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
-from contextframe_beam.transforms.fingerprint import fingerprint
 
 __all__ = ["HashEmbedder"]
 

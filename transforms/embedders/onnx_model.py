@@ -22,11 +22,11 @@ from contextframe_beam.frames.embedders import (
     Kind,
     Vectors,
 )
+from contextframe_beam.frames.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.extras import missing_extra
 from contextframe_beam.transforms.embedders.model_folder import read_folder
 from contextframe_beam.transforms.embedders.tokens import TokenCounter
-from contextframe_beam.transforms.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -24,11 +24,11 @@ from contextframe_beam.frames.embedders import (
     Kind,
     Vectors,
 )
+from contextframe_beam.frames.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.judging import RejectedError, TooMuchError, judged
 from contextframe_beam.transforms.embedders.token_budget import TokenBudget
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens, valid_text
-from contextframe_beam.transforms.fingerprint import fingerprint
 
 __all__ = ["Answer", "BatchLimits", "RemoteEmbedder", "split_budget"]
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.embedders import EmbedderIdentity, EmbeddingError, Kind, Vectors
+from contextframe_beam.frames.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.extras import missing_extra
 from contextframe_beam.transforms.embedders.tokens import TokenCounter
-from contextframe_beam.transforms.fingerprint import fingerprint
 
 __all__ = ["WordLlamaEmbedder"]
 

@@ -11,16 +11,16 @@ import xlsxwriter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextframe_beam.transforms.document import Document, Heading
-from contextframe_beam.transforms.parsers import (
+from contextframe_beam.frames.document import Document, Heading
+from contextframe_beam.parsers import (
     Limits,
     ParseError,
     ParserPool,
     Parsers,
     UnknownTypeError,
 )
-from contextframe_beam.transforms.parsers.clean import cleaned
-from contextframe_beam.transforms.parsers.encodings import decoded
+from contextframe_beam.parsers.clean import cleaned
+from contextframe_beam.parsers.encodings import decoded
 from tests.support.laws import examples
 from tests.support.pdf_files import pdf
 

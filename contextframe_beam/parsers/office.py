@@ -6,10 +6,10 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from contextframe_beam.transforms.parsers.archive import Archive
-from contextframe_beam.transforms.parsers.errors import ParseError
-from contextframe_beam.transforms.parsers.limits import Limits
-from contextframe_beam.transforms.parsers.text import as_metadata
+from contextframe_beam.parsers.archive import Archive
+from contextframe_beam.parsers.errors import ParseError
+from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.text import as_metadata
 
 
 def opened(data: bytes, kind: str, part: str, limits: Limits, open_: Callable[[Any], Any]) -> Any:

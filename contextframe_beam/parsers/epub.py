@@ -7,15 +7,15 @@ import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.archive import Archive
-from contextframe_beam.transforms.parsers.clean import line
-from contextframe_beam.transforms.parsers.encodings import decoded
-from contextframe_beam.transforms.parsers.errors import NoTextError, ParseError
-from contextframe_beam.transforms.parsers.extras import library
-from contextframe_beam.transforms.parsers.limits import Limits, in_words
-from contextframe_beam.transforms.parsers.text import as_metadata
-from contextframe_beam.transforms.parsers.web_page import declared_charset, page
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.archive import Archive
+from contextframe_beam.parsers.clean import line
+from contextframe_beam.parsers.encodings import decoded
+from contextframe_beam.parsers.errors import NoTextError, ParseError
+from contextframe_beam.parsers.extras import library
+from contextframe_beam.parsers.limits import Limits, in_words
+from contextframe_beam.parsers.text import as_metadata
+from contextframe_beam.parsers.web_page import declared_charset, page
 
 _DC = "{http://purl.org/dc/elements/1.1/}"
 _FONTS = (b"http://www.idpf.org/2008/embedding", b"http://ns.adobe.com/pdf/enc#RC")

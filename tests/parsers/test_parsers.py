@@ -19,15 +19,15 @@ from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
 
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers import (
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers import (
     Limits,
     NoTextError,
     ParseError,
     Parsers,
     parse_with,
 )
-from contextframe_beam.transforms.parsers.registry import made
+from contextframe_beam.parsers.registry import made
 from tests.support.pdf_files import pdf
 
 PARSERS = Parsers()

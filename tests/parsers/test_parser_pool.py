@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from contextframe_beam.errors import ConfigError, ContextFrameError
-from contextframe_beam.transforms.document import Document, Heading
-from contextframe_beam.transforms.parsers import (
+from contextframe_beam.frames.document import Document, Heading
+from contextframe_beam.parsers import (
     Limits,
     NoTextError,
     ParseError,
@@ -158,7 +158,7 @@ def test_a_pool_that_is_sent_to_another_process_starts_its_own(pool):
 # In a process of its own, because a fork of this one may hold locks of its threads for ever.
 DAEMONIC_FORK = """
 import multiprocessing
-from contextframe_beam.transforms.parsers import ParserPool, Parsers
+from contextframe_beam.parsers import ParserPool, Parsers
 
 pool = ParserPool(Parsers(["tests.support.own_parsers:Told"]))
 pid = lambda: pool.parse("a.told", b"pid").text
@@ -200,7 +200,7 @@ def test_no_process_outlives_a_parent_that_is_killed(state):
 
 def test_the_process_that_parses_imports_no_beam(pool):
     modules = pool.parse("a.told", b"modules").text.split()
-    assert "contextframe_beam.transforms.parsers.child" in modules
+    assert "contextframe_beam.parsers.child" in modules
     names = {"apache_beam", "lance", "pyarrow", "numpy", "pypdfium2", "docx", "requests"}
     assert names.isdisjoint(modules)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.transforms.parsers import Limits, ParserPool, Parsers, ParserSpec
+from contextframe_beam.parsers import Limits, ParserPool, Parsers, ParserSpec
 from tests.support.own_parsers import Lines, Told, Versioned
 
 
@@ -42,7 +42,7 @@ def test_every_suffix_has_one_parser():
         ("no.such:Class", "cannot be imported: ModuleNotFoundError"),
         ("tests.support.own_parsers:Line", "has no Line; did you mean Lines?"),
         ("tests.support.own_parsers:", "write package.module:Class"),
-        ("contextframe_beam.transforms.parsers.limits:Limits", "lacks the method parse"),
+        ("contextframe_beam.parsers.limits:Limits", "lacks the method parse"),
         ("tests.support.own_parsers:__doc__", "neither a class"),
     ],
 )

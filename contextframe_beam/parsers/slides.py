@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.clean import line
-from contextframe_beam.transforms.parsers.errors import NoTextError
-from contextframe_beam.transforms.parsers.extras import library
-from contextframe_beam.transforms.parsers.limits import Limits
-from contextframe_beam.transforms.parsers.office import opened, stated
-from contextframe_beam.transforms.parsers.tables import table
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.clean import line
+from contextframe_beam.parsers.errors import NoTextError
+from contextframe_beam.parsers.extras import library
+from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.office import opened, stated
+from contextframe_beam.parsers.tables import table
 
 _DEEPEST_GROUP = 20
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.clean import cleaned
-from contextframe_beam.transforms.parsers.errors import NoTextError, OutOfMemory, ParseError
-from contextframe_beam.transforms.parsers.limits import Limits, in_words
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.clean import cleaned
+from contextframe_beam.parsers.errors import NoTextError, OutOfMemory, ParseError
+from contextframe_beam.parsers.limits import Limits, in_words
 
 
 class Parser(Protocol):

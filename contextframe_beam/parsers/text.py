@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.clean import as_json, line
-from contextframe_beam.transforms.parsers.encodings import decoded
-from contextframe_beam.transforms.parsers.errors import ParseError
-from contextframe_beam.transforms.parsers.limits import Limits
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.clean import as_json, line
+from contextframe_beam.parsers.encodings import decoded
+from contextframe_beam.parsers.errors import ParseError
+from contextframe_beam.parsers.limits import Limits
 
 
 class TextParser:

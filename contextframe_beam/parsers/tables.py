@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.archive import Archive
-from contextframe_beam.transforms.parsers.clean import line
-from contextframe_beam.transforms.parsers.encodings import decoded
-from contextframe_beam.transforms.parsers.errors import NoTextError, ParseError
-from contextframe_beam.transforms.parsers.extras import library
-from contextframe_beam.transforms.parsers.limits import Limits, in_words
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.archive import Archive
+from contextframe_beam.parsers.clean import line
+from contextframe_beam.parsers.encodings import decoded
+from contextframe_beam.parsers.errors import NoTextError, ParseError
+from contextframe_beam.parsers.extras import library
+from contextframe_beam.parsers.limits import Limits, in_words
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:

@@ -18,9 +18,9 @@ from typing import Any
 import xxhash
 
 from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.frames.fingerprint import code_versions
 from contextframe_beam.lazy import registered
-from contextframe_beam.transforms.fingerprint import code_versions
-from contextframe_beam.transforms.parsers.kinds import suffix_by_bytes
+from contextframe_beam.parsers.kinds import suffix_by_bytes
 
 GROUP = "contextframe.parsers"
 _OURS = "contextframe_beam."

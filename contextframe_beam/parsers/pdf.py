@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from contextframe_beam.transforms.document import Document, Heading
-from contextframe_beam.transforms.parsers.clean import line
-from contextframe_beam.transforms.parsers.errors import NoTextError, ParseError
-from contextframe_beam.transforms.parsers.extras import library
-from contextframe_beam.transforms.parsers.limits import Limits, in_words
-from contextframe_beam.transforms.parsers.text import as_metadata
+from contextframe_beam.frames.document import Document, Heading
+from contextframe_beam.parsers.clean import line
+from contextframe_beam.parsers.errors import NoTextError, ParseError
+from contextframe_beam.parsers.extras import library
+from contextframe_beam.parsers.limits import Limits, in_words
+from contextframe_beam.parsers.text import as_metadata
 
 # A hyphen at the end of a line is marked so by PDFium, where it divides a word.
 _DIVIDED = re.compile(r"[\x02\ufffe\xad](?:\r?\n)?")

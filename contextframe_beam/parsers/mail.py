@@ -12,13 +12,13 @@ from email.header import decode_header
 from email.message import Message
 from typing import Any
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.clean import line
-from contextframe_beam.transforms.parsers.encodings import decoded
-from contextframe_beam.transforms.parsers.errors import ParseError
-from contextframe_beam.transforms.parsers.limits import Limits, in_words
-from contextframe_beam.transforms.parsers.text import as_metadata
-from contextframe_beam.transforms.parsers.web_page import declared_charset, page
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.clean import line
+from contextframe_beam.parsers.encodings import decoded
+from contextframe_beam.parsers.errors import ParseError
+from contextframe_beam.parsers.limits import Limits, in_words
+from contextframe_beam.parsers.text import as_metadata
+from contextframe_beam.parsers.web_page import declared_charset, page
 
 _FIELD = re.compile(rb"\A(?:From [^\n]*\n)?[!-9;-~]+[ \t]*:")
 _LONGEST_FIELD = 256 * 1024

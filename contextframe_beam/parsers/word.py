@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.errors import NoTextError
-from contextframe_beam.transforms.parsers.extras import library
-from contextframe_beam.transforms.parsers.limits import Limits
-from contextframe_beam.transforms.parsers.office import emphasised, opened, stated
-from contextframe_beam.transforms.parsers.tables import table
-from contextframe_beam.transforms.parsers.text import fenced
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.errors import NoTextError
+from contextframe_beam.parsers.extras import library
+from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.office import emphasised, opened, stated
+from contextframe_beam.parsers.tables import table
+from contextframe_beam.parsers.text import fenced
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.encodings import decoded
-from contextframe_beam.transforms.parsers.errors import NoTextError, ParseError
-from contextframe_beam.transforms.parsers.extras import library
-from contextframe_beam.transforms.parsers.limits import Limits
-from contextframe_beam.transforms.parsers.text import as_metadata
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.encodings import decoded
+from contextframe_beam.parsers.errors import NoTextError, ParseError
+from contextframe_beam.parsers.extras import library
+from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.text import as_metadata
 
 _CHARSET = re.compile(
     rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]{1,40})"

@@ -16,18 +16,18 @@ import sys
 import threading
 import time
 import weakref
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
 from contextframe_beam.errors import ContextFrameError
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.child import HEAD, READY, START, document_of
-from contextframe_beam.transforms.parsers.errors import ParseError, UnknownTypeError
-from contextframe_beam.transforms.parsers.limits import Limits, in_words
-from contextframe_beam.transforms.parsers.parsing import out_of_memory
-from contextframe_beam.transforms.parsers.registry import ParserInfo, Parsers
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.child import HEAD, READY, START, document_of
+from contextframe_beam.parsers.errors import ParseError, UnknownTypeError
+from contextframe_beam.parsers.limits import Limits, in_words
+from contextframe_beam.parsers.parsing import out_of_memory
+from contextframe_beam.parsers.registry import ParserInfo, Parsers
 
 _START_SECONDS = 60
 _MOST_ANSWER = 16  # times the text, which JSON escapes, with headings and metadata
@@ -301,3 +301,29 @@ def _wait(fd: int, event: int, until: float) -> None:
     waiting.register(fd, event)
     if left <= 0 or not waiting.poll(left * 1000):
         raise TimeoutError
+
+
+@dataclass(frozen=True)
+class Parsing:
+    """How files become documents.
+
+    Attributes:
+        parsers: The parsers, by type of file.
+        limits: What a file may cost.
+    """
+
+    parsers: Parsers = field(default_factory=Parsers)
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def pool(self) -> ParserPool:
+        """The processes that parse so: one pool for all threads of this process."""
+        key = (self.parsers.identity, self.limits)
+        with _POOLS_LOCK:
+            if key not in _POOLS:
+                _POOLS[key] = ParserPool(self.parsers, self.limits)
+            return _POOLS[key]
+
+
+_POOLS: dict[tuple[bytes, Limits], ParserPool] = {}
+_POOLS_LOCK = threading.Lock()

@@ -7,12 +7,12 @@ from typing import Any
 
 import orjson
 
-from contextframe_beam.transforms.document import Document
-from contextframe_beam.transforms.parsers.clean import clean_text, line
-from contextframe_beam.transforms.parsers.encodings import decoded
-from contextframe_beam.transforms.parsers.errors import NoTextError, ParseError
-from contextframe_beam.transforms.parsers.limits import Limits
-from contextframe_beam.transforms.parsers.text import as_metadata, fenced
+from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.clean import clean_text, line
+from contextframe_beam.parsers.encodings import decoded
+from contextframe_beam.parsers.errors import NoTextError, ParseError
+from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.text import as_metadata, fenced
 
 
 class NotebookParser:

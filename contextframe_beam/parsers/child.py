@@ -22,18 +22,18 @@ from typing import Any
 import orjson
 
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.transforms.document import Document, Heading
-from contextframe_beam.transforms.parsers.clean import clean_text
-from contextframe_beam.transforms.parsers.errors import NoTextError, OutOfMemory, ParseError
-from contextframe_beam.transforms.parsers.limits import Limits
-from contextframe_beam.transforms.parsers.parsing import out_of_memory, parse_with
-from contextframe_beam.transforms.parsers.registry import made
+from contextframe_beam.frames.document import Document, Heading
+from contextframe_beam.parsers.clean import clean_text
+from contextframe_beam.parsers.errors import NoTextError, OutOfMemory, ParseError
+from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.parsing import out_of_memory, parse_with
+from contextframe_beam.parsers.registry import made
 
 # The folder that Python puts before all others holds what the user works with, which may be named
 # as a module of ours is. So it imports from where the parent does, and from nowhere else.
 START = (
     "import sys; sys.path[:] = sys.argv[2:]; "
-    "from contextframe_beam.transforms.parsers.child import main; main()"
+    "from contextframe_beam.parsers.child import main; main()"
 )
 READY = b"r"
 HEAD = 8

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from contextframe_beam.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from contextframe_beam.transforms.parsers.errors import (
+    from contextframe_beam.parsers.errors import (
         NoTextError,
         ParseError,
         UnknownTypeError,
     )
-    from contextframe_beam.transforms.parsers.limits import Limits
-    from contextframe_beam.transforms.parsers.parsing import Parser, parse_with
-    from contextframe_beam.transforms.parsers.pool import ParserPool
-    from contextframe_beam.transforms.parsers.registry import ParserInfo, Parsers, ParserSpec
+    from contextframe_beam.parsers.limits import Limits
+    from contextframe_beam.parsers.parsing import Parser, parse_with
+    from contextframe_beam.parsers.pool import ParserPool, Parsing
+    from contextframe_beam.parsers.registry import ParserInfo, Parsers, ParserSpec
 
 __all__ = [
     "Limits",
@@ -29,6 +29,7 @@ __all__ = [
     "ParserPool",
     "ParserSpec",
     "Parsers",
+    "Parsing",
     "UnknownTypeError",
     "parse_with",
 ]
@@ -37,7 +38,7 @@ _HOMES = {
     "errors": ["NoTextError", "ParseError", "UnknownTypeError"],
     "limits": ["Limits"],
     "parsing": ["Parser", "parse_with"],
-    "pool": ["ParserPool"],
+    "pool": ["ParserPool", "Parsing"],
     "registry": ["ParserInfo", "ParserSpec", "Parsers"],
 }
 

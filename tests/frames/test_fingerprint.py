@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from contextframe_beam.transforms.fingerprint import code_version, code_versions, fingerprint
+from contextframe_beam.frames.fingerprint import code_version, code_versions, fingerprint
 
 
 def made(text: str, name: str = "Own") -> Any:
@@ -78,7 +78,7 @@ def test_it_is_the_same_in_every_process(tmp_path: Path):
         "class Own:\n    def work(self): return self in {1, 2, 'a', 'b'}\n"
     )
     script = (
-        "import own; from contextframe_beam.transforms.fingerprint import code_version; "
+        "import own; from contextframe_beam.frames.fingerprint import code_version; "
         "space = {'__name__': 'x'}; exec(open('own.py').read(), space); "
         "print(code_version(own.Own), code_version(space['Own']))"
     )
