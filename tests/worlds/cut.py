@@ -1,0 +1,147 @@
+"""Cuts a vendor's description down to what a world answers, so that it is small enough to keep.
+
+    python -m tests.worlds.cut openapi SOURCE TARGET /user '/orgs/{org}/repos'
+    python -m tests.worlds.cut graphql SOURCE TARGET Query.repository Discussion
+
+`descriptions/README.md` says what each slice was cut from, and what it keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+#: What tells people about a field, and says nothing about its values.
+PROSE = frozenset({"description", "summary", "externalDocs", "example", "examples", "x-github"})
+KEPT_METHODS = ("get", "post", "parameters")
+
+
+def main(kind: str, source: str, target: str, *kept: str) -> None:
+    """Writes the slice of the description at `source` to `target`."""
+    text = Path(source).read_text(encoding="utf-8")
+    if kind == "openapi":
+        document = cut_openapi(json.loads(text), kept)
+        Path(target).write_text(json.dumps(document, separators=(",", ":")) + "\n")
+    elif kind == "graphql":
+        Path(target).write_text(cut_graphql(text, kept))
+    else:
+        sys.exit(f"openapi or graphql, not {kind}")
+
+
+def cut_openapi(document: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Returns an OpenAPI document with some of its paths, and what these refer to.
+
+    Raises:
+        KeyError: a path is not there.
+    """
+    kept = {
+        path: {name: part for name, part in document["paths"][path].items() if name in KEPT_METHODS}
+        for path in paths
+    }
+    components: dict[str, dict[str, Any]] = {}
+    waiting = list(_references(kept))
+    while waiting:
+        _, _, kind, name = waiting.pop().split("/")
+        group = components.setdefault(kind, {})
+        if name not in group and kind != "examples":
+            group[name] = document["components"][kind][name]
+            waiting += _references(group[name])
+    components.pop("examples", None)
+    head = {name: document[name] for name in ("openapi", "info") if name in document}
+    whole = {**head, "paths": kept, "components": components}
+    return {**head, **_without_prose({name: whole[name] for name in ("paths", "components")})}
+
+
+def cut_graphql(text: str, kept: Sequence[str]) -> str:
+    """Returns a GraphQL schema with some fields of some types.
+
+    Args:
+        text: The whole schema.
+        kept: `Type.field` keeps this field; `Type` keeps all its fields whose types are kept.
+            Scalars, enums, and the inputs that arguments of kept fields need come along.
+    """
+    from graphql import parse, print_ast
+    from graphql.language import ast
+
+    whole = {
+        d.name.value: d for d in parse(text, no_location=True).definitions if hasattr(d, "name")
+    }
+    wanted: dict[str, set[str]] = {}
+    for one in kept:
+        name, _, field = one.partition(".")
+        wanted.setdefault(name, set()).update({field} if field else {"*"})
+    leaves = (ast.ScalarTypeDefinitionNode, ast.EnumTypeDefinitionNode)
+    found: dict[str, Any] = {}
+
+    def is_kept(name: str) -> bool:
+        return name in wanted or (name in whole and isinstance(whole[name], leaves))
+
+    def add(name: str) -> None:
+        node = whole.get(name)
+        if node is None or name in found:
+            return
+        node.description, node.directives = None, ()
+        found[name] = node
+        for value in getattr(node, "values", ()):
+            value.description, value.directives = None, ()
+        fields = []
+        for field in getattr(node, "fields", ()):
+            kind = _named(field.type)
+            is_input = isinstance(node, ast.InputObjectTypeDefinitionNode)
+            chosen = wanted.get(name, set())
+            is_chosen = field.name.value in chosen or ("*" in chosen and is_kept(kind))
+            if not is_input and not is_chosen:
+                continue
+            field.description, field.directives = None, ()
+            for argument in getattr(field, "arguments", ()):
+                argument.description, argument.directives = None, ()
+                add(_named(argument.type))
+            fields.append(field)
+            add(kind)
+        if hasattr(node, "fields"):
+            node.fields = tuple(fields)
+        if hasattr(node, "interfaces"):
+            node.interfaces = tuple(i for i in node.interfaces if i.name.value in wanted)
+
+    for name in wanted:
+        add(name)
+    return "\n\n".join(print_ast(found[name]) for name in sorted(found)) + "\n"
+
+
+def _named(kind: Any) -> str:
+    while hasattr(kind, "type"):
+        kind = kind.type
+    return str(kind.name.value)
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+    elif isinstance(node, dict):
+        reference = node.get("$ref")
+        if isinstance(reference, str) and reference.startswith("#/components/"):
+            yield reference
+        for name, value in node.items():
+            if name != "examples":
+                yield from _references(value)
+
+
+def _without_prose(node: Any, are_names: bool = False) -> Any:
+    """Returns a schema without its prose; the keys of `properties` are names, whatever they say."""
+    if isinstance(node, list):
+        return [_without_prose(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name: _without_prose(value, name == "properties" and not are_names)
+        for name, value in node.items()
+        if are_names or name not in PROSE
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
