@@ -11,12 +11,13 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.ahead import read_ahead
 from contextframe_beam.connectors.http import judges
 from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.auth import Auth, auth_from_config
@@ -153,6 +154,7 @@ class HttpClient:
         secrets.register_literals(self._headers)
         self._budget = (budget or Budget()).for_scope(self.origin)
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(pool_size)
         self._counts = HttpStats()
         self._warn_of_plain_text()
 
@@ -223,6 +225,69 @@ class HttpClient:
         if self._judged(response) is None:
             self.cache.store(key, response)
         return response
+
+    def all(
+        self,
+        requests: Iterable[HttpRequest],
+        *,
+        at_once: int = 8,
+        most_bytes: int | None = None,
+        raise_for_status: bool = True,
+    ) -> list[HttpResponse]:
+        """Sends the requests of one page, several at once, and returns their answers in order.
+
+        Each takes its turn in the budget. All calls of one client together have at most `pool_size`
+        requests open. After the first error no further request begins.
+
+        Args:
+            requests: The requests; each is taken when it is its turn.
+            at_once: How many requests of this call may be open at the same time.
+            most_bytes: No further request begins once the bodies have more bytes than this, 32 MiB
+                for example. The answers are then those of the first requests only, and their
+                number says with which one the next page begins. At least one request is sent.
+            raise_for_status: As for `send`.
+
+        Returns:
+            The answers; of the first requests only, where their bytes passed the limit.
+
+        Raises:
+            ConnectorError: as `send`; the first error, whichever request it belongs to.
+        """
+        ended = threading.Event()
+        received = 0
+
+        def begun() -> Iterator[tuple[int, HttpRequest]]:
+            for numbered in enumerate(requests):
+                if most_bytes is not None and received > most_bytes:
+                    return
+                yield numbered
+
+        def sent(numbered: tuple[int, HttpRequest]) -> Iterator[tuple[int, HttpResponse]]:
+            nonlocal received
+            number, request = numbered
+            with self._places:
+                if ended.is_set():
+                    return
+                response = self.send(request, raise_for_status=raise_for_status)
+            with self._lock:
+                received += len(response.body)
+            yield number, response
+
+        try:
+            # Each is a group of its own, so that a slow one does not hold up those behind it.
+            answers = dict(
+                read_ahead(
+                    begun(),
+                    sent,
+                    threads=at_once,
+                    ahead=at_once,
+                    key=lambda numbered: numbered[0],
+                    is_last=lambda _: True,
+                )
+            )
+        finally:
+            ended.set()
+        return [answers[number] for number in sorted(answers)]
 
     def absolute(self, url: str) -> str:
         """Returns the whole address: `items` is below `base_url`, `/items` below its host."""

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from typing import Any, ClassVar, cast
 
+from contextframe_beam.connectors.ahead import read_ahead
 from contextframe_beam.connectors.base import BaseConnector, require_connector
 from contextframe_beam.connectors.cursors import Bounds, is_ahead, text_of
 from contextframe_beam.connectors.identity import (
@@ -34,7 +35,6 @@ from contextframe_beam.connectors.read.reader import (
     owner_of,
     without_given,
 )
-from contextframe_beam.connectors.read.runtime import read_ahead
 from contextframe_beam.errors import ConfigError, ConnectorError, nearest
 from contextframe_beam.frames.times import datetime_of, instant_of, seconds_in, when
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
+from contextframe_beam.connectors.ahead import read_ahead
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.cursors import Bounds
 from contextframe_beam.connectors.page import Page, Partition, SourceInfo
 from contextframe_beam.connectors.read.reader import Part, Reader, Resume
 from contextframe_beam.connectors.read.readers import PagesReader, choose_reader
-from contextframe_beam.connectors.read.runtime import read_ahead
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.store.runs import NO_CHANGE, StateChange
 

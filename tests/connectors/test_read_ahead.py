@@ -4,13 +4,13 @@ import threading
 
 import pytest
 
+from contextframe_beam.connectors.ahead import read_ahead
 from contextframe_beam.connectors.kinds import (
     BatchConnector,
     PaginatedConnector,
     StreamingConnector,
 )
 from contextframe_beam.connectors.page import Page
-from contextframe_beam.connectors.read.runtime import read_ahead
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.errors import ConnectorError
 
