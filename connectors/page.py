@@ -15,12 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from contextframe_beam.connectors.identity import line_in
 from contextframe_beam.connectors.secrets import redact, without_known
 from contextframe_beam.store.runs import NO_CHANGE, NO_SOURCE, StateChange
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: The only partition of a source without parts.
 WHOLE = "all"
@@ -314,6 +317,8 @@ class Page:
 
     Attributes:
         items: Some hundred items, in the source's own form.
+        table: Instead of items: a table, each row of which is an item. Row i is the item that
+            `items_of` makes of it, a dictionary of its columns.
         next_cursor: The cursor for the next `fetch_page`; None on the last page.
         partition: The id of the partition.
         position: The position of the page in the partition.
@@ -333,7 +338,7 @@ class Page:
         change: The change of the source's state as a whole; on the header page only.
     """
 
-    items: list[Any]
+    items: list[Any] = field(default_factory=list)
     next_cursor: Any = None
     partition: str = ""
     position: str = ""
@@ -346,13 +351,23 @@ class Page:
     partial: str = ""
     may_slip: bool = False
     change: StateChange = NO_CHANGE
+    table: pa.Table | None = None
+
+    @property
+    def count(self) -> int:
+        """The number of its items, or of the rows of its table."""
+        return len(self.items) if self.table is None else int(self.table.num_rows)
+
+    def all_items(self) -> list[Any]:
+        """Returns its items, also those of its table."""
+        return self.items if self.table is None else items_of(self.table)
 
     @property
     def tally(self) -> Tally:
         """Its counts and states for the commit."""
         return Tally(
             source=self.source,
-            read=len(self.items) + len(self.failures),
+            read=self.count + len(self.failures),
             planned=self.planned,
             finished=self.finished,
             partitions={} if self.state is None else {self.partition: self.state},
@@ -365,6 +380,45 @@ class Page:
     def copy(self, **values: Any) -> Page:
         """Returns a copy with some attributes changed, because authors may keep their page."""
         return Page(**{name: getattr(self, name) for name in Page.__slots__} | values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in Page.__slots__}
+        if self.table is not None:
+            # Pickling a slice of a table would include its parent's whole buffers.
+            values["table"] = _packed(self.table)
+        return values
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(self, name, _unpacked(value) if name == "table" and value else value)
+
+
+def items_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Returns each row of a table as an item: a dictionary of its columns, with None for null.
+
+    Values that JSON does not have become text: dates, times and durations by ISO 8601, and uuids.
+    Decimals stay decimals, and bytes stay bytes. Of columns with the same name the last one counts.
+    """
+    from contextframe_beam.frames import cells
+
+    return cells.items_of(table)
+
+
+def _packed(table: pa.Table) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def _unpacked(packed: bytes) -> pa.Table:
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(packed) as stream:
+        return stream.read_all()
 
 
 # Each of these types becomes an object with one key, `{"__bytes__": "aGk="}`.

@@ -126,7 +126,8 @@ def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> Fra
     batch = FrameBatch(
         [], [], page.partition, page.position, failures=list(page.failures), tally=page.tally
     )
-    return _mapped(batch, page.items, range(len(page.items)), mapper)
+    items = page.all_items()
+    return _mapped(batch, items, range(len(items)), mapper)
 
 
 def map_ready(page: Page, ready: Ready, mapper: Callable[[Any], Any]) -> FrameBatch:

@@ -215,7 +215,7 @@ class _Work:
 
     def unrecognised(self) -> list[_One]:
         """Returns the items that are not known to be stored, as far as that is told unread."""
-        items = self._page.items
+        items = self._page.all_items()
         if self._making.connector.gives_files:
             # They may have travelled as rows, which hold what is in the dictionary.
             items = [one if isinstance(one, FileItem) else FileItem.of(one) for one in items]

@@ -224,7 +224,7 @@ class _ReadDoFn(beam.DoFn):
             page = fetched.page
             if chunk.parts:
                 self._pages.inc()
-                self._items.inc(len(page.items))
+                self._items.inc(page.count)
                 self._fetch_ms.update(round(fetched.seconds * 1000))
                 if page.failures:
                     self._failures.inc(len(page.failures))

@@ -56,7 +56,7 @@ def refuses_wrong_credentials(subject: Subject) -> str:
         raise NotApplicable("none of its arguments is a secret")
     try:
         wrong.ensure_authenticated()
-        read = sum(len(page.items) for page in itertools.islice(subject.source(wrong).pages(), 2))
+        read = sum(page.count for page in itertools.islice(subject.source(wrong).pages(), 2))
     except Exception as error:
         return f"they are refused: {type(error).__name__}: {error}"[:250]
     raise Failed(
@@ -364,7 +364,7 @@ def splits_read_each_item_once(subject: Subject) -> str:
     pieces: Counter[str] = Counter()
     for number, (chunk, block) in enumerate(reversed(blocks)):
         for fetched in readers[number % 2].read_blocks(chunk, _only(block), block):
-            pieces += fingerprints(fetched.page.items)
+            pieces += fingerprints(fetched.page.all_items())
     _compare(whole, pieces, f"read in {len(blocks)} pieces by two workers")
     reader = readers[0]._reader
     if isinstance(reader, BatchesReader):
@@ -446,11 +446,11 @@ def memory_stays_bounded(subject: Subject) -> str:
         before = held = tracemalloc.get_traced_memory()[0]
         for page in source.pages():
             # We do not keep the page, so any memory still in use belongs to the source.
-            size = _size_of(page.items)
+            size = _size_of(page.all_items())
             total += size
             largest = max(largest, size)
-            read += len(page.items)
-            page.items = []
+            read += page.count
+            page.items, page.table = [], None
             held = max(held, tracemalloc.get_traced_memory()[0])
             if read >= subject.limit:
                 break
@@ -489,7 +489,7 @@ def _begin(subject: Subject) -> None:
     """Begins a run and ends it after its first items, as a crash would."""
     pages = iter(subject.source().pages())
     for page in pages:
-        if page.items:
+        if page.count:
             break
     close = getattr(pages, "close", None)
     if close is not None:
@@ -503,7 +503,7 @@ def _states_of_half(subject: Subject) -> Reading:
     items: dict[str, list[Any]] = {}
     reading = Reading()
     for page in subject.source().pages():
-        items.setdefault(page.partition, []).extend(page.items)
+        items.setdefault(page.partition, []).extend(page.all_items())
         if page.state is not None and page.partition:
             reading.states[page.partition] = page.state
             if len(reading.states) == wanted:

@@ -220,8 +220,10 @@ class _ToRowsDoFn(beam.DoFn):
 
     def process(self, batch: Page | FrameBatch) -> Iterator[Any]:
         if isinstance(batch, Page):
-            rest: Page | FrameBatch = replace(batch, items=[], failures=list(batch.failures))
-            pairs: Iterable[tuple[Any, Any]] = ((item, item) for item in batch.items)
+            rest: Page | FrameBatch = batch.copy(
+                items=[], table=None, failures=list(batch.failures)
+            )
+            pairs: Iterable[tuple[Any, Any]] = ((item, item) for item in batch.all_items())
         else:
             rest = replace(batch, records=[], items=[], failures=list(batch.failures))
             pairs = zip(batch.records, batch.items, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import apache_beam as beam
@@ -136,6 +137,20 @@ class TestMapping:
         finish(pipeline, batches | sink(kb), kb)
         record = FrameDataset.open(str(kb)).get("greeting:1")
         assert (record.text_content, record.metadata["title"]) == ("hello", "Greeting")
+
+    def test_each_row_of_a_table_is_an_item(self):
+        table = pa.table({"id": ["1", "2"], "n": [1, None]})
+        page = Page(table=table, partition="p", position="file 1, row")
+        batch = map_page(page, lambda item: FrameRecord(unique_id=item["id"] if item["n"] else 1))
+        assert batch.items[:1] == [{"id": "1", "n": 1}]
+        assert batch.tally.read == page.count == 2
+
+    def test_a_page_travels_with_the_rows_of_its_table_alone(self):
+        table = pa.table({"text": ["x" * 1000] * 1000})[7:9]
+        packed = pickle.dumps(Page(table=table, partition="p", finished=1))
+        assert pickle.loads(packed) == Page(table=table, partition="p", finished=1)
+        assert len(packed) < 10_000
+        assert pickle.loads(pickle.dumps(Page(["item"]))) == Page(["item"])
 
     def test_what_cannot_map_is_refused_before_anything_is_read(self):
         with pytest.raises(ConfigError, match="has neither map_to_frame_record"):
