@@ -97,7 +97,8 @@ def constructor_arguments(cls: type) -> Arguments:
     for owner in cls.__mro__:
         if "__init__" in vars(owner):
             found = arguments_of(vars(owner)["__init__"])
-            named = {**found.named, **named}
+            # In the order in which a user meets them: first those of the class itself.
+            named |= {name: one for name, one in found.named.items() if name not in named}
             # A base class without arguments gets none, so the class itself uses all names.
             if not found.is_open:
                 return Arguments(MappingProxyType(named), is_open and not found.named)

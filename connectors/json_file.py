@@ -11,9 +11,8 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.files.listing import (
     HIDDEN,
     UNREADABLE,
@@ -62,6 +61,8 @@ from contextframe_beam.connectors.json_files.lines import (
     tell_apart,
     text_of,
 )
+from contextframe_beam.connectors.mapped import MappedConnector, stream_named
+from contextframe_beam.connectors.mapper import FieldMapper
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import Reached
@@ -69,6 +70,11 @@ from contextframe_beam.connectors.read.readers import BlocksReader
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.frames.record import FrameRecord
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from contextframe_beam.connectors.mapped import MappingOptions
 
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
@@ -80,7 +86,7 @@ _ADVICE = "; split it into JSON Lines, or raise max_document_bytes if memory all
 _TEXT_FIELDS = ("text", "body", "description", "message")
 
 
-class JSONFileConnector(BaseConnector):
+class JSONFileConnector(MappedConnector):
     """JSON files (one document each) and JSON Lines (one per line) in a directory.
 
     Each item is the document with `_file_path`, `_file_name` and `_modified_at`, and for a line
@@ -89,12 +95,16 @@ class JSONFileConnector(BaseConnector):
     Fields that begin with an underscore do not become metadata.
 
     A record's unique_id is `json_file:<path>` for a file, and `json_file:<path>#<id>` for a line,
-    with the byte offset in place of an id that is missing or null.
+    with the byte offset in place of an id that is missing or null. With a `prefix` it is the prefix
+    and the id instead, wherever the file is.
+
+    With any of the arguments `text`, `title`, `timestamp`, `tags` and `mapping`, fields are mapped
+    as an API's are. Without them, as `map_to_frame_record` says.
 
     Args:
         directory: A path (`~` and relative ones work), or a URL such as `s3://bucket/folder`.
         pattern: Which files, as in `*.json`, `**/*.jsonl` (all folders below) or `2024/*.json.gz`.
-        id_field: The field that identifies a line.
+        id_field: The same as `id`.
         max_line_bytes: Longer lines become dead letters; memory is bounded by it.
         max_document_bytes: Larger files of one document become dead letters.
         skip_unchanged: Leave out files whose time of change and size are the same as in an earlier
@@ -103,6 +113,7 @@ class JSONFileConnector(BaseConnector):
             the mapping or an enricher does not count: then read everything once (full=True).
         hidden: Also read hidden files and folders, whose names begin with a dot. Without it, hidden
             names are read only if the pattern has a name that begins with a dot.
+        **fields: Which field is the id, the text, and so on, as for any `MappedConnector`.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -119,8 +130,9 @@ class JSONFileConnector(BaseConnector):
         max_document_bytes: int = 256 << 20,
         skip_unchanged: bool = False,
         hidden: bool = False,
+        **fields: Unpack[MappingOptions],
     ) -> None:
-        super().__init__()
+        super().__init__(**fields)
         for name, value in (
             ("max_line_bytes", max_line_bytes),
             ("max_document_bytes", max_document_bytes),
@@ -131,7 +143,7 @@ class JSONFileConnector(BaseConnector):
         self._files = files_in(directory)
         self.directory = self._files.root
         self.pattern = pattern
-        self.id_field = id_field
+        self._decide_ids(id_field)
         self.max_line_bytes = max_line_bytes
         self.max_document_bytes = max_document_bytes
         self.skip_unchanged = skip_unchanged
@@ -174,8 +186,10 @@ class JSONFileConnector(BaseConnector):
 
         The text is `content`, or else the first existing field of `text`, `body`, `description`
         and `message`. All fields except `content`, `text` and those that begin with an underscore
-        become metadata.
+        become metadata. If the arguments say which fields are what, they decide.
         """
+        if self._is_mapped:
+            return self._mapped(item)
         text = item.get("content", "")
         if not text:
             for name in _TEXT_FIELDS:
@@ -207,6 +221,36 @@ class JSONFileConnector(BaseConnector):
             unique_id = f"{unique_id}#{identifier or offset}"
         return FrameRecord(text, metadata, "document", unique_id, modified_at)
 
+    def _decide_ids(self, id_field: str) -> None:
+        """Decides what the id of a line is, and whether fields are mapped as arguments say."""
+        stated = self._stated.get("id")
+        if stated is not None and id_field not in ("id", stated):
+            raise ConfigError(
+                f"id is {stated!r} and id_field is {id_field!r}, which means the same; give one"
+            )
+        paths = [stated or id_field] if isinstance(stated or id_field, str) else list(stated or ())
+        self._ids: str | list[str] = paths[0] if len(paths) == 1 else paths
+        # Lines with ids of several fields, or inside of objects, never look like an offset.
+        is_plain = isinstance(self._ids, str) and not set("{.") & set(self._ids)
+        self.id_field = str(self._ids) if is_plain else ""
+        self._is_mapped = bool(self._mappings or self._own.keys() - {"id"} or not is_plain)
+
+    def _mapped(self, item: dict[str, Any]) -> FrameRecord:
+        place, offset = str(item.get("_file_path", "")), item.get("_line_offset")
+        times = (*FieldMapper().timestamp, "_modified_at")
+        stream = stream_named(place) if self._is_streams else ""
+        mapper = self.mapper_of(stream, id=self._ids, timestamp=times)
+        record = mapper.map(item)
+        if mapper.prefix and record.unique_id is not None:
+            return record
+        own = mapper.id_text(item)
+        if offset is not None and not own:
+            own = str(offset) if self.id_field else f"byte {str(offset).removeprefix('byte ')}"
+        # A file of one document is named by its path, unless its id was asked for.
+        is_named = offset is not None or "id" in self._stated
+        record.unique_id = f"json_file:{place}#{own}" if own and is_named else f"json_file:{place}"
+        return record
+
     def get_stats(self) -> dict[str, Any]:
         """Returns the base class's numbers, and `failed` and the first hundred `failures`."""
         return {**super().get_stats(), "failed": self._failed, "failures": list(self._failures)}
@@ -217,8 +261,10 @@ class JSONFileConnector(BaseConnector):
         arguments = {
             "directory": str(self.directory),
             "pattern": (sync_kwargs or {}).get("pattern") or self.pattern,
-            "id_field": self.id_field,
+            "id_field": self._ids,
         }
+        if "prefix" in self._stated:
+            arguments["prefix"] = self._stated["prefix"]
         identity["arguments"] = jsonable(arguments)
         return identity
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,10 +10,8 @@ from contextframe_beam.connectors.api.config import (
     AnswerRule,
     AnswerRules,
     Condition,
-    RecordMapping,
     RetryRule,
 )
-from contextframe_beam.connectors.api.paginate import quoted
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.http.judges import Judge, not_ready, usual
 from contextframe_beam.connectors.http.request import (
@@ -24,13 +21,11 @@ from contextframe_beam.connectors.http.request import (
     TokenExpiredError,
 )
 from contextframe_beam.connectors.http.retry import Verdict, Wait
-from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
-from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.connectors.mapper import as_text, lookup
+from contextframe_beam.connectors.record_mapper import RecordMapper
+from contextframe_beam.connectors.record_mapping import RecordMapping
 from contextframe_beam.errors import ConnectorError, RecordError
 from contextframe_beam.frames.record import FrameRecord
-from contextframe_beam.frames.times import parse
-
-_LOGGER = logging.getLogger(__name__)
 
 #: The key that says where a record is from; left out of the metadata like all such names.
 RESOURCE = "_resource"
@@ -38,12 +33,8 @@ PARENT = "_parent"
 #: The unique_id of the parent's record, inside `_parent`.
 UNIQUE_ID = "_unique_id"
 
-_TEMPLATE = re.compile(r"\{([^{}]+)\}")
-_ABSENT: Any = object()
-_TARGET_NAMES = ("id", "_id", "uuid", "name")
 
-
-class ResourceMapper:
+class ResourceMapper(RecordMapper):
     """Maps the records of one resource.
 
     Args:
@@ -56,40 +47,10 @@ class ResourceMapper:
     def __init__(
         self, mapping: RecordMapping, source: str, resource: str, prefix_of: Callable[[str], str]
     ) -> None:
-        self.prefix = prefix_of(resource)
+        keys = {key: getattr(mapping, key) for key in RecordMapping.model_fields}
+        keys["prefix"] = prefix_of(resource)
+        super().__init__(resource, {"source": source, "resource": resource}, prefix_of, **keys)
         self.resource = resource
-        self._told = False
-        self._template = mapping.id if isinstance(mapping.id, str) and "{" in mapping.id else None
-        self._origin = {"source": source, "resource": resource}
-        targets = mapping.relationships
-        self._linked = targets is True
-        self._targets = [
-            (one.type, one.target, prefix_of(one.resource or resource))
-            for one in (targets if isinstance(targets, list) else [])
-        ]
-        # The unique_id has the resource's prefix, and may be a template, so it is made here.
-        self._id = mapping.id if isinstance(mapping.id, str) else FieldMapper().id
-        together = mapping.id if isinstance(mapping.id, list) else []
-        self._together = together if len(together) > 1 else []
-        if len(together) == 1:
-            self._id = together[0]
-        own: dict[str, Any] = {
-            name: _paths(value)
-            for name in ("title", "timestamp")
-            if (value := getattr(mapping, name)) is not None and not _is_template(value)
-        }
-        if mapping.tags is not None:
-            own["tags"] = mapping.tags
-        chosen = mapping.metadata
-        self._mapper = FieldMapper(
-            text=mapping.text,
-            relationships=self._linked,
-            metadata=tuple(chosen) if isinstance(chosen, list) else chosen,
-            constants=mapping.constants,
-            id=(),
-            record_type=mapping.record_type,
-            **own,
-        )
 
     def map(self, item: Mapping[str, Any]) -> FrameRecord:
         """Returns the record of an item.
@@ -97,56 +58,18 @@ class ResourceMapper:
         Raises:
             RecordError: the item is not an object, or has no text and no id.
         """
-        record = self._mapper.map(item)
-        record.unique_id = self.unique_id(item)
+        record = super().map(item)
         if not record.text_content and record.unique_id is None:
             raise RecordError(
                 "the record has no text and no id where they usually are; say where: "
                 "mapping.text, mapping.id"
             )
-        if not self._told and record.timestamp and parse(record.timestamp) is None:
-            self._told = True
-            _LOGGER.warning(
-                "%s: the time of a record is %s, which cannot be read in only one way; it is kept "
-                "as it is, and counts as earlier than any other. Choose another field: "
-                "mapping.timestamp",
-                self.resource,
-                redact(f"{record.timestamp!r:.60}"),
-            )
-        metadata = record.metadata
-        for name, value in self._origin.items():
-            metadata.setdefault(name, value)
-        links = [
-            {"relationship_type": kind, "target_id": prefix + target}
-            for kind, path, prefix in self._targets
-            for target in names(lookup(item, path), _TARGET_NAMES)
-        ]
         parent = item.get(PARENT)
-        if self._linked and isinstance(parent, Mapping) and parent.get(UNIQUE_ID):
-            links.append({"relationship_type": "parent", "target_id": parent[UNIQUE_ID]})
-        if links:
-            metadata["relationships"] = [*(metadata.get("relationships") or ()), *links]
+        if self.linked and isinstance(parent, Mapping) and parent.get(UNIQUE_ID):
+            link = {"relationship_type": "parent", "target_id": parent[UNIQUE_ID]}
+            metadata = record.metadata
+            metadata["relationships"] = [*(metadata.get("relationships") or ()), link]
         return record
-
-    def unique_id(self, item: Mapping[str, Any]) -> str | None:
-        """Returns the unique_id of an item; None if it has no id, or only a part of it."""
-        if self._together:
-            found = [lookup(item, path, _ABSENT) for path in self._together]
-            parts = [as_text(value) for value in found if value is not _ABSENT]
-            if len(parts) == 1:
-                text = parts[0]
-            else:
-                # Quoted, so that ["a/b", "c"] and ["a", "b/c"] differ.
-                text = "/".join(map(quoted, parts)) if all(parts) else ""
-        elif self._template is None:
-            text = as_text(first(item, self._id))
-        else:
-            parts = [
-                as_text(lookup(item, path.strip())) for path in _TEMPLATE.findall(self._template)
-            ]
-            rest = iter(parts)
-            text = _TEMPLATE.sub(lambda _: next(rest), self._template) if all(parts) else ""
-        return self.prefix + text if text else None
 
 
 def page_style_record(item: dict[str, Any]) -> FrameRecord:
@@ -174,14 +97,6 @@ def page_style_record(item: dict[str, Any]) -> FrameRecord:
         unique_id=f"api:{identifier}" if identifier else None,
         timestamp=None if updated is None else as_text(updated),
     )
-
-
-def _is_template(value: Any) -> bool:
-    return isinstance(value, str) and "{" in value
-
-
-def _paths(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def judge_of(*sections: AnswerRules) -> Judge:

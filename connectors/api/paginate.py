@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from contextframe_beam.connectors.api import evidence
 from contextframe_beam.connectors.api import evidence as totals
@@ -16,6 +16,7 @@ from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import kind_of, lookup
 from contextframe_beam.connectors.plain_secrets import looks_secret
+from contextframe_beam.connectors.record_mapper import quoted
 from contextframe_beam.connectors.secrets import SecretReference, redact
 from contextframe_beam.errors import ConnectorError
 
@@ -75,13 +76,6 @@ def is_counted(name: str, value: Any) -> bool:
     """Returns whether a parameter counts the pages or records before the requested page."""
     plain = re.sub(r"[^a-z]", "", name.lower())
     return _COUNTED.fullmatch(plain) is not None and re.fullmatch(r"\d+", str(value)) is not None
-
-
-def quoted(value: Any) -> str:
-    """Returns a value as one segment of a URL's path."""
-    text = quote(str(value), safe="")
-    # A segment of only dots would name another folder.
-    return text.replace(".", "%2E") if text in (".", "..") else text
 
 
 def _with(body: Any, names: list[str], value: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Incremental, Resource
 from contextframe_beam.connectors.api.incremental import Scope, Slice, bound, lookback_of, slices
 from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE, UNIQUE_ID, ResourceMapper
-from contextframe_beam.connectors.api.paginate import quoted
 from contextframe_beam.connectors.cursors import (
     NUMBER,
     Bounds,
@@ -23,6 +22,7 @@ from contextframe_beam.connectors.cursors import (
 )
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.page import Partition, field_names
+from contextframe_beam.connectors.record_mapper import quoted
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.frames.times import datetime_of, parse, seconds_in
 

@@ -34,11 +34,12 @@ from contextframe_beam.connectors.api.mapping import (
     condition_of,
     judge_of,
 )
-from contextframe_beam.connectors.api.paginate import GraphQL, Paginator, Place, quoted
+from contextframe_beam.connectors.api.paginate import GraphQL, Paginator, Place
 from contextframe_beam.connectors.cursors import is_before, within
 from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.mapper import as_text, lookup
+from contextframe_beam.connectors.record_mapper import quoted
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 _NO_CONTENT = (204, 205)

@@ -209,7 +209,7 @@ def _mend(outcome: Outcome) -> str:
 def _read(path: str | None) -> Mapping[str, Any]:
     if path is None:
         return {}
-    from contextframe_beam.connectors.api.load import read_yaml_file
+    from contextframe_beam.connectors.yaml_file import read_yaml_file
 
     arguments = read_yaml_file(path, "the file of arguments").values
     if not isinstance(arguments, dict):

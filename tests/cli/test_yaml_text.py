@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contextframe_beam.connectors.api.load import parse_yaml, read_yaml_file
+from contextframe_beam.connectors.yaml_file import parse_yaml, read_yaml_file
 from contextframe_beam.errors import ConfigError
 from tests.support.cli_helpers import assert_error, cli
 

@@ -410,7 +410,7 @@ class Plain(BaseConnector):
 
 
 def test_arguments_passed_on_to_a_base_class_are_known():
-    assert [one.name for one in connector_parameters(Derived)] == ["url", "timeout", "space"]
+    assert [one.name for one in connector_parameters(Derived)] == ["space", "url", "timeout"]
     connector = build_connector(Derived, {"url": "u", "space": "s", "timeout": "5"})
     assert connector.timeout == 5  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match=r"'timeot'; did you mean timeout\?"):

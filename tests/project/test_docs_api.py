@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from contextframe_beam.connectors import record_mapping
 from contextframe_beam.connectors.api import config
 from contextframe_beam.connectors.api import config as models
 from contextframe_beam.connectors.api.load import SCHEMA_FILE
@@ -47,7 +48,8 @@ def model_of(section: str) -> Any:
         return models.PaginatorSetting
     if "const" in SECTIONS[section]["properties"].get("type", {}):
         return settings.AuthSetting
-    return getattr(config, section, None) or getattr(settings, section)
+    homes = (config, record_mapping, settings)
+    return next(getattr(one, section) for one in homes if hasattr(one, section))
 
 
 def keys_by_heading() -> list[list[str]]:

@@ -1,0 +1,176 @@
+"""RecordMapper: from a record to a frame, as the keys of a mapping say.
+
+The same keys stand in the YAML of an API, in a mapping file, and behind the options of connectors
+of tables: `id`, `prefix`, `title`, `text`, `timestamp`, `tags`, `relationships`, `metadata`,
+`constants` and `record_type`. `RecordMapping` describes each.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
+from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.frames.times import parse
+
+_LOGGER = logging.getLogger(__name__)
+
+_TEMPLATE = re.compile(r"\{([^{}]+)\}")
+_ABSENT: Any = object()
+_TARGET_NAMES = ("id", "_id", "uuid", "name")
+
+
+class RecordMapper:
+    """Maps the records of one kind.
+
+    Args:
+        name: What they are called, in a warning.
+        origin: Metadata that every record gets unless it has it, such as `{"source": "csv"}`.
+        prefix_of: Returns the prefix of the unique_ids of a kind of records, by its name.
+        id: The path of the id; or several paths that identify a record together; or a template
+            such as `{project}-{number}`. By default the first of id, _id and uuid with a value.
+        prefix: Put before the id to make a unique_id.
+        title: Path(s) of the title.
+        text: The path of the text, or a template such as `# {title}`.
+        timestamp: Path(s) of the time of the last change.
+        tags: The path of the tags.
+        relationships: Whether parent, references and tags become relationships; or a list of
+            objects with `type`, `target` (a path) and `resource` (another kind of records).
+        metadata: Which fields become metadata: names with their paths, or paths; all by default.
+        constants: Metadata that every record gets.
+        record_type: The type of the records.
+
+    Attributes:
+        fields: What maps everything but the id and relationships to other kinds.
+        prefix: Put before each id.
+        linked: Whether parent, references and tags become relationships.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        origin: Mapping[str, Any],
+        prefix_of: Callable[[str], str] | None = None,
+        *,
+        id: str | Sequence[str] | None = None,
+        prefix: str | None = None,
+        title: str | Sequence[str] | None = None,
+        text: str | None = None,
+        timestamp: str | Sequence[str] | None = None,
+        tags: str | None = None,
+        relationships: Any = True,
+        metadata: Mapping[str, str] | Sequence[str] | None = None,
+        constants: Mapping[str, Any] | None = None,
+        record_type: str = "document",
+    ) -> None:
+        self.prefix = prefix or ""
+        self.linked = relationships is True
+        self.origin = dict(origin)
+        self._name = name
+        self._told = False
+        self._targets = [
+            (one.type, one.target, prefix_of(one.resource or name) if prefix_of else self.prefix)
+            for one in (relationships if isinstance(relationships, list) else [])
+        ]
+        together = [] if id is None or isinstance(id, str) else list(id)
+        single = together[0] if len(together) == 1 else id if isinstance(id, str) else None
+        self._together = together if len(together) > 1 else []
+        self._template = single if single is not None and "{" in single else None
+        # The unique_id has a prefix, and may be a template, so it is made here.
+        self._id: str | tuple[str, ...] = FieldMapper().id if single is None else single
+        own: dict[str, Any] = {
+            key: value if isinstance(value, str) else tuple(value)
+            for key, value in (("title", title), ("timestamp", timestamp))
+            if value is not None and not (isinstance(value, str) and "{" in value)
+        }
+        if tags is not None:
+            own["tags"] = tags
+        self.fields = FieldMapper(
+            text=text,
+            relationships=self.linked,
+            metadata=metadata
+            if metadata is None or isinstance(metadata, Mapping)
+            else tuple(metadata),
+            constants=dict(constants or {}),
+            id=(),
+            record_type=record_type,
+            **own,
+        )
+
+    @property
+    def id_paths(self) -> tuple[str, ...]:
+        """The paths of the fields that the id is made of."""
+        if self._together:
+            return tuple(self._together)
+        if self._template is not None:
+            return tuple(path.strip() for path in _TEMPLATE.findall(self._template))
+        return (self._id,) if isinstance(self._id, str) else self._id
+
+    @property
+    def single_id(self) -> str | tuple[str, ...] | None:
+        """The path of the id, or those of which the first with a value counts.
+
+        None where several fields make it together.
+        """
+        return None if self._together or self._template is not None else self._id
+
+    def map(self, item: Mapping[str, Any]) -> FrameRecord:
+        """Returns the record of an item.
+
+        Raises:
+            RecordError: the item is not an object.
+        """
+        record = self.fields.map(item)
+        record.unique_id = self.unique_id(item)
+        if not self._told and record.timestamp and parse(record.timestamp) is None:
+            self._told = True
+            _LOGGER.warning(
+                "%s: the time of a record is %s, which cannot be read in only one way; it is kept "
+                "as it is, and counts as earlier than any other. Choose another field: "
+                "mapping.timestamp",
+                self._name,
+                redact(f"{record.timestamp!r:.60}"),
+            )
+        metadata = record.metadata
+        for name, value in self.origin.items():
+            metadata.setdefault(name, value)
+        links = [
+            {"relationship_type": kind, "target_id": prefix + target}
+            for kind, path, prefix in self._targets
+            for target in names(lookup(item, path), _TARGET_NAMES)
+        ]
+        if links:
+            metadata["relationships"] = [*(metadata.get("relationships") or ()), *links]
+        return record
+
+    def unique_id(self, item: Mapping[str, Any]) -> str | None:
+        """Returns the unique_id of an item; None if it has no id, or only a part of it."""
+        text = self.id_text(item)
+        return self.prefix + text if text else None
+
+    def id_text(self, item: Mapping[str, Any]) -> str:
+        """Returns the id of an item without the prefix; "" if it has none, or only a part of it."""
+        if self._together:
+            found = [lookup(item, path, _ABSENT) for path in self._together]
+            parts = [as_text(value) for value in found if value is not _ABSENT]
+            if len(parts) == 1:
+                return parts[0]
+            # Quoted, so that ["a/b", "c"] and ["a", "b/c"] differ.
+            return "/".join(map(quoted, parts)) if all(parts) else ""
+        if self._template is None:
+            return as_text(first(item, self._id))
+        parts = [as_text(lookup(item, path.strip())) for path in _TEMPLATE.findall(self._template)]
+        rest = iter(parts)
+        return _TEMPLATE.sub(lambda _: next(rest), self._template) if all(parts) else ""
+
+
+def quoted(value: Any) -> str:
+    """Returns a value as one segment of a URL's path."""
+    text = quote(str(value), safe="")
+    # A segment of only dots would name another folder.
+    return text.replace(".", "%2E") if text in (".", "..") else text
