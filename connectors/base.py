@@ -106,6 +106,14 @@ class BaseConnector(metaclass=_ConnectorMeta):
         self.authenticated = True
         return True
 
+    def access(self) -> list[str]:
+        """Returns what the account may read, a line each, for people who check their set-up.
+
+        It is called after `authenticate`. Empty where a connector tells nothing; then the names of
+        its partitions are shown.
+        """
+        return []
+
     def sync_documents(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         """Reads all items of the source into a list; a subclass may name the arguments.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,39 +10,13 @@ from typing import Any
 
 from contextframe_beam.connectors.api.config import Resource
 from contextframe_beam.connectors.api.connector import APIConnector
+from contextframe_beam.connectors.look import SAMPLES, Sample
 from contextframe_beam.connectors.page import Page, Partition, encode_item
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ContextFrameError
-from contextframe_beam.frames.record import Deletion
 
 _ADDRESS = re.compile(r"https?://\S+")
-_SAMPLES = 3
 _SHOWN_REASONS = 3
-_SHOWN_TEXT = 300
-_SHOWN_LINE = 100
-
-
-@dataclass(slots=True)
-class Sample:
-    """One record and its frame.
-
-    Attributes:
-        item: The record as it was read.
-        unique_id: The frame's id; None if it is made from the content.
-        title: Its title, or None.
-        text: The beginning of its text.
-        timestamp: Its time.
-        metadata: Its metadata.
-        error: Why it cannot be mapped; "" if it can.
-    """
-
-    item: dict[str, Any]
-    unique_id: str | None = None
-    title: Any = None
-    text: str = ""
-    timestamp: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
 
 
 @dataclass(slots=True)
@@ -203,36 +176,14 @@ def _describe(
         report.next_page = "by number"
     if not page.items and not page.failures:
         report.hint = "the first page has no records"
-    samples = [_sample(connector, item) for item in page.items]
-    report.samples = samples[:_SAMPLES]
+    samples = [Sample.of(connector, item) for item in page.items]
+    report.samples = samples[:SAMPLES]
     unmapped = [sample.error for sample in samples if sample.error]
     report.unmapped = len(unmapped)
     reasons = [*(letter.message for letter in page.failures), *unmapped]
     report.reasons = list(dict.fromkeys(reasons))[:_SHOWN_REASONS]
     if report.samples and not unmapped and all(one.unique_id is None for one in report.samples):
         report.hint = "the records have no id, so each change makes a new document; set mapping.id"
-
-
-def _sample(connector: APIConnector, item: dict[str, Any]) -> Sample:
-    sample = Sample(item)
-    try:
-        record = connector.map_to_frame_record(item)
-    except ContextFrameError as error:
-        sample.error = redact(str(error))
-        return sample
-    except Exception as error:
-        sample.error = redact(f"{type(error).__name__}: {error}")
-        return sample
-    sample.unique_id = record.unique_id
-    if isinstance(record, Deletion):
-        sample.title = "(deleted)"
-        return sample
-    text = record.text_content or ""
-    sample.title = record.metadata.get("title")
-    sample.text = text if len(text) <= _SHOWN_TEXT else text[:_SHOWN_TEXT] + "..."
-    sample.timestamp = record.timestamp
-    sample.metadata = record.metadata
-    return sample
 
 
 def _lines(report: ResourceReport) -> list[str]:
@@ -250,10 +201,5 @@ def _lines(report: ResourceReport) -> list[str]:
     if report.hint:
         lines.append(f"  {report.hint}")
     for sample in report.samples:
-        if sample.error:
-            continue
-        lines.append(f"  {sample.unique_id or '(no id)'}  {sample.title or ''}".rstrip())
-        text = json.dumps(" ".join(sample.text.split())[:_SHOWN_LINE], ensure_ascii=False)
-        lines.append(f"    text: {text}, time: {sample.timestamp or 'none'}")
-        lines.append(f"    metadata: {', '.join(sorted(sample.metadata)) or 'none'}")
+        lines += sample.lines()
     return lines

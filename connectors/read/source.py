@@ -204,6 +204,16 @@ class Source:
             for fetched in self.read_blocks(chunk, lambda _: True):
                 yield fetched.page
 
+    def pages_of_part(self, part: Part) -> Iterator[Page]:
+        """Reads one part of the plan in this process, after `authenticate`.
+
+        Raises:
+            ConnectorError: it cannot be read.
+        """
+        for block in range(part.blocks):
+            for fetched in self._read(part, block):
+                yield fetched.page
+
     def pages_of(self, partitions: Iterable[Partition | str]) -> Iterator[Page]:
         """Reads some partitions of a source of pages in this process, after `authenticate`.
 

@@ -226,14 +226,57 @@ _config = option(
 )
 
 
+class _CheckGroup(ConnectorGroup):
+    """The connectors, each with a command that looks at its source."""
+
+    example = "contextframe-beam check files --directory docs"
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        # APIs have more to tell: each resource, and where its pages go on.
+        return self.commands.get(cmd_name) or super().get_command(ctx, cmd_name)
+
+    def command_of(self, name: str, settings: Settings) -> click.Command:
+        cls = load_connector_class(name)
+        settings.packages.append(cls.__module__.partition(".")[0])
+        found = options_of(cls, name, flags_of(_look.params))
+        return ConnectorCommand(
+            name,
+            found,
+            _look.params,
+            callback=_look.callback,
+            help=f"Show what {name} may read, and three frames; nothing is written.\n\nThe exit "
+            "code is 1 when something could not be read or mapped.",
+            epilog=examples(shortest_command("check", name, found)),
+        )
+
+
 @click.group(
     "check",
-    short_help="Read one page of a source and show how it is mapped; nothing is written.",
-    epilog=examples("contextframe-beam check api --config crm.yaml"),
-    no_args_is_help=True,
+    cls=_CheckGroup,
+    short_help="Show what a source gives and how it is mapped; nothing is written.",
+    epilog=examples(
+        "contextframe-beam check files --directory docs",
+        "contextframe-beam check api --config crm.yaml",
+    ),
 )
 def check_group() -> None:
-    """Read one page of a source and show how it is mapped; nothing is written."""
+    """Show what a source gives and how it is mapped; nothing is written."""
+
+
+@click.command()
+@as_json
+@debug_option(_CHECKING)
+@click.pass_context
+def _look(ctx: click.Context, /, as_json: bool, **values: Any) -> None:
+    from contextframe_beam.connectors.look import look
+
+    assert isinstance(ctx.command, ConnectorCommand)
+    found = ctx.command.found
+    connector = found.connector(values)
+    report = look(connector, found.sync_kwargs(values))
+    click.echo(json.dumps(report.to_json()) if as_json else str(report))
+    if not report.ok:
+        ctx.exit(1)
 
 
 @command(
