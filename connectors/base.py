@@ -12,14 +12,16 @@ import inspect
 import itertools
 import logging
 from abc import ABCMeta
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from contextframe_beam.connectors import identity as _identity
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.identity import FileClass, source_file, with_line
+from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.plain_secrets import looks_secret, without_credentials
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError
 from contextframe_beam.frames.record import Deletion
@@ -231,11 +233,14 @@ class BaseConnector(metaclass=_ConnectorMeta):
         """Returns the statistics of this connector in this process, as JSON values.
 
         They are the counts of `add_stats`, and `requests`, `retries`, `wait_ms`, `bytes` and
-        `cache_hits` of its clients. A subclass may add to them.
+        `cache_hits` of its clients. If `skip` left something out, `skipped` has its name, and why.
+        A subclass may add to them.
         """
+        skipped = {name: told for (name, _), (_, told) in self._skips()}
         return {
             "connector": self.name,
             "authenticated": bool(getattr(self, "authenticated", False)),
+            **({"skipped": skipped} if skipped else {}),
             **self._sent(),
             **vars(self).get("_counts", {}),
         }
@@ -249,6 +254,27 @@ class BaseConnector(metaclass=_ConnectorMeta):
         known = vars(self).setdefault("_counts", {})
         for name, count in counts.items():
             known[name] = known.get(name, 0) + count
+
+    def skip(self, container: str, reason: object) -> Page:
+        """Leaves out a part of the source that cannot be read, and names it.
+
+        Call it for a channel, a repository or a folder that the account may not see, or that is
+        gone, while the rest can be read: in `partitions()`, or in `fetch_page`, which returns its
+        result. The part is named in the log and in `get_stats()["skipped"]`. The run goes on and is
+        partial: a mirror deletes nothing, and the next run asks for the part again.
+
+        Args:
+            container: What it is called, for people: acme/app.
+            reason: The error, or why in words.
+
+        Returns:
+            The last page of the partition, which is empty and moves no state.
+        """
+        told = secrets.redact(f"{container}: {reason}")
+        self.logger.warning("%s: left out %s", self.name, told)
+        known: dict[tuple[str, int], Any] = vars(self).setdefault("_skipped", {})
+        known[secrets.redact(container), get_ident()] = (self._skip_mark(), told)
+        return Page([], unread=(told,))
 
     def http_counts(self) -> dict[str, int]:
         """Returns the HTTP counts in this process so far, for the metrics of a run.
@@ -339,6 +365,23 @@ class BaseConnector(metaclass=_ConnectorMeta):
         named = _identity.named_arguments(type(self), *self._arguments)
         shown = ", ".join(f"{name}={_shown(value, name)!r}" for name, value in named.items())
         return secrets.redact(f"{type(self).__name__}({shown})")
+
+    def _skip_mark(self) -> int:
+        """Returns a number that is greater than those before it, from any thread."""
+        marks: Iterator[int] = vars(self).setdefault("_skip_marks", itertools.count())
+        return next(marks)
+
+    def _skipped_since(self, mark: int, anywhere: bool = False) -> tuple[str, ...]:
+        """Returns what was left out since a mark by this thread, or by any, and why."""
+        return tuple(
+            told
+            for (_, thread), (number, told) in self._skips()
+            if number > mark and (anywhere or thread == get_ident())
+        )
+
+    def _skips(self) -> list[tuple[tuple[str, int], tuple[int, str]]]:
+        # By thread, because two may leave out the same part at the same time.
+        return list(vars(self).get("_skipped", {}).items())
 
     def _sent(self) -> dict[str, int]:
         """Returns the sums of what its clients have sent."""

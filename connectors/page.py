@@ -123,6 +123,7 @@ class Tally:
         change: The change of the source's state as a whole.
         narrowed: Why the run does not ask for all of the source; empty if it does.
         partial: Why records may be missing; empty if nothing is missing.
+        unread: Why parts of the source could not be read; empty if all could.
         may_slip: Whether a record may have been missed between counted pages.
         unchanged: The number of items that are already stored as they are.
         unchanged_rows: Their rows in the version of the dataset that the run began with: row
@@ -148,6 +149,7 @@ class Tally:
     change: StateChange = NO_CHANGE
     narrowed: set[str] = field(default_factory=set)
     partial: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
     may_slip: bool = False
     unchanged: int = 0
     unchanged_rows: list[bytes] = field(default_factory=list)
@@ -172,6 +174,7 @@ class Tally:
             self.change = other.change
         self.narrowed |= other.narrowed
         self.partial |= other.partial
+        self.unread |= other.unread
         self.may_slip |= other.may_slip
         self.unchanged += other.unchanged
         self.unchanged_rows += other.unchanged_rows
@@ -333,6 +336,9 @@ class Page:
         partial: Why records may be missing, and what to do about it; empty if nothing is missing.
             One page of a run suffices. The run's rows are committed, but no state of its source
             moves and a mirror deletes nothing.
+        unread: Why parts of the source cannot be read, such as a channel that the account may not
+            see; `BaseConnector.skip` makes it. The run is partial as well, but only the states of
+            these partitions stay: those of partitions that were read to their end move.
         may_slip: Whether pages are counted from the front, so that a record may move across the
             border of a page while others are deleted, and be missed although it exists.
         change: The change of the source's state as a whole; on the header page only.
@@ -349,6 +355,7 @@ class Page:
     finished: int = 0
     narrowed: str = ""
     partial: str = ""
+    unread: tuple[str, ...] = ()
     may_slip: bool = False
     change: StateChange = NO_CHANGE
     table: pa.Table | None = None
@@ -374,6 +381,7 @@ class Page:
             change=self.change,
             narrowed={self.narrowed} if self.narrowed else set(),
             partial={self.partial} if self.partial else set(),
+            unread=set(self.unread),
             may_slip=self.may_slip,
         )
 

@@ -172,6 +172,7 @@ def run_backfill(
     progress: Progress,
     commit: Callable[[str, int, Chosen, bool], CommitReceipt],
     reached: dict[str, Any] | None = None,
+    unread: tuple[str, ...] = (),
 ) -> CommitReceipt:
     """Commits parts, some at a time, until all are done.
 
@@ -183,6 +184,7 @@ def run_backfill(
             the parts and whether they are the last ones. Its receipt counts all commits of the
             backfill.
         reached: The states of the source after everything is read, if the plan knows them.
+        unread: Why parts of the source are not in the plan; the last commit tells.
 
     Returns:
         The receipt of the last commit, which counts all of them.
@@ -224,7 +226,8 @@ def run_backfill(
         writer.begin(run_id)
         began = time.monotonic()
         try:
-            receipt = commit(run_id, number, Chosen(tuple(chosen), change), not left)
+            choice = Chosen(tuple(chosen), change, () if left else unread)
+            receipt = commit(run_id, number, choice, not left)
         except ContextFrameError as error:
             if not progress.commits:
                 raise

@@ -134,7 +134,7 @@ def _run_by_parts(
     job.connector.ensure_authenticated()
     parts = list(source.parts())
     return backfill.run_backfill(
-        parts, every, replace(progress, run_id=job.id), run_part, source.reached
+        parts, every, replace(progress, run_id=job.id), run_part, source.reached, source.unread
     )
 
 

@@ -481,6 +481,7 @@ def _summary(
         fragments=len(unique.fragments),
         bytes=sum(fragment.size for fragment in unique.fragments),
         partial=plan.partial,
+        unread=plan.unread,
         kept=plan.why_kept or (missed.reason if missed else ""),
         reasons=plan.written.reasons.most(),
         start=plan.run.start,

@@ -86,6 +86,10 @@ class Run:
         return Destination(self.uri, self.storage_options, self.storage_version, of_its_own)
 
 
+#: How many parts of a source that could not be read a receipt names.
+MOST_UNREAD = 50
+
+
 @dataclass(frozen=True)
 class Plan:
     """The common input of all attempts of a commit.
@@ -149,7 +153,16 @@ class Plan:
     @property
     def partial(self) -> tuple[str, ...]:
         """Why records may be missing; empty if nothing is missing."""
-        return tuple(sorted({reason for tally in self.tallies for reason in tally.partial}))
+        doubts = sorted({reason for tally in self.tallies for reason in tally.partial})
+        return (*doubts, *self.unread)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Why parts of the sources could not be read; the first, and the number of the others."""
+        reasons = sorted({reason for tally in self.tallies for reason in tally.unread})
+        more = len(reasons) - MOST_UNREAD
+        told = (f"and {more:,} more, which the log names",) if more > 0 else ()
+        return (*reasons[:MOST_UNREAD], *told)
 
     @property
     def tallies(self) -> list[Tally]:

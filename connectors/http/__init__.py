@@ -5,6 +5,7 @@ from contextframe_beam.connectors.http.budget import Budget, Limit
 from contextframe_beam.connectors.http.cache import Cache
 from contextframe_beam.connectors.http.client import HttpClient, HttpStats
 from contextframe_beam.connectors.http.request import (
+    UNREADABLE,
     HttpError,
     HttpRequest,
     HttpResponse,
@@ -13,6 +14,7 @@ from contextframe_beam.connectors.http.request import (
 from contextframe_beam.connectors.http.retry import Wait
 
 __all__ = [
+    "UNREADABLE",
     "Auth",
     "Budget",
     "Cache",

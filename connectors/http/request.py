@@ -255,6 +255,10 @@ def reason_of(status: int) -> str:
         return str(status)
 
 
+#: Statuses that say of a part of a source: the account may not read it, or it is gone.
+UNREADABLE = frozenset({403, 404, 410, 451})
+
+
 class HttpError(ConnectorError):
     """A request that was refused, or got no answer after all attempts.
 

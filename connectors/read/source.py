@@ -57,10 +57,12 @@ class Chosen:
     Attributes:
         parts: The parts.
         change: The change of the source's state as a whole, for their commit.
+        unread: Why parts of the source are not in the plan, for the last commit.
     """
 
     parts: tuple[Part, ...]
     change: StateChange
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -130,6 +132,8 @@ class Source:
         if threads is not None:
             self._reader.at_once = self._reader.ahead = threads
         self._is_bounded = bool(bounds.given)
+        #: After `parts`: why parts of the source are not in it.
+        self.unread: tuple[str, ...] = ()
 
     def parts(self) -> Iterator[Part]:
         """Yields the parts of the source; each can be read on its own.
@@ -137,7 +141,9 @@ class Source:
         Raises:
             ConnectorError: the source cannot say what it has.
         """
-        return self._reader.plan()
+        mark = self.connector._skip_mark()
+        yield from self._reader.plan()
+        self.unread = self.connector._skipped_since(mark, anywhere=True)
 
     @property
     def reached(self) -> dict[str, Any] | None:
@@ -168,12 +174,19 @@ class Source:
                 chunk = []
         yield from self._pieces(chunk, workers)
         if chosen is None:
-            narrowed = self._reader.narrowed
+            narrowed, unread = self._reader.narrowed, self.unread
             change = StateChange(self.reached, sliced=sliced, whole=not narrowed)
         else:
-            narrowed = "it is a part of a backfill"
+            narrowed, unread = "it is a part of a backfill", chosen.unread
             change = replace(chosen.change, sliced=sliced)
-        header = Page([], source=self.info, planned=planned, narrowed=narrowed, change=change)
+        header = Page(
+            [],
+            source=self.info,
+            planned=planned,
+            narrowed=narrowed,
+            unread=unread,
+            change=change,
+        )
         yield PlanChunk((), 0, 1, header)
 
     def read_blocks(
@@ -267,11 +280,17 @@ class Source:
         )
 
     def _read(self, part: Part, block: int) -> Iterator[Fetched]:
-        began = time.perf_counter()
-        for page, size in self._reader.read(part, block):
-            ended = time.perf_counter()
-            yield Fetched(self._completed(page, part), size, ended - began)
-            began = time.perf_counter()
+        steps = self._reader.read(part, block)
+        unread: tuple[str, ...] = ()
+        while True:
+            mark, began = self.connector._skip_mark(), time.perf_counter()
+            page, size = next(steps, (None, 0))
+            if page is None:
+                return
+            seconds = time.perf_counter() - began
+            unread += (*page.unread, *self.connector._skipped_since(mark))
+            page.unread = tuple(dict.fromkeys(unread))
+            yield Fetched(self._completed(page, part), size, seconds)
 
     def _completed(self, page: Page, part: Part) -> Page:
         items = page.items
@@ -286,7 +305,7 @@ class Source:
             source=self.info,
             planned=0,
             change=NO_CHANGE,
-            state=page.state if self._reader.moves_state(part) else None,
+            state=None if page.unread or not self._reader.moves_state(part) else page.state,
         )
 
 

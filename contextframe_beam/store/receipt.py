@@ -47,6 +47,8 @@ class CommitReceipt:
         bytes: Their size.
         partial: Why records may be missing; then no state of the source moved, and a mirror did not
             delete unseen documents. Empty if nothing is missing.
+        unread: Those of these reasons that name parts of the source which could not be read. Where
+            there are no others, the states of the other parts moved.
         kept: Why a mirror did not delete all unseen documents; empty if it did.
         reasons: Why items failed, the most frequent reasons first.
         start: Which of several starts with this run id was committed.
@@ -77,6 +79,7 @@ class CommitReceipt:
     fragments: int = 0
     bytes: int = 0
     partial: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     kept: str = ""
     reasons: tuple[FailureReason, ...] = ()
     start: str = ""
@@ -132,12 +135,22 @@ class CommitReceipt:
         """Returns the receipt with the counts and reasons of an earlier commit of the run added."""
         sums = {name: getattr(self, name) + getattr(earlier, name) for name in _COUNTED}
         partial = tuple(sorted({*earlier.partial, *self.partial}))
+        unread = tuple(sorted({*earlier.unread, *self.unread}))
         reasons = Reasons([*earlier.reasons, *self.reasons]).most()
-        return replace(self, **sums, partial=partial, reasons=reasons)
+        return replace(self, **sums, partial=partial, unread=unread, reasons=reasons)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the stored form; earlier releases ignore new fields."""
-        said_only = {"sharing", "shared_ids", "partial", "kept", "reasons", "start", *WORK}
+        said_only = {
+            "sharing",
+            "shared_ids",
+            "partial",
+            "unread",
+            "kept",
+            "reasons",
+            "start",
+            *WORK,
+        }
         return {name: one for name, one in self.facts().items() if one or name not in said_only}
 
     @classmethod
@@ -150,8 +163,8 @@ class CommitReceipt:
             if name in value and name != "already_committed":
                 kind = int if one.default == 0 else list if one.default == () else str
                 read[one.name] = of_type(value[name], kind, f"a run's {name}")
-        partial = read.get("partial", [])
-        read["partial"] = tuple(of_type(one, str, "a reason") for one in partial)
+        for name in ("partial", "unread"):
+            read[name] = tuple(of_type(one, str, "a reason") for one in read.get(name, []))
         read["reasons"] = tuple(map(FailureReason.from_json, read.get("reasons", [])))
         return cls(**read)
 
@@ -159,6 +172,18 @@ class CommitReceipt:
     def is_incomplete(self) -> bool:
         """Whether items failed, or records may be missing."""
         return bool(self.failed or self.partial)
+
+    @property
+    def moves_state(self) -> bool:
+        """Whether the states of what was read to its end moved."""
+        return set(self.partial) <= set(self.unread)
+
+    @property
+    def what_is_partial(self) -> tuple[str, str]:
+        """What may be missing from a partial run, and which states stayed, in words."""
+        if self.moves_state:
+            return "parts of the source could not be read", "their sync state did not move"
+        return "what was read may not be all", "no sync state moved"
 
     def what_failed(self, dead_letters: str | None = None) -> str:
         """Returns in words how many items failed, and where they are kept if the file is given."""
@@ -179,9 +204,10 @@ class CommitReceipt:
             if self.reasons and others > 0:
                 lines.append(f"  other reasons ({others:,} items)")
         if self.partial:
+            what, stayed = self.what_is_partial
             lines.append(
-                f"run {self.run_id} is partial: what was read may not be all, so no sync state "
-                "moved, and nothing was deleted because the run did not see it:"
+                f"run {self.run_id} is partial: {what}, so {stayed}, and nothing was deleted "
+                "because the run did not see it:"
             )
             lines += [f"  {reason}" for reason in self.partial]
         return "\n".join(lines)

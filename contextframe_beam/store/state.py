@@ -111,7 +111,7 @@ class SourceState:
         """Returns the state with one more run and the new states of partitions.
 
         The commits of a backfill are one run, with the counts of all and the id of the last. A run
-        that may have missed records does not move partitions.
+        that may have missed records does not move partitions, unless it names what it missed.
 
         Args:
             run: The run.
@@ -124,18 +124,19 @@ class SourceState:
         if change.sliced:
             # Slices are named by their beginnings, so the newest one with a state is the last.
             new = {name.rpartition(" ")[0]: new[name] for name in sorted(new)}
-        known = {} if is_complete and new else self.partitions
+        # What could not be read is not gone.
+        known = {} if is_complete and new and not run.unread else self.partitions
         earlier = self.run(change.continues) if change.continues else None
         runs = [one for one in self.runs if one is not earlier]
         if earlier is not None:
             run = run.with_earlier(earlier)
         if change.partitions is not None:
-            known = change.partitions
+            known = {**self.partitions, **change.partitions} if run.unread else change.partitions
         reached = _joined({**known, **change.reached}, new)
         return replace(
             self,
             # The next run must ask again for records that may be missing.
-            partitions=self.partitions if run.partial else reached,
+            partitions=reached if run.moves_state else self.partitions,
             runs=(*runs, run)[-MAX_RUNS:],
             backfill=self.backfill if change.backfill is None else change.backfill,
         )

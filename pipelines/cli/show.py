@@ -76,7 +76,7 @@ class Outcome:
         if receipt.failed:
             lines.append(receipt.what_failed(self.dead_letters))
         if receipt.partial:
-            lines.append("partial: what was read may not be all; no sync state moved")
+            lines.append(f"partial: {'; '.join(receipt.what_is_partial)}")
         if receipt.sharing:
             ids = "1 id" if receipt.shared_ids == 1 else f"{receipt.shared_ids:,} ids"
             lines.append(

@@ -22,6 +22,7 @@ tallies = st.builds(
     partitions=st.dictionaries(st.sampled_from("pqr"), st.just({"at": 1})),
     narrowed=reasons,
     partial=reasons,
+    unread=reasons,
     may_slip=st.booleans(),
     unchanged=counts,
     unchanged_rows=st.lists(st.binary(max_size=2), max_size=2),
@@ -52,6 +53,7 @@ TOLD = {
     "change": StateChange(whole=True),
     "narrowed": {"a limit"},
     "partial": {"a page is missing"},
+    "unread": {"a channel is hidden"},
     "may_slip": True,
     "unchanged_rows": [b"1"],
     "recognised_rows": [b"1"],
@@ -82,6 +84,7 @@ def test_a_page_tells_what_its_author_and_its_reader_said():
         finished=1,
         narrowed="a limit",
         partial="a page is missing",
+        unread=("a channel is hidden",),
         may_slip=True,
     )
     assert page.tally == Tally(
@@ -91,6 +94,7 @@ def test_a_page_tells_what_its_author_and_its_reader_said():
         partitions={"p": {"at": 1}},
         narrowed={"a limit"},
         partial={"a page is missing"},
+        unread={"a channel is hidden"},
         may_slip=True,
     )
     assert Page([]).tally == Tally()
