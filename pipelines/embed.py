@@ -41,7 +41,7 @@ from contextframe_beam.store.writer import write_rows
 from contextframe_beam.transforms.embed import TextVectors, text_vectors
 from contextframe_beam.transforms.embedders import Usage
 from contextframe_beam.transforms.embedders.vector_cache import remove_vectors
-from contextframe_beam.transforms.texts import Texts
+from contextframe_beam.transforms.texts import Texts, embedder_settings
 
 __all__ = ["EmbedReceipt", "embed"]
 
@@ -86,6 +86,7 @@ def embed(
     embed_url: str | None = None,
     embed_key: str | None = None,
     embed_budget: Mapping[str, Any] | str | None = None,
+    embed_options: Mapping[str, Any] | str | None = None,
     max_tokens: int | None = None,
     dry_run: bool = False,
     storage_options: Mapping[str, str] | None = None,
@@ -102,6 +103,7 @@ def embed(
         embed_url: Where the embedding service is.
         embed_key: Its key, as a reference such as `env:OPENAI_API_KEY`.
         embed_budget: How much it may be sent.
+        embed_options: Its further settings, as in `{"query_prefix": "query: "}`.
         max_tokens: So many tokens may be embedded; None for any number.
         dry_run: Count texts and tokens, and change nothing.
         storage_options: Credentials and settings of the dataset's object store.
@@ -120,16 +122,8 @@ def embed(
     at = Address(to, dict(storage_options) if storage_options else None)
     secrets.refuse_credentials(to, "the dataset")
     secrets.register_store(storage_options)
-    texts = Texts.of(
-        at,
-        chunk="none",
-        embed=embed,
-        embed_url=embed_url,
-        embed_key=embed_key,
-        embed_budget=embed_budget,
-        max_tokens=max_tokens,
-        dry_run=dry_run,
-    )
+    given = embedder_settings(embed_url, embed_key, embed_budget, embed_options)
+    texts = Texts.embedding(at, embed, given, max_tokens, dry_run)
     dataset = open_newest(at)
     if texts.embedder is None:
         raise ConfigError(
@@ -140,7 +134,7 @@ def embed(
     vectors = _vectors_of(texts.embedder, dataset, at, max_tokens)
     identity = texts.identity
     assert identity is not None
-    with _Embedding(at, identity, vectors) as work:
+    with _Embedding(at, texts, vectors) as work:
         build: Callable[[list[WrittenFragment]], Pending[EmbedReceipt] | EmbedReceipt] = work.build
         receipt = change(at, build)
     remove_vectors(to, at.storage_options, identity)
@@ -181,12 +175,14 @@ class _Embedding:
 
     Args:
         at: The dataset.
-        identity: Whose vectors it is to hold.
+        texts: Whose vectors it is to hold.
         vectors: Where they come from.
     """
 
-    def __init__(self, at: Address, identity: EmbedderIdentity, vectors: TextVectors) -> None:
-        self._at, self._identity, self._vectors = at, identity, vectors
+    def __init__(self, at: Address, texts: Texts, vectors: TextVectors) -> None:
+        assert texts.identity is not None
+        self._at, self._texts, self._vectors = at, texts, vectors
+        self._identity = identity = texts.identity
         self._parts: dict[str, _Part] = {}
         self._written: list[WrittenFragment] = []
         self._usage = Usage()
@@ -234,7 +230,10 @@ class _Embedding:
             if part.file is not None
         }
         schema = frame_schema(identity.dim)
-        own = state_rows([], anchor=False, embed_dim=identity.dim, embedder=identity)
+        texts = replace(self._texts, known=rows.texts)
+        # Where texts cannot be embedded, documents are made anew: other chunks may be embedded.
+        record = rows.texts.after(texts.record) if failed else texts.standing(bool(cut))
+        own = state_rows([], anchor=False, embed_dim=identity.dim, texts=record)
         new += write_rows(Destination(at.uri, at.storage_options, overwrites=True), [own])
         known = [rows.addresses[EMBEDDER_KEY]] if EMBEDDER_KEY in rows.addresses else []
         removal = remove_rows(dataset, np.array(known, np.uint64))

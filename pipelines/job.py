@@ -188,7 +188,7 @@ class Job:
         "(also for plain text), package.module:Class, or none.",
         TEXTS,
         metavar="CHUNKER",
-        unset="markdown where texts are embedded, else none",
+        unset="as the dataset was cut; of a new one, markdown where texts are embedded",
         in_sink=True,
     )
     chunk_tokens: int | None = _setting(
@@ -197,7 +197,7 @@ class Job:
         TEXTS,
         metavar="N",
         least=1,
-        unset="256, or what the embedder reads",
+        unset="as the dataset was cut; of a new one, 256, or what the embedder reads",
         in_sink=True,
     )
     chunk_overlap: int | None = _setting(
@@ -206,7 +206,7 @@ class Job:
         TEXTS,
         metavar="N",
         least=0,
-        unset="0",
+        unset="as the dataset was cut; of a new one, 0",
         in_sink=True,
     )
     embed: str | None = _setting(
@@ -240,6 +240,15 @@ class Job:
         '{"per_second": 5, "tokens_per_minute": 1000000}.',
         TEXTS,
         metavar="JSON",
+        in_sink=True,
+    )
+    embed_options: Mapping[str, Any] | str | None = _setting(
+        None,
+        "Further settings of the embedder, such as query_prefix, passage_prefix, tokenizer and "
+        'dimensions, as in {"query_prefix": "query: "}.',
+        TEXTS,
+        metavar="JSON",
+        unset="those of the dataset",
         in_sink=True,
     )
     max_tokens: int | None = _setting(
@@ -396,6 +405,7 @@ class Job:
             embed_url=self.embed_url,
             embed_key=self.embed_key,
             embed_budget=self.embed_budget,
+            embed_options=self.embed_options,
             embed_dim=self.embed_dim,
             max_tokens=self.max_tokens,
             dry_run=self.dry_run,

@@ -271,7 +271,7 @@ def _replace_all(
             [*own.values(), *others],
             anchor=True,
             embed_dim=run.embed_dim,
-            embedder=run.embedder,
+            texts=run.texts,
         ),
     )
 
@@ -286,9 +286,10 @@ def _update(
     own = [rows.states[source].key for source in sources if source in rows.states]
     # The state row protects against other runs of the source. Runs of other sources may add the
     # same new key, and a source's first run has no state row: these conflict at the anchor row.
-    # So do runs that say whose vectors the dataset holds.
-    records = run.embedder is not None and run.embedder != rows.embedder
-    anchored = run.mode.replaces_rows or len(own) < len(sources) or run.embedder is not None
+    # So do runs that say what they make of texts.
+    texts = rows.texts.after(run.texts)
+    records = texts != rows.texts
+    anchored = run.mode.replaces_rows or len(own) < len(sources) or bool(run.texts)
     replaced = [*own, *([ANCHOR_KEY] if anchored else []), *([EMBEDDER_KEY] if records else [])]
     guards = np.array([rows.addresses[key] for key in replaced if key in rows.addresses], np.uint64)
     matched = succeeded = no_addresses()
@@ -329,7 +330,7 @@ def _update(
             _own_states(plan, rows.states, summary, deleted, missed).values(),
             anchor=anchored,
             embed_dim=run.embed_dim,
-            embedder=run.embedder if records else None,
+            texts=texts if records else None,
         ),
     )
 

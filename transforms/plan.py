@@ -13,6 +13,7 @@ import pyarrow as pa
 from contextframe_beam.connectors.page import WORK_COUNTED, Tally
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, frame_schema
+from contextframe_beam.frames.text_record import TextRecord
 from contextframe_beam.store.address import Address, StorageOptions
 from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, Destination
 from contextframe_beam.store.keys import Numbers
@@ -42,7 +43,7 @@ class Run:
         base_version: The dataset's version when the run began; None if there was no dataset.
         letters: The file for its dead letters; None if they are not kept.
         start: Distinguishes it from other starts with the same run id.
-        embedder: Whose vectors it brings; None where it embeds nothing.
+        texts: What it makes of texts, for the record; nothing where it only stores them.
         new_dim: Whether the vectors of the dataset have another length, and are all null.
         max_tokens: So many tokens may be embedded; None for any number.
         dry_run: Whether nothing is written.
@@ -58,10 +59,15 @@ class Run:
     base_version: int | None = None
     letters: LetterFile | None = None
     start: str = ""
-    embedder: EmbedderIdentity | None = None
+    texts: TextRecord = field(default_factory=TextRecord)
     new_dim: bool = False
     max_tokens: int | None = None
     dry_run: bool = False
+
+    @property
+    def embedder(self) -> EmbedderIdentity | None:
+        """Whose vectors it brings; None where it embeds nothing."""
+        return self.texts.embedder
 
     @property
     def uri(self) -> str:

@@ -340,6 +340,7 @@ class LanceSearchHandler(EnrichmentSourceHandler[Any, Any]):
         embedder: The name of the embedder, where it is not found by the recorded one.
         embed_url: Where its service is, if it moved.
         embed_key: The service's key, best as a reference such as `env:NAME`.
+        embed_options: Further settings of the embedder that are not recorded, such as `headers`.
         storage_options: Credentials and settings of the object store.
 
     Raises:
@@ -357,6 +358,7 @@ class LanceSearchHandler(EnrichmentSourceHandler[Any, Any]):
         embedder: str | None = None,
         embed_url: str | None = None,
         embed_key: str | None = None,
+        embed_options: Mapping[str, Any] | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
         if mode not in ("text", "vector", "hybrid"):
@@ -372,6 +374,7 @@ class LanceSearchHandler(EnrichmentSourceHandler[Any, Any]):
             "embedder": embedder,
             "embed_url": embed_url,
             "embed_key": embed_key,
+            "embed_options": embed_options,
         }
         # What `Enrichment` asks of handlers of its own types.
         self.join_fn = _with_found

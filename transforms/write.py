@@ -111,6 +111,7 @@ class WriteToLance(
         embed_key: Its key, as a reference such as `env:OPENAI_API_KEY`.
         embed_budget: How much it may be sent, by all processes together, as in
             `{"per_second": 5, "tokens_per_minute": 1000000}`.
+        embed_options: Its further settings, as in `{"query_prefix": "query: "}`.
         max_tokens: Commit nothing if more tokens have to be embedded.
         dry_run: Count documents, chunks, texts and tokens, and commit nothing.
         embedded_by: Whose vectors the records bring, where they were embedded before.
@@ -147,6 +148,7 @@ class WriteToLance(
         embed_url: str | None = None,
         embed_key: str | None = None,
         embed_budget: Mapping[str, Any] | str | None = None,
+        embed_options: Mapping[str, Any] | str | None = None,
         max_tokens: int | None = None,
         dry_run: bool = False,
         embedded_by: EmbedderIdentity | None = None,
@@ -167,10 +169,13 @@ class WriteToLance(
             embed_url=embed_url,
             embed_key=embed_key,
             embed_budget=embed_budget,
+            embed_options=embed_options,
             embed_dim=embed_dim,
             max_tokens=max_tokens,
             dry_run=dry_run,
         )
+        if texts.change and not dry_run:
+            _LOGGER.warning("%s: %s", secrets.redact(at.uri), texts.change)
         self._run = begin_run(
             Run(
                 at,
@@ -182,7 +187,9 @@ class WriteToLance(
                 letters=LetterFile(dead_letters, run_id, at.storage_options)
                 if dead_letters
                 else None,
-                embedder=texts.identity or embedded_by,
+                texts=texts.record
+                if texts.embedder is not None
+                else replace(texts.record, embedder=embedded_by),
                 max_tokens=max_tokens,
                 dry_run=dry_run,
             ),

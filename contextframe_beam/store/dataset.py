@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -289,6 +289,7 @@ class FrameDataset:
         embedder: Embedder | str | None = None,
         embed_url: str | None = None,
         embed_key: str | None = None,
+        embed_options: Mapping[str, Any] | None = None,
     ) -> list[Hit]:
         """Finds the passages that match best, best first, with their `score`.
 
@@ -316,6 +317,7 @@ class FrameDataset:
                 refused.
             embed_url: Where the embedder's service is, if it moved.
             embed_key: The service's key, best as a reference such as `env:NAME`.
+            embed_options: Settings of the embedder that are not recorded, such as `headers`.
 
         Raises:
             ConfigError: the search cannot be understood, or another embedder made the vectors.
@@ -334,7 +336,7 @@ class FrameDataset:
             around=context,
             vector=None if query_vector is None else self._vector(query_vector),
             embedder=embedder,
-            settings={"url": embed_url, "key": embed_key},
+            settings={"url": embed_url, "key": embed_key, **(embed_options or {})},
         )
         condition = self._documents(where)
         if question.by_words and not self._pinned:

@@ -23,16 +23,16 @@ from lance.query import FullTextQuery
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.embedders import (
     Embedder,
-    EmbedderIdentity,
     Vectors,
     load_embedder,
 )
 from contextframe_beam.frames.encode import decode_rows
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.frames.schema import embed_dim_of
+from contextframe_beam.frames.text_record import TextRecord
 from contextframe_beam.store.address import first_line
 from contextframe_beam.store.rows import Where, any_row, check_limit, complaint, rows_with_parts
-from contextframe_beam.store.state import read_embedder
+from contextframe_beam.store.state import read_embedder, read_texts
 from contextframe_beam.store.text_index import (
     loose_query_of,
     query_of,
@@ -177,13 +177,14 @@ def query_vector(
         EmbedderError: it cannot be used.
         EmbeddingError: it cannot take this text.
     """
-    known = read_embedder(dataset)
+    texts = read_texts(dataset)
+    known = texts.embedder
     if known is None and not has_vectors(dataset):
         raise ConfigError(
             f"{dataset.uri} holds no vectors, so nothing is found by meaning; search by words, or "
             "embed its documents first"
         )
-    found = _embedder(dataset, known, embedder, settings)
+    found = _embedder(dataset, texts, embedder, settings)
     if known is not None and found.identity.fingerprint != known.fingerprint:
         raise ConfigError(
             f"the vectors of {dataset.uri} are of {known}, and the question would be embedded by "
@@ -201,26 +202,27 @@ def query_vector(
 
 def _embedder(
     dataset: LanceDataset,
-    known: EmbedderIdentity | None,
+    texts: TextRecord,
     given: Embedder | str | None,
     settings: dict[str, Any],
 ) -> Embedder:
-    if isinstance(given, str):
-        # A service is not asked then how long its vectors are.
-        dim = known.dim if known is not None and given.strip() == known.spec else None
-        return load_embedder(given, dim=dim, **settings)
     if isinstance(given, Embedder):
         return given
-    if given is not None:
+    if given is not None and not isinstance(given, str):
         raise ConfigError(
             f"the embedder is {type(given).__name__}, which has no identity; make one of it with "
             "transforms.embedders.as_embedder"
         )
-    if known is None:
+    chosen = texts.embedder_of(str(dataset.uri), given, settings)
+    if chosen is None:
         raise ConfigError(
             f"{dataset.uri} does not say which embedder made its vectors; name it, as in wordllama"
         )
-    return load_embedder(known.spec, dim=known.dim, **settings)
+    name, told = chosen
+    known = texts.embedder
+    # A service is not asked then how long its vectors are.
+    dim = known.dim if known is not None and known.spec == name else None
+    return load_embedder(name, dim=dim, **told)
 
 
 def nearest(

@@ -22,6 +22,7 @@ from contextframe_beam.frames.encode import null_array
 from contextframe_beam.frames.record import ANCHOR_KEY as ANCHOR_KEY
 from contextframe_beam.frames.record import ANCHOR_URI, RESERVED, uuid_of
 from contextframe_beam.frames.schema import frame_schema
+from contextframe_beam.frames.text_record import TextRecord
 from contextframe_beam.frames.values import dump_json, loaded, mapping_of, of_type
 from contextframe_beam.store.files import reading
 from contextframe_beam.store.receipt import CommitReceipt as CommitReceipt
@@ -277,12 +278,12 @@ class StateRows:
     Attributes:
         states: The state of every source in the dataset, by source id.
         addresses: The address of each row by its key, including the anchor and the embedder.
-        embedder: The embedder of the dataset's vectors; None if it is not recorded.
+        texts: What the dataset records of its texts.
     """
 
     states: Mapping[str, SourceState] = field(default_factory=dict)
     addresses: Mapping[str, int] = field(default_factory=dict)
-    embedder: EmbedderIdentity | None = None
+    texts: TextRecord = field(default_factory=TextRecord)
 
 
 def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
@@ -302,13 +303,13 @@ def read_state_rows(dataset: lance.LanceDataset) -> StateRows:
     return StateRows(
         {state.source: state for state in states},
         {key: int(at) for (key, _), at in zip(rows, table["_rowaddr"].to_pylist(), strict=True)},
-        next((_embedder_in(text) for key, text in rows if key == EMBEDDER_KEY), None),
+        next((_texts_in(text) for key, text in rows if key == EMBEDDER_KEY), TextRecord()),
     )
 
 
-def _embedder_in(text: str) -> EmbedderIdentity:
+def _texts_in(text: str) -> TextRecord:
     try:
-        return EmbedderIdentity.from_json(text)
+        return TextRecord.from_json(text)
     except ConfigError as error:
         raise DatasetError(
             f"what this dataset says of its embedder cannot be read: {error}; it was written by a "
@@ -343,7 +344,16 @@ def read_embedder(dataset: lance.LanceDataset) -> EmbedderIdentity | None:
     Raises:
         DatasetError: it cannot be read.
     """
-    return read_state_rows(dataset).embedder
+    return read_texts(dataset).embedder
+
+
+def read_texts(dataset: lance.LanceDataset) -> TextRecord:
+    """Returns what a dataset records of its texts.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    return read_state_rows(dataset).texts
 
 
 def state_rows(
@@ -351,7 +361,7 @@ def state_rows(
     *,
     anchor: bool,
     embed_dim: int,
-    embedder: EmbedderIdentity | None = None,
+    texts: TextRecord | None = None,
 ) -> pa.RecordBatch:
     """Returns the rows of a dataset that are not documents, in `frame_schema`'s order.
 
@@ -359,7 +369,7 @@ def state_rows(
         states: States of sources.
         anchor: Whether to include the anchor row.
         embed_dim: The vector length of the dataset.
-        embedder: The embedder of its vectors; None makes no row for it.
+        texts: What it records of its texts; None, or nothing to record, makes no row for it.
     """
     rows = [
         {
@@ -375,13 +385,14 @@ def state_rows(
         rows.append(
             {"uuid": ANCHOR_KEY, "title": "contextframe-beam", "uri": ANCHOR_URI, "x_state": "{}"}
         )
-    if embedder is not None:
+    if texts:
+        embedder = texts.embedder
         rows.append(
             {
                 "uuid": EMBEDDER_KEY,
-                "title": f"Vectors of {embedder.spec}",
+                "title": "Texts" if embedder is None else f"Vectors of {embedder.spec}",
                 "uri": EMBEDDER_URI,
-                "x_state": embedder.to_json(),
+                "x_state": texts.to_json(),
             }
         )
     arrays = []

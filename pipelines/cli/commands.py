@@ -127,6 +127,16 @@ def worker_pool_command(port: int, host: str) -> None:
 _at = version_option("--at", "Look at this version instead of the newest one.")
 
 
+def _json_object(text: object) -> Any:
+    try:
+        found = json.loads(text) if isinstance(text, str) else text
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise click.BadParameter('it is not a JSON object, as in \'{"query_prefix": "query: "}\'')
+    return found
+
+
 def _chunks_around(text: object) -> int:
     if str(text).isascii() and str(text).isdigit():
         return int(str(text))
@@ -224,6 +234,12 @@ def commands() -> None:
 )
 @option("--embed-url", metavar="URL", help="Where the embedder's service is, if it moved.")
 @option("--embed-key", metavar="REF", help="The service's key, best as in env:OPENAI_API_KEY.")
+@option(
+    "--embed-options",
+    metavar="JSON",
+    type=_json_object,
+    help="Further settings of the embedder that are not recorded, such as headers.",
+)
 @_at
 @as_json
 @storage_options

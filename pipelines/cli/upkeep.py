@@ -198,7 +198,9 @@ def _index_text(
     "--embed-key env:OPENAI_API_KEY --dry-run",
 )
 @dataset_argument
-@job_options("embed", "embed_url", "embed_key", "embed_budget", "max_tokens", "dry_run")
+@job_options(
+    "embed", "embed_url", "embed_key", "embed_budget", "embed_options", "max_tokens", "dry_run"
+)
 @as_json
 @storage_options
 @click.pass_context

@@ -383,7 +383,7 @@ class TestHoweverItIsRun:
         one = ingest_texts(texts, tmp_path / "one.lance", embed=COUNTED)
         assert two.documents == one.documents == 8
         assert vectors_in(kb).keys() == vectors_in(tmp_path / "one.lance").keys()
-        again = ingest_texts(texts, kb)
+        again = ingest_texts(texts, kb, embed=COUNTED)
         assert (again.texts_embedded, again.rows_written) == (0, 0)
         assert loaded.read_text().split() == processes
 

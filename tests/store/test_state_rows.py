@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from contextframe_beam import FrameDataset
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.frames.embedders import load_embedder
+from contextframe_beam.frames.text_record import TextRecord
 from contextframe_beam.pipelines.cli.show import facts_of
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import Destination
@@ -148,7 +149,7 @@ IDENTITY = load_embedder("hash:4").identity
 def with_embedder(made: Path, tmp_path: Path, text: str) -> Path:
     """Returns a copy of the dataset whose embedder is recorded as `text`."""
     kb = shutil.copytree(made / "kb.lance", tmp_path / "kb.lance")
-    row = state_rows([], anchor=False, embed_dim=4, embedder=IDENTITY)
+    row = state_rows([], anchor=False, embed_dim=4, texts=TextRecord(IDENTITY))
     row = row.set_column(row.schema.get_field_index("x_state"), "x_state", pa.array([text]))
     stored = lance.dataset(str(kb))
     nothing = remove_keys(stored, pa.array([], pa.string()))

@@ -12,6 +12,7 @@ import pyarrow as pa
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.frames.embedders import Embedder, EmbedderIdentity
 from contextframe_beam.frames.record import uuid_of
+from contextframe_beam.frames.text_record import TextRecord
 from contextframe_beam.store.state import state_rows
 from contextframe_beam.transforms.embedders.hashing import HashEmbedder
 
@@ -62,7 +63,7 @@ def make_library(
 
 
 def record_embedder(uri: str, identity: EmbedderIdentity) -> None:
-    rows = state_rows([], anchor=False, embed_dim=identity.dim, embedder=identity)
+    rows = state_rows([], anchor=False, embed_dim=identity.dim, texts=TextRecord(identity))
     lance.write_dataset(pa.Table.from_batches([rows]), uri, mode="append")
 
 
