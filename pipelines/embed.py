@@ -34,7 +34,13 @@ from contextframe_beam.store.columns import commit_columns_anew, joined, write_c
 from contextframe_beam.store.dataset import adopt
 from contextframe_beam.store.files import Destination, WrittenFragment, delete_files, reading
 from contextframe_beam.store.rows import file_of, remove_rows, scan_rows
-from contextframe_beam.store.state import DOCUMENTS, EMBEDDER_KEY, read_state_rows, state_rows
+from contextframe_beam.store.state import (
+    DOCUMENTS,
+    EMBEDDER_KEY,
+    Contents,
+    read_state_rows,
+    state_rows,
+)
 from contextframe_beam.store.transaction import Pending, change
 from contextframe_beam.store.versions import open_newest
 from contextframe_beam.store.writer import write_rows
@@ -59,7 +65,8 @@ class EmbedReceipt:
         version: The dataset's newest version afterwards; 0 after a dry run.
         embedder: Whose vectors it holds now; None after a dry run of a service that has not said
             what its vectors are.
-        rows: Chunks and documents that have a vector now.
+        documents: Documents that have a vector now; those with chunks have none of their own.
+        chunks: Chunks that have a vector now.
         texts_embedded: Texts that the embedder made vectors of.
         texts_reused: Texts whose vectors were known from before.
         tokens: Tokens of the texts that were embedded, as the embedder counts them.
@@ -70,13 +77,19 @@ class EmbedReceipt:
 
     version: int = 0
     embedder: EmbedderIdentity | None = None
-    rows: int = 0
+    documents: int = 0
+    chunks: int = 0
     texts_embedded: int = 0
     texts_reused: int = 0
     tokens: int = 0
     requests: int = 0
     failed: int = 0
     reason: str = ""
+
+    @property
+    def embedded(self) -> Contents:
+        """What has a vector now."""
+        return Contents(self.documents, self.chunks)
 
 
 def embed(
@@ -151,7 +164,8 @@ class _Part:
         parents: Its document; null for documents.
         digests: The digest of the row alone.
         origins: What is stored as its origin.
-        rows: How many rows have a vector.
+        documents: How many documents have a vector.
+        chunks: How many chunks do.
         failed: How many cannot have one.
     """
 
@@ -160,7 +174,8 @@ class _Part:
     parents: list[pa.Array] = field(default_factory=list)
     digests: list[pa.Array] = field(default_factory=list)
     origins: list[pa.Array] = field(default_factory=list)
-    rows: int = 0
+    documents: int = 0
+    chunks: int = 0
     failed: int = 0
 
     def stored(self) -> Iterator[tuple[bytes | None, ...]]:
@@ -219,9 +234,10 @@ class _Embedding:
             parts = {
                 one.fragment_id: self._part_of(dataset, one, cut) for one in dataset.get_fragments()
             }
-        done = sum(part.rows for part in parts.values())
+        documents = sum(part.documents for part in parts.values())
+        chunks = sum(part.chunks for part in parts.values())
         failed = sum(part.failed for part in parts.values())
-        if failed and not done and self._reason is not None:
+        if failed and not documents + chunks and self._reason is not None:
             raise self._reason
         wholes = _wholes(parts.values())
         files = {
@@ -239,7 +255,8 @@ class _Embedding:
         removal = remove_rows(dataset, np.array(known, np.uint64))
         receipt = EmbedReceipt(
             embedder=identity,
-            rows=done,
+            documents=documents,
+            chunks=chunks,
             texts_embedded=self._usage.texts,
             texts_reused=self._usage.reused,
             tokens=self._usage.tokens,
@@ -249,7 +266,7 @@ class _Embedding:
         )
         properties = {
             "contextframe.mode": "embed",
-            "contextframe.counts": json.dumps({"embedded": done}),
+            "contextframe.counts": json.dumps({"embedded": documents + chunks}),
         }
 
         def committed() -> lance.LanceDataset:
@@ -331,7 +348,8 @@ class _Embedding:
                 part.failed += 1
                 self._reason = self._reason or error
                 continue
-            part.rows += 1
+            part.documents += records[place].parent is None
+            part.chunks += records[place].parent is not None
             records[place].vector, records[place].embedder = _ANY, self._identity.fingerprint
             rows[place].vector = found.vectors[number]
         self._encode(records, rows)
@@ -459,26 +477,25 @@ def _counted(dataset: lance.LanceDataset, texts: Texts, at: Address) -> EmbedRec
     known = None
     if spec.identity is not None:
         known = _vectors_of(spec, dataset, at)
-    rows = embedded = reused = tokens = 0
+    documents = chunks = embedded = reused = tokens = 0
     chunked = "x_parent" in dataset.schema.names
     cut = _documents_with_chunks(dataset) if chunked else frozenset()
     columns = ["uuid", "text_content", "record_type", *(["x_parent"] if chunked else [])]
     for batch, _ in scan_rows(dataset, columns, filter=DOCUMENTS):
         records = zip(decode_rows(batch), batch.column("uuid").to_pylist(), strict=True)
-        found = [
-            record.text_content or ""
-            for record, key in records
-            if _is_found(record, _key(key), cut)
-        ]
+        wanted = [record for record, key in records if _is_found(record, _key(key), cut)]
+        found = [record.text_content or "" for record in wanted]
         different = list(dict.fromkeys(found))
         new = different if known is None else known.unknown(different)
-        rows += len(found)
+        chunks += sum(record.parent is not None for record in wanted)
+        documents += sum(record.parent is None for record in wanted)
         embedded += len(new)
         reused += len(different) - len(new)
         tokens += sum(embedder.count(new))
     return EmbedReceipt(
         embedder=spec.identity,
-        rows=rows,
+        documents=documents,
+        chunks=chunks,
         texts_embedded=embedded,
         texts_reused=reused,
         tokens=tokens,

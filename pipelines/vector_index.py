@@ -16,6 +16,7 @@ from contextframe_beam.store.vector_index import (
     TASK_ROWS,
     WORTH_AN_INDEX,
     commit_parts,
+    count_vectors,
     do_index_task,
     is_current,
     plan_index,
@@ -38,19 +39,19 @@ class VectorIndexReceipt:
         made: Whether it was made; one that compares vectors as it should may have been there.
         updated: Whether rows were brought into one that was there.
         parts: How many parts it has.
-        rows: How many rows it knows.
+        vectors: How many vectors it knows.
     """
 
     version: int
     made: bool
     updated: bool
     parts: int
-    rows: int
+    vectors: int
 
     @property
     def pays(self) -> bool:
-        """Whether there are so many rows that a search is faster with it."""
-        return self.rows >= WORTH_AN_INDEX
+        """Whether there are so many vectors that a search is faster with it."""
+        return self.vectors >= WORTH_AN_INDEX
 
 
 def index_vectors(
@@ -104,7 +105,7 @@ def index_vectors(
         made=made,
         updated=not made and index.name in updated,
         parts=len(index.segments),
-        rows=int(index.num_rows_indexed),
+        vectors=count_vectors(newest),
     )
 
 

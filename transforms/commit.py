@@ -52,6 +52,7 @@ from contextframe_beam.store.state import (
     CommitReceipt,
     SourceState,
     StateRows,
+    contents_of,
     documents_in,
     parts_of,
     read_state_rows,
@@ -228,7 +229,7 @@ def _overwrite(
             f"would delete what it missed; nothing was committed. {'; '.join(plan.partial)}. "
             'mode="upsert" keeps what is stored'
         )
-    stored = dataset.count_rows(filter=documents_in(dataset))
+    stored = contents_of(dataset).documents
     found, _ = find_rows(dataset, KeySet(plan.unique.keys))
     replaced = len(found) - int(chunks_among(dataset, found).sum())
     require_few_overwritten(plan, dataset, stored, states)

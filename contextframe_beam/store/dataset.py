@@ -54,7 +54,9 @@ from contextframe_beam.store.state import (
     ANCHOR_KEY,
     DOCUMENTS,
     STATES,
+    Contents,
     SourceState,
+    contents_of,
     read_embedder,
     read_states,
     state_rows,
@@ -194,6 +196,11 @@ class FrameDataset:
     def schema(self) -> pa.Schema:
         """The columns."""
         return self._dataset.schema
+
+    @property
+    def contents(self) -> Contents:
+        """How many documents it holds, and how many chunks of them; `len` counts both."""
+        return contents_of(self._dataset)
 
     def __len__(self) -> int:
         return int(self._dataset.count_rows(filter=self._documents()))
@@ -440,13 +447,11 @@ class FrameDataset:
             ConfigError: several sources have that name.
         """
         states = read_states(self._dataset)
-        if source in states:
-            return states[source]
         named = [state for state in states.values() if state.name == source]
-        if len(named) > 1:
+        if len(named) > 1 and source not in states:
             ids = ", ".join(state.source for state in named)
             raise ConfigError(f"{len(named)} sources are called {source}; name one of {ids}")
-        return named[0] if named else None
+        return states.get(source) or next(iter(named), None)
 
     def _replace(self, keys: pa.Array, batches: list[pa.RecordBatch], mode: str) -> None:
         """Removes the rows of `keys` and adds `batches` in one transaction."""
@@ -471,14 +476,9 @@ class FrameDataset:
             removal = remove_keys(dataset, removed)
             counts = {"written": rows} if rows else {"deleted": len(keys)}
             properties = {"contextframe.mode": mode, "contextframe.counts": json.dumps(counts)}
+            at = self._address
             return _pending(
-                lambda: commit_update(
-                    dataset,
-                    removal,
-                    new,
-                    properties=properties,
-                    at=self._address,
-                )
+                lambda: commit_update(dataset, removal, new, properties=properties, at=at)
             )
 
         self._dataset = change(self._address, build, files=new)
@@ -516,7 +516,7 @@ class FrameDataset:
 
     def _find(self, id: str) -> str | None:
         table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
-        return str(table["uuid"][0].as_py()) if table.num_rows else None
+        return next(iter(table["uuid"].to_pylist()), None)
 
     def _key_filter(self, id: str) -> str | None:
         if not isinstance(id, str):

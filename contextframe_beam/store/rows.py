@@ -162,13 +162,6 @@ def has_chunks(dataset: lance.LanceDataset) -> bool:
         return "x_parent" in dataset.schema.names and any_row(dataset, CHUNKS)
 
 
-def count_chunks(dataset: lance.LanceDataset) -> int:
-    """Returns how many rows of a version are chunks of documents."""
-    with reading(dataset.uri):
-        has_column = "x_parent" in dataset.schema.names
-        return int(dataset.count_rows(filter=CHUNKS)) if has_column else 0
-
-
 def find_chunks(
     dataset: lance.LanceDataset, which: WhichChunks, columns: Sequence[str] = ()
 ) -> Addresses:

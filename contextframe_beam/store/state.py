@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import lance
 import pyarrow as pa
@@ -52,6 +52,32 @@ def documents_in(dataset: lance.LanceDataset) -> str | None:
     conditions = {"x_state": DOCUMENTS, "x_parent": "x_parent IS NULL"}
     names = dataset.schema.names
     return " AND ".join(sql for name, sql in conditions.items() if name in names) or None
+
+
+class Contents(NamedTuple):
+    """How many documents a dataset holds, and how many chunks of them."""
+
+    documents: int
+    chunks: int = 0
+
+    def __str__(self) -> str:
+        """Returns it in words, as in `29 documents, 217 chunks`."""
+        counts = {"document": self.documents, "chunk": self.chunks}
+        told = [f"{n:,} {one}{'' if n == 1 else 's'}" for one, n in counts.items() if n]
+        return ", ".join(told) or "0 documents"
+
+
+def contents_of(dataset: lance.LanceDataset) -> Contents:
+    """Counts the documents of a version and their chunks.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    has_chunks = "x_parent" in dataset.schema.names
+    with reading(dataset.uri):
+        documents = dataset.count_rows(filter=documents_in(dataset))
+        chunks = dataset.count_rows(filter="x_parent IS NOT NULL") if has_chunks else 0
+    return Contents(int(documents), int(chunks))
 
 
 #: A source's row remembers this many runs; older run ids are no longer recognised.

@@ -23,6 +23,7 @@ from contextframe_beam.frames.schema import embed_dim_of
 from contextframe_beam.store.address import Address, first_line
 from contextframe_beam.store.files import WrittenFragment, open_dataset
 from contextframe_beam.store.rows import any_row
+from contextframe_beam.store.state import read_embedder
 from contextframe_beam.store.transaction import Pending, change, changing
 from contextframe_beam.store.versions import missing_dataset, open_newest
 
@@ -32,6 +33,7 @@ __all__ = [
     "IndexPart",
     "IndexTask",
     "commit_parts",
+    "count_vectors",
     "do_index_task",
     "has_vectors",
     "is_current",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 COLUMN = "vector"
+_OURS = "x_embedder IS NOT NULL"
 
 #: With fewer vectors an index saves about a tenth of a second a search.
 WORTH_AN_INDEX = 50_000
@@ -178,8 +181,17 @@ def vectors_without_index(dataset: LanceDataset) -> int:
     is_small = dataset.count_rows() < WORTH_AN_INDEX
     if is_small or "x_embedder" not in dataset.schema.names or vector_index(dataset) is not None:
         return 0
-    count = int(dataset.count_rows(filter="x_embedder IS NOT NULL"))
+    count = int(dataset.count_rows(filter=_OURS))
     return count if count >= WORTH_AN_INDEX else 0
+
+
+def count_vectors(dataset: LanceDataset) -> int:
+    """Returns how many vectors a dataset holds.
+
+    Those of ours are counted without reading any; those that others brought are read.
+    """
+    is_ours = "x_embedder" in dataset.schema.names and read_embedder(dataset) is not None
+    return int(dataset.count_rows(filter=_OURS if is_ours else f"{COLUMN} IS NOT NULL"))
 
 
 def has_vectors(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None = None) -> bool:

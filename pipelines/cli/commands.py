@@ -274,7 +274,7 @@ def _search(
         show.show_hits(found, text)
     else:
         within = f" among those where {where}" if where else ""
-        click.echo(f"no document of {dataset} matches {text!r}{within}; {len(opened):,} are stored")
+        click.echo(f"no document of {dataset} matches {text!r}{within}; it holds {opened.contents}")
     by_words = not (asked["hybrid"] or asked["vector"])
     if found and by_words and not any(record.score for record in found):
         old = "" if keeps_every_word(opened.lance) else f" {_old_index(dataset)}"

@@ -160,19 +160,6 @@ def count_chunks(count: int) -> str:
     return "1 chunk" if count == 1 else f"{count:,} chunks"
 
 
-def count_contents(dataset: FrameDataset) -> tuple[int, int]:
-    """Returns how many documents and how many chunks of documents a dataset holds."""
-    from contextframe_beam.store import rows
-
-    chunks = rows.count_chunks(dataset.lance)
-    return len(dataset) - chunks, chunks
-
-
-def contents(documents: int, chunks: int) -> str:
-    """Returns in words what a dataset holds, as in `29 documents, 217 chunks`."""
-    return ", ".join([count_documents(documents), *([count_chunks(chunks)] if chunks else [])])
-
-
 def _files(count: int) -> str:
     return "1 data file" if count == 1 else f"{count:,} data files"
 
@@ -287,7 +274,7 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
     """Returns what there is to know about a dataset, as JSON values."""
     stored = dataset.lance
     states = dataset.states()
-    documents, chunks = count_contents(dataset)
+    documents, chunks = dataset.contents
     runs: dict[str, dict[str, Any]] = {}
     for state in states:
         for run in state.runs:
@@ -338,9 +325,11 @@ def _by(embedder: Mapping[str, Any] | None) -> str:
 
 def show_facts(facts: Mapping[str, Any]) -> None:
     """Prints what `facts_of` found."""
+    from contextframe_beam.store.state import Contents
+
     console = _console()
     console.print(
-        f"{printable(facts['uri'])}: {contents(facts['documents'], facts['chunks'])}, "
+        f"{printable(facts['uri'])}: {Contents(facts['documents'], facts['chunks'])}, "
         f"version {facts['version']}, "
         f"{facts['fragments']} fragments, vectors of {facts['embed_dim']}{_by(facts['embedder'])}, "
         f"storage version {facts['storage_version']}",
@@ -539,7 +528,7 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(
         f"{value:,} {_in_words(name, value)}"
         for name, value in counts.items()
-        if value and name in _COUNTED + _WORKED
+        if value and name in (*_COUNTED, *_WORKED, "embedded")
     )
 
 

@@ -55,7 +55,6 @@ def rollback_command(
     source since that version. Later runs count as never done, and runs under way will be refused.
     The versions in between stay until a cleanup.
     """
-    from contextframe_beam.pipelines.cli.show import contents, count_contents
     from contextframe_beam.store.dataset import FrameDataset
 
     opened = FrameDataset.open(dataset, storage_options=storage_options)
@@ -68,7 +67,7 @@ def rollback_command(
     else:
         say_done(
             f"{dataset} is as it was at version {version}, with "
-            f"{contents(*count_contents(opened))} and the sync state of that time. "
+            f"{opened.contents} and the sync state of that time. "
             f"This is version {after}; `contextframe-beam rollback {dataset} --to {before}` would "
             "undo it"
         )
@@ -163,8 +162,8 @@ def _index_vectors(
     what = "made the vector index of" if receipt.made else "there is a vector index already of"
     if receipt.updated:
         what = "brought up to date the vector index of"
-    rows = "1 row" if receipt.rows == 1 else f"{receipt.rows:,} rows"
-    say_done(f"{what} {dataset}, which knows {rows} (version {receipt.version})")
+    vectors = "1 vector" if receipt.vectors == 1 else f"{receipt.vectors:,} vectors"
+    say_done(f"{what} {dataset}, which knows {vectors} (version {receipt.version})")
     if not receipt.pays:
         click.echo("So few are found about as fast without it.", err=True)
 
@@ -227,7 +226,7 @@ def embed_command(ctx: click.Context, /, dataset: str, as_json: bool, **values: 
     new = f"{receipt.texts_embedded:,} texts embedded"
     if values["dry_run"]:
         new = f"{receipt.texts_embedded:,} texts to embed, with about {receipt.tokens:,} tokens"
-    parts = [f"{receipt.rows:,} chunks and documents", new]
+    parts = [str(receipt.embedded), new]
     if receipt.texts_reused:
         parts.append(f"{receipt.texts_reused:,} had a vector already")
     if values["dry_run"]:

@@ -264,7 +264,7 @@ def _kept_of(job: Job) -> str:
     if state is None or state.backfill.get("run_id") != job.id:
         return ""
     last = state.run(state.backfill.get("last", ""))
-    rows = f" with {last.rows_written:,} rows written" if last is not None else ""
+    rows = f" with {last.rows_written:,} documents written" if last is not None else ""
     commits = int(state.backfill.get("commits", 0))
     return (
         f"; {commits:,} {'commit' if commits == 1 else 'commits'} of run {job.id}{rows} stay, "

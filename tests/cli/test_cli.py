@@ -525,7 +525,7 @@ class TestSearch:
     def test_nothing_found_is_said(self, stored: Path) -> None:
         result = cli("search", stored, "zebra")
         assert result.code == 0
-        assert result.out == f"no document of {stored} matches 'zebra'; 3 are stored\n"
+        assert result.out == f"no document of {stored} matches 'zebra'; it holds 3 documents\n"
         assert cli("search", stored, "zebra", "--json").json == []
 
     @pytest.mark.parametrize("command", [["search", "{path}", "x"], ["inspect", "{path}"]])

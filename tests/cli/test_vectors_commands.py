@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from contextframe_beam import FrameDataset
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.transforms.embedders import HashEmbedder, VectorCache
 from tests.support.cli_helpers import assert_error, cli
@@ -64,6 +65,21 @@ def test_a_dry_run_counts_before_anything_is_paid(docs: Path, tmp_path: Path) ->
     assert sorted(one.name for one in tmp_path.iterdir()) == ["docs"]
 
 
+def test_documents_and_chunks_are_told_apart(docs: Path, tmp_path: Path) -> None:
+    kb = tmp_path / "kb.lance"
+    ingest(docs, kb, *HASH)
+    dataset = FrameDataset.open(str(kb))
+    assert dataset.contents == (2, 3)
+    assert len(dataset) == len(list(dataset)) == 5
+    assert "it holds 2 documents, 3 chunks\n" in cli("search", kb, "walrus").out
+    assert "which knows 3 vectors " in cli("index", kb, "--vector").out
+    assert "2 documents, 3 chunks, version" in cli("inspect", kb).out
+    assert "\n3 chunks, 3 texts embedded\n" in cli("embed", kb, "--embed", "hash:8").out
+    told = json.loads(cli("embed", kb, "--json").out)
+    assert (told["documents"], told["chunks"]) == (0, 3)
+    assert "3 embedded" in cli("inspect", kb).out
+
+
 def test_another_embedder_is_refused_with_both_names(docs: Path, tmp_path: Path) -> None:
     kb = tmp_path / "kb.lance"
     ingest(docs, kb, *HASH)
@@ -103,10 +119,10 @@ def test_embed_makes_all_vectors_again(docs: Path, tmp_path: Path) -> None:
     done = cli("embed", kb, "--embed", "hash:32")
     assert done.code == 0
     assert f"{kb} has vectors of hash:32 (32 dimensions" in done.out
-    assert "3 chunks and documents, 3 texts embedded" in done.out
+    assert "3 chunks, 3 texts embedded" in done.out
     assert {len(vector) for vector in vectors_in(kb).values()} == {32}
     told = json.loads(cli("embed", kb, "--json").out)
-    assert (told["texts_embedded"], told["texts_reused"], told["rows"]) == (0, 3, 3)
+    assert (told["texts_embedded"], told["texts_reused"], told["chunks"]) == (0, 3, 3)
     facts = json.loads(cli("inspect", kb, "--json").out)
     assert EmbedderIdentity(**facts["embedder"]).spec == "hash:32"
     assert "vectors of 32 by hash:32" in cli("inspect", kb).out
@@ -116,7 +132,7 @@ def test_embed_counts_first_if_asked(docs: Path, tmp_path: Path) -> None:
     kb = tmp_path / "kb.lance"
     ingest(docs, kb, *HASH)
     told = cli("embed", kb, "--embed", "hash:32", "--dry-run")
-    assert "dry run: 3 chunks and documents, 3 texts to embed, with about" in told.out
+    assert "dry run: 3 chunks, 3 texts to embed, with about" in told.out
     assert_error(cli("embed", tmp_path / "none.lance", *HASH), 1, "no dataset")
 
 

@@ -169,7 +169,7 @@ def test_an_interrupt_says_what_stays_and_the_files_of_commits_stay(slow):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "; 2 commits of run " in err
-    assert " with 40 rows written stay, and the same command goes on from there" in err
+    assert " with 40 documents written stay, and the same command goes on from there" in err
     (slow / "stuck").unlink()
     assert len(list(FrameDataset.open(str(slow / "kb.lance")))) == 40
     assert cli(*job(slow, "--commit-every", 2)).code == 0
@@ -218,7 +218,7 @@ def test_one_large_file_is_committed_in_parts_and_an_interrupt_says_what_was_kep
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "; 1 commit of run " in err and "with 8 rows written stay" in err
+    assert "; 1 commit of run " in err and "with 8 documents written stay" in err
     (tmp_path / "stuck").unlink()
     assert len(ids_in(kb)) == 8
     again = cli(*command, "--json")

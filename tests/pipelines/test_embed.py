@@ -50,7 +50,7 @@ class TestWhatIsStored:
         before = rows_in(kb)
         receipt = embed(str(kb), other)
         assert receipt.version == 2
-        assert (receipt.rows, receipt.texts_embedded) == (3, 3)
+        assert (receipt.chunks, receipt.texts_embedded) == (3, 3)
         after = rows_in(kb)
         assert rest_of(after) == rest_of(before)
         wanted = tmp_path / "wanted.lance"
@@ -78,7 +78,7 @@ class TestWhatIsStored:
     def test_documents_without_chunks_have_vectors_too(self, kb: Path) -> None:
         ingest_texts(TEXTS, kb, embed="none")
         receipt = embed(str(kb), HASH)
-        assert receipt.rows == 2
+        assert (receipt.documents, receipt.chunks) == (2, 0)
         assert rows_in(kb)["a"]["vector"] is not None
         assert rows_in(kb)["empty"]["vector"] is None
 
@@ -178,7 +178,7 @@ class TestWhatIsPaidFor:
         with embedding_server() as service:
             counted = embed(str(kb), "openai:m", embed_url=f"{service.url}/v1", dry_run=True)
             assert not service.requests
-        assert (counted.rows, counted.texts_embedded, counted.version) == (3, 3, 0)
+        assert (counted.chunks, counted.texts_embedded, counted.version) == (3, 3, 0)
         assert counted.tokens > 0
         assert FrameDataset.open(str(kb)).version == 1
 
@@ -187,7 +187,7 @@ class TestWhatGoesWrong:
     def test_a_text_that_cannot_be_embedded_has_no_vector_and_is_told(self, kb: Path) -> None:
         ingest_texts({"a": "A walrus.", "b": "One."}, kb, embed=HASH)
         receipt = embed(str(kb), FUSSY)
-        assert (receipt.rows, receipt.failed) == (1, 1)
+        assert (receipt.documents + receipt.chunks, receipt.failed) == (1, 1)
         assert "no walruses" in receipt.reason
         assert list(vectors_in(kb)) == ["One."]
 
@@ -228,7 +228,7 @@ class TestWhatGoesWrong:
 
         monkeypatch.setattr(HashEmbedder, "pieces", with_another_run)
         receipt = embed(str(kb), OTHER)
-        assert (receipt.version, receipt.rows, receipt.texts_embedded) == (3, 4, 4)
+        assert (receipt.version, receipt.chunks, receipt.texts_embedded) == (3, 4, 4)
         assert len(rows_in(kb)["late#chunk=0"]["vector"]) == 32
         assert len(vectors_in(kb)) == 4
 

@@ -261,7 +261,7 @@ class TestOperations:
                 embed(kb, "openai:m", max_tokens=9, **about)
             assert s3.filesystem().du(f"{kb}.vectors")
             receipt = embed(kb, "openai:m", **about)
-        assert receipt.rows == receipt.texts_embedded + receipt.texts_reused == 5
+        assert receipt.chunks == receipt.texts_embedded + receipt.texts_reused == 5
         assert receipt.texts_reused
         assert not s3.filesystem().du(f"{kb}.vectors")
         assert len(read(kb, options)) == 10
