@@ -29,6 +29,7 @@ from contextframe_beam.connectors.http.settings import (
     AuthSettings,
     BasicSettings,
     BearerSettings,
+    GithubAppSettings,
     GoogleSettings,
     JwtBearerSettings,
     LoginRequest,
@@ -77,6 +78,10 @@ def _auth(settings: AuthSettings, http: Sender | None) -> Auth:
 
             exchanged = settings.token_url is not None
             return jwt_auth(settings, _needed(settings, http) if exchanged else http)
+        case GithubAppSettings():
+            from contextframe_beam.connectors.http.oauth import github_app_auth
+
+            return github_app_auth(settings, _needed(settings, http))
         case TokensSettings():
             budget = Budget() if settings.budget is None else Budget.of(settings.budget)
             auths = [KeyAuth(token, Placement.of(settings)) for token in settings.tokens]

@@ -23,7 +23,7 @@ from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.auth import Auth, auth_from_config
 from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.cache import Cache, Kept
-from contextframe_beam.connectors.http.credentials import Lane, TokenPool
+from contextframe_beam.connectors.http.credentials import Lane, TokenAuth, TokenPool
 from contextframe_beam.connectors.http.judges import (
     Judge,
     expired,
@@ -376,9 +376,14 @@ class HttpClient:
                 self._heed_quota(result, lane)
                 verdict = self._judged(result)
                 if verdict is None and result.status < 400:
+                    if isinstance(lane.auth, TokenAuth):
+                        lane.auth.worked(result)
                     return result
                 refusal = result
-                if not renewed and _needs_token(result, verdict) and self._renewed(result, lane):
+                again = not renewed or (
+                    isinstance(lane.auth, TokenAuth) and lane.auth.has_ended(result)
+                )
+                if again and _needs_token(result, verdict) and self._renewed(result, lane):
                     renewed = True
                     continue
                 pause = _pause_after(result, verdict, attempts)

@@ -201,8 +201,22 @@ class TokenAuth:
         Raises:
             ConnectorError: none can be had.
         """
-        used = self._placement.found(response.sent)
-        return self._tokens.renew(used or "")
+        return self._tokens.renew(self._used(response))
+
+    def worked(self, response: HttpResponse) -> None:
+        """Notes that the server accepted the token of a request."""
+        self._tokens.worked(self._used(response))
+
+    def has_ended(self, response: HttpResponse) -> bool:
+        """Returns whether a refused token worked until now.
+
+        Another one may help then, even if the request was sent with a renewed token already: other
+        requests may have used that one up meanwhile.
+        """
+        return self._tokens.has_worked(self._used(response))
+
+    def _used(self, response: HttpResponse) -> str:
+        return self._placement.found(response.sent) or ""
 
     def account(self) -> str:
         """Returns what tells this account from others; may hold secrets."""
@@ -269,27 +283,19 @@ def _own(budget: Budget, token: KeyAuth, server: str) -> Budget:
     return Budget(budget.limits, f"{budget.name or server} token {digest}", budget.redis)
 
 
-class _GoogleAuth:
+class _GoogleAuth(TokenAuth):
     """A token, and the project that pays for the requests."""
 
-    def __init__(self, tokens: TokenAuth, project: str | None) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: TokenSource, account: str, project: str | None) -> None:
+        super().__init__(tokens, Placement(), account)
         self._project = project
 
     def apply(self, request: HttpRequest) -> HttpRequest:
         """Returns the request with the current token."""
-        request = self._tokens.apply(request)
+        request = super().apply(request)
         if self._project:
             request = request.with_header("X-Goog-User-Project", self._project)
         return request
-
-    def renew(self, response: HttpResponse) -> bool:
-        """Renews the token, unless another thread or process has done so."""
-        return self._tokens.renew(response)
-
-    def account(self) -> str:
-        """Returns what tells this account from others; may hold secrets."""
-        return self._tokens.account()
 
 
 def google_auth(settings: GoogleSettings, http: Sender | None) -> Auth:
@@ -317,7 +323,7 @@ def google_auth(settings: GoogleSettings, http: Sender | None) -> Auth:
 
     account = settings.account()
     tokens = TokenSource(fetch, TokenStore(None, account))
-    return _GoogleAuth(TokenAuth(tokens, Placement(), account), settings.quota_project)
+    return _GoogleAuth(tokens, account, settings.quota_project)
 
 
 def _credentials(settings: GoogleSettings) -> Any:

@@ -26,11 +26,18 @@ from contextframe_beam.connectors.http.settings import (
     AuthorizationCodeSettings,
     ClientCredentialsSettings,
     DeviceCodeSettings,
+    GithubAppSettings,
     JwtBearerSettings,
     OAuth2Settings,
     RefreshTokenSettings,
 )
-from contextframe_beam.connectors.http.tokens import Token, TokenSource, TokenStore, seconds_of
+from contextframe_beam.connectors.http.tokens import (
+    Token,
+    TokenSource,
+    TokenStore,
+    require_writable,
+    seconds_of,
+)
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -62,7 +69,14 @@ def oauth_auth(settings: OAuth2Settings, http: Sender) -> Auth:
     elif isinstance(settings, AuthorizationCodeSettings | DeviceCodeSettings):
         reference = _reference(settings.token)
 
+    rotates = isinstance(settings, RefreshTokenSettings) and settings.rotates
+    if rotates and (reference is None or not reference.startswith("file:")):
+        require_writable(reference)
+
     def fetch(last: Token | None) -> Token:
+        if rotates:
+            # A file is looked at where it is written, before the old token is used up.
+            require_writable(reference)
         if isinstance(settings, ClientCredentialsSettings):
             return endpoint.ask("client_credentials")
         if isinstance(settings, RefreshTokenSettings) and reference is None and last is None:
@@ -114,23 +128,105 @@ def signed_jwt(settings: JwtBearerSettings, url: str | None) -> str:
         "jti": _random.token_urlsafe(16),
         **settings.claims,
     }
-    kept = secrets.resolved({name: value for name, value in claims.items() if value is not None})
-    algorithm = _checked_algorithm(str(settings.algorithm))
+    signed = _signed(claims, str(settings.key), str(settings.algorithm), settings.header)
+    if signed is None:
+        raise ConfigError(
+            f"auth of type jwt_bearer: no JWT can be signed with {settings.algorithm} and this "
+            "key; give a PEM private key for RS, PS, ES and EdDSA, any text for HS, and claims of "
+            "JSON values"
+        )
+    return signed
+
+
+_JWT_SECONDS = 540
+_JWT_BACK = 60
+_INSTALLATIONS_SHOWN = 5
+
+
+def github_app_auth(settings: GithubAppSettings, http: Sender) -> Auth:
+    """Makes authentication with the tokens of a GitHub App's installation.
+
+    See https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app.
+    """
+    account = settings.account()
+
+    def fetch(_: Token | None) -> Token:
+        installation = settings.installation_id or _installation(settings, http)
+        path = f"app/installations/{installation}/access_tokens"
+        answer = _asked_as_app(settings, http, "POST", path)
+        return Token.of({**answer, "access_token": answer.get("token")})
+
+    store = TokenStore(None, f"{http.absolute('app')} {account}")
+    return TokenAuth(TokenSource(fetch, store), Placement(), account)
+
+
+def _installation(settings: GithubAppSettings, http: Sender) -> str:
+    """Returns the id of the only installation of an app.
+
+    Raises:
+        ConfigError: there is none, or there are several.
+    """
+    found = _asked_as_app(settings, http, "GET", "app/installations")
+    ids = [str(one["id"]) for one in found if isinstance(one, Mapping) and "id" in one]
+    if len(ids) == 1:
+        return ids[0]
+    names = [f"{one['id']} ({(one.get('account') or {}).get('login')})" for one in found]
+    shown = ", ".join(names[:_INSTALLATIONS_SHOWN])
+    raise ConfigError(
+        f"auth of type github_app: the app {settings.app_id} has "
+        + (f"several installations; give installation_id: one of {shown}" if ids else "none yet")
+        + ("" if ids else "; install it for the account whose repositories are read")
+    )
+
+
+def _asked_as_app(settings: GithubAppSettings, http: Sender, method: str, path: str) -> Any:
+    now = int(time.time())
+    # GitHub's clock may be behind ours, and it takes at most ten minutes.
+    claims = {"iss": settings.app_id, "iat": now - _JWT_BACK, "exp": now + _JWT_SECONDS}
+    signed = _signed(claims, str(settings.private_key), "RS256", {})
+    if signed is None:
+        raise ConfigError(
+            "auth of type github_app: private_key is not an RSA private key in PEM, as GitHub "
+            "gives it for download"
+        )
+    url = http.absolute(path)
+    headers = {"Authorization": f"Bearer {signed}", "Accept": "application/vnd.github+json"}
+    request = HttpRequest(
+        method,
+        url,
+        params={"per_page": 100} if method == "GET" else {},
+        headers=headers,
+        safe_to_repeat=True,
+    )
     try:
-        key = _imported_key(str(settings.key), algorithm)
+        answer = http.for_origin(url).send(request).json()
+    except HttpError as error:
+        if error.status not in (401, 403, 404):
+            raise
+        what = "app_id and private_key" if error.status == 401 else "installation_id"
+        reason, status = f"{error}; check {what} of the GitHub App", error.status
+    else:
+        if isinstance(answer, list if method == "GET" else dict):
+            return answer
+        raise ConnectorError(f"{method} {secrets.redact(url)} was answered, but not as GitHub does")
+    raise HttpError(reason, status)
+
+
+def _signed(
+    claims: Mapping[str, Any], key: str, algorithm: str, header: Mapping[str, Any]
+) -> str | None:
+    """Returns a signed JWT; None where the key does not fit the algorithm."""
+    kept = secrets.resolved({name: value for name, value in claims.items() if value is not None})
+    algorithm = _checked_algorithm(algorithm)
+    try:
         signed = jwt.encode(
-            {"alg": algorithm, **secrets.resolved(settings.header)},
+            {"alg": algorithm, **secrets.resolved(dict(header))},
             kept,
-            key,
+            _imported_key(key, algorithm),
             algorithms=[algorithm],
         )
     except (JoseError, ValueError, TypeError):
-        signed = ""  # the text of these errors may contain a part of the key
-    if not signed:
-        raise ConfigError(
-            f"auth of type jwt_bearer: no JWT can be signed with {algorithm} and this key; give a "
-            "PEM private key for RS, PS, ES and EdDSA, any text for HS, and claims of JSON values"
-        )
+        return None  # the text of these errors may contain a part of the key
     secrets.register(signed)
     return signed
 
@@ -334,6 +430,8 @@ def _scope(scope: str | list[str] | None) -> str | None:
 
 def _imported_key(text: str, algorithm: str) -> Any:
     load: Any = import_key
+    if text.startswith("-----BEGIN") and "\n" not in text.strip():
+        text = text.replace("\\n", "\n")  # as variables of the environment often hold it
     return load(text, _KEY_TYPES[algorithm[:2]])
 
 

@@ -70,6 +70,11 @@ def _as_text(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
+def _as_name(value: Any) -> Any:
+    """Returns text for an id that YAML read as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -248,11 +253,13 @@ class ClientCredentialsSettings(OAuth2Settings):
 
 
 class RefreshTokenSettings(OAuth2Settings):
-    """OAuth 2 with a refresh token; if it rotates, the new one is stored in its file or keyring."""
+    """OAuth 2 with a refresh token; a new one is stored in its file or keyring in its place."""
 
     type: Literal["oauth2_refresh_token"]
     refresh_token: str
     """The refresh token: file:PATH or keyring:NAME, or env: if it does not change."""
+    rotates: bool = False
+    """Whether each renewal gives a new one, so that a place that cannot be written is refused."""
 
 
 class AuthorizationCodeSettings(OAuth2Settings):
@@ -309,6 +316,18 @@ class JwtBearerSettings(PlacedSettings):
     """More parameters for token_url."""
 
 
+class GithubAppSettings(AuthSettings):
+    """A GitHub App: its key signs a JWT, which asks for the tokens of one installation."""
+
+    type: Literal["github_app"]
+    app_id: Annotated[str, BeforeValidator(_as_name)]
+    """The app's id, or its client id."""
+    private_key: str
+    """The app's private key (PEM), best as a reference: file:PATH."""
+    installation_id: Annotated[str, BeforeValidator(_as_name)] | None = None
+    """The installation; found where the app has only one."""
+
+
 class GoogleSettings(AuthSettings):
     """A Google service account, or the application default credentials of the machine."""
 
@@ -334,6 +353,7 @@ _AnyAuth: TypeAlias = (
     | AuthorizationCodeSettings
     | DeviceCodeSettings
     | JwtBearerSettings
+    | GithubAppSettings
     | GoogleSettings
 )
 

@@ -14,6 +14,7 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http.request import HttpError, logger
+from contextframe_beam.connectors.http.retry import seconds_until
 from contextframe_beam.connectors.shared_files import (
     locked,
     locked_itself,
@@ -30,8 +32,10 @@ from contextframe_beam.connectors.shared_files import (
 from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
 
 # A token is renewed a little before it expires, if that leaves most of its life.
-_EARLY_SECONDS = 60.0
+_EARLY_SECONDS = 300.0
 _EARLY_SHARE = 0.1
+# While a request waits for a token, others may use up several.
+_WORKED_KEPT = 16
 #: For how long threads get the error of a failed renewal that they waited for.
 FAILURE_SECONDS = 5.0
 
@@ -60,8 +64,9 @@ class Token:
         """Makes a token from the answer of a token endpoint.
 
         Args:
-            answer: `access_token`, and perhaps `refresh_token`, `expires_in` or `expires_at`; with
-                0 or less, some servers mean that it never expires.
+            answer: `access_token`, and perhaps `refresh_token`, `expires_in` or `expires_at`, a
+                time in any form; with `expires_in` of 0 or less, some servers mean that it never
+                expires.
             refresh: The refresh token that stays valid if the answer has no new one.
 
         Raises:
@@ -75,8 +80,8 @@ class Token:
         if renew_at is None:
             now = time.time()
             lasts = seconds_of(answer.get("expires_in"))
-            if lasts is None and (until := seconds_of(answer.get("expires_at"))) is not None:
-                lasts = until - now
+            if lasts is None and answer.get("expires_at") is not None:
+                lasts = seconds_until(str(answer["expires_at"]), now)
             elif lasts is not None and lasts <= 0:
                 lasts = None
             if lasts is not None:
@@ -202,6 +207,7 @@ class TokenSource:
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._failure: tuple[float, str, int] | None = None
+        self._worked: deque[str] = deque(maxlen=_WORKED_KEPT)
 
     def current(self) -> Token:
         """Returns a token that has not expired.
@@ -229,6 +235,15 @@ class TokenSource:
         # A server may issue the same text again as a valid token.
         self._renewed(used)
         return True
+
+    def worked(self, used: str) -> None:
+        """Notes that a server accepted a token."""
+        if used not in self._worked:
+            self._worked.append(used)
+
+    def has_worked(self, used: str) -> bool:
+        """Returns whether a server accepted the token before it refused it: it has ended."""
+        return used in self._worked
 
     def _renewed(self, used: str | None) -> Token:
         with self._lock:
@@ -295,6 +310,29 @@ def read_token(reference: str) -> Token:
             f"the value of {reference} is not a token: it is JSON without access_token and "
             "refresh_token; run contextframe-beam login"
         ) from None
+
+
+def require_writable(reference: str | None) -> None:
+    """Refuses a place for a refresh token that rotates if the new one cannot be stored there.
+
+    Raises:
+        ConfigError: nothing can be stored there, so the next run could not renew its token.
+    """
+    kind = (reference or "").partition(":")[0]
+    problem = ""
+    if kind == "file":
+        path = _path_of(reference or "")
+        target = Path(os.path.realpath(path))
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            problem = f"{reference} is in a directory that this user cannot write to"
+    elif kind != "keyring":
+        problem = f"{reference} cannot be written" if reference else "it is given as plain text"
+    if problem:
+        raise ConfigError(
+            f"the refresh token is replaced by its server with each renewal, and {problem}; the "
+            "old one would be lost with the first run. Put it into a file and give file:PATH, or "
+            "into the keyring and give keyring:NAME"
+        )
 
 
 def write_token(reference: str, token: Token) -> None:

@@ -12,6 +12,7 @@ import hmac
 import json
 import time
 import zlib
+from datetime import datetime, timezone
 from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlencode
@@ -353,6 +354,47 @@ def oauth_api(exchange: Exchange) -> None:
             exchange.reply(body, int(exchange.number("status", 401)), headers)
 
 
+def app(exchange: Exchange) -> None:
+    """A GitHub App's addresses, for JWTs that the key in the memory `app` verifies.
+
+    The memory holds `key` (PEM), `id`, the `installations`, and the `lifetime` of tokens, which the
+    route `/oauth/api` accepts.
+    """
+    from joserfc import jwt
+    from joserfc.jwk import RSAKey
+
+    with exchange.lock:
+        if exchange.method == "PUT":
+            exchange.memory["app"] = exchange.json()
+            exchange.reply({})
+            return
+        memory = exchange.memory["app"]
+        signed = exchange.headers.get("Authorization", "").removeprefix("Bearer ")
+        now = time.time()
+        try:
+            claims = jwt.decode(
+                signed, RSAKey.import_key(memory["key"]), algorithms=["RS256"]
+            ).claims
+            good = (
+                claims["iss"] == memory["id"] and claims["iat"] < now < claims["exp"] <= now + 600
+            )
+        except Exception:
+            good = False
+        place = exchange.path.removeprefix("/app/installations").strip("/").partition("/")[0]
+        found = memory.get("installations", [7])
+        if not good:
+            exchange.reply({"message": "A JSON web token could not be decoded"}, 401)
+        elif not place:
+            exchange.reply([{"id": one, "account": {"login": f"acme-{one}"}} for one in found])
+        elif place not in map(str, found) or exchange.method != "POST":
+            exchange.reply({"message": "Not Found"}, 404)
+        else:
+            token = _issued("app", exchange.memory.setdefault("oauth", {}))["access_token"]
+            until = datetime.fromtimestamp(now + memory.get("lifetime", 3600), timezone.utc)
+            answer = {"token": token, "expires_at": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+            exchange.reply(answer, 201)
+
+
 def authorize(exchange: Exchange) -> None:
     """The page on which a user agrees, who does so at once."""
     with exchange.lock:
@@ -525,6 +567,8 @@ ROUTES: dict[str, Route] = {
     "/links": links,
     "/versioned": versioned,
     "/guarded": guarded,
+    "/app/installations": app,
+    "/app/installations/": app,
     "/oauth/token": token_endpoint,
     "/oauth/settings": oauth_settings,
     "/oauth/api": oauth_api,
