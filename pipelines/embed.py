@@ -31,9 +31,9 @@ from contextframe_beam.frames.record import FrameRecord, is_uuid
 from contextframe_beam.frames.schema import DIGEST, frame_schema
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.columns import commit_columns_anew, joined, write_column_file
-from contextframe_beam.store.dataset import adopt
 from contextframe_beam.store.files import Destination, WrittenFragment, delete_files, reading
 from contextframe_beam.store.rows import file_of, remove_rows, scan_rows
+from contextframe_beam.store.schema import adopt
 from contextframe_beam.store.state import (
     DOCUMENTS,
     EMBEDDER_KEY,

@@ -24,7 +24,6 @@ from contextframe_beam.errors import (
     UnknownCommitError,
 )
 from contextframe_beam.store.columns import commit_new_columns
-from contextframe_beam.store.dataset import adopt
 from contextframe_beam.store.files import (
     WrittenFragment,
     check_files,
@@ -45,6 +44,7 @@ from contextframe_beam.store.rows import (
     remove_rows,
     scan_rows,
 )
+from contextframe_beam.store.schema import adopt
 from contextframe_beam.store.state import (
     ANCHOR_KEY,
     EMBEDDER_KEY,

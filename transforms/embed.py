@@ -32,8 +32,9 @@ from contextframe_beam.frames.embedders import (
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset, reading
+from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.keys import Numbers, NumberSet
-from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows, sql_literal
+from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows
 from contextframe_beam.transforms.chunk import text_of
 from contextframe_beam.transforms.elements import (
     FrameBatch,

@@ -23,8 +23,8 @@ from contextframe_beam.errors import (
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.schema import embed_dim_of
 from contextframe_beam.store.address import Address
-from contextframe_beam.store.dataset import sql_literal
 from contextframe_beam.store.files import WrittenFragment, open_dataset
+from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.keys import KeySet, NumberSet, numbers_of
 from contextframe_beam.store.rows import Addresses, file_of, keys_at
 from contextframe_beam.store.state import (

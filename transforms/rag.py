@@ -24,8 +24,8 @@ from contextframe_beam.frames.encode import decode_rows
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import FrameDataset
+from contextframe_beam.store.filters import Where, sql_of
 from contextframe_beam.store.receipt import CommitReceipt
-from contextframe_beam.store.rows import Where, sql_of
 from contextframe_beam.store.search import Hit
 from contextframe_beam.store.state import DOCUMENTS
 from contextframe_beam.store.versions import open_version
@@ -286,7 +286,7 @@ class ReadItems(beam.PTransform[Any, Any]):
         dataset = FrameDataset.open(uri, version, storage_options)
         # One version for all workers, whatever is committed meanwhile.
         self._read = _ReadDoFn(Address(dataset.uri, storage_options), dataset.version, where)
-        sql_of(where, dataset.schema.names)  # refuses columns that are not there
+        sql_of(where, dataset.schema)  # refuses columns that are not there
         self._fragments = [one.fragment_id for one in dataset.lance.get_fragments()]
 
     def expand(self, root: Any) -> beam.PCollection[EmbeddableItem]:
@@ -308,7 +308,7 @@ class _ReadDoFn(beam.DoFn):
 
     def process(self, fragment: int) -> Iterator[EmbeddableItem]:
         dataset = open_version(self._at, self._version)
-        where = sql_of(self._where, dataset.schema.names)
+        where = sql_of(self._where, dataset.schema)
         conditions = [DOCUMENTS, "vector IS NOT NULL", *([f"({where})"] if where else [])]
         scanner = dataset.scanner(
             filter=" AND ".join(conditions),

@@ -35,6 +35,7 @@ from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.frames.schema import frame_schema
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset, reading
+from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.keys import Numbers, NumberSet, numbers_of
 from contextframe_beam.store.rows import (
     Addresses,
@@ -42,7 +43,6 @@ from contextframe_beam.store.rows import (
     RowNumbers,
     no_addresses,
     scan_rows,
-    sql_literal,
 )
 
 # What tells the digest of bytes from what a source calls a version.

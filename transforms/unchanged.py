@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from contextframe_beam.connectors.page import Tally
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.store.address import Address, StorageOptions
-from contextframe_beam.store.dataset import sql_literal
 from contextframe_beam.store.files import open_dataset
+from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.keys import KeySet, Mask, Numbers, NumberSet
 from contextframe_beam.store.rows import (
     Addresses,

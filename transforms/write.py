@@ -25,11 +25,16 @@ from contextframe_beam.errors import DatasetError, RecordError, SchemaError
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.encode import encode_records
 from contextframe_beam.frames.record import Deletion, FrameRecord
-from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
+from contextframe_beam.frames.schema import (
+    DEFAULT_EMBED_DIM,
+    check_storage_version,
+    embed_dim_of,
+    frame_schema,
+)
 from contextframe_beam.store.address import Address
-from contextframe_beam.store.dataset import adopt, check_storage_version
 from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, open_dataset, size_of
 from contextframe_beam.store.runs import COMMITS, check_run_id, new_run_id
+from contextframe_beam.store.schema import adopt
 from contextframe_beam.store.state import CommitReceipt
 from contextframe_beam.store.writer import FragmentWriter
 from contextframe_beam.transforms.commit import commit_run

@@ -38,6 +38,7 @@ import pyarrow as pa
 from xxhash import xxh3_128_digest
 
 from contextframe_beam.errors import RecordError
+from contextframe_beam.frames.fields import OwnField, with_fields
 from contextframe_beam.frames.layout import MetadataLayout, RowNotes, custom_metadata, decode_rows
 from contextframe_beam.frames.record import (
     ANCHOR_KEY,
@@ -94,8 +95,9 @@ def encode_records(
     embed_dim: int,
     source: str | None = None,
     documents: Sequence[int] = (),
+    fields: Sequence[OwnField] = (),
 ) -> tuple[pa.RecordBatch, list[tuple[int, RecordError]]]:
-    """Encodes records as one batch of rows in the order of `frame_schema`.
+    """Encodes records as one batch of rows in the order of `frame_schema`, then of own fields.
 
     Args:
         records: The records.
@@ -103,11 +105,14 @@ def encode_records(
         source: The value of the column `x_source`.
         documents: The number of each record's document, if all chunks of a document are present;
             empty if that is unknown.
+        fields: The own fields of the dataset.
 
     Returns:
         The batch, and the index and the error of each record that cannot be stored.
     """
     rows, errors = _encode(records, embed_dim, source)
+    if fields:
+        rows, errors = _with_own(rows, errors, fields, len(records))
     if not documents or rows["x_parent"].null_count == rows.num_rows:
         return rows, errors
     refused = {index for index, _ in errors}
@@ -134,6 +139,23 @@ def _encode(
         errors.update((part[place], error) for place, error in found)
     whole = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return (whole or batches)[0], sorted(errors.items())
+
+
+def _with_own(
+    rows: pa.RecordBatch,
+    errors: list[tuple[int, RecordError]],
+    fields: Sequence[OwnField],
+    count: int,
+) -> tuple[pa.RecordBatch, list[tuple[int, RecordError]]]:
+    """Adds the columns of own fields, and refuses records with values that do not fit."""
+    rows, misfits = with_fields(rows, fields)
+    if not misfits:
+        return rows, errors
+    refused = {index for index, _ in errors}
+    stored = [index for index in range(count) if index not in refused]
+    found = [*errors, *((stored[place], error) for place, error in misfits.items())]
+    kept = pa.array([place not in misfits for place in range(rows.num_rows)], pa.bool_())
+    return rows.filter(kept), sorted(found, key=lambda one: one[0])
 
 
 def _as_units(rows: pa.RecordBatch, documents: Sequence[int]) -> pa.RecordBatch:

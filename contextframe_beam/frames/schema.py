@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from contextframe_beam.errors import SchemaError
+from contextframe_beam.errors import ConfigError, SchemaError
 from contextframe_beam.frames.record import is_uuid, target_unique_id, uuid_of
 from contextframe_beam.frames.values import dump_json
 
@@ -143,6 +143,14 @@ def embed_dim_of(schema: pa.Schema) -> int:
             )
     embed_dim: int = vector.list_size
     return embed_dim
+
+
+def check_storage_version(version: str) -> None:
+    """Raises ConfigError if files of that format version cannot be made."""
+    if version not in STORAGE_VERSIONS:
+        raise ConfigError(
+            f"storage version {version} is unknown; choose one of {', '.join(STORAGE_VERSIONS)}"
+        )
 
 
 def _is_blob(have: pa.DataType) -> bool:

@@ -14,6 +14,7 @@ import random
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import lance
@@ -49,10 +50,13 @@ __all__ = [
     "numbers_of",
     "renumbered",
     "schema_with",
+    "with_file",
     "write_column_file",
 ]
 
 _NULLS_AT_ONCE = 8192
+# The file format that numbers columns and their parts.
+_NAMES_ALL = "2.0"
 _DELETED = pa.schema([pa.field("row_id", pa.uint32(), nullable=False)])
 
 
@@ -131,7 +135,7 @@ def commit_columns_anew(
     """
     version = dataset.data_storage_version
     changed = schema_with(dataset, columns)
-    numbers = numbers_of(changed, columns.names)
+    numbers = numbers_of(changed, columns.names, version)
     emptied = [
         _emptied(at, one, int(dataset.version))
         for one in dataset.get_fragments()
@@ -154,7 +158,7 @@ def schema_with(dataset: lance.LanceDataset, columns: pa.Schema) -> LanceSchema:
 
     Args:
         dataset: One version.
-        columns: Plain columns, without parts of their own; those that are there are replaced.
+        columns: Columns, in any order; those that are there are replaced.
     """
     schema = dataset.lance_schema
     first = 1 + max(
@@ -176,21 +180,35 @@ def schema_with(dataset: lance.LanceDataset, columns: pa.Schema) -> LanceSchema:
         data_storage_version=version,
     ).lance_schema
     _, _, *described = _parts(made)
-    new = dict(zip(columns.names, described[first:], strict=True))
+    # A column is followed by its parts.
+    new: dict[str, list[Any]] = {name: [] for name in columns.names}
+    for (path, _), one in zip(_flat(made)[first:], described[first:], strict=True):
+        new[path[0]].append(one)
     of, metadata, *old = _parts(schema)
-    names = [path for path, _ in _flat(schema)]
-    kept = [
-        new.pop(path[0], one) if len(path) == 1 else one
-        for path, one in zip(names, old, strict=True)
-    ]
-    changed: LanceSchema = of(metadata, *kept, *new.values())
+    kept: list[Any] = []
+    for (path, _), one in zip(_flat(schema), old, strict=True):
+        if path[0] not in columns.names:
+            kept.append(one)
+        elif len(path) == 1:
+            kept += new.pop(path[0])
+    changed: LanceSchema = of(metadata, *kept, *(one for parts in new.values() for one in parts))
     return changed
 
 
-def numbers_of(schema: LanceSchema, columns: Sequence[str]) -> list[int]:
-    """Returns the numbers of columns."""
-    numbers = dict(_flat(schema))
-    return [numbers[(name,)] for name in columns]
+def numbers_of(schema: LanceSchema, columns: Sequence[str], storage_version: str) -> list[int]:
+    """Returns the numbers by which a data file names columns, in their order.
+
+    That is the columns themselves. Of one with parts, such as a list, the format 2.0 names the
+    column and its parts, and later formats only those parts that have none of their own.
+    """
+    flat = _flat(schema)
+    with_parts = {path[:-1] for path, _ in flat}
+    return [
+        number
+        for name in columns
+        for path, number in flat
+        if path[0] == name and (storage_version == _NAMES_ALL or path not in with_parts)
+    ]
 
 
 def renumbered(
@@ -236,7 +254,7 @@ def write_column_file(
     Args:
         at: The dataset.
         batches: The columns.
-        columns: Their schema: plain columns, without parts of their own.
+        columns: Their schema.
         storage_version: The file format of the dataset.
 
     Raises:
@@ -263,7 +281,8 @@ def write_column_file(
             "and permissions there"
         ) from error
     major, minor = map(int, storage_version.split("."))
-    places = list(range(len(columns)))
+    made = lance_schema(columns, storage_version, overwrites=False)
+    places = list(range(len(numbers_of(made, columns.names, storage_version))))
     # The numbers of the columns are known when it is committed.
     file = DataFile(name, places, places, major, minor, size)
     written = WrittenFragment.of(FragmentMetadata(0, [file], rows))
@@ -277,6 +296,22 @@ def joined(parts: Sequence[WrittenFragment]) -> WrittenFragment:
     described["files"] = [file for one in parts for file in json.loads(one.metadata)["files"]]
     size = sum(one.size for one in parts)
     return WrittenFragment(json.dumps(described), parts[0].rows, size)
+
+
+def with_file(
+    fragment: WrittenFragment, file: WrittenFragment, numbers: Sequence[int]
+) -> WrittenFragment:
+    """Returns a fragment with one more data file.
+
+    Args:
+        fragment: The fragment.
+        file: The columns of all its rows (`write_column_file`).
+        numbers: The numbers of these columns in the dataset (`numbers_of`).
+    """
+    described = json.loads(fragment.metadata)
+    described["files"] += json.loads(_numbered(file, numbers).metadata)["files"]
+    size = fragment.size + file.size
+    return replace(fragment, metadata=json.dumps(described), size=size)
 
 
 def _numbered(written: WrittenFragment, numbers: Sequence[int]) -> WrittenFragment:

@@ -24,11 +24,11 @@ from contextframe_beam.errors import (
 )
 from contextframe_beam.frames.embedders import Embedder, EmbedderIdentity, Vectors
 from contextframe_beam.frames.encode import batches_of, decode_rows, encode_records, fit_vector
+from contextframe_beam.frames.fields import Fields, fields_in, fields_of, parse_fields
 from contextframe_beam.frames.record import FrameRecord, is_uuid, uuid_of
 from contextframe_beam.frames.schema import (
     DEFAULT_EMBED_DIM,
-    OWN_COLUMNS,
-    STORAGE_VERSIONS,
+    check_storage_version,
     embed_dim_of,
     frame_schema,
 )
@@ -38,40 +38,32 @@ from contextframe_beam.store.files import (
     Destination,
     WrittenFragment,
     open_dataset,
-    reading,
 )
-from contextframe_beam.store.rows import (
-    Where,
-    any_row,
-    check_columns,
-    last_of_each_key,
-    remove_keys,
-    sql_of,
+from contextframe_beam.store.filters import Where, check_columns, sql_literal, sql_of, understood
+from contextframe_beam.store.rows import any_row, last_of_each_key, remove_keys
+from contextframe_beam.store.schema import (
+    AddedFields,
+    add_fields,
+    adopt,
+    drop_fields,
+    rows_with_fields,
 )
-from contextframe_beam.store.rows import sql_literal as sql_literal
 from contextframe_beam.store.search import Hit, Question, nearest, search
 from contextframe_beam.store.state import (
     ANCHOR_KEY,
     DOCUMENTS,
-    STATES,
     Contents,
     SourceState,
     contents_of,
     read_embedder,
     read_states,
+    state_named,
     state_rows,
 )
-from contextframe_beam.store.text_index import (
-    TextAnalysis,
-    analysis_wanted,
-    make_text_index,
-    text_index,
-)
+from contextframe_beam.store.text_index import index_text, text_index
 from contextframe_beam.store.transaction import (
     Pending,
     change,
-    commit_columns,
-    commit_guarded,
     commit_overwrite,
     commit_restore,
     commit_update,
@@ -116,6 +108,7 @@ class FrameDataset:
         embed_dim: int = DEFAULT_EMBED_DIM,
         storage_options: StorageOptions = None,
         storage_version: str = DEFAULT_STORAGE_VERSION,
+        columns: Fields = None,
     ) -> FrameDataset:
         """Creates an empty dataset.
 
@@ -125,18 +118,22 @@ class FrameDataset:
             storage_options: Credentials and settings of an object store.
             storage_version: The file format: 2.1 (the default) is read by pylance 1.0 and later,
                 2.2 by pylance 14.
+            columns: Fields of metadata to filter and index by, with the types of their columns, as
+                in `{"price": "float64", "team": "text"}`.
 
         Raises:
+            ConfigError: a field cannot be a column.
             DatasetError: there is a dataset already, or the place cannot be written.
         """
         path = _address(path)
         check_storage_version(storage_version)
-        schema = frame_schema(embed_dim)
+        fields = parse_fields(columns)
+        schema = pa.schema([*frame_schema(embed_dim), *fields_in(fields)])
 
         def build(new: list[WrittenFragment]) -> Pending[LanceDataset]:
             if open_dataset(Address(path, storage_options)) is not None:
                 raise DatasetError(f"{path} exists already; use FrameDataset.open or another path")
-            anchor = state_rows([], anchor=True, embed_dim=embed_dim)
+            anchor = state_rows([], anchor=True, embed_dim=embed_dim, fields=fields)
             new += write_rows(Destination(path, storage_options, storage_version), [anchor])
             return _pending(
                 lambda: commit_overwrite(
@@ -202,6 +199,39 @@ class FrameDataset:
         """How many documents it holds, and how many chunks of them; `len` counts both."""
         return contents_of(self._dataset)
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The fields of metadata that have a column of their own, with its type."""
+        return {one.name: one.kind for one in fields_of(self._dataset.schema)}
+
+    def add_columns(self, columns: Fields) -> AddedFields:
+        """Makes columns of fields of metadata, and fills them for all documents, in one commit.
+
+        Args:
+            columns: The fields, with their types: text, int64, float64, bool, timestamp, date or
+                list (of texts). Those that are columns already stay as they are.
+
+        Raises:
+            ConfigError: a field cannot be a column.
+            SchemaError: one is a column of another type.
+            DatasetError: the dataset cannot be written.
+        """
+        self._require_newest()
+        added = add_fields(self._address, parse_fields(columns))
+        self._dataset = self._latest()
+        return added
+
+    def drop_columns(self, names: Iterable[str]) -> None:
+        """Drops columns of fields of metadata; the metadata of documents stays.
+
+        Raises:
+            ConfigError: a field has no column.
+            DatasetError: the dataset cannot be written.
+        """
+        self._require_newest()
+        drop_fields(self._address, list(names))
+        self._dataset = self._latest()
+
     def __len__(self) -> int:
         return int(self._dataset.count_rows(filter=self._documents()))
 
@@ -266,21 +296,41 @@ class FrameDataset:
         return self._records(self._documents())
 
     def batches(
-        self, columns: Sequence[str] | None = None, batch_size: int = _BATCH_ROWS
+        self,
+        columns: Sequence[str] | None = None,
+        batch_size: int = _BATCH_ROWS,
+        where: Where = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Yields the documents as Arrow batches, reading `columns` only.
+        """Yields the documents and chunks as Arrow batches, reading `columns` only.
+
+        Args:
+            columns: Names of columns; all by default.
+            batch_size: The most rows of a batch.
+            where: As in `search`.
 
         Raises:
-            ConfigError: the dataset has no such column.
+            ConfigError: the dataset has no such column, or the filter cannot be used.
         """
         check_columns(columns or (), self._dataset.schema.names)
-        scanner = self._dataset.scanner(
-            columns=list(columns) if columns is not None else None,
-            filter=self._documents(),
-            batch_size=batch_size,
-            blob_handling="all_binary",
-        )
-        yield from scanner.to_batches()
+        condition = self._documents(where)
+        with understood(self._dataset, where):
+            scanner = self._dataset.scanner(
+                columns=list(columns) if columns is not None else None,
+                filter=condition,
+                batch_size=batch_size,
+                blob_handling="all_binary",
+            )
+            yield from scanner.to_batches()
+
+    def count(self, where: Where = None) -> int:
+        """Returns how many documents and chunks fulfil a filter; it is as in `search`.
+
+        Raises:
+            ConfigError: the filter cannot be used.
+        """
+        condition = self._documents(where)
+        with understood(self._dataset, where):
+            return int(self._dataset.count_rows(filter=condition))
 
     def search(
         self,
@@ -368,19 +418,9 @@ class FrameDataset:
             DatasetError: the index cannot be written.
         """
         self._require_newest()
-        analysis = TextAnalysis.of(language) if language is not None else None
-
-        def build(_: list[WrittenFragment]) -> Pending[bool] | bool:
-            self._dataset = latest = self._latest()
-            made: list[bool] = []
-
-            def commit() -> LanceDataset:
-                made.append(make_text_index(latest, analysis or analysis_wanted(latest)))
-                return latest
-
-            return Pending(commit, lambda _: made[-1])
-
-        return change(self._address, build)
+        made = index_text(self._address, language)
+        self._dataset = self._latest()
+        return made
 
     def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[Hit]:
         """Finds the passages whose vectors are nearest, nearest first.
@@ -446,12 +486,7 @@ class FrameDataset:
         Raises:
             ConfigError: several sources have that name.
         """
-        states = read_states(self._dataset)
-        named = [state for state in states.values() if state.name == source]
-        if len(named) > 1 and source not in states:
-            ids = ", ".join(state.source for state in named)
-            raise ConfigError(f"{len(named)} sources are called {source}; name one of {ids}")
-        return states.get(source) or next(iter(named), None)
+        return state_named(read_states(self._dataset), source)
 
     def _replace(self, keys: pa.Array, batches: list[pa.RecordBatch], mode: str) -> None:
         """Removes the rows of `keys` and adds `batches` in one transaction."""
@@ -461,7 +496,8 @@ class FrameDataset:
             self._adopted = True
         layout = dataset.lance_schema
         anchor = state_rows([], anchor=True, embed_dim=self.embed_dim)
-        new = write_rows(Destination(self.uri, self._options), [*batches, anchor])
+        own = rows_with_fields([*batches, anchor], fields_of(dataset.schema))
+        new = write_rows(Destination(self.uri, self._options), own)
         removed = pa.concat_arrays([keys.cast(pa.string()), pa.array([ANCHOR_KEY])])
         rows = sum(batch.num_rows for batch in batches)
 
@@ -527,9 +563,9 @@ class FrameDataset:
         return self._documents(f"(uuid IN ({values}) OR uri = {literal})")
 
     def _documents(self, *conditions: Where) -> str | None:
-        names = self._dataset.schema.names
-        parts = [DOCUMENTS] if "x_state" in names else []
-        parts += [f"({sql})" for sql in (sql_of(where, names) for where in conditions) if sql]
+        schema = self._dataset.schema
+        parts = [DOCUMENTS] if "x_state" in schema.names else []
+        parts += [f"({sql})" for sql in (sql_of(where, schema) for where in conditions) if sql]
         return " AND ".join(parts) or None
 
     def _records(self, condition: str | None, limit: int | None = None) -> Iterator[FrameRecord]:
@@ -540,51 +576,8 @@ class FrameDataset:
             yield from decode_rows(batch)
 
 
-def adopt(dataset: LanceDataset, at: Address) -> LanceDataset:
-    """Adds what our commits need to a dataset that another program made.
-
-    That is our own columns, all null (only metadata is written), and the anchor row. If several
-    processes do it at the same time, it happens once.
-
-    Returns:
-        The newest version, with both.
-    """
-    uri = str(dataset.uri)
-
-    def build(new: list[WrittenFragment]) -> Pending[LanceDataset] | LanceDataset:
-        latest = open_dataset(at)
-        if latest is None:
-            raise DatasetError(f"there is no longer a dataset at {uri}")
-        missing = [
-            column
-            for column in frame_schema()
-            if column.name in OWN_COLUMNS and column.name not in latest.schema.names
-        ]
-        if missing:
-            latest = commit_columns(latest, pa.schema(missing))
-        # A search for the key itself would read all keys.
-        with reading(uri):
-            own = latest.to_table(columns=["uuid"], filter=STATES)["uuid"]
-        if ANCHOR_KEY in own.to_pylist():
-            return latest
-        anchor = state_rows([], anchor=True, embed_dim=embed_dim_of(latest.schema))
-        new += write_rows(Destination(uri, at.storage_options), [anchor])
-        properties = {"contextframe.mode": "adopt"}
-        return _pending(lambda: commit_guarded(latest, new, properties=properties, at=at))
-
-    return change(at, build)
-
-
 def _pending(commit: Callable[[], LanceDataset]) -> Pending[LanceDataset]:
     return Pending(commit, lambda committed: committed)
-
-
-def check_storage_version(version: str) -> None:
-    """Raises ConfigError if files of that format version cannot be made."""
-    if version not in STORAGE_VERSIONS:
-        raise ConfigError(
-            f"storage version {version} is unknown; choose one of {', '.join(STORAGE_VERSIONS)}"
-        )
 
 
 def _address(path: str | os.PathLike[str]) -> str:

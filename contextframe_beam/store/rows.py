@@ -1,4 +1,4 @@
-"""Rows of a dataset: finds and removes them by key, and selects them by filter or search.
+"""Rows of a dataset: finds and removes them by key, and selects them by words.
 
 Rows are found by one scan over the keys, which takes about 0.1 s for a million rows and no memory.
 If there is an index on `uuid` and only a few keys, the index is used. Lance's own delete-only merge
@@ -7,10 +7,8 @@ joins all keys in limited memory, and fails if there are many.
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -20,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 from lance import LanceDataset
 
-from contextframe_beam.errors import ConfigError, DatasetError
+from contextframe_beam.errors import DatasetError
 from contextframe_beam.store.address import first_line
 from contextframe_beam.store.files import reading
+from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.keys import KeySet, Mask, Numbers, text_of
 
 #: Addresses of rows in one version: the fragment's id in the upper 32 bits, the offset below.
@@ -258,72 +257,6 @@ class RowNumbers:
         return (self._ids[index] << _OFFSET_BITS) | offsets
 
 
-#: A filter: an SQL condition on the columns, or the values that columns must have.
-Where = str | Mapping[str, Any] | None
-
-# Lance's message about an unknown column.
-_NO_FIELD = re.compile(r"No field named \"?(.+?)\"?\.")
-_NEAR = re.compile(r"Did you mean '(.+?)'\?")
-
-_WANTS_TEXT = "could not convert to literal of type 'Utf8'"
-
-# A comparison with a value without quotes, up to the next condition.
-_COMPARISON = re.compile(
-    r"(?P<start>\b\w+\s*(?:==?|!=|<>|<=?|>=?|\b(?:not\s+)?i?like\b)\s*)"
-    r"(?P<value>[^'\"()=<>\s][^'\"()=<>]*?)(?=\s+(?:and|or)\s|\s*\)|\s*$)",
-    re.IGNORECASE,
-)
-_IS_VALUE = re.compile(r"[+-]?[\d.]+(?:e[+-]?\d+)?|true|false|null", re.IGNORECASE)
-
-
-def sql_of(where: Where, columns: Sequence[str]) -> str:
-    """Returns a filter as SQL; empty without a filter.
-
-    Raises:
-        ConfigError: it names a column that is not among `columns`, or a value unknown to SQL.
-    """
-    if where is None or isinstance(where, str):
-        return _unicode(where or "")
-    check_columns(list(where), columns)
-    return " AND ".join(
-        f"{name} IS NULL" if value is None else f"{name} = {sql_literal(value)}"
-        for name, value in where.items()
-    )
-
-
-def sql_literal(value: Any) -> str:
-    """Returns a value as SQL, with its quotes doubled.
-
-    Raises:
-        ConfigError: SQL has no such value.
-    """
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return repr(value)
-    if isinstance(value, str):
-        return "'" + _unicode(value).replace("'", "''") + "'"
-    raise ConfigError(
-        f"a filter cannot compare with {value!r:.80}; give text, a number, a bool or None, "
-        "or write the filter as SQL"
-    )
-
-
-def check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
-    """Raises ConfigError if one of `names` is not among a dataset's columns."""
-    unknown = [str(name) for name in names if name not in columns]
-    if unknown:
-        raise ConfigError(
-            f"the dataset has no column {', '.join(unknown)}; it has {', '.join(columns)}"
-        )
-
-
-def check_limit(limit: int) -> None:
-    """Raises ConfigError if `limit` is not a positive whole number."""
-    if not isinstance(limit, int) or limit < 1:
-        raise ConfigError(f"limit is {limit!r}; expected a whole number of at least 1")
-
-
 def any_row(
     dataset: LanceDataset,
     condition: str,
@@ -381,48 +314,3 @@ def rows_with_parts(
     if best is None:
         return scanner.projected_schema.empty_table()
     return best.sort_by([("held", "descending"), ("uuid", "ascending")])
-
-
-def complaint(said: str, where: Where) -> str:
-    """Returns the message for a search that Lance refused."""
-    if not isinstance(where, str):
-        return f"the search cannot be run: {said}"
-    quoted = _with_quotes(where, numbers=_WANTS_TEXT in said)
-    if quoted != where:
-        return f"the filter {where} cannot be used: text needs single quotes, as in {quoted}"
-    unknown = _NO_FIELD.search(said)
-    if unknown:
-        near = _NEAR.search(said)
-        hint = f"; did you mean {near[1]}?" if near else ", and text needs single quotes"
-        return f"the filter {where} cannot be used: there is no column {unknown[1]}{hint}"
-    return (
-        f"the filter {where} cannot be used; give SQL such as author = 'Ada' AND "
-        f"created_at > '2026-01-31', with text in single quotes. Lance says: {said}"
-    )
-
-
-def _with_quotes(where: str, numbers: bool) -> str:
-    """Returns a filter with quotes added around its values.
-
-    Args:
-        where: SQL.
-        numbers: Whether numbers get quotes too.
-    """
-
-    def compared(match: re.Match[str]) -> str:
-        value = match["value"].rstrip()
-        if _IS_VALUE.fullmatch(value) and not (numbers and value[-1].isdigit()):
-            return match[0]
-        return f"{match['start']}{sql_literal(value)}{match['value'][len(value) :]}"
-
-    return _COMPARISON.sub(compared, where)
-
-
-def _unicode(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"{text!a:.80} holds a lone surrogate, which is not Unicode text"
-        ) from error
-    return text

@@ -30,8 +30,8 @@ from contextframe_beam.frames.encode import decode_rows
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.frames.schema import embed_dim_of
 from contextframe_beam.frames.text_record import TextRecord
-from contextframe_beam.store.address import first_line
-from contextframe_beam.store.rows import Where, any_row, check_limit, complaint, rows_with_parts
+from contextframe_beam.store.filters import Where, check_limit, understood
+from contextframe_beam.store.rows import any_row, rows_with_parts
 from contextframe_beam.store.state import read_embedder, read_texts
 from contextframe_beam.store.text_index import (
     loose_query_of,
@@ -415,10 +415,8 @@ class _Candidates:
         return self._matches(table.sort_by(order), lambda row: row["_score"])
 
     def _understood(self, scan: Callable[[], pa.Table]) -> pa.Table:
-        try:
+        with understood(self._dataset, self._where):
             return scan()
-        except (ValueError, OSError) as error:
-            raise ConfigError(complaint(first_line(error), self._where)) from error
 
     def _matches(self, table: pa.Table, score: Callable[[dict[str, Any]], float]) -> list[_Match]:
         matches = []

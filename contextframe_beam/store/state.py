@@ -9,7 +9,7 @@ state row yet, and runs of two sources, or a manual edit, may add the same new k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 from contextframe_beam.errors import ConfigError, ConnectorError, DatasetError, RecordError
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.encode import null_array
+from contextframe_beam.frames.fields import OwnField, fields_in
 from contextframe_beam.frames.record import ANCHOR_KEY as ANCHOR_KEY
 from contextframe_beam.frames.record import ANCHOR_URI, RESERVED, uuid_of
 from contextframe_beam.frames.schema import frame_schema
@@ -382,12 +383,28 @@ def read_texts(dataset: lance.LanceDataset) -> TextRecord:
     return read_state_rows(dataset).texts
 
 
+def state_named(states: Mapping[str, SourceState], source: str) -> SourceState | None:
+    """Returns the state of a source, by its id or its connector's name.
+
+    Raises:
+        ConfigError: several sources have that name.
+    """
+    if source in states:
+        return states[source]
+    named = [state for state in states.values() if state.name == source]
+    if len(named) > 1:
+        ids = ", ".join(state.source for state in named)
+        raise ConfigError(f"{len(named)} sources are called {source}; name one of {ids}")
+    return named[0] if named else None
+
+
 def state_rows(
     states: Iterable[SourceState],
     *,
     anchor: bool,
     embed_dim: int,
     texts: TextRecord | None = None,
+    fields: Sequence[OwnField] = (),
 ) -> pa.RecordBatch:
     """Returns the rows of a dataset that are not documents, in `frame_schema`'s order.
 
@@ -396,6 +413,7 @@ def state_rows(
         anchor: Whether to include the anchor row.
         embed_dim: The vector length of the dataset.
         texts: What it records of its texts; None, or nothing to record, makes no row for it.
+        fields: The own fields of the dataset, for rows that are written together with others.
     """
     rows = [
         {
@@ -422,7 +440,8 @@ def state_rows(
             }
         )
     arrays = []
-    for column in frame_schema(embed_dim):
+    schema = pa.schema([*frame_schema(embed_dim), *fields_in(fields)])
+    for column in schema:
         values: list[Any] = [row.get(column.name) for row in rows]
         if column.name == "record_type":
             values = ["dataset_header"] * len(rows)
@@ -432,7 +451,7 @@ def state_rows(
             arrays.append(null_array(column.type, len(rows)))
         else:
             arrays.append(pa.array(values, column.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=frame_schema(embed_dim))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _joined(known: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

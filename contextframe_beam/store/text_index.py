@@ -15,7 +15,10 @@ from lance import LanceDataset
 from lance.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
 
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.store.transaction import changing
+from contextframe_beam.store.address import Address
+from contextframe_beam.store.files import WrittenFragment
+from contextframe_beam.store.transaction import Pending, change, changing
+from contextframe_beam.store.versions import open_newest
 
 COLUMN = "text_content"
 
@@ -151,6 +154,31 @@ def keeps_every_word(dataset: LanceDataset) -> bool:
     """
     index = text_index(dataset)
     return index is None or _has(index.details, _EVERY_WORD)
+
+
+def index_text(at: Address, language: str | None) -> bool:
+    """Makes the full-text index for a language; by default for the one given last.
+
+    Returns:
+        Whether it was made; one of that kind may have been there.
+
+    Raises:
+        ConfigError: nothing is known about that language.
+        DatasetError: the index cannot be written.
+    """
+    analysis = TextAnalysis.of(language) if language is not None else None
+
+    def build(_: list[WrittenFragment]) -> Pending[bool] | bool:
+        latest = open_newest(at)
+        made: list[bool] = []
+
+        def commit() -> LanceDataset:
+            made.append(make_text_index(latest, analysis or analysis_wanted(latest)))
+            return latest
+
+        return Pending(commit, lambda _: made[-1])
+
+    return change(at, build)
 
 
 def make_text_index(dataset: LanceDataset, analysis: TextAnalysis) -> bool:

@@ -14,7 +14,7 @@ from contextframe_beam.frames.schema import OWN_COLUMNS
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.store.address import Address
-from contextframe_beam.store.dataset import adopt
+from contextframe_beam.store.schema import adopt
 from contextframe_beam.store.upkeep import (
     commit_tasks,
     do_task,

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from contextframe_beam import ConnectorError, DatasetError, FrameDataset, RunSummary, SourceState
 from contextframe_beam.store.address import Address
-from contextframe_beam.store.dataset import adopt
 from contextframe_beam.store.files import Destination
 from contextframe_beam.store.rows import Removal
 from contextframe_beam.store.runs import StateChange
+from contextframe_beam.store.schema import adopt
 from contextframe_beam.store.state import ANCHOR_KEY, MAX_RUNS, SLICE, read_states, state_rows
 from contextframe_beam.store.transaction import commit_update
 from contextframe_beam.store.writer import write_rows

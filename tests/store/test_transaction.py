@@ -21,9 +21,9 @@ from contextframe_beam.frames.encode import encode_records
 from contextframe_beam.frames.schema import FORMAT_COLUMNS, OWN_COLUMNS, STORAGE_VERSIONS
 from contextframe_beam.store import transaction
 from contextframe_beam.store.address import Address
-from contextframe_beam.store.dataset import adopt
 from contextframe_beam.store.files import Destination
 from contextframe_beam.store.rows import Removal, remove_keys
+from contextframe_beam.store.schema import adopt
 from contextframe_beam.store.state import ANCHOR_KEY, state_rows
 from contextframe_beam.store.transaction import (
     ConflictError,
