@@ -132,6 +132,7 @@ setup(
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
             "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",
+            "parquet = contextframe_beam.connectors.tables.parquet:ParquetConnector",
         ],
         # `class` is what package.module:Class stands for.
         "contextframe.embedders": [

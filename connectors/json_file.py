@@ -10,30 +10,21 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from contextframe_beam.connectors.files.chosen import Choice
 from contextframe_beam.connectors.files.listing import (
-    HIDDEN,
     UNREADABLE,
     FileChangedError,
     FileInfo,
     FileTooLargeError,
     Listing,
     described,
-    left_out,
     parts_of,
     printable,
     reason_of,
-    state_after,
 )
-from contextframe_beam.connectors.files.seen import (
-    SEEN_FILES,
-    changed_within,
-    failed_state,
-    marks_of,
-    unseen,
-)
+from contextframe_beam.connectors.files.seen import failed_state
 from contextframe_beam.connectors.files.stores import files_in
 from contextframe_beam.connectors.identity import jsonable
 from contextframe_beam.connectors.json_files.content import (
@@ -289,32 +280,16 @@ class JSONFileConnector(MappedConnector):
             reached: Receives the states after everything planned is read.
         """
         pattern = pattern or self.pattern
-        began = datetime.now(timezone.utc)
-        listing = self._files.list(pattern, self.hidden)
-        found = listing.files
-        if not found:
-            self.logger.warning("%s", self._nothing_found(pattern, listing))
-        states = known_states or {}
-        narrowed = []
-        for what, advice in left_out(listing, states):
-            narrowed.append(what)
-            self.logger.warning("%s; %s", what, advice)
-        hidden = state_after(listing, self.hidden, states)
-        if reached is not None and hidden != states.get(HIDDEN):
-            reached.states.update({**states, HIDDEN: hidden})
-        if since is not None or until is not None:
-            found = [info for info in found if changed_within(info, since, until)]
-        if self.skip_unchanged and reached is not None:
-            listed = len(found)
-            reached.states = {SEEN_FILES: {"seen": marks_of(found, began)}}
-            if hidden is not None:
-                reached.states[HIDDEN] = hidden
-            found = unseen(found, resume_from or {})
-            if len(found) < listed:
-                narrowed.append(f"{listed - len(found):,} files that did not change were not read")
-                self.logger.info("%s", narrowed[-1])
-        if reached is not None and narrowed:
-            reached.skipped = "; ".join(narrowed)
+        found = Choice(pattern, self.hidden, self.skip_unchanged).of(
+            self._files,
+            self.logger,
+            lambda listing: self._nothing_found(pattern, listing),
+            since=since,
+            until=until,
+            resume_from=resume_from,
+            known_states=known_states,
+            reached=reached,
+        )
         yield from partitions_of(self._files, found, self.id_field, self.max_line_bytes)
 
     def _nothing_found(self, pattern: str | None = None, listing: Listing | None = None) -> str:

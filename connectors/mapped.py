@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.record_mapper import RecordMapper
@@ -52,8 +53,11 @@ class MappedConnector(BaseConnector):
         ConfigError: the mapping cannot be read, or has a mistake.
     """
 
-    #: What `source` is in the metadata of every record; by default the connector's name.
-    _origin = ""
+    #: The field of an item that names its stream, where a mapping file has several.
+    STREAM: ClassVar[str] = "_stream"
+
+    #: Keys of a mapping that hold where the user states nothing else.
+    _defaults: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -111,15 +115,13 @@ class MappedConnector(BaseConnector):
             )
         if stream not in self._mappers:
             stated = {**self._mappings.get(stream, {}), **self._stated}
-            origin = {"source": self._origin or self.name}
-            self._mappers[stream] = RecordMapper(
-                stream or self.name, origin, **{**defaults, **stated}
-            )
+            keys = {**self._defaults, **defaults, **stated}
+            self._mappers[stream] = RecordMapper(stream or self.name, {"source": self.name}, **keys)
         return self._mappers[stream]
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns a record into a frame, as the arguments say."""
-        return self.mapper_of().map(item)
+        return self.mapper_of(item.get(self.STREAM, "") if self._is_streams else "").map(item)
 
 
 def stream_named(path: str) -> str:

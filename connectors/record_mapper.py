@@ -22,6 +22,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _TEMPLATE = re.compile(r"\{([^{}]+)\}")
 _ABSENT: Any = object()
+#: Where a text is, if nobody says where.
+TEXT_FIELDS = ("blocks", "sections", "content", "text", "body", "description")
 _TARGET_NAMES = ("id", "_id", "uuid", "name")
 
 
@@ -110,6 +112,35 @@ class RecordMapper:
         if self._template is not None:
             return tuple(path.strip() for path in _TEMPLATE.findall(self._template))
         return (self._id,) if isinstance(self._id, str) else self._id
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every field becomes metadata, unless it is something else."""
+        return self.fields.metadata is None
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The paths of all fields that it looks at by their names."""
+        fields = self.fields
+        chosen = fields.metadata or ()
+        found = {*self.id_paths, *self.text_paths, fields.tags}
+        found.update(chosen.values() if isinstance(chosen, Mapping) else chosen)
+        for paths in (fields.title, fields.timestamp):
+            found.update((paths,) if isinstance(paths, str) else paths)
+        found.update(path for _, path, _ in self._targets)
+        if self.linked:
+            found.update(("parent_id", "references"))
+        return frozenset(found)
+
+    @property
+    def text_paths(self) -> tuple[str, ...]:
+        """The paths of the fields that the text is made of, or is taken from."""
+        text = self.fields.text
+        if text is None:
+            return TEXT_FIELDS
+        if "{" in text:
+            return tuple(path.strip() for path in _TEMPLATE.findall(text))
+        return (text,)
 
     @property
     def single_id(self) -> str | tuple[str, ...] | None:

@@ -209,6 +209,13 @@ class StoreFiles:
         """Yields the names and descriptions of objects among which are all that match."""
         fixed = fixed_folders(parts)
         folders = ["/".join([self._path, *parts[:fixed]])]
+        if fixed == len(parts) - 1 and not set("*?[") & set(parts[-1]):
+            # One request, however many objects lie beside it.
+            with suppress(FileNotFoundError):
+                info = self._fs.info("/".join([self._path, *parts]))
+                if info.get("type") != "directory":
+                    yield info["name"], info
+            return
         rest = list(parts[fixed:])
         while rest and rest[0] != ANY_FOLDERS:
             first, rest = rest[0], rest[1:]

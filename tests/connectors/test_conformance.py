@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from contextframe_beam.connectors import (
@@ -21,6 +23,7 @@ from contextframe_beam.connectors import (
 )
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.registry import list_connectors
+from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.connectors.testing import (
     CHECKS,
     ConnectorTests,
@@ -163,6 +166,23 @@ class TestJSONFileConnector(ConnectorTests):
         return JSONFileConnector(self.folder / "bad", "*.json*")
 
 
+class TestParquetConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _files(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+        for name in ("good", "bad"):
+            (tmp_path / name).mkdir()
+            rows = pa.table({"id": range(30), "text": [f"text {n}" for n in range(30)]})
+            pq.write_table(rows, tmp_path / name / "a.parquet", row_group_size=10)
+        (tmp_path / "bad" / "b.parquet").write_bytes(b"PAR1 cut off")
+
+    def connector(self) -> BaseConnector:
+        return ParquetConnector(self.folder / "good")
+
+    def with_unreadable_item(self) -> BaseConnector:
+        return ParquetConnector(self.folder / "bad")
+
+
 class TestAPIConnector(ConnectorTests):
     @pytest.fixture(autouse=True)
     def _url(self, server: HttpServer, tmp_path: Path) -> None:
@@ -206,7 +226,13 @@ def test_the_mapping_of_the_page_is_caught_where_an_author_is_null() -> None:
 
 def test_every_registered_connector_is_checked_here() -> None:
     registered = {one.class_path.rpartition(":")[2] for one in list_connectors()}
-    checked = (APIConnector, FilesConnector, JSONFileConnector, ObsidianConnector)
+    checked = {
+        APIConnector,
+        FilesConnector,
+        JSONFileConnector,
+        ObsidianConnector,
+        ParquetConnector,
+    }
     assert registered == {one.__name__ for one in checked}
 
 

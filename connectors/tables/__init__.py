@@ -1,0 +1,1 @@
+"""Tables in files: CSV, Parquet, Arrow and Lance, read as columns."""

@@ -1,0 +1,517 @@
+"""TableConnector: the rows of tables in files, wherever the files are, read as columns."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from contextframe_beam.connectors.files.chosen import Choice
+from contextframe_beam.connectors.files.listing import (
+    UNREADABLE,
+    FileChangedError,
+    FileInfo,
+    FileTooLargeError,
+    Listing,
+    described,
+    printable,
+    reason_of,
+)
+from contextframe_beam.connectors.files.seen import failed_state
+from contextframe_beam.connectors.files.stores import files_in
+from contextframe_beam.connectors.identity import jsonable
+from contextframe_beam.connectors.mapped import MappedConnector, stream_named
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition
+from contextframe_beam.connectors.plain_secrets import without_credentials
+from contextframe_beam.connectors.read.reader import Reached
+from contextframe_beam.connectors.read.readers import BlocksReader
+from contextframe_beam.connectors.read.source import Source
+from contextframe_beam.connectors.tables.columns import (
+    RESERVED,
+    completed,
+    require_columns,
+    unique_columns,
+)
+from contextframe_beam.connectors.tables.ranged import RangedFile
+from contextframe_beam.connectors.tables.table_format import Piece, Rows, TableFormat, Wanted
+from contextframe_beam.connectors.tables.where import Where
+from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from contextframe_beam.connectors.mapped import MappingOptions
+
+    class TableOptions(MappingOptions, total=False):
+        """The arguments of `TableConnector` beside the path."""
+
+        filter: str
+        skip_unchanged: bool
+        hidden: bool
+
+
+_REMOTE_BLOCKS_IN_FLIGHT = 8
+_LOOKED_AT = 10_000
+_FAILURES_LISTED = 100
+_FILES_ASKED = 20
+_MOST_WHOLE_BYTES = 256 << 20
+# A small source is cut smaller than is best for reading, so that several workers have something.
+_LEAST_PIECES = 16
+_SMALLEST_PIECE_BYTES = 64 << 10
+_PIECE_BYTES = 8 << 20
+_FILES_IN_A_GROUP = 200
+_GROUP_BYTES = 32 << 20
+_OPENED_AT_ONCE = 16
+_KEPT_BYTES = 64 << 10
+_PARTITION = re.compile(r"([^/=]+)=([^/]*)")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+#: What concerns one file or one piece of it.
+_OF_ONE_FILE = (*UNREADABLE, ConnectorError, ConfigError, pa.ArrowException, NotImplementedError)
+
+
+class TableConnector(MappedConnector):
+    """Tables in files: each row is a document.
+
+    Folders in a path such as `year=2024/lang=en` become columns (as text), unless the files have
+    columns of these names.
+
+    A record's unique_id is the prefix and the id, where the prefix is `<connector>:<path>#` unless
+    one is given. So a file that moves needs a `prefix` to keep its ids.
+
+    Args:
+        path: A file, a folder, or several files as in `notes/*.csv` and `s3://bucket/year=*/**`.
+        filter: Which rows, as in `year >= 2024 AND lang IN ('en', 'de')`. What cannot hold such
+            rows is not read.
+        skip_unchanged: Leave out files whose time of change and size are the same as in an earlier
+            run. A change of the mapping does not count: then read everything once (full=True).
+        hidden: Also read hidden files and folders, whose names begin with a dot.
+        **fields: Which column is the id, the text, and so on, as for any `MappedConnector`.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+    """
+
+    identity_args: ClassVar[tuple[str, ...] | None] = ("path", "filter")
+
+    #: Set by the subclass before anything is read.
+    _format: TableFormat
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        filter: str = "",
+        skip_unchanged: bool = False,
+        hidden: bool = False,
+        **fields: Unpack[MappingOptions],
+    ) -> None:
+        super().__init__(**fields)
+        directory, self.pattern = placed(path)
+        self._takes_endings = not self.pattern
+        self.pattern = self.pattern or "**/*"
+        self._files = files_in(directory)
+        shown = without_credentials(str(self._files.root))
+        self.path = shown if self._takes_endings else f"{shown.rstrip('/')}/{self.pattern}"
+        self.filter = filter
+        self._where = Where(filter) if filter else None
+        self.skip_unchanged = skip_unchanged
+        self.hidden = hidden
+        #: Reading an object store waits for the network; reading a disk uses the processor.
+        self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
+        self._defaults = {"prefix": f"{self.name}:{self.path}#"}
+        self._failed = 0
+        self._failures: list[dict[str, str]] = []
+
+    def authenticate(self) -> bool:
+        """Verifies that the files can be listed.
+
+        Raises:
+            ConnectorError: the folder is missing or not readable, or the one file is missing. (It
+                is a ValueError.)
+        """
+        self._files.check()
+        if not set("*?[") & set(self.pattern) and not self._files.list(self.pattern, True).files:
+            raise ConnectorError(self._nothing_found())
+        self.authenticated = True
+        return True
+
+    def sync_documents(self) -> list[dict[str, Any]]:
+        """Loads all rows; unreadable ones are logged and counted (`get_stats`).
+
+        Raises:
+            NotAuthenticatedError: `authenticate` was not called.
+            ConnectorError: a folder cannot be listed.
+            ConfigError: a column that is named does not exist.
+        """
+        return list(self.sync_documents_stream())
+
+    def sync_documents_stream(self) -> Iterator[dict[str, Any]]:
+        """Yields what `sync_documents` returns, one row after the other."""
+        if not self.authenticated:
+            raise NotAuthenticatedError("Not authenticated: call authenticate() first")
+        for page in Source(self, {}, reader=BlocksReader, threads=1).pages():
+            for letter in page.failures:
+                self.logger.warning("skipped %s", letter.message)
+                self._failed += 1
+                if len(self._failures) < _FAILURES_LISTED:
+                    self._failures.append({"position": letter.position, "message": letter.message})
+            yield from page.all_items()
+
+    def get_stats(self) -> dict[str, Any]:
+        """Returns the base class's numbers, and `failed` and the first hundred `failures`."""
+        return {**super().get_stats(), "failed": self._failed, "failures": list(self._failures)}
+
+    def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the class, the absolute path, and what else decides which documents there are."""
+        identity = super().source_identity()
+        arguments: dict[str, Any] = {"path": self.path}
+        arguments |= {key: value for key, value in self._stated.items() if key in ("id", "prefix")}
+        if self.filter:
+            arguments["filter"] = self.filter
+        identity["arguments"] = jsonable(arguments)
+        return identity
+
+    def _plan(
+        self,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        resume_from: Mapping[str, Any] | None = None,
+        known_states: Mapping[str, Any] | None = None,
+        reached: Reached | None = None,
+    ) -> Iterator[tuple[Partition, int]]:
+        """Yields partitions of one block each: a piece of a large file, or a group of small ones.
+
+        Args:
+            since: Only files that were changed at this time or later, ISO 8601.
+            until: Only files that were changed before this time.
+            resume_from: The states that an earlier run reached, if this run continues from them.
+            known_states: Those states in any case.
+            reached: Receives the states after everything planned is read.
+        """
+        choice = Choice(self.pattern, self.hidden, self.skip_unchanged, self._takes)
+        found = choice.of(
+            self._files,
+            self.logger,
+            self._nothing_found,
+            since=since,
+            until=until,
+            resume_from=resume_from,
+            known_states=known_states,
+            reached=reached,
+        )
+        if self._where is not None:
+            listed = len(found)
+            found = [info for info in found if self._where.may_hold(self._texts(info))]
+            if len(found) < listed:
+                self.logger.info("%d files cannot meet the filter", listed - len(found))
+        self._require_columns(found)
+        yield from self._partitions(found)
+
+    def _takes(self, info: FileInfo) -> bool:
+        """Returns whether a file of a folder holds a table, by its name."""
+        if not self._takes_endings:
+            return True
+        name = info.path.rpartition("/")[2].lower()
+        # What programs write beside tables begins with an underscore: _SUCCESS, _metadata.
+        return not name.startswith("_") and name.endswith(self._format.endings)
+
+    def _texts(self, info: FileInfo) -> dict[str, str | None]:
+        """Returns the columns that the path of a file tells."""
+        texts: dict[str, str | None] = {}
+        *folders, _ = info.path.split("/")
+        for folder in folders[_first_partition(self.path) :]:
+            match = _PARTITION.fullmatch(folder)
+            if match is not None:
+                value = unquote(match[2])
+                texts[unquote(match[1])] = None if value == _NO_VALUE else value
+        return texts
+
+    def _wanted(self, info: FileInfo) -> Wanted:
+        mapper = self.mapper_of(stream_named(info.path) if self._is_streams else "")
+        # A path may lead into a column, and a column's own name may have dots.
+        parts = [path.split(".") for path in mapper.paths]
+        columns = frozenset(
+            ".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)
+        )
+        return Wanted(columns, mapper.takes_all, self._where, self._texts(info))
+
+    def _require_columns(self, infos: Sequence[FileInfo]) -> None:
+        """Refuses names of columns that no file has, before anything is read."""
+        by_stream: dict[str, list[FileInfo]] = {}
+        for info in infos:
+            stream = stream_named(info.path) if self._is_streams else ""
+            by_stream.setdefault(stream, []).append(info)
+        for stream, of_stream in by_stream.items():
+            known: dict[str, None] = {}
+            # The newest file may have columns that the first one lacks.
+            asked = [*of_stream[:1], *of_stream[:0:-1]][:_FILES_ASKED]
+            problem = ""
+            for info in asked:
+                schema = self._schema_of(info)
+                if schema is None:
+                    continue
+                known.update(dict.fromkeys([*schema.names, *self._texts(info)]))
+                problem = require_columns(self.mapper_of(stream), self._where, list(known))
+                if not problem:
+                    self._wanted(info).expression(schema)
+                    break
+            if problem:
+                raise ConfigError(f"{self.path}: {problem}")
+
+    def _schema_of(self, info: FileInfo) -> pa.Schema | None:
+        """Returns the columns of a file; None if it cannot be read, which its reading will say."""
+        try:
+            with self._files.reader(info, as_listed=False) as (now, read):
+                return self._format.schema(RangedFile(read, now.size))
+        except _OF_ONE_FILE:
+            return None
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            return None
+
+    def _partitions(self, infos: Sequence[FileInfo]) -> Iterator[tuple[Partition, int]]:
+        total = sum(info.size for info in infos)
+        size = min(_PIECE_BYTES, max(-(-total // _LEAST_PIECES), _SMALLEST_PIECE_BYTES))
+        large = [info for info in infos if info.size > size]
+        small = [info for info in infos if info.size <= size]
+        yield from self._large(large, size)
+        most = min(_FILES_IN_A_GROUP, -(-len(small) // _LEAST_PIECES))
+        group: list[FileInfo] = []
+        held = 0
+        for info in small:
+            if group and (len(group) == most or held + info.size > _GROUP_BYTES):
+                yield _grouped(group), 1
+                group, held = [], 0
+            group.append(info)
+            held += info.size
+        if group:
+            yield _grouped(group), 1
+
+    def _large(self, infos: Sequence[FileInfo], size: int) -> Iterator[tuple[Partition, int]]:
+        def cut(info: FileInfo) -> Sequence[Piece] | None:
+            try:
+                with self._files.reader(info) as (_, read):
+                    return self._format.pieces(
+                        RangedFile(read, info.size), self._wanted(info), size
+                    )
+            except _OF_ONE_FILE:
+                return None  # its reading will say why
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                return None
+
+        with ThreadPoolExecutor(_OPENED_AT_ONCE if self._files.is_remote else 1) as pool:
+            for info, pieces in zip(infos, pool.map(cut, infos), strict=True):
+                name, packed = printable(info.path), _packed(info)
+                params = {"file": packed, "version": info.version}
+                if pieces is None:
+                    yield Partition(name, params, content=packed), 1
+                    continue
+                for piece in pieces:
+                    params = {**params, "piece": piece.params, "place": piece.name}
+                    one = f"{name}, {piece.name}"
+                    yield Partition(one, params, content=packed), 1
+
+    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
+        """Yields the pages of a partition, each with the number of bytes read for it."""
+        failed: list[FileInfo] = []
+        pending: tuple[Page, int] | None = None
+        for info, rows in self._rows_of(partition):
+            if isinstance(rows, Exception):
+                page = Page(position=printable(info.path))
+                page.failures.append(self._failure(rows, info, partition))
+                size = 0
+            else:
+                page, size = self._page_of(rows, info, partition), rows.size
+            if page.failures and info not in failed:
+                failed.append(info)
+            if pending is not None:
+                yield pending
+            pending = page, size
+        page, size = pending or (Page(position=partition.id), 0)
+        if failed and self.skip_unchanged:
+            page.state = failed_state(failed)
+        yield page, size
+
+    def _rows_of(self, partition: Partition) -> Iterator[tuple[FileInfo, Rows | Exception]]:
+        params = partition.params
+        if "files" in params:
+            infos = [FileInfo(*one) for one in params["files"]]
+            for info, content in self._files.contents(infos, _MOST_WHOLE_BYTES):
+                if isinstance(content, FileTooLargeError):
+                    reason = f"{content}; run again when nothing writes to it"
+                    yield info, ConnectorError(reason)
+                elif isinstance(content, Exception):
+                    yield info, content
+                else:
+                    yield from self._guarded(info, RangedFile.of(content), None)
+            return
+        info = FileInfo(*[*params["file"], params["version"]])
+        try:
+            with self._files.reader(info) as (_, read):
+                yield from self._guarded(info, RangedFile(read, info.size), params.get("piece"))
+        except (*UNREADABLE, FileChangedError) as error:
+            yield info, error
+
+    def _guarded(
+        self, info: FileInfo, file: RangedFile, piece: Any
+    ) -> Iterator[tuple[FileInfo, Rows | Exception]]:
+        """Yields the rows of a file or of a piece of it; an error of its own ends them."""
+        wanted = self._wanted(info)
+        try:
+            for rows in self._format.rows(file, piece, wanted):
+                origin = {"_file_path": printable(info.path), "_modified_at": info.modified_at}
+                origin["_file_name"] = printable(info.path.rpartition("/")[2])
+                origin[self.STREAM] = stream_named(info.path) if self._is_streams else None
+                rows.table = completed(rows.table, wanted, origin)
+                yield info, rows
+        except _OF_ONE_FILE as error:
+            yield info, error
+        except OSError as error:
+            # Arrow's own errors about damaged data have no number, those of the system have one.
+            if error.errno is not None:
+                raise
+            yield info, error
+
+    def _page_of(self, rows: Rows, info: FileInfo, partition: Partition) -> Page:
+        where = ", filtered" if self._where is not None else ""
+        place = ", ".join(filter(None, [printable(info.path), rows.place]))
+        page = Page(table=rows.table, position=f"{place}{where}")
+        for bad in rows.bad:
+            error = ConnectorError(bad.reason)
+            page.failures.append(self._failure(error, info, partition, bad.place, bad.data))
+        return page
+
+    def _failure(
+        self,
+        error: Exception,
+        info: FileInfo,
+        partition: Partition,
+        place: str = "",
+        data: bytes | None = None,
+    ) -> DeadLetter:
+        position = ", ".join(filter(None, [printable(info.path), place]))
+        item: dict[str, Any] = {
+            "_file_path": printable(info.path),
+            "_modified_at": info.modified_at,
+        }
+        if data is not None:
+            item["data"] = _text_of(data[:_KEPT_BYTES])
+        reason = reason_of(error)
+        if not isinstance(error, ConnectorError | ConfigError):
+            reason = f"it cannot be read: {' '.join(reason.split())}"
+        told = ConnectorError(f"{position}: {reason}")
+        return DeadLetter.of("read", told, item, self.name, partition.id, position)
+
+    def _nothing_found(self, listing: Listing | None = None) -> str:
+        """Returns what is there instead if no file matches; otherwise ""."""
+        files = (
+            self._files.list(self.pattern, self.hidden).files
+            if listing is None
+            else (listing.files)
+        )
+        if any(map(self._takes, files)):
+            return ""
+        where = without_credentials(str(self._files.root))
+        what = f"ends in {', '.join(self._format.endings)}"
+        if not self._takes_endings:
+            what = f"matches {self.pattern!r}"
+        there = described(self._files.some(_LOOKED_AT), self._format.endings)
+        return f"no file in {where} {what}; {there}"
+
+    def _unsuitable(self, mode: str) -> str:
+        """Returns why a run in a mode makes no sense, and what to do; "" if it does."""
+        if mode not in ("upsert", "mirror") or self._is_streams:
+            return ""
+        found = self._files.list(self.pattern, self.hidden).files
+        known: dict[str, None] = {}
+        paths = self.mapper_of().id_paths
+        sample: pa.Table | None = None
+        for info in [one for one in found if self._takes(one)][:_FILES_ASKED]:
+            schema = self._schema_of(info)
+            if schema is None:
+                continue
+            known.update(dict.fromkeys([*schema.names, *self._texts(info), *RESERVED]))
+            if any(path.partition(".")[0] in known or path in known for path in paths):
+                return ""
+            if sample is None:
+                sample = self._sample_of(info)
+        if not known:
+            return ""
+        unique = [] if sample is None else unique_columns(sample)
+        told = f"these look unique: {', '.join(unique)}" if unique else "none of them looks unique"
+        return (
+            f"the rows of {self.path} have no id, so {mode} cannot tell which document a row "
+            f"replaces. Name the column with id=..., or several that identify a row together; "
+            f'{told}. Or add all rows with mode="append"'
+        )
+
+    def _sample_of(self, info: FileInfo) -> pa.Table | None:
+        """Returns the first rows of a file, with all columns that it has itself."""
+        try:
+            with self._files.reader(info, as_listed=False) as (now, read):
+                rows = next(self._format.rows(RangedFile(read, now.size), None, Wanted()), None)
+                return None if rows is None else rows.table
+        except _OF_ONE_FILE:
+            return None
+
+
+def placed(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Returns the folder that a path begins with, and the pattern of what is read below it.
+
+    The pattern is "" for a folder of which all tables are read.
+    """
+    text = os.fspath(path)
+    text = text.removeprefix("file://")
+    is_url = "://" in text or "::" in text
+    if not is_url:
+        text = os.path.abspath(os.path.expanduser(text)) if text else text
+        if os.path.isdir(text):
+            return text, ""
+        if os.path.exists(text):
+            return os.path.split(text)
+    if not text:
+        raise ConfigError("path is empty; give a file, a folder, or a pattern such as 'data/*.csv'")
+    is_web = text.startswith(("http://", "https://"))
+    scheme, mark, rest = text.rpartition("://") if is_url else ("", "", text)
+    names = rest.split("/")
+    for place, name in enumerate(names):
+        if place and not is_web and set("*?[") & set(name):
+            return scheme + mark + "/".join(names[:place]) or "/", "/".join(names[place:])
+    last = names[-1]
+    if is_url and ("." not in last or len(names) == 1):
+        return text.rstrip("/"), ""
+    return scheme + mark + "/".join(names[:-1]) or "/", last
+
+
+def _first_partition(path: str) -> int:
+    """Returns which folder of a path can be the first that names a column and a value."""
+    names = path.split("/")
+    fixed = next((n for n, name in enumerate(names) if set("*?[=") & set(name)), len(names))
+    return min(fixed, len(names))
+
+
+def _packed(info: FileInfo) -> list[Any]:
+    return [info.path, info.size, info.modified_at]
+
+
+def _grouped(infos: list[FileInfo]) -> Partition:
+    name = printable(infos[0].path)
+    if len(infos) > 1:
+        name = f"{name} and {len(infos) - 1} more"
+    packed = [_packed(info) for info in infos]
+    return Partition(name, {"files": packed}, content=packed)
+
+
+def _text_of(data: bytes) -> str | bytes:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data

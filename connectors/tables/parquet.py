@@ -1,0 +1,118 @@
+"""Parquet: row groups are read on their own, and only the columns and pages that are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from contextframe_beam.connectors.tables.connector import TableConnector
+from contextframe_beam.connectors.tables.ranged import RangedFile
+from contextframe_beam.connectors.tables.table_format import (
+    PAGE_BYTES,
+    ROWS_IN_A_PAGE,
+    Piece,
+    Rows,
+    TableFormat,
+    Wanted,
+    pages_of,
+)
+from contextframe_beam.errors import ConnectorError
+
+_MAGIC = b"PAR1"
+_ENCRYPTED = b"PARE"
+_BUFFER_BYTES = 1 << 20
+_KEYS = "no keys are taken here: write it again without encryption"
+
+
+class ParquetFormat(TableFormat):
+    """Parquet with any codec and any type."""
+
+    endings: ClassVar[tuple[str, ...]] = (".parquet", ".parq", ".pq")
+
+    def schema(self, file: RangedFile) -> pa.Schema:
+        """Returns the columns, from the footer."""
+        return _opened(file).schema_arrow
+
+    def pieces(self, file: RangedFile, wanted: Wanted, size: int) -> Sequence[Piece] | None:
+        """Returns row groups, several small ones together, without those that cannot match."""
+        opened = _opened(file)
+        found: list[list[int]] = []
+        held = 0
+        for group in _groups(file, opened, range(opened.num_row_groups), wanted):
+            weight = _packed_size(opened, group)
+            follows = bool(found) and found[-1][1] == group
+            if not follows or held + weight > size:
+                found.append([group, group])
+                held = 0
+            found[-1][1] = group + 1
+            held += weight
+        return [Piece(_name(first, stop), [first, stop]) for first, stop in found]
+
+    def rows(self, file: RangedFile, piece: Any, wanted: Wanted) -> Iterator[Rows]:
+        """Yields the rows of row groups, some thousand at a time."""
+        opened = _opened(file)
+        first, stop = piece or (0, opened.num_row_groups)
+        names = opened.schema_arrow.names
+        columns = list(dict.fromkeys(name for name in names if wanted.has(name)))
+        for group in _groups(file, opened, range(first, stop), wanted):
+            facts = opened.metadata.row_group(group)
+            rows, size = facts.num_rows, _packed_size(opened, group)
+            width = max(facts.total_byte_size // max(rows, 1), 1)
+            at_once = min(ROWS_IN_A_PAGE, max(PAGE_BYTES // width, 16))
+            done = 0
+            for batch in opened.iter_batches(
+                at_once,
+                [group],
+                columns=columns if len(columns) < len(names) else None,
+                use_threads=False,
+            ):
+                table = pa.Table.from_batches([batch])
+                for part, place in pages_of(table, f"row group {group}", done):
+                    yield Rows(part, place, size=size * part.num_rows // max(rows, 1))
+                done += batch.num_rows
+
+
+def _opened(file: RangedFile) -> Any:
+    import pyarrow.parquet as pq
+
+    if file.size >= 4 and file.read_at(file.size - 4, 4) == _ENCRYPTED:
+        raise ConnectorError(f"it is encrypted Parquet, and {_KEYS}")
+    if file.size < 12 or file.read_at(file.size - 4, 4) != _MAGIC:
+        what = "it is empty" if not file.size else "it is not Parquet, or is cut off"
+        raise ConnectorError(f"{what}: it does not end as Parquet does; write or copy it again")
+    file.seek(0)
+    return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+
+
+def _groups(file: RangedFile, opened: Any, groups: range, wanted: Wanted) -> Iterator[int]:
+    """Yields the row groups that may have wanted rows, by their statistics."""
+    condition = wanted.expression(opened.schema_arrow)
+    if condition is None or not len(groups):
+        yield from groups
+        return
+    import pyarrow.dataset as ds
+
+    file.seek(0)
+    fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
+    yield from (one.id for one in fragment.subset(condition).row_groups if one.id in groups)
+
+
+def _packed_size(opened: Any, group: int) -> int:
+    facts = opened.metadata.row_group(group)
+    return sum(facts.column(place).total_compressed_size for place in range(facts.num_columns))
+
+
+def _name(first: int, stop: int) -> str:
+    return f"row group {first}" if stop - first == 1 else f"row groups {first} to {stop - 1}"
+
+
+class ParquetConnector(TableConnector):
+    """Parquet files: each row is a document.
+
+    Types become what metadata can hold: numbers stay numbers, decimals keep all their digits, and
+    dates, times and uuids become text by their standards.
+    """
+
+    _format = ParquetFormat()

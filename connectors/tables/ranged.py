@@ -1,0 +1,65 @@
+"""RangedFile: a file that is read by ranges of bytes, in the form in which Arrow reads files."""
+
+from __future__ import annotations
+
+import io
+import os
+
+from contextframe_beam.connectors.files.listing import ReadAt
+
+
+class RangedFile(io.RawIOBase):
+    """A file of one version, which can be read at any place.
+
+    Args:
+        read: Gives bytes of the file.
+        size: How many bytes it has.
+        step: How many bytes to read at once when it is read from its beginning.
+    """
+
+    def __init__(self, read: ReadAt, size: int, step: int = 1 << 20) -> None:
+        self.read_at = read
+        self.size = size
+        self.step = step
+        self._at = 0
+
+    @classmethod
+    def of(cls, data: bytes) -> RangedFile:
+        """Returns bytes as such a file."""
+        return cls(lambda offset, size: data[offset : offset + size], len(data))
+
+    def head(self, size: int) -> bytes:
+        """Returns the first bytes."""
+        return self.read_at(0, min(size, self.size))
+
+    def readable(self) -> bool:
+        """Returns True: it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Returns True: it can be read at any place."""
+        return True
+
+    def tell(self) -> int:
+        """Returns where the next byte is read."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Goes to a place."""
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
+        self._at = max(begin + offset, 0)
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Returns the next bytes, fewer only at the end of the file."""
+        left = max(self.size - self._at, 0)
+        wanted = left if size is None or size < 0 else min(size, left)
+        data = self.read_at(self._at, wanted) if wanted else b""
+        self._at += len(data)
+        return data
+
+    def readinto(self, buffer: memoryview | bytearray, /) -> int:  # type: ignore[override]
+        """Reads into a buffer."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
