@@ -131,6 +131,7 @@ setup(
             "api = contextframe_beam.connectors.api.connector:APIConnector",
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
+            "notion = contextframe_beam.connectors.notion.connector:NotionConnector",
             "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",
             "parquet = contextframe_beam.connectors.tables.parquet:ParquetConnector",
         ],

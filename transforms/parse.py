@@ -16,9 +16,10 @@ from uuid import UUID
 from xxhash import xxh3_128_digest
 
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.files.item import FileItem
+from contextframe_beam.connectors.files.item import FileItem, GoneError
 from contextframe_beam.connectors.files.listing import UNREADABLE, FileTooLargeError, reason_of
 from contextframe_beam.connectors.files.seen import outcome_state
+from contextframe_beam.connectors.http.request import HttpError
 from contextframe_beam.connectors.page import DeadLetter, DocumentVersion, Page, Tally
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError, RecordError
 from contextframe_beam.frames.record import FrameRecord, uuid_of
@@ -165,6 +166,9 @@ def ready_items(page: Page, making: Making) -> Iterator[Ready]:
         return
     for some in _portions(left):
         yield from work.parsed(work.changed(some))
+        while parts := work.parts():
+            for portion in _portions(parts):
+                yield from work.parsed(work.changed(portion))
     yield work.rest([])
 
 
@@ -177,6 +181,8 @@ class _Work:
         self._failed: list[str] = []
         self._skipped: list[str] = []
         self._told = 0
+        self._parts: list[FileItem] = []
+        self._count = 0
         self._begin()
 
     @property
@@ -205,7 +211,7 @@ class _Work:
         self._failures = [*self._page.failures, *self._failures]
         told = self._page.tally
         # Read in whatever way, an item counts once.
-        told.read -= self._told + self._tally.read
+        told.read += self._count - self._told - self._tally.read
         if self._page.state is not None and self._making.connector.gives_files:
             outcome = outcome_state(filter(None, self._failed), filter(None, self._skipped))
             state = {**self._page.state, **(outcome or {})}
@@ -219,6 +225,15 @@ class _Work:
         if self._making.connector.gives_files:
             # They may have travelled as rows, which hold what is in the dictionary.
             items = [one if isinstance(one, FileItem) else FileItem.of(one) for one in items]
+        return self._unrecognised(items)
+
+    def parts(self) -> list[_One]:
+        """Returns what was found in other items since the last time and is not known either."""
+        parts, self._parts = self._parts, []
+        self._count += len(parts)
+        return self._unrecognised(parts)
+
+    def _unrecognised(self, items: Sequence[Any]) -> list[_One]:
         ones = [_One(place, item) for place, item in enumerate(items)]
         ones = [one for one in ones if self._has_version(one)]
         stored = self._making.stored
@@ -240,8 +255,13 @@ class _Work:
             read = [self._data_of(one) for one in ones]
         kept = []
         for one, data in zip(ones, read, strict=True):
+            self._parts += one.item.parts
+            if one.item.narrowed:
+                self._tally.narrowed.add(one.item.narrowed)
             if isinstance(data, UnknownTypeError):
                 self._skip(one)
+            elif isinstance(data, GoneError):
+                self._leave(one, data)
             elif isinstance(data, Exception):
                 self._fail("parse" if isinstance(data, ParseError) else "read", data, one)
             else:
@@ -289,7 +309,7 @@ class _Work:
     def _unknown(self, ones: list[_One]) -> list[_One]:
         """Returns those whose origins are not stored."""
         stored = self._making.stored
-        told = [one for one in ones if one.origin is not None]
+        told = [one for one in ones if one.origin is not None and not _is_anew(one.item)]
         if stored is None or not told:
             return ones
         return self._without(ones, told, stored.find_origins([one.origin or b"" for one in told]))
@@ -330,6 +350,10 @@ class _Work:
             return ParseError(f"it has {in_words(error.size)}, and max_file_bytes is {most_told}")
         except UNREADABLE as error:
             return ConnectorError(f"it cannot be read: {reason_of(error)}")
+        except HttpError as error:
+            if error.is_of_one:
+                return error
+            raise
         except (ConnectorError, RecordError) as error:
             return error
         except ContextFrameError:
@@ -351,6 +375,13 @@ class _Work:
         self._tally.skipped += 1
         self._tally.read += 1
 
+    def _leave(self, one: _One, why: GoneError) -> None:
+        """Notes that what is stored of an item stays, since the item was not found any more."""
+        self._tally.unread.add(str(why))
+        self._tally.read += 1
+        if one.version is not None:
+            self._tally.stale.append(one.key)
+
     def _fail(self, stage: str, error: Exception, one: _One) -> None:
         letter = letter_of(stage, error, one.item, self._page, one.place)
         if isinstance(one.item, FileItem):
@@ -368,6 +399,10 @@ class _Work:
 
 def _is_untouched(item: Any) -> bool:
     return isinstance(item, FileItem) and item.is_stored
+
+
+def _is_anew(item: Any) -> bool:
+    return isinstance(item, FileItem) and item.is_anew
 
 
 def _portions(ones: Sequence[_One]) -> Iterator[list[_One]]:

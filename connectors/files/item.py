@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from contextframe_beam.errors import ConnectorError
+
 
 class FileItem(dict[str, Any]):
     """A file that a run parses before it maps it.
@@ -19,9 +21,23 @@ class FileItem(dict[str, Any]):
         mark: What stays the same as long as the file does; kept from run to run.
         is_stored: Whether an earlier run has made a document of it as it is.
         is_skipped: Whether an earlier run has skipped it as it is, because nothing reads its type.
+        is_anew: Whether it is read although the dataset may hold it in this version, because what
+            belongs to it would otherwise not be found.
+        parts: Other documents that were found in it while it was read, such as attachments. They
+            are read after it.
+        narrowed: Why something that belongs to it was not read; a mirror then deletes nothing.
     """
 
-    __slots__ = ("document", "handle", "is_skipped", "is_stored", "mark")
+    __slots__ = (
+        "document",
+        "handle",
+        "is_anew",
+        "is_skipped",
+        "is_stored",
+        "mark",
+        "narrowed",
+        "parts",
+    )
 
     def __init__(
         self,
@@ -32,6 +48,7 @@ class FileItem(dict[str, Any]):
         mark: str = "",
         is_stored: bool = False,
         is_skipped: bool = False,
+        is_anew: bool = False,
         **more: Any,
     ) -> None:
         super().__init__(path=path, size=size, modified_at=modified_at, **more)
@@ -40,6 +57,9 @@ class FileItem(dict[str, Any]):
         self.mark = mark
         self.is_stored = is_stored
         self.is_skipped = is_skipped
+        self.is_anew = is_anew
+        self.parts: list[FileItem] = []
+        self.narrowed = ""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> FileItem:
@@ -61,6 +81,13 @@ def _made_again(values: dict[str, Any], slots: dict[str, Any]) -> FileItem:
     return item
 
 
+class GoneError(ConnectorError):
+    """A listed item that is gone, or that the account may no longer read.
+
+    What is stored of it stays, and the run goes on: a mirror then deletes nothing.
+    """
+
+
 class GivesFiles(Protocol):
     """What a connector has whose items are files, beside `gives_files = True`.
 
@@ -70,7 +97,7 @@ class GivesFiles(Protocol):
 
     One that parses some files itself also has `own_document(item, most)`. It returns the document,
     which has a `text`, with bytes that differ whenever the document does, and None for a file that
-    a parser makes a document of.
+    a parser makes a document of. It may set the item's `parts` and `narrowed`.
     """
 
     def read_file(self, item: FileItem, most: int) -> bytes:
@@ -82,6 +109,9 @@ class GivesFiles(Protocol):
 
         Raises:
             FileTooLargeError: it has more.
+            GoneError: it is not there any more.
+            HttpError: a server refuses it. Where it fails altogether, or refuses the account, the
+                run ends.
             ConnectorError: it cannot be read, for a reason that concerns it alone.
             OSError: it cannot be read.
         """

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.request import (
+    BodyTooLargeError,
     HttpError,
     HttpRequest,
     HttpResponse,
@@ -261,7 +262,10 @@ def failure(
     number, seconds = tries
     times = f" after {number} attempts in {seconds:.1f} s" if number > 1 else ""
     hint = "; ".join(["", *filter(None, hints)])
-    return HttpError(secrets.redact(f"{named(request)} {problem}{times}{hint}"), status)
+    message = secrets.redact(f"{named(request)} {problem}{times}{hint}")
+    if isinstance(result, Broken) and result.too_large:
+        return BodyTooLargeError(message, result.too_large)
+    return HttpError(message, status)
 
 
 def named(request: HttpRequest) -> str:

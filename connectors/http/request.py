@@ -28,6 +28,8 @@ from contextframe_beam.errors import ConfigError, ConnectorError
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _EXCERPT = 200
+# Refusals of the account, and limits.
+_OF_ALL = frozenset({401, 402, 407, 408, 429})
 _QUERY = re.compile(r"\s*(?:query\b|\{|fragment\b|#)")
 # Comments and fragments may come before it.
 _CHANGE = re.compile(r"^\s*(?:mutation|subscription)\b", re.M)
@@ -272,6 +274,32 @@ class HttpError(ConnectorError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+    @property
+    def is_of_one(self) -> bool:
+        """Whether the server refuses this one request, and may well answer others.
+
+        Without an answer, with one that the server fails, and where it refuses the account or asks
+        for a wait that is too long, others would end in the same way.
+        """
+        return 400 <= self.status < 500 and self.status not in _OF_ALL
+
+
+class BodyTooLargeError(HttpError):
+    """An answer of more bytes than the client takes.
+
+    Attributes:
+        size: How many bytes it has at least.
+    """
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+    @property
+    def is_of_one(self) -> bool:
+        """True: other answers may be smaller."""
+        return True
 
 
 class TokenExpiredError(HttpError):

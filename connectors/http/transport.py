@@ -55,11 +55,13 @@ class Broken:
         problem: What happened, without secrets.
         sent: Whether the server may have seen the request.
         transient: Whether trying again can help.
+        too_large: How many bytes the body has at least, where it has more than are taken.
     """
 
     problem: str
     sent: bool = True
     transient: bool = True
+    too_large: int = 0
 
 
 class Transport:
@@ -136,12 +138,12 @@ class Transport:
         try:
             length = raw.headers.get("Content-Length", "")
             if request.method != "HEAD" and length.isdecimal() and int(length) > left:
-                return self._too_large()
+                return self._too_large(int(length))
             while piece := raw.read(min(_PIECE, left + 1)):
                 pieces.append(piece)
                 left -= len(piece)
                 if left < 0:
-                    return self._too_large()
+                    return self._too_large(self._max_bytes + 1)
         except BaseException:
             left = -1
             raise
@@ -152,11 +154,12 @@ class Transport:
             raw.release_conn()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _too_large(self) -> Broken:
+    def _too_large(self, size: int) -> Broken:
         return Broken(
             f"has a body of more than {self._max_bytes} bytes; ask for smaller pages, or raise "
             "max_response_bytes",
             transient=False,
+            too_large=size,
         )
 
     def _manager(self, url: str) -> urllib3.PoolManager:

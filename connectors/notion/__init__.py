@@ -1,0 +1,1 @@
+"""Notion: its pages, rows, comments and files, read through its HTTP API."""

@@ -1,0 +1,570 @@
+"""NotionConnector: pages, rows of data sources, comments and files of a workspace of Notion.
+
+A run lists what was edited, which costs a request for each hundred. Content is fetched afterwards,
+and only of what the dataset does not hold in the version that the list names.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, ClassVar
+
+from contextframe_beam.connectors.attachments import (
+    MOST_BYTES,
+    Attachments,
+    media_type,
+)
+from contextframe_beam.connectors.cursors import clamped_cursor, seconds_of, text_of
+from contextframe_beam.connectors.files.item import FileItem, GoneError
+from contextframe_beam.connectors.kinds import PaginatedConnector
+from contextframe_beam.connectors.notion.hosted import HostedFiles
+from contextframe_beam.connectors.notion.properties import title_of
+from contextframe_beam.connectors.notion.reading import (
+    DocumentReader,
+    How,
+    NotionDocument,
+    cleaned,
+)
+from contextframe_beam.connectors.notion.rich_text import opened, page_id
+from contextframe_beam.connectors.notion.scope import Scope, find_root
+from contextframe_beam.connectors.notion.workspace import (
+    Listed,
+    NotionError,
+    Workspace,
+    parent_of,
+)
+from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
+from contextframe_beam.errors import ConfigError, RecordError
+from contextframe_beam.frames.record import Deletion, FrameRecord
+from contextframe_beam.frames.times import when
+
+#: The version of the API whose answers this reads.
+API_VERSION = "2025-09-03"
+
+_ADDRESS = "https://api.notion.com"
+_RESOURCES = ("pages", "rows", "comments")
+_COMMENTS = ("documents", "inline", "none")
+# Notion allows three a second on average, and refuses some already at that.
+_PER_SECOND = 2.5
+# Times of edits are in whole minutes: until the next one has passed, there may be another edit.
+_SETTLED_AFTER = timedelta(minutes=2)
+_SEARCH = "pages"
+_CONTENT_KINDS = ("page", "row", "comment", "data_source")
+
+
+class NotionConnector(PaginatedConnector):
+    """Pages, rows of databases, comments and files of a Notion workspace.
+
+    It reads what the integration was given access to. A record's unique_id is `notion:page/<id>`
+    for pages and rows, `notion:comment/<id>`, `notion:data_source/<id>` or
+    `notion:attachment/<id>`.
+
+    Args:
+        token: The token of an internal integration, or an access token of OAuth.
+        client_id: Instead of a token: the id of a public integration.
+        client_secret: Its secret.
+        refresh_token: The refresh token of a user who agreed.
+        roots: Pages, databases or data sources, by id or address; they are read with all below
+            them. By default all that the integration sees.
+        exclude: What is left out with all below it: ids or addresses, or patterns of titles such as
+            `Archive*`.
+        resources: What is read: `pages`, `rows`, `comments`; by default all of them.
+        comments: `documents` makes a document of each comment, `inline` puts them below the text of
+            their page, `none` leaves them out.
+        block_comments: Ask for the comments on single blocks as well: one request for each block.
+        attachments: What becomes of files: `none`, `metadata` (their names, with their page),
+            `text` or `bytes`. By default `text` where the parsers of documents are installed.
+        max_attachment_bytes: Of larger files only metadata is read.
+        properties: The names of the properties that become metadata; `all` by default, or `none`.
+        markdown: `blocks` makes the text here of all blocks; `endpoint` takes Notion's own
+            Markdown, which costs one request a page and leaves out some blocks.
+        max_depth: How deep blocks may lie in blocks.
+        trash: Read what is in the trash as well, where Notion still shows it.
+        lookback: How long before the last edit seen a run looks again, since the search of Notion
+            shows edits some minutes late.
+        notion_version: The version of the API.
+        requests_per_second: How many requests are sent, by all workers together.
+        max_wait: How many seconds of waiting Notion may ask for, for one request.
+        base_url: The address of the API.
+
+    Raises:
+        ConfigError: an argument makes no sense, or there are no credentials.
+    """
+
+    identity_args: ClassVar[tuple[str, ...] | None] = ("roots", "exclude", "resources", "trash")
+    gives_files = True
+    version: ClassVar[str] = "1"
+    max_in_flight = 4
+    #: Content is waited for most of the time.
+    files_at_once = 4
+    _maps_by: ClassVar[tuple[str, ...]] = (
+        *("attachments", "max_attachment_bytes", "comments", "block_comments", "properties"),
+        *("markdown", "max_depth", "resources"),
+    )
+
+    def __init__(
+        self,
+        token: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        refresh_token: str | None = None,
+        roots: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        resources: Sequence[str] = _RESOURCES,
+        comments: str = "documents",
+        block_comments: bool = False,
+        attachments: str | None = None,
+        max_attachment_bytes: int = MOST_BYTES,
+        properties: Sequence[str] = ("all",),
+        markdown: str = "blocks",
+        max_depth: int = 50,
+        trash: bool = False,
+        lookback: str = "15m",
+        notion_version: str = API_VERSION,
+        requests_per_second: float = _PER_SECOND,
+        max_wait: float = 300,
+        base_url: str = _ADDRESS,
+    ) -> None:
+        super().__init__()
+        roots, exclude = _several(roots), _several(exclude)
+        self.resources = frozenset(_several(resources))
+        if not self.resources <= set(_RESOURCES) or not self.resources:
+            raise ConfigError(
+                f"resources is {', '.join(sorted(self.resources)) or 'empty'}; "
+                f"give one or more of {', '.join(_RESOURCES)}"
+            )
+        if comments not in _COMMENTS:
+            raise ConfigError(f"comments is {comments!r}; it is one of {', '.join(_COMMENTS)}")
+        if markdown not in ("blocks", "endpoint"):
+            raise ConfigError(f"markdown is {markdown!r}; it is blocks or endpoint")
+        if max_depth < 1 or not requests_per_second > 0:
+            raise ConfigError(
+                f"max_depth and requests_per_second are more than 0, not {max_depth} and "
+                f"{requests_per_second}"
+            )
+        if block_comments and markdown == "endpoint":
+            raise ConfigError("block_comments needs markdown: blocks, which tells the blocks")
+        try:
+            self.lookback = timedelta(seconds=seconds_of(lookback))
+        except ValueError as error:
+            raise ConfigError(f"lookback: {error}") from None
+        self.scope = Scope(roots, exclude)
+        self.trash = trash
+        wanted = frozenset(_several(properties))
+        if "comments" not in self.resources:
+            comments = "none"
+        self._how = How(
+            Attachments.of(attachments, max_attachment_bytes),
+            comments,
+            block_comments,
+            markdown == "blocks",
+            None if "all" in wanted else wanted - {"none"},
+        )
+        self.token, self.client_id, self.base_url = token, client_id, base_url
+        client = self.http_client(
+            base_url,
+            auth=_auth(token, client_id, client_secret, refresh_token, base_url),
+            budget={"per_second": requests_per_second, "burst": 1},
+            max_wait=max_wait,
+        )
+        self._workspace = Workspace(client, notion_version, max_depth, self.skip)
+        self._reader = DocumentReader(self._workspace, self._how, self._count_unknown, self.skip)
+        self._files = HostedFiles(
+            self._how.attachments, self._reader.fresh_address, self.http_client
+        )
+        self._lock = threading.Lock()
+        self._unknown: set[str] = set()
+        self._me: dict[str, Any] = {}
+
+    def authenticate(self) -> bool:
+        """Asks who the integration is.
+
+        Raises:
+            HttpError: Notion does not accept the token.
+        """
+        self._me = self._workspace.me()
+        self.authenticated = True
+        return True
+
+    def access(self) -> list[str]:
+        """Returns the integration's name, what it sees, and which capabilities it lacks."""
+        bot = self._me.get("bot")
+        workspace = bot.get("workspace_name") if isinstance(bot, Mapping) else None
+        told = [f"integration {self._me.get('name')} in {workspace or 'its workspace'}"]
+        pages = self._workspace.search("page", None)
+        more = " or more" if pages.following else ""
+        top = [one for one in pages.results if parent_of(one) is None]
+        told.append(f"{len(pages.results)}{more} pages and rows")
+        told += [f"page {title_of(one) or 'Untitled'} and what is below it" for one in top]
+        for source in self._sources():
+            told.append(f"data source {title_of(source) or 'Untitled'}")
+        if self._how.comments != "none" and pages.results:
+            try:
+                next(iter(self._workspace.comments(str(pages.results[0].get("id")))), None)
+            except NotionError as error:
+                told.append(f"no comments: {error}")
+        return told
+
+    def partitions(self, resume_from: Mapping[str, Any] | None = None) -> Iterator[Partition]:
+        """Yields the pages outside of databases, and each data source.
+
+        Args:
+            resume_from: The states that an earlier run left; empty to read everything.
+        """
+        began = datetime.now(timezone.utc)
+        states = resume_from or {}
+        for root in self.scope.roots:
+            try:
+                find_root(self._workspace, root)
+            except NotionError as error:
+                if error.status not in (400, 403, 404):
+                    raise
+                self.skip(root, error)
+        sources = list(self._sources())
+        yield self._partition(_SEARCH, {"sources": [one["id"] for one in sources]}, states, began)
+        if "rows" not in self.resources:
+            return
+        for source in sources:
+            if not self.scope.is_all and not self.scope.has(source, self._workspace):
+                continue
+            params = {"source": source["id"], "object": cleaned(source), "name": title_of(source)}
+            yield self._partition(f"data_source/{source['id']}", params, states, began)
+
+    def fetch_page(self, partition: Partition, cursor: Any) -> Page:
+        """Returns up to a hundred pages or rows that were edited, without their content.
+
+        Args:
+            partition: One of `partitions()`.
+            cursor: None for the first answer, then that of the answer before.
+        """
+        params = partition.params
+        at = dict(cursor or {})
+        try:
+            listed = self._list(params, at.get("cursor"))
+        except NotionError as error:
+            if error.code == "validation_error" and at.get("cursor") and not at.get("again"):
+                # A cursor lives for some hours only.
+                self.logger.info("notion: %s begins again: %s", partition.id, error)
+                return self.fetch_page(partition, {"again": True})
+            if error.status in (403, 404) and "source" in params:
+                return self.skip(f"data source {params['name']}", error)
+            raise
+        items = [
+            item
+            for found in listed.results
+            if (item := self._item(found, params, listed.at)) is not None
+        ]
+        if "source" in params and not at.get("cursor"):
+            items.insert(0, self._source_item(params))
+        newest = max([at.get("newest") or "", *map(_edited, listed.results)])
+        since = params["since"] or ""
+        is_past = "source" not in params and any(_edited(one) < since for one in listed.results)
+        page = Page(items)
+        if listed.following and not is_past:
+            again = {"again": True} if at.get("again") else {}
+            page.next_cursor = {"cursor": listed.following, "newest": newest, **again}
+        else:
+            page.state = self._state(partition, newest)
+        if listed.is_cut:
+            page.partial = (
+                f"Notion gave not all of {params.get('name') or 'the search'}, which has more "
+                "than it gives at once; split the database"
+            )
+        return page
+
+    def sync_documents_stream(self, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """Yields all documents with their content, and what is inside of them after each."""
+        for item in super().sync_documents_stream(**kwargs):
+            assert isinstance(item, FileItem)
+            if item["kind"] in _CONTENT_KINDS:
+                try:
+                    item.document = self._reader.read(item)
+                except GoneError:
+                    continue
+            yield item
+            yield from item.parts
+
+    def document_version(self, item: Any) -> DocumentVersion | None:
+        """Returns the id of the document that an item is, and when it was last edited.
+
+        Comments and data sources have no version, since they come whole.
+        """
+        version = item.get("version")
+        return DocumentVersion(_unique_id(item), version if isinstance(version, str) else None)
+
+    def own_document(self, item: FileItem, most: int) -> tuple[Any, bytes] | None:
+        """Returns what an item becomes; None for a file that a parser makes a document of.
+
+        Args:
+            item: The item.
+            most: How many bytes a file may have.
+
+        Raises:
+            GoneError: it is not there any more.
+            HttpError: Notion refuses it.
+        """
+        kind = item.get("kind")
+        if kind == "gone":
+            return NotionDocument(""), b"gone"
+        if kind != "attachment":
+            document = self._reader.read(item)
+            return document, document.content
+        made = self._files.begin(item, most)
+        if made is None:
+            return None
+        return NotionDocument("", data=made.data), made.content
+
+    def read_head(self, item: FileItem, size: int) -> bytes:
+        """Returns the first bytes of a file.
+
+        Raises:
+            HttpError: it cannot be had.
+        """
+        return self._files.head(item, size)
+
+    def read_file(self, item: FileItem, most: int) -> bytes:
+        """Returns the bytes of a file.
+
+        Raises:
+            FileTooLargeError: it has more than `most`.
+            HttpError: it cannot be had.
+        """
+        return self._files.read(item, most)
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
+        """Turns an item into a record, and what is in the trash into its deletion.
+
+        Raises:
+            RecordError: the item is not from this connector.
+            ContextFrameError: outside of a run, where it is read here: it cannot be.
+        """
+        if not isinstance(item, FileItem):
+            item = FileItem.of(item)
+        unique_id = _unique_id(item)
+        if item["kind"] == "gone":
+            return Deletion(unique_id)
+        if item.document is None:
+            self._read_alone(item)
+        document = item.document
+        is_file = item["kind"] == "attachment"
+        metadata: dict[str, Any] = dict(document.metadata)
+        if is_file:
+            stated = {name: one for name, one in metadata.items() if name != "attachments"}
+            metadata = {
+                **({"properties": stated} if stated else {}),
+                "title": str(item.get("name")),
+                "file_size": item.get("size"),
+                "uri": opened(str(item.get("block") or item.get("page"))),
+                "relationships": [
+                    {
+                        "relationship_type": "parent",
+                        "target_id": f"notion:page/{item.get('page')}",
+                    }
+                ],
+            }
+        metadata |= {"source": "notion", "kind": item["kind"]}
+        data = getattr(document, "data", None)
+        changed = item.get("modified_at")
+        return FrameRecord(
+            document.text,
+            metadata,
+            "document",
+            unique_id,
+            changed if isinstance(changed, str) else None,
+            raw_data=data,
+            raw_data_type=None if data is None else media_type(str(item.get("name"))),
+        )
+
+    def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the class, and what is read of a workspace, however it was written."""
+        identity = super().source_identity()
+        arguments: dict[str, Any] = dict(self.scope.identity)
+        if self.resources != set(_RESOURCES):
+            arguments["resources"] = sorted(self.resources)
+        if self.trash:
+            arguments["trash"] = True
+        identity["arguments"] = arguments
+        return identity
+
+    def _sources(self) -> Iterator[dict[str, Any]]:
+        """Yields the data sources that the integration sees."""
+        cursor: str | None = None
+        seen: set[str] = set()
+        while True:
+            listed = self._workspace.search("data_source", cursor)
+            for one in listed.results:
+                identifier = page_id(str(one.get("id")))
+                if identifier is None or identifier in seen or one.get("in_trash") is True:
+                    continue
+                seen.add(identifier)
+                self._workspace.remember(one)
+                yield {**one, "id": identifier}
+            if listed.following is None or listed.following == cursor:
+                return
+            cursor = listed.following
+
+    def _partition(
+        self, name: str, params: dict[str, Any], states: Mapping[str, Any], began: datetime
+    ) -> Partition:
+        state = states.get(name)
+        reached = state.get("since") if isinstance(state, Mapping) else None
+        time = when(reached) if isinstance(reached, str) else None
+        since = None if time is None else _minute(time - self.lookback)
+        return Partition(
+            name, {**params, "since": since, "reached": reached, "began": text_of(began)}
+        )
+
+    def _state(self, partition: Partition, newest: str) -> dict[str, Any] | None:
+        """Returns the state after a partition: the newest edit, not later than the run's begin."""
+        params = partition.params
+        newest = max(newest, params.get("reached") or "")
+        if not newest:
+            return {"since": None}
+        began = when(params["began"])
+        assert began is not None
+        return {"since": clamped_cursor(newest, began)}
+
+    def _list(self, params: Mapping[str, Any], cursor: str | None) -> Listed:
+        if "source" not in params:
+            return self._workspace.search("page", cursor)
+        return self._workspace.query(params["source"], params["since"], cursor)
+
+    def _item(
+        self, found: Mapping[str, Any], params: Mapping[str, Any], at: str
+    ) -> FileItem | None:
+        """Returns a page or row as an item; None for one that is not to be read here."""
+        identifier = page_id(str(found.get("id")))
+        if found.get("object") != "page" or identifier is None or "properties" not in found:
+            return None
+        above = parent_of(found)
+        is_row = above is not None and above[0] in ("data_source", "database")
+        edited = _edited(found)
+        if "source" not in params:
+            if params["since"] and edited < params["since"]:
+                return None
+            # Rows of a data source that is listed are read there; others were shared one by one.
+            if is_row and above is not None and above[1] in params["sources"]:
+                return None
+            if not self.scope.is_all and not self.scope.has(found, self._workspace):
+                return None
+        if ("rows" if is_row else "pages") not in self.resources:
+            return None
+        self._workspace.remember(found)
+        kind = "row" if is_row else "page"
+        if found.get("in_trash") is True or found.get("archived") is True:
+            kind = kind if self.trash else "gone"
+        more = (
+            {"collection": params["name"], "collection_id": params["source"]}
+            if "source" in params
+            else {}
+        )
+        return FileItem(
+            f"page/{identifier}",
+            modified_at=edited,
+            # Edits of nested blocks, comments and files show only where a page is read.
+            is_anew=params["since"] is None,
+            kind=kind,
+            object=cleaned(dict(found)),
+            version=_version(edited, at),
+            **more,
+        )
+
+    def _source_item(self, params: Mapping[str, Any]) -> FileItem:
+        told = params["object"]
+        return FileItem(
+            f"data_source/{params['source']}",
+            modified_at=_edited(told) or None,
+            kind="data_source",
+            object=told,
+        )
+
+    def _read_alone(self, item: FileItem) -> None:
+        """Reads an item outside of a run, which would have read it before."""
+        from contextframe_beam.parsers import Parsing
+
+        parsing = Parsing()
+        made = self.own_document(item, parsing.limits.max_file_bytes)
+        if made is not None:
+            item.document = made[0]
+            return
+        data = self.read_file(item, parsing.limits.max_file_bytes)
+        item.document = parsing.pool.parse(str(item["path"]), data)
+
+    def _count_unknown(self, form: str, count: int) -> None:
+        with self._lock:
+            self.add_stats(unknown_markup=count)
+            if form in self._unknown:
+                return
+            self._unknown.add(form)
+        self.logger.warning("notion: %s is not known here, and stands as plain text", form)
+
+
+def _auth(
+    token: str | None,
+    client_id: str | None,
+    client_secret: str | None,
+    refresh_token: str | None,
+    base_url: str,
+) -> dict[str, Any]:
+    """Returns the settings of the authentication.
+
+    Raises:
+        ConfigError: there are no credentials, or two kinds of them.
+    """
+    if token is not None and client_id is None and refresh_token is None:
+        return {"type": "bearer", "token": token}
+    if token is None and client_id and client_secret and refresh_token:
+        return {
+            "type": "oauth2_refresh_token",
+            "token_url": f"{base_url.rstrip('/')}/v1/oauth/token",
+            "client_id": client_id,
+            "client_secret": client_secret,
+            "client_auth": "basic",
+            "refresh_token": refresh_token,
+        }
+    raise ConfigError(
+        "Notion needs the token of an integration (token, best as env:NOTION_TOKEN), or "
+        "client_id, client_secret and refresh_token"
+    )
+
+
+def _several(given: Sequence[str] | str) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _unique_id(item: Mapping[str, Any]) -> str:
+    own, path = item.get("id"), item.get("path")
+    if isinstance(own, str) and own.startswith("notion:"):
+        return own
+    if not isinstance(path, str) or item.get("kind") not in (*_CONTENT_KINDS, "attachment", "gone"):
+        raise RecordError("the item has no path and kind; give one that this connector listed")
+    return f"notion:{path}"
+
+
+def _edited(found: Mapping[str, Any]) -> str:
+    edited = found.get("last_edited_time")
+    return edited if isinstance(edited, str) else ""
+
+
+def _version(edited: str, at: str) -> str:
+    """Returns the version of a page: its minute, or one of its own while that may go on.
+
+    Args:
+        edited: When it was last edited, in whole minutes.
+        at: The header Date of the list that says so.
+    """
+    time = when(edited)
+    try:
+        now = parsedate_to_datetime(at)
+    except ValueError:
+        now = datetime.now(timezone.utc)
+    if time is not None and now.astimezone(timezone.utc) - time >= _SETTLED_AFTER:
+        return edited
+    return f"{edited} as of {now.isoformat()}"
+
+
+def _minute(time: datetime) -> str:
+    return time.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:00.000Z")

@@ -1,0 +1,130 @@
+"""Files that Notion keeps: on another host, at signed addresses that live for an hour.
+
+They are read at once, without credentials. No address is kept: it would be another one in each run,
+and anybody could use it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from contextframe_beam.connectors.attachments import Attachments, RemoteFile
+from contextframe_beam.connectors.files.item import FileItem, GoneError
+from contextframe_beam.connectors.files.listing import FileTooLargeError
+from contextframe_beam.connectors.http.client import HttpClient
+from contextframe_beam.connectors.http.request import HttpError, origin_of
+
+_HEAD_BYTES = 256 << 10
+# How hosts refuse an address whose time is over.
+_EXPIRED = frozenset({400, 401, 403, 410})
+
+
+class Taken(NamedTuple):
+    """What is kept of a file that no parser reads.
+
+    Attributes:
+        data: Its bytes; None where it is too large.
+        content: Bytes that differ whenever this does.
+    """
+
+    data: bytes | None
+    content: bytes
+
+
+class HostedFiles:
+    """Reads the files that items of the kind `attachment` are.
+
+    Args:
+        attachments: What becomes of files.
+        fresh: Returns a new address of a file; None where it is gone.
+        client: Makes a client for a host, with further settings.
+    """
+
+    def __init__(
+        self,
+        attachments: Attachments,
+        fresh: Callable[[Mapping[str, Any]], str | None],
+        client: Callable[..., HttpClient],
+    ) -> None:
+        self._attachments = attachments
+        self._fresh = fresh
+        self._client = client
+        self._lock = threading.Lock()
+        self._clients: dict[str, HttpClient] = {}
+
+    def begin(self, item: FileItem, most: int) -> Taken | None:
+        """Returns what is kept of a file; None for one that a parser makes a document of.
+
+        Raises:
+            GoneError: it is not in its page any more.
+            HttpError: it cannot be had.
+        """
+        limit = min(most, self._attachments.most_bytes)
+        try:
+            file = self._begun(item)
+            item["size"] = file.size
+            if file.size is not None and file.size > limit:
+                raise FileTooLargeError(file.size, limit)
+            if item.get("how") == "text":
+                item.handle = file
+                return None
+            data = file.read(limit)
+        except FileTooLargeError as error:
+            item["size"], item.handle = error.size, None
+            return Taken(None, f"metadata {error.size}".encode())
+        item["size"], item.handle = len(data), None
+        return Taken(data, data)
+
+    def head(self, item: FileItem, size: int) -> bytes:
+        """Returns the first bytes of a file.
+
+        Raises:
+            HttpError: it cannot be had.
+        """
+        return self._file(item).head(size)
+
+    def read(self, item: FileItem, most: int) -> bytes:
+        """Returns the bytes of a file.
+
+        Raises:
+            FileTooLargeError: it has more than `most`, or than attachments may have.
+            HttpError: it cannot be had.
+        """
+        data = self._file(item).read(min(most, self._attachments.most_bytes))
+        item["size"], item.handle = len(data), None
+        return data
+
+    def _file(self, item: FileItem) -> RemoteFile:
+        """Returns the file that an item is, as far as it was read."""
+        if isinstance(item.handle, RemoteFile):
+            return item.handle
+        return self._at(item.handle if isinstance(item.handle, str) else self._again(item))
+
+    def _begun(self, item: FileItem) -> RemoteFile:
+        """Reads the first bytes of a file; at a new address where the former one expired."""
+        file = self._file(item)
+        try:
+            file.head(_HEAD_BYTES)
+        except HttpError as error:
+            if error.status not in _EXPIRED:
+                raise
+            file = self._at(self._again(item))
+            file.head(_HEAD_BYTES)
+        return file
+
+    def _again(self, item: FileItem) -> str:
+        address = self._fresh(item)
+        if address is None:
+            raise GoneError(f"{item.get('name')} is not in its page any more")
+        return address
+
+    def _at(self, address: str) -> RemoteFile:
+        """Returns the file at an address, whose host gets no credentials."""
+        origin = origin_of(address)
+        with self._lock:
+            if origin not in self._clients:
+                most = max(self._attachments.most_bytes, _HEAD_BYTES)
+                self._clients[origin] = self._client(origin, max_response_bytes=most)
+            return RemoteFile(self._clients[origin], address)
