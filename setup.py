@@ -69,6 +69,7 @@ setup(
         "redis": ["redis>=5,<9"],
         "keyring": ["keyring>=25,<26"],
         "secrets": ["google-cloud-secret-manager>=2.20,<3"],
+        "metrics": ["prometheus-client>=0.20,<1"],
         "testing": ["vcrpy>=8,<10"],
         "embed": ["safetensors>=0.4.3,<1", "tokenizers>=0.21,<1", "wordllama>=0.4,<0.5"],
         "embed-onnx": ["onnxruntime>=1.20,<2", "tokenizers>=0.21,<1"],
@@ -101,6 +102,7 @@ setup(
             "mkdocstrings-python>=1.18,<3",
             "mypy>=1.15,<3",
             "onnxruntime>=1.20,<2",
+            "prometheus-client>=0.20,<1",
             "pypdfium2>=5,<6",
             "pytest>=8.3,<9.2",  # pytest-xdist 3.8 does not know the groups of 9.2
             "pytest-xdist>=3.6,<4",

@@ -337,6 +337,11 @@ class BaseConnector(metaclass=_ConnectorMeta):
         """Returns a digest of `source_identity`, as 16 hexadecimal characters."""
         return _identity.digest(self.source_identity(sync_kwargs))
 
+    def shown_arguments(self) -> dict[str, Any]:
+        """Returns the arguments it was made with, by name; plain secrets are stars."""
+        named = _identity.named_arguments(type(self), *self._arguments)
+        return {name: _shown(value, name) for name, value in named.items()}
+
     def __setattr__(self, name: str, value: Any) -> None:
         # If the class has an attribute with that name, Python finds it before __getattr__. Then
         # the reference itself stays, which also gives its value when used as text.
@@ -362,8 +367,7 @@ class BaseConnector(metaclass=_ConnectorMeta):
         return _rebuild, (factory, *self._arguments)
 
     def __repr__(self) -> str:
-        named = _identity.named_arguments(type(self), *self._arguments)
-        shown = ", ".join(f"{name}={_shown(value, name)!r}" for name, value in named.items())
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.shown_arguments().items())
         return secrets.redact(f"{type(self).__name__}({shown})")
 
     def _skip_mark(self) -> int:

@@ -16,6 +16,7 @@ from contextframe_beam.connectors.read.source import Chosen, Source
 from contextframe_beam.connectors.read.transform import ReadFromConnector
 from contextframe_beam.errors import CommitError, ConcurrentRunError, ConfigError
 from contextframe_beam.pipelines import backfill
+from contextframe_beam.pipelines.history import recorded
 from contextframe_beam.pipelines.job import Job, called_with, default_dead_letters
 from contextframe_beam.pipelines.runners.options import pipeline_options, run_to_end, runner_for
 from contextframe_beam.pipelines.runners.packages import RequireStaged, staged_options
@@ -49,7 +50,7 @@ def ingest(job: Job) -> CommitReceipt:  # noqa: D417 (the decorator documents th
         UnknownCommitError: the object store does not say whether the run was committed.
         ContextFrameError: any other failure; the dataset is as it was.
     """
-    return committed(job) or run(job)
+    return recorded(job, lambda: committed(job) or run(job))
 
 
 def run(job: Job) -> CommitReceipt:
@@ -71,6 +72,7 @@ def run(job: Job) -> CommitReceipt:
     if finds_nothing(job):
         return CommitReceipt(job.id, job.mode)
     known = state_of(job)
+    _note_other_mapping(job, known)
     resume_from = partitions_of(known)
     if isinstance(connector, IncrementalConnector):
         resume_from = connector.reconciled(resume_from)
@@ -143,6 +145,18 @@ def _making(job: Job) -> dict[str, Any]:
     return {"made_with": job.made_with.hex(), "anew": job.full}
 
 
+def _note_other_mapping(job: Job, known: SourceState | None) -> None:
+    """Says in the log that the run leaves documents as another mapping made them."""
+    if known is None or not known.partitions or job.reads_all or job.connector.gives_files:
+        return  # all is read again, or recognised by what it was made with
+    if known.mapping and known.mapping != job.mapping:
+        _LOGGER.warning(
+            "the mapping of %s has changed since its documents were made; "
+            "`full` applies it to all of them",
+            job.connector.name,
+        )
+
+
 def unfinished_run(job: Job) -> str | None:
     """Returns the id of the unfinished run that a job with `commit_every` would continue."""
     progress = backfill.Progress.of(state_of(job), job)
@@ -212,6 +226,7 @@ def run_pipeline(
         ContextFrameError: any other failure.
     """
     settings = {**job.sink_settings, "run_id": run_id, "dead_letters": dead_letters}
+    settings["mapping"] = job.mapping
     sink = WriteToLance(job.to, **settings)
     # The sink trusts the dataset that it sees. So we have to notice a commit or a rollback
     # between our look at the state and the making of the sink.

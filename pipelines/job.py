@@ -329,6 +329,19 @@ class Job:
         in_python="With `commit_every` all its commits count together.",
         in_sink=True,
     )
+    metrics: str | None = _setting(
+        None,
+        "Where metrics of the run go: a file that Prometheus collects, or the address of a push "
+        "gateway.",
+        RUN,
+        metavar="FILE|URL",
+    )
+    lineage: str | None = _setting(
+        None,
+        "Where OpenLineage events of the run go: a file, or the address of a server.",
+        RUN,
+        metavar="FILE|URL",
+    )
     beam_args: Sequence[str] = _setting((), "Beam's own options, as on a command line.")
     sync_kwargs: Mapping[str, Any] | None = _setting(
         None, "Arguments of the connector's `sync_documents`.", secret=True
@@ -390,6 +403,13 @@ class Job:
             return b""
         parsers = (self.parsing.parsers.identity,) if self.connector.gives_files else ()
         return made_with(self.connector, self.enrichers, *parsers, self.texts.made_with)
+
+    @cached_property
+    def mapping(self) -> str:
+        """A digest of how items become documents: the connector's code and arguments, enrichers."""
+        from contextframe_beam.transforms.recognise import mapped_with
+
+        return mapped_with(self.connector, self.enrichers).hex()
 
     @cached_property
     def texts(self) -> Texts:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from contextframe_beam.errors import CommitError
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -215,6 +217,10 @@ class Interrupts:
         self.asked.set()
         if not self._postponed:
             raise KeyboardInterrupt
+
+
+class InterruptedRunError(CommitError):
+    """Somebody stopped the run before it was committed."""
 
 
 @dataclass

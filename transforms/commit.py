@@ -447,7 +447,13 @@ def _own_states(
             # From here on, its state is part of the source's state.
             after[part.source] = part.forgotten()
         now = replace(before, name=info.name, identity=info.identity)
-        state = now.after(summary, tally.partitions, tally.change, is_complete=not tally.narrowed)
+        state = now.after(
+            summary,
+            tally.partitions,
+            tally.change,
+            is_complete=not tally.narrowed,
+            mapping=plan.run.mapping,
+        )
         if tally.change.backfill:
             state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))
         if plan.deletes_unseen and missed is not None:

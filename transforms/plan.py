@@ -47,6 +47,8 @@ class Run:
         new_dim: Whether the vectors of the dataset have another length, and are all null.
         max_tokens: So many tokens may be embedded; None for any number.
         dry_run: Whether nothing is written.
+        mapping: A digest of how items become documents, for the states of its sources; empty if
+            that is unknown.
     """
 
     address: Address
@@ -63,6 +65,7 @@ class Run:
     new_dim: bool = False
     max_tokens: int | None = None
     dry_run: bool = False
+    mapping: str = ""
 
     @property
     def embedder(self) -> EmbedderIdentity | None:

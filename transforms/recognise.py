@@ -47,6 +47,7 @@ from contextframe_beam.store.rows import (
 
 # What tells the digest of bytes from what a source calls a version.
 _OF_BYTES, _OF_SOURCE = b"b", b"v"
+_CONNECTORS = "contextframe_beam.connectors."
 
 
 def origin_of(version: DocumentVersion, made_with: bytes, content: bytes | None = None) -> bytes:
@@ -92,6 +93,34 @@ def made_with(connector: BaseConnector, parts: Iterable[Any], *identities: bytes
         frame_schema(1).names,
     ]
     return xxh3_128_digest(json.dumps(told, sort_keys=True).encode())
+
+
+def mapped_with(connector: BaseConnector, parts: Iterable[Any]) -> bytes:
+    """Returns 16 bytes that change when a user changes how items become documents.
+
+    Our own code does not count, so that a new release is no change.
+
+    Args:
+        connector: What maps its items: the code of its class, and the mappers among its arguments.
+        parts: What records pass through, such as enrichers.
+
+    Raises:
+        ConfigError: a part says wrongly what it is.
+    """
+    arguments = named_arguments(type(connector), *connector._arguments)
+    chosen = getattr(connector, "_maps_by", ())
+    mappers = {
+        name: value
+        for name, value in arguments.items()
+        if name in chosen or callable(getattr(value, "map", None))
+    }
+    code = _code_of(type(connector)) if not _is_ours(type(connector)) else []
+    told = [code, jsonable(mappers), [_part(one) for one in parts]]
+    return xxh3_128_digest(json.dumps(told, sort_keys=True).encode())
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith(_CONNECTORS)
 
 
 def _part(one: Any) -> Any:

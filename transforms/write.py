@@ -120,6 +120,7 @@ class WriteToLance(
         max_tokens: Commit nothing if more tokens have to be embedded.
         dry_run: Count documents, chunks, texts and tokens, and commit nothing.
         embedded_by: Whose vectors the records bring, where they were embedded before.
+        mapping: A digest of how items become documents, to be kept in the state of their source.
 
     Returns:
         A PCollection of one `CommitReceipt`.
@@ -157,6 +158,7 @@ class WriteToLance(
         max_tokens: int | None = None,
         dry_run: bool = False,
         embedded_by: EmbedderIdentity | None = None,
+        mapping: str = "",
     ) -> None:
         super().__init__()
         check_storage_version(storage_version)
@@ -197,6 +199,7 @@ class WriteToLance(
                 else replace(texts.record, embedder=embedded_by),
                 max_tokens=max_tokens,
                 dry_run=dry_run,
+                mapping=mapping,
             ),
             embed_dim,
         )

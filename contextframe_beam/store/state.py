@@ -108,6 +108,8 @@ class SourceState:
         backfill: The finished parts of an unfinished backfill; empty without one.
         missed: The uuids of documents that the last mirror missed and did not delete, because
             their pages are counted from the front.
+        mapping: A digest of how its documents were made of its items, when all were made last;
+            empty if that is unknown.
     """
 
     source: str
@@ -117,6 +119,7 @@ class SourceState:
     runs: tuple[CommitReceipt, ...] = ()
     backfill: Mapping[str, Any] = field(default_factory=dict)
     missed: frozenset[str] = frozenset()
+    mapping: str = ""
 
     @property
     def key(self) -> str:
@@ -135,6 +138,7 @@ class SourceState:
         change: StateChange = NO_CHANGE,
         *,
         is_complete: bool = False,
+        mapping: str = "",
     ) -> SourceState:
         """Returns the state with one more run and the new states of partitions.
 
@@ -147,6 +151,7 @@ class SourceState:
             change: The change for all of them.
             is_complete: Whether all of the source was read, so that other partitions are gone. If
                 one returns, it is read whole.
+            mapping: A digest of how the run made documents of items; empty if that is unknown.
         """
         new = dict(partitions)
         if change.sliced:
@@ -161,10 +166,12 @@ class SourceState:
         if change.partitions is not None:
             known = {**self.partitions, **change.partitions} if run.unread else change.partitions
         reached = _joined({**known, **change.reached}, new)
+        anew = mapping and (not self.runs or (is_complete and not run.partial))
         return replace(
             self,
             # The next run must ask again for records that may be missing.
             partitions=reached if run.moves_state else self.partitions,
+            mapping=mapping if anew else self.mapping,
             runs=(*runs, run)[-MAX_RUNS:],
             backfill=self.backfill if change.backfill is None else change.backfill,
         )
@@ -190,6 +197,8 @@ class SourceState:
             value["backfill"] = dict(self.backfill)
         if self.missed:
             value["missed"] = sorted(self.missed)
+        if self.mapping:
+            value["mapping"] = self.mapping
         try:
             text = dump_json(value, "state")
         except RecordError as error:
@@ -235,6 +244,7 @@ class SourceState:
                     of_type(key, str, "a key that was missed")
                     for key in of_type(value.get("missed", []), list, "what was missed")
                 ),
+                mapping=of_type(value.get("mapping", ""), str, "its mapping"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(

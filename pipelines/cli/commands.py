@@ -20,6 +20,7 @@ from contextframe_beam.pipelines.cli.authors import (
     new_command,
     test_group,
 )
+from contextframe_beam.pipelines.cli.history import history_command, status_command
 from contextframe_beam.pipelines.cli.ingest import flex_command, ingest_group
 from contextframe_beam.pipelines.cli.shared import (
     as_json,
@@ -358,6 +359,8 @@ for _command in (
     login_command,
     _search,
     _inspect,
+    history_command,
+    status_command,
     embed_command,
     index_command,
     compact_command,

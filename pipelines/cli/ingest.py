@@ -160,7 +160,7 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
 
     if job.run_id is None and job.commit_every:
         job = replace(job, run_id=unfinished_run(job))
-    receipt = run_job(job, run, output, quiet=as_json)
+    receipt = run_job(job, run, output, as_json, strict)
     kept = existing(job.letters) if receipt.failed else None
     if receipt.failed and job.commit_every:
         # Each commit leaves a file of its own beside that of the last one.

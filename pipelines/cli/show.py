@@ -473,6 +473,11 @@ def show_connectors(found: Sequence[Mapping[str, str]]) -> None:
     )
 
 
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Prints rows under their columns."""
+    _print_table(_console(), title, columns, rows)
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Leaves it to the command line what a reader that went away means."""

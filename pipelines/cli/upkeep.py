@@ -31,7 +31,7 @@ from contextframe_beam.pipelines.runners.worker_processes import serving
 from contextframe_beam.store.address import Address
 
 
-def _age(text: object) -> timedelta:
+def age(text: object) -> timedelta:
     """Reads an age such as `7d` or `12h`."""
     from contextframe_beam.connectors.cursors import seconds_of
 
@@ -302,7 +302,7 @@ def compact_command(
 @dataset_argument
 @option(
     "--keep",
-    type=_age,
+    type=age,
     metavar="AGE",
     default="7d",
     show_default=True,
@@ -310,7 +310,7 @@ def compact_command(
 )
 @option(
     "--lost-after",
-    type=_age,
+    type=age,
     metavar="AGE",
     default="7d",
     show_default=True,

@@ -25,7 +25,7 @@ from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError
 from contextframe_beam.pipelines import logs
 from contextframe_beam.pipelines.job import Job, dead_letters_beside
 from contextframe_beam.pipelines.logs import line
-from contextframe_beam.pipelines.process import Settings, as_it_is, printable
+from contextframe_beam.pipelines.process import InterruptedRunError, Settings, as_it_is, printable
 from contextframe_beam.pipelines.runners.worker_processes import end_all
 from contextframe_beam.store import writer
 
@@ -44,12 +44,12 @@ _LOOK_EVERY = 0.1
 T = TypeVar("T")
 
 
-class InterruptedRunError(CommitError):
-    """Somebody stopped the run before it was committed."""
-
-
 def run_job(
-    job: Job, start: Callable[[Job], CommitReceipt], settings: Settings, quiet: bool
+    job: Job,
+    start: Callable[[Job], CommitReceipt],
+    settings: Settings,
+    quiet: bool,
+    strict: bool = False,
 ) -> CommitReceipt:
     """Runs a job to its end.
 
@@ -58,18 +58,20 @@ def run_job(
         start: Does the whole job and returns the receipt, unless its run was already committed.
         settings: The settings of this process, with its interrupts.
         quiet: Do not show progress.
+        strict: Whether an incomplete run counts as an error in the history.
 
     Raises:
         InterruptedRunError: it was interrupted, and not committed.
         UnknownCommitError: the object store does not say whether it was committed.
         Exception: any other failure; it was not committed.
     """
+    from contextframe_beam.pipelines.history import recorded
     from contextframe_beam.pipelines.runners.options import is_local
 
     run = _run_here if is_local(job.runner) else _run_elsewhere
     # The output of connectors must not get into the result.
     with redirect_stdout(sys.stderr), logs.shared_with_workers(settings):
-        return run(job, start, settings, quiet)
+        return recorded(job, lambda: run(job, start, settings, quiet), strict)
 
 
 def run_upkeep(work: Callable[[], T], settings: Settings, name: str = "") -> T:

@@ -376,7 +376,11 @@ class TestIngest:
         )  # fmt: skip
         assert (result.code, without_progress(result.err)) == (0, "")
         assert result.json["rows_written"] == 5000
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["docs", "kb.lance"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "docs",
+            "kb.lance",
+            "kb.lance.runs",
+        ]
 
 
 class TestConnectorArguments:

@@ -96,7 +96,7 @@ def test_a_key_that_is_refused_ends_at_once(docs: Path, tmp_path: Path, monkeypa
     assert_error(refused, 1, "401")
     assert "sk-wrong" not in refused.err
     assert len(service.requests) == 1
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["docs"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["docs", "kb.lance.runs"]
 
 
 def test_a_limit_of_tokens_stops_before_the_commit(docs: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ BLOCK = re.compile(
 )
 # What is different each time: ids, times, durations, sizes, scores, and the folder.
 VARYING = re.compile(
-    r"\b[0-9a-f]{32}\b|\b[0-9a-f]{16}\b|\d{4}-\d\d-\d\dT[\d:.+]+|\d+(?:\.\d+)? (?:s|B|kB|MB)\b"
+    r"\b[0-9a-f]{32}\b|\b[0-9a-f]{16}\b|\d{4}-\d\d-\d\d[T ][\d:.+]+|\d+(?:\.\d+)? (?:s|B|kB|MB)\b"
     r"|\b\d+\.\d+\b|(?:/[\w.-]+)*/(?:work|ada)(?=/)"
 )
 # The API that the pages speak of is played by the test server.
