@@ -275,6 +275,7 @@ class TestIngest:
             "failed": 0,
             "fragments": 1,
             "partial": [],
+            "unread": [],
             "kept": "",
             "reasons": [],
             "already_committed": False,

@@ -11,13 +11,12 @@ import pytest
 
 from contextframe_beam.connectors import JSONFileConnector
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM
+from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, STORAGE_VERSIONS
 from contextframe_beam.pipelines.cli.commands import commands
 from contextframe_beam.pipelines.cli.shared import flag_of
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.pipelines.job import Job, about, settings
 from contextframe_beam.pipelines.yaml import transforms
-from contextframe_beam.store.dataset import STORAGE_VERSIONS
 from contextframe_beam.transforms import WriteToLance
 from contextframe_beam.transforms.modes import MODES
 
