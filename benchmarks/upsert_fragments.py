@@ -14,11 +14,11 @@ from contextframe_beam.frames.schema import frame_schema
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import Destination
 from contextframe_beam.store.writer import FragmentWriter
+from contextframe_beam.transforms.begin import begin_run
 from contextframe_beam.transforms.commit import commit_run
 from contextframe_beam.transforms.limits import FailureLimit
 from contextframe_beam.transforms.modes import mode_of
 from contextframe_beam.transforms.plan import Run
-from contextframe_beam.transforms.write import begin_run
 from contextframe_beam.transforms.written import Written
 
 EMBED_DIM = 4

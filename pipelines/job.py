@@ -136,6 +136,21 @@ class Job:
         in_sink=True,
         secret=True,
     )
+    columns: Mapping[str, str] | Sequence[str] = _setting(
+        (),
+        "Fields of metadata to filter and index by, with the types of their columns: text, int64, "
+        "float64, bool, timestamp, date or list (of texts). The dataset keeps them, so later runs "
+        "need not name them; a value that does not fit makes its item a dead letter.",
+        DATASET,
+        metavar="NAME[:TYPE]",
+        flag="--column",
+        several=True,
+        option_help="Makes a field of metadata a column to filter and index by. TYPE is text (the "
+        "default), int64, float64, bool, timestamp, date or list (of texts). The dataset keeps it; "
+        "a value that does not fit makes its item a dead letter. Repeat it for several.",
+        in_python='As in `{"price": "float64", "team": "text"}`, or `["price:float64", "team"]`.',
+        in_sink=True,
+    )
     enrichers: Sequence[Enricher] = _setting(
         (),
         "What adds to each record, in order.",
@@ -349,6 +364,10 @@ class Job:
 
     def __post_init__(self) -> None:
         check_run_id(self.run_id)
+        if self.columns:
+            from contextframe_beam.frames.fields import parse_fields
+
+            parse_fields(self.columns)
 
     @cached_property
     def id(self) -> str:

@@ -44,7 +44,7 @@ from contextframe_beam.store.rows import (
     remove_rows,
     scan_rows,
 )
-from contextframe_beam.store.schema import adopt
+from contextframe_beam.store.schema import adopt, filled
 from contextframe_beam.store.state import (
     ANCHOR_KEY,
     EMBEDDER_KEY,
@@ -272,6 +272,7 @@ def _replace_all(
             [*own.values(), *others],
             anchor=True,
             embed_dim=run.embed_dim,
+            fields=run.fields,
             texts=run.texts,
         ),
     )
@@ -331,8 +332,10 @@ def _update(
             _own_states(plan, rows.states, summary, deleted, missed).values(),
             anchor=anchored,
             embed_dim=run.embed_dim,
+            fields=run.fields,
             texts=texts if records else None,
         ),
+        dataset,
     )
 
 
@@ -513,12 +516,20 @@ def _pending(
     summary: CommitReceipt,
     commit: Callable[[list[WrittenFragment]], lance.LanceDataset],
     states: pa.RecordBatch,
+    dataset: lance.LanceDataset | None = None,
 ) -> Pending[CommitReceipt]:
-    """Returns the transaction of the run's data files together with its state rows."""
-    run = plan.run
+    """Returns the transaction of the run's data files together with its state rows.
+
+    Columns that were added to the dataset since the run began are filled for its rows.
+    """
+    run, fragments = plan.run, plan.unique.fragments
     new += write_rows(run.destination, [states])
-    files = [*plan.unique.fragments, *new]
-    require_one_layout(run, files)
+    own = list(new)
+    require_one_layout(run, [*fragments, *own])
+    if dataset is not None and not run.new_dim:
+        fragments, columns = filled(dataset, run.destination, run.schema, fragments)
+        new += columns
+    files = [*fragments, *own]
 
     def committed() -> lance.LanceDataset:
         try:

@@ -21,6 +21,7 @@ from contextframe_beam.errors import (
     TooManyTokens,
 )
 from contextframe_beam.frames.embedders import EmbedderIdentity
+from contextframe_beam.frames.fields import fields_of
 from contextframe_beam.frames.schema import embed_dim_of
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import WrittenFragment, open_dataset
@@ -75,6 +76,9 @@ def require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
     try:
         same = embed_dim_of(dataset.schema) == run.embed_dim
         same = same or (run.new_dim and not has_vectors(dataset))
+        # Files for a dataset of their own number their columns by position.
+        if run.new_dim or (run.base_version is None and run.fields):
+            same = same and fields_of(dataset.schema) == run.fields
     except SchemaError:
         same = False
     if not same:
@@ -114,12 +118,19 @@ def require_one_layout(run: Run, fragments: list[WrittenFragment]) -> None:
     Files for a new dataset number their columns by position; if somebody else created it
     meanwhile with other columns, Lance would mix them up.
     """
+    files = [file for one in fragments for file in json.loads(one.metadata)["files"]]
+    ids = [file["fields"] for file in files]
+    # Own fields may be added and dropped while workers write; all files have the other columns.
+    everywhere = set.intersection(*map(set, ids)) if ids else set()
     layouts = {
-        (*file["fields"], file["file_major_version"], file["file_minor_version"])
-        for fragment in fragments
-        for file in json.loads(fragment.metadata)["files"]
+        (
+            *(number for number in file["fields"] if number in everywhere),
+            file["file_major_version"],
+            file["file_minor_version"],
+        )
+        for file in files
     }
-    if len(layouts) > 1:
+    if len(layouts) > 1 or len(everywhere) < min(map(len, ids), default=0):
         raise _columns_changed(run)
 
 

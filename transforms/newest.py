@@ -435,6 +435,8 @@ def _without(
 def _rewritten(
     destination: Destination, schema: pa.Schema, rows: lance.LanceDataset, keep: Any
 ) -> list[WrittenFragment]:
+    # Own fields may have been dropped since they were written.
+    schema = pa.schema([one for one in schema if one.name in rows.schema.names])
     writer = FragmentWriter(destination, schema)
     scanner = rows.scanner(blob_handling="all_binary", batch_size=_BATCH_ROWS)
     offset = 0

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from contextframe_beam.connectors.page import WORK_COUNTED, Tally
 from contextframe_beam.frames.embedders import EmbedderIdentity
+from contextframe_beam.frames.fields import OwnField, fields_in
 from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, frame_schema
 from contextframe_beam.frames.text_record import TextRecord
 from contextframe_beam.store.address import Address, StorageOptions
@@ -49,6 +50,7 @@ class Run:
         dry_run: Whether nothing is written.
         mapping: A digest of how items become documents, for the states of its sources; empty if
             that is unknown.
+        fields: The own fields of the dataset, those of this run included.
     """
 
     address: Address
@@ -66,6 +68,7 @@ class Run:
     max_tokens: int | None = None
     dry_run: bool = False
     mapping: str = ""
+    fields: tuple[OwnField, ...] = ()
 
     @property
     def embedder(self) -> EmbedderIdentity | None:
@@ -85,7 +88,7 @@ class Run:
     @property
     def schema(self) -> pa.Schema:
         """The columns of its rows."""
-        return frame_schema(self.embed_dim)
+        return pa.schema([*frame_schema(self.embed_dim), *fields_in(self.fields)])
 
     @property
     def destination(self) -> Destination:

@@ -7,7 +7,6 @@ them all, together with the rows that they replace and the sync state.
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,22 +20,20 @@ from apache_beam.utils.windowed_value import WindowedValue
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.connectors.read import runtime
-from contextframe_beam.errors import DatasetError, RecordError, SchemaError
+from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.encode import encode_records
+from contextframe_beam.frames.fields import Fields, OwnField, parse_fields
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.schema import (
-    DEFAULT_EMBED_DIM,
     check_storage_version,
-    embed_dim_of,
-    frame_schema,
 )
 from contextframe_beam.store.address import Address
-from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, open_dataset, size_of
+from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, size_of
 from contextframe_beam.store.runs import COMMITS, check_run_id, new_run_id
-from contextframe_beam.store.schema import adopt
 from contextframe_beam.store.state import CommitReceipt
 from contextframe_beam.store.writer import FragmentWriter
+from contextframe_beam.transforms.begin import begin_run
 from contextframe_beam.transforms.commit import commit_run
 from contextframe_beam.transforms.dry_run import DryRun
 from contextframe_beam.transforms.elements import (
@@ -47,7 +44,6 @@ from contextframe_beam.transforms.elements import (
     in_global_window,
     letter_of,
 )
-from contextframe_beam.transforms.guards import committed_receipt, refuse_other_embedder
 from contextframe_beam.transforms.letters import LetterFile, LetterPiece
 from contextframe_beam.transforms.limits import (
     DEFAULT_MAX_DELETES,
@@ -119,6 +115,9 @@ class WriteToLance(
         embed_options: Its further settings, as in `{"query_prefix": "query: "}`.
         max_tokens: Commit nothing if more tokens have to be embedded.
         dry_run: Count documents, chunks, texts and tokens, and commit nothing.
+        columns: Fields of metadata to filter and index by, with the types of their columns, as in
+            `{"price": "float64", "team": "text"}`. A dataset keeps its columns, so later runs need
+            not name them.
         embedded_by: Whose vectors the records bring, where they were embedded before.
         mapping: A digest of how items become documents, to be kept in the state of their source.
 
@@ -157,6 +156,7 @@ class WriteToLance(
         embed_options: Mapping[str, Any] | str | None = None,
         max_tokens: int | None = None,
         dry_run: bool = False,
+        columns: Fields = (),
         embedded_by: EmbedderIdentity | None = None,
         mapping: str = "",
     ) -> None:
@@ -200,6 +200,7 @@ class WriteToLance(
                 max_tokens=max_tokens,
                 dry_run=dry_run,
                 mapping=mapping,
+                fields=parse_fields(columns),
             ),
             embed_dim,
         )
@@ -258,53 +259,6 @@ class WriteToLance(
         return receipts
 
 
-def begin_run(run: Run, embed_dim: int | None = None) -> Run:
-    """Looks at the dataset before reading, and refuses a run that could not be committed.
-
-    Args:
-        run: The settings of the run.
-        embed_dim: The requested length of vectors; None for the dataset's length.
-
-    Returns:
-        The run, completed from the dataset.
-    """
-    secrets.register_store(run.storage_options)
-    run = replace(run, start=uuid.uuid4().hex[:16])
-    dataset = open_dataset(run.address)
-    embed_dim = embed_dim if run.embedder is None else run.embedder.dim
-    if dataset is None:
-        embed_dim = DEFAULT_EMBED_DIM if embed_dim is None else embed_dim
-    else:
-        if run.mode.needs_new and committed_receipt(run.address, run.run_id) is None:
-            raise DatasetError(
-                f"{run.uri} exists already; choose the mode upsert, append or overwrite, "
-                "or another path"
-            )
-        try:
-            stored = embed_dim_of(dataset.schema)
-        except SchemaError as error:
-            raise SchemaError(f"{run.uri}: {error}") from error
-        refuse_other_embedder(run, dataset)
-        changes = embed_dim is not None and embed_dim != stored and not run.mode.replaces_all
-        if changes and run.embedder is None:
-            raise SchemaError(
-                f"{run.uri} is made for vectors of {stored} values, and the run asks for "
-                f"{embed_dim}; leave `embed_dim` out, or write to another path"
-            )
-        if embed_dim is None:
-            embed_dim = stored
-        if not run.mode.replaces_all and not run.dry_run:
-            dataset = adopt(dataset, run.address)
-        run = replace(
-            run,
-            storage_version=dataset.data_storage_version,
-            base_version=int(dataset.version),
-            new_dim=changes,
-        )
-    frame_schema(embed_dim)  # refuses a length that no vector has
-    return replace(run, embed_dim=embed_dim)
-
-
 def _nothing_written(_: Any) -> tuple[int, Written]:
     return 0, Written()
 
@@ -314,6 +268,7 @@ class _EncodeDoFn(beam.DoFn):
 
     def __init__(self, run: Run) -> None:
         self._embed_dim = run.embed_dim
+        self._fields = run.fields
         self._deletes = not run.mode.only_adds
 
     def start_bundle(self) -> None:
@@ -354,7 +309,7 @@ class _EncodeDoFn(beam.DoFn):
     def _encoded(self) -> RowBatch:
         batches, self._batches = self._batches, []
         self._filled = 0.0
-        return encode_batches(batches, self._embed_dim, deletes=self._deletes)
+        return encode_batches(batches, self._embed_dim, self._fields, deletes=self._deletes)
 
 
 def _share(batch: FrameBatch) -> float:
@@ -516,7 +471,11 @@ class _CommitDoFn(beam.DoFn):
 
 
 def encode_batches(
-    batches: Sequence[FrameBatch], embed_dim: int, *, deletes: bool = True
+    batches: Sequence[FrameBatch],
+    embed_dim: int,
+    fields: Sequence[OwnField] = (),
+    *,
+    deletes: bool = True,
 ) -> RowBatch:
     """Makes the rows of batches; records that do not fit into a row become dead letters (`encode`).
 
@@ -525,6 +484,7 @@ def encode_batches(
     Args:
         batches: The records, all of one source.
         embed_dim: The vector length of the dataset.
+        fields: Its own fields.
         deletes: Whether the run looks at stored rows; otherwise deletions become dead letters too.
     """
     source = batches[0].source
@@ -534,6 +494,7 @@ def encode_batches(
         embed_dim=embed_dim,
         source=source.source_id if source else None,
         documents=_numbers_of(batches),
+        fields=fields,
     )
     encoded = RowBatch(rows)
     start = 0

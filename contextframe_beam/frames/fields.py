@@ -233,9 +233,12 @@ def with_fields(
     errors: dict[int, RecordError] = {}
     for one in fields:
         places, texts = entries.of(one.name)
-        values, misfits = _typed(texts, entries.is_json(one.name, places), one.kind)
-        for index in np.flatnonzero(misfits):
-            errors.setdefault(int(places[index]), _misfit(one, texts[int(index)].as_py()))
+        is_json = entries.is_json(one.name, places)
+        values, misfits = _typed(texts, is_json, one.kind)
+        for index in np.flatnonzero(misfits).tolist():
+            text = texts[index].as_py()
+            shown = text if is_json[index] else repr(text)
+            errors.setdefault(int(places[index]), _misfit(one, shown))
         column = _spread(values, places, rows.num_rows)
         if documents is not None:
             column = _inherited(column, documents, rows, one, whose)
@@ -244,9 +247,9 @@ def with_fields(
     return pa.RecordBatch.from_arrays(columns, schema=schema), errors
 
 
-def _misfit(field: OwnField, text: str) -> RecordError:
+def _misfit(field: OwnField, shown: str) -> RecordError:
     return RecordError(
-        f"metadata[{field.name!r}] is {text!r:.80}, and the column {field.name} holds "
+        f"metadata[{field.name!r}] is {shown:.80}, and the column {field.name} holds "
         f"{field.holds}; correct it at the source or in the mapping, or drop the column"
     )
 

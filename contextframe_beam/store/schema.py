@@ -7,6 +7,7 @@ Whoever writes meanwhile does not know of the column: a run fills it for its row
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -61,6 +62,7 @@ __all__ = [
     "drop_fields",
     "filled",
     "index_field",
+    "indices_of_fields",
     "joined_fields",
     "rows_with_fields",
 ]
@@ -131,21 +133,31 @@ class AddedFields:
     misfits: Mapping[str, int] = field(default_factory=dict)
     reason: str = ""
 
+    @property
+    def what_is_null(self) -> str:
+        """How many values do not fit, for people; empty if all do."""
+        counts = [
+            f"{'1 value' if count == 1 else f'{count:,} values'} of {name}"
+            for name, count in self.misfits.items()
+        ]
+        said = f"{', '.join(counts)} do not fit, and are null in the column: {self.reason}"
+        return said if counts else ""
 
-def joined_fields(schema: pa.Schema, wanted: Sequence[OwnField]) -> tuple[OwnField, ...]:
+
+def joined_fields(dataset: LanceDataset, wanted: Sequence[OwnField]) -> tuple[OwnField, ...]:
     """Returns the own fields of a dataset, and after them those that are wanted as well.
 
     Raises:
         SchemaError: one has another type in the dataset.
     """
-    stored = {one.name: one for one in fields_of(schema)}
+    stored = {one.name: one for one in fields_of(dataset.schema)}
     for one in wanted:
         other = stored.setdefault(one.name, one)
         if other.kind != one.kind:
             raise SchemaError(
-                f"the column {one.name} holds {other.kind} in this dataset, and {one.kind} is "
-                f"asked for; leave its type out, or drop it first: `contextframe-beam columns "
-                f"drop DATASET {one.name}`"
+                f"the column {one.name} of {dataset.uri} holds {other.kind}, and {one.kind} is "
+                f"asked for; ask for {other}, or drop it first: `contextframe-beam columns drop "
+                f"{dataset.uri} {shlex.quote(one.name)}`"
             )
     return tuple(stored.values())
 
@@ -192,11 +204,7 @@ class _Addition:
         at = self._at
         dataset = adopt(open_newest(at), at)
         stored = fields_of(dataset.schema)
-        try:
-            joined = joined_fields(dataset.schema, self._wanted)
-        except SchemaError as error:
-            raise SchemaError(str(error).replace("DATASET", at.uri)) from None
-        fields = joined[len(stored) :]
+        fields = joined_fields(dataset, self._wanted)[len(stored) :]
         if not fields:
             return AddedFields(int(dataset.version))
         with reading(at.uri):
@@ -488,3 +496,14 @@ def index_field(at: Address, name: str) -> str | None:
         return Pending(lambda: changing(at.uri, commit, "make an index of"), lambda _: kind)
 
     return change(at, build)
+
+
+def indices_of_fields(dataset: LanceDataset) -> dict[str, str]:
+    """Returns the kind of index of each own field that has one, by the name of the field."""
+    kinds = {
+        name: str(index.index_type)
+        for index in dataset.describe_indices()
+        for name in index.field_names
+    }
+    fields = fields_of(dataset.schema)
+    return {one.name: kinds[one.column] for one in fields if one.column in kinds}

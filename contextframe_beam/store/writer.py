@@ -22,6 +22,7 @@ from lance.dataset import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 
 from contextframe_beam.errors import CommitError, DatasetError, SchemaError
+from contextframe_beam.frames.fields import fields_of
 from contextframe_beam.frames.values import null_array
 from contextframe_beam.store.address import Address, as_dict, file_uri, first_line, is_local
 from contextframe_beam.store.files import (
@@ -159,7 +160,7 @@ class FragmentWriter:
             "nothing was committed, check space and permissions there"
         )
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         while batches := self._gathered():
             batch = _joined(batches)
             numbers, _ = numbers_of(batch.column("uuid"))
@@ -167,7 +168,7 @@ class FragmentWriter:
             self._chunks.append(_is_chunk(batch))
             raw_data = batch.column("raw_data")
             self._has_raw_data |= raw_data.null_count < len(raw_data)
-            yield batch
+            yield batch if schema is self._schema else batch.select(schema.names)
 
     def _gathered(self) -> list[pa.RecordBatch]:
         """Waits for enough batches for one call of Lance; returns an empty list at the end."""
@@ -209,16 +210,19 @@ class FragmentWriter:
             target: Any = open_dataset(to)
             mode = "append"
             version: Any = None
+            schema = self._schema
             if target is None or to.overwrites:
                 # Writing files does not overwrite any data. "create" would fail if somebody else
                 # made the dataset at this moment, but the commit should find that out.
                 mode = "overwrite"
                 version = to.storage_version if target is None else target.data_storage_version
                 target = to.uri
+            else:
+                schema = _without_dropped(schema, target.schema)
             fragments = write_fragments(
-                pa.RecordBatchReader.from_batches(self._schema, self._batches()),
+                pa.RecordBatchReader.from_batches(schema, self._batches(schema)),
                 target,
-                schema=self._schema,
+                schema=schema,
                 mode=mode,
                 max_rows_per_file=self._max_rows,
                 max_bytes_per_file=self._max_bytes,
@@ -234,6 +238,13 @@ class FragmentWriter:
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
+
+
+def _without_dropped(schema: pa.Schema, stored: pa.Schema) -> pa.Schema:
+    """Returns columns without those own fields that a dataset has no more, or of another type."""
+    own = fields_of(schema)
+    gone = {one.column for one in own if one not in fields_of(stored)} if own else set()
+    return pa.schema([one for one in schema if one.name not in gone]) if gone else schema
 
 
 class _AbortedError(Exception):

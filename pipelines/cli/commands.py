@@ -20,6 +20,7 @@ from contextframe_beam.pipelines.cli.authors import (
     new_command,
     test_group,
 )
+from contextframe_beam.pipelines.cli.columns import columns_group
 from contextframe_beam.pipelines.cli.history import history_command, status_command
 from contextframe_beam.pipelines.cli.ingest import flex_command, ingest_group
 from contextframe_beam.pipelines.cli.shared import (
@@ -309,13 +310,23 @@ def _old_index(dataset: str) -> str:
     "inspect",
     "contextframe-beam inspect kb.lance",
     "contextframe-beam inspect s3://bucket/kb.lance --json",
+    "contextframe-beam inspect kb.lance --where \"status = 'open'\"",
 )
 @dataset_argument
+@option(
+    "--where",
+    metavar="SQL",
+    help="Only count the documents and chunks for which this holds, as in search.",
+)
 @_at
 @as_json
 @storage_options
 def _inspect(
-    dataset: str, version: int | None, as_json: bool, storage_options: dict[str, str]
+    dataset: str,
+    where: str | None,
+    version: int | None,
+    as_json: bool,
+    storage_options: dict[str, str],
 ) -> None:
     """Show what is in DATASET: columns, sources and their state, runs, versions.
 
@@ -324,7 +335,14 @@ def _inspect(
     from contextframe_beam.pipelines.cli import show
     from contextframe_beam.store.dataset import FrameDataset
 
-    facts = show.facts_of(FrameDataset.open(dataset, version, storage_options))
+    opened = FrameDataset.open(dataset, version, storage_options)
+    if where is not None:
+        matching = opened.count(where)
+        facts = {"uri": opened.uri, "version": opened.version, "matching": matching}
+        all_of_them = f"of {len(opened):,} documents and chunks fulfil {where}"
+        click.echo(json.dumps(facts) if as_json else f"{matching:,} {all_of_them}")
+        return
+    facts = show.facts_of(opened)
     if as_json:
         click.echo(json.dumps(facts, default=str))
     else:
@@ -363,6 +381,7 @@ for _command in (
     status_command,
     embed_command,
     index_command,
+    columns_group,
     compact_command,
     cleanup_command,
     rollback_command,

@@ -293,6 +293,7 @@ def facts_of(dataset: FrameDataset) -> dict[str, Any]:
             {"name": column.name, "type": str(column.type), "nullable": column.nullable}
             for column in dataset.schema
         ],
+        "fields": fields_of(dataset),
         "sources": [
             {
                 "source": state.source,
@@ -336,6 +337,7 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
+    show_columns(facts["fields"], "Own columns")
     _print_table(
         console,
         "Sources",
@@ -454,6 +456,28 @@ def _counted(name: str, value: Any) -> Any:
     except ValueError:
         return value
     return "1 file" if count == 1 else f"{count:,} files"
+
+
+def show_columns(found: Sequence[Mapping[str, Any]], title: str = "") -> None:
+    """Prints the fields of metadata that are columns."""
+    rows = [(one["name"], one["type"], one["filled"], one["index"] or "") for one in found]
+    _print_table(_console(), title, ("column", "type", "filled", "index"), rows)
+
+
+def fields_of(dataset: FrameDataset) -> list[dict[str, Any]]:
+    """Returns the fields of metadata that are columns of a dataset, as JSON values."""
+    from contextframe_beam.store.schema import indices_of_fields
+
+    indices = indices_of_fields(dataset.lance)
+    return [
+        {
+            "name": name,
+            "type": kind,
+            "filled": dataset.count() - dataset.count({name: None}),
+            "index": indices.get(name),
+        }
+        for name, kind in dataset.columns.items()
+    ]
 
 
 def show_connectors(found: Sequence[Mapping[str, str]]) -> None:

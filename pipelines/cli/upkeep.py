@@ -80,6 +80,7 @@ def rollback_command(
     + examples(
         "contextframe-beam index kb.lance --language zh",
         "contextframe-beam index kb.lance --vector",
+        "contextframe-beam index kb.lance --column price",
     ),
 )
 @dataset_argument
@@ -95,6 +96,14 @@ def rollback_command(
     is_flag=True,
     help="Make the index of the vectors instead, which pays beyond some 50,000.",
 )
+@option(
+    "--column",
+    "fields",
+    metavar="NAME",
+    multiple=True,
+    help="Make the index of a field that `columns` lists instead, by which --where finds rows. "
+    "Repeat it for several.",
+)
 @job_options("workers", "runner")
 @as_json
 @storage_options
@@ -105,6 +114,7 @@ def index_command(
     dataset: str,
     language: str | None,
     vector: bool,
+    fields: tuple[str, ...],
     workers: int,
     runner: str,
     as_json: bool,
@@ -118,11 +128,15 @@ def index_command(
 
     With --vector it is the index by which `search` finds what is near in meaning. Without one all
     vectors are compared, which is exact, and fast up to some 50,000 of them.
+
+    With --column it is the index of a field of metadata that is a column; see `columns`.
     """
     check_others(ctx)
+    if vector + bool(fields) + (language is not None) > 1:
+        raise click.UsageError(
+            "--language is of texts, --vector of vectors, and --column of a field; give one", ctx
+        )
     if vector:
-        if language is not None:
-            raise click.UsageError("--language is of texts, and --vector of vectors", ctx)
         if workers > 1:
             ctx.with_resource(serving())
         _index_vectors(ctx, dataset, workers, runner, as_json, storage_options)
@@ -132,6 +146,9 @@ def index_command(
         ctx.get_parameter_source(name) not in given for name in ("workers", "runner")
     ):
         raise click.UsageError("only --vector runs as a pipeline, on workers or an engine", ctx)
+    if fields:
+        _index_fields(dataset, fields, as_json, storage_options)
+        return
     _index_text(dataset, language, as_json, storage_options)
 
 
@@ -166,6 +183,21 @@ def _index_vectors(
     say_done(f"{what} {dataset}, which knows {vectors} (version {receipt.version})")
     if not receipt.pays:
         click.echo("So few are found about as fast without it.", err=True)
+
+
+def _index_fields(
+    dataset: str, fields: tuple[str, ...], as_json: bool, storage_options: dict[str, str]
+) -> None:
+    from contextframe_beam.store.schema import index_field
+
+    at = Address(dataset, storage_options)
+    made = {name: index_field(at, name) for name in fields}
+    if as_json:
+        click.echo(json.dumps(made))
+        return
+    for name, kind in made.items():
+        what = f"made the index of {name} ({kind})" if kind else f"{name} has an index already"
+        click.echo(f"{what} in {dataset}")
 
 
 def _index_text(

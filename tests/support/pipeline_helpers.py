@@ -33,11 +33,12 @@ from contextframe_beam.transforms import (
     MapToFrames,
     WriteToLance,
 )
+from contextframe_beam.transforms.begin import begin_run
 from contextframe_beam.transforms.commit import commit_run
 from contextframe_beam.transforms.limits import DEFAULT_MAX_DELETES, DeletionLimit
 from contextframe_beam.transforms.modes import mode_of
 from contextframe_beam.transforms.plan import Run
-from contextframe_beam.transforms.write import _WriteFragmentsDoFn, begin_run, encode_batches
+from contextframe_beam.transforms.write import _WriteFragmentsDoFn, encode_batches
 from contextframe_beam.transforms.written import Written
 
 EMBED_DIM = 4
