@@ -23,7 +23,7 @@ from contextframe_beam.connectors.read import runtime
 from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.encode import encode_records
-from contextframe_beam.frames.fields import Fields, OwnField, parse_fields
+from contextframe_beam.frames.fields import OwnField, parse_fields
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.schema import (
     check_storage_version,
@@ -156,7 +156,7 @@ class WriteToLance(
         embed_options: Mapping[str, Any] | str | None = None,
         max_tokens: int | None = None,
         dry_run: bool = False,
-        columns: Fields = (),
+        columns: Mapping[str, str] | Sequence[str] = (),
         embedded_by: EmbedderIdentity | None = None,
         mapping: str = "",
     ) -> None:
