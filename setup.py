@@ -132,6 +132,7 @@ setup(
         "contextframe.connectors": [
             "api = contextframe_beam.connectors.api.connector:APIConnector",
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
+            "github = contextframe_beam.connectors.github.connector:GitHubConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
             "notion = contextframe_beam.connectors.notion.connector:NotionConnector",
             "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",

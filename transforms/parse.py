@@ -161,15 +161,13 @@ def ready_items(page: Page, making: Making) -> Iterator[Ready]:
     """
     work = _Work(page, making)
     left = work.unrecognised()
-    if not making.connector.gives_files:
-        yield work.rest(left)
-        return
-    for some in _portions(left):
+    files = [one for one in left if isinstance(one.item, FileItem)]
+    for some in _portions(files):
         yield from work.parsed(work.changed(some))
         while parts := work.parts():
             for portion in _portions(parts):
                 yield from work.parsed(work.changed(portion))
-    yield work.rest([])
+    yield work.rest([one for one in left if not isinstance(one.item, FileItem)])
 
 
 class _Work:
@@ -221,10 +219,14 @@ class _Work:
 
     def unrecognised(self) -> list[_One]:
         """Returns the items that are not known to be stored, as far as that is told unread."""
-        items = self._page.all_items()
-        if self._making.connector.gives_files:
+        items, connector = self._page.all_items(), self._making.connector
+        if connector.gives_files:
             # They may have travelled as rows, which hold what is in the dictionary.
-            items = [one if isinstance(one, FileItem) else FileItem.of(one) for one in items]
+            is_file = getattr(connector, "is_file", lambda _: True)
+            items = [
+                FileItem.of(one) if not isinstance(one, FileItem) and is_file(one) else one
+                for one in items
+            ]
         return self._unrecognised(items)
 
     def parts(self) -> list[_One]:

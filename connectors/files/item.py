@@ -95,6 +95,9 @@ class GivesFiles(Protocol):
     none), and a method `read_head(item, size)` that returns the first bytes of a file, so that of
     large files of unknown types no more is read.
 
+    One of whose items only some are files has `is_file(item)`, which says of an item whether it is
+    one. The others are mapped as they are.
+
     One that parses some files itself also has `own_document(item, most)`. It returns the document,
     which has a `text`, with bytes that differ whenever the document does, and None for a file that
     a parser makes a document of. It may set the item's `parts` and `narrowed`.

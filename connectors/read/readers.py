@@ -130,6 +130,8 @@ class PagesReader(_PlannedReader):
             kwargs["resume_from"] = self.resume.known
         if "known_states" in takes:
             kwargs["known_states"] = {} if self.resume.full_sync else dict(self.resume.states)
+        if "made_with" in takes:
+            kwargs.update(made_with=self.resume.made_with, anew=self.resume.anew)
         found = guarded(self.connector, "", "partitions()", lambda: partitions(**kwargs))
         return cast("Iterable[Partition | str]", found)
 

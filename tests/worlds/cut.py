@@ -77,34 +77,45 @@ def cut_graphql(text: str, kept: Sequence[str]) -> str:
     found: dict[str, Any] = {}
 
     def is_kept(name: str) -> bool:
-        return name in wanted or (name in whole and isinstance(whole[name], leaves))
+        node = whole.get(name)
+        return node is None or name in wanted or isinstance(node, leaves)  # Int is in no schema
+
+    def plain(node: Any, **changes: Any) -> Any:
+        told = {name: getattr(node, name, None) for name in node.keys} | changes
+        told |= {"description": None, "directives": ()}
+        return type(node)(**{name: told[name] for name in node.keys})
 
     def add(name: str) -> None:
         node = whole.get(name)
         if node is None or name in found:
             return
-        node.description, node.directives = None, ()
         found[name] = node
-        for value in getattr(node, "values", ()):
-            value.description, value.directives = None, ()
-        fields = []
-        for field in getattr(node, "fields", ()):
-            kind = _named(field.type)
-            is_input = isinstance(node, ast.InputObjectTypeDefinitionNode)
-            chosen = wanted.get(name, set())
-            is_chosen = field.name.value in chosen or ("*" in chosen and is_kept(kind))
-            if not is_input and not is_chosen:
-                continue
-            field.description, field.directives = None, ()
-            for argument in getattr(field, "arguments", ()):
-                argument.description, argument.directives = None, ()
-                add(_named(argument.type))
-            fields.append(field)
-            add(kind)
+        changes: dict[str, Any] = {}
+        if isinstance(node, ast.EnumTypeDefinitionNode):
+            changes["values"] = tuple(plain(value) for value in node.values)
         if hasattr(node, "fields"):
-            node.fields = tuple(fields)
+            changes["fields"] = tuple(chosen_fields(name, node))
         if hasattr(node, "interfaces"):
-            node.interfaces = tuple(i for i in node.interfaces if i.name.value in wanted)
+            changes["interfaces"] = tuple(
+                i for i in node.interfaces or () if i.name.value in wanted
+            )
+        found[name] = plain(node, **changes)
+
+    def chosen_fields(name: str, node: Any) -> Iterator[Any]:
+        chosen = wanted.get(name, set())
+        is_input = isinstance(node, ast.InputObjectTypeDefinitionNode)
+        for field in node.fields or ():
+            kind = _named(field.type)
+            is_chosen = field.name.value in chosen or ("*" in chosen and is_kept(kind))
+            if not (is_input or is_chosen):
+                continue
+            add(kind)
+            if is_input:
+                yield plain(field)
+                continue
+            for argument in field.arguments or ():
+                add(_named(argument.type))
+            yield plain(field, arguments=tuple(plain(one) for one in field.arguments or ()))
 
     for name in wanted:
         add(name)

@@ -208,7 +208,11 @@ class World:
             self.problems.append(f"{asked}: no such operation")
             return self.unknown(asked)
         self.problems += [f"{asked}: {one}" for one in self.description.request_problems(asked)]
-        answer = self.answer(asked)
+        try:
+            answer = self.answer(asked)
+        except Exception as error:
+            self.problems.append(f"{asked}: the world itself failed: {error!r}")
+            return Answer(500, body={"message": "the world itself failed"})
         wrong = self.description.answer_problems(asked, answer)
         self.problems += [f"{asked} -> {answer.status}: {one}" for one in wrong]
         return answer

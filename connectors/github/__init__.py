@@ -1,0 +1,1 @@
+"""The github connector: repositories with their issues, discussions, releases and files."""

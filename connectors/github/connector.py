@@ -1,0 +1,548 @@
+"""GitHubConnector: issues, pull requests, comments, reviews, discussions, releases and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.util import find_spec
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from contextframe_beam.connectors.cursors import clamped_cursor
+from contextframe_beam.connectors.files.item import FileItem
+from contextframe_beam.connectors.files.listing import FileTooLargeError
+from contextframe_beam.connectors.github.discussions import discussion_page
+from contextframe_beam.connectors.github.files import (
+    Changes,
+    Git,
+    Selection,
+    has_parser,
+    is_media,
+    lfs_of,
+    text_of,
+)
+from contextframe_beam.connectors.github.lists import LISTS, list_page
+from contextframe_beam.connectors.github.records import (
+    GitFile,
+    context_of,
+    id_of_file,
+    record_of,
+)
+from contextframe_beam.connectors.github.repositories import (
+    Choice,
+    TooSlowError,
+    UnreadableError,
+    judged,
+    judged_page,
+)
+from contextframe_beam.connectors.http import HttpError, HttpRequest, HttpResponse
+from contextframe_beam.connectors.kinds import PaginatedConnector
+from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
+from contextframe_beam.errors import ConfigError, ConnectorError, RecordError, nearest
+from contextframe_beam.frames.record import Deletion, FrameRecord
+
+RESOURCES = (
+    *("files", "issues", "pulls", "comments", "reviews", "discussions", "releases", "wiki"),
+    "commits",
+)
+USUAL_RESOURCES = ("files", "issues", "pulls", "comments", "reviews", "releases")
+_ATTACHMENTS = ("none", "metadata", "text", "bytes")
+_PUBLIC = "https://api.github.com"
+_HEADERS = {
+    "Accept": "application/vnd.github+json",
+    "X-GitHub-Api-Version": "2022-11-28",
+}
+_RAW = "application/vnd.github.raw+json"
+# A used-up quota is filled again within the hour.
+_LONGEST_WAIT = 3900.0
+_FILES_IN_A_PAGE = 1000
+_MOST_NUMBERS = 2000
+_EMPTY = 409
+
+
+class _UnreachableError(Exception):
+    """GitHub did not give a file, for a reason that concerns more than this file."""
+
+
+class GitHubConnector(PaginatedConnector):
+    """Repositories of GitHub: issues, pull requests, comments, reviews, releases and files.
+
+    A record's unique_id is `github:<number of the repository>/<kind>/<id>`, so that it stays when a
+    repository is renamed. Texts are GitHub's Markdown as it is.
+
+    Args:
+        repositories: Which repositories, as in `acme/app`; `acme/*` means all of an owner. Without
+            repositories and organizations, all that the token may read.
+        organizations: Organizations or people all of whose repositories are read.
+        resources: What is read: `files`, `issues`, `pulls`, `comments`, `reviews`, `discussions`,
+            `releases`, `wiki`, `commits`.
+        branch: The branch whose files are read; by default that of the repository.
+        paths: Which files, as in `docs/**`; all by default.
+        exclude_paths: Files to leave out, as in `vendor/**` or `*.min.js`.
+        include: Which of the repositories that were found, as in `acme/app*`; all by default.
+        exclude: Repositories to leave out, as in `acme/old*`.
+        archived: Read archived repositories as well. Those that are named are always read.
+        forks: Read forks as well. Those that are named are always read.
+        attachments: What becomes of files without text of their own, such as PDFs and images:
+            `none`, `metadata` (their names and sizes), `text` or `bytes`. By default `text` where
+            the parsers of documents are installed.
+        max_attachment_bytes: Of larger files only metadata is read.
+        token: A personal access token, or one of OAuth.
+        tokens: Several tokens that take turns, each with its own quota.
+        app_id: The id of a GitHub App, in place of a token.
+        private_key: The private key of the app, PEM.
+        installation_id: The installation of the app; by default its only one.
+        base_url: The address of the API; `https://HOST/api/v3` for GitHub Enterprise.
+        max_wait: How many seconds of waiting GitHub may ask for at a time.
+        max_in_flight: How many requests one process keeps open.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+    """
+
+    identity_args: ClassVar[tuple[str, ...] | None] = (
+        *("base_url", "repositories", "organizations", "resources", "branch", "paths"),
+        *("exclude_paths", "include", "exclude", "archived", "forks"),
+    )
+    gives_files = True
+    version: ClassVar[str] = "1"
+    _maps_by: ClassVar[tuple[str, ...]] = ("attachments", "max_attachment_bytes")
+
+    def __init__(
+        self,
+        repositories: Sequence[str] = (),
+        organizations: Sequence[str] = (),
+        resources: Sequence[str] = USUAL_RESOURCES,
+        branch: str | None = None,
+        paths: Sequence[str] = (),
+        exclude_paths: Sequence[str] = (),
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        archived: bool = False,
+        forks: bool = False,
+        attachments: str | None = None,
+        max_attachment_bytes: int = 10 << 20,
+        token: str | None = None,
+        tokens: Sequence[str] = (),
+        app_id: str | None = None,
+        private_key: str | None = None,
+        installation_id: str | None = None,
+        base_url: str = _PUBLIC,
+        max_wait: float = _LONGEST_WAIT,
+        max_in_flight: int = 8,
+    ) -> None:
+        super().__init__()
+        self._choice = Choice(
+            _listed(repositories),
+            _listed(organizations),
+            _listed(include),
+            _listed(exclude),
+            archived,
+            forks,
+            is_app=app_id is not None,
+        )
+        self.resources, self.branch = _listed(resources), branch
+        self._wanted = Selection(_listed(paths), _listed(exclude_paths))
+        if attachments is None:
+            attachments = "text" if find_spec("pypdfium2") else "metadata"
+        self.attachments, self.max_attachment_bytes = attachments, max_attachment_bytes
+        self.app_id, self.base_url = app_id, base_url
+        self.max_in_flight = self.files_at_once = max(1, max_in_flight)
+        self._check()
+        auth = _auth(token, _listed(tokens), app_id, private_key, installation_id)
+        self._has_account = auth is not None
+        if not auth and not self._choice.repositories and not self._choice.organizations:
+            raise ConfigError(
+                "give repositories or organizations, or a token whose repositories are all read"
+            )
+        self.http = self.http_client(
+            base_url,
+            auth=auth,
+            headers=_HEADERS,
+            max_wait=max_wait,
+            judge=judged,
+            pool_size=2 * self.max_in_flight,
+        )
+        host = urlsplit(base_url).netloc
+        self._graphql = f"{base_url.rstrip('/').removesuffix('/v3')}/graphql"
+        self._host = host.removeprefix("api.")
+        # What files of a repository changed, from its first page to its last.
+        self._changes: dict[str, Changes] = {}
+
+    def _check(self) -> None:
+        for name in self.resources:
+            if name not in RESOURCES:
+                hint = nearest(name, RESOURCES) or f"; resources are {', '.join(RESOURCES)}"
+                raise ConfigError(f"there is no resource {name!r}{hint}")
+        if self.attachments not in _ATTACHMENTS:
+            raise ConfigError(
+                f"attachments is {self.attachments!r}; it must be one of {', '.join(_ATTACHMENTS)}"
+            )
+
+    def authenticate(self) -> bool:
+        """Says what an account without a token cannot do; the first request shows the rest."""
+        if not self._has_account:
+            self.logger.warning(
+                "%s: without a token GitHub answers 60 requests an hour, and has no discussions; "
+                "give one, as in token=env:GITHUB_TOKEN",
+                self.name,
+            )
+        self.authenticated = True
+        return True
+
+    def access(self) -> list[str]:
+        """Returns the account, the repositories that it may read, and what is read of each."""
+        told = [self._account()] if self._has_account else ["no account: 60 requests an hour"]
+        for one in self._found():
+            kind = "private" if one.get("private") else "public"
+            parts = ", ".join(name.partition("/")[2] for name, _ in self._parts_of(one))
+            told.append(f"{one['full_name']} ({kind}): {parts}")
+        return told
+
+    def partitions(
+        self,
+        resume_from: Mapping[str, Any] | None = None,
+        made_with: str = "",
+        anew: bool = False,
+    ) -> Iterator[Partition]:
+        """Yields a partition for each list of each repository.
+
+        Args:
+            resume_from: The states that an earlier run left.
+            made_with: What documents of files are made with.
+            anew: Whether all files are read again.
+
+        Raises:
+            ConnectorError: GitHub refuses the token, or an owner has no repositories.
+        """
+        began = datetime.now(timezone.utc).isoformat()
+        states = resume_from or {}
+        found = list(self._found())
+        numbers: dict[str, int] = {}
+        if len(found) <= _MOST_NUMBERS:
+            numbers = {str(one["full_name"]).lower(): one["id"] for one in found}
+        for one in found:
+            repository = {
+                "id": one["id"],
+                "name": one["full_name"],
+                "url": one.get("html_url") or f"https://{self._host}/{one['full_name']}",
+                "branch": self.branch or one.get("default_branch") or "HEAD",
+                "topics": one.get("topics") or [],
+                "numbers": numbers,
+            }
+            for name, what in self._parts_of(one):
+                state = states.get(name)
+                state = dict(state) if isinstance(state, Mapping) else {}
+                params = {"what": what, "repository": repository, "state": state, "began": began}
+                if what == "files":
+                    as_now = {
+                        "pushed_at": one.get("pushed_at"),
+                        "branch": repository["branch"],
+                        "made_with": made_with,
+                    }
+                    params["now"] = as_now
+                    if as_now["made_with"] != state.get("made_with") or anew:
+                        params["state"] = {}
+                    elif as_now.items() <= state.items() and as_now["pushed_at"]:
+                        continue
+                yield Partition(name, params)
+
+    def fetch_page(self, partition: Partition, cursor: Any) -> Page:
+        """Returns a page of a list of a repository.
+
+        Raises:
+            ConnectorError: GitHub cannot be asked, or refuses the token.
+        """
+        params = partition.params
+        repository = params["repository"]
+        try:
+            if params["what"] == "files":
+                return self._files_page(partition, cursor)
+            if params["what"] == "discussions":
+                return self._discussions_page(partition, cursor)
+            return self._list_page(partition, cursor)
+        except UnreadableError as error:
+            return self.skip(f"{repository['name']}: {params['what']}", error)
+        except HttpError as error:
+            if error.status != _EMPTY:
+                raise
+            return Page([], state={})
+
+    def document_version(self, item: Any) -> DocumentVersion | None:
+        """Returns the id of a file and the sha of its content, which need not be fetched again."""
+        if not isinstance(item, FileItem):
+            return None
+        return DocumentVersion(id_of_file(item), f"{item.get('sha')}\n{context_of(item)}")
+
+    def is_file(self, item: Any) -> bool:
+        """Returns whether an item is a file, which a run parses."""
+        return isinstance(item, FileItem) or (
+            isinstance(item, Mapping) and item.get("_kind") == "file"
+        )
+
+    def own_document(self, item: FileItem, most: int) -> tuple[Any, bytes] | None:
+        """Returns what a file becomes without a parser, and what tells it from others.
+
+        Args:
+            item: The file.
+            most: How many bytes it may have.
+
+        Raises:
+            ConnectorError: it cannot be read.
+        """
+        path, size = str(item["path"]), item.get("size")
+        is_large = isinstance(size, int) and size > self.max_attachment_bytes
+        is_known = has_parser(path) or is_media(path)
+        if is_large or (is_known and self.attachments == "metadata"):
+            return GitFile(), b"metadata"
+        if is_media(path) and self.attachments == "text":
+            return GitFile(), b"metadata"
+        if has_parser(path) and self.attachments == "text":
+            return None
+        data = self.read_file(item, most)
+        if lfs := lfs_of(data):
+            return GitFile(lfs=lfs), data
+        text = None if is_known else text_of(data)
+        if text is not None:
+            return GitFile(text), data
+        return GitFile(data=data if self.attachments == "bytes" else None), data
+
+    def read_file(self, item: FileItem, most: int) -> bytes:
+        """Returns the bytes of a file.
+
+        Raises:
+            FileTooLargeError: it has more than `most`.
+            ConnectorError: it is gone, or the account may not read it.
+        """
+        repository = item["_repository"]
+        url = f"repos/{repository['name']}/git/blobs/{item['sha']}"
+        try:
+            data = self.http.send(HttpRequest("GET", url, headers={"Accept": _RAW})).body
+        except UnreadableError:
+            raise
+        except HttpError as error:
+            raise _UnreachableError(str(error)) from error
+        item["size"] = len(data)
+        if len(data) > most:
+            raise FileTooLargeError(len(data), most)
+        return data
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
+        """Turns an item into a record, and a file that is gone into its deletion.
+
+        Raises:
+            RecordError: the item is not from this connector, or lacks what names it.
+        """
+        if not isinstance(item, Mapping):
+            raise RecordError(f"an item of GitHub is an object, not {type(item).__name__}")
+        if item.get("_kind") == "file" and getattr(item, "document", None) is None:
+            item = item if isinstance(item, FileItem) else FileItem.of(item)
+            self._read_alone(item)
+        return record_of(item)
+
+    def _read_alone(self, item: FileItem) -> None:
+        """Reads a file outside of a run, which would have read it before."""
+        from contextframe_beam.parsers import Parsing
+
+        id_of_file(item)
+        parsing = Parsing()
+        most = parsing.limits.max_file_bytes
+        try:
+            made = self.own_document(item, most)
+            if made is not None:
+                item.document = made[0]
+                return
+            item.document = parsing.pool.parse(str(item["path"]), self.read_file(item, most))
+        except (_UnreachableError, FileTooLargeError, KeyError) as error:
+            raise RecordError(f"the file cannot be read: {error}") from error
+
+    def _found(self) -> Iterator[dict[str, Any]]:
+        return self._choice.found(self.http, self.max_in_flight, self.skip)
+
+    def _parts_of(self, one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yields the partitions of a repository, each with what it reads."""
+        wanted = set(self.resources)
+        parts = {
+            "files": "files" in wanted,
+            # Pull requests come with reviews, or else with the issues.
+            "issues": "issues" in wanted or ("pulls" in wanted and "reviews" not in wanted),
+            "comments": "comments" in wanted,
+            "pulls": "reviews" in wanted,
+            "review-comments": "reviews" in wanted,
+            "discussions": "discussions" in wanted and one.get("has_discussions", True),
+            "releases": "releases" in wanted,
+            "commits": "commits" in wanted,
+        }
+        if one.get("has_issues") is False:
+            parts["issues"] = False
+        for what, is_read in parts.items():
+            if is_read:
+                yield f"{one['id']}/{what}", what
+
+    def _list_page(self, partition: Partition, cursor: Any) -> Page:
+        params = partition.params
+        what, repository = params["what"], params["repository"]
+        one = LISTS[what]
+        page = list_page(
+            one,
+            self.http.absolute(f"repos/{repository['name']}"),
+            params["state"],
+            cursor,
+            datetime.fromisoformat(params["began"]),
+            self._asked_for,
+            {"sha": repository["branch"]} if what == "commits" else None,
+        )
+        items = [
+            {**item, "_kind": kind, "_repository": repository}
+            for item in page.items
+            if (kind := self._kind_of(item, what)) is not None
+        ]
+        if what == "pulls":
+            items = [
+                *(items if "pulls" in self.resources else ()),
+                *self._reviews(page.items, repository),
+            ]
+        return Page(items, next_cursor=page.cursor, state=page.state)
+
+    def _kind_of(self, item: Mapping[str, Any], what: str) -> str | None:
+        """Returns the kind of an item of a list; None where it is read elsewhere, or not at all."""
+        if what != "issues":
+            return what.removesuffix("s")
+        is_pull = "pull_request" in item
+        wanted = set(self.resources)
+        if is_pull:
+            return "pull" if "pulls" in wanted and "reviews" not in wanted else None
+        return "issue" if "issues" in wanted else None
+
+    def _reviews(
+        self, pulls: Sequence[Mapping[str, Any]], repository: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Yields the reviews of pull requests, which are asked for together."""
+        base = f"repos/{repository['name']}/pulls"
+        asked = [
+            HttpRequest("GET", f"{base}/{one['number']}/reviews?per_page=100") for one in pulls
+        ]
+        for answer in self.http.all(asked, at_once=self.max_in_flight):
+            for review in self._rest_of(answer):
+                yield {**review, "_kind": "review", "_repository": repository}
+
+    def _rest_of(self, answer: HttpResponse) -> Iterator[dict[str, Any]]:
+        yield from answer.json()
+        while following := answer.links().get("next"):
+            answer = self.http.send(HttpRequest("GET", following))
+            yield from answer.json()
+
+    def _asked_for(self, url: str, tag: str | None, is_smallest: bool) -> HttpResponse | None:
+        """Sends a request for a page of a list; None where it takes GitHub too long."""
+        headers = {} if tag is None else {"If-None-Match": tag}
+        judge = None if is_smallest else judged_page
+        try:
+            return self.http.send(HttpRequest("GET", url, headers=headers, judge=judge))
+        except TooSlowError:
+            self.logger.info("%s: GitHub takes too long for a page; asking for half", self.name)
+            return None
+
+    def _files_page(self, partition: Partition, cursor: Any) -> Page:
+        params = partition.params
+        repository = params["repository"]
+        changes = self._changes.get(partition.id) if cursor else None
+        if changes is None:
+            changes = self._changed_files(params)
+            self._changes[partition.id] = changes
+        start = cursor["at"] if cursor else 0
+        end = start + _FILES_IN_A_PAGE
+        items: list[Any] = [
+            FileItem(one.path, one.size, _kind="file", sha=one.sha, _repository=repository)
+            for one in changes.files[start:end]
+            if self.attachments != "none" or not (has_parser(one.path) or is_media(one.path))
+        ]
+        if end < len(changes.files):
+            return Page(items, next_cursor={"at": end, "commit": changes.commit})
+        self._changes.pop(partition.id, None)
+        gone = {"_kind": "gone", "_gone": "file", "_repository": repository}
+        items += [{**gone, "_path": path} for path in changes.gone]
+        return Page(items, state={**params["now"], "commit": changes.commit})
+
+    def _changed_files(self, params: Mapping[str, Any]) -> Changes:
+        repository, state = params["repository"], params["state"]
+        git = Git(lambda path, **query: self._asked(repository, path, query), self._wanted)
+        branch = repository["branch"]
+        known = state.get("commit") if state.get("branch") == branch else None
+        return git.since(str(known), branch) if known else git.all(branch)
+
+    def _asked(self, repository: Mapping[str, Any], path: str, query: Mapping[str, Any]) -> Any:
+        """Returns JSON from below a repository; None where it is not there."""
+        request = HttpRequest("GET", f"repos/{repository['name']}/{path}", query)
+        try:
+            return self.http.send(request).json()
+        except UnreadableError as error:
+            if error.status != 404:
+                raise
+            return None
+
+    def _discussions_page(self, partition: Partition, cursor: Any) -> Page:
+        params = partition.params
+        repository, since = params["repository"], params["state"].get("since")
+        owner, _, name = repository["name"].partition("/")
+        after = cursor["after"] if cursor else None
+        page = discussion_page(self._queried, owner, name, after, since)
+        if page is None:
+            return self.skip(f"{repository['name']}: discussions", "the account may not see them")
+        items: list[dict[str, Any]] = []
+        for discussion, comments in page.discussions:
+            items.append({**discussion, "_kind": "discussion", "_repository": repository})
+            if "comments" in self.resources:
+                kind = {"_kind": "discussion-comment", "_repository": repository}
+                items += [{**one, **kind} for one in comments]
+        newest = (cursor or {}).get("newest") or page.newest or since
+        if page.cursor:
+            return Page(items, next_cursor={"after": page.cursor, "newest": newest})
+        began = datetime.fromisoformat(params["began"])
+        state = {"since": clamped_cursor(newest, began)} if newest else {}
+        return Page(items, state=state)
+
+    def _queried(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+        asked = {"query": query, "variables": dict(variables)}
+        told = self.http.send(HttpRequest("POST", self._graphql, json=asked)).json()
+        if told.get("errors") or not isinstance(told.get("data"), Mapping):
+            reasons = "; ".join(str(one.get("message")) for one in told.get("errors") or ())
+            raise ConnectorError(f"GitHub refuses a query: {reasons or 'it gave no data'}")
+        data: Mapping[str, Any] = told["data"]
+        return data
+
+    def _account(self) -> str:
+        if self.app_id is not None:
+            return f"the GitHub App {self.app_id}"
+        response = self.http.send(HttpRequest("GET", "user"))
+        told = response.json()
+        scopes = response.headers.get("X-OAuth-Scopes")
+        may = f", scopes: {scopes}" if scopes else ""
+        left = response.headers.get("X-RateLimit-Remaining")
+        quota = f", {left} requests left this hour" if left else ""
+        return f"{told.get('login')}{may}{quota}"
+
+
+def _auth(
+    token: str | None,
+    tokens: list[str],
+    app_id: str | None,
+    private_key: str | None,
+    installation_id: str | None,
+) -> dict[str, Any] | None:
+    """Returns the settings of the account; None without one."""
+    if sum((token is not None, bool(tokens), app_id is not None)) > 1:
+        raise ConfigError("give one of token, tokens and app_id")
+    if (app_id is None) != (private_key is None):
+        raise ConfigError("a GitHub App needs app_id and private_key")
+    if tokens:
+        return {"type": "tokens", "tokens": tokens}
+    if token is not None:
+        return {"type": "bearer", "token": token}
+    if app_id is None:
+        return None
+    app = {"type": "github_app", "app_id": app_id, "private_key": private_key}
+    return app if installation_id is None else {**app, "installation_id": installation_id}
+
+
+def _listed(value: Sequence[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)

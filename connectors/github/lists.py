@@ -1,0 +1,183 @@
+"""GitHub's lists of a repository: how each is asked for, and how later runs ask for changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from contextframe_beam.connectors.cursors import clamped_cursor
+from contextframe_beam.connectors.http import HttpResponse
+from contextframe_beam.errors import ConnectorError
+from contextframe_beam.frames.times import when
+
+#: The most that GitHub gives.
+PER_PAGE = 100
+#: With fewer than this, a page that takes GitHub too long is an error.
+FEWEST_PER_PAGE = 10
+
+# Lists are read from copies of GitHub's database, which are a little late.
+_LATE = timedelta(minutes=1)
+
+#: Sends a request for a page; None where nothing changed since the entity tag.
+Send = Callable[[str, str | None, bool], "HttpResponse | None"]
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list of a repository.
+
+    Attributes:
+        path: Its path below the repository.
+        params: Its parameters.
+        order: How pages follow: `oldest` change first with `since`; `newest` change first, which
+            ends at what is known; `all`, which is read whole each time.
+        changed: Returns when an item was changed.
+    """
+
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    order: str = "oldest"
+    changed: Callable[[Mapping[str, Any]], Any] = lambda item: item.get("updated_at")
+
+
+_OLDEST_FIRST = {"sort": "updated", "direction": "asc"}
+
+
+def _committed(item: Mapping[str, Any]) -> Any:
+    return ((item.get("commit") or {}).get("committer") or {}).get("date")
+
+
+#: The lists by the names of their partitions.
+LISTS: Mapping[str, ListOf] = {
+    "issues": ListOf("issues", {"state": "all", **_OLDEST_FIRST}),
+    "comments": ListOf("issues/comments", _OLDEST_FIRST),
+    "review-comments": ListOf("pulls/comments", _OLDEST_FIRST),
+    "pulls": ListOf(
+        "pulls", {"state": "all", "sort": "updated", "direction": "desc"}, order="newest"
+    ),
+    "releases": ListOf("releases", order="all"),
+    "commits": ListOf("commits", changed=_committed),
+}
+
+
+@dataclass
+class ListPage:
+    """A page of a list.
+
+    Attributes:
+        items: Its items, as GitHub gave them.
+        cursor: The next page; None on the last.
+        state: What the next run needs, on the last page.
+    """
+
+    items: list[dict[str, Any]]
+    cursor: dict[str, Any] | None = None
+    state: dict[str, Any] | None = None
+
+
+def list_page(
+    one: ListOf,
+    url: str,
+    known: Mapping[str, Any],
+    cursor: Mapping[str, Any] | None,
+    began: datetime,
+    send: Send,
+    more: Mapping[str, Any] | None = None,
+) -> ListPage:
+    """Reads a page of a list.
+
+    Args:
+        one: The list.
+        url: The address of the repository.
+        known: The state that an earlier run left.
+        cursor: The cursor of the page before; None for the first page.
+        began: When the run began. A state is no later, so that the next run reads what changes
+            while this one reads.
+        send: Sends a request: its address, an entity tag that is known, and whether an answer that
+            takes GitHub too long is an error. It then returns None.
+        more: Further parameters.
+
+    Raises:
+        ConnectorError: GitHub gave no list.
+    """
+    at = dict(cursor or {})
+    since, reached = known.get("since"), at.get("newest") or known.get("since")
+    size = int(at.get("per_page", PER_PAGE))
+    address = at.get("url") or first_url(one, url, since, size, more)
+    response = send(address, None if cursor else known.get("etag"), size <= FEWEST_PER_PAGE)
+    if response is None:
+        # The list begins again: a page of another size begins elsewhere. What was read of it comes
+        # again, or is left out where the list is by time.
+        from_here = reached if one.order == "oldest" else since
+        again = first_url(one, url, from_here, size // 2, more)
+        return ListPage([], {**at, "url": again, "newest": reached, "per_page": size // 2})
+    if response.status == 304:
+        return ListPage([], state=dict(known))
+    items = response.json()
+    if not isinstance(items, list):
+        raise ConnectorError(f"{response.url} gave no list; check base_url")
+    times = [text for text in map(one.changed, items) if isinstance(text, str)]
+    newest = max([*times, *([reached] if reached else [])], default=None)
+    following = response.links().get("next")
+    at = {**at, "url": following, "newest": newest, "per_page": size}
+    if cursor is None:
+        at["etag"] = response.headers.get("ETag")
+    state: dict[str, Any] = {}
+    if one.order == "newest":
+        at["recent"] = {**at.get("recent", {}), **_recent(one, items, newest, began)}
+        state["recent"] = at["recent"]
+        first, before = _moved_back(since) if since else "", known.get("recent") or {}
+        later = [item for item in items if str(one.changed(item)) >= first]
+        following = following if len(later) == len(items) else None
+        items = [item for item in later if before.get(_name(item)) != one.changed(item)]
+    if following:
+        return ListPage(items, at)
+    if newest and one.order != "all":
+        state["since"] = clamped_cursor(newest, began)
+    # The next run asks the same. Where it is not by the newest, one page has to be all of it.
+    is_same = one.order != "oldest" or state.get("since") == since
+    if is_same and at.get("etag") and (cursor is None or one.order == "newest"):
+        state["etag"] = at["etag"]
+    return ListPage(items, state=state)
+
+
+def _recent(
+    one: ListOf, items: list[dict[str, Any]], newest: str | None, began: datetime
+) -> dict[str, str]:
+    """Returns which items the next run sees again although it need not read them again."""
+    if newest is None:
+        return {}
+    first, last = _moved_back(newest), _moved_back(began.isoformat())
+    times = ((_name(item), str(one.changed(item))) for item in items)
+    # What has only just changed may change again within the same second.
+    return {name: time for name, time in times if first <= time < last}
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str(item.get("number") or item.get("id"))
+
+
+def first_url(
+    one: ListOf, url: str, since: str | None, size: int, more: Mapping[str, Any] | None = None
+) -> str:
+    """Returns the address of the first page of a list.
+
+    Args:
+        one: The list.
+        url: The address of the repository.
+        since: From when changes are asked for; None for all.
+        size: How many items a page has.
+        more: Further parameters.
+    """
+    query = {**one.params, **(more or {}), "per_page": size}
+    if since and one.order == "oldest":
+        query["since"] = _moved_back(since)
+    return f"{url}/{one.path}?{urlencode(query)}"
+
+
+def _moved_back(since: str) -> str:
+    time = when(since)
+    return since if time is None else (time - _LATE).strftime("%Y-%m-%dT%H:%M:%SZ")

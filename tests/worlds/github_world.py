@@ -1,0 +1,634 @@
+"""A GitHub whose requests and answers are checked against GitHub's own descriptions.
+
+Faithful in: Link headers below /repositories/{number}, with `after` for issues; ETags, of which a
+304 costs no quota; limits by token and resource; secondary limits; 301 of what was renamed, 404 of
+what an account may not see, 409 of an empty repository, 410 of issues that are switched off, 451;
+issues that hold pull requests; `since` that includes its second; truncated trees; comparisons of at
+most 300 files, with renames; installation tokens that expire; and discussions in GraphQL.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from tests.worlds.described import Answer, Asked, Together, World, etag_of
+from tests.worlds.github_repository import Clock, Commit, Repository, patch_of, renamed
+from tests.worlds.graphql import GraphQL
+from tests.worlds.openapi import OpenApi
+
+REST = OpenApi.read("github.openapi.json", greedy=("path", "ref", "basehead"), error="basic-error")
+GRAPHQL = GraphQL.read("github.graphql")
+REPO = "/repos/{owner}/{repo}"
+MOST_COMPARED = 300
+# The links of issues go on by a cursor, which the description leaves out.
+REST.document["paths"][f"{REPO}/issues"]["get"]["parameters"].append(
+    {"name": "after", "in": "query", "schema": {"type": "string"}}
+)
+
+
+class GitHub(World):
+    """A server of some repositories.
+
+    Attributes:
+        clock: Its time, which changes move.
+        quota: How many requests a token has in `quota_seconds`, for each resource.
+        token_life: How many seconds an installation token lives.
+        token_requests: After how many requests it ends; 0 for never.
+        most_in_tree: Larger trees are truncated.
+    """
+
+    description = Together(REST, GRAPHQL)
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.repositories: dict[int, Repository] = {}
+        self.renamed: dict[str, int] = {}
+        self.tokens: dict[str, Mapping[str, Any]] = {"ghp_all": {"login": "alice"}}
+        self.quota, self.quota_seconds = 5000, 3600.0
+        self.token_life, self.token_requests = 3600.0, 0
+        self.most_in_tree = 100_000
+        self.app_id = "77"
+        self._spent: dict[tuple[str, str], tuple[int, float]] = {}
+        self._key: RSAKey | None = None
+        super().__init__()
+
+    @property
+    def private_key(self) -> str:
+        """The private key of the app, PEM."""
+        if self._key is None:
+            self._key = RSAKey.generate_key(2048)
+        return self._key.as_pem(private=True).decode()
+
+    def add(self, name: str, **values: Any) -> Repository:
+        """Adds a repository."""
+        number = 11 + len(self.repositories)
+        self.repositories[number] = Repository(number, name, self.clock, **values)
+        return self.repositories[number]
+
+    def rename(self, repository: Repository, name: str) -> None:
+        """Gives a repository another name or owner; the old one leads to it."""
+        self.renamed[repository.name] = repository.number
+        repository.name = name
+
+    def described_path(self, path: str) -> str:
+        parts = path.split("/", 3)
+        if parts[1] != "repositories" or len(parts) < 3 or not parts[2].isdigit():
+            return path
+        repository = self.repositories.get(int(parts[2]))
+        name = repository.name if repository else "no/one"
+        return "/".join(["/repos", name, *parts[3:]])
+
+    def unknown(self, asked: Asked) -> Answer:
+        return refused(404, "Not Found")
+
+    def answer(self, asked: Asked) -> Answer:
+        if asked.template.startswith("/app"):
+            return self._for_the_app(asked)
+        token = asked.bearer
+        account = self.tokens.get(token)
+        if token and (account is None or self._has_ended(account)):
+            return refused(401, "Bad credentials")
+        resource = "graphql" if asked.template == "/graphql" else "core"
+        limit = self.quota if token else min(60, self.quota)
+        used, reset = self._spent.get((token, resource), (0, 0.0))
+        if reset < time.time():
+            used, reset = 0, time.time() + self.quota_seconds
+        if used >= limit:
+            told = _limits(limit, limit, reset, resource)
+            return refused(403, "API rate limit exceeded for user ID 1.", **told)
+        answer = self._content(asked, account)
+        if answer.status == 200 and asked.method == "GET":
+            tag = f"W/{etag_of(answer.data.hex())}"
+            if asked.headers.get("if-none-match") == tag:
+                answer = Answer(304)
+            answer.headers["ETag"] = tag
+        if answer.status != 304:
+            used += 1
+        self._spent[token, resource] = used, reset
+        answer.headers |= _limits(limit, used, reset, resource)
+        return answer
+
+    def _has_ended(self, account: Mapping[str, Any]) -> bool:
+        if "left" in account and isinstance(account, dict):
+            account["left"] -= 1
+            if account["left"] < 0:
+                return True
+        return bool(account.get("expires", float("inf")) < time.time())
+
+    def _for_the_app(self, asked: Asked) -> Answer:
+        assert self._key is not None, "ask for `private_key` first"
+        try:
+            claims = jwt.decode(asked.bearer, self._key, algorithms=["RS256"]).claims
+        except Exception:
+            return refused(401, "A JSON web token could not be decoded")
+        if str(claims.get("iss")) != self.app_id:
+            return refused(401, "Integration not found")
+        if not claims["iat"] <= time.time() < claims["exp"] <= claims["iat"] + 660:
+            return refused(401, "'Expiration time' claim ('exp') is too far in the future")
+        if asked.template == "/app/installations":
+            return Answer(body=[REST.filled(REST.schema("installation"), {"id": 5, "app_id": 77})])
+        if asked.template == "/app":
+            return Answer(body=self._filled(asked, {"slug": "reader", "name": "Reader"}))
+        if asked.params["installation_id"] != "5":
+            return refused(404, "Not Found")
+        ends = time.time() + self.token_life
+        name = f"ghs_{hashlib.sha1(str(len(self.tokens)).encode()).hexdigest()}"
+        self.tokens[name] = {"login": "", "expires": ends}
+        if self.token_requests:
+            self.tokens[name] = {**self.tokens[name], "left": self.token_requests}
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends))
+        return Answer(201, body={"token": name, "expires_at": at, "permissions": {}})
+
+    def _content(self, asked: Asked, account: Mapping[str, Any] | None) -> Answer:
+        template = asked.template
+        if template == "/graphql":
+            return self._graphql(asked, account)
+        if template == "/rate_limit":
+            return Answer(body=self._filled(asked))
+        if template == "/user":
+            if not account or not account["login"]:
+                return refused(403, "Resource not accessible by integration")
+            return Answer(
+                headers={"X-OAuth-Scopes": account.get("scopes", "repo")},
+                body=self._filled(asked, {"login": account["login"]}),
+            )
+        if template in ("/orgs/{org}/repos", "/users/{username}/repos"):
+            owner = asked.params.get("org") or asked.params["username"]
+            mine = [one for one in self._seen(account) if one.name.startswith(f"{owner}/")]
+            return self._listed(asked, mine, self._repository)
+        if template == "/user/repos":
+            return self._listed(asked, self._seen(account), self._repository)
+        if template == "/installation/repositories":
+            seen = self._seen(account)
+            answer = self._listed(asked, seen, self._repository)
+            answer.body = {"total_count": len(seen), "repositories": answer.body}
+            return answer
+        name = f"{asked.params['owner']}/{asked.params['repo']}"
+        if name in self.renamed:
+            return self._moved(asked, f"/repositories/{self.renamed[name]}")
+        found = [one for one in self._seen(account) if one.name == name]
+        if not found:
+            return refused(404, "Not Found")
+        if found[0].blocked:
+            return refused(451, "Repository access blocked")
+        return self._of(found[0], asked, template.removeprefix(REPO))
+
+    def _seen(self, account: Mapping[str, Any] | None) -> list[Repository]:
+        """Returns the repositories that an account may see."""
+        only = (account or {}).get("repositories")
+        return [
+            one
+            for one in self.repositories.values()
+            if (not one.private or account) and (only is None or one.name in only)
+        ]
+
+    def _moved(self, asked: Asked, to: str) -> Answer:
+        rest = "/".join(asked.path.split("/")[4:])
+        query = f"?{urlencode(asked.query)}" if asked.query else ""
+        url = f"{self.url}{to}" + (f"/{rest}" if rest else "") + query
+        body = {"message": "Moved Permanently", "url": url, "documentation_url": "https://x.test"}
+        return Answer(301, {"Location": url}, body)
+
+    def _of(self, repository: Repository, asked: Asked, rest: str) -> Answer:
+        number = int(asked.params.get("issue_number") or asked.params.get("pull_number") or 0)
+        issues = list(repository.issues.values())
+        if rest == "":
+            return Answer(body=self._repository(repository, "full-repository"))
+        if rest.startswith("/issues") and not repository.has_issues:
+            return refused(410, "Issues are disabled for this repo")
+        if rest == "/issues":
+            return self._listed(asked, issues, self._issue_of(repository), cursors=True)
+        if rest == "/issues/{issue_number}":
+            if number in repository.moved_issues:
+                url = f"{self.url}{repository.moved_issues[number]}"
+                return Answer(301, {"Location": url}, {"message": "Moved", "url": url})
+            found = repository.issues.get(number)
+            return Answer(body=self._issue_of(repository)(found)) if found else self.unknown(asked)
+        if rest in ("/pulls", "/issues/comments", "/pulls/comments", "/releases"):
+            kept, made = {
+                "/pulls": ([one for one in issues if one["pull"]], self._pull_of),
+                "/issues/comments": (repository.comments.values(), self._comment_of),
+                "/pulls/comments": (repository.review_comments.values(), self._line_comment_of),
+                "/releases": (repository.releases.values(), self._release_of),
+            }[rest]
+            return self._listed(asked, kept, made(repository))
+        if rest in ("/issues/{issue_number}/comments", "/pulls/{pull_number}/reviews"):
+            kept = repository.comments if "comments" in rest else repository.reviews
+            made = self._comment_of if "comments" in rest else self._review_of
+            mine = [one for one in kept.values() if one["issue"] == number]
+            return self._listed(asked, mine, made(repository), is_ordered=True)
+        if rest == "/pulls/{pull_number}":
+            found = repository.issues.get(number)
+            if not found or not found["pull"]:
+                return self.unknown(asked)
+            return Answer(body=self._pull_of(repository, "pull-request")(found))
+        if not repository.commits:
+            return refused(409, "Git Repository is empty.")
+        return self._git(repository, asked, rest)
+
+    def _git(self, repository: Repository, asked: Asked, rest: str) -> Answer:
+        if rest == "/git/trees/{tree_sha}":
+            return self._tree(repository, asked)
+        if rest == "/git/blobs/{file_sha}":
+            sha = asked.params["file_sha"]
+            data = repository.blobs.get(sha)
+            if data is None:
+                return self.unknown(asked)
+            if "raw" in asked.headers.get("accept", ""):
+                return Answer(body=data, headers={"Content-Type": "application/vnd.github.raw"})
+            text = base64.encodebytes(data).decode()
+            told = {"sha": sha, "size": len(data), "content": text, "encoding": "base64"}
+            return Answer(body=self._filled(asked, told))
+        if rest == "/compare/{basehead}":
+            return self._compared(repository, asked)
+        if rest == "/commits":
+            head = repository.head(asked.query.get("sha", "HEAD"))
+            found: list[Commit] = []
+            while head:
+                found.append(head)
+                head = repository.commits.get(head.parents[0]) if head.parents else None
+            since = asked.query.get("since", "")
+            kept = [one for one in found if one.at >= since]
+            return self._listed(asked, kept, self._commit_of(repository), is_ordered=True)
+        if rest == "/commits/{ref}":
+            head = repository.head(asked.params["ref"])
+            if head is None:
+                return refused(422, "No commit found for SHA")
+            return Answer(body=self._commit_of(repository)(head))
+        raise AssertionError(f"the world answers nothing at {rest}")
+
+    def _tree(self, repository: Repository, asked: Asked) -> Answer:
+        name = asked.params["tree_sha"]
+        commit, below = repository.head(name), ""
+        if commit is None and name.startswith("tree-"):
+            sha, _, below = base64.urlsafe_b64decode(name[5:]).decode().partition(" ")
+            commit = repository.commits.get(sha)
+        if commit is None:
+            return self.unknown(asked)
+        entries: dict[str, dict[str, Any]] = {}
+        for path, entry in sorted(commit.files.items()):
+            if not path.startswith(below):
+                continue
+            names = path[len(below) :].split("/")
+            for depth in range(1, len(names)):
+                folder = "/".join(names[:depth])
+                inside = f"{commit.sha} {below}{folder}/".encode()
+                sha = f"tree-{base64.urlsafe_b64encode(inside).decode()}"
+                told = {"path": folder, "mode": "040000", "type": "tree", "sha": sha}
+                entries.setdefault(folder, told)
+            told = {"path": path[len(below) :], "mode": entry.mode, "type": entry.kind}
+            more = {"size": len(entry.data)} if entry.kind == "blob" else {}
+            entries[told["path"]] = {**told, **more, "sha": entry.sha}
+        if "recursive" not in asked.query:
+            entries = {path: one for path, one in entries.items() if "/" not in path}
+        kept = list(entries.values())
+        most = self.most_in_tree if "recursive" in asked.query else len(kept)
+        # A branch or a commit is answered with the commit's own sha.
+        sha = name if below else commit.sha
+        told = {"sha": sha, "url": self.url, "tree": kept[:most], "truncated": len(kept) > most}
+        return Answer(body=told)
+
+    def _compared(self, repository: Repository, asked: Asked) -> Answer:
+        old, _, new = asked.params["basehead"].partition("...")
+        before, after = repository.commits.get(old), repository.head(new)
+        if before is None or after is None:
+            return self.unknown(asked)
+        is_ahead = repository.is_ancestor(before.sha, after.sha)
+        status = "identical" if before is after else "ahead" if is_ahead else "diverged"
+        moved = renamed(before.files, after.files)
+        files = []
+        for path in sorted({*before.files, *after.files}):
+            was, now = before.files.get(path), after.files.get(path)
+            if (was and now and was.sha == now.sha) or path in moved.values():
+                continue
+            kind = "modified" if was and now else "added" if now else "removed"
+            told = {"sha": (now or was).sha, "filename": path, "status": kind}
+            told["patch"] = patch_of(was, now)
+            if path in moved:
+                told |= {"status": "renamed", "previous_filename": moved[path]}
+            files.append(REST.filled(REST.schema("diff-entry"), told))
+        made = self._commit_of(repository)
+        commits, at = [], after
+        while at is not before and at.parents and is_ahead:
+            commits.insert(0, made(at))
+            at = repository.commits[at.parents[0]]
+        told = {
+            "status": status,
+            "total_commits": len(commits),
+            "base_commit": made(before),
+            "merge_base_commit": made(before),
+            "commits": commits[-250:],
+            "files": files[:MOST_COMPARED],
+        }
+        return Answer(body=self._filled(asked, told))
+
+    def _listed(
+        self,
+        asked: Asked,
+        found: Iterable[Any],
+        made: Callable[[Any], Any],
+        cursors: bool = False,
+        is_ordered: bool = False,
+    ) -> Answer:
+        query, kept = asked.query, list(found)
+        if kept and isinstance(kept[0], dict) and not is_ordered:
+            kept = _selected(kept, query)
+        size = min(int(query.get("per_page", 30)), 100)
+        start = (int(query.get("page", 1)) - 1) * size
+        if "after" in query:
+            start = int(base64.urlsafe_b64decode(query["after"]))
+        links = {}
+        if start + size < len(kept):
+            following = {"page": start // size + 2}
+            if cursors:
+                cursor = base64.urlsafe_b64encode(str(start + size).encode()).decode()
+                following = {"after": cursor, **following}
+            base = {name: one for name, one in query.items() if name not in ("page", "after")}
+            path = asked.path
+            if asked.template.startswith(REPO):
+                name = f"{asked.params['owner']}/{asked.params['repo']}"
+                number = next(n for n, r in self.repositories.items() if r.name == name)
+                rest = self.described_path(path).split("/", 4)[4:]
+                path = "/".join([f"/repositories/{number}", *rest])
+            url = f"{self.url}{path}?{urlencode({**base, **following})}"
+            links = {"Link": f'<{url}>; rel="next"'}
+        return Answer(headers=links, body=[made(one) for one in kept[start : start + size]])
+
+    def _filled(self, asked: Asked, values: Any = None) -> Any:
+        return REST.filled(REST.answer_schema(asked.method, asked.template), values or {})
+
+    def _repository(self, one: Repository, schema: str = "minimal-repository") -> dict[str, Any]:
+        owner, _, name = one.name.partition("/")
+        told = {
+            "id": one.number,
+            "name": name,
+            "full_name": one.name,
+            "private": one.private,
+            "fork": one.fork,
+            "archived": one.archived,
+            "owner": _user(owner),
+            "html_url": f"https://github.com/{one.name}",
+            "default_branch": one.branch,
+            "pushed_at": one.pushed_at or "2026-01-01T00:00:00Z",
+            "updated_at": self.clock.now(),
+            "created_at": "2025-01-01T00:00:00Z",
+            "topics": one.topics,
+            "description": "An app",
+            "has_issues": one.has_issues,
+            "has_discussions": True,
+            "visibility": "private" if one.private else "public",
+        }
+        return dict(REST.filled(REST.schema(schema), told))
+
+    def _issue_of(self, repository: Repository) -> Callable[[Mapping[str, Any]], Any]:
+        def made(issue: Mapping[str, Any]) -> Any:
+            kind = "pull" if issue["pull"] else "issues"
+            url = f"https://github.com/{repository.name}/{kind}/{issue['number']}"
+            told = _issue_values(issue, url)
+            told["comments"] = sum(
+                one["issue"] == issue["number"] for one in repository.comments.values()
+            )
+            if issue["pull"]:
+                told["draft"] = False
+                told["pull_request"] = {
+                    "url": f"{self.url}/repos/{repository.name}/pulls/{issue['number']}",
+                    "html_url": url,
+                    "diff_url": f"{url}.diff",
+                    "patch_url": f"{url}.patch",
+                    "merged_at": issue.get("merged_at"),
+                }
+            return REST.filled(REST.schema("issue"), told)
+
+        return made
+
+    def _pull_of(
+        self, repository: Repository, schema: str = "pull-request-simple"
+    ) -> Callable[[Mapping[str, Any]], Any]:
+        def made(issue: Mapping[str, Any]) -> Any:
+            url = f"https://github.com/{repository.name}/pull/{issue['number']}"
+            told = _issue_values(issue, url) | {
+                "draft": False,
+                "merged_at": issue.get("merged_at"),
+                "head": {"label": "alice:work", "ref": "work", "sha": "1" * 40},
+                "base": {"label": "acme:main", "ref": "main", "sha": "2" * 40},
+                "requested_reviewers": [],
+            }
+            return REST.filled(REST.schema(schema), told)
+
+        return made
+
+    def _comment_of(self, repository: Repository) -> Callable[[Mapping[str, Any]], Any]:
+        def made(one: Mapping[str, Any]) -> Any:
+            number = one["issue"]
+            url = f"https://github.com/{repository.name}/issues/{number}#issuecomment-{one['id']}"
+            told = _common(one, url)
+            told["issue_url"] = f"{self.url}/repos/{repository.name}/issues/{number}"
+            return REST.filled(REST.schema("issue-comment"), told)
+
+        return made
+
+    def _line_comment_of(self, repository: Repository) -> Callable[[Mapping[str, Any]], Any]:
+        def made(one: Mapping[str, Any]) -> Any:
+            url = (
+                f"https://github.com/{repository.name}/pull/{one['issue']}#discussion_r{one['id']}"
+            )
+            told = _common(one, url) | {
+                "pull_request_url": f"{self.url}/repos/{repository.name}/pulls/{one['issue']}",
+                "path": "src/app.py",
+                "line": 3,
+                "diff_hunk": "@@ -1,3 +1,3 @@\n-old\n+new",
+            }
+            if one["reply_to"]:
+                told["in_reply_to_id"] = one["reply_to"]
+            return REST.filled(REST.schema("pull-request-review-comment"), told)
+
+        return made
+
+    def _review_of(self, repository: Repository) -> Callable[[Mapping[str, Any]], Any]:
+        def made(one: Mapping[str, Any]) -> Any:
+            number = one["issue"]
+            url = (
+                f"https://github.com/{repository.name}/pull/{number}#pullrequestreview-{one['id']}"
+            )
+            told = _common(one, url) | {
+                "state": one["state"],
+                "submitted_at": one["updated_at"],
+                "pull_request_url": f"{self.url}/repos/{repository.name}/pulls/{number}",
+            }
+            return REST.filled(REST.schema("pull-request-review"), told)
+
+        return made
+
+    def _release_of(self, repository: Repository) -> Callable[[Mapping[str, Any]], Any]:
+        def made(one: Mapping[str, Any]) -> Any:
+            url = f"https://github.com/{repository.name}/releases/tag/{one['tag']}"
+            told = _common(one, url) | {
+                "tag_name": one["tag"],
+                "name": None,
+                "author": _user("alice"),
+                "published_at": one["created_at"],
+            }
+            return REST.filled(REST.schema("release"), told)
+
+        return made
+
+    def _commit_of(self, repository: Repository) -> Callable[[Commit], Any]:
+        def made(one: Commit) -> Any:
+            person = {"name": "Alice", "email": "alice@x.test", "date": one.at}
+            told = {
+                "sha": one.sha,
+                "html_url": f"https://github.com/{repository.name}/commit/{one.sha}",
+                "commit": {"message": one.message, "author": person, "committer": person},
+                "author": _user("alice"),
+                "parents": [],
+            }
+            return REST.filled(REST.schema("commit"), told)
+
+        return made
+
+    def _graphql(self, asked: Asked, account: Mapping[str, Any] | None) -> Answer:
+        if account is None:
+            return refused(401, "This endpoint requires you to be authenticated.")
+
+        def repository(owner: str, name: str, **_: Any) -> Any:
+            found = [one for one in self._seen(account) if one.name == f"{owner}/{name}"]
+            return {"discussions": _discussions_of(found[0])} if found else None
+
+        def node(id: str) -> Any:
+            made = [self._discussions(one) for one in self._seen(account)]
+            each = [one for some in made for one in some]
+            each += [comment for one in each for comment in one["_comments"]]
+            return next((one for one in each if one["id"] == id), None)
+
+        def _discussions_of(one: Repository) -> Callable[..., Any]:
+            return _connection(
+                sorted(self._discussions(one), key=lambda d: d["updatedAt"], reverse=True)
+            )
+
+        now = time.time() + self.quota_seconds
+        reset = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+        limits = {"cost": 1, "remaining": self.quota, "resetAt": reset, "limit": self.quota}
+        root = {"repository": repository, "node": node, "rateLimit": limits}
+        return Answer(body=GRAPHQL.run(asked.body, root))
+
+    def _discussions(self, repository: Repository) -> list[dict[str, Any]]:
+        def comment(one: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                "__typename": "DiscussionComment",
+                "id": f"DC_{one['id']}",
+                "databaseId": one["id"],
+                "body": one["body"],
+                "createdAt": one["at"],
+                "updatedAt": one["at"],
+                "author": {"__typename": "User", "login": "bob"},
+                "replies": _connection([comment(reply) for reply in one.get("replies", ())]),
+            }
+
+        found = []
+        for one in repository.discussions.values():
+            comments = [comment(each) for each in one["comments"]]
+            found.append(
+                {
+                    "__typename": "Discussion",
+                    "id": f"D_{repository.number}_{one['number']}",
+                    "databaseId": one["number"],
+                    "number": one["number"],
+                    "title": one["title"],
+                    "body": one["body"],
+                    "url": f"https://github.com/{repository.name}/discussions/{one['number']}",
+                    "createdAt": one["created_at"],
+                    "updatedAt": one["updated_at"],
+                    "author": {"__typename": "User", "login": "alice"},
+                    "category": {"name": "Ideas"},
+                    "comments": _connection(comments),
+                    "labels": _connection([{"name": "idea"}]),
+                    "_comments": comments,
+                }
+            )
+        return found
+
+
+def refused(status: int, message: str, **headers: Any) -> Answer:
+    """Returns an answer as GitHub refuses."""
+    url = "https://docs.github.com/rest"
+    body = {"message": message, "documentation_url": url, "status": str(status)}
+    return Answer(status, headers, body)
+
+
+def secondary(retry_after: int | None = None) -> Answer:
+    """Returns the answer of a secondary limit."""
+    told = {} if retry_after is None else {"Retry-After": retry_after}
+    return refused(403, "You have exceeded a secondary rate limit. Please wait.", **told)
+
+
+def _limits(limit: int, used: int, reset: float, resource: str) -> dict[str, Any]:
+    return {
+        "X-RateLimit-Limit": limit,
+        "X-RateLimit-Remaining": limit - used,
+        "X-RateLimit-Reset": int(reset) + 1,
+        "X-RateLimit-Used": used,
+        "X-RateLimit-Resource": resource,
+    }
+
+
+def _user(login: str | None) -> dict[str, Any] | None:
+    if login is None:
+        return None
+    told = {"login": login, "id": sum(map(ord, login)), "html_url": f"https://github.com/{login}"}
+    return dict(REST.filled(REST.schema("simple-user"), told))
+
+
+def _common(one: Mapping[str, Any], url: str) -> dict[str, Any]:
+    names = ("id", "body", "created_at", "updated_at")
+    told = {name: one[name] for name in names}
+    return told | {"user": _user(one["user"]), "html_url": url, "node_id": f"N_{one['id']}"}
+
+
+def _issue_values(issue: Mapping[str, Any], url: str) -> dict[str, Any]:
+    names = ("number", "title", "body", "state", "created_at", "updated_at")
+    return {name: issue[name] for name in names} | {
+        "id": 100_000 + issue["number"],
+        "node_id": f"I_{issue['number']}",
+        "user": _user(issue["user"]),
+        "html_url": url,
+        "labels": [_label(name) for name in issue["labels"]],
+        "assignees": [_user(login) for login in issue["assignees"]],
+        "milestone": issue["milestone"]
+        and REST.filled(REST.schema("milestone"), {"title": issue["milestone"]}),
+    }
+
+
+def _label(name: str) -> dict[str, Any]:
+    told = {"id": 1, "node_id": "L_1", "url": "https://x.test/l", "color": "f00", "default": False}
+    return {**told, "name": name, "description": None}
+
+
+def _selected(found: list[dict[str, Any]], query: Mapping[str, str]) -> list[dict[str, Any]]:
+    if "since" in query:
+        found = [one for one in found if one["updated_at"] >= query["since"]]
+    state = query.get("state", "open")
+    if state != "all":
+        found = [one for one in found if one.get("state", state) == state or "title" not in one]
+    by = "updated_at" if query.get("sort") == "updated" else "created_at"
+    # Reading and changing go on at the same time, so equal times have a fixed order.
+    ordered = sorted(found, key=lambda one: (one[by], one.get("number", one.get("id", 0))))
+    return ordered if query.get("direction", "desc") == "asc" else ordered[::-1]
+
+
+def _connection(found: Sequence[Any]) -> Callable[..., Any]:
+    def page(first: int | None = None, after: str | None = None, **_: Any) -> dict[str, Any]:
+        start = int(after or 0)
+        end = start + (first or 10)
+        part = list(found[start:end])
+        more = {"hasNextPage": end < len(found), "endCursor": str(end) if part else None}
+        return {"nodes": part, "pageInfo": more, "totalCount": len(found)}
+
+    return page
