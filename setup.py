@@ -131,6 +131,7 @@ setup(
         ],
         "contextframe.connectors": [
             "api = contextframe_beam.connectors.api.connector:APIConnector",
+            "csv = contextframe_beam.connectors.tables.csv_file:CSVConnector",
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "github = contextframe_beam.connectors.github.connector:GitHubConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",

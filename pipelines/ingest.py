@@ -71,6 +71,7 @@ def run(job: Job) -> CommitReceipt:
     pipeline_options(job.runner, job.workers, job.beam_args)  # refuses wrong ones before it reads
     if finds_nothing(job):
         return CommitReceipt(job.id, job.mode)
+    require_suitable(job)
     known = state_of(job)
     _note_other_mapping(job, known)
     resume_from = partitions_of(known)
@@ -202,6 +203,20 @@ def finds_nothing(job: Job) -> bool:
     if reason:
         _LOGGER.warning("%s; %s was not made", reason, job.to)
     return bool(reason)
+
+
+def require_suitable(job: Job) -> None:
+    """Refuses a mode that makes no sense for a source, before anything is read.
+
+    Raises:
+        ConfigError: it does not; the message says what to do.
+    """
+    unsuitable = getattr(job.connector, "_unsuitable", None)
+    if unsuitable is not None:
+        job.connector.ensure_authenticated()
+        reason = unsuitable(job.mode)
+        if reason:
+            raise ConfigError(reason)
 
 
 def run_pipeline(

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from contextframe_beam.connectors.record_mapper import TEXT_FIELDS, RecordMapper
 from contextframe_beam.connectors.tables.table_format import Wanted
-from contextframe_beam.connectors.tables.where import Where
 from contextframe_beam.errors import nearest
 
 #: What a mapping may name beside the columns: where a row is from.
@@ -19,12 +18,14 @@ RESERVED = ("_file_path", "_file_name", "_modified_at")
 _SHOWN = 30
 
 
-def require_columns(mapper: RecordMapper, where: Where | None, known: Sequence[str]) -> str:
+def require_columns(
+    mapper: RecordMapper, named: Mapping[str, Sequence[str]], known: Sequence[str]
+) -> str:
     """Returns which named column is missing, and what there is; "" if all are there.
 
     Args:
         mapper: The mapping that names columns.
-        where: The condition that names columns.
+        named: Other columns that arguments name, by the argument.
         known: The columns that there are.
     """
     fields = mapper.fields
@@ -39,8 +40,7 @@ def require_columns(mapper: RecordMapper, where: Where | None, known: Sequence[s
     if fields.metadata is not None:
         chosen = fields.metadata
         every.append(("metadata", [*(chosen.values() if isinstance(chosen, Mapping) else chosen)]))
-    if where is not None:
-        every.append(("filter", where.columns))
+    every += named.items()
     for what, paths in every:
         for path in paths:
             if not _leads_to(path, known):

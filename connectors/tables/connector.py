@@ -256,7 +256,10 @@ class TableConnector(MappedConnector):
                 if schema is None:
                     continue
                 known.update(dict.fromkeys([*schema.names, *self._texts(info)]))
-                problem = require_columns(self.mapper_of(stream), self._where, list(known))
+                named = dict(self._format.named)
+                if self._where is not None:
+                    named["filter"] = self._where.columns
+                problem = require_columns(self.mapper_of(stream), named, list(known))
                 if not problem:
                     self._wanted(info).expression(schema)
                     break

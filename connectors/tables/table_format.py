@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -107,6 +108,9 @@ class TableFormat(ABC):
 
     #: How names of files end that are read of a folder.
     endings: ClassVar[tuple[str, ...]]
+
+    #: Columns that arguments name, by the argument.
+    named: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     @abstractmethod
     def schema(self, file: RangedFile) -> pa.Schema:

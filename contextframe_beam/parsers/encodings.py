@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from contextframe_beam.parsers.errors import ParseError
+from contextframe_beam.parsers.errors import DamagedTextError, ParseError
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -164,7 +164,40 @@ _SIGNS = "\xa0«»“”„‘’‚–—…•·©®°±§€£¥¿¡№™µ�
 _WORD = re.compile(r"[^\W\d_]+")
 
 
+def encoding_of(data: bytes, declared: str | None = None) -> str:
+    """Returns the encoding that bytes are in, as `decoded` reads them: `utf-8`, `cp1252`, ...
+
+    Args:
+        data: The bytes, without half of a character at their end.
+        declared: The encoding that a user or the file itself states.
+
+    Raises:
+        ParseError: the bytes are not text, or their encoding is unknown.
+    """
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding
+    wide = _wide(data)
+    if wide:
+        return wide
+    if _BINARY.search(data):
+        raise ParseError("it is not text: it holds control characters, as binary files do")
+    named = _codec(declared)
+    if named is not None:
+        return named
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return _reading_of(data)[1]
+    return "utf-8"
+
+
 def _told_by_itself(data: bytes) -> str:
+    return _reading_of(data)[0]
+
+
+def _reading_of(data: bytes) -> tuple[str, str]:
+    """Returns the only text that bytes can be, and its encoding."""
     _refuse_damaged(data)
     sample = data[:_SAMPLE]
     if len(data) > _SAMPLE:  # a character at the end of the sample may be cut
@@ -183,7 +216,7 @@ def _told_by_itself(data: bytes) -> str:
             + (f" ({' or '.join(sorted(readings.values()))})" if readings else "")
             + "; save it as UTF-8, or with a byte order mark"
         )
-    return next(iter(readings))
+    return next(iter(readings.items()))
 
 
 def _refuse_damaged(data: bytes) -> None:
@@ -194,7 +227,7 @@ def _refuse_damaged(data: bytes) -> None:
         try:
             data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ParseError(
+            raise DamagedTextError(
                 f"it is UTF-8 but for some bytes, the first at {error.start:,}; it may be damaged"
             ) from None
 

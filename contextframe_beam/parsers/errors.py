@@ -9,6 +9,10 @@ class ParseError(ContextFrameError, ValueError):
     """A file that cannot be parsed. The message says why, and never holds what the file holds."""
 
 
+class DamagedTextError(ParseError):
+    """A text that is UTF-8 but for a few bytes."""
+
+
 class NoTextError(ParseError):
     """A file that can be read but has no text, such as a scanned page."""
 

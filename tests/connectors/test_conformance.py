@@ -23,6 +23,7 @@ from contextframe_beam.connectors import (
 )
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.registry import list_connectors
+from contextframe_beam.connectors.tables.csv_file import CSVConnector
 from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.connectors.testing import (
     CHECKS,
@@ -183,6 +184,21 @@ class TestParquetConnector(ConnectorTests):
         return ParquetConnector(self.folder / "bad")
 
 
+class TestCSVConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _files(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+        rows = "".join(f"{n},text {n}\n" for n in range(30))
+        (tmp_path / "good.csv").write_text(f"id,text\n{rows}")
+        (tmp_path / "bad.csv").write_text(f"id,text\n{rows}31\n")
+
+    def connector(self) -> BaseConnector:
+        return CSVConnector(self.folder / "good.csv")
+
+    def with_unreadable_item(self) -> BaseConnector:
+        return CSVConnector(self.folder / "bad.csv")
+
+
 class TestAPIConnector(ConnectorTests):
     @pytest.fixture(autouse=True)
     def _url(self, server: HttpServer, tmp_path: Path) -> None:
@@ -228,6 +244,7 @@ def test_every_registered_connector_is_checked_here() -> None:
     registered = {one.class_path.rpartition(":")[2] for one in list_connectors()}
     checked = {
         APIConnector,
+        CSVConnector,
         FilesConnector,
         JSONFileConnector,
         ObsidianConnector,
