@@ -486,10 +486,11 @@ def guess_type(rows: pa.RecordBatch, name: str) -> str | None:
     is_json = entries.is_json(name, places)
     kinds = ("int64", "float64", "bool", "list") if is_json.all() else ("date", "timestamp")
     for kind in kinds:
-        if (kind != "bool" or _all_words(texts)) and not _typed(texts, is_json, kind)[1].any():
+        # Times fit a day too, and numbers a bool, but not without a loss.
+        loses = kind in _EXACT and not pc.all(pc.match_substring_regex(texts, _EXACT[kind])).as_py()
+        if not loses and not _typed(texts, is_json, kind)[1].any():
             return kind
     return "text"
 
 
-def _all_words(texts: pa.Array) -> bool:
-    return set(texts.to_pylist()) <= {"true", "false"}
+_EXACT = {"bool": "^(true|false)$", "date": _USUAL["date"]}

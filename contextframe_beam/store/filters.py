@@ -140,8 +140,6 @@ class _Token:
 
 def _translated(where: str, fields: Sequence[OwnField]) -> str:
     """Returns SQL with the columns of own fields in place of their names."""
-    if not fields:
-        return where
     tokens = [_Token(str(found.lastgroup), found[0]) for found in _TOKEN.finditer(where)]
     told = [one for one in tokens if one.kind != "space"]
     for place, one in enumerate(told):
@@ -158,7 +156,12 @@ def _translated(where: str, fields: Sequence[OwnField]) -> str:
                     )
                 plain = text.text[1:-1].replace("''", "'")
                 text.text = _literal(one.field, plain, text.text)
-    return "".join(one.text if one.field is None else one.field.sql for one in tokens)
+    # A comment at the end would hide what follows the filter.
+    texts = (" " if one.text.startswith(("--", "/*")) else one.text for one in tokens)
+    return "".join(
+        text if one.field is None else one.field.sql
+        for one, text in zip(tokens, texts, strict=True)
+    )
 
 
 def _field_at(
