@@ -10,6 +10,7 @@ from typing import Any
 
 import contextframe_beam
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.identity import registered_name, source_file
 from contextframe_beam.connectors.secrets import redact, redacted
 from contextframe_beam.errors import ConfigError, ContextFrameError, UnknownCommitError
 from contextframe_beam.pipelines.job import Job, settings
@@ -23,6 +24,7 @@ from contextframe_beam.store.history import History, RunRecord, ended
 from contextframe_beam.store.receipt import CommitReceipt
 from contextframe_beam.store.runs import own_mark
 from contextframe_beam.store.state import read_states
+from contextframe_beam.transforms.enrich import enricher_spec
 
 _FAILED, _WRONG, _INCOMPLETE = 1, 2, 3
 
@@ -92,7 +94,9 @@ def _begun(job: Job) -> RunRecord:
         connector=redact(job.connector.name),
         source=_told(lambda: job.source) or "",
         mode=job.mode,
-        arguments=_clean({**job.connector.shown_arguments(), **_clean(job.reading)}),
+        spec=_spec_of(type(job.connector)),
+        arguments=_clean(job.connector.shown_arguments()),
+        reading=_clean(job.reading),
         settings=_clean(_chosen(job)),
         mapping=_told(lambda: job.mapping) or "",
         release=contextframe_beam.__version__,
@@ -109,8 +113,12 @@ def _done(record: RunRecord, job: Job, receipt: CommitReceipt, strict: bool) -> 
         outcome,
         exit_code=_INCOMPLETE if strict and receipt.is_incomplete else 0,
         counts=receipt.to_json() if receipt.version else {},
-        dead_letters=redact(job.letters) if receipt.failed else "",
+        dead_letters=redact(_absolute(job.letters)) if receipt.failed else "",
     )
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _failed(record: RunRecord, error: BaseException) -> RunRecord:
@@ -127,6 +135,12 @@ def _failed(record: RunRecord, error: BaseException) -> RunRecord:
     return ended(record, outcome, error=redact(said), exit_code=code)
 
 
+def _spec_of(cls: type) -> str:
+    file = source_file(cls)
+    where = cls.__module__ if file is None else os.path.abspath(file[0])
+    return registered_name(cls) or f"{where}:{cls.__qualname__}"
+
+
 def _chosen(job: Job) -> dict[str, Any]:
     """Returns the settings of a job that are not the default, except secret ones."""
     told: dict[str, Any] = {}
@@ -138,7 +152,7 @@ def _chosen(job: Job) -> dict[str, Any]:
             continue
         told[one.name] = value
     if job.enrichers:
-        told["enrichers"] = [type(one).__name__ for one in job.enrichers]
+        told["enrichers"] = [enricher_spec(one) for one in job.enrichers]
     told.update(job.range.given)
     return told
 

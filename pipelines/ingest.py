@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from contextframe_beam.connectors.base import require_connector
 from contextframe_beam.connectors.kinds import IncrementalConnector
+from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.read.source import Chosen, Source
 from contextframe_beam.connectors.read.transform import ReadFromConnector
 from contextframe_beam.errors import CommitError, ConcurrentRunError, ConfigError
@@ -223,7 +224,7 @@ def run_pipeline(
     job: Job,
     run_id: str,
     dead_letters: str,
-    source: ReadFromConnector,
+    source: beam.PTransform[Any, beam.PCollection[Page]],
     as_known: Callable[[SourceState | None], bool],
 ) -> CommitReceipt:
     """Runs the pipeline of a job once, to its commit.
@@ -232,7 +233,7 @@ def run_pipeline(
         job: The job.
         run_id: The run id of this commit.
         dead_letters: The file for failed items.
-        source: The source.
+        source: What gives the pages.
         as_known: Returns whether the source's state is still the one that `source` was made for.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -274,6 +275,11 @@ class FileEnricher:
         self._method = method
         self._enricher: Any = None
 
+    @property
+    def spec(self) -> str:
+        """Where its class is, as in `path/to/file.py:Class`."""
+        return f"{os.path.abspath(self._parts[0])}:{self._parts[2]}"
+
     def __getattr__(self, name: str) -> Any:
         if name not in METHODS or name != self._method:
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}", name=name)
@@ -283,6 +289,14 @@ class FileEnricher:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_enricher": None}
+
+
+def enricher_spec(enricher: Any) -> str:
+    """Returns the name by which `load_enrichers` finds the class of an enricher."""
+    if isinstance(enricher, FileEnricher):
+        return enricher.spec
+    found = f"{type(enricher).__module__}:{type(enricher).__qualname__}"
+    return next((name for name, path in _NAMED.items() if path == found), found)
 
 
 def load_enrichers(specs: Iterable[str]) -> list[AnyEnricher]:

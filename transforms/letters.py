@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import json
+import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -224,6 +226,45 @@ def join_pieces(path: str, pieces: list[str], storage_options: StorageOptions = 
         joined.seek(0)
         with open_for_writing(path, "wb", storage_options) as target:
             shutil.copyfileobj(joined, target)
+
+
+def read_letters(path: str, storage_options: StorageOptions = None) -> list[dict[str, Any]]:
+    """Returns the lines of a file of dead letters, as JSON values; none if there is no file.
+
+    Raises:
+        DatasetError: it cannot be read, or a line is not a letter.
+    """
+    filesystem, plain = filesystem_of(path, storage_options)
+    try:
+        lines = filesystem.cat_file(plain).decode().splitlines()
+        found = [json.loads(line) for line in lines if line.strip()]
+        for line in found:
+            DeadLetter.from_json(json.dumps(line))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read the dead letters in {path}: {error}") from error
+    return found
+
+
+def replace_letters(
+    path: str, lines: Sequence[Mapping[str, Any]], storage_options: StorageOptions = None
+) -> None:
+    """Replaces a file of dead letters at once.
+
+    Raises:
+        DatasetError: it cannot be written.
+    """
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    with _writing(path):
+        filesystem, plain = filesystem_of(path, storage_options)
+        if not is_local(path):
+            filesystem.pipe_file(plain, text.encode())  # an object is replaced at once
+            return
+        new = f"{plain}.{uuid.uuid4().hex}.part"
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(new, plain)
 
 
 def remove_file(path: str) -> None:

@@ -51,9 +51,11 @@ class RunRecord:
         outcome: How it ended, one of the constants of this module; empty before that.
         exit_code: What the command line returns at such an end; None before that.
         connector: The connector's name.
+        spec: How the connector's class is found: a registered name, or where it is.
         source: The source's id; empty if it could not be told.
         mode: The mode of writing.
         arguments: The arguments of the connector, without secrets.
+        reading: The arguments of its `sync_documents`, without secrets.
         settings: The settings of the run that are not the default, without secrets.
         mapping: A digest of how items become documents; empty if it is unknown.
         error: The type and the message of the error that ended it; empty without one.
@@ -69,9 +71,11 @@ class RunRecord:
     outcome: str = ""
     exit_code: int | None = None
     connector: str = ""
+    spec: str = ""
     source: str = ""
     mode: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    reading: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     mapping: str = ""
     error: str = ""
@@ -144,7 +148,7 @@ class RunRecord:
         )
 
 
-_OBJECTS = ("arguments", "settings", "counts")
+_OBJECTS = ("arguments", "reading", "settings", "counts")
 
 
 def time_of(text: str) -> datetime:

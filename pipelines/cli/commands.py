@@ -21,7 +21,11 @@ from contextframe_beam.pipelines.cli.authors import (
     test_group,
 )
 from contextframe_beam.pipelines.cli.columns import columns_group
-from contextframe_beam.pipelines.cli.history import history_command, status_command
+from contextframe_beam.pipelines.cli.history import (
+    history_command,
+    replay_command,
+    status_command,
+)
 from contextframe_beam.pipelines.cli.ingest import flex_command, ingest_group
 from contextframe_beam.pipelines.cli.shared import (
     as_json,
@@ -379,6 +383,7 @@ for _command in (
     _inspect,
     history_command,
     status_command,
+    replay_command,
     embed_command,
     index_command,
     columns_group,

@@ -1,9 +1,9 @@
-"""The commands that tell of runs: history, and status for a monitor."""
+"""The commands about earlier runs: history, status for a monitor, and replay of dead letters."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,16 @@ from contextframe_beam.pipelines.cli.shared import (
     count,
     dataset_argument,
     option,
+    pairs,
     say_done,
     storage_options,
 )
 from contextframe_beam.pipelines.cli.upkeep import age
+from contextframe_beam.pipelines.process import Settings
 from contextframe_beam.store.address import Address
 
 if TYPE_CHECKING:
+    from contextframe_beam.pipelines.replay import Replayed
     from contextframe_beam.store.history import RunRecord, SourceStatus
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -124,6 +127,75 @@ def status_command(
         ctx.exit(1)
 
 
+@command(
+    "replay",
+    "contextframe-beam replay kb.lance --run-id nightly-2026-11-28",
+)
+@dataset_argument
+@option("--run-id", metavar="ID", required=True, help="The run whose dead letters to try again.")
+@option("--letters", metavar="FILE", help="Their file.  [default: the one of the run]")
+@option(
+    "--argument",
+    "arguments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=pairs,
+    help="An argument of the connector in place of that of the run, such as a secret that was "
+    "given in plain text. Repeat it for several.",
+)
+@as_json
+@storage_options
+@click.pass_context
+def replay_command(
+    ctx: click.Context,
+    dataset: str,
+    run_id: str,
+    letters: str | None,
+    arguments: dict[str, str],
+    as_json: bool,
+    storage_options: dict[str, str],
+) -> None:
+    """Try the dead letters of a run into DATASET again, after you mended their cause.
+
+    Items that failed after they were read are taken from their letters; what could not be read or
+    parsed is read again. It is one run of its own. Letters that succeed are marked and not tried
+    again. A letter is left out where the dataset holds something newer.
+    """
+    from contextframe_beam.pipelines.cli.watch import run_upkeep
+    from contextframe_beam.pipelines.replay import replay
+
+    settings = ctx.ensure_object(Settings)
+    done = run_upkeep(
+        lambda: replay(
+            dataset, run_id, letters, arguments=arguments, storage_options=storage_options
+        ),
+        settings,
+        "" if as_json else "replay",
+    )
+    if as_json:
+        told = None if done.receipt is None else done.receipt.values()
+        say_done(json.dumps({**asdict(done), "receipt": told}))
+    elif not done.letters:
+        say_done(f"no letters to try: {done.path} has none of run {run_id} that are still open")
+    else:
+        say_done("\n".join(_words_of(done)))
+    if done.succeeded + done.superseded < done.letters:
+        ctx.exit(1)
+
+
+def _words_of(done: Replayed) -> Iterator[str]:
+    letters = "1 letter" if done.letters == 1 else f"{done.letters:,} letters"
+    yield f"tried {letters} again: {done.succeeded:,} succeeded"
+    if done.superseded:
+        yield f"{done.superseded:,} left out, since the dataset holds something newer"
+    failed = done.letters - done.succeeded - done.superseded
+    if failed:
+        yield f"{failed:,} failed again, and stay open in {done.path}:"
+        yield from (f"  {reason}" for reason in done.reasons)
+    if done.receipt is not None:
+        yield f"run {done.receipt.run_id}, version {done.receipt.version}"
+
+
 def went_wrong(record: RunRecord) -> bool:
     """Returns whether a run failed, died, or left items out."""
     from contextframe_beam.store.history import RUNNING
@@ -216,7 +288,7 @@ def _all_of(record: RunRecord) -> str:
         ("exit code", "" if record.exit_code is None else record.exit_code),
         ("connector", f"{record.connector} {record.source}"),
         ("mode", record.mode),
-        ("arguments", _pairs(record.arguments)),
+        ("arguments", _pairs({**record.arguments, **record.reading})),
         ("settings", _pairs(record.settings)),
         ("counts", _pairs(receipt.counts if receipt else {}, said=bool)),
         ("version", receipt.version if receipt else ""),
