@@ -232,8 +232,8 @@ class TestFilters:
             ),
             ("lower(team) LIKE 'it%' OR team ILIKE 'R%'", lambda m: m.team in ("it's", "red")),
             (
-                '"count" = 1 AND `team` = "red" AND price < 9',
-                lambda m: m.count == 1 and m.team == "red" and m.price < 9,
+                '"count" = 2 AND `team` = "red"',
+                lambda m: m.count == 2 and m.team == "red",
             ),
             (
                 "cast(price AS bigint) = 1 AND price IN (1.25, 1.5)",
