@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         DocumentVersion,
         Page,
         Partition,
+        Place,
         SourceInfo,
+        Window,
     )
     from contextframe_beam.connectors.read.transform import ReadFromConnector
     from contextframe_beam.connectors.registry import (
@@ -60,11 +62,13 @@ __all__ = [
     "Page",
     "PaginatedConnector",
     "Partition",
+    "Place",
     "ReadFromConnector",
     "RedactingFilter",
     "SecretReference",
     "SourceInfo",
     "StreamingConnector",
+    "Window",
     "build_connector",
     "clamped_cursor",
     "connector_parameters",
@@ -85,7 +89,15 @@ _HOMES = {
     "json_file": ["JSONFileConnector"],
     "kinds": ["BatchConnector", "IncrementalConnector", "PaginatedConnector", "StreamingConnector"],
     "mapper": ["FieldMapper"],
-    "page": ["DeadLetter", "DocumentVersion", "Page", "Partition", "SourceInfo"],
+    "page": [
+        "DeadLetter",
+        "DocumentVersion",
+        "Page",
+        "Partition",
+        "Place",
+        "SourceInfo",
+        "Window",
+    ],
     "read.transform": ["ReadFromConnector"],
     "registry": [
         "build_connector",

@@ -11,7 +11,7 @@ import base64
 import json
 import math
 import traceback as _traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
@@ -20,6 +20,8 @@ from uuid import UUID
 
 from contextframe_beam.connectors.identity import line_in
 from contextframe_beam.connectors.secrets import redact, without_known
+from contextframe_beam.frames.place import Place as Place
+from contextframe_beam.frames.place import Window as Window
 from contextframe_beam.store.runs import NO_CHANGE, NO_SOURCE, StateChange
 
 if TYPE_CHECKING:
@@ -66,10 +68,12 @@ class DocumentVersion:
         version: What the source calls the version: a strong etag, a blob's digest, the time of the
             last edit. It is another one whenever the document is. None where only the document's
             bytes tell, which is for files.
+        place: The place of the record, if it has one. A document that moved is another version.
     """
 
     unique_id: str
     version: str | bytes | None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,8 @@ class Tally:
             stands for the document and all its chunks. They count in `unchanged` too.
         stale: One entry for each failed item whose documents are known: their keys, 16 bytes each,
             joined. The stored content of these documents stays.
+        unsure: How many items failed in each partition whose documents are not known.
+        windows: Stretches that were told completely, each with the partition whose page said so.
         documents: Documents that were parsed or chunked, or recognised before that.
         parsed: Documents whose bytes were parsed.
         texts_embedded: Texts that an embedder made vectors of.
@@ -155,6 +161,8 @@ class Tally:
     unchanged_rows: list[bytes] = field(default_factory=list)
     recognised_rows: list[bytes] = field(default_factory=list)
     stale: list[bytes] = field(default_factory=list)
+    unsure: dict[str, int] = field(default_factory=dict)
+    windows: set[tuple[str, Window]] = field(default_factory=set)
     documents: int = 0
     parsed: int = 0
     texts_embedded: int = 0
@@ -180,6 +188,9 @@ class Tally:
         self.unchanged_rows += other.unchanged_rows
         self.recognised_rows += other.recognised_rows
         self.stale += other.stale
+        for partition, count in other.unsure.items():
+            self.unsure[partition] = self.unsure.get(partition, 0) + count
+        self.windows |= other.windows
         for name in WORK_COUNTED:
             if added := getattr(other, name):
                 setattr(self, name, getattr(self, name) + added)
@@ -339,6 +350,8 @@ class Page:
         unread: Why parts of the source cannot be read, such as a channel that the account may not
             see; `BaseConnector.skip` makes it. The run is partial as well, but only the states of
             these partitions stay: those of partitions that were read to their end move.
+        windows: Stretches of which this page and others of the run hold all that there is. What is
+            stored of them and was not met in the run is deleted; see `Window`.
         may_slip: Whether pages are counted from the front, so that a record may move across the
             border of a page while others are deleted, and be missed although it exists.
         change: The change of the source's state as a whole; on the header page only.
@@ -356,6 +369,7 @@ class Page:
     narrowed: str = ""
     partial: str = ""
     unread: tuple[str, ...] = ()
+    windows: Sequence[Window] = ()
     may_slip: bool = False
     change: StateChange = NO_CHANGE
     table: pa.Table | None = None
@@ -382,6 +396,7 @@ class Page:
             narrowed={self.narrowed} if self.narrowed else set(),
             partial={self.partial} if self.partial else set(),
             unread=set(self.unread),
+            windows={(self.partition, one) for one in self.windows},
             may_slip=self.may_slip,
         )
 

@@ -93,6 +93,7 @@ from contextframe_beam.transforms.plan import (
     sources_of,
 )
 from contextframe_beam.transforms.unchanged import SeenRows, rows_of_sources
+from contextframe_beam.transforms.windows import Claims
 from contextframe_beam.transforms.written import Written
 
 
@@ -305,14 +306,17 @@ def _update(
             is_chunk = chunks_among(dataset, matched)
             chunks, matched, places = matched[is_chunk], matched[~is_chunk], places[~is_chunk]
         succeeded = matched[places < len(unique.keys)]
-    unseen = np.setdiff1d(_unseen(plan, dataset, sources), stale)
+    claims = Claims.of(plan)
+    unseen = np.union1d(_unseen(plan, dataset, sources), claims.rows(plan, dataset, sources))
+    unseen = np.setdiff1d(unseen, stale)
     own_rows = np.array(list(rows.addresses.values()), np.uint64)
     documents = np.setdiff1d(np.union1d(matched, unseen), own_rows)
     missed = missed_for_the_first_time(plan, dataset, np.setdiff1d(documents, matched), rows.states)
     documents = np.setdiff1d(documents, missed.addresses)
     deleted = require_few_deletes(plan, dataset, np.setdiff1d(documents, succeeded), rows.states)
     if chunked and run.mode.replaces_rows:
-        gone = _chunks_to_remove(plan, dataset, sources, documents, missed)
+        lost = keys_at(dataset, np.setdiff1d(documents, matched))
+        gone = _chunks_to_remove(plan, dataset, sources, documents, lost, missed)
         chunks = np.union1d(chunks, gone)
     removal = remove_rows(dataset, np.concatenate([documents, chunks, guards]))
     summary = _summary(
@@ -321,6 +325,7 @@ def _update(
         replaced=len(succeeded),
         deleted=len(documents) - len(succeeded),
         missed=missed,
+        kept=claims.kept,
         stale=len(np.setdiff1d(stale, matched)),
     )
     return _pending(
@@ -344,6 +349,7 @@ def _chunks_to_remove(
     dataset: lance.LanceDataset,
     sources: Sequence[str],
     documents: Addresses,
+    lost: KeySet,
     missed: Missed,
 ) -> Addresses:
     """Returns the chunks of documents that are replaced or deleted, or have other chunks now.
@@ -356,10 +362,11 @@ def _chunks_to_remove(
         dataset: The version that it is committed to.
         sources: The ids of its sources.
         documents: The documents that it removes.
+        lost: The keys of those among them that it did not meet.
         missed: The documents that a mirror missed and keeps.
     """
     unique, seen = plan.unique, plan.seen
-    gone = [KeySet(Numbers.concat([unique.keys, unique.deleted]))]
+    gone = [KeySet(Numbers.concat([unique.keys, unique.deleted])), lost]
     if not plan.deletes_unseen:
         gone += [seen.keys(whole=False)] if seen is not None else []
         return find_chunks(
@@ -459,8 +466,11 @@ def _own_states(
         )
         if tally.change.backfill:
             state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))
+        now_missed = frozenset(() if missed is None else missed.keys.get(info.source_id, ()))
         if plan.deletes_unseen and missed is not None:
-            state = replace(state, missed=frozenset(missed.keys.get(info.source_id, ())))
+            state = replace(state, missed=now_missed)
+        elif now_missed:
+            state = replace(state, missed=state.missed | now_missed)
         after[info.source_id] = state
     return after
 
@@ -472,6 +482,7 @@ def _summary(
     replaced: int = 0,
     deleted: int = 0,
     missed: Missed | None = None,
+    kept: str = "",
     stale: int = 0,
 ) -> CommitReceipt:
     unique = plan.unique
@@ -493,7 +504,7 @@ def _summary(
         bytes=sum(fragment.size for fragment in unique.fragments),
         partial=plan.partial,
         unread=plan.unread,
-        kept=plan.why_kept or (missed.reason if missed else ""),
+        kept=plan.why_kept or (missed.reason if missed else "") or kept,
         reasons=plan.written.reasons.most(),
         start=plan.run.start,
         chunks=chunks,

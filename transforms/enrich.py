@@ -160,7 +160,11 @@ def enrich_batch(batch: FrameBatch, enrichers: Sequence[AnyEnricher]) -> FrameBa
                 about = (result, part.item, known if place > last_expander else [])
                 refused.setdefault(part.document, about)
             else:
-                made += [_Part(part.document, record, part.item) for record in result]
+                for record in result:
+                    # What is made of a document goes with it.
+                    if record.parent is None:
+                        record.place = record.place or part.record.place
+                    made.append(_Part(part.document, record, part.item))
         parts = [part for part in made if part.document not in refused]
     for number, (error, item, known) in sorted(refused.items(), key=lambda pair: pair[0]):
         batch.fail("enrich", error, item, number, known)

@@ -323,6 +323,7 @@ def require_same_sources(
         if tally.met_rows
         or tally.moves_state
         or run.mode.deletes_unseen
+        or tally.windows
         or (run.mode.replaces_rows and tally.change.whole)
     ]
     if not dependent:

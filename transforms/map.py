@@ -169,4 +169,7 @@ def _mapped(
     batch.deletions = [(deletion, items[index]) for index, deletion in deletions.items()]
     for index, reason in failed.items():
         batch.fail("map", reason, items[index], places[index])
+    unsure = len(batch.failures) - len(batch.tally.stale)
+    if unsure > 0:
+        batch.tally.unsure[batch.partition] = unsure
     return batch

@@ -137,6 +137,11 @@ def _require_same(version: DocumentVersion, record: FrameRecord) -> None:
             f"document_version names the document {version.unique_id!r}, and map_to_frame_record "
             f"gave {record.unique_id!r}; let both name the same"
         )
+    if record.place != version.place:
+        raise ConnectorError(
+            f"document_version gives {version.unique_id!r} the place {version.place}, and "
+            f"map_to_frame_record the place {record.place}; let both name the same"
+        )
 
 
 def is_prepared(connector: Any) -> bool:

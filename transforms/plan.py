@@ -138,14 +138,18 @@ class Plan:
         reasons = sorted({reason for tally in self.tallies for reason in tally.narrowed})
         if self.partial:
             reasons.append("what was read may not be all of the source")
-        # What is stored of a document that failed stays; of other items nothing is known.
-        unknown = self.written.failed - sum(len(tally.stale) for tally in self.tallies)
+        unknown = self.unknown_failures
         if unknown > 0:
             some = "1 item" if unknown == 1 else f"{unknown:,} items"
             reasons.append(f"{some} failed")
         if NO_SOURCE in self.written.sources:
             reasons.append("records without a connector do not belong to a source")
         return "; ".join(reasons)
+
+    @property
+    def unknown_failures(self) -> int:
+        """How many items failed of which it is not known which documents they are."""
+        return self.written.failed - sum(len(tally.stale) for tally in self.tallies)
 
     @property
     def deletes_unseen(self) -> bool:

@@ -64,7 +64,8 @@ def origin_of(version: DocumentVersion, made_with: bytes, content: bytes | None 
         told = _OF_SOURCE + version.version
     else:
         told = _OF_SOURCE + version.version.encode("utf-8", "surrogatepass")
-    return xxh3_128_digest(UUID(uuid_of(version.unique_id)).bytes + made_with + told)
+    moved = b"" if version.place is None else b"\0" + version.place.mark
+    return xxh3_128_digest(UUID(uuid_of(version.unique_id)).bytes + made_with + told + moved)
 
 
 def made_with(connector: BaseConnector, parts: Iterable[Any], *identities: bytes) -> bytes:

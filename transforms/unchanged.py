@@ -278,6 +278,20 @@ class SeenRows:
                 keys.append(batch.column("uuid").filter(pa.array(chosen)))
         return KeySet.of(keys)
 
+    def without(
+        self, addresses: Addresses, dataset: lance.LanceDataset, sources: Sequence[str]
+    ) -> Addresses:
+        """Returns those of some documents of the sources that are not among them.
+
+        Args:
+            addresses: The documents, in a later version.
+            dataset: The version; it may be the base version of the run.
+            sources: The ids of the sources.
+        """
+        if dataset.version == self._base.version:
+            return addresses[~self._among(self._numbering.of(addresses))]
+        return np.intersect1d(addresses, self.others(dataset, sources))
+
     def others(self, dataset: lance.LanceDataset, sources: Sequence[str]) -> Addresses:
         """Returns the addresses of all other documents of the sources, in a later version.
 
@@ -286,8 +300,7 @@ class SeenRows:
             sources: The ids of the sources.
         """
         if dataset.version == self._base.version:
-            addresses = rows_of_sources(dataset, sources)
-            return addresses[~self._among(self._numbering.of(addresses))]
+            return self.without(rows_of_sources(dataset, sources), dataset, sources)
         before = {file_of(one): one.fragment_id for one in self._base.get_fragments()}
         same = {
             fragment.fragment_id: before[file_of(fragment)]

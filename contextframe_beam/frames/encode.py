@@ -40,6 +40,7 @@ from xxhash import xxh3_128_digest
 from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.fields import OwnField, with_fields
 from contextframe_beam.frames.layout import MetadataLayout, RowNotes, custom_metadata, decode_rows
+from contextframe_beam.frames.place import Place
 from contextframe_beam.frames.record import (
     ANCHOR_KEY,
     RESERVED,
@@ -306,6 +307,10 @@ class _Encoder:
                     self.errors[index] = RecordError(
                         "a chunk has no origin of its own, only its document has one; leave it out"
                     )
+        if "place" in used:
+            places = self._each("place", lambda place: place)
+            columns["x_partition"] = [one and one.partition for one in places]
+            columns["x_point"] = [one and one.point for one in places]
         if "embedder" in used:
             columns["x_embedder"] = embedders = self._each("embedder", _embedder)
             columns["x_text"] = list(map(_text_key, embedders, columns["text_content"]))
@@ -436,18 +441,22 @@ class _Encoder:
         nothing = [None] * self._count
         marks: list[bytes | None] = []
         embedders = columns.get("x_embedder", nothing)
-        for parent, origin, embedder, vector in zip(
+        for parent, origin, embedder, vector, place in zip(
             columns.get("x_parent", nothing),
             columns.get("x_origin", nothing),
             embedders,
             vectors or nothing,
+            self._values["place"],
             strict=True,
         ):
-            if parent is None and origin is None and embedder is None:
+            if parent is None and origin is None and embedder is None and place is None:
                 marks.append(None)
                 continue
             head = bytes([one is not None for one in (parent, origin, embedder, vector)])
             text = (embedder or "").encode()
+            if place is not None:
+                # Rows without a place keep the digests that earlier releases gave them.
+                head = b"\2" + len(place.mark).to_bytes(4, "big") + place.mark + head
             marks.append(b"".join([head, parent or b"", origin or b"", text]))
         if vectors is not None and "embedder" in self._used:
             known = zip(vectors, embedders, strict=True)
@@ -507,9 +516,10 @@ _ATTRIBUTES: tuple[tuple[str, frozenset[type] | None, str], ...] = (
     ("parent", frozenset({str, _NONE}), "the uuid of a document or None"),
     ("origin", frozenset({bytes, _NONE}), "16 bytes or None"),
     ("embedder", frozenset({str, _NONE}), "text or None"),
+    ("place", frozenset({Place, _NONE}), "a Place or None"),
 )
 # Those that say what a record was made of, or what was made of it.
-_MARKS = ("parent", "origin", "embedder")
+_MARKS = ("parent", "origin", "embedder", "place")
 _ATTRIBUTE_VALUES = attrgetter(*(name for name, _, _ in _ATTRIBUTES))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from contextframe_beam.errors import DatasetError, RecordError
+from contextframe_beam.frames.place import Place
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.frames.schema import (
     FIT,
@@ -397,6 +398,7 @@ def _decode(row: dict[str, Any], vector: Any) -> FrameRecord:
         # That of a chunk is the digest of its document, which is made when it is written.
         origin=row.get("x_origin") if parent is None else None,
         embedder=row.get("x_embedder"),
+        place=None if (part := row.get("x_partition")) is None else Place(part, row.get("x_point")),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from contextframe_beam.errors import RecordError
+from contextframe_beam.frames.place import Place
 
 #: Documents of one `unique_id` have one uuid, on any machine and in any release.
 NAMESPACE = _uuid.uuid5(_uuid.NAMESPACE_URL, "https://contextframe.org/frames")
@@ -100,6 +101,8 @@ class FrameRecord:
             and for chunks.
         embedder: The fingerprint of the embedder that made `vector`; such a vector is no part of
             what decides whether the record has changed.
+        place: Where the document lies in its source, by which a later run finds that it is gone;
+            None where that is unknown, and for chunks.
         score: How well the record matched a search; None elsewhere. Not stored, not compared.
     """
 
@@ -109,6 +112,7 @@ class FrameRecord:
         "metadata",
         "origin",
         "parent",
+        "place",
         "raw_data",
         "raw_data_type",
         "record_type",
@@ -135,6 +139,7 @@ class FrameRecord:
         parent: str | None = None,
         origin: bytes | None = None,
         embedder: str | None = None,
+        place: Place | None = None,
     ) -> None:
         self.text_content = text_content
         self.metadata: dict[str, Any] = {} if metadata is None else metadata
@@ -148,6 +153,7 @@ class FrameRecord:
         self.parent = parent
         self.origin = origin
         self.embedder = embedder
+        self.place = place
         self.score: float | None = None
 
     def __eq__(self, other: object) -> bool:

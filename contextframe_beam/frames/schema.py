@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from contextframe_beam.errors import ConfigError, SchemaError
+from contextframe_beam.frames.place import DECIMALS, DIGITS
 from contextframe_beam.frames.record import is_uuid, target_unique_id, uuid_of
 from contextframe_beam.frames.values import dump_json
 
@@ -36,6 +37,7 @@ RELATIONSHIP = pa.struct(
 )
 KEY_VALUE = pa.struct([pa.field("key", pa.string()), pa.field("value", pa.string())])
 DIGEST = pa.binary(16)
+POINT = pa.decimal128(DIGITS, DECIMALS)
 
 _BLOB = {b"lance-encoding:blob": b"true"}
 
@@ -49,8 +51,9 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
     (JSON, set on a source's state row only), `x_parent` (16 bytes, set on chunks only: the uuid of
     the document's row), `x_origin` (16 bytes, what the row was made of: of a document its content
     at the source and the settings, of a chunk the digest of its document), `x_embedder` (the
-    fingerprint of the embedder that made the row's vector) and `x_text` (the XXH3-128 of the text
-    that it was made of, by which an equal text finds it).
+    fingerprint of the embedder that made the row's vector), `x_text` (the XXH3-128 of the text
+    that it was made of, by which an equal text finds it), and `x_partition` and `x_point` (the
+    place of a document in its source, by which a run finds that it is gone).
 
     Raises:
         SchemaError: `embed_dim` is not a positive integer.
@@ -95,6 +98,8 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
             pa.field("x_origin", DIGEST),
             pa.field("x_embedder", string),
             pa.field("x_text", DIGEST),
+            pa.field("x_partition", string),
+            pa.field("x_point", POINT),
         ]
     )
 

@@ -19,6 +19,7 @@ from apache_beam.utils.timestamp import Timestamp
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.page import decode_item, encode_item
 from contextframe_beam.errors import ConfigError, RecordError
+from contextframe_beam.frames.place import Place
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.frames.values import dump_json, load_json
 
@@ -55,6 +56,8 @@ FRAME: dict[str, Any] = {
     "x_parent": _TEXT,
     "x_origin": Optional[bytes],  # noqa: UP045
     "x_embedder": _TEXT,
+    "x_partition": _TEXT,
+    "x_point": _TEXT,
 }
 
 
@@ -100,7 +103,7 @@ def row_of_record(
     Raises:
         RecordError: the record would not fit into a dataset's row either.
     """
-    context, vector = record.context, record.vector
+    context, vector, place = record.context, record.vector, record.place
     return beam.Row(
         **origin,
         item=None if item is None else text_of_item(item),
@@ -116,6 +119,8 @@ def row_of_record(
         x_parent=record.parent,
         x_origin=record.origin,
         x_embedder=_unicode(record.embedder, "x_embedder"),
+        x_partition=None if place is None else place.partition,
+        x_point=None if place is None or place.point is None else str(place.point),
         **_columns(record.metadata, fields),
     )
 
@@ -153,7 +158,7 @@ def record_of_row(row: Any) -> FrameRecord:
             continue
         if value is not None or metadata.get(name) is not None:
             metadata[name] = value
-    vector = values.get("vector")
+    vector, part = values.get("vector"), _text(values, "x_partition")
     return FrameRecord(
         text_content=_text(values, "text_content"),
         metadata=metadata,
@@ -167,6 +172,7 @@ def record_of_row(row: Any) -> FrameRecord:
         parent=_text(values, "x_parent"),
         origin=values.get("x_origin"),
         embedder=_text(values, "x_embedder"),
+        place=None if part is None else Place(part, _text(values, "x_point")),
     )
 
 

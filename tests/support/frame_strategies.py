@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from contextframe_beam import FrameRecord
+from contextframe_beam.frames.place import Place
 from contextframe_beam.frames.record import is_uuid, uuid_of
 from contextframe_beam.frames.schema import FORMAT_COLUMNS, OWN_COLUMNS, RECORD_TYPES
 
@@ -112,6 +113,9 @@ unique_ids = (
 )
 
 
+places = st.none() | st.builds(
+    Place, st.text(min_size=1, max_size=5), st.none() | st.integers(-(2**64), 2**64)
+)
 links = st.tuples(st.just("parent"), st.none() | st.uuids().map(str)) | st.tuples(
     st.just("origin"), st.binary(min_size=16, max_size=16)
 )
@@ -131,6 +135,7 @@ def records(draw: st.DrawFn) -> FrameRecord:
         raw_data=draw(st.none() | st.binary(max_size=40)),
         raw_data_type=draw(st.none() | st.sampled_from(["application/pdf", ""])),
         embedder=draw(st.none() | texts),
+        place=draw(places),
     )
     setattr(record, *draw(links))
     if record.unique_id and draw(st.integers(0, 9)) == 0:

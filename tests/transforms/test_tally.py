@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
+from contextframe_beam.frames.place import Window
 from contextframe_beam.store.runs import StateChange
 
 SOURCE = SourceInfo("0" * 16, "documents")
@@ -24,6 +25,8 @@ tallies = st.builds(
     partial=reasons,
     unread=reasons,
     may_slip=st.booleans(),
+    unsure=st.dictionaries(st.sampled_from("pq"), st.integers(1, 9)),
+    windows=st.sets(st.tuples(st.just("p"), st.builds(Window, st.sampled_from("ab")))),
     unchanged=counts,
     unchanged_rows=st.lists(st.binary(max_size=2), max_size=2),
     recognised_rows=st.lists(st.binary(max_size=2), max_size=2),
@@ -58,6 +61,8 @@ TOLD = {
     "unchanged_rows": [b"1"],
     "recognised_rows": [b"1"],
     "stale": [b"1"],
+    "unsure": {"p": 1},
+    "windows": {("p", Window("c", 1, 2))},
 }
 
 
@@ -85,6 +90,7 @@ def test_a_page_tells_what_its_author_and_its_reader_said():
         narrowed="a limit",
         partial="a page is missing",
         unread=("a channel is hidden",),
+        windows=[Window("c", 1, 2)],
         may_slip=True,
     )
     assert page.tally == Tally(
@@ -95,6 +101,7 @@ def test_a_page_tells_what_its_author_and_its_reader_said():
         narrowed={"a limit"},
         partial={"a page is missing"},
         unread={"a channel is hidden"},
+        windows={("p", Window("c", 1, 2))},
         may_slip=True,
     )
     assert Page([]).tally == Tally()
