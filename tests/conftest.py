@@ -26,6 +26,7 @@ pytest_plugins = [
     "tests.support.processor_time",
     "tests.support.s3_server",
     "tests.support.gcs_server",
+    "tests.support.postgres",
 ]
 
 # What was started in the background ignores interrupts, and so would the commands that tests start.

@@ -38,6 +38,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.runners.worker import worker_pool_main
 
 from contextframe_beam.connectors.read import runtime
+from contextframe_beam.connectors.read.held import released
 from contextframe_beam.errors import CommitError, ConfigError, nearest
 from contextframe_beam.pipelines.runners.engines import ENGINES
 from contextframe_beam.pipelines.runners.errors import ours_of
@@ -252,9 +253,10 @@ def run_to_end(pipeline: beam.Pipeline, workers: int) -> AnyResult:
     while death_of_worker(0.0):
         pass  # from an earlier run in this process
     try:
-        result = pipeline.run()
-        with watched(result):
-            result.wait_until_finish()
+        with released():
+            result = pipeline.run()
+            with watched(result):
+                result.wait_until_finish()
         return result
     except Exception as error:
         ours = ours_of(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from contextframe_beam.connectors import (
 )
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.registry import list_connectors
+from contextframe_beam.connectors.sql.connector import SqlConnector
 from contextframe_beam.connectors.tables.csv_file import CSVConnector
 from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.connectors.testing import (
@@ -199,6 +201,19 @@ class TestCSVConnector(ConnectorTests):
         return CSVConnector(self.folder / "bad.csv")
 
 
+class TestSqlConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _database(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "notes.db"
+        with sqlite3.connect(self.path) as database:
+            database.execute("CREATE TABLE notes (id integer PRIMARY KEY, body text, changed text)")
+            rows = [(n, f"text {n}", f"2026-01-01 00:00:{n:02}") for n in range(30)]
+            database.executemany("INSERT INTO notes VALUES (?, ?, ?)", rows)
+
+    def connector(self) -> BaseConnector:
+        return SqlConnector(f"sqlite:///{self.path}", "notes", cursor="changed", lookback="0s")
+
+
 class TestAPIConnector(ConnectorTests):
     @pytest.fixture(autouse=True)
     def _url(self, server: HttpServer, tmp_path: Path) -> None:
@@ -250,6 +265,13 @@ def test_every_registered_connector_is_checked_here() -> None:
         ObsidianConnector,
         ParquetConnector,
     }
+    checked = (
+        APIConnector,
+        FilesConnector,
+        JSONFileConnector,
+        ObsidianConnector,
+        SqlConnector,
+    )
     assert registered == {one.__name__ for one in checked}
 
 

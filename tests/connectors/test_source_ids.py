@@ -14,6 +14,7 @@ from contextframe_beam.connectors import BaseConnector, FieldMapper
 from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.registry import load_connector_class
+from contextframe_beam.connectors.sql.connector import SqlConnector
 
 CONTACTS = {"name": "contacts", "path": "people", "params": {"kind": "c"}}
 DEALS = {
@@ -77,6 +78,31 @@ def test_an_api_keeps_its_id(connector, reading, known):
 def test_a_folder_of_json_files_keeps_its_id(arguments, reading, known):
     connector = JSONFileConnector("s3://bucket/docs", **arguments)
     assert connector.source_id(reading) == known
+
+
+@pytest.mark.parametrize(
+    ("uri", "arguments", "known"),
+    [
+        (
+            "postgresql://ann@DB.example.com/app?sslmode=require",
+            {"table": "notes"},
+            "3c80958ffbaec547",
+        ),
+        (
+            "host=db.example.com dbname=app user=bob",
+            {"table": "notes", "cursor": "t"},
+            "3c80958ffbaec547",
+        ),
+        (
+            "sqlite:////data/notes.db",
+            {"query": "SELECT * FROM notes;", "key": ["id"]},
+            "ffb16e32cbe213f3",
+        ),
+    ],
+    ids=["a table", "the same table in other words", "a query"],
+)
+def test_a_database_keeps_its_id(uri, arguments, known):
+    assert SqlConnector(uri, **arguments).source_id() == known
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Tables and queries of SQL databases, read as Arrow columns through ADBC."""

@@ -1,0 +1,349 @@
+"""SqlConnector: a table or a query of a database, read as columns in ranges of its key.
+
+A run plans in one transaction: which columns there are, how far the cursor has come, where the
+ranges begin. Workers then read the ranges, each in a connection of its own. On PostgreSQL all of
+them read the snapshot of the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from contextframe_beam.connectors.mapped import MappedConnector
+from contextframe_beam.connectors.page import WHOLE, Page, Partition, items_of
+from contextframe_beam.connectors.read import held
+from contextframe_beam.connectors.read.reader import Reached
+from contextframe_beam.connectors.read.readers import BlocksReader
+from contextframe_beam.connectors.read.source import Source
+from contextframe_beam.connectors.secrets import SecretReference
+from contextframe_beam.connectors.sql.address import Address, address_of
+from contextframe_beam.connectors.sql.dialect import Column, Dialect, Keys
+from contextframe_beam.connectors.sql.duck import DuckDialect
+from contextframe_beam.connectors.sql.lite import LiteDialect
+from contextframe_beam.connectors.sql.postgres import PostgresDialect
+from contextframe_beam.connectors.sql.progress import Progress, seconds_back
+from contextframe_beam.connectors.sql.query import quoted, relation_of
+from contextframe_beam.connectors.sql.ranges import Ranges, cut, rows_in_range
+from contextframe_beam.connectors.sql.rows import is_deleted, pages_of, selected
+from contextframe_beam.connectors.sql.session import Session
+from contextframe_beam.errors import ConfigError, ConnectorError, nearest
+from contextframe_beam.frames.record import Deletion, FrameRecord
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from contextframe_beam.connectors.mapped import MappingOptions
+    from contextframe_beam.connectors.record_mapper import RecordMapper
+
+_DIALECTS: dict[str, type[Dialect]] = {
+    "postgresql": PostgresDialect,
+    "sqlite": LiteDialect,
+    "duckdb": DuckDialect,
+}
+_SHOWN = 20
+
+
+class SqlConnector(MappedConnector):
+    """Rows of a table, a view or a query of a database; each row is a document.
+
+    The database is PostgreSQL, SQLite, DuckDB, or any other with an ADBC driver that is installed.
+    A unique_id is the prefix and the key: `notes:42` for a table, `sql:42` for a query, and
+    `prefix` changes what stands before the key.
+
+    Args:
+        uri: The database: `postgresql://user@host/db`, `sqlite:///notes.db`,
+            `duckdb:///notes.duckdb`, or the form of another driver. With a password it is a
+            reference: `env:DB`.
+        table: The table or view, as in `notes` or `app.notes`.
+        query: A query in place of a table; it gives a `key`.
+        key: The column that identifies a row, or several. By default the primary key of the table.
+        cursor: A column that grows when a row changes: a time or a number. A later run then reads
+            only rows from the last value on. `xmin` needs no column on PostgreSQL.
+        deleted_column: A column that says that a row is deleted: a flag, or the time when it was.
+            The document is deleted then.
+        lookback: How far before the last value of the cursor the next run begins, because rows may
+            be committed late: a duration such as `10m`, or a number for cursors that are numbers.
+            By default ten minutes for times and 0 for others.
+        **fields: Which column is the text, the title, and so on, as for any `MappedConnector`.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+    """
+
+    identity_args = ("table", "query")
+
+    def __init__(
+        self,
+        uri: str,
+        table: str | None = None,
+        query: str | None = None,
+        key: Sequence[str] | None = None,
+        cursor: str | None = None,
+        deleted_column: str | None = None,
+        lookback: str | None = None,
+        **fields: Unpack[MappingOptions],
+    ) -> None:
+        super().__init__(**fields)
+        self.uri = uri
+        self.relation = relation_of(table, query)
+        self.table = table
+        self.query = query
+        self.key = [key] if isinstance(key, str) else list(key or ())
+        self.cursor = cursor
+        self.deleted_column = deleted_column
+        self.lookback = lookback
+        if lookback is not None:
+            seconds_back(lookback)
+        if not isinstance(uri, SecretReference):
+            address_of(uri)  # refuses a plain password before anything is stored
+        if query is not None and not self.key:
+            raise ConfigError("a query needs key: the column that identifies a row")
+
+    @cached_property
+    def address(self) -> Address:
+        """The database."""
+        uri = vars(self).get("_references", {}).get("uri", vars(self).get("uri"))
+        return address_of(uri)
+
+    def authenticate(self) -> bool:
+        """Connects, and looks for the table and its columns.
+
+        Raises:
+            ConnectorError: the database cannot be reached, or refuses.
+            ConfigError: there is no such table or column, or nothing identifies a row.
+        """
+        with self._session() as session:
+            self._columns_of(session)
+        self.authenticated = True
+        return True
+
+    def access(self) -> list[str]:
+        """Returns what is read, column by column, and how."""
+        with self._session() as session:
+            columns, keys = self._columns_of(session)
+            count = session.rows(f"SELECT count(*) FROM {self.relation.rows}")[0][0]
+        key = f", key {', '.join(keys)}" if keys else ""
+        lines = [f"{self.relation} in {self.address.shown}: {count:,} rows{key}"]
+        for one in columns:
+            lines.append(f"{one.name}: {one.type}{f', {one.note}' if one.note else ''}")
+        return lines
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
+        """Turns a row into a record, or into a deletion if it says that it is deleted."""
+        mapper = self.mapper
+        if self.deleted_column and is_deleted(item.get(self.deleted_column)):
+            return Deletion(mapper.unique_id(item))
+        return mapper.map(item)
+
+    @property
+    def mapper(self) -> RecordMapper:
+        """What maps the rows; the key is the id unless the user says otherwise."""
+        prefix = f"{self.table}:" if self.table else "sql:"
+        stream = self.relation.parts[-1] if self._is_streams and self.table else ""
+        return self.mapper_of(stream, id=self._keys or None, prefix=prefix)
+
+    def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the class, the database without user and password, and the table or query."""
+        identity = super().source_identity(sync_kwargs)
+        what = {"table": self.table} if self.table else {"query": self.relation.query}
+        identity["arguments"] = {"database": self.address.shown, **what}
+        return identity
+
+    def sync_documents_stream(self) -> Iterator[dict[str, Any]]:
+        """Yields all rows, one after the other.
+
+        Raises:
+            ConnectorError: the database cannot be read.
+        """
+        self.ensure_authenticated()
+        with held.released():
+            for page in Source(self, reader=BlocksReader, threads=1).pages():
+                yield from page.items if page.table is None else items_of(page.table)
+
+    @property
+    def _dialect(self) -> Dialect:
+        return _DIALECTS.get(self.address.kind, Dialect)()
+
+    @cached_property
+    def _keys(self) -> list[str]:
+        """The key, which a worker looks up that has not planned."""
+        if self.key:
+            return self.key
+        with self._session() as session:
+            return self._columns_of(session)[1]
+
+    def _session(self, name: str = "", patient: bool = False) -> Session:
+        return Session(self.address, self._dialect.begin(name), patient)
+
+    def _columns_of(self, session: Session) -> tuple[list[Column], list[str]]:
+        """Returns the columns, and which of them are the key.
+
+        Raises:
+            ConfigError: there is no such table or column, or nothing identifies a row.
+        """
+        dialect, relation = self._dialect, self.relation
+        try:
+            columns = dialect.columns(session, relation)
+        except ConnectorError as error:
+            session.undo()
+            if not relation.table:
+                raise ConfigError(f"the query cannot be read: {error}") from None
+            with self._session() as other:
+                known = dialect.tables(other)
+            if not known or relation.table in known:
+                raise
+            hint = nearest(relation.table, known) or f"; there are {', '.join(known[:_SHOWN])}"
+            raise ConfigError(f"there is no table {relation.table!r}{hint} ({error})") from None
+        names = [one.name for one in columns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(
+                f"{relation} has several columns named {', '.join(twice)}; give each its own name "
+                "with AS"
+            )
+        wanted: dict[str, list[str | None]] = {
+            "key": list(self.key),
+            "cursor": [self.cursor],
+            "deleted_column": [self.deleted_column],
+        }
+        for argument, given in wanted.items():
+            for name in given:
+                if name is None or name in names or (argument == "cursor" and self._by_mark(names)):
+                    continue
+                hint = nearest(name, names)
+                raise ConfigError(
+                    f"{argument} is {name!r}, and {relation} has no such column{hint} "
+                    f"(there are: {', '.join(names)})"
+                )
+        keys = self.key or self._own_key(dialect.keys(session, relation), names)
+        vars(self)["_keys"] = keys
+        return columns, keys
+
+    def _by_mark(self, names: Sequence[str]) -> bool:
+        """Returns whether the cursor is what the database itself keeps with each row."""
+        mark = self._dialect.row_mark
+        return bool(mark and self.table and self.cursor == mark and mark not in names)
+
+    def _own_key(self, keys: Keys, names: Sequence[str]) -> list[str]:
+        if keys.primary:
+            return list(keys.primary)
+        if "id" in self._stated or self._is_streams:
+            return []  # the user says what identifies a document; it is read as a whole
+        if keys.unique:
+            found = " or ".join(",".join(one) for one in keys.unique)
+            hint = f"its unique columns are {found}"
+        else:
+            hint = (
+                "it has no unique columns either, so look for one that identifies a row among "
+                f"{', '.join(names)}"
+            )
+        raise ConfigError(
+            f"{self.relation} has no primary key, so a changed row could not replace its document; "
+            f"give key: {hint}"
+        )
+
+    def _plan(
+        self,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        resume_from: Mapping[str, Any] | None = None,
+        known_states: Mapping[str, Any] | None = None,
+        reached: Reached | None = None,
+    ) -> Iterator[tuple[Partition, int]]:
+        """Yields one partition, with a block for each range of keys.
+
+        Args:
+            since: Only rows whose cursor is at least this time, ISO 8601.
+            until: Only rows whose cursor is before this time.
+            resume_from: The state that an earlier run reached, if this run continues from it.
+            known_states: That state in any case.
+            reached: Receives the state after all rows are read.
+        """
+        dialect = self._dialect
+        # The transaction that stays open reads no table, so that it is in nobody's way.
+        holder = self._session()
+        exported = dialect.export(holder)
+        keeps = False
+        session = self._session(exported) if exported else holder
+        try:
+            params, ranges = self._planned(session, since, until, resume_from or {}, reached)
+            if exported and len(ranges) > 1:
+                held.hold(holder)
+                keeps = True
+            elif len(ranges) > 1:
+                self.logger.info(
+                    "%s: each of %d ranges is read as the database is at that time",
+                    self.name,
+                    len(ranges),
+                )
+            yield Partition(WHOLE, {**params, "snapshot": exported if keeps else ""}), len(ranges)
+        finally:
+            session.close()
+            if not keeps:
+                holder.close()
+
+    def _planned(
+        self,
+        session: Session,
+        since: str | None,
+        until: str | None,
+        resume_from: Mapping[str, Any],
+        reached: Reached | None,
+    ) -> tuple[dict[str, Any], Ranges]:
+        """Returns what is read of which rows, and the ranges that they are cut into."""
+        dialect, rows = self._dialect, self.relation.rows
+        columns, keys = self._columns_of(session)
+        by_name = {one.name: one for one in columns}
+        progress = Progress(session, dialect, self.relation, self.cursor or "", by_name)
+        known = dict(resume_from.get(WHOLE) or {})
+        where = progress.between(since, until)
+        if not where and self.cursor and known.get("cursor") == self.cursor:
+            where = progress.since(known, self.lookback)
+            if where and reached is not None:
+                reached.skipped = f"only rows were read whose {self.cursor} is new"
+        where = where or "1 = 1"
+        if reached is not None and self.cursor:
+            reached.states = {WHOLE: progress.state(known)}
+        nulls = " OR ".join(f"{quoted(name)} IS NULL" for name in keys) or "1 = 0"
+        count, without = session.rows(
+            f"SELECT count(*), coalesce(sum(CASE WHEN {nulls} THEN 1 ELSE 0 END), 0) "
+            f"FROM {rows} WHERE {where}"
+        )[0]
+        step = rows_in_range(count)
+        ranges = Ranges()
+        if keys and count > step:
+            key_columns = [by_name[name] for name in keys]
+            ranges = cut(session, dialect, rows, key_columns, where, step, bool(int(without)))
+        return {"columns": columns, "ranges": ranges, "where": where}, ranges
+
+    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
+        """Yields the pages of one range of keys."""
+        dialect, params = self._dialect, partition.params
+        ranges: Ranges = params["ranges"]
+        where = f"({params['where']}) AND ({ranges.where(block, dialect)})"
+        rows = self.relation.rows
+        partial = ""
+        try:
+            session = self._session(params["snapshot"], patient=True)
+        except ConnectorError as error:
+            if not params["snapshot"] or "snapshot" not in str(error):
+                raise
+            # The process that held it has ended, or a limit of the server ended its transaction.
+            partial = (
+                "the snapshot that the run began with is gone, so rows that moved meanwhile may be "
+                "missing; run again"
+            )
+            session = self._session(patient=True)
+        with session:
+            columns, options = dialect.read(session, params["columns"], rows, where)
+            statement = f"SELECT {selected(columns)} FROM {rows} WHERE {where}"
+            batches = session.batches(statement, options)
+            place = ranges.shown(block)
+            for page in pages_of(batches, columns, self.deleted_column or ""):
+                page.position = place
+                size = page.table.nbytes if page.table is not None else 0
+                yield page, size
+            yield Page([], position=place, partial=partial), 0
