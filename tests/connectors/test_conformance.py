@@ -264,14 +264,8 @@ def test_every_registered_connector_is_checked_here() -> None:
         JSONFileConnector,
         ObsidianConnector,
         ParquetConnector,
-    }
-    checked = (
-        APIConnector,
-        FilesConnector,
-        JSONFileConnector,
-        ObsidianConnector,
         SqlConnector,
-    )
+    }
     assert registered == {one.__name__ for one in checked}
 
 
