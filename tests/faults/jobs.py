@@ -101,8 +101,10 @@ class Jobs:
         more = [*HOW[kind][0], *_MAY_DELETE]
         if source is None and self._chance.random() < 0.15:
             source, kind, more = LOG, "append", ["--mode", "append", "--changes"]
+        if kind not in ("changes", "append") and self._chance.random() < 0.4:
+            more.append("--windows")
         if parts and kind in _WHOLE:
-            kind, more = "upsert", list(_MAY_DELETE)
+            kind, more = "upsert", ["--windows", *_MAY_DELETE]
         if parts or (parts is None and kind not in _WHOLE and self._chance.random() < 0.15):
             more += ["--commit-every", self._chance.choice("12")]
         elif kind not in ("append", "overwrite") and self._chance.random() < 0.1:

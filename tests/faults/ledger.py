@@ -18,11 +18,12 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
-from contextframe_beam.store.state import STATES, RunSummary, SourceState
+from contextframe_beam.store.state import EMBEDDER_KEY, STATES, RunSummary, SourceState
 from tests.faults.world import PARTITIONS, Item, newest
 
-#: What is stored of a document: its text, metadata, timestamp, and the source that wrote it.
-Row = tuple[str | None, dict[str, Any], str | None, str]
+#: What is stored of a document: its text, metadata, timestamp, the source that wrote it, and the
+#: partition that it lies in.
+Row = tuple[str | None, dict[str, Any], str | None, str, str | None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,11 @@ class Ledger:
     def _apply(self, dataset: FrameDataset, version: int) -> list[str]:
         states = {str(one.identity["arguments"]["source"]): one for one in dataset.states()}
         self.ids = {name: state.source for name, state in states.items()}
+        # Beside the states lie the anchor, and how texts are cut.
         own_rows = dataset.lance.count_rows(filter=STATES)
+        records = dataset.lance.count_rows(filter=f"uuid = '{EMBEDDER_KEY}'")
+        assert records <= 1, f"version {version} says {records} times how texts are cut"
+        own_rows -= records
         assert own_rows == len(states) + 1, f"version {version} has {own_rows} rows of its own"
         known = frozenset(run.run_id for state in states.values() for run in state.runs)
         forgotten = self.now.runs - known - set(self.now.parts.values())
@@ -136,8 +141,8 @@ class Ledger:
     def _chunks_of(self, rows: Mapping[str, Row]) -> dict[str, Row]:
         """Returns the chunks that documents must have, which are of the same source."""
         return {
-            f"{key}#chunk={number}": (piece, {"parent": uuid_of(key)}, at, owner)
-            for key, (text, _, at, owner) in rows.items()
+            f"{key}#chunk={number}": (piece, {"parent": uuid_of(key)}, at, owner, None)
+            for key, (text, _, at, owner, _) in rows.items()
             for number, piece in enumerate(self._pieces(text or ""))
         }
 
@@ -164,19 +169,30 @@ class Ledger:
             reached = before.get(name, {"round": 0})["round"]
             assert one["since"] in (0, reached), f"{name} has a gap: {before.get(name)}, then {one}"
             assert one["round"] >= reached, f"{name} went back from {before.get(name)} to {one}"
-            items += self._items(source, name, one["since"], one["round"])
-        failed = any("error" in item for item in items)
-        may_delete = run.mode == "mirror" and not failed and not run.partial
-        assert bool(run.kept) == (run.mode == "mirror" and not may_delete), f"kept: {run.kept!r}"
+            found = self._items(source, name, one["since"], one["round"])
+            items += [{**item, "partition": name} for item in found]
+        failed = {item["partition"] for item in items if "error" in item}
+        told = {name for name, one in read.items() if one["windows"]}
+        complete = set() if run.partial or run.mode == "overwrite" else told - failed
+        mirrors = run.mode == "mirror" and not failed and not run.partial
+        kept = complete != told and run.mode != "overwrite"
+        kept = not mirrors if run.mode == "mirror" else kept
+        assert bool(run.kept) == kept, f"kept: {run.kept!r}"
         rows = dict(now.rows)
-        _run(rows, source, newest(items), mirrors=may_delete)
+        _run(rows, source, newest(items), None if mirrors else complete)
         reached = {**now.reached, source: before if run.partial else {**before, **read}}
         return replace(now, rows=rows, reached=reached, parts=parts)
 
 
-def _run(rows: dict[str, Row], source: str, newest: Mapping[str, Item], mirrors: bool) -> None:
-    """Applies a run to the rows."""
-    gone = [key for key, row in rows.items() if mirrors and row[3] == source and key not in newest]
+def _run(
+    rows: dict[str, Row], source: str, newest: Mapping[str, Item], complete: set[str] | None
+) -> None:
+    """Applies a run to the rows, of which `complete` names the partitions; None stands for all."""
+    gone = [
+        key
+        for key, row in rows.items()
+        if row[3] == source and key not in newest and (complete is None or row[4] in complete)
+    ]
     gone += [key for key, item in newest.items() if item.get("deleted")]
     for key in gone:
         rows.pop(key, None)
@@ -186,7 +202,7 @@ def _run(rows: dict[str, Row], source: str, newest: Mapping[str, Item], mirrors:
 
 
 def _row_of(item: Item, source: str) -> Row:
-    return item["text"], item["metadata"], item["at"], source
+    return item["text"], item["metadata"], item["at"], source, item["partition"]
 
 
 def _rows_of(
@@ -204,10 +220,11 @@ def _rows_of(
             f"version {dataset.version} holds {key} twice"
         )
         if record.parent is None:
-            found[key] = (record.text_content, record.metadata, record.timestamp, owner)
+            part = None if record.place is None else record.place.partition
+            found[key] = (record.text_content, record.metadata, record.timestamp, owner, part)
         else:
             about = {"parent": record.parent}
-            chunks[key] = (record.text_content, about, record.timestamp, owner)
+            chunks[key] = (record.text_content, about, record.timestamp, owner, None)
     return found, chunks
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contextframe_beam import Deletion, FrameRecord
-from contextframe_beam.connectors import Page, PaginatedConnector, Partition
+from contextframe_beam.connectors import Page, PaginatedConnector, Partition, Place, Window
 from contextframe_beam.frames.document import Chunk, Document
 
 #: Pages as the source gives them in each round of its life, and the round that it is in. The feed
@@ -62,6 +62,7 @@ class Simulated(PaginatedConnector):
         changes: Whether to read what changed since the round of a partition's state.
         attempt: Told in the states.
         partial: Whether it says that it may not have read all; what it read is told in the reasons.
+        windows: Whether it says of each partition, when it has read all of it, that it is complete.
         fault: What else is wrong with it: `empty`, where it gives nothing, as a share that is not
             mounted; `poor`, where it gives one item only; `deleting`, where each item is deleted.
     """
@@ -76,6 +77,7 @@ class Simulated(PaginatedConnector):
         changes: bool = False,
         attempt: int = 0,
         partial: bool = False,
+        windows: bool = False,
         fault: str = "",
     ) -> None:
         super().__init__()
@@ -85,6 +87,7 @@ class Simulated(PaginatedConnector):
         self.changes = changes
         self.attempt = attempt
         self.partial = partial
+        self.windows = windows
         self.fault = fault
 
     def partitions(self, resume_from: Mapping[str, Any] | None = None) -> list[Partition]:
@@ -108,10 +111,12 @@ class Simulated(PaginatedConnector):
         number, count = cursor or 0, read.pop("pages")
         pages = self._pages(partition.id, **read)
         is_last = number >= count - 1
-        state = {**read, "attempt": self.attempt}
+        state = {**read, "attempt": self.attempt, "windows": self.windows}
+        items = self._with_fault(json.loads(pages[number]) if pages else [], partition, number)
         return Page(
-            self._with_fault(json.loads(pages[number]) if pages else [], partition, number),
+            [{**item, "partition": partition.id} for item in items],
             next_cursor=None if is_last or self.numbered else number + 1,
+            windows=[Window(partition.id)] if is_last and self.windows else [],
             state=state if is_last else None,
             partial=json.dumps([partition.id, state]) if is_last and self.partial else "",
         )
@@ -133,6 +138,7 @@ class Simulated(PaginatedConnector):
             unique_id=item["id"],
             metadata=dict(item["metadata"]),
             timestamp=item["at"],
+            place=Place(item["partition"], item["metadata"]["version"]),
         )
 
     def _pages(self, partition: str, round: int, since: int) -> list[str]:
