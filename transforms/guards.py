@@ -28,6 +28,7 @@ from contextframe_beam.store.files import WrittenFragment, open_dataset
 from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.keys import KeySet, NumberSet, numbers_of
 from contextframe_beam.store.rows import Addresses, file_of, keys_at
+from contextframe_beam.store.schema import has_reused
 from contextframe_beam.store.state import (
     EMBEDDER_KEY,
     CommitReceipt,
@@ -79,6 +80,7 @@ def require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
         # Files for a dataset of their own number their columns by position.
         if run.new_dim or (run.base_version is None and run.fields):
             same = same and fields_of(dataset.schema) == run.fields
+        same = same and not has_reused(dataset, run.numbers)
     except SchemaError:
         same = False
     if not same:

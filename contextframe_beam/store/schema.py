@@ -61,9 +61,11 @@ __all__ = [
     "adopt",
     "drop_fields",
     "filled",
+    "has_reused",
     "index_field",
     "indices_of_fields",
     "joined_fields",
+    "numbers_of_fields",
     "rows_with_fields",
 ]
 
@@ -370,6 +372,27 @@ def _values_of_documents(
         return arrays[of.name].take(pa.array(places, mask=places < 0))
 
     return whose
+
+
+def numbers_of_fields(dataset: LanceDataset) -> dict[int, OwnField]:
+    """Returns the numbers by which data files name the columns of own fields."""
+    schema, version = dataset.lance_schema, dataset.data_storage_version
+    return {
+        number: one
+        for one in fields_of(dataset.schema)
+        for number in numbers_of(schema, [one.column], version)
+    }
+
+
+def has_reused(dataset: LanceDataset, numbers: Mapping[int, OwnField]) -> bool:
+    """Returns whether other columns have the numbers that columns of own fields had.
+
+    Lance gives a number again when its column was dropped and no file has it any more. Files that
+    are not committed yet would then pass for another column.
+    """
+    used = numbers_of(dataset.lance_schema, dataset.schema.names, dataset.data_storage_version)
+    now = numbers_of_fields(dataset)
+    return any(now.get(number) != one for number, one in numbers.items() if number in used)
 
 
 def filled(

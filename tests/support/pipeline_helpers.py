@@ -303,7 +303,7 @@ def write(
         )
         + (tally or Tally(source)),
     )
-    writer.process(encode_batches([batch], run.embed_dim))
+    writer.process(encode_batches([batch], run.embed_dim, run.fields))
     ((_, written),) = (element.value for element in writer.finish_bundle())
     return written
 
