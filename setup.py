@@ -142,6 +142,7 @@ setup(
         ],
         "contextframe.connectors": [
             "api = contextframe_beam.connectors.api.connector:APIConnector",
+            "arrow = contextframe_beam.connectors.tables.arrow:ArrowConnector",
             "csv = contextframe_beam.connectors.tables.csv_file:CSVConnector",
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "github = contextframe_beam.connectors.github.connector:GitHubConnector",

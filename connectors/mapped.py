@@ -56,6 +56,9 @@ class MappedConnector(BaseConnector):
     #: The field of an item that names its stream, where a mapping file has several.
     STREAM: ClassVar[str] = "_stream"
 
+    #: The field of an item that says that its document is gone.
+    GONE: ClassVar[str] = "_contextframe_gone"
+
     #: Keys of a mapping that hold where the user states nothing else.
     _defaults: Mapping[str, Any] = MappingProxyType({})
 
@@ -121,7 +124,10 @@ class MappedConnector(BaseConnector):
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns a record into a frame, as the arguments say."""
-        return self.mapper_of(item.get(self.STREAM, "") if self._is_streams else "").map(item)
+        mapper = self.mapper_of(item.get(self.STREAM, "") if self._is_streams else "")
+        if item.get(self.GONE) is True:
+            return Deletion(mapper.unique_id(item))
+        return mapper.map(item)
 
 
 def stream_named(path: str) -> str:

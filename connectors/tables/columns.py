@@ -43,7 +43,7 @@ def require_columns(
     every += named.items()
     for what, paths in every:
         for path in paths:
-            if not _leads_to(path, known):
+            if not leads_to(path, known):
                 return f"{what} names {path!r}, and there is no such column" + _there_are(
                     path, known
                 )
@@ -51,7 +51,7 @@ def require_columns(
         stated = getattr(fields, what)
         either = [stated] if isinstance(stated, str) else list(stated)
         is_usual = stated == getattr(usual.fields, what)
-        if not is_usual and not any(_leads_to(path, known) for path in either):
+        if not is_usual and not any(leads_to(path, known) for path in either):
             return f"{what} names {', '.join(map(repr, either))}, and there is no such column" + (
                 _there_are(either[0], known)
             )
@@ -61,6 +61,13 @@ def require_columns(
             'which holds the text, as in text="notes"' + _there_are("", known)
         )
     return ""
+
+
+def leads_to(path: str, known: Sequence[str]) -> bool:
+    """Returns whether a path begins with a column, or says where a row is from."""
+    parts = path.split(".")
+    heads = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return not heads.isdisjoint((*known, *RESERVED))
 
 
 def unique_columns(table: pa.Table) -> list[str]:
@@ -114,12 +121,6 @@ def _without_views(table: pa.Table) -> pa.Table:
         if kind is not None:
             table = table.set_column(place, field.name, table.column(place).cast(kind))
     return table
-
-
-def _leads_to(path: str, known: Sequence[str]) -> bool:
-    parts = path.split(".")
-    heads = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
-    return not heads.isdisjoint((*known, *RESERVED))
 
 
 def _there_are(name: str, known: Sequence[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
@@ -32,8 +33,8 @@ from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.connectors.read.readers import BlocksReader
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.tables.columns import (
-    RESERVED,
     completed,
+    leads_to,
     require_columns,
     unique_columns,
 )
@@ -232,13 +233,17 @@ class TableConnector(MappedConnector):
         return texts
 
     def _wanted(self, info: FileInfo) -> Wanted:
-        mapper = self.mapper_of(stream_named(info.path) if self._is_streams else "")
+        stream = stream_named(info.path) if self._is_streams else ""
+        return self._wanted_of(stream, self._texts(info))
+
+    def _wanted_of(self, stream: str, texts: Mapping[str, str | None]) -> Wanted:
+        mapper = self.mapper_of(stream)
         # A path may lead into a column, and a column's own name may have dots.
         parts = [path.split(".") for path in mapper.paths]
         columns = frozenset(
             ".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)
         )
-        return Wanted(columns, mapper.takes_all, self._where, self._texts(info))
+        return Wanted(columns, mapper.takes_all, self._where, texts)
 
     def _require_columns(self, infos: Sequence[FileInfo]) -> None:
         """Refuses names of columns that no file has, before anything is read."""
@@ -256,15 +261,19 @@ class TableConnector(MappedConnector):
                 if schema is None:
                     continue
                 known.update(dict.fromkeys([*schema.names, *self._texts(info)]))
-                named = dict(self._format.named)
-                if self._where is not None:
-                    named["filter"] = self._where.columns
-                problem = require_columns(self.mapper_of(stream), named, list(known))
+                problem = self._missing(stream, list(known))
                 if not problem:
                     self._wanted(info).expression(schema)
                     break
             if problem:
                 raise ConfigError(f"{self.path}: {problem}")
+
+    def _missing(self, stream: str, known: Sequence[str]) -> str:
+        """Returns which named column is missing among those that there are; "" if all are there."""
+        named = dict(self._format.named)
+        if self._where is not None:
+            named["filter"] = self._where.columns
+        return require_columns(self.mapper_of(stream), named, known)
 
     def _schema_of(self, info: FileInfo) -> pa.Schema | None:
         """Returns the columns of a file; None if it cannot be read, which its reading will say."""
@@ -329,7 +338,8 @@ class TableConnector(MappedConnector):
         for info, rows in self._rows_of(partition):
             if isinstance(rows, Exception):
                 page = Page(position=printable(info.path))
-                page.failures.append(self._failure(rows, info, partition))
+                place = str(partition.params.get("place", ""))
+                page.failures.append(self._failure(rows, info, partition, place))
                 size = 0
             else:
                 page, size = self._page_of(rows, info, partition), rows.size
@@ -409,7 +419,8 @@ class TableConnector(MappedConnector):
             item["data"] = _text_of(data[:_KEPT_BYTES])
         reason = reason_of(error)
         if not isinstance(error, ConnectorError | ConfigError):
-            reason = f"it cannot be read: {' '.join(reason.split())}"
+            hint = "" if isinstance(error, OSError) and error.errno else "; it may be damaged"
+            reason = f"it cannot be read: {' '.join(reason.split())}{hint}"
         told = ConnectorError(f"{position}: {reason}")
         return DeadLetter.of("read", told, item, self.name, partition.id, position)
 
@@ -433,20 +444,13 @@ class TableConnector(MappedConnector):
         """Returns why a run in a mode makes no sense, and what to do; "" if it does."""
         if mode not in ("upsert", "mirror") or self._is_streams:
             return ""
-        found = self._files.list(self.pattern, self.hidden).files
-        known: dict[str, None] = {}
         paths = self.mapper_of().id_paths
         sample: pa.Table | None = None
-        for info in [one for one in found if self._takes(one)][:_FILES_ASKED]:
-            schema = self._schema_of(info)
-            if schema is None:
-                continue
-            known.update(dict.fromkeys([*schema.names, *self._texts(info), *RESERVED]))
-            if any(path.partition(".")[0] in known or path in known for path in paths):
+        for names, sampled in self._seen():
+            if any(leads_to(path, names) for path in paths):
                 return ""
-            if sample is None:
-                sample = self._sample_of(info)
-        if not known:
+            sample = sampled() if sample is None else sample
+        if sample is None:
             return ""
         unique = [] if sample is None else unique_columns(sample)
         told = f"these look unique: {', '.join(unique)}" if unique else "none of them looks unique"
@@ -455,6 +459,14 @@ class TableConnector(MappedConnector):
             f"replaces. Name the column with id=..., or several that identify a row together; "
             f'{told}. Or add all rows with mode="append"'
         )
+
+    def _seen(self) -> Iterator[tuple[list[str], Callable[[], pa.Table | None]]]:
+        """Yields the columns of some files, each with a function that reads its first rows."""
+        found = self._files.list(self.pattern, self.hidden).files
+        for info in [one for one in found if self._takes(one)][:_FILES_ASKED]:
+            schema = self._schema_of(info)
+            if schema is not None:
+                yield [*schema.names, *self._texts(info)], partial(self._sample_of, info)
 
     def _sample_of(self, info: FileInfo) -> pa.Table | None:
         """Returns the first rows of a file, with all columns that it has itself."""

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contextframe_beam.connectors.json_files.content import decompressed, is_compressed
-from contextframe_beam.connectors.json_files.content import stream_of as read_from_begin
 from contextframe_beam.connectors.tables.connector import TableConnector
 from contextframe_beam.connectors.tables.csv_cuts import Cut, chunks_of, cuts_of, record_places
 from contextframe_beam.connectors.tables.csv_dialect import (
@@ -30,7 +29,7 @@ from contextframe_beam.connectors.tables.csv_types import (
     stated_types,
     typed,
 )
-from contextframe_beam.connectors.tables.ranged import RangedFile
+from contextframe_beam.connectors.tables.ranged import RangedFile, unpacked
 from contextframe_beam.connectors.tables.table_format import (
     BadRow,
     Piece,
@@ -129,7 +128,7 @@ class CsvFormat(TableFormat):
         is_whole = len(head) == file.size
         stated = self._stated
         if is_compressed(head):
-            with self._text(file) as text:
+            with unpacked(file) as text:
                 head, is_whole = _first_bytes(text, HEAD_BYTES)
         elif not is_whole and head.isascii() and b"\0" not in head and not stated.encoding:
             encoding = encoding_in(file.read_at, file.size)
@@ -218,7 +217,7 @@ class CsvFormat(TableFormat):
 
     def _streamed(self, file: RangedFile, dialect: Dialect, wanted: Wanted) -> Iterator[Rows]:
         """Yields the rows of a file that is read from its beginning."""
-        with self._text(file) as text:
+        with unpacked(file) as text:
             utf8 = _Utf8(text, dialect, self._stated.quote)
             skipped: list[Any] = []
             try:
@@ -253,12 +252,6 @@ class CsvFormat(TableFormat):
                 ]
                 empty = self._schema(dialect).empty_table()
                 yield Rows(empty.select([n for n in dialect.names if wanted.has(n)]), "", bad)
-
-    def _text(self, file: RangedFile) -> Any:
-        """Returns the bytes of a file from its beginning, decompressed."""
-        head = file.head(512)
-        stream = read_from_begin(file.read_at, file.step)
-        return io.BufferedReader(_Plain(decompressed(head, stream)), file.step)
 
     def _reader(
         self, text: Any, dialect: Dialect, wanted: Wanted, skipped: list[Any], block: int
@@ -322,21 +315,6 @@ class CsvFormat(TableFormat):
     def _line(self, table: pa.Table, row: int) -> bytes:
         values = table.slice(row, 1).to_pylist()[0]
         return _raw(str({name: value for name, value in values.items() if value is not None}))
-
-
-class _Plain(io.RawIOBase):
-    """What is decompressed, as a file that Python can buffer."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 class _Utf8(io.RawIOBase):

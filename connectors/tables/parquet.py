@@ -22,6 +22,7 @@ from contextframe_beam.errors import ConnectorError
 
 _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
+_SIGNATURE_BYTES = 12 + 16
 _BUFFER_BYTES = 1 << 20
 _KEYS = "no keys are taken here: write it again without encryption"
 
@@ -39,15 +40,14 @@ class ParquetFormat(TableFormat):
         """Returns row groups, several small ones together, without those that cannot match."""
         opened = _opened(file)
         found: list[list[int]] = []
-        held = 0
+        sizes, held = _sizes(file, opened), 0
         for group in _groups(file, opened, range(opened.num_row_groups), wanted):
-            weight = _packed_size(opened, group)
             follows = bool(found) and found[-1][1] == group
-            if not follows or held + weight > size:
+            if not follows or held + sizes[group] > size:
                 found.append([group, group])
                 held = 0
             found[-1][1] = group + 1
-            held += weight
+            held += sizes[group]
         return [Piece(_name(first, stop), [first, stop]) for first, stop in found]
 
     def rows(self, file: RangedFile, piece: Any, wanted: Wanted) -> Iterator[Rows]:
@@ -56,22 +56,30 @@ class ParquetFormat(TableFormat):
         first, stop = piece or (0, opened.num_row_groups)
         names = opened.schema_arrow.names
         columns = list(dict.fromkeys(name for name in names if wanted.has(name)))
+        chosen = columns if len(columns) < len(names) else None
+        sizes = _sizes(file, opened)
         for group in _groups(file, opened, range(first, stop), wanted):
             facts = opened.metadata.row_group(group)
-            rows, size = facts.num_rows, _packed_size(opened, group)
-            width = max(facts.total_byte_size // max(rows, 1), 1)
+            rows = max(facts.num_rows, 1)
+            width = max(facts.total_byte_size // rows, 1)
             at_once = min(ROWS_IN_A_PAGE, max(PAGE_BYTES // width, 16))
             done = 0
-            for batch in opened.iter_batches(
-                at_once,
-                [group],
-                columns=columns if len(columns) < len(names) else None,
-                use_threads=False,
-            ):
+            for batch in _batches(opened, at_once, group, chosen):
                 table = pa.Table.from_batches([batch])
                 for part, place in pages_of(table, f"row group {group}", done):
-                    yield Rows(part, place, size=size * part.num_rows // max(rows, 1))
+                    yield Rows(part, place, size=sizes[group] * part.num_rows // rows)
                 done += batch.num_rows
+
+
+def _batches(
+    opened: Any, at_once: int, group: int, chosen: list[str] | None
+) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from opened.iter_batches(at_once, [group], columns=chosen, use_threads=False)
+    except OSError as error:
+        if "ecrypt" in str(error):
+            raise ConnectorError(f"columns of it are encrypted, and {_KEYS}") from None
+        raise
 
 
 def _opened(file: RangedFile) -> Any:
@@ -89,7 +97,7 @@ def _opened(file: RangedFile) -> Any:
 def _groups(file: RangedFile, opened: Any, groups: range, wanted: Wanted) -> Iterator[int]:
     """Yields the row groups that may have wanted rows, by their statistics."""
     condition = wanted.expression(opened.schema_arrow)
-    if condition is None or not len(groups):
+    if condition is None or not len(groups) or _has_encrypted(file, opened):
         yield from groups
         return
     import pyarrow.dataset as ds
@@ -99,9 +107,20 @@ def _groups(file: RangedFile, opened: Any, groups: range, wanted: Wanted) -> Ite
     yield from (one.id for one in fragment.subset(condition).row_groups if one.id in groups)
 
 
-def _packed_size(opened: Any, group: int) -> int:
-    facts = opened.metadata.row_group(group)
-    return sum(facts.column(place).total_compressed_size for place in range(facts.num_columns))
+def _has_encrypted(file: RangedFile, opened: Any) -> bool:
+    """Returns whether columns of a file may be encrypted although its footer is not.
+
+    Asking for the facts of such a column ends the whole process. The footer is signed then, with a
+    nonce and a tag behind it: https://parquet.apache.org/docs/file-format/data-pages/encryption/
+    """
+    length = int.from_bytes(file.read_at(file.size - 8, 4), "little")
+    return bool(length - opened.metadata.serialized_size == _SIGNATURE_BYTES)
+
+
+def _sizes(file: RangedFile, opened: Any) -> list[int]:
+    """Returns about how many bytes of the file each row group has, without asking its columns."""
+    plain = [opened.metadata.row_group(n).total_byte_size for n in range(opened.num_row_groups)]
+    return [file.size * size // max(sum(plain), 1) for size in plain]
 
 
 def _name(first: int, stop: int) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+from typing import Any
 
 from contextframe_beam.connectors.files.listing import ReadAt
+from contextframe_beam.connectors.json_files.content import decompressed, stream_of
 
 
 class RangedFile(io.RawIOBase):
@@ -61,5 +63,31 @@ class RangedFile(io.RawIOBase):
     def readinto(self, buffer: memoryview | bytearray, /) -> int:  # type: ignore[override]
         """Reads into a buffer."""
         data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def unpacked(file: RangedFile) -> io.BufferedReader:
+    """Returns what is in a file from its beginning, decompressed where it is compressed.
+
+    Raises:
+        ConnectorError: it is of a format that holds no rows; the message names it. Reading raises
+            it where the compressed data is damaged.
+    """
+    stream = stream_of(file.read_at, file.step)
+    return io.BufferedReader(_Plain(decompressed(file.head(512), stream)), file.step)
+
+
+class _Plain(io.RawIOBase):
+    """What is decompressed, as a file that Python can buffer."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)

@@ -12,9 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lance
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from contextframe_beam.connectors import (
     APIConnector,
@@ -25,6 +27,7 @@ from contextframe_beam.connectors import (
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.registry import list_connectors
 from contextframe_beam.connectors.sql.connector import SqlConnector
+from contextframe_beam.connectors.tables.arrow import ArrowConnector
 from contextframe_beam.connectors.tables.csv_file import CSVConnector
 from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.connectors.testing import (
@@ -186,6 +189,34 @@ class TestParquetConnector(ConnectorTests):
         return ParquetConnector(self.folder / "bad")
 
 
+class TestArrowConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _files(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+        for name in ("good", "bad"):
+            (tmp_path / name).mkdir()
+            rows = pa.table({"id": range(30), "text": [f"text {n}" for n in range(30)]})
+            feather.write_feather(rows, str(tmp_path / name / "a.arrow"))
+        (tmp_path / "bad" / "b.arrow").write_bytes(b"ARROW1 cut off")
+
+    def connector(self) -> BaseConnector:
+        return ArrowConnector(self.folder / "good")
+
+    def with_unreadable_item(self) -> BaseConnector:
+        return ArrowConnector(self.folder / "bad")
+
+
+class TestLanceDataset(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _dataset(self, tmp_path: Path) -> None:
+        self.uri = str(tmp_path / "rows.lance")
+        rows = pa.table({"id": range(30), "text": [f"text {n}" for n in range(30)]})
+        lance.write_dataset(rows, self.uri, enable_stable_row_ids=True)
+
+    def connector(self) -> BaseConnector:
+        return ArrowConnector(self.uri)
+
+
 class TestCSVConnector(ConnectorTests):
     @pytest.fixture(autouse=True)
     def _files(self, tmp_path: Path) -> None:
@@ -259,6 +290,7 @@ def test_every_registered_connector_is_checked_here() -> None:
     registered = {one.class_path.rpartition(":")[2] for one in list_connectors()}
     checked = {
         APIConnector,
+        ArrowConnector,
         CSVConnector,
         FilesConnector,
         JSONFileConnector,
