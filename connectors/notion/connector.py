@@ -6,6 +6,7 @@ and only of what the dataset does not hold in the version that the list names.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -52,6 +53,11 @@ _PER_SECOND = 2.5
 # Times of edits are in whole minutes: until the next one has passed, there may be another edit.
 _SETTLED_AFTER = timedelta(minutes=2)
 _SEARCH = "pages"
+_KEPT_ALONE = 32
+# What an item has beside that which is read of it.
+_NOT_READ = frozenset(
+    ("path", "size", "modified_at", "version", "digest", "collection", "collection_id")
+)
 _CONTENT_KINDS = ("page", "row", "comment", "data_source")
 
 
@@ -177,6 +183,7 @@ class NotionConnector(PaginatedConnector):
         )
         self._lock = threading.Lock()
         self._unknown: set[str] = set()
+        self._alone: dict[str, Any] = {}
         self._me: dict[str, Any] = {}
 
     def authenticate(self) -> bool:
@@ -275,9 +282,9 @@ class NotionConnector(PaginatedConnector):
             )
         return page
 
-    def sync_documents_stream(self, **kwargs: Any) -> Iterator[dict[str, Any]]:
+    def sync_documents_stream(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Yields all documents with their content, and what is inside of them after each."""
-        for item in super().sync_documents_stream(**kwargs):
+        for item in super().sync_documents_stream():
             assert isinstance(item, FileItem)
             if item["kind"] in _CONTENT_KINDS:
                 try:
@@ -365,6 +372,9 @@ class NotionConnector(PaginatedConnector):
                     }
                 ],
             }
+        for name in ("collection", "collection_id"):
+            if isinstance(item.get(name), str):
+                metadata[name] = item[name]
         metadata |= {"source": "notion", "kind": item["kind"]}
         data = getattr(document, "data", None)
         changed = item.get("modified_at")
@@ -485,13 +495,22 @@ class NotionConnector(PaginatedConnector):
         """Reads an item outside of a run, which would have read it before."""
         from contextframe_beam.parsers import Parsing
 
+        # Whoever maps an item again gets the same document.
+        told = {name: item[name] for name in sorted(item) if name not in _NOT_READ}
+        key = json.dumps(told, default=str)
+        if key in self._alone:
+            item.document = self._alone[key]
+            return
         parsing = Parsing()
         made = self.own_document(item, parsing.limits.max_file_bytes)
         if made is not None:
             item.document = made[0]
-            return
-        data = self.read_file(item, parsing.limits.max_file_bytes)
-        item.document = parsing.pool.parse(str(item["path"]), data)
+        else:
+            data = self.read_file(item, parsing.limits.max_file_bytes)
+            item.document = parsing.pool.parse(str(item["path"]), data)
+        self._alone[key] = item.document
+        if len(self._alone) > _KEPT_ALONE:
+            self._alone.pop(next(iter(self._alone)))
 
     def _count_unknown(self, form: str, count: int) -> None:
         with self._lock:

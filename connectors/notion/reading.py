@@ -154,8 +154,6 @@ class DocumentReader:
             "edited_by": self._person(page.get("last_edited_by")),
             "tags": tags_of(page),
             "properties": properties,
-            "collection": item.get("collection"),
-            "collection_id": item.get("collection_id"),
             "in_trash": True if page.get("in_trash") is True else None,
         }
         attachments = list(self._attachments(item, page, blocks, comments, found))

@@ -24,6 +24,7 @@ from contextframe_beam.connectors import (
     FilesConnector,
     JSONFileConnector,
 )
+from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.registry import list_connectors
 from contextframe_beam.connectors.sql.connector import SqlConnector
@@ -294,6 +295,7 @@ def test_every_registered_connector_is_checked_here() -> None:
         CSVConnector,
         FilesConnector,
         JSONFileConnector,
+        NotionConnector,  # in test_notion.py
         ObsidianConnector,
         ParquetConnector,
         SqlConnector,

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from tests.worlds.described import Answer, Asked, Window, World
 from tests.worlds.file_host import FileHost
@@ -397,9 +398,9 @@ class NotionWorld(World):
         return self._list(found, body, "page_or_data_source")
 
     def _property(self, page: str, identifier: str, query: Mapping[str, str]) -> Answer:
-        told = next(
-            (p for p in self.objects[page]["properties"].values() if p["id"] == identifier), None
-        )
+        properties = self.objects[page]["properties"].values()
+        # Ids are written as they stand in an address.
+        told = next((one for one in properties if unquote(one["id"]) == identifier), None)
         if told is None:
             return self._missing(identifier)
         kind = told["type"]
