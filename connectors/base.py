@@ -163,7 +163,7 @@ class BaseConnector(metaclass=_ConnectorMeta):
             return
         try:
             accepted = self.authenticate(**self._asked_by_authenticate())
-        except ConnectorError:
+        except (ConfigError, ConnectorError):
             raise
         except Exception as error:
             reason = secrets.redact(with_line(error))

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.page import encode_item
+from contextframe_beam.connectors.page import Page, encode_item, items_of
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ContextFrameError
@@ -146,7 +146,7 @@ def look(connector: BaseConnector, sync_kwargs: Mapping[str, Any] | None = None)
             if page.partial:
                 found.partial.append(redact(page.partial))
             # One of each part, so that a source of several kinds shows several.
-            for item in page.items[: SAMPLES if len(parts) < SAMPLES else 1]:
+            for item in _first(page, SAMPLES if len(parts) < SAMPLES else 1):
                 found.samples.append(Sample.of(connector, item))
             if len(found.samples) >= SAMPLES:
                 break
@@ -160,8 +160,14 @@ def _first_pages(source: Source, parts: Iterable[Any]) -> Iterator[Any]:
     for part in parts:
         for page in source.pages_of_part(part):
             yield page
-            if page.items:
+            if page.count:
                 break
+
+
+def _first(page: Page, most: int) -> list[Any]:
+    if page.table is None:
+        return page.items[:most]
+    return items_of(page.table.slice(0, most))
 
 
 def _shortened(lines: Iterable[str]) -> list[str]:

@@ -69,7 +69,7 @@ class Address:
         """
         manager = _manager()
         if self.kind not in DRIVERS:
-            return manager.connect(driver=self.kind, db_kwargs={"uri": self.target})
+            return self._other(manager)
         library, entry = _library(self.kind)
         if self.kind == "duckdb":
             settings = {"path": self.target, "access_mode": "READ_ONLY"}
@@ -78,6 +78,19 @@ class Address:
         if self.is_file:
             self._require_file()
         return manager.connect(driver=library, entrypoint=entry, db_kwargs=settings)
+
+    def _other(self, manager: Any) -> Any:
+        """Connects with a driver that is installed under the scheme's name."""
+        try:
+            return manager.connect(driver=self.kind, db_kwargs={"uri": self.target})
+        except Exception as error:
+            if "Could not load" not in str(error) and "not found" not in str(error).lower():
+                raise
+        raise ConfigError(
+            f"no ADBC driver is installed for {self.kind}:// addresses; those with packages of "
+            f"their own are for {', '.join(DRIVERS)}; another one has to be installed under the "
+            f"name {self.kind}"
+        )
 
     def _require_file(self) -> None:
         path = self.shown.partition("://")[2]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from contextframe_beam.connectors.identity import jsonable
 from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.page import WHOLE, Page, Partition, items_of
 from contextframe_beam.connectors.read import held
@@ -28,6 +29,7 @@ from contextframe_beam.connectors.sql.query import quoted, relation_of
 from contextframe_beam.connectors.sql.ranges import Ranges, cut, rows_in_range
 from contextframe_beam.connectors.sql.rows import is_deleted, pages_of, selected
 from contextframe_beam.connectors.sql.session import Session
+from contextframe_beam.connectors.tables.columns import require_columns
 from contextframe_beam.errors import ConfigError, ConnectorError, nearest
 from contextframe_beam.frames.record import Deletion, FrameRecord
 
@@ -98,8 +100,7 @@ class SqlConnector(MappedConnector):
             seconds_back(lookback)
         if not isinstance(uri, SecretReference):
             address_of(uri)  # refuses a plain password before anything is stored
-        if query is not None and not self.key:
-            raise ConfigError("a query needs key: the column that identifies a row")
+        self._found = Keys()
 
     @cached_property
     def address(self) -> Address:
@@ -120,35 +121,50 @@ class SqlConnector(MappedConnector):
         return True
 
     def access(self) -> list[str]:
-        """Returns what is read, column by column, and how."""
+        """Returns what is read, column by column: its type, what becomes of it, and how."""
         with self._session() as session:
-            columns, keys = self._columns_of(session)
-            count = session.rows(f"SELECT count(*) FROM {self.relation.rows}")[0][0]
-        key = f", key {', '.join(keys)}" if keys else ""
-        lines = [f"{self.relation} in {self.address.shown}: {count:,} rows{key}"]
+            columns, _ = self._columns_of(session)
+        mapper = self.mapper_of()
+        read = {one.name for one in self._needed(columns)}
+        lines = [f"{self.relation} in {self.address.shown}"]
+        problem = self._unsuitable("upsert")
+        if problem:
+            lines.append(problem)
         for one in columns:
-            lines.append(f"{one.name}: {one.type}{f', {one.note}' if one.note else ''}")
+            roles = _roles(one.name, mapper) if one.name in read else ["not mapped, not read"]
+            if one.name == self.deleted_column:
+                roles.append("says whether it is deleted")
+            told = ", ".join([one.type, *([one.note] if one.note else [])])
+            lines.append(f"{one.name} ({told}): {', '.join(roles)}")
         return lines
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns a row into a record, or into a deletion if it says that it is deleted."""
-        mapper = self.mapper
+        mapper = self.mapper_of()
         if self.deleted_column and is_deleted(item.get(self.deleted_column)):
             return Deletion(mapper.unique_id(item))
         return mapper.map(item)
 
-    @property
-    def mapper(self) -> RecordMapper:
-        """What maps the rows; the key is the id unless the user says otherwise."""
+    def mapper_of(self, stream: str = "", **defaults: Any) -> RecordMapper:
+        """Returns what maps the rows; the key is the id, unless the user says otherwise.
+
+        Args:
+            stream: The stream, which a mapping file may name; by default the table.
+            **defaults: Keys of a mapping that hold where the user states nothing else.
+
+        Raises:
+            ConfigError: the mapping file has streams, and this one is not among them.
+        """
         prefix = f"{self.table}:" if self.table else "sql:"
-        stream = self.relation.parts[-1] if self._is_streams and self.table else ""
-        return self.mapper_of(stream, id=self._keys or None, prefix=prefix)
+        own = {"id": self._keys or None, "prefix": prefix}
+        return super().mapper_of(stream or self._stream, **{**own, **defaults})
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the class, the database without user and password, and the table or query."""
         identity = super().source_identity(sync_kwargs)
         what = {"table": self.table} if self.table else {"query": self.relation.query}
-        identity["arguments"] = {"database": self.address.shown, **what}
+        what |= {key: value for key, value in self._stated.items() if key in ("id", "prefix")}
+        identity["arguments"] = jsonable({"database": self.address.shown, **what})
         return identity
 
     def sync_documents_stream(self) -> Iterator[dict[str, Any]]:
@@ -165,6 +181,13 @@ class SqlConnector(MappedConnector):
     @property
     def _dialect(self) -> Dialect:
         return _DIALECTS.get(self.address.kind, Dialect)()
+
+    @property
+    def _stream(self) -> str:
+        """The stream of a mapping file that describes the rows."""
+        if not self._is_streams:
+            return ""
+        return self.relation.parts[-1] if self.table else "query"
 
     @cached_property
     def _keys(self) -> list[str]:
@@ -217,8 +240,12 @@ class SqlConnector(MappedConnector):
                     f"{argument} is {name!r}, and {relation} has no such column{hint} "
                     f"(there are: {', '.join(names)})"
                 )
-        keys = self.key or self._own_key(dialect.keys(session, relation), names)
+        self._found = dialect.keys(session, relation)
+        keys = self.key or list(self._found.primary)
         vars(self)["_keys"] = keys
+        problem = require_columns(self.mapper_of(), {}, names)
+        if problem:
+            raise ConfigError(f"{relation}: {problem}")
         return columns, keys
 
     def _by_mark(self, names: Sequence[str]) -> bool:
@@ -226,22 +253,37 @@ class SqlConnector(MappedConnector):
         mark = self._dialect.row_mark
         return bool(mark and self.table and self.cursor == mark and mark not in names)
 
-    def _own_key(self, keys: Keys, names: Sequence[str]) -> list[str]:
-        if keys.primary:
-            return list(keys.primary)
-        if "id" in self._stated or self._is_streams:
-            return []  # the user says what identifies a document; it is read as a whole
-        if keys.unique:
-            found = " or ".join(",".join(one) for one in keys.unique)
-            hint = f"its unique columns are {found}"
+    def _needed(self, columns: Sequence[Column]) -> list[Column]:
+        """Returns the columns that the mapping looks at."""
+        mapper = self.mapper_of()
+        if mapper.takes_all:
+            return list(columns)
+        parts = [path.split(".") for path in mapper.paths]
+        wanted = {".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)}
+        wanted |= {*self._keys, self.deleted_column or ""}
+        return [one for one in columns if one.name in wanted]
+
+    def _unsuitable(self, mode: str) -> str:
+        """Returns why a run in a mode makes no sense, and what to do; "" if it does."""
+        if mode not in ("upsert", "mirror") or "id" in self._stated or self._is_streams:
+            return ""
+        if self._keys:
+            return ""
+        if self.query:
+            told = "name the column of the query that identifies a row with key=..."
         else:
-            hint = (
-                "it has no unique columns either, so look for one that identifies a row among "
-                f"{', '.join(names)}"
+            unique = " or ".join(",".join(one) for one in self._found.unique)
+            told = (
+                f"name it with key=...; these are unique: {unique}"
+                if unique
+                else (
+                    "no column of it is declared unique; name one that is, or several that are "
+                    "together, with key=..."
+                )
             )
-        raise ConfigError(
-            f"{self.relation} has no primary key, so a changed row could not replace its document; "
-            f"give key: {hint}"
+        return (
+            f"{self.relation} has no primary key, so {mode} cannot tell which document a row "
+            f'replaces: {told}. Or add all rows with mode="append"'
         )
 
     def _plan(
@@ -317,7 +359,7 @@ class SqlConnector(MappedConnector):
         if keys and count > step:
             key_columns = [by_name[name] for name in keys]
             ranges = cut(session, dialect, rows, key_columns, where, step, bool(int(without)))
-        return {"columns": columns, "ranges": ranges, "where": where}, ranges
+        return {"columns": self._needed(columns), "ranges": ranges, "where": where}, ranges
 
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
         """Yields the pages of one range of keys."""
@@ -347,3 +389,21 @@ class SqlConnector(MappedConnector):
                 size = page.table.nbytes if page.table is not None else 0
                 yield page, size
             yield Page([], position=place, partial=partial), 0
+
+
+def _roles(name: str, mapper: RecordMapper) -> list[str]:
+    """Returns what becomes of a column."""
+    fields = mapper.fields
+    found = [
+        what
+        for what, paths in (
+            ("id", mapper.id_paths),
+            ("text", mapper.text_paths),
+            ("title", fields.title),
+            ("timestamp", fields.timestamp),
+            ("tags", fields.tags),
+        )
+        if name in ((paths,) if isinstance(paths, str) else paths)
+    ]
+    is_text = name in mapper.text_paths
+    return found if is_text else [*found, "metadata"]

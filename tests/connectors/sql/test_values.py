@@ -98,7 +98,7 @@ VALUES = [
 
 def test_every_type_of_postgresql_is_read_exactly(db: str) -> None:
     columns = ", ".join(f"{expression} AS c{n}" for n, (expression, _) in enumerate(VALUES))
-    connector = SqlConnector(db, query=f"SELECT 1 AS id, {columns}", key=["id"])
+    connector = SqlConnector(db, query=f"SELECT 1 AS id, {columns}", key=["id"], text="id")
     (item,) = items(connector)
     assert {VALUES[n][0]: item[f"c{n}"] for n in range(len(VALUES))} == dict(VALUES)
 
@@ -114,7 +114,7 @@ def test_what_a_user_prefers_changes_no_text(db: str, postgres: Postgres) -> Non
             "SELECT 1 AS id, '0044-03-15 BC'::date AS d, '1 day'::interval AS i, "
             "'2026-01-01 00:00:00+00'::timestamptz AS t, 0.1::float4 AS f"
         )
-        (item,) = items(SqlConnector(db, query=query, key=["id"]))
+        (item,) = items(SqlConnector(db, query=query, key=["id"], text="id"))
         assert item == {
             "id": 1,
             "d": "0044-03-15 BC",
@@ -131,7 +131,7 @@ def test_odd_values_stand_beside_others_of_their_column(db: str) -> None:
         "SELECT n AS id, CASE WHEN n % 3 = 0 THEN 'infinity'::date ELSE '2026-01-01'::date + n END "
         "AS d, CASE n WHEN 4 THEN 'NaN'::float8 ELSE n / 2.0 END AS f FROM generate_series(0, 9) n"
     )
-    found = {one["id"]: one for one in items(SqlConnector(db, query=query, key=["id"]))}
+    found = {one["id"]: one for one in items(SqlConnector(db, query=query, key=["id"], text="id"))}
     assert [found[n]["d"] for n in range(4)] == ["infinity", "2026-01-02", "2026-01-03", "infinity"]
     assert (found[4]["f"], found[5]["f"], len(found)) == ("NaN", 2.5, 10)
 
@@ -162,7 +162,9 @@ def test_every_type_of_duckdb_is_read_exactly(tmp_path: Path) -> None:
     path = tmp_path / "a.duckdb"
     duckdb.connect(str(path)).close()
     columns = ", ".join(f"{expression} AS c{n}" for n, (expression, _) in enumerate(values))
-    connector = SqlConnector(f"duckdb:///{path}", query=f"SELECT 1 AS id, {columns}", key=["id"])
+    connector = SqlConnector(
+        f"duckdb:///{path}", query=f"SELECT 1 AS id, {columns}", key=["id"], text="id"
+    )
     (item,) = items(connector)
     assert {values[n][0]: item[f"c{n}"] for n in range(len(values))} == dict(values)
 
@@ -191,7 +193,9 @@ def test_a_column_of_sqlite_holds_what_it_holds(lite: Path, rows: list[tuple[Any
         database.executemany("INSERT INTO t (a, b) VALUES (?, ?)", rows)
         stored = database.execute("SELECT a, b FROM t ORDER BY id").fetchall()
     database.close()
-    found = sorted(items(SqlConnector(f"sqlite:///{lite}", "t")), key=lambda one: one["id"])
+    found = sorted(
+        items(SqlConnector(f"sqlite:///{lite}", "t", text="a")), key=lambda one: one["id"]
+    )
     for item, row in zip(found, stored, strict=True):
         for value, known in zip((item["a"], item["b"]), row, strict=True):
             wanted = base64.b64encode(known).decode() if isinstance(known, bytes) else known
