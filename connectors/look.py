@@ -143,15 +143,16 @@ def look(connector: BaseConnector, sync_kwargs: Mapping[str, Any] | None = None)
         told = connector.access() or [f"reads {part.partition.id}" for part in parts]
         found.access = _shortened(told)
         for page in _first_pages(source, parts):
-            if page.partial:
-                found.partial.append(redact(page.partial))
+            found.partial += [redact(one) for one in (page.partial, *page.unread) if one]
             # One of each part, so that a source of several kinds shows several.
             for item in _first(page, SAMPLES if len(parts) < SAMPLES else 1):
                 found.samples.append(Sample.of(connector, item))
             if len(found.samples) >= SAMPLES:
                 break
+        found.partial += map(redact, source.unread)
     except ContextFrameError as error:
         found.problem = redact(str(error))
+    found.partial = list(dict.fromkeys(found.partial))
     found.samples = found.samples[:SAMPLES]
     return found
 

@@ -8,20 +8,16 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from contextframe_beam.connectors.cursors import clamped_cursor
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.files.listing import FileTooLargeError
-from contextframe_beam.connectors.github.discussions import discussion_page
 from contextframe_beam.connectors.github.files import (
-    Changes,
-    Git,
     Selection,
     has_parser,
     is_media,
     lfs_of,
     text_of,
 )
-from contextframe_beam.connectors.github.lists import LISTS, list_page
+from contextframe_beam.connectors.github.pages import Reading, RepositoryPages
 from contextframe_beam.connectors.github.records import (
     GitFile,
     context_of,
@@ -30,15 +26,13 @@ from contextframe_beam.connectors.github.records import (
 )
 from contextframe_beam.connectors.github.repositories import (
     Choice,
-    TooSlowError,
     UnreadableError,
     judged,
-    judged_page,
 )
-from contextframe_beam.connectors.http import HttpError, HttpRequest, HttpResponse
+from contextframe_beam.connectors.http import HttpError, HttpRequest
 from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
-from contextframe_beam.errors import ConfigError, ConnectorError, RecordError, nearest
+from contextframe_beam.errors import ConfigError, RecordError, nearest
 from contextframe_beam.frames.record import Deletion, FrameRecord
 
 RESOURCES = (
@@ -46,6 +40,7 @@ RESOURCES = (
     "commits",
 )
 USUAL_RESOURCES = ("files", "issues", "pulls", "comments", "reviews", "releases")
+_COMMENTS = ("documents", "inline", "none")
 _ATTACHMENTS = ("none", "metadata", "text", "bytes")
 _PUBLIC = "https://api.github.com"
 _HEADERS = {
@@ -83,6 +78,8 @@ class GitHubConnector(PaginatedConnector):
         exclude: Repositories to leave out, as in `acme/old*`.
         archived: Read archived repositories as well. Those that are named are always read.
         forks: Read forks as well. Those that are named are always read.
+        comments: Whether comments are `documents` of their own, `inline` in the text of what they
+            comment, or `none`. Inline, they take a request for each issue that has some.
         attachments: What becomes of files without text of their own, such as PDFs and images:
             `none`, `metadata` (their names and sizes), `text` or `bytes`. By default `text` where
             the parsers of documents are installed.
@@ -120,6 +117,7 @@ class GitHubConnector(PaginatedConnector):
         exclude: Sequence[str] = (),
         archived: bool = False,
         forks: bool = False,
+        comments: str = "documents",
         attachments: str | None = None,
         max_attachment_bytes: int = 10 << 20,
         token: str | None = None,
@@ -142,9 +140,9 @@ class GitHubConnector(PaginatedConnector):
             is_app=app_id is not None,
         )
         self.resources, self.branch = _listed(resources), branch
-        self._wanted = Selection(_listed(paths), _listed(exclude_paths))
         if attachments is None:
             attachments = "text" if find_spec("pypdfium2") else "metadata"
+        self.comments = comments
         self.attachments, self.max_attachment_bytes = attachments, max_attachment_bytes
         self.app_id, self.base_url = app_id, base_url
         self.max_in_flight = self.files_at_once = max(1, max_in_flight)
@@ -163,21 +161,30 @@ class GitHubConnector(PaginatedConnector):
             judge=judged,
             pool_size=2 * self.max_in_flight,
         )
-        host = urlsplit(base_url).netloc
-        self._graphql = f"{base_url.rstrip('/').removesuffix('/v3')}/graphql"
-        self._host = host.removeprefix("api.")
-        # What files of a repository changed, from its first page to its last.
-        self._changes: dict[str, Changes] = {}
+        parts = urlsplit(base_url)
+        self._web = f"{parts.scheme}://{parts.netloc.removeprefix('api.')}"
+        self._pages = RepositoryPages(
+            self.http,
+            Reading(
+                frozenset(self.resources),
+                comments,
+                Selection(_listed(paths), _listed(exclude_paths)),
+                self.attachments != "none",
+                self._web,
+                f"{base_url.rstrip('/').removesuffix('/v3')}/graphql",
+                self.max_in_flight,
+            ),
+        )
 
     def _check(self) -> None:
         for name in self.resources:
             if name not in RESOURCES:
                 hint = nearest(name, RESOURCES) or f"; resources are {', '.join(RESOURCES)}"
                 raise ConfigError(f"there is no resource {name!r}{hint}")
-        if self.attachments not in _ATTACHMENTS:
-            raise ConfigError(
-                f"attachments is {self.attachments!r}; it must be one of {', '.join(_ATTACHMENTS)}"
-            )
+        for name, choices in (("attachments", _ATTACHMENTS), ("comments", _COMMENTS)):
+            if getattr(self, name) not in choices:
+                given = getattr(self, name)
+                raise ConfigError(f"{name} is {given!r}; it must be one of {', '.join(choices)}")
 
     def authenticate(self) -> bool:
         """Says what an account without a token cannot do; the first request shows the rest."""
@@ -225,7 +232,7 @@ class GitHubConnector(PaginatedConnector):
             repository = {
                 "id": one["id"],
                 "name": one["full_name"],
-                "url": one.get("html_url") or f"https://{self._host}/{one['full_name']}",
+                "url": one.get("html_url") or f"{self._web}/{one['full_name']}",
                 "branch": self.branch or one.get("default_branch") or "HEAD",
                 "topics": one.get("topics") or [],
                 "numbers": numbers,
@@ -253,16 +260,11 @@ class GitHubConnector(PaginatedConnector):
         Raises:
             ConnectorError: GitHub cannot be asked, or refuses the token.
         """
-        params = partition.params
-        repository = params["repository"]
         try:
-            if params["what"] == "files":
-                return self._files_page(partition, cursor)
-            if params["what"] == "discussions":
-                return self._discussions_page(partition, cursor)
-            return self._list_page(partition, cursor)
+            return self._pages.page(partition, cursor)
         except UnreadableError as error:
-            return self.skip(f"{repository['name']}: {params['what']}", error)
+            params = partition.params
+            return self.skip(f"{params['repository']['name']}: {params['what']}", error)
         except HttpError as error:
             if error.status != _EMPTY:
                 raise
@@ -362,153 +364,23 @@ class GitHubConnector(PaginatedConnector):
     def _parts_of(self, one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yields the partitions of a repository, each with what it reads."""
         wanted = set(self.resources)
+        has_issues = one.get("has_issues") is not False
+        # Pull requests come with their reviews, or else with the issues, where there are some.
+        with_issues = "pulls" in wanted and "reviews" not in wanted and has_issues
         parts = {
             "files": "files" in wanted,
-            # Pull requests come with reviews, or else with the issues.
-            "issues": "issues" in wanted or ("pulls" in wanted and "reviews" not in wanted),
-            "comments": "comments" in wanted,
-            "pulls": "reviews" in wanted,
+            "issues": has_issues and ("issues" in wanted or with_issues),
+            "comments": "comments" in wanted and self.comments == "documents",
+            "pulls": "reviews" in wanted or ("pulls" in wanted and not with_issues),
             "review-comments": "reviews" in wanted,
             "discussions": "discussions" in wanted and one.get("has_discussions", True),
             "releases": "releases" in wanted,
+            "wiki": "wiki" in wanted and one.get("has_wiki", True),
             "commits": "commits" in wanted,
         }
-        if one.get("has_issues") is False:
-            parts["issues"] = False
         for what, is_read in parts.items():
             if is_read:
                 yield f"{one['id']}/{what}", what
-
-    def _list_page(self, partition: Partition, cursor: Any) -> Page:
-        params = partition.params
-        what, repository = params["what"], params["repository"]
-        one = LISTS[what]
-        page = list_page(
-            one,
-            self.http.absolute(f"repos/{repository['name']}"),
-            params["state"],
-            cursor,
-            datetime.fromisoformat(params["began"]),
-            self._asked_for,
-            {"sha": repository["branch"]} if what == "commits" else None,
-        )
-        items = [
-            {**item, "_kind": kind, "_repository": repository}
-            for item in page.items
-            if (kind := self._kind_of(item, what)) is not None
-        ]
-        if what == "pulls":
-            items = [
-                *(items if "pulls" in self.resources else ()),
-                *self._reviews(page.items, repository),
-            ]
-        return Page(items, next_cursor=page.cursor, state=page.state)
-
-    def _kind_of(self, item: Mapping[str, Any], what: str) -> str | None:
-        """Returns the kind of an item of a list; None where it is read elsewhere, or not at all."""
-        if what != "issues":
-            return what.removesuffix("s")
-        is_pull = "pull_request" in item
-        wanted = set(self.resources)
-        if is_pull:
-            return "pull" if "pulls" in wanted and "reviews" not in wanted else None
-        return "issue" if "issues" in wanted else None
-
-    def _reviews(
-        self, pulls: Sequence[Mapping[str, Any]], repository: Mapping[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """Yields the reviews of pull requests, which are asked for together."""
-        base = f"repos/{repository['name']}/pulls"
-        asked = [
-            HttpRequest("GET", f"{base}/{one['number']}/reviews?per_page=100") for one in pulls
-        ]
-        for answer in self.http.all(asked, at_once=self.max_in_flight):
-            for review in self._rest_of(answer):
-                yield {**review, "_kind": "review", "_repository": repository}
-
-    def _rest_of(self, answer: HttpResponse) -> Iterator[dict[str, Any]]:
-        yield from answer.json()
-        while following := answer.links().get("next"):
-            answer = self.http.send(HttpRequest("GET", following))
-            yield from answer.json()
-
-    def _asked_for(self, url: str, tag: str | None, is_smallest: bool) -> HttpResponse | None:
-        """Sends a request for a page of a list; None where it takes GitHub too long."""
-        headers = {} if tag is None else {"If-None-Match": tag}
-        judge = None if is_smallest else judged_page
-        try:
-            return self.http.send(HttpRequest("GET", url, headers=headers, judge=judge))
-        except TooSlowError:
-            self.logger.info("%s: GitHub takes too long for a page; asking for half", self.name)
-            return None
-
-    def _files_page(self, partition: Partition, cursor: Any) -> Page:
-        params = partition.params
-        repository = params["repository"]
-        changes = self._changes.get(partition.id) if cursor else None
-        if changes is None:
-            changes = self._changed_files(params)
-            self._changes[partition.id] = changes
-        start = cursor["at"] if cursor else 0
-        end = start + _FILES_IN_A_PAGE
-        items: list[Any] = [
-            FileItem(one.path, one.size, _kind="file", sha=one.sha, _repository=repository)
-            for one in changes.files[start:end]
-            if self.attachments != "none" or not (has_parser(one.path) or is_media(one.path))
-        ]
-        if end < len(changes.files):
-            return Page(items, next_cursor={"at": end, "commit": changes.commit})
-        self._changes.pop(partition.id, None)
-        gone = {"_kind": "gone", "_gone": "file", "_repository": repository}
-        items += [{**gone, "_path": path} for path in changes.gone]
-        return Page(items, state={**params["now"], "commit": changes.commit})
-
-    def _changed_files(self, params: Mapping[str, Any]) -> Changes:
-        repository, state = params["repository"], params["state"]
-        git = Git(lambda path, **query: self._asked(repository, path, query), self._wanted)
-        branch = repository["branch"]
-        known = state.get("commit") if state.get("branch") == branch else None
-        return git.since(str(known), branch) if known else git.all(branch)
-
-    def _asked(self, repository: Mapping[str, Any], path: str, query: Mapping[str, Any]) -> Any:
-        """Returns JSON from below a repository; None where it is not there."""
-        request = HttpRequest("GET", f"repos/{repository['name']}/{path}", query)
-        try:
-            return self.http.send(request).json()
-        except UnreadableError as error:
-            if error.status != 404:
-                raise
-            return None
-
-    def _discussions_page(self, partition: Partition, cursor: Any) -> Page:
-        params = partition.params
-        repository, since = params["repository"], params["state"].get("since")
-        owner, _, name = repository["name"].partition("/")
-        after = cursor["after"] if cursor else None
-        page = discussion_page(self._queried, owner, name, after, since)
-        if page is None:
-            return self.skip(f"{repository['name']}: discussions", "the account may not see them")
-        items: list[dict[str, Any]] = []
-        for discussion, comments in page.discussions:
-            items.append({**discussion, "_kind": "discussion", "_repository": repository})
-            if "comments" in self.resources:
-                kind = {"_kind": "discussion-comment", "_repository": repository}
-                items += [{**one, **kind} for one in comments]
-        newest = (cursor or {}).get("newest") or page.newest or since
-        if page.cursor:
-            return Page(items, next_cursor={"after": page.cursor, "newest": newest})
-        began = datetime.fromisoformat(params["began"])
-        state = {"since": clamped_cursor(newest, began)} if newest else {}
-        return Page(items, state=state)
-
-    def _queried(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
-        asked = {"query": query, "variables": dict(variables)}
-        told = self.http.send(HttpRequest("POST", self._graphql, json=asked)).json()
-        if told.get("errors") or not isinstance(told.get("data"), Mapping):
-            reasons = "; ".join(str(one.get("message")) for one in told.get("errors") or ())
-            raise ConnectorError(f"GitHub refuses a query: {reasons or 'it gave no data'}")
-        data: Mapping[str, Any] = told["data"]
-        return data
 
     def _account(self) -> str:
         if self.app_id is not None:

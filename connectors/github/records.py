@@ -310,7 +310,18 @@ def _record(
     if related:
         metadata["relationships"] = related
     changed = _text(item.get("updated_at")) or _text(item.get("created_at"))
-    return FrameRecord(_text(item.get("body")), metadata, "document", own, changed or None)
+    return FrameRecord(_with_comments(item), metadata, "document", own, changed or None)
+
+
+def _with_comments(item: Mapping[str, Any]) -> str:
+    """Returns the text of an item, with the comments that were put into it."""
+    texts = [_text(item.get("body"))]
+    comments = item.get("_comments")
+    for one in comments if isinstance(comments, list) else ():
+        told = _as_rest(one) if "createdAt" in one else one
+        who, at = _at(told, "user", "login") or "ghost", _text(told.get("created_at"))
+        texts.append(f"---\n\n**@{who}**, {at}:\n\n{_text(told.get('body'))}")
+    return "\n\n".join(one for one in texts if one)
 
 
 def _common(item: Mapping[str, Any], of: _Of) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import pytest
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.github.connector import GitHubConnector
+from contextframe_beam.connectors.http import judges, retry
+from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.pipelines.ingest import ingest
+from tests.support.pdf_files import pdf as pdf_of
 from tests.worlds.github_repository import Entry, Repository
-from tests.worlds.github_world import GitHub
+from tests.worlds.github_world import GitHub, secondary
 
 TOKEN = "ghp_all"
 #: What the requests of issues, comments and files are counted for.
@@ -210,3 +214,351 @@ class TestChanges:
         assert written(run(world, to, resources=READ)[0]) == (0, 0, 0)
         receipt, _ = run(world, to, resources=READ, job={"mode": "mirror"})
         assert written(receipt) == (0, 0, 2)
+
+
+FILES: dict[str, Any] = {
+    "README.md": "# App\n",
+    "src/été.py": "# été\r\n",
+    "a.png": b"\x89PNG\0\1",
+    "big.bin.txt": b"\xff\xfe\0",
+    "model.bin.md": "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+    "paper.pdf": pdf_of(["Found in a PDF"]),
+    "book.ipynb": json.dumps(
+        {
+            "cells": [{"cell_type": "markdown", "metadata": {}, "source": ["# Title"]}],
+            "metadata": {},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    ),
+    "link": Entry(b"README.md", "120000"),
+    "module": Entry(b"x", "160000"),
+}
+
+
+class TestRecords:
+    """What each kind becomes."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def found(tmp_path_factory) -> dict[str, dict[str, Any]]:
+        with GitHub() as one:
+            app, other = one.add("acme/app", topics=["search"]), one.add("acme/other")
+            app.add_issue(
+                "First",
+                "Fixes acme/other#1, see #2 and https://github.com/who/x/pull/9. Thanks @Bob!\n\n"
+                "`#5 @no`",
+                labels=["bug", "ui"],
+                assignees=["dave"],
+                milestone="1.0",
+                user=None,
+            )
+            app.add_issue("Change", None, pull=True, merged_at="2026-01-03T00:00:00Z")
+            app.add_comment(1, "Me too")
+            app.add_review(2, "Nice", "CHANGES_REQUESTED")
+            line = app.add_review_comment(2, "Why?")
+            app.add_review_comment(2, "Because", line)
+            app.add_release("v1", "Much is *new*")
+            talk = app.add_discussion("How?", "Like so")
+            comment = app.add_discussion_comment(talk, "No")
+            app.add_discussion_comment(talk, "Yes", comment)
+            other.add_issue("There", "")
+            app.commit(FILES, "Begin\n\nFor #1")
+            to = tmp_path_factory.mktemp("records") / "kb.lance"
+            receipt, _ = run(one, to, "acme/app", "acme/other", resources=[*READ, "commits"])
+            assert (receipt.failed, one.problems) == (0, [])
+            return {key.removeprefix("github:"): row for key, row in rows(to).items()}
+
+    def test_ids_are_of_what_never_changes(self, found):
+        kinds = {key.rpartition("/")[0] for key in found if "/file/" not in key}
+        assert kinds == {
+            *("11/issue", "11/comment", "11/review", "11/review-comment", "11/release"),
+            *("11/discussion", "11/discussion-comment", "11/commit", "12/issue"),
+        }
+
+    def test_an_issue_has_what_people_see_of_it(self, found):
+        told = dict(found["11/issue/1"]["metadata"])
+        assert told.pop("relationships") == [
+            {
+                "relationship_type": "reference",
+                "target_id": "github:12/issue/1",
+                "metadata": {"closes": True},
+            },
+            {"relationship_type": "reference", "target_id": "github:11/issue/2"},
+            {"relationship_type": "reference", "target_id": "https://github.com/who/x/issues/9"},
+            {"relationship_type": "mentions", "target_id": "github:user/bob"},
+        ]
+        assert told == {
+            "title": "First",
+            "number": 1,
+            "author": "ghost",
+            "uri": "https://github.com/acme/app/issues/1",
+            "created_at": "2026-01-01T00:00:01Z",
+            "collection": "acme/app",
+            "collection_id": "11",
+            "source": "github",
+            "kind": "issue",
+            "status": "open",
+            "tags": ["bug", "ui"],
+            "assignees": ["dave"],
+            "milestone": "1.0",
+        }
+        assert found["11/issue/1"]["text"].startswith("Fixes acme/other#1")
+
+    def test_a_pull_request_has_its_branches(self, found):
+        told = found["11/issue/2"]
+        assert (told["text"], told["metadata"]["kind"]) == ("", "pull")
+        kept = [told["metadata"][name] for name in ("status", "head", "base")]
+        assert kept == ["merged", "alice:work", "main"]
+
+    @pytest.mark.parametrize(
+        ("key", "parent"),
+        [
+            ("comment/1001", "issue/1"),
+            ("review/2001", "issue/2"),
+            ("review-comment/3001", "issue/2"),
+            ("review-comment/3002", "review-comment/3001"),
+            ("discussion-comment/30000", "discussion/3"),
+            ("discussion-comment/30001", "discussion-comment/30000"),
+        ],
+    )
+    def test_an_answer_has_what_it_answers_as_its_parent(self, found, key, parent):
+        first = found[f"11/{key}"]["metadata"]["relationships"][0]
+        assert first == {"relationship_type": "parent", "target_id": f"github:11/{parent}"}
+
+    def test_a_commit_refers_to_what_its_message_names(self, found):
+        (commit,) = [row for key, row in found.items() if "/commit/" in key]
+        assert commit["metadata"]["title"] == "Begin"
+        assert commit["metadata"]["relationships"][0]["target_id"] == "github:11/issue/1"
+
+    def test_text_files_are_as_they_are_and_know_their_topics(self, found):
+        told = found["11/file/src/été.py"]
+        assert told["text"] == "# été\r\n"
+        assert told["metadata"]["tags"] == ["search"]
+        assert told["metadata"]["uri"] == (
+            "https://github.com/acme/app/blob/main/src/%C3%A9t%C3%A9.py"
+        )
+
+    def test_links_submodules_and_no_text_are_told_from_text(self, found):
+        files = {key.partition("/file/")[2]: row for key, row in found.items() if "/file/" in key}
+        assert files.keys() == FILES.keys() - {"link", "module"}
+        assert files["big.bin.txt"]["text"] == files["a.png"]["text"] == ""
+        assert files["model.bin.md"]["metadata"]["lfs"] == {"oid": "sha256:1", "size": "9"}
+        assert files["paper.pdf"]["text"].strip() == "Found in a PDF"
+        assert files["book.ipynb"]["text"].startswith("# Title")
+
+
+class TestFiles:
+    def test_300_compared_files_may_be_more_so_the_tree_is_read(self, world, tmp_path):
+        app, to = filled(world, 0), tmp_path / "kb.lance"
+        run(world, to, resources=["files"])
+        app.commit({f"many/{number}.md": f"{number}\n" for number in range(400)})
+        receipt, asked = run(world, to, resources=["files"])
+        assert (receipt.rows_written, receipt.rows_unchanged) == (400, 4)
+        # The repository, the comparison, the tree, and what is new in it.
+        assert len(asked) == 3 + 400
+
+    @pytest.mark.parametrize("keep_old", [False, True], ids=["404", "diverged"])
+    def test_after_a_forced_push_the_tree_is_read(self, world, tmp_path, keep_old):
+        app, to = filled(world, 0), tmp_path / "kb.lance"
+        app.commit({"new.md": "new\n"})
+        run(world, to, resources=["files"])
+        app.force_push({"newer.md": "newer\n"}, keep_old)
+        receipt, asked = run(world, to, resources=["files"])
+        assert receipt.rows_written == 1 and "/git/trees/" in asked[2]
+        assert "github:11/file/newer.md" in rows(to)
+
+    def test_a_truncated_tree_is_walked(self, world, tmp_path):
+        world.most_in_tree = 5
+        app = world.add("acme/app")
+        paths = [f"{a}/{b}/{c}.md" for a in "ab" for b in "cd" for c in range(4)]
+        app.commit({path: path for path in [*paths, "top.md"]})
+        run(world, tmp_path / "kb.lance", resources=["files"])
+        assert len(rows(tmp_path / "kb.lance")) == 17
+
+    def test_an_unchanged_file_is_recognised_before_it_is_fetched(self, world, tmp_path):
+        filled(world, 0)
+        run(world, tmp_path / "kb.lance", resources=["files"])
+        receipt, asked = run(
+            world, tmp_path / "kb.lance", resources=["files"], job={"mode": "mirror"}
+        )
+        assert (receipt.rows_unchanged, len(asked)) == (4, 2)
+
+    def test_a_push_to_another_branch_changes_nothing(self, world, tmp_path):
+        app, to = filled(world, 0), tmp_path / "kb.lance"
+        run(world, to, resources=["files"])
+        app.branches["other"] = app.branches["main"]
+        app.commit({"other.md": "x\n"}, branch="other")
+        assert run(world, to, resources=["files"])[0].rows_written == 0
+
+    @pytest.mark.parametrize(
+        ("settings", "kept"),
+        [
+            ({"paths": ["docs/**"]}, {"docs/a.md", "docs/b.md"}),
+            ({"exclude_paths": ["*.md"]}, {"logo.png"}),
+            ({"attachments": "none"}, {"README.md", "docs/a.md", "docs/b.md"}),
+        ],
+    )
+    def test_files_are_chosen_by_path_and_type(self, world, settings, kept):
+        filled(world, 0)
+        items = items_of(connector(world, resources=["files"], **settings))
+        assert {one["path"] for one in items} == kept
+
+    @pytest.mark.parametrize(("attachments", "data"), [("bytes", b"\x89\0"), ("text", None)])
+    def test_bytes_are_kept_on_demand(self, world, attachments, data):
+        filled(world, 0)
+        one = connector(world, resources=["files"], attachments=attachments)
+        made = {item["path"]: one.map_to_frame_record(item) for item in items_of(one)}
+        assert made["logo.png"].raw_data == data
+        assert made["logo.png"].raw_data_type == (data and "image/png")
+
+
+def items_of(one: GitHubConnector) -> list[Any]:
+    one.ensure_authenticated()
+    return list(one.sync_documents_stream())
+
+
+class TestAccounts:
+    def test_a_hidden_a_blocked_and_an_absent_repository_are_left_out_by_name(
+        self, world, tmp_path
+    ):
+        filled(world, 1)
+        world.add("acme/blocked", blocked=True)
+        world.add("acme/off", has_issues=False)
+        world.add("acme/empty")
+        world.add("acme/secret", private=True)
+        names = ("acme/app", "acme/blocked", "acme/off", "acme/empty", "acme/secret", "acme/none")
+        world.tokens["ghp_some"] = {"login": "bob", "repositories": names[:4]}
+        receipt, _ = run(world, tmp_path / "kb.lance", *names, token="ghp_some")
+        assert receipt.rows_written == 5
+        assert [one.partition(":")[0] for one in sorted(receipt.unread)] == [
+            "acme/blocked",
+            "acme/none",
+            "acme/secret",
+        ]
+
+    def test_states_move_beside_a_repository_that_cannot_be_seen(self, world, tmp_path):
+        filled(world, 3)
+        for _ in range(2):
+            receipt, asked = run(world, tmp_path / "kb.lance", "acme/app", "acme/none")
+        assert receipt.rows_written == 0 and not any("/git/" in one for one in asked)
+
+    def test_a_renamed_repository_is_the_same(self, world, tmp_path):
+        app, to = filled(world, 3), tmp_path / "kb.lance"
+        run(world, to, resources=["issues"])
+        world.rename(app, "acme/new")
+        before = rows(to)
+        receipt, _ = run(world, to, resources=["issues"])
+        assert (receipt.failed, receipt.unread, rows(to).keys()) == (0, (), before.keys())
+        assert rows(to)["github:11/issue/3"]["metadata"]["collection"] == "acme/new"
+
+    def test_a_transferred_issue_is_new_where_it_went(self, world, tmp_path):
+        app, to = filled(world, 3), tmp_path / "kb.lance"
+        other = world.add("acme/other")
+        run(world, to, "acme/app", "acme/other", resources=["issues"])
+        app.transfer_issue(2, other)
+        receipt, _ = run(world, to, "acme/app", "acme/other", resources=["issues"])
+        assert written(receipt) == (1, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("settings", "names"),
+        [
+            ({"organizations": ["acme"], "exclude": ["acme/old*"]}, {"acme/app", "acme/lib"}),
+            ({"organizations": ["acme"], "include": ["*/lib"]}, {"acme/lib"}),
+            ({"repositories": ["acme/*"]}, {"acme/app", "acme/lib", "acme/old1"}),
+            ({"repositories": ["acme/l*", "who/x"]}, {"acme/lib", "who/x"}),
+            ({"repositories": ["ACME/A*"]}, {"acme/app"}),
+            ({"repositories": ["acme/kept"]}, {"acme/kept"}),
+            ({"organizations": ["acme"], "archived": True, "exclude": ["acme/o*"]}, None),
+            ({}, {"acme/app", "acme/lib", "acme/old1", "who/x"}),
+        ],
+    )
+    def test_repositories_are_chosen_by_name_owner_and_kind(self, world, settings, names):
+        for name in ("acme/app", "acme/lib", "acme/old1", "who/x"):
+            world.add(name)
+        world.add("acme/kept", archived=True)
+        world.add("acme/fork", fork=True)
+        one = GitHubConnector(base_url=world.url, token=TOKEN, **settings)
+        found = {part.params["repository"]["name"] for part in one.partitions()}
+        assert found == (names or {"acme/app", "acme/lib", "acme/kept"})
+
+    def test_an_app_reads_what_it_is_installed_on_and_renews_its_token(self, world, tmp_path):
+        filled(world, 250)
+        # Each token ends after so many requests.
+        world.token_requests = 4
+        receipt, asked = run(
+            world,
+            tmp_path / "kb.lance",
+            token=None,
+            app_id="77",
+            private_key=world.private_key,
+            resources=FOUR,
+        )
+        assert (receipt.rows_written, receipt.failed) == (337, 0)
+        assert sum("access_tokens" in one for one in asked) >= 3
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"token": "wrong"}, "Bad credentials"),
+            ({"token": None, "repositories": []}, "give repositories or organizations"),
+            ({"resources": ["isues"]}, "did you mean issues"),
+            ({"repositories": ["app"]}, "write owner/name"),
+            ({"attachments": "all"}, "it must be one of none, metadata, text, bytes"),
+            ({"tokens": ["b"]}, "give one of token, tokens and app_id"),
+            ({"token": None, "app_id": "1"}, "needs app_id and private_key"),
+        ],
+    )
+    def test_a_mistake_is_told_with_what_to_do(self, world, settings, said):
+        arguments = {"repositories": ["acme/app"], "token": TOKEN, **settings}
+        with pytest.raises((ConfigError, ConnectorError), match=said):
+            items_of(GitHubConnector(base_url=world.url, **arguments))
+
+
+class TestLimits:
+    def test_a_used_up_quota_is_waited_for(self, world, tmp_path):
+        filled(world, 150)
+        world.quota, world.quota_seconds = 6, 1.0
+        receipt, asked = run(world, tmp_path / "kb.lance", resources=FOUR, max_in_flight=1)
+        refused_ones = sum(one.endswith(" 403") for one in asked)
+        assert receipt.rows_written == 150 + 50 + 4
+        assert refused_ones <= 0.05 * len(asked)
+
+    @pytest.mark.parametrize("retry_after", [1, None], ids=["Retry-After", "without"])
+    def test_a_secondary_limit_is_waited_for(self, world, tmp_path, monkeypatch, retry_after):
+        monkeypatch.setattr(judges, "_SECONDARY_SECONDS", 0.3)
+        filled(world, 3)
+        world.scripted.append(secondary(retry_after))
+        assert run(world, tmp_path / "kb.lance", resources=FOUR)[0].rows_written == 8
+
+    def test_a_limit_that_outlasts_max_wait_fails_the_run(self, world, tmp_path, monkeypatch):
+        monkeypatch.setattr(retry, "LONGEST_BACKOFF", 0.0)
+        filled(world, 3)
+        world.quota = 2
+        with pytest.raises(ConnectorError, match="max_wait is 1 s"):
+            run(world, tmp_path / "kb.lance", resources=FOUR, max_wait=1)
+
+    def test_a_page_that_takes_github_too_long_is_asked_for_in_halves(self, world, tmp_path):
+        filled(world, 60)
+        world.slow_above = 30
+        receipt, _ = run(world, tmp_path / "kb.lance", resources=["issues", "pulls"])
+        assert receipt.rows_written == 60
+        sizes = [one.asked.query["per_page"] for one in world.served if one.asked.query]
+        assert sizes == ["100", "50", "25", "25", "25"]
+
+    def test_a_run_that_is_killed_at_any_request_is_made_good_by_the_next(
+        self, world, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(retry, "LONGEST_BACKOFF", 0.0)
+        filled(world, 6)
+        run(world, tmp_path / "whole.lance", resources=READ)
+        count = len(world.served)
+        to = tmp_path / "kb.lance"
+        for number in range(1, count + 1, 3):
+            start = len(world.served)
+            world.closing = lambda asked, at=start + number: asked.number >= at
+            with pytest.raises(ConnectorError):
+                run(world, to, resources=READ)
+            world.closing = None
+        run(world, to, resources=READ)
+        assert rows(to) == rows(tmp_path / "whole.lance")

@@ -169,6 +169,10 @@ class World:
         """Answers a request that the description does not have."""
         return Answer(404, body={"message": "Not Found"})
 
+    def beside(self, asked: Asked) -> Answer | None:
+        """Answers what is beside the API, such as files of a web server; None for the API."""
+        return None
+
     def described_path(self, path: str) -> str:
         """Returns the path as the description names it, where the vendor has another one too."""
         return path
@@ -204,6 +208,8 @@ class World:
             return answer
 
     def _checked(self, asked: Asked) -> Answer:
+        if not asked.template and (answer := self.beside(asked)) is not None:
+            return answer
         if not asked.template:
             self.problems.append(f"{asked}: no such operation")
             return self.unknown(asked)

@@ -13,6 +13,7 @@ import base64
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -43,6 +44,7 @@ class GitHub(World):
         token_life: How many seconds an installation token lives.
         token_requests: After how many requests it ends; 0 for never.
         most_in_tree: Larger trees are truncated.
+        slow_above: Larger pages take too long.
     """
 
     description = Together(REST, GRAPHQL)
@@ -55,7 +57,10 @@ class GitHub(World):
         self.quota, self.quota_seconds = 5000, 3600.0
         self.token_life, self.token_requests = 3600.0, 0
         self.most_in_tree = 100_000
+        self.slow_above = 100
         self.app_id = "77"
+        #: The folder of the bare Git repositories of wikis, by the path of their address.
+        self.wikis: Path | None = None
         self._spent: dict[tuple[str, str], tuple[int, float]] = {}
         self._key: RSAKey | None = None
         super().__init__()
@@ -88,6 +93,13 @@ class GitHub(World):
 
     def unknown(self, asked: Asked) -> Answer:
         return refused(404, "Not Found")
+
+    def beside(self, asked: Asked) -> Answer | None:
+        if ".wiki.git/" not in asked.path:
+            return None
+        # Git asks for plain files of a server that does not know Git.
+        file = (self.wikis or Path("/nonexistent")) / asked.path.lstrip("/")
+        return Answer(body=file.read_bytes()) if file.is_file() else refused(404, "Not Found")
 
     def answer(self, asked: Asked) -> Answer:
         if asked.template.startswith("/app"):
@@ -134,7 +146,8 @@ class GitHub(World):
         if not claims["iat"] <= time.time() < claims["exp"] <= claims["iat"] + 660:
             return refused(401, "'Expiration time' claim ('exp') is too far in the future")
         if asked.template == "/app/installations":
-            return Answer(body=[REST.filled(REST.schema("installation"), {"id": 5, "app_id": 77})])
+            one = REST.answer_schema("get", asked.template)["items"]
+            return Answer(body=[REST.filled(one, {"id": 5, "app_id": 77})])
         if asked.template == "/app":
             return Answer(body=self._filled(asked, {"slug": "reader", "name": "Reader"}))
         if asked.params["installation_id"] != "5":
@@ -164,11 +177,11 @@ class GitHub(World):
             owner = asked.params.get("org") or asked.params["username"]
             mine = [one for one in self._seen(account) if one.name.startswith(f"{owner}/")]
             return self._listed(asked, mine, self._repository)
-        if template == "/user/repos":
-            return self._listed(asked, self._seen(account), self._repository)
-        if template == "/installation/repositories":
+        if template in ("/user/repos", "/installation/repositories"):
             seen = self._seen(account)
-            answer = self._listed(asked, seen, self._repository)
+            answer = self._listed(asked, seen, lambda one: self._repository(one, "repository"))
+            if template == "/user/repos":
+                return answer
             answer.body = {"total_count": len(seen), "repositories": answer.body}
             return answer
         name = f"{asked.params['owner']}/{asked.params['repo']}"
@@ -202,7 +215,7 @@ class GitHub(World):
         issues = list(repository.issues.values())
         if rest == "":
             return Answer(body=self._repository(repository, "full-repository"))
-        if rest.startswith("/issues") and not repository.has_issues:
+        if rest == "/issues" and not repository.has_issues:
             return refused(410, "Issues are disabled for this repo")
         if rest == "/issues":
             return self._listed(asked, issues, self._issue_of(repository), cursors=True)
@@ -339,6 +352,8 @@ class GitHub(World):
         is_ordered: bool = False,
     ) -> Answer:
         query, kept = asked.query, list(found)
+        if int(query.get("per_page", 30)) > self.slow_above:
+            return refused(502, "Server Error")
         if kept and isinstance(kept[0], dict) and not is_ordered:
             kept = _selected(kept, query)
         size = min(int(query.get("per_page", 30)), 100)
@@ -384,6 +399,7 @@ class GitHub(World):
             "description": "An app",
             "has_issues": one.has_issues,
             "has_discussions": True,
+            "has_wiki": True,
             "visibility": "private" if one.private else "public",
         }
         return dict(REST.filled(REST.schema(schema), told))
@@ -602,7 +618,7 @@ def _issue_values(issue: Mapping[str, Any], url: str) -> dict[str, Any]:
         "labels": [_label(name) for name in issue["labels"]],
         "assignees": [_user(login) for login in issue["assignees"]],
         "milestone": issue["milestone"]
-        and REST.filled(REST.schema("milestone"), {"title": issue["milestone"]}),
+        and REST.filled(REST.schema("nullable-milestone"), {"title": issue["milestone"]}),
     }
 
 
