@@ -22,6 +22,7 @@ from contextframe_beam.connectors.github.records import (
     GitFile,
     context_of,
     id_of_file,
+    place_of,
     record_of,
 )
 from contextframe_beam.connectors.github.repositories import (
@@ -274,7 +275,8 @@ class GitHubConnector(PaginatedConnector):
         """Returns the id of a file and the sha of its content, which need not be fetched again."""
         if not isinstance(item, FileItem):
             return None
-        return DocumentVersion(id_of_file(item), f"{item.get('sha')}\n{context_of(item)}")
+        version = f"{item.get('sha')}\n{context_of(item)}"
+        return DocumentVersion(id_of_file(item), version, place_of(item))
 
     def is_file(self, item: Any) -> bool:
         """Returns whether an item is a file, which a run parses."""

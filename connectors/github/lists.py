@@ -71,11 +71,13 @@ class ListPage:
         items: Its items, as GitHub gave them.
         cursor: The next page; None on the last.
         state: What the next run needs, on the last page.
+        is_unchanged: Whether nothing changed since an earlier run, and so no items were given.
     """
 
     items: list[dict[str, Any]]
     cursor: dict[str, Any] | None = None
     state: dict[str, Any] | None = None
+    is_unchanged: bool = False
 
 
 def list_page(
@@ -115,7 +117,7 @@ def list_page(
         again = first_url(one, url, from_here, size // 2, more)
         return ListPage([], {**at, "url": again, "newest": reached, "per_page": size // 2})
     if response.status == 304:
-        return ListPage([], state=dict(known))
+        return ListPage([], state=dict(known), is_unchanged=True)
     items = response.json()
     if not isinstance(items, list):
         raise ConnectorError(f"{response.url} gave no list; check base_url")

@@ -26,7 +26,7 @@ from contextframe_beam.connectors.github.repositories import (
 from contextframe_beam.connectors.github.wiki import read_wiki
 from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.request import logger
-from contextframe_beam.connectors.page import Page, Partition
+from contextframe_beam.connectors.page import Page, Partition, Window
 from contextframe_beam.errors import ConnectorError
 
 _FILES_IN_A_PAGE = 1000
@@ -101,12 +101,18 @@ class RepositoryPages:
             for item in page.items
             if (kind := self._kind_of(item, what)) is not None
         ]
+        if what in ("issues", "pulls") and self._how.comments == "inline":
+            self._put_comments(items, repository)
+        windows: list[Window] = []
         if what == "pulls":
-            items = [
-                *(items if "pulls" in self._how.resources else ()),
-                *self._reviews(page.items, repository),
-            ]
-        return Page(items, next_cursor=page.cursor, state=page.state)
+            items = items if "pulls" in self._how.resources else []
+            if "reviews" in self._how.resources:
+                items += self._reviews(page.items, repository)
+                name = f"{repository['id']}/reviews"
+                windows = [Window(name, one["number"], one["number"]) for one in page.items]
+        if what == "releases" and page.state is not None and not page.is_unchanged:
+            windows = [Window(f"{repository['id']}/releases")]
+        return Page(items, next_cursor=page.cursor, state=page.state, windows=windows)
 
     def _kind_of(self, item: Mapping[str, Any], what: str) -> str | None:
         """Returns the kind of an item of a list; None where it is read elsewhere, or not at all."""
@@ -172,9 +178,11 @@ class RepositoryPages:
         if end < len(changes.files):
             return Page(items, next_cursor={"at": end, "commit": changes.commit})
         self._changes.pop(partition.id, None)
-        gone = {"_kind": "gone", "_gone": "file", "_repository": repository}
+        gone = {"_kind": "gone", "_repository": repository}
         items += [{**gone, "_path": path} for path in changes.gone]
-        return Page(items, state={**params["now"], "commit": changes.commit})
+        state = {**params["now"], "commit": changes.commit}
+        windows = [Window(f"{repository['id']}/files")] if changes.whole else []
+        return Page(items, state=state, windows=windows)
 
     def _changed_files(self, params: Mapping[str, Any]) -> Changes:
         repository, state = params["repository"], params["state"]
@@ -196,12 +204,15 @@ class RepositoryPages:
     def _discussions_page(self, partition: Partition, cursor: Any) -> Page:
         params = partition.params
         repository, since = params["repository"], params["state"].get("since")
+        if self._http.auth is None:
+            raise UnreadableError("a list of discussions needs a token", 401)
         owner, _, name = repository["name"].partition("/")
         after = cursor["after"] if cursor else None
         page = discussion_page(self._queried, owner, name, after, since)
         if page is None:
             raise UnreadableError("the account may not see them", 404)
         items: list[dict[str, Any]] = []
+        windows: list[Window] = []
         for discussion, comments in page.discussions:
             told = {"_comments": comments} if self._how.comments == "inline" else {}
             kinds = {"_kind": "discussion", "_repository": repository}
@@ -209,12 +220,16 @@ class RepositoryPages:
             if "comments" in self._how.resources and self._how.comments == "documents":
                 kind = {"_kind": "discussion-comment", "_repository": repository}
                 items += [{**one, **kind} for one in comments]
+                number = discussion["number"]
+                name = f"{repository['id']}/discussion-comments"
+                windows.append(Window(name, number, number))
         newest = (cursor or {}).get("newest") or page.newest or since
         if page.cursor:
-            return Page(items, next_cursor={"after": page.cursor, "newest": newest})
+            following = {"after": page.cursor, "newest": newest}
+            return Page(items, next_cursor=following, windows=windows)
         began = datetime.fromisoformat(params["began"])
         state = {"since": clamped_cursor(newest, began)} if newest else {}
-        return Page(items, state=state)
+        return Page(items, state=state, windows=windows)
 
     def _wiki_page(self, partition: Partition, cursor: Any) -> Page:
         params = partition.params
@@ -232,10 +247,8 @@ class RepositoryPages:
             {"_kind": "wiki", "_repository": repository, "_path": path, "body": text}
             for path, text in wiki.pages.items()
         ]
-        gone = {"_kind": "gone", "_gone": "wiki", "_repository": repository}
-        before = state.get("pages") or ()
-        items += [{**gone, "_path": path} for path in before if path not in wiki.pages]
-        return Page(items, state={"commit": wiki.commit, "pages": sorted(wiki.pages)})
+        windows = [Window(f"{repository['id']}/wiki")]
+        return Page(items, state={"commit": wiki.commit}, windows=windows)
 
     def _queried(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
         asked = {"query": query, "variables": dict(variables)}

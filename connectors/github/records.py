@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from contextframe_beam.connectors.github.text import relationships
+from contextframe_beam.connectors.page import Place
 from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 
@@ -102,6 +103,16 @@ def id_of_file(item: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or not path:
         raise RecordError("the file has no path; give one that this connector has read")
     return _Of.item(item).id_of("file", path)
+
+
+def place_of(item: Mapping[str, Any]) -> Place | None:
+    """Returns the place of an item in lists that are read completely; None for other items."""
+    made = _PLACES.get(str(item.get("_kind")))
+    if made is None:
+        return None
+    name, number = made
+    point = None if number is None else number(item)
+    return Place(f"{_Of.item(item).number}/{name}", point)
 
 
 def context_of(item: Mapping[str, Any]) -> str:
@@ -259,6 +270,7 @@ def _file(item: Mapping[str, Any], of: _Of) -> FrameRecord:
         own,
         raw_data=data,
         raw_data_type=None if data is None else kind,
+        place=place_of(item),
     )
 
 
@@ -276,11 +288,11 @@ def _wiki(item: Mapping[str, Any], of: _Of) -> FrameRecord:
     metadata.pop("author", None)
     if related := of.related(text, own):
         metadata["relationships"] = related
-    return FrameRecord(text, metadata, "document", own)
+    return FrameRecord(text, metadata, "document", own, place=place_of(item))
 
 
 def _gone(item: Mapping[str, Any], of: _Of) -> Deletion:
-    return Deletion(of.id_of(_text(item.get("_gone")), _text(item.get("_path"))))
+    return Deletion(of.id_of("file", _text(item.get("_path"))))
 
 
 _MADE: dict[str, Callable[[Mapping[str, Any], _Of], FrameRecord | Deletion]] = {
@@ -299,6 +311,16 @@ _MADE: dict[str, Callable[[Mapping[str, Any], _Of], FrameRecord | Deletion]] = {
 }
 
 
+#: The lists that are read completely, or completely for a number: of a pull request, a discussion.
+_PLACES: dict[str, tuple[str, Callable[[Mapping[str, Any]], int | None] | None]] = {
+    "file": ("files", None),
+    "wiki": ("wiki", None),
+    "release": ("releases", None),
+    "review": ("reviews", lambda item: _last_number(item.get("pull_request_url"))),
+    "discussion-comment": ("discussion-comments", lambda item: item.get("_discussion")),
+}
+
+
 def _record(
     item: Mapping[str, Any],
     of: _Of,
@@ -310,7 +332,8 @@ def _record(
     if related:
         metadata["relationships"] = related
     changed = _text(item.get("updated_at")) or _text(item.get("created_at"))
-    return FrameRecord(_with_comments(item), metadata, "document", own, changed or None)
+    text = _with_comments(item)
+    return FrameRecord(text, metadata, "document", own, changed or None, place=place_of(item))
 
 
 def _with_comments(item: Mapping[str, Any]) -> str:

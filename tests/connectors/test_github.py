@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,11 @@ CHANGES = {
         set(),
     ),
     "a release is published": (lambda app: app.add_release("v2"), {"release/4001"}, set()),
+    "a release is deleted": (
+        lambda app: app.releases.pop(4001),
+        set(),
+        {"release/4001"},
+    ),
     "a discussion is opened": (
         lambda app: app.add_discussion("How?", "So"),
         {"discussion/8"},
@@ -365,8 +371,15 @@ class TestFiles:
         run(world, to, resources=["files"])
         app.force_push({"newer.md": "newer\n"}, keep_old)
         receipt, asked = run(world, to, resources=["files"])
-        assert receipt.rows_written == 1 and "/git/trees/" in asked[2]
-        assert "github:11/file/newer.md" in rows(to)
+        assert "/git/trees/" in asked[2]
+        assert written(receipt) == (1, 0, 1)
+        assert "github:11/file/new.md" not in rows(to)
+
+    def test_what_is_no_longer_wanted_goes_with_the_next_tree(self, world, tmp_path):
+        filled(world, 0)
+        to, without = tmp_path / "kb.lance", {"resources": ["files"], "attachments": "none"}
+        run(world, to, resources=["files"])
+        assert run(world, to, **without)[0].rows_deleted == 1
 
     def test_a_truncated_tree_is_walked(self, world, tmp_path):
         world.most_in_tree = 5
@@ -513,6 +526,87 @@ class TestAccounts:
         arguments = {"repositories": ["acme/app"], "token": TOKEN, **settings}
         with pytest.raises((ConfigError, ConnectorError), match=said):
             items_of(GitHubConnector(base_url=world.url, **arguments))
+
+
+class TestDiscussions:
+    def test_comments_and_replies_are_followed_to_their_end(self, world, tmp_path):
+        app, to = world.add("acme/app"), tmp_path / "kb.lance"
+        talks = [app.add_discussion(f"Talk {n}", "") for n in range(30)]
+        comments = [app.add_discussion_comment(talks[0], f"Comment {n}") for n in range(120)]
+        for number in range(130):
+            app.add_discussion_comment(talks[0], f"Reply {number}", comments[7])
+        resources = ["discussions", "comments"]
+        receipt, asked = run(world, to, resources=resources)
+        assert receipt.rows_written == 30 + 120 + 130
+        assert sum("/graphql" in one for one in asked) == 2 + 1 + 2
+        app.delete_discussion_comment(talks[0], comments[9])
+        assert written(run(world, to, resources=resources)[0]) == (0, 1, 1)
+
+    def test_without_an_account_there_are_none(self, world, tmp_path):
+        world.add("acme/app").add_discussion("How?", "")
+        receipt, _ = run(world, tmp_path / "kb.lance", token=None, resources=["discussions"])
+        assert "needs a token" in receipt.unread[0]
+
+
+class TestInline:
+    def test_comments_stand_in_the_text_of_what_they_comment(self, world, tmp_path):
+        app, to = filled(world, 5), tmp_path / "kb.lance"
+        app.add_comment(5, "On the change")
+        talk = app.add_discussion("How?", "So")
+        app.add_discussion_comment(talk, "No")
+        run(world, to, resources=READ, comments="inline")
+        found = rows(to)
+        assert not any("comment" in key for key in found)
+        assert (
+            "\n\n---\n\n**@bob**, 2026-01-01T00:00:04Z:\n\nComment on 3 by @bob"
+            in (found["github:11/issue/3"]["text"])
+        )
+        assert found["github:11/issue/5"]["text"].endswith("On the change")
+        assert found[f"github:11/discussion/{talk}"]["text"].endswith("No")
+
+
+class TestWiki:
+    @pytest.fixture
+    def wiki(self, tmp_path) -> Path:
+        """The work tree of a wiki, whose bare repository lies in `web`."""
+        bare = tmp_path / "web" / "acme" / "app.wiki.git"
+        git("init", "--quiet", "--bare", "--initial-branch", "main", bare)
+        git("clone", "--quiet", bare, tmp_path / "wiki")
+        return tmp_path / "wiki"
+
+    def test_pages_are_read_and_deleted_with_the_wiki(self, world, tmp_path, wiki):
+        world.wikis, to = tmp_path / "web", tmp_path / "kb.lance"
+        world.add("acme/app")
+        push(wiki, {"Home.md": "See #1", "How-to.md": "So", "a.png": "x"})
+        receipt, _ = run(world, to, resources=["wiki"])
+        assert (written(receipt), receipt.unread) == ((2, 0, 0), ())
+        assert rows(to)["github:11/wiki/How-to.md"]["metadata"]["title"] == "How to"
+        assert run(world, to, resources=["wiki"])[0].rows_written == 0
+        push(wiki, {"Home.md": "New", "How-to.md": None})
+        assert written(run(world, to, resources=["wiki"])[0]) == (0, 1, 1)
+        sent = [one.asked.headers.get("authorization", "") for one in world.served]
+        assert any(one.startswith("Basic ") for one in sent)
+
+    def test_a_wiki_without_a_page_is_empty(self, world, tmp_path):
+        world.add("acme/app")
+        receipt, _ = run(world, tmp_path / "kb.lance", resources=["wiki"])
+        assert (receipt.rows_written, receipt.unread) == (0, ())
+
+
+def git(*arguments: object) -> None:
+    subprocess.run(["git", *map(str, arguments)], check=True, capture_output=True)
+
+
+def push(tree: Path, files: Mapping[str, str | None]) -> None:
+    for name, text in files.items():
+        if text is None:
+            (tree / name).unlink()
+        else:
+            (tree / name).write_text(text)
+    who = ("-c", "user.name=A", "-c", "user.email=a@x.test")
+    git("-C", tree, "add", "--all")
+    git("-C", tree, *who, "commit", "--quiet", "--message", "change")
+    git("-C", tree, "push", "--quiet", "origin", "HEAD:main")
 
 
 class TestLimits:

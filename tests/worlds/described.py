@@ -43,6 +43,7 @@ class Asked:
         template: The path in the description, `/repos/{owner}/{repo}`; "" if it is not there.
         params: The values of the template's names.
         number: Its number among the requests since the world began, from 1.
+        data: The bytes of the body.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Asked:
     template: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
+    data: bytes = b""
 
     @property
     def bearer(self) -> str:
@@ -198,9 +200,8 @@ class World:
             self._count += 1
             template, params = self.description.find(method, self.described_path(parts.path))
             query = dict(parse_qsl(parts.query, keep_blank_values=True))
-            asked = Asked(
-                method, parts.path, query, headers, _body(sent), template, params, self._count
-            )
+            count, body = self._count, _body(sent)
+            asked = Asked(method, parts.path, query, headers, body, template, params, count, sent)
             answer = None
             if self.closing is None or not self.closing(asked):
                 answer = self.scripted.popleft() if self.scripted else self._checked(asked)

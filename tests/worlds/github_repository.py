@@ -182,6 +182,12 @@ class Repository:
         (found[0]["replies"] if found else discussion["comments"]).append(comment)
         return int(comment["id"])
 
+    def delete_discussion_comment(self, number: int, comment: int) -> None:
+        """Deletes a comment of a discussion, which counts as a change of it."""
+        discussion = self.discussions[number]
+        discussion["comments"] = [one for one in discussion["comments"] if one["id"] != comment]
+        discussion["updated_at"] = self.clock.tick()
+
     def edit(self, kept: dict[int, dict[str, Any]], number: int, **values: Any) -> None:
         """Changes a comment, a review or a release."""
         kept[number].update(values, updated_at=self.clock.tick())

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -97,9 +99,24 @@ class GitHub(World):
     def beside(self, asked: Asked) -> Answer | None:
         if ".wiki.git/" not in asked.path:
             return None
-        # Git asks for plain files of a server that does not know Git.
-        file = (self.wikis or Path("/nonexistent")) / asked.path.lstrip("/")
-        return Answer(body=file.read_bytes()) if file.is_file() else refused(404, "Not Found")
+        if self.wikis is None:
+            return refused(404, "Not Found")
+        told = {
+            "GIT_PROJECT_ROOT": str(self.wikis),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": asked.path,
+            "QUERY_STRING": urlencode(asked.query),
+            "REQUEST_METHOD": asked.method,
+            "CONTENT_TYPE": asked.headers.get("content-type", ""),
+            "HTTP_CONTENT_ENCODING": asked.headers.get("content-encoding", ""),
+            "GIT_PROTOCOL": asked.headers.get("git-protocol", ""),
+        }
+        done = subprocess.run(
+            ["git", "http-backend"], input=asked.data, env=os.environ | told, capture_output=True
+        )
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+        return Answer(int(headers.pop("Status", "200")[:3]), headers, body)
 
     def answer(self, asked: Asked) -> Answer:
         if asked.template.startswith("/app"):
