@@ -26,6 +26,11 @@ class SecretError(ContextFrameError):
 class ConnectorError(ContextFrameError, ValueError):
     """A source that cannot be reached, refuses the credentials, or answers with nonsense."""
 
+    @property
+    def is_of_one(self) -> bool:
+        """Whether it may be about a single item, so that others can be read."""
+        return True
+
 
 class NotAuthenticatedError(ConnectorError, RuntimeError):
     """`sync_documents` was called before `authenticate`."""

@@ -19,7 +19,6 @@ from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.files.item import FileItem, GoneError
 from contextframe_beam.connectors.files.listing import UNREADABLE, FileTooLargeError, reason_of
 from contextframe_beam.connectors.files.seen import outcome_state
-from contextframe_beam.connectors.http.request import HttpError
 from contextframe_beam.connectors.page import DeadLetter, DocumentVersion, Page, Tally
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError, RecordError
 from contextframe_beam.frames.record import FrameRecord, uuid_of
@@ -357,11 +356,11 @@ class _Work:
             return ParseError(f"it has {in_words(error.size)}, and max_file_bytes is {most_told}")
         except UNREADABLE as error:
             return ConnectorError(f"it cannot be read: {reason_of(error)}")
-        except HttpError as error:
+        except ConnectorError as error:
             if error.is_of_one:
                 return error
             raise
-        except (ConnectorError, RecordError) as error:
+        except RecordError as error:
             return error
         except ContextFrameError:
             raise

@@ -86,10 +86,9 @@ class WriteToLance(
         uri: The dataset: a folder, or an address such as `s3://bucket/kb.lance`. It is made if
             there is none.
         mode: `upsert` replaces rows of the same key and leaves unchanged ones alone; `mirror` does
-            that and deletes those rows of the source that the run did not see, unless it was not
-            complete; `append`
-            adds rows whose keys the caller knows to be new; `overwrite` replaces everything;
-            `create` makes a new dataset, and fails if there is one.
+            that and deletes those rows of the source that a complete run did not see; `append` adds
+            rows whose keys the caller knows to be new; `overwrite` replaces everything; `create`
+            makes a new dataset, and fails if there is one.
         run_id: The id of the run. A run is not committed again if its id was committed before, so
             a scheduler that retries should pass its own. By default a new one.
         embed_dim: Length of the vectors of a new dataset, 1536 by default.
@@ -194,9 +193,7 @@ class WriteToLance(
                 letters=LetterFile(dead_letters, run_id, at.storage_options)
                 if dead_letters
                 else None,
-                texts=texts.record
-                if texts.embedder is not None
-                else replace(texts.record, embedder=embedded_by),
+                texts=replace(texts.record, embedder=texts.identity or embedded_by),
                 max_tokens=max_tokens,
                 dry_run=dry_run,
                 mapping=mapping,

@@ -185,6 +185,7 @@ def _same_type(have: pa.DataType, want: pa.DataType) -> bool:
 
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+\Z")
 _CANONICAL = ("type", "id", "uri", "path", "cid", "title", "description")
+_CANONICAL_NAMES = frozenset(_CANONICAL)
 
 
 def fit_text(value: Any) -> str | None:
@@ -321,6 +322,20 @@ def _target_relationship(
 
 
 def _canonical_relationship(item: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
+    kinds = set(map(type, item.values()))
+    if kinds == {str} and item.keys() <= _CANONICAL_NAMES:
+        # Many chunks have the same document.
+        row, kept = _relationship_of(tuple(item.items()))
+        return row and dict(row), kept
+    return _canonical(item)
+
+
+@lru_cache(maxsize=1024)
+def _relationship_of(items: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any] | None, bool]:
+    return _canonical(dict(items))
+
+
+def _canonical(item: dict[str, Any]) -> tuple[dict[str, Any] | None, bool]:
     if type(item.get("type")) is not str:
         return None, False
     row = {name: item[name] if type(item.get(name)) is str else None for name in _CANONICAL}

@@ -214,8 +214,10 @@ def fit_vector(value: Any, embed_dim: int | None) -> np.ndarray[Any, np.dtype[np
             f"vector has {len(given)} values and the dataset holds {embed_dim}; "
             "use the model the dataset was made for, or create one with that embed_dim"
         )
-    with np.errstate(over="ignore"):
-        vector = given.astype(np.float32)
+    vector = given
+    if given.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            vector = given.astype(np.float32)
     if not np.isfinite(vector).all():
         raise RecordError("vector holds NaN or infinity (as float32), which no search can use")
     return vector

@@ -34,7 +34,7 @@ from contextframe_beam.pipelines.cli.shared import (
     say_done,
 )
 from contextframe_beam.pipelines.job import RUN, Job, settings
-from contextframe_beam.pipelines.process import Settings
+from contextframe_beam.pipelines.process import Settings, import_beam
 from contextframe_beam.pipelines.runners.worker_processes import serving
 
 _EXAMPLE = "contextframe-beam ingest files --directory docs --to kb.lance"
@@ -198,6 +198,7 @@ def _job_of(ctx: click.Context, values: dict[str, Any]) -> Job:
         "beam_args": ctx.args,
     }
 
+    import_beam()
     from contextframe_beam.transforms.enrich import load_enrichers
 
     return Job(**{**given, "enrichers": load_enrichers(given["enrichers"])})

@@ -25,7 +25,13 @@ from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError
 from contextframe_beam.pipelines import logs
 from contextframe_beam.pipelines.job import Job, dead_letters_beside
 from contextframe_beam.pipelines.logs import line
-from contextframe_beam.pipelines.process import InterruptedRunError, Settings, as_it_is, printable
+from contextframe_beam.pipelines.process import (
+    InterruptedRunError,
+    Settings,
+    as_it_is,
+    import_beam,
+    printable,
+)
 from contextframe_beam.pipelines.runners.worker_processes import end_all
 from contextframe_beam.store import writer
 
@@ -85,6 +91,7 @@ def run_upkeep(work: Callable[[], T], settings: Settings, name: str = "") -> T:
     Raises:
         InterruptedRunError: it was interrupted.
     """
+    import_beam()
     with (
         redirect_stdout(sys.stderr),
         logs.shared_with_workers(settings),

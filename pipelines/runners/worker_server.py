@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from contextframe_beam.pipelines.process import collect_seldom
+from contextframe_beam.pipelines.process import collect_seldom, import_beam
 
 # The system's own libraries do not survive a fork there.
 _FORKS = sys.platform != "darwin"
@@ -61,6 +61,7 @@ def main() -> NoReturn:
 def _import_all() -> None:
     # Beam logs while it is imported, and the first call would install a handler.
     logging.getLogger().addHandler(logging.NullHandler())
+    import_beam()
     from apache_beam.runners.worker import sdk_worker_main  # noqa: F401
 
     # Lance is not imported here, because it warns of forks.
