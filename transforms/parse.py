@@ -264,6 +264,8 @@ class _Work:
             self._parts += one.item.parts
             if one.item.narrowed:
                 self._tally.narrowed.add(one.item.narrowed)
+            if not isinstance(data, Exception):
+                self._tally.windows |= {(self._page.partition, it) for it in one.item.windows}
             if isinstance(data, UnknownTypeError):
                 self._skip(one)
             elif isinstance(data, GoneError):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from contextframe_beam.errors import ConnectorError
+from contextframe_beam.frames.place import Window
 
 
 class FileItem(dict[str, Any]):
@@ -26,6 +27,8 @@ class FileItem(dict[str, Any]):
         parts: Other documents that were found in it while it was read, such as attachments. They
             are read after it.
         narrowed: Why something that belongs to it was not read; a mirror then deletes nothing.
+        windows: What its parts are all of, once it is read: of these stretches of the source, what
+            is stored and was not met is deleted.
     """
 
     __slots__ = (
@@ -37,6 +40,7 @@ class FileItem(dict[str, Any]):
         "mark",
         "narrowed",
         "parts",
+        "windows",
     )
 
     def __init__(
@@ -60,6 +64,7 @@ class FileItem(dict[str, Any]):
         self.is_anew = is_anew
         self.parts: list[FileItem] = []
         self.narrowed = ""
+        self.windows: list[Window] = []
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> FileItem:
@@ -100,7 +105,7 @@ class GivesFiles(Protocol):
 
     One that parses some files itself also has `own_document(item, most)`. It returns the document,
     which has a `text`, with bytes that differ whenever the document does, and None for a file that
-    a parser makes a document of. It may set the item's `parts` and `narrowed`.
+    a parser makes a document of. It may set the item's `parts`, `narrowed` and `windows`.
     """
 
     def read_file(self, item: FileItem, most: int) -> bytes:

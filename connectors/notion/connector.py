@@ -37,7 +37,7 @@ from contextframe_beam.connectors.notion.workspace import (
     Workspace,
     parent_of,
 )
-from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
+from contextframe_beam.connectors.page import DocumentVersion, Page, Partition, Place, Window
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.times import when
@@ -275,6 +275,9 @@ class NotionConnector(PaginatedConnector):
             page.next_cursor = {"cursor": listed.following, "newest": newest, **again}
         else:
             page.state = self._state(partition, newest)
+            if "source" in params:
+                # A query tells all rows since a time, so that others of that time are gone.
+                page.windows = [Window(partition.id, params["since"])]
         if listed.is_cut:
             page.partial = (
                 f"Notion gave not all of {params.get('name') or 'the search'}, which has more "
@@ -300,7 +303,9 @@ class NotionConnector(PaginatedConnector):
         Comments and data sources have no version, since they come whole.
         """
         version = item.get("version")
-        return DocumentVersion(_unique_id(item), version if isinstance(version, str) else None)
+        return DocumentVersion(
+            _unique_id(item), version if isinstance(version, str) else None, _place_of(item)
+        )
 
     def own_document(self, item: FileItem, most: int) -> tuple[Any, bytes] | None:
         """Returns what an item becomes; None for a file that a parser makes a document of.
@@ -386,6 +391,7 @@ class NotionConnector(PaginatedConnector):
             changed if isinstance(changed, str) else None,
             raw_data=data,
             raw_data_type=None if data is None else media_type(str(item.get("name"))),
+            place=_place_of(item),
         )
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -460,6 +466,8 @@ class NotionConnector(PaginatedConnector):
                 return None
             if not self.scope.is_all and not self.scope.has(found, self._workspace):
                 return None
+        elif self.scope.leaves_out(found):
+            return None
         if ("rows" if is_row else "pages") not in self.resources:
             return None
         self._workspace.remember(found)
@@ -561,6 +569,16 @@ def _unique_id(item: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or item.get("kind") not in (*_CONTENT_KINDS, "attachment", "gone"):
         raise RecordError("the item has no path and kind; give one that this connector listed")
     return f"notion:{path}"
+
+
+def _place_of(item: Mapping[str, Any]) -> Place | None:
+    """Returns where a document lies: a row in its data source, a comment or a file in its page."""
+    kind, source, page = (item.get(name) for name in ("kind", "collection_id", "page"))
+    if kind == "row" and isinstance(source, str) and source:
+        return Place(f"data_source/{source}", item.get("modified_at"))
+    if kind in ("comment", "attachment") and isinstance(page, str):
+        return Place(f"page/{page}")
+    return None
 
 
 def _edited(found: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from contextframe_beam.connectors.notion.rich_text import (
 )
 from contextframe_beam.connectors.notion.workspace import NotionError, Workspace, parent_of
 from contextframe_beam.errors import RecordError
+from contextframe_beam.frames.place import Window
 
 _ADDRESS = re.compile(r"https?://[^\s<>()\"']+")
 
@@ -162,6 +163,9 @@ class DocumentReader:
         self._tell(found)
         if self._how.comments == "documents":
             item.parts += self._comment_items(identifier, comments)
+        if not item.narrowed:
+            # All comments and files of the page are known now, so that others are gone.
+            item.windows.append(Window(f"page/{identifier}"))
         return NotionDocument(text, _filled(metadata))
 
     def _text_of(self, identifier: str, found: Found) -> tuple[str, list[dict[str, Any]]]:

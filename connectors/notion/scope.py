@@ -46,6 +46,10 @@ class Scope:
         """Whether nothing is left out."""
         return not self.roots and not self._without and not self._titles
 
+    def leaves_out(self, found: Mapping[str, Any]) -> bool:
+        """Returns whether an object itself is left out, whatever lies above it."""
+        return self._leaves_out(page_id(str(found.get("id"))) or "", title_of(found))
+
     def has(self, found: Mapping[str, Any], workspace: Workspace) -> bool:
         """Returns whether an object is to be read.
 
