@@ -142,8 +142,9 @@ class AddedFields:
             f"{'1 value' if count == 1 else f'{count:,} values'} of {name}"
             for name, count in self.misfits.items()
         ]
-        said = f"{', '.join(counts)} do not fit, and are null in the column: {self.reason}"
-        return said if counts else ""
+        one = sum(self.misfits.values()) == 1
+        said = "does not fit, and is" if one else "do not fit, and are"
+        return f"{', '.join(counts)} {said} null in the column: {self.reason}" if counts else ""
 
 
 def joined_fields(dataset: LanceDataset, wanted: Sequence[OwnField]) -> tuple[OwnField, ...]:
@@ -413,6 +414,8 @@ def filled(
         The rows with all own fields, and the files that were written for that.
     """
     fields = fields_of(dataset.schema)
+    if not fields:
+        return list(new), []
     version = dataset.data_storage_version
     numbers = {one: numbers_of(dataset.lance_schema, [one.column], version) for one in fields}
     lacking: dict[tuple[OwnField, ...], list[WrittenFragment]] = {}

@@ -204,7 +204,8 @@ def finish(
         found = result.metrics().query(beam.metrics.MetricsFilter().with_namespace(NAMESPACE))
         counters.update({one.key.metric.name: one.committed for one in found["counters"]})
     (receipt,) = json.loads(file.read_text().splitlines()[-1])
-    receipt["partial"] = tuple(receipt["partial"])
+    for name in ("partial", "unread"):
+        receipt[name] = tuple(receipt[name])
     receipt["reasons"] = tuple(map(FailureReason.from_json, receipt["reasons"]))
     return CommitReceipt(**receipt)
 

@@ -232,15 +232,18 @@ def test_rows_and_batches_end_in_the_same_dataset(documents: Path, tmp_path: Pat
     ]
 
 
-def test_a_field_of_the_items_can_be_filtered_by(documents: Path, tmp_path: Path) -> None:
+def test_a_field_of_the_items_can_be_filtered_by_before_and_after_it_is_stored(
+    documents: Path, tmp_path: Path
+) -> None:
     kb = tmp_path / "kb.lance"
     run_chain(
         {"ReadFromJson": {"directory": str(documents), "fields": {"rank": "integer"}}},
         keep("rank >= 4"),
         {"MapToFrames": {}},
-        {"WriteToLance": {"uri": str(kb)}},
+        {"WriteToLance": {"uri": str(kb), "columns": {"rank": "int64"}}},
     )
     assert sorted(records_of(kb)) == ["e", "f"]
+    assert FrameDataset.open(str(kb)).count("rank > 4") == 1
     assert len(letters(kb)) == 1
 
 
