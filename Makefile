@@ -22,6 +22,9 @@ VENV_LLAMAINDEX := .venv-llamaindex
 VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_COCOINDEX) $(VENV_LANGCHAIN) $(VENV_LLAMAINDEX)
 # Outside the checkout, like the engines: large, and the same for all of them.
 VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
+# Vendors' own clients, which read the worlds of the tests as a second opinion.
+CLIENTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/clients
+NPM_CLIENTS ?= @notionhq/client@5.26.0
 PY := $(VENV)/bin/python
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
@@ -30,7 +33,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-engines lint types tests engines airflow soak bench docs format clean
+.PHONY: help demo test test-engines lint types tests engines airflow clients soak bench docs format clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +62,8 @@ engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism ne
 
 airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its template, apart from everything else.
 
+clients: $(CLIENTS)/.installed ## Install vendors' own clients, which read the tests' worlds as a second opinion (needs Node).
+
 soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out, and laws on many examples.
 	@$(PY) -m pytest -m "soak or hypothesis" --hypothesis-profile thorough --heaviest 10 $(TESTS)
 
@@ -83,6 +88,12 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@$(PY) $(PIP_INSTALL) --constraint constraints.txt --upgrade pip setuptools
 	@PYTHONWARNINGS='ignore:Editable installation' \
 		$(PY) $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(CLIENTS)/.installed: Makefile
+	@mkdir -p $(CLIENTS)
+	@echo "Installing vendors' clients into $(CLIENTS) (once) ..."
+	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(CLIENTS) $(NPM_CLIENTS)
 	@touch $@
 
 # What users install with two extras, and no more: Beam also imports some packages that are only there for tests.

@@ -20,6 +20,7 @@ from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms.commit import CommitReceipt
 from tests.support.pdf_files import pdf
+from tests.worlds.clients import node
 from tests.worlds.described import Answer, Window
 from tests.worlds.notion_blocks import block, external, hosted, of_every_type, text, uid
 from tests.worlds.notion_world import TOKEN, NotionWorld
@@ -517,3 +518,55 @@ def test_a_dead_letter_keeps_an_item_so_that_it_can_be_tried_again(world: Notion
     again = FileItem.of(json.loads(json.dumps(item)))
     found = made.map_to_frame_record(again)
     assert (found.unique_id, found.text_content) == (f"notion:page/{page}", "Text.")
+
+
+SECOND_OPINION = """
+const { Client, collectPaginatedAPI, iteratePaginatedAPI, isFullPage, isFullBlock } = client;
+const [url, token, root, source] = given;
+const notion = new Client({ auth: token, baseUrl: url, logLevel: "error" });
+const bad = new Client({ auth: "bad", baseUrl: url, logLevel: "error" });
+const pages = await collectPaginatedAPI(notion.search, {
+  filter: { property: "object", value: "page" },
+});
+async function tree(id) {
+  const types = [];
+  for await (const one of iteratePaginatedAPI(notion.blocks.children.list, { block_id: id })) {
+    if (!isFullBlock(one)) throw new Error("a block is not whole");
+    types.push(one.type);
+    if (one.has_children) types.push(...(await tree(one.id)));
+  }
+  return types;
+}
+const refused = async (call) => { try { await call(); return null; } catch (e) { return e.code; } };
+tell({
+  me: (await notion.users.me({})).name,
+  people: (await collectPaginatedAPI(notion.users.list, {})).map((one) => one.name),
+  pages: pages.filter(isFullPage).map((one) => one.id),
+  rows: (await collectPaginatedAPI(notion.dataSources.query, { data_source_id: source })).length,
+  source: (await notion.dataSources.retrieve({ data_source_id: source })).title[0].plain_text,
+  types: await tree(root),
+  comments: (await notion.comments.list({ block_id: root })).results.length,
+  markdown: (await notion.pages.retrieveMarkdown({ page_id: root })).object,
+  unauthorized: await refused(() => bad.users.me({})),
+  missing: await refused(() => notion.pages.retrieve({ page_id: "0".repeat(28) + "ffff" })),
+});
+"""
+
+
+def test_notions_own_client_reads_the_same_world(world: NotionWorld) -> None:
+    chapter = world.page("Chapter")
+    root = world.page("Home", blocks=of_every_type(chapter, uid(7), chapter))
+    tasks = world.data_source("Tasks", root)
+    rows = [world.page(f"Row {number}", tasks) for number in range(120)]
+    world.comment(root, "Nice")
+    found = node("@notionhq/client", SECOND_OPINION, world.url, TOKEN, root, tasks)
+
+    made = connector(world)
+    made.authenticate()
+    listed = [item for page in Source(made).pages() for item in page.items]
+    ours = {i["path"].removeprefix("page/") for i in listed if i["kind"] in ("page", "row")}
+    assert set(found["pages"]) == ours == {chapter, root, *rows}
+    assert (found["rows"], found["comments"], found["source"]) == (120, 1, "Tasks")
+    assert (found["me"], found["people"]) == ("Reader", ["Ada", "Bob", "Reader"])
+    assert len(found["types"]) == len(world.blocks) and found["markdown"] == "page_markdown"
+    assert (found["unauthorized"], found["missing"]) == ("unauthorized", "object_not_found")
