@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from contextframe_beam.connectors.files.chosen import Choice
@@ -40,6 +40,7 @@ from contextframe_beam.connectors.json_files.lines import (
     BLOCK_BYTES,
     CACHED_BYTES,
     KEPT_WHOLE_BYTES,
+    RESERVED,
     BadDocument,
     Lines,
     free_names,
@@ -241,6 +242,13 @@ class JSONFileConnector(MappedConnector):
         is_named = offset is not None or "id" in self._stated
         record.unique_id = f"json_file:{place}#{own}" if own and is_named else f"json_file:{place}"
         return record
+
+    def unmapped(self, names: Sequence[str]) -> list[str]:
+        """Returns which fields become no part of a frame; those that reading adds do not count."""
+        own = [name for name in names if name not in RESERVED]
+        if self._is_mapped:
+            return super().unmapped(own)
+        return [name for name in own if name[:1] == "_"]
 
     def get_stats(self) -> dict[str, Any]:
         """Returns the base class's numbers, and `failed` and the first hundred `failures`."""

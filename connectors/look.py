@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.mapped import MappedConnector
+from contextframe_beam.connectors.mapper import kind_of
 from contextframe_beam.connectors.page import Page, encode_item, items_of
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.secrets import redact
@@ -87,6 +89,9 @@ class Look:
         connector: The connector's name.
         problem: Why it cannot be read; "" if it can.
         access: What the account may read, a line each.
+        fields: The fields of its records with their types, as far as they are known.
+        unmapped: Those fields that become no part of a frame.
+        failures: Why some of the first records cannot be read.
         samples: The first records, of several parts of the source where it has some.
         partial: Why a run may miss records; empty if there is no sign of that.
     """
@@ -94,13 +99,17 @@ class Look:
     connector: str
     problem: str = ""
     access: list[str] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)
+    unmapped: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     partial: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether it could be read and mapped, and a run would read all of it."""
-        return not (self.problem or self.partial or any(one.error for one in self.samples))
+        is_read = not (self.problem or self.partial or self.failures)
+        return is_read and not any(one.error for one in self.samples)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the look as JSON values, without secrets."""
@@ -115,7 +124,11 @@ class Look:
     def __str__(self) -> str:
         lines = [f"{self.connector}: {self.problem or 'connected'}"]
         lines += [f"  {one}" for one in self.access]
+        lines += [f"  {name}: {kind}" for name, kind in self.fields.items()]
+        if self.unmapped:
+            lines.append(f"  not mapped: {', '.join(self.unmapped)}")
         lines += [f"  may be incomplete: {one}" for one in self.partial]
+        lines += [f"  cannot be read: {one}" for one in self.failures]
         if self.samples:
             lines.append("")
         for sample in self.samples:
@@ -140,20 +153,31 @@ def look(connector: BaseConnector, sync_kwargs: Mapping[str, Any] | None = None)
     try:
         connector.ensure_authenticated()
         parts = list(source.parts())
-        told = connector.access() or [f"reads {part.partition.id}" for part in parts]
-        found.access = _shortened(told)
+        own = connector.access()
+        found.access = _shortened(own or [f"reads {part.partition.id}" for part in parts])
+        known = connector.fields() if isinstance(connector, MappedConnector) else None
+        seen: dict[str, str] = {}
         for page in _first_pages(source, parts):
             found.partial += [redact(one) for one in (page.partial, *page.unread) if one]
+            found.failures += [redact(one.message) for one in page.failures[:SAMPLES]]
             # One of each part, so that a source of several kinds shows several.
             for item in _first(page, SAMPLES if len(parts) < SAMPLES else 1):
                 found.samples.append(Sample.of(connector, item))
+                for name, value in item.items() if isinstance(item, Mapping) else ():
+                    if value is not None or name not in seen:
+                        seen[str(name)] = kind_of(value)
             if len(found.samples) >= SAMPLES:
                 break
         found.partial += map(redact, source.unread)
+        if isinstance(connector, MappedConnector):
+            found.unmapped = connector.unmapped(list(seen if known is None else known))
+            # What a connector tells of itself is not told twice.
+            found.fields = known or ({} if own else seen)
     except ContextFrameError as error:
         found.problem = redact(str(error))
     found.partial = list(dict.fromkeys(found.partial))
     found.samples = found.samples[:SAMPLES]
+    found.failures = found.failures[:SAMPLES]
     return found
 
 

@@ -122,6 +122,27 @@ class MappedConnector(BaseConnector):
             self._mappers[stream] = RecordMapper(stream or self.name, {"source": self.name}, **keys)
         return self._mappers[stream]
 
+    def fields(self) -> dict[str, str] | None:
+        """Returns the fields of its records with their types; None where only records tell."""
+        return None
+
+    def unmapped(self, names: Sequence[str]) -> list[str]:
+        """Returns which fields become no part of a frame.
+
+        Args:
+            names: The fields that records have.
+        """
+        if self._is_streams:
+            return []
+        mapper = self.mapper_of()
+        parts = [path.split(".") for path in mapper.paths]
+        heads = {".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)}
+        return [
+            name
+            for name in names
+            if name not in heads and (name[:1] == "_" or not mapper.takes_all)
+        ]
+
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns a record into a frame, as the arguments say."""
         mapper = self.mapper_of(item.get(self.STREAM, "") if self._is_streams else "")

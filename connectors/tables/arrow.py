@@ -78,6 +78,25 @@ class ArrowConnector(TableConnector):
         self.authenticated = True
         return True
 
+    def access(self) -> list[str]:
+        """Returns which files are read, or which version of a dataset."""
+        if self._lance is None:
+            return super().access()
+        dataset = self._lance.opened()
+        told = (
+            "only what changed" if dataset.has_stable_row_ids else "all rows, as it has no row ids"
+        )
+        return [
+            f"{self.path}: version {dataset.version}, {dataset.count_rows():,} rows",
+            f"a later run reads {told}",
+        ]
+
+    def fields(self) -> dict[str, str] | None:
+        """Returns the columns with their types."""
+        if self._lance is None:
+            return super().fields()
+        return {field.name: str(field.type) for field in self._lance.opened().schema}
+
     def _plan(
         self,
         *,

@@ -140,6 +140,39 @@ class TableConnector(MappedConnector):
         self.authenticated = True
         return True
 
+    def access(self) -> list[str]:
+        """Returns which files are read, how the first one is written, and what its path tells."""
+        found = self._listed()
+        if not found:
+            return []
+        size = sum(info.size for info in found)
+        count = f"{len(found):,} files" if len(found) > 1 else "1 file"
+        lines = [f"{self.path}: {count}, {size:,} bytes"]
+        first = found[0]
+        name = printable(first.path.rpartition("/")[2])
+        try:
+            with self._files.reader(first, as_listed=False) as (now, read):
+                told = self._format.told(RangedFile(read, now.size))
+        except _OF_ONE_FILE as error:
+            told = [f"it cannot be read: {reason_of(error)}"]
+        lines += [f"{name}: {one}" for one in told]
+        texts = self._texts(first)
+        if texts:
+            lines.append(f"from the folders of its path: {', '.join(texts)}")
+        without = self._without_id()
+        if without:
+            lines.append(f"no column is the id; {without}")
+        return lines
+
+    def fields(self) -> dict[str, str] | None:
+        """Returns the columns of the first file that can be read, with their types."""
+        for info in self._listed()[:_FILES_ASKED]:
+            schema = self._schema_of(info)
+            if schema is not None:
+                found = {field.name: str(field.type) for field in schema}
+                return {**dict.fromkeys(self._texts(info), "string"), **found}
+        return None
+
     def sync_documents(self) -> list[dict[str, Any]]:
         """Loads all rows; unreadable ones are logged and counted (`get_stats`).
 
@@ -212,6 +245,11 @@ class TableConnector(MappedConnector):
                 self.logger.info("%d files cannot meet the filter", listed - len(found))
         self._require_columns(found)
         yield from self._partitions(found)
+
+    def _listed(self) -> list[FileInfo]:
+        return [
+            one for one in self._files.list(self.pattern, self.hidden).files if self._takes(one)
+        ]
 
     def _takes(self, info: FileInfo) -> bool:
         """Returns whether a file of a folder holds a table, by its name."""
@@ -442,28 +480,29 @@ class TableConnector(MappedConnector):
 
     def _unsuitable(self, mode: str) -> str:
         """Returns why a run in a mode makes no sense, and what to do; "" if it does."""
-        if mode not in ("upsert", "mirror") or self._is_streams:
-            return ""
-        paths = self.mapper_of().id_paths
+        told = self._without_id() if mode in ("upsert", "mirror") else ""
+        return told and (
+            f"the rows of {self.path} have no id, so {mode} cannot tell which document a row "
+            "replaces. Name the column with id=..., or several that identify a row together; "
+            f'{told}. Or add all rows with mode="append"'
+        )
+
+    def _without_id(self) -> str:
+        """Returns which columns look unique, if none is the id; "" if there is one."""
+        paths = () if self._is_streams else self.mapper_of().id_paths
         sample: pa.Table | None = None
-        for names, sampled in self._seen():
+        for names, sampled in self._seen() if paths else ():
             if any(leads_to(path, names) for path in paths):
                 return ""
             sample = sampled() if sample is None else sample
         if sample is None:
             return ""
-        unique = [] if sample is None else unique_columns(sample)
-        told = f"these look unique: {', '.join(unique)}" if unique else "none of them looks unique"
-        return (
-            f"the rows of {self.path} have no id, so {mode} cannot tell which document a row "
-            f"replaces. Name the column with id=..., or several that identify a row together; "
-            f'{told}. Or add all rows with mode="append"'
-        )
+        unique = unique_columns(sample)
+        return f"these look unique: {', '.join(unique)}" if unique else "none of them looks unique"
 
     def _seen(self) -> Iterator[tuple[list[str], Callable[[], pa.Table | None]]]:
         """Yields the columns of some files, each with a function that reads its first rows."""
-        found = self._files.list(self.pattern, self.hidden).files
-        for info in [one for one in found if self._takes(one)][:_FILES_ASKED]:
+        for info in self._listed()[:_FILES_ASKED]:
             schema = self._schema_of(info)
             if schema is not None:
                 yield [*schema.names, *self._texts(info)], partial(self._sample_of, info)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
 import pyarrow as pa
@@ -101,7 +102,7 @@ class Where:
         Args:
             values: What is known. Compared with a number, a text counts as the number that it is.
         """
-        return _outcome(self.condition, values) is not False
+        return True in _outcomes(self.condition, values)
 
     def expression(self, schema: pa.Schema, texts: Mapping[str, str | None] | None = None) -> Any:
         """Returns it as an expression of Arrow.
@@ -126,23 +127,24 @@ def _columns(condition: Condition) -> Iterator[str]:
         yield condition.column
 
 
-def _outcome(condition: Condition, values: Mapping[str, str | None]) -> bool | None:
-    """Returns whether a condition is true; None where that is unknown, or a value is null."""
+def _outcomes(condition: Condition, values: Mapping[str, str | None]) -> frozenset[bool | None]:
+    """Returns what a condition can be by what is known: true, false or, as for null, neither."""
     if isinstance(condition, Both):
-        left, right = _outcome(condition.left, values), _outcome(condition.right, values)
         decides = condition.sign == "or"
-        if left is decides or right is decides:
-            return decides
-        return None if None in (left, right) else not decides
+        lefts, rights = _outcomes(condition.left, values), _outcomes(condition.right, values)
+        return frozenset(
+            decides if decides in pair else None if None in pair else not decides
+            for pair in product(lefts, rights)
+        )
     if isinstance(condition, Not):
-        inner = _outcome(condition.inner, values)
-        return None if inner is None else not inner
+        inner = _outcomes(condition.inner, values)
+        return frozenset(None if one is None else not one for one in inner)
     if condition.column not in values:
-        return None
+        return frozenset((True, False) if isinstance(condition, IsNull) else (True, False, None))
     value = values[condition.column]
     if isinstance(condition, IsNull):
-        return value is None
-    return _compared(condition, value)
+        return frozenset((value is None,))
+    return frozenset((_compared(condition, value),))
 
 
 def _compared(condition: Compare, text: str | None) -> bool | None:
@@ -177,7 +179,7 @@ def _expression(condition: Condition, schema: pa.Schema, texts: Mapping[str, str
     if isinstance(condition, Not):
         return ~_expression(condition.inner, schema, texts)
     if condition.column in texts:
-        known = _outcome(condition, texts)
+        (known,) = _outcomes(condition, texts)
         return pc.scalar(pa.scalar(known, pa.bool_()))
     field, kind = _field(condition.column, schema)
     if isinstance(condition, IsNull):

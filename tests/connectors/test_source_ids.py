@@ -15,6 +15,9 @@ from contextframe_beam.connectors.api import APIConnector
 from contextframe_beam.connectors.json_file import JSONFileConnector
 from contextframe_beam.connectors.registry import load_connector_class
 from contextframe_beam.connectors.sql.connector import SqlConnector
+from contextframe_beam.connectors.tables.arrow import ArrowConnector
+from contextframe_beam.connectors.tables.csv_file import CSVConnector
+from contextframe_beam.connectors.tables.parquet import ParquetConnector
 
 CONTACTS = {"name": "contacts", "path": "people", "params": {"kind": "c"}}
 DEALS = {
@@ -125,3 +128,22 @@ def test_a_connector_of_ones_own_keeps_its_id(tmp_path, mapper, reading, known):
     cls: type[BaseConnector] = load_connector_class(f"{file}:Wiki")
     connector = cls("docs", mapper) if mapper else cls("docs")  # type: ignore[call-arg]
     assert connector.source_id(reading) == known
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        ({}, "308483572ce594b2"),
+        ({"id": "key", "prefix": "n:"}, "552e6fd5cfd95b19"),
+        ({"filter": "year >= 2024"}, "bbef85fafc00b729"),
+        ({"delimiter": ";", "types": ["n:int64"], "text": "t"}, "308483572ce594b2"),
+    ],
+    ids=["a path", "ids", "a filter", "how files are written and mapped"],
+)
+def test_a_table_keeps_its_id(arguments, known):
+    assert CSVConnector("memory://tables/*.csv", **arguments).source_id() == known
+
+
+def test_tables_of_other_formats_keep_their_ids():
+    assert ParquetConnector("memory://tables").source_id() == "906866076e18d1fb"
+    assert ArrowConnector("memory://tables/a.lance", version=3).source_id() == "d368175288129a36"
