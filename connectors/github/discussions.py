@@ -53,16 +53,16 @@ class DiscussionPage:
     Attributes:
         discussions: Discussions that changed, the newest first, each with its comments.
         cursor: The next page; None on the last.
-        newest: When the newest of them changed; None without any.
+        changed: When each of them changed, and those that are known, by their numbers.
     """
 
     discussions: list[tuple[dict[str, Any], list[dict[str, Any]]]]
     cursor: str | None
-    newest: str | None
+    changed: dict[str, str]
 
 
 def discussion_page(
-    ask: Ask, owner: str, name: str, after: str | None, since: str | None
+    ask: Ask, owner: str, name: str, after: str | None, since: str | None, read: Mapping[str, str]
 ) -> DiscussionPage | None:
     """Reads a page of discussions, and all of their comments and replies.
 
@@ -72,6 +72,7 @@ def discussion_page(
         name: The repository's name.
         after: The cursor of the page before.
         since: What changed before this is known.
+        read: Which are known although they changed later, each with the time of that change.
 
     Returns:
         The page; None where the repository cannot be seen.
@@ -83,12 +84,13 @@ def discussion_page(
     found = repository["discussions"]
     nodes = [one for one in found["nodes"] or () if one]
     kept = [one for one in nodes if not since or one["updatedAt"] >= since]
-    told = [(one, list(_comments(ask, one))) for one in kept]
+    new = [one for one in kept if read.get(str(one["number"])) != one["updatedAt"]]
+    told = [(one, list(_comments(ask, one))) for one in new]
     has_more = found["pageInfo"]["hasNextPage"] and len(kept) == len(nodes)
     return DiscussionPage(
         [({**one, "comments": None}, comments) for one, comments in told],
         found["pageInfo"]["endCursor"] if has_more else None,
-        nodes[0]["updatedAt"] if nodes else None,
+        {str(one["number"]): one["updatedAt"] for one in kept},
     )
 
 

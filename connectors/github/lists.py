@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ FEWEST_PER_PAGE = 10
 
 # Lists are read from copies of GitHub's database, which are a little late.
 _LATE = timedelta(minutes=1)
+_MOST_RECENT = 1000
 
 #: Sends a request for a page; None where nothing changed since the entity tag.
 Send = Callable[[str, str | None, bool], "HttpResponse | None"]
@@ -127,18 +128,20 @@ def list_page(
     at = {**at, "url": following, "newest": newest, "per_page": size}
     if cursor is None:
         at["etag"] = response.headers.get("ETag")
-    state: dict[str, Any] = {}
-    if one.order == "newest":
-        at["recent"] = {**at.get("recent", {}), **_recent(one, items, newest, began)}
-        state["recent"] = at["recent"]
-        first, before = _moved_back(since) if since else "", known.get("recent") or {}
-        later = [item for item in items if str(one.changed(item)) >= first]
+    if one.order != "all":
+        named = [(_name(item), str(one.changed(item))) for item in items]
+        at["recent"] = recent(at.get("recent", {}), named, newest, began)
+    if one.order == "newest" and since:
+        later = [item for item in items if str(one.changed(item)) >= moved_back(since)]
         following = following if len(later) == len(items) else None
-        items = [item for item in later if before.get(_name(item)) != one.changed(item)]
+        items = later
+    read = known.get("recent") or {}
+    items = [item for item in items if read.get(_name(item)) != one.changed(item)]
     if following:
         return ListPage(items, at)
+    state: dict[str, Any] = {}
     if newest and one.order != "all":
-        state["since"] = clamped_cursor(newest, began)
+        state = {"since": clamped_cursor(newest, began), "recent": at["recent"]}
     # The next run asks the same. Where it is not by the newest, one page has to be all of it.
     is_same = one.order != "oldest" or state.get("since") == since
     if is_same and at.get("etag") and (cursor is None or one.order == "newest"):
@@ -146,20 +149,31 @@ def list_page(
     return ListPage(items, state=state)
 
 
-def _recent(
-    one: ListOf, items: list[dict[str, Any]], newest: str | None, began: datetime
+def recent(
+    before: Mapping[str, str],
+    items: Iterable[tuple[str, str]],
+    newest: str | None,
+    began: datetime,
 ) -> dict[str, str]:
-    """Returns which items the next run sees again although it need not read them again."""
+    """Returns which items the next run sees again although it need not read them again.
+
+    Args:
+        before: Those of earlier pages.
+        items: The items of a page: what each is called, and when it was changed.
+        newest: The newest change that was seen.
+        began: When the run began.
+    """
     if newest is None:
         return {}
-    first, last = _moved_back(newest), _moved_back(began.isoformat())
-    times = ((_name(item), str(one.changed(item))) for item in items)
+    first, last = moved_back(newest), moved_back(began.isoformat())
     # What has only just changed may change again within the same second.
-    return {name: time for name, time in times if first <= time < last}
+    found = {**before, **dict(items)}
+    kept = [(name, time) for name, time in found.items() if first <= time < last]
+    return dict(sorted(kept, key=lambda one: one[1])[-_MOST_RECENT:])
 
 
 def _name(item: Mapping[str, Any]) -> str:
-    return str(item.get("number") or item.get("id"))
+    return str(item.get("number") or item.get("id") or item.get("sha"))
 
 
 def first_url(
@@ -176,10 +190,11 @@ def first_url(
     """
     query = {**one.params, **(more or {}), "per_page": size}
     if since and one.order == "oldest":
-        query["since"] = _moved_back(since)
+        query["since"] = moved_back(since)
     return f"{url}/{one.path}?{urlencode(query)}"
 
 
-def _moved_back(since: str) -> str:
+def moved_back(since: str) -> str:
+    """Returns a time from which nothing is missed that showed a little late."""
     time = when(since)
     return since if time is None else (time - _LATE).strftime("%Y-%m-%dT%H:%M:%SZ")

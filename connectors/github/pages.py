@@ -17,7 +17,7 @@ from contextframe_beam.connectors.github.files import (
     has_parser,
     is_media,
 )
-from contextframe_beam.connectors.github.lists import LISTS, list_page
+from contextframe_beam.connectors.github.lists import LISTS, list_page, moved_back, recent
 from contextframe_beam.connectors.github.repositories import (
     TooSlowError,
     UnreadableError,
@@ -203,12 +203,20 @@ class RepositoryPages:
 
     def _discussions_page(self, partition: Partition, cursor: Any) -> Page:
         params = partition.params
-        repository, since = params["repository"], params["state"].get("since")
+        repository, known = params["repository"], params["state"]
         if self._http.auth is None:
             raise UnreadableError("a list of discussions needs a token", 401)
         owner, _, name = repository["name"].partition("/")
-        after = cursor["after"] if cursor else None
-        page = discussion_page(self._queried, owner, name, after, since)
+        at = dict(cursor or {})
+        since = known.get("since")
+        page = discussion_page(
+            self._queried,
+            owner,
+            name,
+            at.get("after"),
+            since and moved_back(since),
+            known.get("recent") or {},
+        )
         if page is None:
             raise UnreadableError("the account may not see them", 404)
         items: list[dict[str, Any]] = []
@@ -223,12 +231,15 @@ class RepositoryPages:
                 number = discussion["number"]
                 name = f"{repository['id']}/discussion-comments"
                 windows.append(Window(name, number, number))
-        newest = (cursor or {}).get("newest") or page.newest or since
-        if page.cursor:
-            following = {"after": page.cursor, "newest": newest}
-            return Page(items, next_cursor=following, windows=windows)
         began = datetime.fromisoformat(params["began"])
-        state = {"since": clamped_cursor(newest, began)} if newest else {}
+        newest = max(page.changed.values(), default=None)
+        at["newest"] = at.get("newest") or newest or since
+        at["recent"] = recent(at.get("recent", {}), page.changed.items(), at["newest"], began)
+        if page.cursor:
+            return Page(items, next_cursor={**at, "after": page.cursor}, windows=windows)
+        state: dict[str, Any] = {}
+        if at["newest"]:
+            state = {"since": clamped_cursor(at["newest"], began), "recent": at["recent"]}
         return Page(items, state=state, windows=windows)
 
     def _wiki_page(self, partition: Partition, cursor: Any) -> Page:

@@ -461,6 +461,7 @@ class TestAccounts:
         run(world, to, resources=["issues"])
         world.rename(app, "acme/new")
         before = rows(to)
+        app.edit_issue(3, title="Renamed")
         receipt, _ = run(world, to, resources=["issues"])
         assert (receipt.failed, receipt.unread, rows(to).keys()) == (0, (), before.keys())
         assert rows(to)["github:11/issue/3"]["metadata"]["collection"] == "acme/new"
