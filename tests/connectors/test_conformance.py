@@ -24,6 +24,7 @@ from contextframe_beam.connectors import (
     FilesConnector,
     JSONFileConnector,
 )
+from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.registry import list_connectors
@@ -294,6 +295,7 @@ def test_every_registered_connector_is_checked_here() -> None:
         ArrowConnector,
         CSVConnector,
         FilesConnector,
+        GitHubConnector,  # in test_github.py
         JSONFileConnector,
         NotionConnector,  # in test_notion.py
         ObsidianConnector,

@@ -13,8 +13,10 @@ import pytest
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.http import judges, retry
+from contextframe_beam.connectors.testing import ConnectorTests
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.pipelines.ingest import ingest
+from tests.support.cli_helpers import cli
 from tests.support.pdf_files import pdf as pdf_of
 from tests.worlds.github_repository import Entry, Repository
 from tests.worlds.github_world import GitHub, secondary
@@ -242,6 +244,47 @@ FILES: dict[str, Any] = {
 }
 
 
+class TestConformance(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _world(self) -> Iterator[None]:
+        with GitHub() as self.world:
+            app = filled(self.world, 10)
+            app.add_review(5, "Good")
+            app.add_comment(app.add_issue("More"), "Yes")
+            yield
+            assert self.world.problems == []
+
+    def connector(self) -> GitHubConnector:
+        return connector(self.world, resources=READ)
+
+
+class TestCommands:
+    def test_the_first_command_and_its_check(self, world, tmp_path, monkeypatch, caplog):
+        caplog.set_level("DEBUG")
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        filled(world)
+        options = ["github", "--repositories", "acme/app", "--token", "env:GITHUB_TOKEN"]
+        options += ["--base-url", world.url]
+        shown = cli("check", *options)
+        assert (
+            "alice, scopes: repo" in shown.out and "acme/app (public): files, issues" in shown.out
+        )
+        assert shown.out.count("metadata:") == 3
+        done = cli("ingest", *options, "--to", tmp_path / "kb.lance")
+        assert "wrote 12 documents" in done.out
+        kept = b"".join(one.read_bytes() for one in tmp_path.rglob("*") if one.is_file())
+        told = caplog.text + shown.out + done.out + done.err
+        assert TOKEN not in told and TOKEN.encode() not in kept
+
+    def test_what_is_wrong_with_the_account_is_told(self, world):
+        filled(world)
+        options = ["github", "--repositories", "acme/app", "--base-url", world.url]
+        shown = cli("check", *options, "--token", "ghp_wrong")
+        assert (shown.code, "Bad credentials" in shown.out) == (1, True)
+        assert "ghp_wrong" not in shown.out + shown.err
+
+
+@pytest.mark.xdist_group("github-records")
 class TestRecords:
     """What each kind becomes."""
 
