@@ -1,0 +1,82 @@
+"""Connectors of services and vaults on Flink with two worker processes: the rows of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lance
+import pytest
+
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.notion.connector import NotionConnector
+from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
+from contextframe_beam.pipelines.ingest import ingest
+from tests.support.engines import Engines, engines, worker_pool
+from tests.worlds.notion_blocks import block, hosted
+from tests.worlds.notion_world import TOKEN, NotionWorld
+
+__all__ = ["engines"]
+
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
+
+
+@pytest.fixture
+def flink(engines: Engines, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Gives the arguments of a run on Flink, whose two workers share nothing with this process."""
+    engine = engines.get("FlinkRunner")
+    with worker_pool(tmp_path, NOTION_TOKEN=TOKEN) as pool:
+        options = (f"--environment_config={pool}", "--sdk_worker_parallelism=2")
+        arguments = engine.arguments(*options, workers="EXTERNAL")
+        yield {"runner": engine.runner, "beam_args": arguments}
+
+
+def rows_of(kb: Path) -> Any:
+    columns = ["uuid", "text_content", "title", "x_partition", "x_digest"]
+    table = lance.dataset(str(kb)).to_table(columns, filter="x_state IS NULL")
+    return table.sort_by([("uuid", "ascending")])
+
+
+def compare(folder: Path, connector: BaseConnector, how: dict[str, Any], mode: str) -> Any:
+    """Runs a connector here and on Flink, and returns the receipt of Flink's run."""
+    ingest(connector, str(folder / "here.lance"), mode=mode, embed_dim=2)
+    receipt = ingest(connector, str(folder / "there.lance"), mode=mode, embed_dim=2, **how)
+    assert rows_of(folder / "there.lance").equals(rows_of(folder / "here.lance"))
+    return receipt
+
+
+def test_notion(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTION_TOKEN", TOKEN)
+    with NotionWorld() as world:
+        home = world.page("Home", blocks=[block("toggle", "a", below=[block("paragraph", "b")])])
+        world.add(home, hosted("file", world.upload("a.md", b"# A"), name="a.md"))
+        sources = [world.data_source(f"Table {number}", home) for number in range(3)]
+        rows = [world.page(f"Row {n}", sources[n % 3]) for n in range(30)]
+        world.comment(home, "Nice")
+        world.now += 3600
+        connector = NotionConnector(
+            token="env:NOTION_TOKEN",
+            base_url=world.url,
+            requests_per_second=5000,
+            attachments="text",
+        )
+        assert compare(tmp_path, connector, flink, "upsert").rows_written == 36
+        world.edit(rows[0], "Edited.")
+        world.trash(rows[1])
+        world.now += 3600
+        receipt = compare(tmp_path, connector, flink, "mirror")
+        assert (receipt.rows_written, receipt.rows_deleted) == (1, 1)
+        assert world.problems == []
+
+
+def test_obsidian(flink: dict[str, Any], tmp_path: Path) -> None:
+    vault = tmp_path / "Notes"
+    vault.mkdir()
+    for number in range(20):
+        (vault / f"{number}.md").write_text(f"---\ntags: [a]\n---\n[[{(number + 1) % 20}]] #b\n")
+    assert compare(tmp_path, ObsidianConnector(vault), flink, "upsert").rows_written == 20
+    (vault / "3.md").unlink()
+    receipt = compare(tmp_path, ObsidianConnector(vault), flink, "upsert")
+    # The note before it has lost its link.
+    assert (receipt.rows_written, receipt.rows_deleted) == (1, 1)
