@@ -33,7 +33,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-engines lint types tests engines airflow clients soak bench docs format clean
+.PHONY: help demo test test-engines lint types tests engines airflow browser clients soak bench docs format clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,10 +52,10 @@ types: $(VENV)/.installed ## Check the types (mypy, strict).
 
 # A third process has the cores while others wait for servers, locks and ends of processes.
 tests: $(VENV)/.installed ## Run the tests without engines; TESTS='tests/test_x.py -k name' selects.
-	@$(PY) -m pytest -n 3 -m "not (engine or airflow or soak)" --heaviest 10 $(TESTS)
+	@$(PY) -m pytest -n 3 -m "not (engine or airflow or browser or soak)" --heaviest 10 $(TESTS)
 
-test-engines: $(VENV)/.installed ## Run the tests of Flink, Spark, Prism and Airflow (`make engines airflow` fetches them).
-	@$(PY) -m pytest -m "(engine or airflow) and not soak" --heaviest 10 $(TESTS)
+test-engines: $(VENV)/.installed ## Run the tests of Flink, Spark, Prism, Airflow and Chromium (`make engines airflow browser` fetches them).
+	@$(PY) -m pytest -m "(engine or airflow or browser) and not soak" --heaviest 10 $(TESTS)
 
 engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism need (Java, Maven, Go).
 	@$(PY) -m tools.engine_install
@@ -63,6 +63,10 @@ engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism ne
 airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its template, apart from everything else.
 
 clients: $(CLIENTS)/.installed ## Install vendors' own clients, which read the tests' worlds as a second opinion (needs Node).
+
+browser: ## Install Chromium for the tests of the page (Debian and Ubuntu, as root).
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver >/dev/null; }
 
 soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out, and laws on many examples.
 	@$(PY) -m pytest -m "soak or hypothesis" --hypothesis-profile thorough --heaviest 10 $(TESTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sysconfig
 import threading
+import webbrowser
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -353,6 +354,43 @@ def _inspect(
         show.show_facts(facts)
 
 
+@command(
+    "ui",
+    "contextframe-beam ui kb.lance",
+    "contextframe-beam ui s3://bucket/kb.lance --port 8000 --no-browser",
+)
+@dataset_argument
+@option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="The port to listen on.  [default: a free one]",
+)
+@option("--no-browser", is_flag=True, help="Do not open a browser.")
+@storage_options
+def _ui(dataset: str, port: int, no_browser: bool, storage_options: dict[str, str]) -> None:
+    """Show DATASET in a browser: sources, runs, failures, versions, search, documents.
+
+    The page is for this machine only, and only shows. Ctrl-C ends it.
+    """
+    from contextframe_beam.pipelines.ui.app import listening, page_of, serve
+    from contextframe_beam.store.address import Address
+
+    app = page_of(Address(dataset, storage_options))
+    with listening(port) as at:
+        address = f"http://127.0.0.1:{at.getsockname()[1]}/"
+        click.echo(f"{dataset} is shown at {address}; Ctrl-C ends it", err=True)
+        if not no_browser:
+            # Once the server answers: the socket takes what comes before.
+            at.listen()
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+        try:
+            serve(app, at)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the page is not shown any more", err=True)
+
+
 @command("connectors", "contextframe-beam connectors")
 @as_json
 def _connectors(as_json: bool) -> None:
@@ -381,6 +419,7 @@ for _command in (
     login_command,
     _search,
     _inspect,
+    _ui,
     history_command,
     status_command,
     replay_command,
