@@ -235,7 +235,8 @@ class SqlConnector(MappedConnector):
             for name in given:
                 if name is None or name in names or (argument == "cursor" and self._by_mark(names)):
                     continue
-                hint = nearest(name, names)
+                same = [one for one in names if one.lower() == name.lower()]
+                hint = f"; did you mean {same[0]}?" if same else nearest(name, names)
                 raise ConfigError(
                     f"{argument} is {name!r}, and {relation} has no such column{hint} "
                     f"(there are: {', '.join(names)})"

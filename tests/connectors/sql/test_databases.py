@@ -12,11 +12,9 @@ import duckdb
 import pytest
 
 from contextframe_beam import FrameDataset
-from contextframe_beam.connectors.page import items_of
-from contextframe_beam.connectors.read.held import released
-from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.sql.connector import SqlConnector
 from contextframe_beam.pipelines.ingest import ingest
+from tests.connectors.sql.reading import read
 from tests.support.postgres import Postgres
 
 
@@ -77,17 +75,6 @@ def notes(database: Database) -> Database:
     return database
 
 
-def read(connector: SqlConnector, **resume: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Returns the items of a run, and the state after it."""
-    connector.ensure_authenticated()
-    source = Source(connector, resume_from=resume or None)
-    items = []
-    with released():
-        for page in source.pages():
-            items += page.items if page.table is None else items_of(page.table)
-    return items, dict(source.reached or {})
-
-
 class TestATable:
     def test_becomes_documents_also_where_a_text_is_null(
         self, notes: Database, tmp_path: Path
@@ -114,8 +101,8 @@ class TestATable:
         connector = notes.connector(cursor="changed", lookback="0s")
         items, state = read(connector)
         assert len(items) == 10
-        assert [one["id"] for one in read(connector, **state)[0]] == [9]  # the last value again
+        assert [one["id"] for one in read(connector, state)[0]] == [9]  # the last value again
         notes.run("UPDATE notes SET changed = '2026-01-02 00:00:00+00' WHERE id = 3")
-        items, state = read(connector, **state)
+        items, state = read(connector, state)
         assert sorted(one["id"] for one in items) == [3, 9]
-        assert [one["id"] for one in read(connector, **state)[0]] == [3]
+        assert [one["id"] for one in read(connector, state)[0]] == [3]

@@ -13,20 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextframe_beam.connectors.page import items_of
-from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.sql.connector import SqlConnector
+from tests.connectors.sql.reading import read
 from tests.support.laws import examples
 from tests.support.postgres import Postgres
 
 
 def items(connector: SqlConnector) -> list[dict[str, Any]]:
-    connector.ensure_authenticated()
-    return [
-        item
-        for page in Source(connector, threads=1).pages()
-        for item in (page.items if page.table is None else items_of(page.table))
-    ]
+    return read(connector)[0]
 
 
 @pytest.fixture(scope="module")
