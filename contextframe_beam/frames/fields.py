@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contextframe_beam.errors import ConfigError, RecordError, SchemaError, nearest
-from contextframe_beam.frames.schema import FORMAT_COLUMNS
+from contextframe_beam.frames.schema import FIELD_PREFIX, FORMAT_COLUMNS
 from contextframe_beam.frames.times import day_of, parse, when
 from contextframe_beam.frames.values import is_unicode, null_array
 
@@ -62,7 +62,6 @@ _HOLDS = {
 #: How an own field may be given: `{"price": "float64"}`, or `price:float64` and `team` for text.
 Fields: TypeAlias = Mapping[str, str | None] | Iterable[str] | str | None
 
-_PREFIX = "x_f_"
 # Names of the frame, in any case: SQL does not tell them apart.
 _TAKEN = frozenset(name.lower() for name in FORMAT_COLUMNS)
 # Lance takes a dot for a part of a column; SQL names end with the others.
@@ -94,7 +93,7 @@ class OwnField:
     def column(self) -> str:
         """The name of its column."""
         escaped = _UNSAFE.sub(lambda found: f"%{ord(found[0]):02X}", self.name)
-        return f"{_PREFIX}{escaped}"
+        return f"{FIELD_PREFIX}{escaped}"
 
     @property
     def sql(self) -> str:
@@ -180,8 +179,8 @@ def fields_of(schema: pa.Schema) -> tuple[OwnField, ...]:
     """
     found = []
     for column in schema:
-        if column.name.startswith(_PREFIX):
-            name = unquote(column.name[len(_PREFIX) :])
+        if column.name.startswith(FIELD_PREFIX):
+            name = unquote(column.name[len(FIELD_PREFIX) :])
             kinds = [kind for kind, one in FIELD_TYPES.items() if _is_same(column.type, one)]
             if not kinds:
                 raise SchemaError(

@@ -21,6 +21,7 @@ from contextframe_beam.errors import DatasetError, RecordError
 from contextframe_beam.frames.place import Place
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.frames.schema import (
+    FIELD_PREFIX,
     FIT,
     KEY_VALUE,
     fit_date,
@@ -337,7 +338,12 @@ def decode_rows(batch: pa.RecordBatch) -> Iterator[FrameRecord]:
     Raises:
         DatasetError: the notes on a row make no sense.
     """
-    names = [name for name in batch.schema.names if name != "vector"]
+    # Own fields are made of the others.
+    names = [
+        name
+        for name in batch.schema.names
+        if name != "vector" and not name.startswith(FIELD_PREFIX)
+    ]
     vectors: list[Any] = [None] * batch.num_rows
     if "vector" in batch.schema.names:
         vectors = vectors_of(batch.column("vector"))

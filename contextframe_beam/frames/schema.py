@@ -24,6 +24,9 @@ STORAGE_VERSIONS = ("2.0", "2.1", "2.2")
 RECORD_TYPES = ("document", "collection_header", "dataset_header", "frameset")
 COLLECTION_ID_TYPES = ("uuid", "uri", "cid", "string")
 
+#: What the columns of own fields begin with (`fields.py`).
+FIELD_PREFIX = "x_f_"
+
 RELATIONSHIP = pa.struct(
     [
         pa.field("type", pa.string(), nullable=False),

@@ -39,7 +39,7 @@ from contextframe_beam.store.files import (
     WrittenFragment,
     open_dataset,
 )
-from contextframe_beam.store.filters import Where, check_columns, sql_literal, sql_of, understood
+from contextframe_beam.store.filters import Where, projection_of, sql_literal, sql_of, understood
 from contextframe_beam.store.rows import any_row, last_of_each_key, remove_keys
 from contextframe_beam.store.schema import (
     AddedFields,
@@ -304,18 +304,18 @@ class FrameDataset:
         """Yields the documents and chunks as Arrow batches, reading `columns` only.
 
         Args:
-            columns: Names of columns; all by default.
+            columns: Names of columns, also of own fields; all by default.
             batch_size: The most rows of a batch.
             where: As in `search`.
 
         Raises:
             ConfigError: the dataset has no such column, or the filter cannot be used.
         """
-        check_columns(columns or (), self._dataset.schema.names)
+        wanted = None if columns is None else projection_of(columns, self._dataset.schema)
         condition = self._documents(where)
         with understood(self._dataset, where):
             scanner = self._dataset.scanner(
-                columns=list(columns) if columns is not None else None,
+                columns=wanted,
                 filter=condition,
                 batch_size=batch_size,
                 blob_handling="all_binary",

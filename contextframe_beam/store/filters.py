@@ -23,7 +23,7 @@ from contextframe_beam.frames.fields import OwnField, fields_of, guess_type
 from contextframe_beam.frames.times import when
 from contextframe_beam.store.address import first_line
 
-__all__ = ["Where", "check_columns", "check_limit", "sql_literal", "sql_of", "understood"]
+__all__ = ["Where", "check_limit", "projection_of", "sql_literal", "sql_of", "understood"]
 
 #: A filter: an SQL condition on the columns, or the values that columns must have.
 Where = str | Mapping[str, Any] | None
@@ -44,7 +44,7 @@ def sql_of(where: Where, schema: pa.Schema) -> str:
         return _translated(_unicode(where or ""), fields)
     known = {one.name: one for one in fields}
     columns = [name for name in schema.names if name not in {one.column for one in fields}]
-    check_columns([name for name in where if name not in known], [*columns, *known])
+    _check_columns([name for name in where if name not in known], [*columns, *known])
     return " AND ".join(
         _equals(known[name], value) if name in known else _is(name, value)
         for name, value in where.items()
@@ -87,13 +87,26 @@ def sql_literal(value: Any) -> str:
     )
 
 
-def check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
+def _check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
     """Raises ConfigError if one of `names` is not among a dataset's columns."""
     unknown = [str(name) for name in names if name not in columns]
     if unknown:
         raise ConfigError(
             f"the dataset has no column {', '.join(unknown)}; it has {', '.join(columns)}"
         )
+
+
+def projection_of(names: Sequence[str], schema: pa.Schema) -> list[str] | dict[str, str]:
+    """Returns columns as Lance's scanner takes them; own fields have their own names.
+
+    Raises:
+        ConfigError: the dataset has no such column.
+    """
+    own = {one.name: one.sql for one in fields_of(schema)}
+    _check_columns(names, [*schema.names, *own])
+    if own.keys().isdisjoint(names):
+        return list(names)
+    return {name: own.get(name, f"`{name}`") for name in names}
 
 
 def check_limit(limit: int) -> None:

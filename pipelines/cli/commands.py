@@ -230,7 +230,7 @@ def commands() -> None:
     "--where",
     metavar="SQL",
     help="Only passages for which this holds, as in "
-    "\"author = 'Ada' AND created_at > '2026-01-01'\".",
+    "\"author = 'Ada' AND created_at > '2026-01-01'\". `columns add` lets it know other metadata.",
 )
 @option(
     "--embed",

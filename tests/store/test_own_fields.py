@@ -256,6 +256,12 @@ class TestFilters:
         records = [one for batch in library.batches(["uri"], where=where) for one in batch["uri"]]
         assert {one.as_py() for one in records} == wanted
 
+    def test_choose_rows_whose_columns_are_read_by_their_own_names_too(self, library):
+        [batch] = library.batches(["price", "uri", "title"], where="price = 0.25")
+        assert batch.to_pylist() == [{"price": 0.25, "uri": "13", "title": "text 13"}]
+        with pytest.raises(ConfigError, match="the dataset has no column prise"):
+            next(library.batches(["prise"]))
+
     @pytest.mark.parametrize(
         ("where", "said"),
         [
