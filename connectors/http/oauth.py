@@ -285,7 +285,7 @@ class TokenEndpoint:
             OAuthRefusal: the endpoint refuses.
         """
         client = self.client()
-        session = _Session(self._http.for_origin(url))
+        session = _Session(self._http.for_origin(url), self._settings)
         headers = {"Accept": "application/json"}
         answer = session.post(
             url, fields, headers, client.client_auth(client.token_endpoint_auth_method)
@@ -317,11 +317,11 @@ class TokenEndpoint:
                     + ("a PEM private key" if default == "RS256" else "a text that is long enough")
                 )
             options["client_secret"] = key
-            client = OAuth2Client(_Session(self._http), **options)
+            client = OAuth2Client(_Session(self._http, settings), **options)
             signer = PrivateKeyJWT if method == "private_key_jwt" else ClientSecretJWT
             client.register_client_auth_method(signer(self._url, alg=algorithm))
             return client
-        return OAuth2Client(_Session(self._http), **options)
+        return OAuth2Client(_Session(self._http, settings), **options)
 
     def _extra(self) -> dict[str, Any]:
         resolved: dict[str, Any] = secrets.resolved(dict(self._settings.params))
@@ -344,20 +344,26 @@ class TokenEndpoint:
 class _Session:
     """Looks like a session of requests to authlib."""
 
-    def __init__(self, http: Sender) -> None:
+    def __init__(self, http: Sender, settings: OAuth2Settings) -> None:
         self._http = http
+        self._is_json = settings.token_body == "json"
+        self._headers = settings.token_headers or {}
 
     def post(
         self, url: str, data: Mapping[str, str], headers: Mapping[str, str], auth: Any
     ) -> _Answer:
-        """Sends a form, signed by `auth`."""
+        """Sends a form, signed by `auth`; or its fields as JSON."""
         # authlib changes the headers that it gets, which all its clients share.
         url, signed, body = auth.prepare("POST", url, dict(headers), urlencode(dict(data)))
+        ours = {"content-length", *(["content-type"] if self._is_json else ())}
+        kept = {name: value for name, value in signed.items() if name.lower() not in ours}
+        fields = dict(parse_qsl(body, keep_blank_values=True))
         request = HttpRequest(
             "POST",
             url,
-            headers={name: v for name, v in signed.items() if name.lower() != "content-length"},
-            form=dict(parse_qsl(body, keep_blank_values=True)),
+            headers={**kept, **self._headers},
+            json=fields if self._is_json else None,
+            form=fields,
             # If the answer is lost, its token is lost in any case, and so is a used refresh token.
             safe_to_repeat=True,
         )

@@ -244,6 +244,10 @@ class OAuth2Settings(PlacedSettings):
     """The scope to ask for, or a list of scopes."""
     params: dict[str, Any] = Field(default_factory=dict)
     """More parameters for the token endpoint, such as audience."""
+    token_body: Literal["form", "json"] | None = None
+    """How the token endpoint takes parameters: as a form, like nearly all servers, or as JSON."""
+    token_headers: dict[str, str] | None = None
+    """Headers that the token endpoint asks for."""
 
 
 class ClientCredentialsSettings(OAuth2Settings):

@@ -32,6 +32,7 @@ from contextframe_beam.connectors.notion.reading import (
 from contextframe_beam.connectors.notion.rich_text import opened, page_id
 from contextframe_beam.connectors.notion.scope import Scope, find_root
 from contextframe_beam.connectors.notion.workspace import (
+    MARKDOWN_VERSION,
     Listed,
     NotionError,
     Workspace,
@@ -551,6 +552,8 @@ def _auth(
             "client_secret": client_secret,
             "client_auth": "basic",
             "refresh_token": refresh_token,
+            "token_body": "json",
+            "token_headers": {"Notion-Version": MARKDOWN_VERSION},
         }
     raise ConfigError(
         "Notion needs the token of an integration (token, best as env:NOTION_TOKEN), or "

@@ -501,6 +501,28 @@ class TestNotionConnector(ConnectorTests):
         return connector(self.world)
 
 
+def test_a_refresh_token_is_sent_as_notion_takes_it_and_the_new_one_is_kept(
+    world: NotionWorld, tmp_path: Path
+) -> None:
+    kept = tmp_path / "refresh"
+    kept.write_text("refresh-token-0001")
+    answer = {"access_token": TOKEN, "token_type": "bearer", "refresh_token": "refresh-token-0002"}
+    world.scripted.append(Answer(body=answer))
+    made = NotionConnector(
+        client_id="id",
+        client_secret="secret-of-the-client",
+        refresh_token=f"file:{kept}",
+        base_url=world.url,
+        requests_per_second=5000,
+    )
+    assert made.authenticate()
+    asked = world.served[0].asked
+    assert (asked.path, asked.headers["content-type"]) == ("/v1/oauth/token", "application/json")
+    assert asked.headers["authorization"].startswith("Basic ")
+    assert asked.body == {"grant_type": "refresh_token", "refresh_token": "refresh-token-0001"}
+    assert kept.read_text().strip() == "refresh-token-0002"
+
+
 def test_two_ways_to_write_a_root_are_one_source() -> None:
     bare = uid(7).replace("-", "")
     both = [
