@@ -347,20 +347,36 @@ class TestAdding:
         assert added.what_is_null.startswith("2 values of price do not fit, and are null in the")
         assert "1: metadata['price'] is 'n/a', and the column price holds n" in added.what_is_null
 
-    def test_beside_a_writer_goes_on_from_what_it_wrote(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize(
+        ("other", "columns"),
+        [
+            (lambda one: one.add(FrameRecord("late", {"count": 9}, unique_id="late")), ["count"]),
+            (lambda one: one.delete("0"), ["count"]),
+            (lambda one: one.add_columns("price:float64"), ["price", "count"]),
+            (lambda one: one.add_columns("count:int64"), ["count"]),
+            (lambda one: one.rollback(1), ["count"]),
+        ],
+        ids=["a document", "a deletion", "another column", "the same column", "a rollback"],
+    )
+    def test_beside_a_writer_goes_on_from_what_it_wrote(
+        self, tmp_path, monkeypatch, other, columns
+    ):
         path = tmp_path / "kb.lance"
-        dataset = make(path, documents(3))
-        later = [FrameRecord("late", {"count": 9}, unique_id="late")]
+        make(path, documents(2)).add_many(documents(12))
+        others = [other]
 
         def beside(*arguments: Any, **options: Any) -> Any:
-            if later:
-                FrameDataset.open(str(path)).add(later.pop())
+            if others:
+                others.pop()(FrameDataset.open(str(path)))
             return commit_columns_anew(*arguments, **options)
 
         monkeypatch.setattr(store_schema, "commit_columns_anew", beside)
-        dataset.add_columns("count:int64")
-        assert dataset.count("count = 9") == 1
-        assert len(dataset) == 4
+        FrameDataset.open(str(path)).add_columns("count:int64")
+        dataset = FrameDataset.open(str(path))
+        assert list(dataset.columns) == columns
+        counts = {str(one.unique_id): one.metadata.get("count") for one in dataset}
+        stored = {uri: row["count"] for uri, row in own_columns(dataset).items() if uri in counts}
+        assert stored == counts
         assert data_files(path) == named_files(path)
 
     def test_that_is_killed_leaves_the_dataset_as_it_was(self, tmp_path):
