@@ -24,7 +24,7 @@ VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_COCOINDEX) $(VEN
 VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
 # Vendors' own clients, which read the worlds of the tests as a second opinion.
 CLIENTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/clients
-NPM_CLIENTS ?= @notionhq/client@5.26.0
+NPM_CLIENTS ?= @notionhq/client@5.26.0 octokit@5.0.5
 PY := $(VENV)/bin/python
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
