@@ -10,10 +10,12 @@ import lance
 import pytest
 
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.pipelines.ingest import ingest
 from tests.support.engines import Engines, engines, worker_pool
+from tests.worlds.github_world import GitHub
 from tests.worlds.notion_blocks import block, hosted
 from tests.worlds.notion_world import TOKEN, NotionWorld
 
@@ -26,7 +28,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
 def flink(engines: Engines, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Gives the arguments of a run on Flink, whose two workers share nothing with this process."""
     engine = engines.get("FlinkRunner")
-    with worker_pool(tmp_path, NOTION_TOKEN=TOKEN) as pool:
+    with worker_pool(tmp_path, NOTION_TOKEN=TOKEN, GITHUB_TOKEN="ghp_all") as pool:
         options = (f"--environment_config={pool}", "--sdk_worker_parallelism=2")
         arguments = engine.arguments(*options, workers="EXTERNAL")
         yield {"runner": engine.runner, "beam_args": arguments}
@@ -67,6 +69,30 @@ def test_notion(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
         world.now += 3600
         receipt = compare(tmp_path, connector, flink, "mirror")
         assert (receipt.rows_written, receipt.rows_deleted) == (1, 1)
+        assert world.problems == []
+
+
+def test_github(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "ghp_all")
+    with GitHub() as world:
+        repositories = [world.add(f"acme/{name}") for name in ("app", "lib", "old")]
+        for one in repositories:
+            for number in range(1, 21):
+                one.add_issue(f"Issue {number}", f"See #{number - 1}", pull=number % 5 == 0)
+            one.add_comment(3, "Yes")
+            one.add_review(5, "Good")
+            one.commit({"README.md": "# A\n", "a.md": "a\n", "link.md": "one\ntwo\n"})
+        connector = GitHubConnector(
+            organizations=["acme"], token="env:GITHUB_TOKEN", base_url=world.url
+        )
+        assert compare(tmp_path, connector, flink, "upsert").rows_written == 3 * (20 + 2 + 3)
+        repositories[0].edit_issue(2, title="Edited")
+        repositories[1].commit({"a.md": None, "b.md": "b\n"})
+        receipt = compare(tmp_path, connector, flink, "upsert")
+        assert (receipt.rows_written, receipt.rows_deleted) == (2, 1)
+        repositories[2].delete_issue(3)
+        receipt = compare(tmp_path, connector, flink, "mirror")
+        assert (receipt.rows_written, receipt.rows_deleted) == (0, 2)
         assert world.problems == []
 
 
