@@ -85,7 +85,7 @@ def _auth(settings: AuthSettings, http: Sender | None) -> Auth:
         case TokensSettings():
             budget = Budget() if settings.budget is None else Budget.of(settings.budget)
             auths = [KeyAuth(token, Placement.of(settings)) for token in settings.tokens]
-            return TokenPool(auths, budget, _needed(settings, http).origin)
+            return TokenPool(auths, budget, _needed(settings, http).absolute(""))
         case SessionSettings():
             return session_auth(settings, _needed(settings, http))
         case OAuth2Settings():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from contextframe_beam.connectors.http.request import logger
 from contextframe_beam.connectors.http.section import checked
-from contextframe_beam.connectors.http.settings import BudgetSettings
+from contextframe_beam.connectors.http.settings import BudgetSettings, LimitSettings
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.connectors.shared_files import shared_file
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -28,6 +28,9 @@ from contextframe_beam.errors import ConfigError, ConnectorError
 if TYPE_CHECKING:
     from redis import Redis
 
+#: Windows count as so much longer than stated, because the server's clock is another one, and a
+#: request takes its time to arrive.
+MARGIN = 1.1
 _PERIODS = {"per_second": 1.0, "per_minute": 60.0, "per_hour": 3600.0}
 #: Longer waits are logged, in seconds.
 _LONG_WAIT = 30.0
@@ -70,6 +73,8 @@ class Budget:
         name: Budgets with the same name, limits and scope are shared by all processes.
         redis: The address of a Redis server that counts for several machines.
         scope: The server that it is for; the client fills it in.
+        paths: Limits of paths that the server counts each for itself: a pattern, and its limits.
+        shared: Whether its pauses hold in all processes even if it has no limits.
     """
 
     def __init__(
@@ -78,8 +83,12 @@ class Budget:
         name: str = "",
         redis: str | None = None,
         scope: str = "",
+        paths: Sequence[tuple[str, tuple[Limit, ...]]] = (),
+        shared: bool = False,
     ) -> None:
         self.limits = tuple(limits)
+        self.paths = tuple(paths)
+        self._shared = shared or bool(limits)
         self.name = name
         self.redis = redis
         self.scope = scope
@@ -90,8 +99,9 @@ class Budget:
     def from_config(cls, config: Mapping[str, Any]) -> Budget:
         """Makes a budget from `per_second`, `per_minute`, `per_hour`, `burst`, `name` and `redis`.
 
-        Each limit is exact for any window of its length. With `burst`, the shortest limit allows
-        that many requests at once after a quiet time and spaces the others evenly.
+        Each limit is exact for any window of its length, which counts as a tenth longer. With
+        `burst`, the shortest limit allows that many requests at once after a quiet time and spaces
+        the others evenly. `paths` has limits of paths that the server counts each for itself.
 
         Raises:
             ConfigError: a name is unknown or a value is invalid; the message says which.
@@ -101,20 +111,27 @@ class Budget:
     @classmethod
     def of(cls, settings: BudgetSettings) -> Budget:
         """Makes the budget from checked settings."""
-        limits = [
-            _limit(rate, seconds)
-            for period, seconds in _PERIODS.items()
-            if (rate := getattr(settings, period)) is not None
-        ]
+        paths = [(pattern, _limits(own)) for pattern, own in settings.paths.items()]
+        limits = list(_limits(settings))
         if settings.burst is not None:
             limits[0] = replace(limits[0], burst=settings.burst)
-        return cls(limits, str(settings.name or ""), settings.redis)
+        return cls(limits, str(settings.name or ""), settings.redis, paths=paths)
 
     def for_scope(self, scope: str) -> Budget:
         """Returns the budget for one server, or itself if it already has a server."""
         if self.scope or self.name:
             return self
-        return Budget(self.limits, redis=self.redis, scope=scope)
+        return Budget(self.limits, redis=self.redis, scope=scope, paths=self.paths)
+
+    def part(self, name: str, limits: Sequence[Limit] = ()) -> Budget:
+        """Returns the budget of requests that the server counts apart from others.
+
+        Args:
+            name: What it counts together.
+            limits: The limits of these requests.
+        """
+        whole = f"{self.name or self.scope} {name}"
+        return Budget(limits, whole, self.redis, shared=self._shared or bool(self.paths))
 
     def acquire(self) -> float:
         """Waits until one more request may be sent.
@@ -161,12 +178,13 @@ class Budget:
         return self._account
 
     def _open(self) -> Account:
-        if not self.limits:
+        if not self._shared:
             return _Pauses()
         terms = [(one.count, one.seconds, one.burst) for one in self.limits]
         if self.redis:
-            return RedisAccount(str(self.redis), f"{self.name or self.scope} {terms}", terms)
-        return FileAccount(self.name or self.scope, terms)
+            name = f"{self.name or self.scope} {terms}"
+            return RedisAccount(str(self.redis), name, terms, MARGIN)
+        return FileAccount(self.name or self.scope, terms, margin=MARGIN)
 
     def _named(self) -> str:
         return f" {self.name or self.scope}" if self.name or self.scope else ""
@@ -191,6 +209,14 @@ class _Pauses:
 
     def paused(self) -> float:
         return max(0.0, self._until - time.monotonic())
+
+
+def _limits(settings: LimitSettings) -> tuple[Limit, ...]:
+    return tuple(
+        _limit(rate, seconds)
+        for period, seconds in _PERIODS.items()
+        if (rate := getattr(settings, period)) is not None
+    )
 
 
 def _limit(rate: float, seconds: float) -> Limit:
@@ -218,12 +244,17 @@ class FileAccount:
         name: Accounts with the same name and terms are shared.
         terms: The limits.
         clock: Gives seconds since 1970, the same for all processes.
+        margin: How many times as long as stated each window counts.
     """
 
     def __init__(
-        self, name: str, terms: Sequence[Term], clock: Callable[[], float] = time.time
+        self,
+        name: str,
+        terms: Sequence[Term],
+        clock: Callable[[], float] = time.time,
+        margin: float = 1.0,
     ) -> None:
-        self._terms = terms
+        self._terms = [(count, seconds * margin, burst) for count, seconds, burst in terms]
         self._clock = clock
         self._lock = threading.Lock()
         self._process = 0
@@ -363,15 +394,18 @@ class RedisAccount:
         url: The server, `redis://host:6379/0`.
         name: Accounts with the same name are shared.
         terms: The limits.
+        margin: How many times as long as stated each window counts.
 
     Raises:
         ConfigError: the client library is missing, or the address is not valid.
     """
 
-    def __init__(self, url: str, name: str, terms: Sequence[Term]) -> None:
+    def __init__(self, url: str, name: str, terms: Sequence[Term], margin: float = 1.0) -> None:
         self._name = name
         self._terms = [
-            part for count, seconds, burst in terms for part in (count, seconds, burst or 0)
+            part
+            for count, seconds, burst in terms
+            for part in (count, seconds * margin, burst or 0)
         ]
         # The braces keep all keys on one node of a cluster.
         self._keys = [f"contextframe-beam:{{{name}}}:{part}" for part in range(1 + len(terms))]

@@ -21,6 +21,7 @@ from contextframe_beam.connectors.ahead import read_ahead
 from contextframe_beam.connectors.http import judges
 from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.auth import Auth, auth_from_config
+from contextframe_beam.connectors.http.buckets import Bucket, Buckets
 from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.cache import Cache, Kept
 from contextframe_beam.connectors.http.credentials import Lane, TokenAuth, TokenPool
@@ -42,7 +43,7 @@ from contextframe_beam.connectors.http.request import (
     log_request,
     logger,
 )
-from contextframe_beam.connectors.http.retry import Attempts, Pause, Verdict, Wait, quota_wait
+from contextframe_beam.connectors.http.retry import Attempts, Pause, Verdict, Wait
 from contextframe_beam.connectors.http.transport import Broken, Transport
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -53,6 +54,8 @@ MOST_REDIRECTS = 10
 _TOKEN_BYTES = 1 << 20
 #: Longer waits that a server asks for are logged, in seconds.
 _LONG_WAIT = 10.0
+# While one request waits for a token, others may use up so many.
+_MOST_RENEWALS = 10
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 # Statuses besides 401 by which servers refuse an expired token.
 _MAYBE_EXPIRED = frozenset({400, 403, 419, 440, 498})
@@ -152,7 +155,8 @@ class HttpClient:
         self._same = frozenset(map(urls.origin_of, same_server))
         self._headers: dict[str, str] = secrets.referenced(dict(headers or {}))
         secrets.register_literals(self._headers)
-        self._budget = (budget or Budget()).for_scope(self.origin)
+        whole = (budget or Budget()).for_scope(self.origin)
+        self._buckets = Buckets(whole, self.base_url, max_wait)
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(pool_size)
         self._counts = HttpStats()
@@ -364,30 +368,34 @@ class HttpClient:
         refusal: HttpResponse | None = None
         verdict: Verdict = None
         number = 0
-        renewed = False
+        renewed = 0
         while True:
             number += 1
-            lane = self._lane()
-            self._wait_for_budget(clock, lane)
-            result = self._exchanged(request, clock, number, lane)
+            lane = self._lane(request)
+            bucket = self._wait_for_budget(request, clock, lane)
+            try:
+                result = self._exchanged(request, clock, number, lane)
+                if isinstance(result, HttpResponse):
+                    lane.buckets.learn(request, result)
+            finally:
+                lane.buckets.release(bucket)
             if isinstance(result, Broken):
                 pause = attempts.after_break(result.sent) if result.transient else None
             else:
-                self._heed_quota(result, lane)
                 verdict = self._judged(result)
                 if verdict is None and result.status < 400:
-                    if isinstance(lane.auth, TokenAuth):
-                        lane.auth.worked(result)
                     return result
                 refusal = result
                 again = not renewed or (
-                    isinstance(lane.auth, TokenAuth) and lane.auth.has_ended(result)
+                    renewed < _MOST_RENEWALS
+                    and isinstance(lane.auth, TokenAuth)
+                    and lane.auth.may_have_ended(result)
                 )
                 if again and _needs_token(result, verdict) and self._renewed(result, lane):
-                    renewed = True
+                    renewed += 1
                     continue
                 pause = _pause_after(result, verdict, attempts)
-            if pause is not None and self._waits(pause, clock, lane, request):
+            if pause is not None and self._waits(pause, clock, lane, request, result):
                 continue
             if isinstance(result, HttpResponse):
                 usable = isinstance(verdict, Wait) and verdict.usable and result.status < 400
@@ -408,11 +416,11 @@ class HttpClient:
     def _judged(self, response: HttpResponse) -> Verdict:
         return (response.sent.judge or self.judge)(response)
 
-    def _lane(self) -> Lane:
-        """Returns the credentials and the budget of the next request."""
+    def _lane(self, request: HttpRequest) -> Lane:
+        """Returns the credentials and the budgets of the next request."""
         if isinstance(self.auth, TokenPool):
-            return self.auth.next()
-        return Lane(self.auth, self._budget)
+            return self.auth.next(request)
+        return Lane(self.auth, self._buckets)
 
     def _exchanged(
         self, request: HttpRequest, clock: _Clock, number: int, lane: Lane
@@ -463,17 +471,34 @@ class HttpClient:
             "no credentials)"
         )
 
-    def _wait_for_budget(self, clock: _Clock, lane: Lane) -> None:
-        waited = self._budget.acquire()
-        if lane.budget is not self._budget:
-            waited += lane.budget.acquire()
+    def _wait_for_budget(self, request: HttpRequest, clock: _Clock, lane: Lane) -> Bucket:
+        # The bucket first: who waits for it takes no turn of others in the budget of all.
+        bucket, waited = lane.buckets.acquire(request)
+        try:
+            waited += self._buckets.budget.acquire()
+            if lane.buckets is not self._buckets:
+                waited += lane.buckets.budget.acquire()
+        except BaseException:
+            lane.buckets.release(bucket)
+            raise
         if waited:
             clock.exclude(waited)
             self._count(wait_ms=int(waited * 1000))
+        return bucket
 
-    def _waits(self, pause: Pause, clock: _Clock, lane: Lane, request: HttpRequest) -> bool:
+    def _waits(
+        self,
+        pause: Pause,
+        clock: _Clock,
+        lane: Lane,
+        request: HttpRequest,
+        result: HttpResponse | Broken,
+    ) -> bool:
         """Waits before the next attempt, unless the time would then be over."""
-        if pause.asked and pause.seconds >= _LONG_WAIT > lane.budget.paused():
+        budget = lane.buckets.budget
+        if isinstance(result, HttpResponse):
+            budget = lane.buckets.refused(request, result)
+        if pause.asked and pause.seconds >= _LONG_WAIT > budget.paused():
             logger.warning(
                 "waiting %.0f s before %s is asked again: its server wants it so",
                 pause.seconds,
@@ -481,7 +506,7 @@ class HttpClient:
             )
         if pause.shared:
             # The budget makes all requests wait, including this one.
-            lane.budget.pause(pause.seconds)
+            budget.pause(pause.seconds)
             return clock.left() > 0
         if pause.seconds >= clock.left() and not pause.asked:
             return False
@@ -490,12 +515,6 @@ class HttpClient:
             clock.exclude(pause.seconds)
         self._count(wait_ms=int(pause.seconds * 1000))
         return True
-
-    def _heed_quota(self, response: HttpResponse, lane: Lane) -> None:
-        """Makes all requests wait if the server says that its quota is used up."""
-        wait = quota_wait(response.headers, time.time())
-        if wait and wait <= self.max_wait:
-            lane.budget.pause(wait)
 
     def _cache_key(self, request: HttpRequest) -> str | None:
         if self.cache is None:

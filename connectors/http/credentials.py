@@ -21,6 +21,8 @@ from google.auth.transport.requests import Request
 from google.oauth2 import service_account
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.http import request as urls
+from contextframe_beam.connectors.http.buckets import Buckets
 from contextframe_beam.connectors.http.budget import Budget
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.settings import GoogleSettings, PlacedSettings
@@ -203,17 +205,13 @@ class TokenAuth:
         """
         return self._tokens.renew(self._used(response))
 
-    def worked(self, response: HttpResponse) -> None:
-        """Notes that the server accepted the token of a request."""
-        self._tokens.worked(self._used(response))
+    def may_have_ended(self, response: HttpResponse) -> bool:
+        """Returns whether other requests were sent with a refused token as well.
 
-    def has_ended(self, response: HttpResponse) -> bool:
-        """Returns whether a refused token worked until now.
-
-        Another one may help then, even if the request was sent with a renewed token already: other
-        requests may have used that one up meanwhile.
+        Another one may help then, even if the request was sent with a renewed token already: the
+        others may have used that one up meanwhile.
         """
-        return self._tokens.has_worked(self._used(response))
+        return self._tokens.is_shared(self._used(response))
 
     def _used(self, response: HttpResponse) -> str:
         return self._placement.found(response.sent) or ""
@@ -232,11 +230,11 @@ class Lane:
 
     Attributes:
         auth: The credentials.
-        budget: The budget for these credentials; a server's refusal pauses this one only.
+        buckets: The budgets for these credentials; a server's refusal pauses these only.
     """
 
     auth: Auth | None
-    budget: Budget
+    buckets: Buckets
 
 
 class TokenPool:
@@ -245,24 +243,24 @@ class TokenPool:
     Args:
         tokens: The credentials of each token.
         budget: How many requests each token may send; each is counted on its own, in all processes.
-        server: The server's origin.
+        server: The server's base address.
     """
 
     def __init__(self, tokens: Sequence[KeyAuth], budget: Budget, server: str) -> None:
-        self._lanes = [Lane(one, _own(budget, one, server)) for one in tokens]
+        self._lanes = [Lane(one, Buckets(_own(budget, one, server), server)) for one in tokens]
         self._turn = itertools.count()
         self._lock = threading.Lock()
 
-    def next(self) -> Lane:
-        """Returns the token whose turn it is, or the one with the shortest wait."""
+    def next(self, request: HttpRequest) -> Lane:
+        """Returns the token whose turn it is, or the one with the shortest wait for a request."""
         with self._lock:
             first = next(self._turn) % len(self._lanes)
         turns = [*self._lanes[first:], *self._lanes[:first]]
-        return min(turns, key=lambda lane: lane.budget.paused())
+        return min(turns, key=lambda lane: lane.buckets.paused(request))
 
     def apply(self, request: HttpRequest) -> HttpRequest:
         """Returns the request with the token whose turn it is."""
-        auth = self.next().auth
+        auth = self.next(request).auth
         assert auth is not None
         return auth.apply(request)
 
@@ -280,7 +278,8 @@ class TokenPool:
 
 def _own(budget: Budget, token: KeyAuth, server: str) -> Budget:
     digest = hashlib.sha256(token.account().encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return Budget(budget.limits, f"{budget.name or server} token {digest}", budget.redis)
+    name = f"{budget.name or urls.origin_of(server)} token {digest}"
+    return Budget(budget.limits, name, budget.redis, paths=budget.paths)
 
 
 class _GoogleAuth(TokenAuth):

@@ -235,7 +235,7 @@ _PIECE = r"([0-9]+(?:\.[0-9]+)?)\s*([a-zµμ]+)"
 _DURATION = re.compile(rf"[+-]?(?:{_PIECE}\s*)+", re.I)
 _PIECES = re.compile(_PIECE, re.I)
 
-_QUOTA = re.compile(r"(?:x-)?rate-?limit-(?:.+-)?remaining(?:-.+)?", re.I)
+_QUOTA = re.compile(r"(?:x-)?rate-?limit-(?:(.+)-)?remaining(?:-.+)?", re.I)
 _PARAMETER = r"\s*[\w-]+\s*=\s*(?:\"[^\"]*\"|[^,;\"]*[^,;\"\s])\s*"
 # `limit=100, remaining=0, reset=5`, and the newer `"name";r=0;t=5, "other";r=4;t=60`.
 _FIELDS = re.compile(rf"{_PARAMETER}(?:[,;]{_PARAMETER})*")
@@ -287,7 +287,8 @@ def refill(headers: HTTPHeaderDict, now: float) -> float | None:
 
     `RateLimit` states the rest and the time of the reset in one header. Otherwise each header such
     as `X-RateLimit-Remaining`, `RateLimit-Remaining` or `X-RateLimit-Requests-Remaining` has a
-    partner with `Reset` in place of `Remaining`.
+    partner with `Reset` in place of `Remaining`. A quota is used up too if less is left than the
+    answer cost: `X-Complexity` beside `X-RateLimit-Complexity-Remaining`.
 
     Args:
         headers: The answer's headers.
@@ -371,6 +372,10 @@ def _combined(text: str, now: float) -> Iterator[float]:
 def _separate(headers: HTTPHeaderDict, name: str, now: float) -> list[float]:
     """Returns the waits of the used-up quotas in a `Remaining` header and its `Reset`."""
     left = _elements(headers.get(name) or "")
+    kind = _QUOTA.fullmatch(name)
+    cost = (headers.get(f"X-{kind[1]}") or "").strip() if kind and kind[1] else ""
+    if _NUMBER.fullmatch(cost):
+        left = ["0" if _NUMBER.fullmatch(one) and float(one) < float(cost) else one for one in left]
     if not any(map(_is_zero, left)):
         return []
     for word in ("reset-after", "reset"):

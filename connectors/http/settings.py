@@ -43,8 +43,8 @@ Duration = Annotated[
 Rate = Annotated[float, Field(gt=0, le=MOST_REQUESTS)]
 
 
-class BudgetSettings(Section):
-    """How many requests may be sent, by all threads and worker processes together."""
+class LimitSettings(Section):
+    """How many requests may be sent to one path; none of these where only the server knows."""
 
     per_second: Rate | None = None
     """Requests a second."""
@@ -52,8 +52,20 @@ class BudgetSettings(Section):
     """Requests a minute."""
     per_hour: Rate | None = None
     """Requests an hour."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it states a limit."""
+        return any(one is not None for one in (self.per_second, self.per_minute, self.per_hour))
+
+
+class BudgetSettings(LimitSettings):
+    """How many requests may be sent, by all threads and worker processes together."""
+
     burst: Annotated[int, Field(ge=1, le=MOST_REQUESTS)] | None = None
     """How many requests may be sent at once after a pause."""
+    paths: dict[str, LimitSettings] = Field(default_factory=dict)
+    """Paths that the server counts each for itself, as patterns, and their limits."""
     name: str | None = None
     """Budgets with the same name and server are shared, even between sources."""
     redis: str | None = Field(default=None, repr=False)
@@ -61,7 +73,7 @@ class BudgetSettings(Section):
 
     @model_validator(mode="after")
     def _check_limits(self) -> BudgetSettings:
-        if self.per_second is None and self.per_minute is None and self.per_hour is None:
+        if not self.is_limited and (self.burst is not None or not self.paths):
             raise wrong((), "needs a limit: one of per_second, per_minute, per_hour")
         return self
 

@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,8 +34,8 @@ from contextframe_beam.errors import ConfigError, ConnectorError, SecretError
 # A token is renewed a little before it expires, if that leaves most of its life.
 _EARLY_SECONDS = 300.0
 _EARLY_SHARE = 0.1
-# While a request waits for a token, others may use up several.
-_WORKED_KEPT = 16
+# So many tokens are remembered by how often they were given out.
+_MOST_GIVEN = 1000
 #: For how long threads get the error of a failed renewal that they waited for.
 FAILURE_SECONDS = 5.0
 
@@ -207,7 +207,7 @@ class TokenSource:
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._failure: tuple[float, str, int] | None = None
-        self._worked: deque[str] = deque(maxlen=_WORKED_KEPT)
+        self._given: Counter[str] = Counter()
 
     def current(self) -> Token:
         """Returns a token that has not expired.
@@ -216,9 +216,12 @@ class TokenSource:
             ConnectorError: none can be had.
         """
         token = self._token
-        if token is not None and token.fresh:
-            return token
-        return self._renewed(None)
+        if token is None or not token.fresh:
+            token = self._renewed(None)
+        if len(self._given) >= _MOST_GIVEN:
+            self._given.clear()
+        self._given[token.access] += 1
+        return token
 
     def renew(self, used: str) -> bool:
         """Makes sure that `current` does not return the refused token again.
@@ -236,14 +239,9 @@ class TokenSource:
         self._renewed(used)
         return True
 
-    def worked(self, used: str) -> None:
-        """Notes that a server accepted a token."""
-        if used not in self._worked:
-            self._worked.append(used)
-
-    def has_worked(self, used: str) -> bool:
-        """Returns whether a server accepted the token before it refused it: it has ended."""
-        return used in self._worked
+    def is_shared(self, used: str) -> bool:
+        """Returns whether a token was given out more than once."""
+        return self._given[used] > 1
 
     def _renewed(self, used: str | None) -> Token:
         with self._lock:
