@@ -6,18 +6,17 @@ here, because what they become depends on the names in the vault; attachments ha
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.util import find_spec
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 from xxhash import xxh3_128_digest
 
+from contextframe_beam.connectors.attachments import MOST_BYTES, Attachments, media_type
 from contextframe_beam.connectors.files.connector import FilesConnector
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.files.listing import (
@@ -61,14 +60,6 @@ from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameEr
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.times import when
 
-_ATTACHMENTS = ("none", "metadata", "text", "bytes")
-# Nothing reads text in these.
-_MEDIA = frozenset(
-    (
-        *("avif", "bmp", "gif", "jpeg", "jpg", "png", "svg", "webp"),
-        *("3gp", "flac", "m4a", "mkv", "mov", "mp3", "mp4", "ogg", "ogv", "wav", "webm"),
-    )
-)
 _HEAD_BYTES = 64 << 10
 _MOST_NAMES_HANDED_ON = 200_000
 _GONE_IN_A_GROUP = 5000
@@ -138,7 +129,7 @@ class ObsidianConnector(FilesConnector):
         templates: bool = False,
         daily_notes: bool = True,
         attachments: str | None = None,
-        max_attachment_bytes: int = 10 << 20,
+        max_attachment_bytes: int = MOST_BYTES,
         canvas: bool = True,
         bases: bool = False,
         dataview: bool = True,
@@ -150,14 +141,6 @@ class ObsidianConnector(FilesConnector):
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self._include = [parts_of(one) for one in self.include]
         self._left_out = Exclusion(self.exclude)
-        if attachments is None:
-            attachments = "text" if find_spec("pypdfium2") else "metadata"
-        if attachments not in _ATTACHMENTS:
-            raise ConfigError(
-                f"attachments is {attachments!r}; it must be one of {', '.join(_ATTACHMENTS)}"
-            )
-        if max_attachment_bytes < 0:
-            raise ConfigError(f"max_attachment_bytes is {max_attachment_bytes}; give 0 or more")
         name = vault_name or str(self.directory).rstrip("/").rpartition("/")[2]
         if not name or "/" in name or not name.isprintable():
             raise ConfigError(
@@ -169,7 +152,7 @@ class ObsidianConnector(FilesConnector):
             templates,
             daily_notes,
         )
-        self.attachments, self.max_attachment_bytes = attachments, max_attachment_bytes
+        self._attachments = Attachments.of(attachments, max_attachment_bytes)
         self.canvas, self.bases, self.dataview = canvas, bases, dataview
         self.id_property = id_property
 
@@ -257,9 +240,7 @@ class ObsidianConnector(FilesConnector):
             self._id_of(item),
             item["modified_at"],
             raw_data=data,
-            raw_data_type=None
-            if data is None
-            else mimetypes.guess_type(name)[0] or "application/octet-stream",
+            raw_data_type=None if data is None else media_type(name),
         )
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -380,13 +361,7 @@ class ObsidianConnector(FilesConnector):
             return "canvas" if self.canvas else None
         if ending == "base":
             return "base" if self.bases else None
-        if self.attachments == "none":
-            return None
-        if info.size > self.max_attachment_bytes:
-            return "metadata"
-        if self.attachments == "text" and ending in _MEDIA:
-            return "metadata"
-        return self.attachments
+        return self._attachments.of_file(path, info.size)
 
     def _settings(self) -> Settings:
         infos = [FileInfo(self._files.address_of(one), 0, None) for one in SETTING_FILES]
