@@ -28,6 +28,7 @@ from contextframe_beam.pipelines.cli.history import (
     status_command,
 )
 from contextframe_beam.pipelines.cli.ingest import flex_command, ingest_group
+from contextframe_beam.pipelines.cli.run import init_command, run_command
 from contextframe_beam.pipelines.cli.shared import (
     as_json,
     command,
@@ -413,6 +414,8 @@ def _connectors(as_json: bool) -> None:
 
 for _command in (
     ingest_group,
+    run_command,
+    init_command,
     new_command,
     test_group,
     check_group,

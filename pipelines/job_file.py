@@ -1,0 +1,271 @@
+"""Job files: sources and a dataset in YAML, which `contextframe-beam run` brings in one by one.
+
+```yaml
+to: kb.lance
+embed: wordllama
+sources:
+  - connector: files
+    directory: docs
+    mode: mirror
+  - connector: github
+    repositories: [acme/app]
+    token: env:GITHUB_TOKEN
+```
+
+The keys are the options of `contextframe-beam ingest`, with underscores. Beside `sources` stand
+those that hold for all of them. Each source is a run of its own, in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import yaml
+
+from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.plain_secrets import has_credentials, looks_secret
+from contextframe_beam.connectors.registry import list_connectors, load_connector_class
+from contextframe_beam.connectors.yaml_file import read_yaml_file
+from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.pipelines.job import about, settings
+
+_SOURCES, _CONNECTOR, _NAME = "sources", "connector", "name"
+_ABOUT_SOURCES = "What to read, in order; each source is a run in one transaction."
+_ABOUT_NAME = "Names the source in messages and for --only; by default its connector."
+_BOUNDS = ("since", "until", "slice")
+
+#: Options of `ingest` that are not settings of a job, and not of a file either.
+_NOT_IN_FILES = ("run_id", "dry_run", "bounds", "beam_args", "sync_kwargs")
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A source in a job file.
+
+    Attributes:
+        name: Its name, which no other source of the file has.
+        place: Its file and line, for messages.
+        words: What follows `contextframe-beam ingest` to run it.
+    """
+
+    name: str
+    place: str
+    words: tuple[str, ...]
+
+
+def read_job_file(path: str | os.PathLike[str]) -> list[FileSource]:
+    """Reads the sources of a job file.
+
+    Raises:
+        ConfigError: it cannot be read, has a wrong key, or a secret in plain text; the message
+            names the line.
+    """
+    name = os.fspath(path)
+    read = read_yaml_file(name, "the job file")
+    if not isinstance(read.tree, yaml.MappingNode):
+        raise ConfigError(f"the job file {name} has no keys; it needs `to` and `sources`")
+    _check(read.tree, name)
+    common = dict(read.values)
+    common.pop("$schema", None)
+    sources = common.pop(_SOURCES, None)
+    if not isinstance(sources, list) or not sources:
+        raise ConfigError(f"the job file {name} has no sources: a list with a connector for each")
+    known = {one.name for one in settings()} - {_CONNECTOR, *_NOT_IN_FILES}
+    known |= {"storage_option", "enrich", "parser", *_BOUNDS}
+    for key in common:
+        if key not in known:
+            place = _line(read.tree, key)
+            raise ConfigError(f"{name}, {place}: there is no setting {key!r}{nearest(key, known)}")
+    found = [
+        _source(name, common, values, node)
+        for values, node in zip(sources, _nodes(read.tree, _SOURCES), strict=True)
+    ]
+    names = [one.name for one in found]
+    for one in found:
+        if names.count(one.name) > 1:
+            raise ConfigError(
+                f"{one.place}: another source is named {one.name!r} too; give one of them a `name`"
+            )
+    return found
+
+
+def _source(file: str, common: Mapping[str, Any], values: Any, node: yaml.Node) -> FileSource:
+    place = f"{file}, line {node.start_mark.line + 1}"
+    connector = values.get(_CONNECTOR) if isinstance(values, dict) else None
+    if not isinstance(connector, str):
+        raise ConfigError(f"{place}: a source needs the name of its `connector`")
+    own = {key: one for key, one in values.items() if key not in (_CONNECTOR, _NAME)}
+    told = {**common, **own}
+    if "to" not in told:
+        raise ConfigError(f"{place}: `to`, the dataset, is missing here and beside `sources`")
+    words = [word for key, one in told.items() for word in option_words(key, one)]
+    return FileSource(str(values.get(_NAME) or connector), place, (connector, *words))
+
+
+def option_words(name: str, value: Any) -> Iterator[str]:
+    """Yields a value as the command line has it: `--name=value`, or a flag.
+
+    A list is repeated, other values are JSON. None is left out.
+    """
+    flag = name.replace("_", "-")
+    if value is None:
+        return
+    if isinstance(value, bool):
+        if value or name not in _FLAGS:
+            yield f"--{flag}" if value else f"--no-{flag}"
+    elif isinstance(value, list):
+        for element in value:
+            yield from option_words(name, element)
+    elif isinstance(value, dict) and name in _PAIRS:
+        for key, one in value.items():
+            yield f"--{flag.removesuffix('s')}={key}={one}"
+    else:
+        # YAML makes dates of texts that look like one.
+        text = value.isoformat() if isinstance(value, date) else value
+        yield f"--{flag}={text if isinstance(text, str) else json.dumps(text, default=str)}"
+
+
+# Flags without a form that says no, and options whose values are pairs.
+_FLAGS = {one.name for one in settings() if one.default is False}
+_PAIRS = ("storage_options", "storage_option")
+
+
+def _check(node: yaml.Node, file: str, key: str = "") -> None:
+    """Refuses keys that occur twice, and secrets in plain text."""
+    line = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for name, value in node.value:
+            if name.value in seen:
+                at = name.start_mark.line + 1
+                raise ConfigError(f"{file}, line {at}: the key {name.value!r} is there twice")
+            seen.add(name.value)
+            _check(value, file, str(name.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            _check(one, file, key)
+    elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":str"):
+        plain = looks_secret(key) and not secrets.is_reference(node.value)
+        if plain or has_credentials(node.value):
+            raise ConfigError(
+                f"{file}, line {line}: {key} holds a secret in plain text; give a reference, such "
+                "as env:NAME or file:PATH"
+            )
+
+
+def _nodes(tree: yaml.MappingNode, key: str) -> list[yaml.Node]:
+    found: list[yaml.Node] = next(value.value for name, value in tree.value if name.value == key)
+    return found
+
+
+def _line(tree: yaml.MappingNode, key: str) -> str:
+    node = next(name for name, _ in tree.value if name.value == key)
+    return f"line {node.start_mark.line + 1}"
+
+
+def job_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of job files, with the connectors that are installed here."""
+    common = dict(_setting_schemas())
+    sources = []
+    for info in list_connectors():
+        if not info.error:
+            sources.append(_of_connector(info.name, common))
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A job of contextframe-beam",
+        "type": "object",
+        "properties": {
+            "$schema": {"type": "string"},
+            **common,
+            _SOURCES: {
+                "type": "array",
+                "minItems": 1,
+                "description": _ABOUT_SOURCES,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        **{name: {"$ref": f"#/properties/{name}"} for name in common},
+                        _CONNECTOR: {
+                            "type": "string",
+                            "description": "A registered connector, package.module:Class or "
+                            "path/to/file.py:Class.",
+                            "anyOf": [
+                                {
+                                    "enum": [
+                                        one["if"]["properties"][_CONNECTOR]["const"]
+                                        for one in sources
+                                    ]
+                                },
+                                {"pattern": ":"},
+                            ],
+                        },
+                        _NAME: {"type": "string", "description": _ABOUT_NAME},
+                    },
+                    "required": [_CONNECTOR],
+                    "allOf": sources,
+                },
+            },
+        },
+        "required": [_SOURCES],
+        "additionalProperties": False,
+    }
+
+
+def _of_connector(name: str, common: Mapping[str, Any]) -> dict[str, Any]:
+    from contextframe_beam.pipelines.cli.connector import options_of
+
+    taken = [f"--{one.replace('_', '-')}" for one in common]
+    found = options_of(load_connector_class(name), name, taken)
+    arguments = {
+        option.opts[0].lstrip("-").replace("-", "_"): _option_schema(option)
+        for option in found.options
+    }
+    known = {**dict.fromkeys(common, True), **arguments, _CONNECTOR: True, _NAME: True}
+    return {
+        "if": {"properties": {_CONNECTOR: {"const": name}}},
+        "then": {"properties": known, "additionalProperties": False},
+    }
+
+
+def _option_schema(option: Any) -> dict[str, Any]:
+    kinds = {"INTEGER": "integer", "NUMBER": "number", "JSON": "object"}
+    names = (option.metavar or "").split("|")
+    one: dict[str, Any] = {"type": ["string", "number", "object", "array"]}
+    if option.secondary_opts or option.is_flag:
+        one = {"type": "boolean"}
+    elif names == ["TEXT"] or names == ["PATH"]:
+        one = {"type": ["string", "number"]}
+    elif all(name in kinds for name in names):
+        one = {"type": [*(kinds[name] for name in names), "string"]}
+    elif len(names) > 1 and not {"TEXT", "PATH", "VALUE", *kinds} & set(names):
+        one = {"enum": names}
+    if option.multiple:
+        one = {"anyOf": [one, {"type": "array", "items": one}]}
+    return {**one, "description": option.help or ""}
+
+
+def _setting_schemas() -> Iterator[tuple[str, dict[str, Any]]]:
+    for setting in settings():
+        told = about(setting)
+        if setting.name in (_CONNECTOR, *_NOT_IN_FILES):
+            continue
+        name = (told.flag or setting.name).lstrip("-").replace("-", "_")
+        one: dict[str, Any] = {"type": ["string", "number"]}
+        if told.choices:
+            one = {"enum": list(told.choices)}
+        elif setting.default is False:
+            one = {"type": "boolean"}
+        elif told.least is not None:
+            one = {"type": "integer", "minimum": told.least}
+        elif "Mapping" in str(setting.type):
+            one = {"type": ["object", "string"]}
+        if told.several:
+            one = {"anyOf": [one, {"type": "array", "items": one}]}
+        yield name, {**one, "description": told.option_help or told.help}
+    for name in _BOUNDS:
+        yield name, {"type": "string", "description": "A bound of the range of time to read."}
