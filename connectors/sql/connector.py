@@ -27,11 +27,10 @@ from contextframe_beam.connectors.sql.postgres import PostgresDialect
 from contextframe_beam.connectors.sql.progress import Progress, seconds_back
 from contextframe_beam.connectors.sql.query import quoted, relation_of
 from contextframe_beam.connectors.sql.ranges import Ranges, cut, rows_in_range
-from contextframe_beam.connectors.sql.rows import is_deleted, pages_of, selected
+from contextframe_beam.connectors.sql.rows import pages_of, selected
 from contextframe_beam.connectors.sql.session import Session
 from contextframe_beam.connectors.tables.columns import require_columns
 from contextframe_beam.errors import ConfigError, ConnectorError, nearest
-from contextframe_beam.frames.record import Deletion, FrameRecord
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -121,29 +120,15 @@ class SqlConnector(MappedConnector):
         return True
 
     def access(self) -> list[str]:
-        """Returns what is read, column by column: its type, what becomes of it, and how."""
+        """Returns which database is read, and what is missing for a document to be replaced."""
+        problem = self._unsuitable("upsert")
+        return [f"{self.relation} in {self.address.shown}", *([problem] if problem else [])]
+
+    def fields(self) -> dict[str, str]:
+        """Returns the columns with their types, and how they are read where not as they are."""
         with self._session() as session:
             columns, _ = self._columns_of(session)
-        mapper = self.mapper_of()
-        read = {one.name for one in self._needed(columns)}
-        lines = [f"{self.relation} in {self.address.shown}"]
-        problem = self._unsuitable("upsert")
-        if problem:
-            lines.append(problem)
-        for one in columns:
-            roles = _roles(one.name, mapper) if one.name in read else ["not mapped, not read"]
-            if one.name == self.deleted_column:
-                roles.append("says whether it is deleted")
-            told = ", ".join([one.type, *([one.note] if one.note else [])])
-            lines.append(f"{one.name} ({told}): {', '.join(roles)}")
-        return lines
-
-    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
-        """Turns a row into a record, or into a deletion if it says that it is deleted."""
-        mapper = self.mapper_of()
-        if self.deleted_column and is_deleted(item.get(self.deleted_column)):
-            return Deletion(mapper.unique_id(item))
-        return mapper.map(item)
+        return {one.name: f"{one.type}, {one.note}" if one.note else one.type for one in columns}
 
     def mapper_of(self, stream: str = "", **defaults: Any) -> RecordMapper:
         """Returns what maps the rows; the key is the id, unless the user says otherwise.
@@ -256,13 +241,9 @@ class SqlConnector(MappedConnector):
 
     def _needed(self, columns: Sequence[Column]) -> list[Column]:
         """Returns the columns that the mapping looks at."""
-        mapper = self.mapper_of()
-        if mapper.takes_all:
-            return list(columns)
-        parts = [path.split(".") for path in mapper.paths]
-        wanted = {".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)}
-        wanted |= {*self._keys, self.deleted_column or ""}
-        return [one for one in columns if one.name in wanted]
+        unread = {*self.unmapped([one.name for one in columns])}
+        unread -= {*self._keys, self.deleted_column}
+        return [one for one in columns if one.name not in unread]
 
     def _unsuitable(self, mode: str) -> str:
         """Returns why a run in a mode makes no sense, and what to do; "" if it does."""
@@ -390,21 +371,3 @@ class SqlConnector(MappedConnector):
                 size = page.table.nbytes if page.table is not None else 0
                 yield page, size
             yield Page([], position=place, partial=partial), 0
-
-
-def _roles(name: str, mapper: RecordMapper) -> list[str]:
-    """Returns what becomes of a column."""
-    fields = mapper.fields
-    found = [
-        what
-        for what, paths in (
-            ("id", mapper.id_paths),
-            ("text", mapper.text_paths),
-            ("title", fields.title),
-            ("timestamp", fields.timestamp),
-            ("tags", fields.tags),
-        )
-        if name in ((paths,) if isinstance(paths, str) else paths)
-    ]
-    is_text = name in mapper.text_paths
-    return found if is_text else [*found, "metadata"]

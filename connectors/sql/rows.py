@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.page import Page, items_of
 from contextframe_beam.connectors.sql.dialect import Column
 from contextframe_beam.connectors.sql.query import quoted
@@ -19,8 +20,8 @@ _ROWS_WANTED = 25_000
 _MOST_BYTES = 8 << 20
 _PLACE = "contextframe_odd_"
 
-#: Words that a column of text or flags has where a row is not deleted.
-NOT_DELETED = frozenset({"", "0", "f", "false", "n", "no"})
+# Words that a column of text has where a row is not deleted.
+_NOT_DELETED = frozenset({"", "0", "f", "false", "n", "no"})
 
 
 def selected(columns: Sequence[Column]) -> str:
@@ -48,13 +49,12 @@ def pages_of(
 
 
 def is_deleted(value: Any) -> bool:
-    """Returns whether the value of a column for soft deletes says that its row is deleted.
+    """Returns whether a value of a column for soft deletes says that its row is deleted.
 
-    Null, false, 0, and the texts `false`, `no`, `f`, `n`, `0` and "" say that it is not; so does
-    nothing else, and a time says when it was.
+    Null, false, 0 and the texts `false`, `f`, `no`, `n`, `0` and "" say that it is not.
     """
     if isinstance(value, str):
-        return value.strip().lower() not in NOT_DELETED
+        return value.strip().lower() not in _NOT_DELETED
     return value is not None and value != 0
 
 
@@ -93,7 +93,7 @@ def _pages(table: pa.Table, columns: Sequence[Column], deleted: str) -> Iterator
     names = [one.name for one in columns]
     own = pa.Table.from_arrays([_plain(table.column(place)) for place in range(count)], names=names)
     if deleted:
-        gone = _deleted(own.column(names.index(deleted)))
+        gone = _gone(own.column(names.index(deleted)))
         apart = gone if apart is None else pc.or_(apart, gone)
     if apart is None or not pc.any(apart).as_py():
         yield Page([], table=own.combine_chunks())
@@ -113,6 +113,9 @@ def _pages(table: pa.Table, columns: Sequence[Column], deleted: str) -> Iterator
         for item, text in zip(items, values.filter(apart).to_pylist(), strict=True):
             if text is not None:
                 item[name] = decoders[name](text)
+    for item in items if deleted else ():
+        if is_deleted(item[deleted]):
+            item[MappedConnector.GONE] = True
     yield Page(items)
 
 
@@ -128,17 +131,11 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _deleted(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    kind = column.type
-    if pa.types.is_boolean(kind):
-        return pc.fill_null(column, False)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return pc.fill_null(pc.not_equal(column, pa.scalar(0).cast(kind)), False)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-        spoken = pc.is_in(words, value_set=pa.array(sorted(NOT_DELETED), kind))
-        return pc.and_(pc.is_valid(column), pc.invert(spoken))
-    return pc.is_valid(column)
+def _gone(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Returns which rows a column for soft deletes says are deleted."""
+    # A time says so whenever it was; some of Arrow's are none of Python's.
+    values = column.is_valid() if pa.types.is_temporal(column.type) else column
+    return pa.chunked_array([pa.array(map(is_deleted, values.to_pylist()), pa.bool_())])
 
 
 def _base64(value: bytes | None) -> str | None:
