@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 import shlex
 import textwrap
@@ -363,6 +364,8 @@ class Job:
     )
 
     def __post_init__(self) -> None:
+        # Python's users may give a Path.
+        object.__setattr__(self, "to", os.fspath(self.to))
         check_run_id(self.run_id)
         if self.columns:
             from contextframe_beam.frames.fields import parse_fields

@@ -176,7 +176,7 @@ class History:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self.folder = f"{str(address.uri).rstrip('/')}.runs"
+        self.folder = f"{address.uri.rstrip('/')}.runs"
 
     def write(self, record: RunRecord) -> None:
         """Writes the record of a run, or replaces it.
