@@ -47,11 +47,16 @@ if TYPE_CHECKING:
         redact,
         resolved,
     )
+    from contextframe_beam.connectors.tables.arrow import ArrowConnector
+    from contextframe_beam.connectors.tables.csv_file import CSVConnector
+    from contextframe_beam.connectors.tables.parquet import ParquetConnector
 
 __all__ = [
     "APIConnector",
+    "ArrowConnector",
     "BaseConnector",
     "BatchConnector",
+    "CSVConnector",
     "DeadLetter",
     "DocumentVersion",
     "FieldMapper",
@@ -61,6 +66,7 @@ __all__ = [
     "JSONFileConnector",
     "Page",
     "PaginatedConnector",
+    "ParquetConnector",
     "Partition",
     "Place",
     "ReadFromConnector",
@@ -106,6 +112,9 @@ _HOMES = {
         "load_connector_class",
         "sync_parameters",
     ],
+    "tables.arrow": ["ArrowConnector"],
+    "tables.csv_file": ["CSVConnector"],
+    "tables.parquet": ["ParquetConnector"],
     "secrets": ["RedactingFilter", "SecretReference", "redact", "resolved"],
 }
 

@@ -339,10 +339,7 @@ def _instead(text: str, place: int) -> str:
     if head.startswith("<"):
         return "; it looks like HTML or XML, which is not read: choose a pattern that leaves it out"
     if any(sign in head.partition("\n")[0] for sign in ",;\t"):
-        return (
-            "; it looks like CSV, which is not read: `contextframe-beam templates write beam_yaml "
-            "DIR` writes a pipeline that reads it"
-        )
+        return "; it looks like CSV, which the connector csv reads"
     return "; only JSON and JSON Lines are read, whatever a file is called"
 
 

@@ -276,7 +276,7 @@ def archive(kind: str) -> bytes:
         (archive("zip"), "it is a ZIP archive, which is not read; unpack it into the directory"),
         (archive("tar"), "it is a tar archive, which is not read; unpack it into the directory"),
         (archive("tar.gz"), "it is a tar archive, which is not read"),
-        (b"PAR1\x15\x04", "it is Parquet, which is not read; write its rows as JSON Lines first"),
+        (b"PAR1\x15\x04", "it is Parquet, which is not read; read it with the connector parquet"),
         (b"SQLite format 3\x00", "it is an SQLite database"),
         (b"%PDF-1.7", "it is a PDF, which is not read; choose a pattern that leaves it out"),
         (b"\x04\x22\x4d\x18", "it is compressed with lz4, which is not read; decompress it first"),

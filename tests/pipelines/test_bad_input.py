@@ -451,7 +451,7 @@ def test_json_output_is_empty_when_a_run_fails(docs: Path, tmp_path: Path) -> No
     ("name", "content", "advice"),
     [
         ("a.csv", "id,text\n1,hello\n", "looks like CSV"),
-        ("a.csv", "id;text\n1;hello\n", "`contextframe-beam templates write beam_yaml DIR`"),
+        ("a.csv", "id;text\n1;hello\n", "the connector csv reads"),
         ("a.tsv", "id\ttext\n1\thello\n", "looks like CSV"),
         ("a.html", "<!doctype html><p>x", "looks like HTML or XML"),
         ("a.xml", "\n  <?xml version='1.0'?><x/>", "looks like HTML or XML"),
