@@ -66,7 +66,9 @@ from contextframe_beam.frames.record import FrameRecord
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from contextframe_beam.connectors.item_columns import ItemColumns
     from contextframe_beam.connectors.mapped import MappingOptions
+    from contextframe_beam.frames.columns import FrameColumns
 
 _ITEMS_IN_A_PAGE = 1000
 _FAILURES_LISTED = 100
@@ -212,6 +214,19 @@ class JSONFileConnector(MappedConnector):
                 identifier = id_text(identifier)
             unique_id = f"{unique_id}#{identifier or offset}"
         return FrameRecord(text, metadata, "document", unique_id, modified_at)
+
+    def map_columns(self, items: ItemColumns) -> FrameColumns:
+        """Turns many documents into records at once, the same as `map_to_frame_record` makes.
+
+        Raises:
+            NotByColumns: they have to be mapped one by one.
+        """
+        from contextframe_beam.connectors.json_files.columns import usual_records
+        from contextframe_beam.frames.columns import NotByColumns
+
+        if self._is_mapped:
+            raise NotByColumns
+        return usual_records(items, self.id_field)
 
     def _decide_ids(self, id_field: str) -> None:
         """Decides what the id of a line is, and whether fields are mapped as arguments say."""

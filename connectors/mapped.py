@@ -19,6 +19,9 @@ from contextframe_beam.frames.record import Deletion, FrameRecord
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
 
+    from contextframe_beam.connectors.item_columns import ItemColumns
+    from contextframe_beam.frames.columns import FrameColumns
+
     class MappingOptions(TypedDict, total=False):
         """The arguments of `MappedConnector`."""
 
@@ -149,6 +152,22 @@ class MappedConnector(BaseConnector):
         if item.get(self.GONE) is True:
             return Deletion(mapper.unique_id(item))
         return mapper.map(item)
+
+    def map_columns(self, items: ItemColumns) -> FrameColumns:
+        """Turns many records into frames at once, the same as `map_to_frame_record` makes.
+
+        A subclass with a `map_to_frame_record` of its own is not asked, unless it has this too.
+
+        Raises:
+            NotByColumns: they have to be mapped one by one.
+        """
+        from contextframe_beam.frames.columns import NotByColumns
+
+        gone = items.fields.get(self.GONE)
+        if gone is not None and True in gone.to_list():
+            raise NotByColumns
+        stream = items.common(self.STREAM) if self._is_streams else ""
+        return self.mapper_of(stream or "").map_columns(items)
 
 
 def stream_named(path: str) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 from contextframe_beam.connectors.page import encode_item
@@ -18,13 +20,15 @@ from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.frames.times import parse
 
-_PLAIN_FIELDS = ("content", "text", "body", "description")
-_TEXT_FIELDS = frozenset((*_PLAIN_FIELDS, "blocks", "sections"))
+#: The fields that text is taken from, where nobody says which, and where it has no structure.
+PLAIN_TEXTS = ("content", "text", "body", "description")
+_TEXT_FIELDS = frozenset((*PLAIN_TEXTS, "blocks", "sections"))
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]+)\}")
 _DIGIT = re.compile(r"\d")
 _HEADING = re.compile(r"heading(?:_?([1-6]))?\Z")
 _TAG_NAMES = ("name", "label", "title", "id")
-_TARGET_NAMES = ("id", "target_id", "uri", "url", "name")
+#: The fields in which an object that is a reference has its id.
+TARGET_NAMES = ("id", "target_id", "uri", "url", "name")
 _TIME_NAMES = (
     "updated_at",
     "modified_at",
@@ -129,7 +133,7 @@ class FieldMapper:
         elif isinstance(sections, list | tuple) and sections:
             parts = [part for section in sections for part in _section_texts(section)]
         else:
-            parts = [as_text(item.get(name)) for name in _PLAIN_FIELDS if item.get(name)]
+            parts = [as_text(item.get(name)) for name in PLAIN_TEXTS if item.get(name)]
         return "\n\n".join(part for part in parts if part)
 
     @staticmethod
@@ -146,7 +150,7 @@ class FieldMapper:
         parent = item.get("parent_id")
         if parent:
             found.append(_relationship("parent", as_text(parent), {"source": "hierarchy"}))
-        for target in names(item.get("references"), _TARGET_NAMES):
+        for target in names(item.get("references"), TARGET_NAMES):
             found.append(_relationship("reference", target, {"source": "explicit_reference"}))
         if tags is None:
             tags = names(item.get("tags"), separator=",")
@@ -164,14 +168,18 @@ class FieldMapper:
         if self.text is None:
             return self.extract_text_content(item)
         if "{" in self.text:
-            return _PLACEHOLDER.sub(lambda match: _filled(match, item), self.text).strip()
+            parts = template_parts(self.text)
+            return "".join(
+                literal if path is None else literal + as_text(lookup(item, path))
+                for literal, path in parts
+            ).strip()
         return as_text(lookup(item, self.text))
 
     def _selected(self, item: Mapping[str, Any]) -> dict[str, Any]:
         if self.metadata is None:
-            hidden = _TEXT_FIELDS if self.text is None else {self.text}
+            hidden = hidden_names(self.text)
             return {
-                name: value
+                name: value if value.__class__ is not bytes else as_metadata(value)
                 for name, value in zip(map(str, item), item.values(), strict=True)
                 if name not in hidden and name[:1] != "_"
             }
@@ -180,7 +188,40 @@ class FieldMapper:
         else:
             wanted = {path: path for path in self.metadata}
         found = ((name, lookup(item, path, _NOTHING)) for name, path in wanted.items())
-        return {name: value for name, value in found if value is not _NOTHING}
+        return {name: as_metadata(value) for name, value in found if value is not _NOTHING}
+
+
+def hidden_names(text: str | None) -> Set[str]:
+    """Returns the fields that do not become metadata, because the text is made of them.
+
+    Args:
+        text: Where the text is, as `FieldMapper.text`.
+    """
+    return _TEXT_FIELDS if text is None else {text}
+
+
+def as_metadata(value: Any) -> Any:
+    """Returns a value as metadata can hold it: bytes as Base64 text, as JSON has them."""
+    return b64encode(value).decode("ascii") if value.__class__ is bytes else value
+
+
+@lru_cache(maxsize=256)
+def template_parts(template: str) -> tuple[tuple[str, str | None], ...]:
+    """Returns the parts of a template: text, and the path whose value follows, if any.
+
+    A doubled brace stands for one brace.
+    """
+    parts: list[tuple[str, str | None]] = []
+    end, literal = 0, ""
+    for match in _PLACEHOLDER.finditer(template):
+        literal += template[end : match.start()]
+        end = match.end()
+        if match[1] is None:
+            literal += match[0][0]
+        else:
+            parts.append((literal, match[1].strip()))
+            literal = ""
+    return (*parts, (literal + template[end:], None))
 
 
 def lookup(item: Any, path: str, default: Any = None) -> Any:
@@ -312,13 +353,6 @@ def _name_of(value: Any, keys: tuple[str, ...]) -> Any:
 
 def _relationship(kind: str, target: str, metadata: dict[str, Any]) -> dict[str, Any]:
     return {"relationship_type": kind, "target_id": target, "metadata": metadata}
-
-
-def _filled(match: re.Match[str], item: Mapping[str, Any]) -> str:
-    path = match[1]
-    if path is None:
-        return match[0][0]  # a doubled brace stands for one brace
-    return as_text(lookup(item, path.strip()))
 
 
 def _block_text(block: Any) -> str:

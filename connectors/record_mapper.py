@@ -10,13 +10,19 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.frames.times import parse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from contextframe_beam.connectors.item_columns import ItemColumns
+    from contextframe_beam.frames.columns import FrameColumns, Links
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -158,15 +164,8 @@ class RecordMapper:
         """
         record = self.fields.map(item)
         record.unique_id = self.unique_id(item)
-        if not self._told and record.timestamp and parse(record.timestamp) is None:
-            self._told = True
-            _LOGGER.warning(
-                "%s: the time of a record is %s, which cannot be read in only one way; it is kept "
-                "as it is, and counts as earlier than any other. Choose another field: "
-                "mapping.timestamp",
-                self._name,
-                redact(f"{record.timestamp!r:.60}"),
-            )
+        if record.timestamp:
+            self._tell_unreadable(record.timestamp)
         metadata = record.metadata
         for name, value in self.origin.items():
             metadata.setdefault(name, value)
@@ -176,8 +175,77 @@ class RecordMapper:
             for target in names(lookup(item, path), _TARGET_NAMES)
         ]
         if links:
-            metadata["relationships"] = [*(metadata.get("relationships") or ()), *links]
+            own = metadata.get("relationships")
+            metadata["relationships"] = [*(own if isinstance(own, list) else ()), *links]
         return record
+
+    def map_columns(self, items: ItemColumns) -> FrameColumns:
+        """Returns the records of many items at once.
+
+        Raises:
+            NotByColumns: they have to be mapped one by one.
+        """
+        from contextframe_beam.connectors import column_mapper
+        from contextframe_beam.connectors.item_columns import without_empty
+
+        made = column_mapper.fields_in_columns(self.fields, items)
+        texts = without_empty(self._id_texts(items))
+        made.unique_ids = column_mapper.together([self.prefix, texts], items)
+        if made.timestamps is not None:
+            column_mapper.any_unreadable(made.timestamps, self._tell_unreadable)
+        for name, value in self.origin.items():
+            constant = column_mapper.constant(value, items.count)
+            column_mapper.or_else(made.metadata, name, constant)
+        if self._targets:
+            links = [self._links_of(*one, items) for one in self._targets]
+            made.links = column_mapper.together_with(made.metadata, links)
+        return made
+
+    def _id_texts(self, items: ItemColumns) -> pa.Array:
+        """Returns the ids of items without the prefix, as `id_text` does."""
+        from contextframe_beam.connectors import column_mapper as columns
+        from contextframe_beam.connectors.item_columns import texts_of, without_empty
+        from contextframe_beam.frames.columns import NotByColumns, filled
+
+        if self._together:
+            found = [cells for path in self._together if (cells := items.get(path)) is not None]
+            if any(cells.missing is not None for cells in found):
+                raise NotByColumns
+            texts = [texts_of(cells, items.nowhere) for cells in found]
+            if len(texts) == 1:
+                return texts[0]
+            return columns.joined([columns.each_text(quoted, one) for one in texts], "/", items)
+        if self._template is None:
+            return texts_of(items.first(self._id), items.nowhere)
+        parts: list[Any] = []
+        end = 0
+        for match in _TEMPLATE.finditer(self._template):
+            cells = items.get(match[1].strip())
+            texts = without_empty(texts_of(cells, items.nowhere))
+            parts += [self._template[end : match.start()], texts]
+            end = match.end()
+        return filled(columns.together([*parts, self._template[end:]], items), "")
+
+    def _links_of(self, kind: str, path: str, prefix: str, items: ItemColumns) -> Links:
+        from contextframe_beam.connectors.column_mapper import links_to
+
+        cells = items.get(path)
+        values = [] if cells is None else cells.to_list()
+        targets = [[prefix + one for one in names(value, _TARGET_NAMES)] for value in values]
+        return links_to(kind, targets)
+
+    def _tell_unreadable(self, time: str) -> None:
+        """Says once if a time cannot be read."""
+        if self._told or parse(time) is not None:
+            return
+        self._told = True
+        _LOGGER.warning(
+            "%s: the time of a record is %s, which cannot be read in only one way; it is kept "
+            "as it is, and counts as earlier than any other. Choose another field: "
+            "mapping.timestamp",
+            self._name,
+            redact(f"{time!r:.60}"),
+        )
 
     def unique_id(self, item: Mapping[str, Any]) -> str | None:
         """Returns the unique_id of an item; None if it has no id, or only a part of it."""

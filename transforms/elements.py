@@ -7,8 +7,8 @@ records travels what the commit must know: what failed, and a tally of the rest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
@@ -24,6 +24,7 @@ from contextframe_beam.connectors.files.seen import outcome_state
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
 from contextframe_beam.connectors.read.transform import register
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.frames.columns import FrameColumns
 from contextframe_beam.frames.encode import null_array
 from contextframe_beam.frames.record import Deletion, FrameRecord, is_uuid, uuid_of
 from contextframe_beam.frames.values import is_unicode
@@ -34,8 +35,10 @@ class FrameBatch:
     """The records from one page, with their items.
 
     Attributes:
-        records: The records.
-        items: The source item of each record, for enrichers.
+        records: The records. Where the batch has columns, they are made when they are asked for,
+            and stand in the place of the columns from then on.
+        items: The source item of each record, for enrichers; those of a table are made when they
+            are asked for.
         documents: The number of each record's document. The parts of a document are stored
             together, or not at all if one of them fails. Empty: each record is a document.
         partition: The partition that was read.
@@ -43,6 +46,8 @@ class FrameBatch:
         failures: Items that could not be read, mapped or enriched.
         deletions: The items that were mapped to a deletion, each with its deletion.
         tally: The page's counts and states for the commit.
+        columns: The records as columns, where they were mapped so and nobody asked for `records`.
+        page: The page that they were mapped from.
     """
 
     records: list[FrameRecord]
@@ -53,6 +58,48 @@ class FrameBatch:
     deletions: list[tuple[Deletion, Any]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     documents: list[int] = field(default_factory=list)
+    columns: FrameColumns | None = None
+    page: Page | None = None
+
+    @classmethod
+    def of_columns(cls, page: Page, columns: FrameColumns) -> FrameBatch:
+        """Makes the batch of a page that was mapped by columns."""
+        batch = cls(
+            [],
+            page.items,
+            page.partition,
+            page.position,
+            failures=list(page.failures),
+            tally=page.tally,
+            columns=columns,
+            page=page,
+        )
+        del batch.records
+        if page.table is not None:
+            del batch.items
+        return batch
+
+    # Hidden from type checkers, which would accept any misspelt attribute.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "records" and self.columns is not None:
+                self.records, self.columns = self.columns.records(), None
+                return self.records
+            if name == "items" and self.page is not None:
+                self.items = self.page.all_items()
+                return self.items
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        # Records first, because they take the place of the columns.
+        given = {one.name: getattr(self, one.name) for one in fields(self)} | {"page": None}
+        return None, given
+
+    @property
+    def count(self) -> int:
+        """The number of records."""
+        return len(self.records) if self.columns is None else self.columns.count
 
     @property
     def source(self) -> SourceInfo | None:

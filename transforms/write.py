@@ -21,8 +21,10 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.connectors.read import runtime
 from contextframe_beam.errors import RecordError
+from contextframe_beam.frames.columns import FrameColumns, NotByColumns
 from contextframe_beam.frames.embedders import EmbedderIdentity
 from contextframe_beam.frames.encode import encode_records
+from contextframe_beam.frames.encode_columns import encode_columns
 from contextframe_beam.frames.fields import OwnField, parse_fields
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.schema import (
@@ -311,8 +313,12 @@ class _EncodeDoFn(beam.DoFn):
 
 def _share(batch: FrameBatch) -> float:
     """Returns the share of a batch in the limits of encoding together."""
-    share = max(len(batch.records) / _RECORDS_TOGETHER, 1 / _BATCHES_TOGETHER)
-    return share if share >= 1 else max(share, _size_of(batch.records) / _SIZE_TOGETHER)
+    share = max(batch.count / _RECORDS_TOGETHER, 1 / _BATCHES_TOGETHER)
+    if share >= 1:
+        return share
+    columns = batch.columns
+    size = _size_of(batch.records) if columns is None else columns.texts.nbytes
+    return max(share, size / _SIZE_TOGETHER)
 
 
 def _size_of(records: Iterable[FrameRecord | Deletion]) -> int:
@@ -485,19 +491,24 @@ def encode_batches(
         deletes: Whether the run looks at stored rows; otherwise deletions become dead letters too.
     """
     source = batches[0].source
-    records = [record for batch in batches for record in batch.records]
-    rows, errors = encode_records(
-        records,
-        embed_dim=embed_dim,
-        source=source.source_id if source else None,
-        documents=_numbers_of(batches),
-        fields=fields,
-    )
+    source_id = source.source_id if source else None
+    errors: list[tuple[int, RecordError]] = []
+    found = _rows_of_columns(batches, embed_dim, source_id, fields)
+    if found is not None:
+        rows = found
+    else:
+        rows, errors = encode_records(
+            [record for batch in batches for record in batch.records],
+            embed_dim=embed_dim,
+            source=source_id,
+            documents=_numbers_of(batches),
+            fields=fields,
+        )
     encoded = RowBatch(rows)
     start = 0
     incomplete: set[int] = set()
     for batch in batches:
-        stop = start + len(batch.records)
+        stop = start + batch.count
         refused = [(index - start, error) for index, error in errors if start <= index < stop]
         _refuse(batch, refused, deletes)
         encoded.failures += batch.failures
@@ -507,9 +518,27 @@ def encode_batches(
             encoded.deletions += [deletion for deletion, _ in batch.deletions]
         start = stop
     if incomplete:
-        stored = sorted(set(range(len(records))) - {index for index, _ in errors})
+        stored = sorted(set(range(start)) - {index for index, _ in errors})
         encoded.rows = rows.filter(pa.array(index not in incomplete for index in stored))
     return encoded
+
+
+def _rows_of_columns(
+    batches: Sequence[FrameBatch],
+    embed_dim: int,
+    source_id: str | None,
+    fields: Sequence[OwnField],
+) -> pa.RecordBatch | None:
+    """Returns the rows of batches of columns; None if their records have to be encoded."""
+    parts = [batch.columns for batch in batches if batch.columns is not None]
+    if not parts or any(batch.columns is None and batch.records for batch in batches):
+        return None
+    try:
+        return encode_columns(
+            FrameColumns.concat(parts), embed_dim=embed_dim, source=source_id, fields=fields
+        )
+    except NotByColumns:
+        return None
 
 
 def _numbers_of(batches: Sequence[FrameBatch]) -> list[int]:

@@ -28,7 +28,6 @@ the document does, and it shows which state of the document a chunk belongs to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import repeat
 from operator import attrgetter
 from typing import Any
@@ -49,7 +48,7 @@ from contextframe_beam.frames.record import (
     title_of,
     uuid_of,
 )
-from contextframe_beam.frames.schema import DIGEST, RECORD_TYPES, fit_date, frame_schema
+from contextframe_beam.frames.schema import DIGEST, RECORD_TYPES, fit_date, frame_schema_of
 from contextframe_beam.frames.times import day_of, parse
 from contextframe_beam.frames.values import (
     dump_json,
@@ -225,7 +224,7 @@ class _Encoder:
 
     def batch(self, source: str | None) -> pa.RecordBatch:
         """Returns the rows in the order of `frame_schema`."""
-        schema = _frame_schema(self._embed_dim or 1)
+        schema = frame_schema_of(self._embed_dim or 1)
         arrays = []
         for field in schema:
             name = field.name
@@ -344,7 +343,7 @@ class _Encoder:
         made = []
         for index, timestamp in enumerate(timestamps):
             if filled[index] is None:
-                filled[index] = _day_of(timestamp)
+                filled[index] = day_of_timestamp(timestamp)
                 if (
                     filled[index] is not None
                     and "updated_at" not in self._values["metadata"][index]
@@ -523,12 +522,7 @@ _MARKS = ("parent", "origin", "embedder", "place")
 _ATTRIBUTE_VALUES = attrgetter(*(name for name, _, _ in _ATTRIBUTES))
 
 
-@lru_cache(maxsize=16)
-def _frame_schema(embed_dim: int) -> pa.Schema:
-    return frame_schema(embed_dim)
-
-
-def _day_of(timestamp: str | None) -> str | None:
+def day_of_timestamp(timestamp: str | None) -> str | None:
     """Returns the date of a timestamp, as written there."""
     day = fit_date(timestamp)
     if day is not None or not timestamp:

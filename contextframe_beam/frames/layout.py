@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from contextframe_beam.errors import DatasetError, RecordError
+from contextframe_beam.frames.columns import MISSING
 from contextframe_beam.frames.place import Place
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.frames.schema import (
@@ -46,13 +47,6 @@ _SMALL = 8192
 
 _TEXT_ONLY = {str}
 _TEXT_OR_NONE = {str, type(None)}
-
-
-class _Missing:
-    """Stands for metadata that a record does not have."""
-
-
-_MISSING = _Missing()
 
 
 class MetadataLayout:
@@ -90,6 +84,27 @@ class MetadataLayout:
         if records:
             self._lay_out()
 
+    @classmethod
+    def of_name(
+        cls, name: str, values: Sequence[Any], notes: RowNotes, count: int
+    ) -> MetadataLayout:
+        """Lays out the values of one name, other than relationships and timestamps.
+
+        Args:
+            name: The name.
+            values: Its value in each row, or MISSING.
+            notes: Collects notes for readers of the rows.
+            count: The number of rows.
+        """
+        layout = cls([], [], notes)
+        layout._count = count
+        fit = FIT.get(name)
+        if fit is None:
+            layout._entry(name, values)
+        else:
+            layout._column(name, values, fit)
+        return layout
+
     def _lay_out(self) -> None:
         all_metadata = self._metadata
         first = tuple(all_metadata[0])
@@ -122,9 +137,7 @@ class MetadataLayout:
                 zip(first, zip(*map(dict.values, all_metadata), strict=True), strict=False)
             )
         for name in self.names:
-            values = by_name.get(name) or [
-                metadata.get(name, _MISSING) for metadata in all_metadata
-            ]
+            values = by_name.get(name) or [metadata.get(name, MISSING) for metadata in all_metadata]
             fit = FIT.get(name)
             if fit is None:
                 self._entry(name, values)
@@ -183,9 +196,9 @@ class MetadataLayout:
         if name == "relationships":
             rest = self._relationships(values, column, hashed)
         else:
-            rest = [_MISSING] * self._count
+            rest = [MISSING] * self._count
             for index, value in enumerate(values):
-                if value is None or value is _MISSING:
+                if value is None or value is MISSING:
                     rest[index] = value
                     continue
                 fitted = column[index] = fit(value)
@@ -202,10 +215,10 @@ class MetadataLayout:
         self, values: Sequence[Any], column: list[Any], hashed: list[Any]
     ) -> list[Any]:
         """Fills the column of relationships; returns the values that it cannot hold completely."""
-        rest: list[Any] = [_MISSING] * self._count
+        rest: list[Any] = [MISSING] * self._count
         targets: list[int] = []
         for index, value in enumerate(values):
-            if value is None or value is _MISSING:
+            if value is None or value is MISSING:
                 rest[index] = value
                 continue
             try:
@@ -242,7 +255,7 @@ class MetadataLayout:
             elif value is None:
                 nulls.append(index)
                 hashed[index] = ""
-            elif value is not _MISSING:
+            elif value is not MISSING:
                 try:
                     texts[index] = hashed[index] = dump_json(value, f"metadata[{name!r}]")
                     as_json.append(index)
@@ -254,7 +267,7 @@ class MetadataLayout:
     def _own_timestamp(self, values: Sequence[Any]) -> None:
         """Keeps the record's timestamp apart from metadata with the same name."""
         for index, value in enumerate(values):
-            if value is not _MISSING:
+            if value is not MISSING:
                 self._notes.add("timestamp", self._records[index].timestamp, [index])
 
 
@@ -303,7 +316,7 @@ class RowNotes:
 
     def texts(self) -> tuple[list[str | None], list[int]]:
         """Returns the text of each row, and the rows whose notes are not Unicode text."""
-        texts = [_text(tuple(self._common))] * self._count
+        texts = [note_text(tuple(self._common))] * self._count
         by_row: dict[int, list[tuple[str, str | None]]] = {}
         for kind, name, rows in self._special:
             for index in rows:
@@ -311,14 +324,15 @@ class RowNotes:
         refused = []
         for index, notes in by_row.items():
             try:
-                texts[index] = _text(tuple(notes))
+                texts[index] = note_text(tuple(notes))
             except RecordError:
                 refused.append(index)
         return texts, refused
 
 
 @lru_cache(maxsize=1024)
-def _text(notes: tuple[tuple[str, str | None], ...]) -> str | None:
+def note_text(notes: tuple[tuple[str, str | None], ...]) -> str | None:
+    """Returns the notes on a row, each a kind and what it is about; None without notes."""
     if not notes:
         return None
     parts: dict[str, Any] = {}

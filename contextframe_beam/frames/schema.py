@@ -107,6 +107,12 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
     )
 
 
+@lru_cache(maxsize=16)
+def frame_schema_of(embed_dim: int) -> pa.Schema:
+    """Returns `frame_schema`, the same object each time."""
+    return frame_schema(embed_dim)
+
+
 FORMAT_COLUMNS = tuple(name for name in frame_schema().names if not name.startswith("x_"))
 OWN_COLUMNS = tuple(name for name in frame_schema().names if name.startswith("x_"))
 
@@ -186,7 +192,9 @@ def _same_type(have: pa.DataType, want: pa.DataType) -> bool:
     return bool(have == want)
 
 
-_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+\Z")
+#: What a version looks like, as a regular expression.
+VERSION_FORM = r"[0-9]+\.[0-9]+\.[0-9]+"
+_VERSION = re.compile(rf"{VERSION_FORM}\Z")
 _CANONICAL = ("type", "id", "uri", "path", "cid", "title", "description")
 _CANONICAL_NAMES = frozenset(_CANONICAL)
 

@@ -48,6 +48,26 @@ def dump_json(value: Any, where: str) -> str:
     return text.decode()
 
 
+def dump_objects(values: Iterable[Any], where: str) -> list[bytes | None]:
+    """Returns the JSON of objects and lists, as `dump_json` makes that of one; None for None.
+
+    Raises:
+        RecordError: one of them contains something that JSON cannot express.
+    """
+    given = list(values)
+    try:
+        texts = [
+            None if one is None else orjson.dumps(one, default=_text_of, option=_OPTIONS)
+            for one in given
+        ]
+    except TypeError:
+        return [None if one is None else dump_json(one, where).encode() for one in given]
+    for value, text in zip(given, texts, strict=True):
+        if text is not None and b"null" in text:
+            check_json(value, where)
+    return texts
+
+
 def load_json(text: str) -> Any:
     """Returns the value of JSON text, with integers of any size."""
     return json.loads(text)

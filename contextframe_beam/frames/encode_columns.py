@@ -1,0 +1,518 @@
+"""Encodes records that are columns as rows; the rows are those of `encode_records`, bit by bit.
+
+The layout is described in `encode.py`, and what is not done in Arrow is done by its code. Two
+things are made row by row, because Arrow cannot: uuids, and digests of the rows as JSON, whose text
+Arrow puts together. A batch with a record that cannot be stored is not encoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contextframe_beam.errors import RecordError
+from contextframe_beam.frames.columns import (
+    MISSING,
+    Cells,
+    FrameColumns,
+    Links,
+    Mask,
+    NotByColumns,
+    filled,
+)
+from contextframe_beam.frames.encode import day_of_timestamp
+from contextframe_beam.frames.fields import OwnField, with_fields
+from contextframe_beam.frames.json_columns import (
+    Fragment,
+    digests_of,
+    json_lists,
+    put_together,
+    uuids_of,
+)
+from contextframe_beam.frames.layout import MetadataLayout, RowNotes, note_text
+from contextframe_beam.frames.record import RESERVED, title_of
+from contextframe_beam.frames.schema import (
+    COLLECTION_ID_TYPES,
+    FIT,
+    KEY_VALUE,
+    RECORD_TYPES,
+    RELATIONSHIP,
+    VERSION_FORM,
+    fit_date,
+    fit_text,
+    fit_texts,
+    fit_title,
+    frame_schema_of,
+    is_date,
+)
+from contextframe_beam.frames.values import dump_objects, null_array
+
+__all__ = ["encode_columns"]
+
+# Their rows depend on more than their own values.
+_NOT_HERE = ("uuid", "timestamp", "relationships")
+# One bit a condition that some rows meet.
+_MOST_CONDITIONS = 60
+# What ids begin with is looked for in all targets.
+_MOST_SOURCES = 16
+_OBJECTS = frozenset({dict, list, type(None)})
+
+
+def encode_columns(
+    columns: FrameColumns,
+    *,
+    embed_dim: int,
+    source: str | None,
+    fields: Sequence[OwnField] = (),
+) -> pa.RecordBatch:
+    """Encodes records as one batch of rows in the order of `frame_schema`, then of own fields.
+
+    Args:
+        columns: The records.
+        embed_dim: The vector length of the dataset.
+        source: The value of the column `x_source`.
+        fields: The own fields of the dataset.
+
+    Raises:
+        NotByColumns: they have to be encoded as single records, which may refuse some of them.
+    """
+    try:
+        rows = _Encoder(columns).batch(embed_dim, source)
+        if not fields:
+            return rows
+        rows, misfits = with_fields(rows, fields)
+    except (RecordError, UnicodeEncodeError, orjson.JSONEncodeError, pa.ArrowInvalid):
+        raise NotByColumns from None
+    if misfits:
+        raise NotByColumns
+    return rows
+
+
+class _Encoder:
+    """Turns columns into those of rows.
+
+    Attributes:
+        columns: Each column of the rows that has values.
+    """
+
+    def __init__(self, records: FrameColumns) -> None:
+        self.columns: dict[str, pa.Array] = {}
+        self._records = records
+        self._count = records.count
+        self._metadata = records.metadata
+        # The text in `custom_metadata`, by name; null in rows without it.
+        self._entries: dict[str, pa.Array] = {}
+        # What the digest sees of each name, as JSON; null in rows without the name.
+        self._hashed: dict[str, Fragment] = {}
+        # The rows that do not have a name.
+        self._missing = {
+            name: cells.missing
+            for name, cells in self._metadata.items()
+            if cells.missing is not None
+        }
+        # Notes on rows, and the rows that they are on; None for all of them.
+        self._notes: list[tuple[str, str | None, Mask | None]] = []
+        self._require_plain()
+        for name in sorted(self._metadata):
+            self._lay_out(name, self._metadata[name])
+        if records.links is not None:
+            self._relationships(records.links)
+        self._timestamps()
+        self._titles()
+        self._identify()
+
+    def batch(self, embed_dim: int, source: str | None) -> pa.RecordBatch:
+        """Returns the rows in the order of `frame_schema`."""
+        schema = frame_schema_of(embed_dim)
+        self.columns["custom_metadata"] = _custom_metadata(self._entries, self._count)
+        if source is not None:
+            self.columns["x_source"] = pa.repeat(pa.scalar(source, pa.string()), self._count)
+        arrays = [
+            self.columns[field.name]
+            if field.name in self.columns
+            else null_array(field.type, self._count)
+            for field in schema
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _require_plain(self) -> None:
+        """Leaves everything that may be refused to the encoder of records."""
+        ids, names = self._records.unique_ids, self._metadata
+        is_known = (
+            self._count
+            and self._records.record_type in RECORD_TYPES
+            and not names.keys() & set(_NOT_HERE)
+            and all(isinstance(name, str) for name in names)
+            and not ids.null_count
+            and pc.min(pc.binary_length(ids)).as_py()
+            and not pc.any(pc.starts_with(ids, RESERVED)).as_py()
+        )
+        if not is_known:
+            raise NotByColumns
+        try:
+            "".join(names).encode()
+        except UnicodeEncodeError:
+            raise NotByColumns from None
+
+    def _note(self, kind: str, name: str | None, rows: Mask | None) -> None:
+        if rows is None or rows.all():
+            self._notes.append((kind, name, None))
+        elif rows.any():
+            self._notes.append((kind, name, rows))
+
+    def _lay_out(self, name: str, cells: Cells) -> None:
+        """Lays out one name of the metadata."""
+        values, fit = cells.values, FIT.get(name)
+        if cells.missing is not None and cells.missing.all():
+            return  # no row has it, so no digest has its name
+        if isinstance(values, pa.Array):
+            kind = values.type
+            if pa.types.is_null(kind):
+                values, kind = values.cast(pa.string()), pa.string()
+            if pa.types.is_string(kind):
+                self._text(name, values, cells.missing, fit)
+                return
+            if fit is None and (made := _as_json(values)) is not None:
+                self._json(name, made, cells)
+                return
+            if fit is fit_texts and _is_texts(values):
+                self._texts(name, values, cells)
+                return
+        if fit in (None, FIT["author"]) and (made := _objects_as_json(name, cells)) is not None:
+            self._json(name, made, cells)
+            if fit is not None:
+                authors = list(map(fit, cells.to_list()))
+                self.columns[name] = pa.array(authors, pa.string())
+            return
+        self._any(name, cells)
+
+    def _text(self, name: str, values: pa.Array, missing: Mask | None, fit: Any) -> None:
+        """Lays out text; null has the note `null`, and counts as empty text."""
+        self._nulls(name, values, missing)
+        self._hashed[name] = Fragment.of_text(filled(values, ""), missing)
+        if fit is None:
+            self._entries[name] = values
+            return
+        column, rest = _FITTED[fit](values)
+        self.columns[name] = column
+        if rest is not None:
+            self._entries[name] = rest
+
+    def _nulls(self, name: str, values: pa.Array, missing: Mask | None) -> None:
+        if values.null_count:
+            nulls = np.asarray(values.is_null(), np.bool_)
+            self._note("null", name, nulls if missing is None else nulls & ~missing)
+
+    def _json(self, name: str, texts: pa.Array, cells: Cells) -> None:
+        """Lays out values that are kept as JSON."""
+        self._nulls(name, texts, cells.missing)
+        there = np.asarray(texts.is_valid(), np.bool_) if texts.null_count else None
+        self._note("json", name, there)
+        self._hashed[name] = Fragment.of_text(filled(texts, ""), cells.missing)
+        self._entries[name] = texts
+
+    def _texts(self, name: str, values: pa.Array, cells: Cells) -> None:
+        """Lays out lists of texts."""
+        self._nulls(name, values, cells.missing)
+        self.columns[name] = values
+        self._hashed[name] = Fragment(json_lists(values), cells.missing)
+
+    def _any(self, name: str, cells: Cells) -> None:
+        """Lays out values of any kinds, by the code that lays out those of records."""
+        notes = _Notes(self._count)
+        layout = MetadataLayout.of_name(name, cells.to_list(MISSING), notes, self._count)
+        if layout.errors:
+            raise NotByColumns
+        for kind, about, rows in notes.found():
+            mask = np.zeros(self._count, np.bool_)
+            mask[list(rows)] = True
+            self._note(kind, about, mask)
+        if name in layout.columns:
+            self.columns[name] = pa.array(layout.columns[name], _type_of(name))
+        if name in layout.entries:
+            self._entries[name] = pa.array(layout.entries[name], pa.string())
+        (hashed,) = layout.hashed
+        texts = [None if one is None else orjson.dumps(one).decode() for one in hashed]
+        self._hashed[name] = Fragment(pa.array(texts, pa.string()), cells.missing)
+
+    def _relationships(self, links: Links) -> None:
+        """Lays out relationships, whose targets are in the id space of their record."""
+        rows = pa.array(links.rows)
+        ids = _targets_of(self._records.unique_ids, links).dictionary_encode()
+        uuids = uuids_of(ids.dictionary).take(ids.indices)
+        nothing = pa.nulls(len(rows), pa.string())
+        values = [links.kinds, uuids, links.targets, nothing, nothing, nothing, links.notes]
+        structs = pa.StructArray.from_arrays(values, fields=list(RELATIONSHIP))
+        counts = np.bincount(links.rows, minlength=self._count)
+        ends = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+        without = counts == 0
+        self.columns["relationships"] = pa.ListArray.from_arrays(
+            ends, structs, mask=pa.array(without) if without.any() else None
+        )
+        fragments = [
+            Fragment.of_text(links.kinds),
+            Fragment.of_text(uuids),
+            Fragment.of_text(links.targets),
+            Fragment.of_nullable(links.notes, "null"),
+        ]
+        parts: list[Any] = [""]
+        names = (
+            '{"type":',
+            '"id":',
+            '"uri":',
+            '"path":null,"cid":null,"title":null,"description":',
+        )
+        for name, fragment in zip(names, fragments, strict=True):
+            fragment.put(parts, name)
+        parts[0] = parts[0].removeprefix(",")
+        parts[-1] += "}"
+        texts = pa.ListArray.from_arrays(ends, put_together(parts))
+        whole = pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
+        self._hashed["relationships"] = Fragment(whole, without)
+        if without.any():
+            self._missing["relationships"] = without
+        self._note("targets", None, ~without)
+
+    def _timestamps(self) -> None:
+        timestamps = self._records.timestamps
+        if timestamps is None or timestamps.null_count == self._count:
+            return
+        self._entries["timestamp"] = timestamps
+        days = self.columns.get("updated_at")
+        if days is not None and not days.null_count:
+            return
+        days = pa.nulls(self._count, pa.string()) if days is None else days
+        made = _days_of(timestamps)
+        own = self._metadata.get("updated_at")
+        filled_in = np.asarray(pc.and_(days.is_null(), made.is_valid()), np.bool_)
+        self.columns["updated_at"] = pc.coalesce(days, made)
+        if own is None:
+            self._note("made", "updated_at", filled_in)
+        elif own.missing is not None:
+            self._note("made", "updated_at", filled_in & own.missing)
+
+    def _titles(self) -> None:
+        titles = self.columns.get("title", pa.nulls(self._count, pa.string()))
+        if not titles.null_count:
+            return
+        rows = np.asarray(titles.is_null(), np.bool_)
+        places = pa.array(np.flatnonzero(rows))
+        texts, ids = self._records.texts.take(places), self._records.unique_ids.take(places)
+        made = pa.array(map(title_of, texts.to_pylist(), ids.to_pylist()), pa.string())
+        self.columns["title"] = pc.replace_with_mask(titles, pa.array(rows), made)
+        own = self._metadata.get("title")
+        if own is None:
+            self._note("made", "title", rows)
+        elif own.missing is not None:
+            self._note("made", "title", rows & own.missing)
+
+    def _identify(self) -> None:
+        """Gives each row its digest, id and key."""
+        records, columns = self._records, self.columns
+        columns["uri"] = records.unique_ids
+        columns["uuid"] = uuids_of(records.unique_ids)
+        columns["text_content"] = records.texts
+        columns["record_type"] = pa.repeat(pa.scalar(records.record_type), self._count)
+        heads, notes = self._heads()
+        if notes is not None:
+            columns["x_encoding"] = notes
+        timestamps = records.timestamps
+        if timestamps is None:
+            timestamps = pa.nulls(self._count, pa.string())
+        fragments = [
+            Fragment.of_text(heads),
+            Fragment.of_nullable(timestamps),
+            Fragment.of_text(records.unique_ids),
+            Fragment.of_nullable(records.texts),
+            *(self._hashed[name] for name in sorted(self._hashed)),
+        ]
+        columns["x_digest"] = digests_of(fragments)
+
+    def _heads(self) -> tuple[pa.Array, pa.Array | None]:
+        """Returns what digests begin with, and the notes on each row.
+
+        Both depend on the names and notes of a row only, so they are made once for each combination
+        that there is.
+        """
+        missing, all_names = self._missing, sorted(self._hashed)
+        masks = [*missing.values(), *(rows for _, _, rows in self._notes if rows is not None)]
+        if len(masks) > _MOST_CONDITIONS:
+            raise NotByColumns
+        codes = np.zeros(self._count, np.int64)
+        for bit, mask in enumerate(masks):
+            codes |= mask.astype(np.int64) << bit
+        _, examples, which = np.unique(codes, return_index=True, return_inverse=True)
+        heads, notes = [], []
+        for row in examples.tolist():
+            names = [name for name in all_names if name not in missing or not missing[name][row]]
+            told = [(kind, name) for kind, name, rows in self._notes if rows is None or rows[row]]
+            note = note_text(tuple(told))
+            notes.append(note)
+            shared = (self._records.record_type, None, None, note)
+            heads.append(orjson.dumps((names, *shared)).decode())
+        places = pa.array(which.astype(np.int32).reshape(-1))
+        texts = pa.array(notes, pa.string()).take(places) if any(notes) else None
+        return pa.array(heads, pa.string()).take(places), texts
+
+
+def _targets_of(unique_ids: pa.Array, links: Links) -> pa.Array:
+    """Returns the unique_ids of the targets of links, as `target_unique_id` does."""
+    spaces = pc.replace_substring_regex(unique_ids, r"(?s)\A([^:]*:).*\z", r"\1")
+    has_source = pc.match_substring(unique_ids, ":")
+    sources = pc.if_else(has_source, spaces, "").dictionary_encode()
+    if len(sources.dictionary) > _MOST_SOURCES:
+        raise NotByColumns
+    containers = pc.replace_substring_regex(unique_ids, r"(?s)\A(.*#)[^#]*\z", r"\1")
+    spaces = pc.if_else(pc.match_substring(unique_ids, "#"), containers, spaces)
+    spaces = pc.if_else(has_source, spaces, "")
+    rows = pa.array(links.rows)
+    source = sources.indices.take(rows)
+    spaces = spaces.take(rows)
+    for number, prefix in enumerate(sources.dictionary.to_pylist()):
+        # Ids that begin so are complete.
+        whole = pc.and_(pc.equal(source, number), pc.starts_with(links.targets, prefix))
+        if prefix and pc.any(whole).as_py():
+            spaces = pc.if_else(whole, "", spaces)
+    return pc.binary_join_element_wise(spaces, links.targets, "")
+
+
+def _as_json(values: pa.Array) -> pa.Array | None:
+    """Returns numbers and flags as JSON; None for values of other types."""
+    kind = values.type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return values.cast(pa.string())
+    if pa.types.is_float64(kind):
+        numbers = filled_numbers(values)
+        if not np.isfinite(numbers).all():
+            raise NotByColumns
+        texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        made = pa.array(texts if len(values) else [], pa.binary()).cast(pa.string())
+        return pc.if_else(values.is_valid(), made, pa.scalar(None, pa.string()))
+    if pa.types.is_decimal(kind):
+        return pc.binary_join_element_wise('"', values.cast(pa.string()), '"', "")
+    return None
+
+
+def _objects_as_json(name: str, cells: Cells) -> pa.Array | None:
+    """Returns objects and lists as JSON; None if there are other values."""
+    values = cells.values
+    if isinstance(values, pa.Array):
+        if not pa.types.is_nested(values.type) or pa.types.is_union(values.type):
+            return None
+        values = cells.to_list()
+    elif not _OBJECTS.issuperset(map(type, values)):
+        return None
+    texts = dump_objects(values, f"metadata[{name!r}]")
+    return pa.array(texts, pa.binary()).cast(pa.string())
+
+
+def filled_numbers(values: pa.Array) -> Any:
+    """Returns numbers with 0 for null."""
+    return np.ascontiguousarray(pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False))
+
+
+def _is_texts(values: pa.Array) -> bool:
+    kind = values.type
+    return bool(
+        pa.types.is_list(kind)
+        and pa.types.is_string(kind.value_type)
+        and not values.flatten().null_count
+    )
+
+
+def _custom_metadata(entries: dict[str, pa.Array], count: int) -> pa.Array:
+    """Returns the column `custom_metadata`; nulls are left out."""
+    names = sorted(entries)
+    if not names:
+        return pa.ListArray.from_arrays(
+            pa.array([0] * (count + 1), pa.int32()), pa.array([], KEY_VALUE)
+        )
+    width = len(names)
+    # From one name after the other to one row after the other.
+    order = np.arange(width * count, dtype=np.int64).reshape(width, count).T.reshape(-1)
+    columns = [entries[name] for name in names]
+    widths = np.full(count, width, np.int64)
+    keys = np.tile(np.arange(width, dtype=np.int32), count)
+    if any(column.null_count for column in columns):
+        there = np.stack([np.asarray(column.is_valid(), np.bool_) for column in columns], axis=1)
+        widths = there.sum(axis=1)
+        order, keys = order[there.reshape(-1)], keys[there.reshape(-1)]
+    values = pa.concat_arrays(columns).take(pa.array(order))
+    ends = np.concatenate([[0], np.cumsum(widths)]).astype(np.int32)
+    pairs = [pa.array(names, pa.string()).take(pa.array(keys)), values]
+    return pa.ListArray.from_arrays(
+        pa.array(ends), pa.StructArray.from_arrays(pairs, fields=list(KEY_VALUE))
+    )
+
+
+def _days_of(timestamps: pa.Array) -> pa.Array:
+    """Returns the dates of timestamps, as written there."""
+    days = _days(timestamps)
+    if days.null_count == timestamps.null_count:
+        return days
+    return pa.array(map(day_of_timestamp, timestamps.to_pylist()), pa.string())
+
+
+def _days(texts: pa.Array) -> pa.Array:
+    """Returns the dates that ISO texts begin with; null for other texts."""
+    heads = pc.utf8_slice_codeunits(texts, 0, 10).dictionary_encode()
+    days = [one if is_date(one) else None for one in heads.dictionary.to_pylist()]
+    return pa.array(days, pa.string()).take(heads.indices)
+
+
+_Fitted = tuple[pa.Array, pa.Array | None]
+
+
+def _fitted_date(values: pa.Array) -> _Fitted:
+    days = _days(values)
+    whole = pc.equal(values, days)
+    return days, pc.if_else(pc.fill_null(whole, False), pa.scalar(None, pa.string()), values)
+
+
+def _where(values: pa.Array, fits: pa.Array) -> _Fitted:
+    """Returns the values that fit, and the others."""
+    nothing = pa.scalar(None, pa.string())
+    if pc.all(pc.or_(pc.fill_null(fits, False), values.is_null())).as_py():
+        return values, None
+    return pc.if_else(fits, values, nothing), pc.if_else(fits, nothing, values)
+
+
+_FITTED: dict[Any, Callable[[pa.Array], _Fitted]] = {
+    fit_text: lambda values: (values, None),
+    FIT["author"]: lambda values: (values, None),
+    fit_title: lambda values: _where(values, pc.not_equal(values, "")),
+    fit_date: _fitted_date,
+    fit_texts: lambda values: (pa.nulls(len(values), pa.list_(pa.string())), values),
+    FIT["position"]: lambda values: (pa.nulls(len(values), pa.int32()), values),
+    FIT["version"]: lambda values: _where(
+        values, pc.match_substring_regex(values, rf"\A{VERSION_FORM}\z")
+    ),
+    FIT["collection_id_type"]: lambda values: _where(
+        values, pc.is_in(values, value_set=pa.array(COLLECTION_ID_TYPES))
+    ),
+}
+
+
+class _Notes(RowNotes):
+    """Keeps notes as they were added."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self._added: list[tuple[str, str | None, Sequence[int]]] = []
+
+    def add(self, kind: str, name: str | None, rows: Sequence[int]) -> None:
+        if rows:
+            self._added.append((kind, name, rows))
+
+    def found(self) -> list[tuple[str, str | None, Sequence[int]]]:
+        """Returns the notes with their rows."""
+        return self._added
+
+
+def _type_of(name: str) -> pa.DataType:
+    return frame_schema_of(1).field(name).type

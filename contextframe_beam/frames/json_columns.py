@@ -1,0 +1,155 @@
+"""JSON and digests of columns: the text of all rows is put together by Arrow, as orjson writes it.
+
+Only the digests themselves, and uuids, are made row by row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from xxhash import xxh3_128_digest
+
+from contextframe_beam.frames.columns import Mask, NotByColumns, filled
+from contextframe_beam.frames.record import NAMESPACE
+from contextframe_beam.frames.schema import DIGEST
+
+__all__ = ["Fragment", "digests_of", "escaped", "json_lists", "put_together", "uuids_of"]
+
+
+def digests_of(fragments: Sequence[Fragment]) -> pa.Array:
+    """Returns the digest of each row, whose JSON is a list of the fragments."""
+    parts: list[Any] = ["["]
+    for fragment in fragments:
+        fragment.put(parts)
+    parts[0] = parts[0].replace("[,", "[", 1)
+    parts[-1] += "]"
+    rows = put_together(parts)
+    digests = b"".join(map(xxh3_128_digest, _slices(rows)))
+    return pa.FixedSizeBinaryArray.from_buffers(DIGEST, len(rows), [None, pa.py_buffer(digests)])
+
+
+class Fragment:
+    """A part of the JSON of all rows.
+
+    Args:
+        texts: What stands there; text between quotes if `is_text`.
+        missing: Rows in which it is left out.
+        is_text: Whether quotes stand around it.
+    """
+
+    def __init__(self, texts: pa.Array, missing: Mask | None = None, is_text: bool = False) -> None:
+        self.texts = texts
+        self.missing = missing if missing is not None and missing.any() else None
+        self.is_text = is_text
+
+    @classmethod
+    def of_text(cls, texts: pa.Array, missing: Mask | None = None) -> Fragment:
+        """Makes it of text, which has no nulls."""
+        return cls(escaped(texts), missing, is_text=True)
+
+    @classmethod
+    def of_nullable(cls, texts: pa.Array, nothing: str = "false") -> Fragment:
+        """Makes it of text, with something else for null."""
+        if not texts.null_count:
+            return cls.of_text(texts)
+        quoted = pc.binary_join_element_wise('"', escaped(texts), '"', "")
+        return cls(filled(quoted, nothing))
+
+    def put(self, parts: list[Any], name: str = "") -> None:
+        """Appends it to the parts of a join; the last of them is text that goes on."""
+        if self.missing is None:
+            quote = '"' if self.is_text else ""
+            parts[-1] += f",{name}{quote}"
+            parts += [self.texts, quote]
+            return
+        quote = '"' if self.is_text else ""
+        whole = pc.binary_join_element_wise(f",{quote}", self.texts, quote, "")
+        there = pa.array(~self.missing)
+        parts += [pc.if_else(there, whole, pa.scalar(None, pa.string())), ""]
+
+
+def put_together(parts: Sequence[Any]) -> pa.Array:
+    """Returns columns and literals put together; a null is left out."""
+    given = [one for one in parts if not isinstance(one, str) or one]
+    return pc.binary_join_element_wise(*given, "", null_handling="skip")
+
+
+def json_lists(values: pa.Array) -> pa.Array:
+    """Returns lists of texts as JSON; null counts as empty text."""
+    flat = pc.binary_join_element_wise('"', escaped(values.flatten()), '"', "")
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(ends), flat)
+    texts = pc.binary_join_element_wise("[", pc.binary_join(lists, ","), "]", "")
+    return pc.if_else(values.is_valid(), texts, '""') if values.null_count else texts
+
+
+def uuids_of(unique_ids: pa.Array) -> pa.Array:
+    """Returns the uuids of documents, as `uuid_of` does of one."""
+    sha = hashlib.sha1(NAMESPACE.bytes, usedforsecurity=False)
+    digests = bytearray()
+    for text in _slices(unique_ids):
+        one = sha.copy()
+        one.update(text)
+        digests += one.digest()[:16]
+    # RFC 9562, section 5.5: version 5, variant 10.
+    numbers = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+    numbers[:, 6] = numbers[:, 6] & 0x0F | 0x50
+    numbers[:, 8] = numbers[:, 8] & 0x3F | 0x80
+    digits = np.frombuffer(digests.hex().encode(), np.uint8).reshape(-1, 32)
+    texts = np.full((len(numbers), 36), ord("-"), np.uint8)
+    for start, stop, place in ((0, 8, 0), (8, 12, 9), (12, 16, 14), (16, 20, 19), (20, 32, 24)):
+        texts[:, place : place + stop - start] = digits[:, start:stop]
+    ends = np.arange(len(numbers) + 1, dtype=np.int32) * 36
+    return pa.StringArray.from_buffers(len(numbers), pa.py_buffer(ends), pa.py_buffer(texts))
+
+
+def escaped(column: pa.Array) -> pa.Array:
+    """Returns text as it stands between the quotes of JSON, as orjson writes it."""
+    ends, data = _parts(column)
+    special = (data < 0x20) | (data == 0x22) | (data == 0x5C)
+    if not special.any():
+        return column
+    places = np.flatnonzero(special)
+    kinds = np.unique(data[places])
+    written = {int(kind): orjson.dumps(chr(kind))[1:-1] for kind in kinds}
+    longer = np.zeros(256, np.int64)
+    for kind, text in written.items():
+        longer[kind] = len(text) - 1
+    # How much longer everything before each special byte becomes.
+    sums = np.concatenate([[0], np.cumsum(longer[data[places]])])
+    ends = ends + sums[np.searchsorted(places, ends)]
+    if ends[-1] >= 2**31:
+        raise NotByColumns
+    text = data.tobytes()
+    # The backslash first, because the others bring more of them.
+    for kind in sorted(written, key=lambda one: one != 0x5C):
+        text = text.replace(bytes([kind]), written[kind])
+    nulls = column.is_valid().buffers()[1] if column.null_count else None
+    return pa.StringArray.from_buffers(
+        len(column), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(text), nulls
+    )
+
+
+def _parts(column: pa.Array) -> tuple[Any, Any]:
+    """Returns where each text of a column ends, from 0 on, and all their bytes."""
+    _, offsets, data = column.buffers()
+    if not len(column):
+        return np.zeros(1, np.int64), np.zeros(0, np.uint8)
+    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    start, stop = int(ends[0]), int(ends[-1])
+    found = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)[start:stop]
+    return ends.astype(np.int64) - start, found
+
+
+def _slices(column: pa.Array) -> Iterable[memoryview]:
+    ends, data = _parts(column)
+    view = memoryview(data)
+    return (view[start:stop] for start, stop in pairwise(ends.tolist()))

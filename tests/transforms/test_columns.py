@@ -1,0 +1,181 @@
+"""Mapping and encoding by columns: the same records, rows and dead letters as one by one."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contextframe_beam.connectors import FieldMapper, JSONFileConnector, Page
+from contextframe_beam.connectors.record_mapper import RecordMapper
+from contextframe_beam.connectors.record_mapping import Relationship
+from contextframe_beam.frames.columns import FrameColumns
+from contextframe_beam.frames.encode_columns import encode_columns
+from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.transforms import map as mapping
+from contextframe_beam.transforms.map import columns_of, map_page
+from contextframe_beam.transforms.write import encode_batches
+from tests.support.laws import examples
+from tests.support.pipeline_helpers import EMBED_DIM, SOURCE
+from tests.support.table_strategies import TEXTS, json_items, tables
+
+MAPPERS: dict[str, Any] = {
+    "usual": FieldMapper(),
+    "prefix": FieldMapper(prefix="p", id=("n", "id", "a.b"), constants={"source": "s", "k": [1]}),
+    "template": FieldMapper(id="id", text="# {title}\n\n{{{a.b}}} {body}", tags="a.name"),
+    "chosen": FieldMapper(id="id", text="a.b", metadata=("title", "a.b", "n", "gone"), title="a"),
+    "named": FieldMapper(
+        id="id", metadata={"price": "n", "tags": "tags", "b": "a.b.c"}, timestamp="modified"
+    ),
+    "unrelated": FieldMapper(id="id", relationships=False, record_type="frameset"),
+    "record": RecordMapper("r", {"source": "r", "n": 1}, prefix="r#"),
+    "together": RecordMapper("r", {}, id=["id", "n", "a.b"], prefix="r#", title="name"),
+    "id template": RecordMapper("r", {}, id="{id}-{a.b}", prefix="r#", text="body"),
+    "linked": RecordMapper(
+        "r",
+        {"source": "r"},
+        id="id",
+        prefix="r#",
+        relationships=[Relationship(type="child", target="references")],
+    ),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_pages_too():
+    """Lets pages of a few items go by columns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapping, "_FEWEST_IN_COLUMNS", 1)
+        yield
+
+
+@given(table=tables(), mapper=st.sampled_from([*MAPPERS.values()]))
+@settings(max_examples=examples(400))
+def test_rows_of_a_table_are_mapped_as_single_items_are(table, mapper):
+    page = Page(table=table, partition="p", position="rows", source=SOURCE)
+    assert_same(page, mapper.map, columns_of(mapper) or mapper.map_columns)
+
+
+@given(items=json_items(), mapper=st.sampled_from([*MAPPERS.values()]))
+@settings(max_examples=examples(240))
+def test_objects_are_mapped_as_single_items_are(items, mapper):
+    page = Page(items, partition="p", position="lines", source=SOURCE)
+    assert_same(page, mapper.map, columns_of(mapper) or mapper.map_columns)
+
+
+@given(items=json_items(), offsets=st.booleans(), modified=st.none() | TEXTS)
+@settings(max_examples=examples(240))
+def test_lines_of_json_are_mapped_as_single_documents_are(
+    items, offsets, modified, tmp_path_factory
+):
+    connector = JSONFileConnector(tmp_path_factory.getbasetemp())
+    for number, item in enumerate(items):
+        item.update(_file_path="f.jsonl", _file_name="f.jsonl", _modified_at=modified)
+        if offsets:
+            item["_line_offset"] = number * 10 if number % 2 else f"byte {number}"
+    page = Page(items, partition="p", source=SOURCE)
+    assert_same(page, connector.map_to_frame_record, columns_of(connector))
+
+
+def broken_text(kind: pa.DataType) -> pa.Array:
+    """Returns text of which Arrow did not check that it is Unicode."""
+    width = pa.int64() if pa.types.is_large_string(kind) else pa.int32()
+    ends = pa.array([0, 1, 4], width).buffers()[1]
+    return pa.Array.from_buffers(kind, 2, [None, ends, pa.py_buffer(b"a\xed\xa0\x80")])
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()], ids=str)
+@pytest.mark.parametrize("name", ["id", "body", "title", "n", "a"])
+def test_text_that_is_not_unicode_is_a_letter_as_of_a_single_item(name, kind):
+    column = broken_text(kind)
+    nested = pa.StructArray.from_arrays([column], names=["name"])
+    table = pa.table({"key": ["1", "2"], name: nested if name == "a" else column})
+    mapper = FieldMapper(id="id" if name == "id" else "key")
+    page = Page(table=table, partition="p", position="rows", source=SOURCE)
+    assert_same(page, mapper.map, columns_of(mapper))
+    (letter,) = encode_batches([map_page(page, mapper.map, columns_of(mapper))], 4).failures
+    assert letter.position == "rows[1]"
+
+
+def table_of(count: int, **columns: Any) -> pa.Table:
+    numbers = range(count)
+    return pa.table(
+        {
+            "id": [f"doc-{n}" for n in numbers],
+            "title": ["A title"] * count,
+            "body": ["Some text\n"] * count,
+            "updated_at": pa.array(numbers, pa.timestamp("ms", "UTC")),
+            "price": [n / 7 for n in numbers],
+            "count": numbers,
+            "tags": [["a", f"b{n % 3}"] for n in numbers],
+            "author": [{"name": f"user {n % 5}"} for n in numbers],
+            **columns,
+        }
+    )
+
+
+def test_usual_tables_go_by_columns_to_the_end():
+    batch = map_page(Page(table=table_of(100)), FieldMapper().map, columns_of(FieldMapper()))
+    assert batch.columns is not None
+    rows = encode_columns(batch.columns, embed_dim=EMBED_DIM, source=None)
+    assert rows.num_rows == 100
+
+
+def test_records_take_the_place_of_columns_once_somebody_asks_for_them():
+    batch = map_page(Page(table=table_of(40)), FieldMapper().map, columns_of(FieldMapper()))
+    batch.records[3].metadata["found"] = "later"
+    assert batch.columns is None
+    assert batch.items[3]["id"] == "doc-3"
+    (row,) = encode_batches([batch], EMBED_DIM).rows.slice(3, 1).to_pylist()
+    assert {"key": "found", "value": "later"} in row["custom_metadata"]
+    travelled = pickle.loads(pickle.dumps(batch))
+    assert (travelled.records, travelled.items) == (batch.records, batch.items)
+
+
+def test_only_the_batch_that_needs_it_goes_item_by_item():
+    mapper = FieldMapper()
+    good, bad = Page(table=table_of(40)), Page(table=table_of(40, blocks=[[1]] * 40))
+    batches = [map_page(page, mapper.map, columns_of(mapper)) for page in (good, bad)]
+    assert [batch.columns is None for batch in batches] == [False, True]
+
+
+class Own(JSONFileConnector):
+    """Maps one item in a way of its own."""
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
+        return FrameRecord("own", unique_id=item["id"])
+
+
+def test_a_mapping_of_ones_own_is_called_for_each_item(tmp_path):
+    assert columns_of(JSONFileConnector(tmp_path)) is not None
+    assert columns_of(Own(tmp_path)) is None
+    changed: Any = JSONFileConnector(tmp_path)
+    changed.map_to_frame_record = FrameRecord
+    assert columns_of(changed) is None
+    assert columns_of(object()) is None
+
+
+def assert_same(
+    page: Page, one: Callable[[Any], Any], many: Callable[[Any], FrameColumns] | None
+) -> None:
+    """Holds a page that is mapped by columns against one that is mapped item by item."""
+    assert many is not None
+    expected = map_page(page, one)
+    assert map_page(page, one, many).records == expected.records
+    batch = map_page(page, one, many)
+    rows, expected_rows = (encode_batches([given], EMBED_DIM) for given in (batch, expected))
+    assert rows.rows.schema == expected_rows.rows.schema
+    for name in expected_rows.rows.schema.names:
+        assert rows.rows[name].equals(expected_rows.rows[name]), name
+    rows.rows.validate(full=True)
+    assert told(rows.failures) == told(expected_rows.failures)
+    assert rows.tally == expected_rows.tally
+
+
+def told(letters: Sequence[Any]) -> list[Any]:
+    return [(one.stage, one.position, one.item, one.message, one.error_type) for one in letters]
