@@ -14,7 +14,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.read.source import Source
-from contextframe_beam.connectors.testing import ConnectorTests
+from contextframe_beam.connectors.testing import ConnectorTests, Status, Subject, run_checks
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.pipelines.ingest import ingest
@@ -592,3 +592,53 @@ def test_notions_own_client_reads_the_same_world(world: NotionWorld) -> None:
     assert (found["me"], found["people"]) == ("Reader", ["Ada", "Bob", "Reader"])
     assert len(found["types"]) == len(world.blocks) and found["markdown"] == "page_markdown"
     assert (found["unauthorized"], found["missing"]) == ("unauthorized", "object_not_found")
+
+
+class TestUnderLoad:
+    def test_with_notions_limit_hardly_any_request_is_refused(
+        self, world: NotionWorld, tmp_path: Path
+    ) -> None:
+        for number in range(3):
+            world.page(f"Page {number}")
+        with world.limited():
+            receipt = run(world, tmp_path / "kb.lance", requests_per_second=2.5)
+        refused = [one for one in world.served if one.status == 429]
+        assert receipt.rows_written == 3 and len(refused) < 0.05 * len(world.served)
+
+    @pytest.mark.parametrize("at", [1, 3, 5, 7])
+    def test_a_request_whose_connection_breaks_is_sent_again(
+        self, world: NotionWorld, tmp_path: Path, at: int
+    ) -> None:
+        world.comment(world.page("Page", blocks=[block("toggle", "a")]), "Nice")
+        world.closing = lambda asked: asked.number == at
+        assert run(world, tmp_path / "kb.lance").rows_written == 2
+
+    @pytest.mark.soak
+    def test_ended_at_each_request_the_next_run_ends_right(
+        self, world: NotionWorld, tmp_path: Path
+    ) -> None:
+        home = world.page("Page", blocks=[block("toggle", "a", below=[block("paragraph", "b")])])
+        world.page("Row", world.data_source("Tasks", home))
+        world.comment(home, "Nice")
+        world.now += HOUR
+        run(world, tmp_path / "whole.lance")
+        whole = {k: v.text_content for k, v in stored(tmp_path / "whole.lance").items()}
+        requests = len(world.served)
+        for number in range(1, requests):
+            to = tmp_path / f"{number}.lance"
+            first = len(world.served) + number
+            world.closing = lambda asked, first=first: asked.number >= first  # type: ignore[misc]
+            with pytest.raises(ConnectorError):
+                run(world, to)
+            world.closing = None
+            run(world, to)
+            assert {k: v.text_content for k, v in stored(to).items()} == whole
+
+    @pytest.mark.soak
+    def test_a_hundred_thousand_rows_are_read_in_little_memory(self, world: NotionWorld) -> None:
+        tasks = world.data_source("Tasks")
+        for number in range(100_000):
+            world.page(f"Row {number}", tasks)
+        subject = Subject(lambda: connector(world, resources=["rows"]), limit=100_000)
+        (found,) = run_checks(subject, ["memory_stays_bounded"])
+        assert found.status is Status.PASSED, found

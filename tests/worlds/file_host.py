@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,12 +16,16 @@ class FileHost:
         files: The bytes by their path.
         asked: The path and the range of each request, and its header Authorization.
         ended: Signatures that are no longer accepted.
+        ranges: Whether it knows ranges.
+        before: Is called with the path of each request, before the answer.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, str | None]] = []
         self.ended: set[str] = set()
+        self.ranges = True
+        self.before: Callable[[str], None] | None = None
         host = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -31,13 +35,15 @@ class FileHost:
                 parts = urlsplit(self.path)
                 told = self.headers.get("Range", "")
                 host.asked.append((parts.path, told, self.headers.get("Authorization")))
+                if host.before is not None:
+                    host.before(parts.path)
                 signature = parse_qs(parts.query).get("X-Amz-Signature", [""])[0]
                 data = host.files.get(parts.path)
                 if not signature or signature in host.ended or data is None:
                     self._send(403, b"<Error><Code>AccessDenied</Code></Error>")
                     return
                 match = re.fullmatch(r"bytes=(\d+)-(\d+)", told)
-                if match is None:
+                if match is None or not host.ranges:
                     self._send(200, data)
                     return
                 first, last = int(match[1]), min(int(match[2]), len(data) - 1)
