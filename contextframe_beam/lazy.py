@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, rather than at once."""
+"""What is imported late: names of a package, classes by name, entry points, libraries of extras."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
+
+from contextframe_beam.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -52,6 +54,48 @@ def left_out(*modules: str) -> Iterator[None]:
     finally:
         for one in missing:
             del known[one]
+
+
+def named(path: str, kind: str) -> Any:
+    """Returns what `package.module:Class` names.
+
+    Args:
+        path: The module, and a name in it, which may have dots.
+        kind: What it is to be, for messages, as in `parser`.
+
+    Raises:
+        ConfigError: it does not exist, or its module cannot be imported.
+    """
+    module_name, _, qualname = path.partition(":")
+    if not module_name or not qualname:
+        raise ConfigError(f"{path!r} names no {kind}: write package.module:Class")
+    try:
+        found: Any = import_module(module_name)
+    except Exception as error:  # what an author's module raises when it is imported
+        raise ConfigError(
+            f"the {kind} {path}: importing {module_name} failed ({type(error).__name__}: "
+            f"{error}); install its package, or put its folder on PYTHONPATH"
+        ) from error
+    for part in qualname.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{module_name} has no {qualname!r}{nearest(part, dir(found))}")
+        found = getattr(found, part)
+    return found
+
+
+def missing_extra(what: str, extra: str, error: ImportError | None = None) -> ConfigError:
+    """Returns the error for something whose library comes with an extra and is not installed.
+
+    Args:
+        what: What needs it, as in `the embedder wordllama`.
+        extra: The extra that brings it.
+        error: What importing it said.
+    """
+    why = f" ({error})" if error is not None else ""
+    return ConfigError(
+        f"{what} needs packages that are not installed{why}; run: "
+        f"pip install 'contextframe-beam[{extra}]', on the machines of the workers too"
+    )
 
 
 def registered(group: str) -> list[EntryPoint]:

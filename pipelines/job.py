@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.cursors import Bounds, seconds_of
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.contract import Limits
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.runs import check_run_id, file_name_of, new_run_id
 from contextframe_beam.transforms.modes import MODES, mode_of

@@ -23,7 +23,7 @@ from contextframe_beam.connectors.page import DeadLetter, DocumentVersion, Page,
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError, RecordError
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.parsers import ParseError, Parsing, UnknownTypeError
-from contextframe_beam.parsers.limits import in_words
+from contextframe_beam.parsers.contract import in_words
 from contextframe_beam.store.rows import Places
 from contextframe_beam.transforms.elements import letter_of
 from contextframe_beam.transforms.recognise import StoredOrigins, origin_of

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from contextframe_beam.connectors.files.listing import ReadAt
 from contextframe_beam.connectors.tables.csv_cuts import Cut, chunks_of
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError
+from contextframe_beam.parsers.contract import DamagedTextError
 from contextframe_beam.parsers.encodings import encoding_of
-from contextframe_beam.parsers.errors import DamagedTextError
 
 #: So much of the beginning tells how a file is written.
 HEAD_BYTES = 256 << 10

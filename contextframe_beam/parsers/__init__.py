@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from contextframe_beam.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from contextframe_beam.parsers.errors import (
+    from contextframe_beam.parsers.contract import (
+        Limits,
         NoTextError,
         ParseError,
         UnknownTypeError,
     )
-    from contextframe_beam.parsers.limits import Limits
     from contextframe_beam.parsers.parsing import Parser, parse_with
     from contextframe_beam.parsers.pool import ParserPool, Parsing
     from contextframe_beam.parsers.registry import ParserInfo, Parsers, ParserSpec
@@ -35,8 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "errors": ["NoTextError", "ParseError", "UnknownTypeError"],
-    "limits": ["Limits"],
+    "contract": ["Limits", "NoTextError", "ParseError", "UnknownTypeError"],
     "parsing": ["Parser", "parse_with"],
     "pool": ["ParserPool", "Parsing"],
     "registry": ["ParserInfo", "ParserSpec", "Parsers"],

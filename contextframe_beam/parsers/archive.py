@@ -6,8 +6,7 @@ import io
 import zipfile
 import zlib
 
-from contextframe_beam.parsers.errors import ParseError
-from contextframe_beam.parsers.limits import MIB, Limits, in_words
+from contextframe_beam.parsers.contract import MIB, Limits, ParseError, in_words
 
 _MOST_MEMBERS = 20_000
 # Text in XML shrinks to a tenth, tables to a fiftieth. Apache POI draws the same line:

@@ -24,8 +24,7 @@ import orjson
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.document import Document, Heading
 from contextframe_beam.parsers.clean import clean_text
-from contextframe_beam.parsers.errors import NoTextError, OutOfMemory, ParseError
-from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.contract import Limits, NoTextError, OutOfMemory, ParseError
 from contextframe_beam.parsers.parsing import out_of_memory, parse_with
 from contextframe_beam.parsers.registry import made
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from contextframe_beam.frames.document import Document, Heading
-from contextframe_beam.parsers.errors import ParseError
+from contextframe_beam.parsers.contract import ParseError
 
 _UNWANTED = re.compile(
     r"\r\n?|[\x0b\x0c\x85]|\x1b\[[0-9;?]*[ -/]*[@-~]"

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from contextframe_beam.parsers.errors import DamagedTextError, ParseError
+from contextframe_beam.parsers.contract import DamagedTextError, ParseError
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),

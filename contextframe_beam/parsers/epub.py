@@ -10,10 +10,8 @@ from urllib.parse import unquote, urlsplit
 from contextframe_beam.frames.document import Document
 from contextframe_beam.parsers.archive import Archive
 from contextframe_beam.parsers.clean import line
+from contextframe_beam.parsers.contract import Limits, NoTextError, ParseError, in_words, library
 from contextframe_beam.parsers.encodings import decoded
-from contextframe_beam.parsers.errors import NoTextError, ParseError
-from contextframe_beam.parsers.extras import library
-from contextframe_beam.parsers.limits import Limits, in_words
 from contextframe_beam.parsers.text import as_metadata
 from contextframe_beam.parsers.web_page import declared_charset, page
 

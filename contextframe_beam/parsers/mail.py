@@ -14,9 +14,8 @@ from typing import Any
 
 from contextframe_beam.frames.document import Document
 from contextframe_beam.parsers.clean import line
+from contextframe_beam.parsers.contract import Limits, ParseError, in_words
 from contextframe_beam.parsers.encodings import decoded
-from contextframe_beam.parsers.errors import ParseError
-from contextframe_beam.parsers.limits import Limits, in_words
 from contextframe_beam.parsers.text import as_metadata
 from contextframe_beam.parsers.web_page import declared_charset, page
 

@@ -9,9 +9,8 @@ import orjson
 
 from contextframe_beam.frames.document import Document
 from contextframe_beam.parsers.clean import clean_text, line
+from contextframe_beam.parsers.contract import Limits, NoTextError, ParseError
 from contextframe_beam.parsers.encodings import decoded
-from contextframe_beam.parsers.errors import NoTextError, ParseError
-from contextframe_beam.parsers.limits import Limits
 from contextframe_beam.parsers.text import as_metadata, fenced
 
 

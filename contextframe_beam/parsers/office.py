@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from contextframe_beam.parsers.archive import Archive
-from contextframe_beam.parsers.errors import ParseError
-from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.contract import Limits, ParseError
 from contextframe_beam.parsers.text import as_metadata
 
 

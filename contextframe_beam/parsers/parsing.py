@@ -10,8 +10,13 @@ from typing import Any, Protocol
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.document import Document
 from contextframe_beam.parsers.clean import cleaned
-from contextframe_beam.parsers.errors import NoTextError, OutOfMemory, ParseError
-from contextframe_beam.parsers.limits import Limits, in_words
+from contextframe_beam.parsers.contract import (
+    Limits,
+    NoTextError,
+    OutOfMemory,
+    ParseError,
+    in_words,
+)
 
 
 class Parser(Protocol):

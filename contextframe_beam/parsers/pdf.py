@@ -8,9 +8,7 @@ from typing import Any
 
 from contextframe_beam.frames.document import Document, Heading
 from contextframe_beam.parsers.clean import line
-from contextframe_beam.parsers.errors import NoTextError, ParseError
-from contextframe_beam.parsers.extras import library
-from contextframe_beam.parsers.limits import Limits, in_words
+from contextframe_beam.parsers.contract import Limits, NoTextError, ParseError, in_words, library
 from contextframe_beam.parsers.text import as_metadata
 
 # A hyphen at the end of a line is marked so by PDFium, where it divides a word.

@@ -24,8 +24,7 @@ import orjson
 from contextframe_beam.errors import ContextFrameError
 from contextframe_beam.frames.document import Document
 from contextframe_beam.parsers.child import HEAD, READY, START, document_of
-from contextframe_beam.parsers.errors import ParseError, UnknownTypeError
-from contextframe_beam.parsers.limits import Limits, in_words
+from contextframe_beam.parsers.contract import Limits, ParseError, UnknownTypeError, in_words
 from contextframe_beam.parsers.parsing import out_of_memory
 from contextframe_beam.parsers.registry import ParserInfo, Parsers
 

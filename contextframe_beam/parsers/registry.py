@@ -11,7 +11,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -19,7 +18,7 @@ import xxhash
 
 from contextframe_beam.errors import ConfigError, nearest
 from contextframe_beam.frames.fingerprint import code_versions
-from contextframe_beam.lazy import registered
+from contextframe_beam.lazy import named, registered
 from contextframe_beam.parsers.kinds import suffix_by_bytes
 
 GROUP = "contextframe.parsers"
@@ -129,20 +128,7 @@ def loaded(path: str) -> Any:
     Raises:
         ConfigError: there is no such parser, or it cannot be imported.
     """
-    module, _, qualname = path.partition(":")
-    if not module or not qualname:
-        raise ConfigError(f"{path!r} names no parser: write package.module:Class")
-    try:
-        found: Any = import_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"the parser {path} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    try:
-        for part in qualname.split("."):
-            found = getattr(found, part)
-    except AttributeError:
-        raise ConfigError(f"{module} has no {qualname}{nearest(qualname, dir(found))}") from None
+    found = named(path, "parser")
     if not callable(getattr(found, "parse", found)):
         raise ConfigError(
             f"{path} is not a parser: it is neither a class with `parse` nor a function"

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from contextframe_beam.frames.document import Document
 from contextframe_beam.parsers.clean import as_json, line
+from contextframe_beam.parsers.contract import Limits, ParseError
 from contextframe_beam.parsers.encodings import decoded
-from contextframe_beam.parsers.errors import ParseError
-from contextframe_beam.parsers.limits import Limits
 
 
 class TextParser:

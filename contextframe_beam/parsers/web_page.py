@@ -6,10 +6,8 @@ import re
 from typing import Any
 
 from contextframe_beam.frames.document import Document
+from contextframe_beam.parsers.contract import Limits, NoTextError, ParseError, library
 from contextframe_beam.parsers.encodings import decoded
-from contextframe_beam.parsers.errors import NoTextError, ParseError
-from contextframe_beam.parsers.extras import library
-from contextframe_beam.parsers.limits import Limits
 from contextframe_beam.parsers.text import as_metadata
 
 _CHARSET = re.compile(

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from contextframe_beam.frames.document import Document
-from contextframe_beam.parsers.errors import NoTextError
-from contextframe_beam.parsers.extras import library
-from contextframe_beam.parsers.limits import Limits
+from contextframe_beam.parsers.contract import Limits, NoTextError, library
 from contextframe_beam.parsers.office import emphasised, opened, stated
 from contextframe_beam.parsers.tables import table
 from contextframe_beam.parsers.text import fenced

@@ -17,8 +17,8 @@ ROOT = Path(contextframe_beam.__file__).parent
 #: From the ground up: a file imports from its own floor and from those before it. The faces of the
 #: package and the command line stand on the roof.
 FLOORS = (
-    "lazy",
     "errors",
+    "lazy",
     "frames",
     "store",
     "parsers",

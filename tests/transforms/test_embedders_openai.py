@@ -24,7 +24,7 @@ from contextframe_beam.transforms.embedders import (
     VectorCache,
     embed_texts,
 )
-from contextframe_beam.transforms.embedders.token_budget import TokenBudget
+from contextframe_beam.transforms.embedders.remote import TokenBudget
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens
 from tests.support.embedding_server import EmbeddingServer, embedding_server, error, words
 from tests.support.onnx_folder import write_tokenizer

@@ -25,7 +25,9 @@ class PlainCounter:
     """Counts tokens where no model says what they are.
 
     A token is up to four letters or digits of ASCII, or any other character that is not white
-    space. Models of English count fewer: it errs on the side of shorter chunks.
+    space. Models of English count fewer: it errs on the side of shorter chunks. A text that is cut
+    has as many tokens in its parts as whole, so that an edit changes the chunks around it only; the
+    guess for the budget of a service, `estimated_tokens`, is safer there and lacks this.
     """
 
     version = "1"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.metadata import EntryPoint
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +17,7 @@ import xxhash
 from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
 from contextframe_beam.frames.document import Chunk, Document
 from contextframe_beam.frames.fingerprint import code_versions
-from contextframe_beam.lazy import registered
+from contextframe_beam.lazy import named, registered
 from contextframe_beam.transforms.chunkers.counting import TokenCounter
 
 __all__ = ["GROUP", "NONE", "Chunker", "chunker_identity", "chunker_names", "load_chunker"]
@@ -153,21 +152,7 @@ def _class_of(name: str) -> type[Any]:
         )
     else:
         path = known[name][0].value
-    module_name, _, qualname = path.partition(":")
-    if not module_name or not qualname:
-        raise ConfigError(f"{path!r} names no chunker: write package.module:Class")
-    try:
-        found: Any = import_module(module_name)
-    except Exception as error:  # what an author's module raises when it is imported
-        raise ConfigError(
-            f"the chunker {name}: importing {module_name} failed "
-            f"({type(error).__name__}: {error}); install its package, or put its folder on "
-            "PYTHONPATH"
-        ) from error
-    for part in qualname.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"{module_name} has no {qualname!r}{nearest(part, dir(found))}")
-        found = getattr(found, part)
+    found = named(path, "chunker")
     if not inspect.isclass(found) or not callable(getattr(found, "chunk", None)):
         raise ConfigError(f"{path} is not a chunker: give a class with the method chunk(document)")
     return found

@@ -9,13 +9,11 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from functools import reduce
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from contextframe_beam.errors import ConfigError, ContextFrameError, nearest
+from contextframe_beam.errors import ConfigError, ContextFrameError
 from contextframe_beam.frames.embedders import (
     Embedder,
     EmbedderError,
@@ -24,6 +22,7 @@ from contextframe_beam.frames.embedders import (
     Vectors,
 )
 from contextframe_beam.frames.fingerprint import code_version, fingerprint
+from contextframe_beam.lazy import named
 from contextframe_beam.transforms.embedders.batching import normalised
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens
 
@@ -43,20 +42,8 @@ def own_embedder(path: str | None, *, dim: int | None = None, **settings: Any) -
     Raises:
         ConfigError: it does not exist, or is not an embedder.
     """
-    module_name, _, qualname = (path or "").partition(":")
-    try:
-        module = import_module(module_name)
-    except Exception as error:  # what an author's module raises when it is imported
-        raise ConfigError(
-            f"the embedder {path}: importing {module_name} failed ({type(error).__name__}: "
-            f"{error}); install its package, or put its folder on PYTHONPATH"
-        ) from error
-    try:
-        found = reduce(getattr, qualname.split("."), module)
-    except AttributeError:
-        raise ConfigError(
-            f"{module_name} has no {qualname!r}{nearest(qualname, vars(module))}"
-        ) from None
+    path = path or ""
+    found = named(path, "embedder")
     if isinstance(found, type) or not _is_embedder(found):
         if not callable(found):
             raise ConfigError(_not_one(path, found))

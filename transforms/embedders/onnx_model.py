@@ -23,8 +23,8 @@ from contextframe_beam.frames.embedders import (
     Vectors,
 )
 from contextframe_beam.frames.fingerprint import fingerprint
+from contextframe_beam.lazy import missing_extra
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
-from contextframe_beam.transforms.embedders.extras import missing_extra
 from contextframe_beam.transforms.embedders.model_folder import read_folder
 from contextframe_beam.transforms.embedders.tokens import TokenCounter
 
@@ -184,7 +184,7 @@ def _session(path: os.PathLike[str], threads: int, model: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing_extra("onnx", "embed-onnx", error) from error
+        raise missing_extra("the embedder onnx", "embed-onnx", error) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -15,8 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse, Wait
-from contextframe_beam.errors import ConnectorError
+from contextframe_beam.connectors.http import (
+    Budget,
+    HttpClient,
+    HttpRequest,
+    HttpResponse,
+    Limit,
+    Wait,
+)
+from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.frames.embedders import (
     EmbedderError,
     EmbedderIdentity,
@@ -27,10 +34,13 @@ from contextframe_beam.frames.embedders import (
 from contextframe_beam.frames.fingerprint import fingerprint
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
 from contextframe_beam.transforms.embedders.judging import RejectedError, TooMuchError, judged
-from contextframe_beam.transforms.embedders.token_budget import TokenBudget
 from contextframe_beam.transforms.embedders.tokens import estimated_tokens, valid_text
 
-__all__ = ["Answer", "BatchLimits", "RemoteEmbedder", "split_budget"]
+__all__ = ["Answer", "BatchLimits", "RemoteEmbedder", "TokenBudget", "split_budget"]
+
+# What a budget of tokens counts is a thousandth of the tokens of a minute.
+_UNITS = 1000
+_LEAST = 1000
 
 _PROBE = "How many dimensions does a vector have?"
 
@@ -345,6 +355,40 @@ class RemoteEmbedder(BaseEmbedder):
 
     def _called(self) -> str:
         return f"the embedder {self.name}:{self.model}"
+
+
+class TokenBudget:
+    """The tokens that may be sent in any minute, counted over all processes of a machine.
+
+    Args:
+        per_minute: The tokens; at least 1,000.
+        name: Budgets of one name are one.
+        redis: The address of a Redis server that counts for several machines.
+
+    Raises:
+        ConfigError: a number that cannot be.
+    """
+
+    def __init__(self, per_minute: object, name: str, redis: str | None = None) -> None:
+        whole = int(per_minute) if isinstance(per_minute, int | float) else 0
+        if isinstance(per_minute, bool) or whole != per_minute or whole < _LEAST:
+            raise ConfigError(
+                f"budget: tokens_per_minute is {per_minute!r}; write a whole number of at least "
+                f"{_LEAST}"
+            )
+        self.per_minute = whole
+        self._unit = -(-whole // _UNITS)
+        limit = Limit(whole // self._unit, 60.0)
+        self._budget = Budget([limit], f"tokens of {name}", redis)
+
+    def take(self, tokens: int) -> None:
+        """Waits until so many tokens more may be sent.
+
+        Raises:
+            ConnectorError: the Redis server cannot be asked.
+        """
+        for _ in range(-(-tokens // self._unit)):
+            self._budget.acquire()
 
 
 def split_budget(

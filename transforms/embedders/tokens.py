@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.transforms.embedders.extras import missing_extra
+from contextframe_beam.lazy import missing_extra
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -79,7 +79,7 @@ class TokenCounter:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise missing_extra(embedder, extra, error) from error
+            raise missing_extra(f"the embedder {embedder}", extra, error) from error
         if not os.path.isfile(path):
             raise ConfigError(
                 f"the embedder {embedder} needs its tokenizer, but there is no {path}"

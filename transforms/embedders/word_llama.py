@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.embedders import EmbedderIdentity, EmbeddingError, Kind, Vectors
 from contextframe_beam.frames.fingerprint import fingerprint
+from contextframe_beam.lazy import missing_extra
 from contextframe_beam.transforms.embedders.batching import BaseEmbedder, Piece, normalised
-from contextframe_beam.transforms.embedders.extras import missing_extra
 from contextframe_beam.transforms.embedders.tokens import TokenCounter
 
 __all__ = ["WordLlamaEmbedder"]
@@ -61,7 +61,7 @@ class WordLlamaEmbedder(BaseEmbedder):
         try:
             from safetensors import safe_open
         except ImportError as error:
-            raise missing_extra("wordllama", "embed", error) from error
+            raise missing_extra("the embedder wordllama", "embed", error) from error
         folder = _folder()
         weights, tokenizer = folder / WEIGHTS, folder / TOKENIZER
         self._tokens = TokenCounter(tokenizer, "wordllama", "embed")
@@ -139,5 +139,5 @@ class WordLlamaEmbedder(BaseEmbedder):
 def _folder() -> Path:
     found = importlib.util.find_spec("wordllama")
     if found is None or found.origin is None:
-        raise missing_extra("wordllama", "embed", None)
+        raise missing_extra("the embedder wordllama", "embed")
     return Path(found.origin).parent

@@ -1,10 +1,13 @@
-"""How much one file may cost: bytes, memory, depth and time."""
+"""What a parser is given and may raise: how much a file may cost, libraries, and errors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from importlib import import_module
+from typing import Any
 
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, ContextFrameError
+from contextframe_beam.lazy import missing_extra
 
 MIB = 1 << 20
 
@@ -48,3 +51,35 @@ def in_words(count: float) -> str:
         if count < 1_000:
             return f"{count:.{0 if count >= 10 else 1}f} {unit}"
     return f"{count / 1_000:.1f} GB"
+
+
+def library(name: str) -> Any:
+    """Returns a module of a library of the extra `documents`, when the first file needs it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise missing_extra("parsing it", "documents", error) from error
+
+
+class ParseError(ContextFrameError, ValueError):
+    """A file that cannot be parsed. The message says why, and never holds what the file holds."""
+
+
+class DamagedTextError(ParseError):
+    """A text that is UTF-8 but for a few bytes."""
+
+
+class NoTextError(ParseError):
+    """A file that can be read but has no text, such as a scanned page."""
+
+
+class OutOfMemory(ParseError):
+    """A file whose parsing needs more memory than it may have."""
+
+
+class UnknownTypeError(ContextFrameError, ValueError):
+    """A file of a type without a parser. It is not a failure: callers count it as skipped."""
