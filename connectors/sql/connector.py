@@ -20,12 +20,12 @@ from contextframe_beam.connectors.read.readers import BlocksReader
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.secrets import SecretReference
 from contextframe_beam.connectors.sql.address import Address, address_of
-from contextframe_beam.connectors.sql.dialect import Column, Dialect, Keys
+from contextframe_beam.connectors.sql.dialect import BigQueryDialect, Column, Dialect, Keys
 from contextframe_beam.connectors.sql.duck import DuckDialect
 from contextframe_beam.connectors.sql.lite import LiteDialect
 from contextframe_beam.connectors.sql.postgres import PostgresDialect
 from contextframe_beam.connectors.sql.progress import Progress, seconds_back
-from contextframe_beam.connectors.sql.query import quoted, relation_of
+from contextframe_beam.connectors.sql.query import relation_of
 from contextframe_beam.connectors.sql.ranges import Ranges, cut, rows_in_range
 from contextframe_beam.connectors.sql.rows import pages_of, selected
 from contextframe_beam.connectors.sql.session import Session
@@ -42,6 +42,7 @@ _DIALECTS: dict[str, type[Dialect]] = {
     "postgresql": PostgresDialect,
     "sqlite": LiteDialect,
     "duckdb": DuckDialect,
+    "bigquery": BigQueryDialect,
 }
 _SHOWN = 20
 
@@ -318,7 +319,7 @@ class SqlConnector(MappedConnector):
         reached: Reached | None,
     ) -> tuple[dict[str, Any], Ranges]:
         """Returns what is read of which rows, and the ranges that they are cut into."""
-        dialect, rows = self._dialect, self.relation.rows
+        dialect, rows = self._dialect, self._dialect.rows(self.relation)
         columns, keys = self._columns_of(session)
         by_name = {one.name: one for one in columns}
         progress = Progress(session, dialect, self.relation, self.cursor or "", by_name)
@@ -331,7 +332,7 @@ class SqlConnector(MappedConnector):
         where = where or "1 = 1"
         if reached is not None and self.cursor:
             reached.states = {WHOLE: progress.state(known)}
-        nulls = " OR ".join(f"{quoted(name)} IS NULL" for name in keys) or "1 = 0"
+        nulls = " OR ".join(f"{dialect.quote(name)} IS NULL" for name in keys) or "1 = 0"
         count, without = session.rows(
             f"SELECT count(*), coalesce(sum(CASE WHEN {nulls} THEN 1 ELSE 0 END), 0) "
             f"FROM {rows} WHERE {where}"
@@ -348,7 +349,7 @@ class SqlConnector(MappedConnector):
         dialect, params = self._dialect, partition.params
         ranges: Ranges = params["ranges"]
         where = f"({params['where']}) AND ({ranges.where(block, dialect)})"
-        rows = self.relation.rows
+        rows = dialect.rows(self.relation)
         partial = ""
         try:
             session = self._session(params["snapshot"], patient=True)

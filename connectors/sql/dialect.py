@@ -10,8 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from contextframe_beam.connectors.sql.query import Relation, quoted, text_literal
+import pyarrow as pa
+
+from contextframe_beam.connectors.sql.query import ROWS, Relation, quoted, text_literal
 from contextframe_beam.connectors.sql.session import Session
+
+_TYPES = (
+    (pa.types.is_boolean, "BOOLEAN"),
+    (pa.types.is_integer, "BIGINT"),
+    (pa.types.is_floating, "DOUBLE PRECISION"),
+    (pa.types.is_date, "DATE"),
+    (pa.types.is_timestamp, "TIMESTAMP"),
+    (pa.types.is_time, "TIME"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +69,25 @@ class Dialect:
     times: ClassVar[tuple[str, ...]] = ("date", "time", "timestamp", "datetime")
     #: The type whose texts hold any value.
     text_type: ClassVar[str] = "VARCHAR"
+    #: The type of times with a zone.
+    zoned_type: ClassVar[str] = "TIMESTAMP WITH TIME ZONE"
     #: What every row of a table has that says when it was written; "" if nothing does.
     row_mark: ClassVar[str] = ""
+
+    def quote(self, name: str) -> str:
+        """Returns a name as an identifier, whatever its characters."""
+        return quoted(name)
+
+    def remainder(self, dividend: str, divisor: int) -> str:
+        """Returns the expression of what is left of a division."""
+        return f"({dividend}) % {divisor}"
+
+    def rows(self, relation: Relation) -> str:
+        """Returns what stands after FROM."""
+        if relation.query:
+            # On a line of its own, since a query may end with a comment.
+            return f"(\n{relation.query}\n) AS {ROWS}"
+        return f"{'.'.join(map(self.quote, relation.parts))} AS {ROWS}"
 
     def begin(self, snapshot: str = "") -> tuple[str, ...]:
         """Returns the first statements of a session.
@@ -79,8 +107,19 @@ class Dialect:
         Raises:
             ConnectorError: there is no such table, or the query is wrong.
         """
-        schema = session.schema(f"SELECT * FROM {relation.rows} WHERE 1 = 0")
-        return [Column(one.name, str(one.type), quoted(one.name)) for one in schema]
+        schema = session.schema(f"SELECT * FROM {self.rows(relation)} WHERE 1 = 0")
+        return [
+            Column(one.name, self.type_in_sql(one.type), self.quote(one.name)) for one in schema
+        ]
+
+    def type_in_sql(self, kind: pa.DataType) -> str:
+        """Returns the name of a type of Arrow, for a cast."""
+        if pa.types.is_decimal(kind):
+            return f"DECIMAL({kind.precision}, {kind.scale})"
+        if pa.types.is_timestamp(kind) and kind.tz:
+            return self.zoned_type
+        known = ((applies, name) for applies, name in _TYPES if applies(kind))
+        return next((name for _, name in known), self.text_type)
 
     def keys(self, session: Session, relation: Relation) -> Keys:
         """Returns the keys of a table; none of a view or a query."""
@@ -137,3 +176,30 @@ class Dialect:
     def since_mark(self, mark: int) -> str:
         """Returns the condition for rows that were written at a mark or later."""
         raise NotImplementedError
+
+
+class BigQueryDialect(Dialect):
+    """BigQuery, which writes some of it in its own way."""
+
+    text_type = "STRING"
+    zoned_type = "TIMESTAMP"
+
+    def quote(self, name: str) -> str:
+        # In double quotes it would be a text.
+        escaped = name.replace("\\", "\\\\").replace("`", "\\`")
+        return f"`{escaped}`"
+
+    def remainder(self, dividend: str, divisor: int) -> str:
+        return f"MOD({dividend}, {divisor})"
+
+    def type_in_sql(self, kind: pa.DataType) -> str:
+        if pa.types.is_floating(kind):
+            return "FLOAT64"
+        if pa.types.is_timestamp(kind) and not kind.tz:
+            return "DATETIME"
+        return super().type_in_sql(kind)
+
+    def literal(self, text: str, kind: str) -> str:
+        # There a backslash begins an escape.
+        escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n")
+        return f"CAST('{escaped}' AS {kind})"

@@ -25,8 +25,8 @@ class DuckDialect(Dialect):
         return ("SET TimeZone = 'UTC'", f"SET memory_limit = '{_MEMORY}'")
 
     def columns(self, session: Session, relation: Relation) -> list[Column]:
-        schema = session.schema(f"SELECT * FROM {relation.rows} LIMIT 0")
-        types = session.rows(f"DESCRIBE SELECT * FROM {relation.rows}")
+        schema = session.schema(f"SELECT * FROM {self.rows(relation)} LIMIT 0")
+        types = session.rows(f"DESCRIBE SELECT * FROM {self.rows(relation)}")
         return [
             _column(one.name, str(row[1]), one.type) for one, row in zip(schema, types, strict=True)
         ]

@@ -27,7 +27,7 @@ class LiteDialect(Dialect):
         return ("PRAGMA busy_timeout = 10000",)
 
     def columns(self, session: Session, relation: Relation) -> list[Column]:
-        schema = session.schema(f"SELECT * FROM {relation.rows} LIMIT 0")
+        schema = session.schema(f"SELECT * FROM {self.rows(relation)} LIMIT 0")
         declared: dict[str, str] = {}
         if relation.table:
             name = text_literal(relation.parts[-1])

@@ -57,7 +57,7 @@ class PostgresDialect(Dialect):
         return ""
 
     def columns(self, session: Session, relation: Relation) -> list[Column]:
-        schema = session.schema(f"SELECT * FROM {relation.rows} WHERE false")
+        schema = session.schema(f"SELECT * FROM {self.rows(relation)} WHERE false")
         return [
             _column(one.name, (one.metadata or {}).get(b"POSTGRESQL:type", b"").decode())
             for one in schema

@@ -13,7 +13,7 @@ from typing import Any
 
 from contextframe_beam.connectors.cursors import clamped_cursor, seconds_of
 from contextframe_beam.connectors.sql.dialect import Column, Dialect
-from contextframe_beam.connectors.sql.query import Relation, quoted
+from contextframe_beam.connectors.sql.query import Relation
 from contextframe_beam.connectors.sql.session import Session
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.times import instant_of, parse, when, write
@@ -80,7 +80,7 @@ class Progress:
         text, kind = known.get("reached"), known.get("type")
         if text is None or kind is None:
             return ""
-        name = quoted(self._cursor)
+        name = self._dialect.quote(self._cursor)
         literal = self._dialect.literal(
             self._looked_back(str(text), str(kind), lookback), str(kind)
         )
@@ -109,7 +109,7 @@ class Progress:
                 f"a range of time needs a cursor that is a time; {self._cursor} is of the type "
                 f"{kind}, as in {text!r:.60}"
             )
-        name, found = quoted(self._cursor), []
+        name, found = self._dialect.quote(self._cursor), []
         for sign, end in ((">=", when(since or "")), ("<", when(until or ""))):
             if end is not None:
                 # In the form of the column, because the database may compare them as texts.
@@ -120,10 +120,10 @@ class Progress:
     def _newest(self) -> tuple[str, str] | None:
         """Returns the greatest value as text, and its type."""
         assert self._column is not None
-        dialect, name = self._dialect, quoted(self._cursor)
+        dialect, name = self._dialect, self._dialect.quote(self._cursor)
         found = self._session.rows(
             f"SELECT {dialect.text(name)}, {dialect.type_of(name, self._column)} "
-            f"FROM {self._relation.rows} WHERE {name} IS NOT NULL"
+            f"FROM {dialect.rows(self._relation)} WHERE {name} IS NOT NULL"
             f"{dialect.counts(name, self._column)} ORDER BY {name} DESC LIMIT 1"
         )
         return (str(found[0][0]), str(found[0][1])) if found else None

@@ -40,14 +40,6 @@ class Relation:
         """The parts of the table's name: its schema, if given, and the name itself."""
         return parts_of(self.table)
 
-    @property
-    def rows(self) -> str:
-        """What stands after FROM."""
-        if self.query:
-            # On a line of its own, since a query may end with a comment.
-            return f"(\n{self.query}\n) AS {ROWS}"
-        return f"{'.'.join(map(quoted, self.parts))} AS {ROWS}"
-
     def __str__(self) -> str:
         return self.table or "the query"
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contextframe_beam.connectors.sql.dialect import Column, Dialect
-from contextframe_beam.connectors.sql.query import quoted
 from contextframe_beam.connectors.sql.session import Session
 
 # A range costs a connection, so it is not too small; and all workers need some to the end.
@@ -40,7 +39,7 @@ class Ranges:
 
     def where(self, index: int, dialect: Dialect) -> str:
         """Returns the condition for the rows of a range."""
-        names = list(map(quoted, self.keys))
+        names = list(map(dialect.quote, self.keys))
         if self.nulls and index == len(self.bounds) + 1:
             return "(" + " OR ".join(f"{name} IS NULL" for name in names) + ")"
         found = [f"{name} IS NOT NULL" for name in names] if self.nulls else []
@@ -90,7 +89,7 @@ def cut(
     Raises:
         ConnectorError: the database cannot sort by the key.
     """
-    names = [quoted(one.name) for one in keys]
+    names = [dialect.quote(one.name) for one in keys]
     order = ", ".join(names)
     present = " AND ".join([f"({where})", *(f"{name} IS NOT NULL" for name in names)])
     values = [
@@ -100,7 +99,7 @@ def cut(
     found = session.rows(
         f"SELECT {', '.join(values)} FROM (SELECT {order}, row_number() OVER (ORDER BY {order}) "
         f"AS contextframe_place FROM {rows} WHERE {present}) AS contextframe_keys "
-        f"WHERE (contextframe_place - 1) % {step} = 0 AND contextframe_place > 1 "
+        f"WHERE {dialect.remainder('contextframe_place - 1', step)} = 0 AND contextframe_place > 1 "
         "ORDER BY contextframe_place"
     )
     bounds = [

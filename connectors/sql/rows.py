@@ -13,12 +13,11 @@ import pyarrow.compute as pc
 from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.page import Page, items_of
 from contextframe_beam.connectors.sql.dialect import Column
-from contextframe_beam.connectors.sql.query import quoted
 
 # Mapping by columns pays from some thousand rows on; a page of them has to fit into memory.
 _ROWS_WANTED = 25_000
 _MOST_BYTES = 8 << 20
-_PLACE = "contextframe_odd_"
+_PLACE = "contextframe_column_"
 
 # Words that a column of text has where a row is not deleted.
 _NOT_DELETED = frozenset({"", "0", "f", "false", "n", "no"})
@@ -26,12 +25,9 @@ _NOT_DELETED = frozenset({"", "0", "f", "false", "n", "no"})
 
 def selected(columns: Sequence[Column]) -> str:
     """Returns what stands after SELECT; the odd values follow all others."""
-    values = [f"{one.value} AS {quoted(one.name)}" for one in columns]
-    odd = [
-        f"{one.odd} AS {quoted(_PLACE + str(place))}"
-        for place, one in enumerate(one for one in columns if one.odd)
-    ]
-    return ", ".join([*values, *odd])
+    found = [*(one.value for one in columns), *(one.odd for one in columns if one.odd)]
+    # Names of their own, since a database may take a column's own name in a condition for these.
+    return ", ".join(f"{one} AS {_PLACE}{place}" for place, one in enumerate(found))
 
 
 def pages_of(

@@ -13,6 +13,7 @@ import pytest
 
 from contextframe_beam.connectors.sql.address import address_of
 from contextframe_beam.connectors.sql.connector import SqlConnector
+from contextframe_beam.connectors.sql.dialect import BigQueryDialect, Dialect
 from contextframe_beam.connectors.sql.query import Relation, parts_of, single
 from contextframe_beam.errors import ConfigError, ConnectorError
 from tests.connectors.sql.reading import ids, read
@@ -108,7 +109,13 @@ def test_an_empty_query_is_refused(query: str) -> None:
 )
 def test_a_table_is_a_name_whatever_it_holds(table: str, parts: tuple[str, ...]) -> None:
     assert parts_of(table) == parts
-    assert Relation(table=table).rows.count(";") == table.count(";")
+    assert Dialect().rows(Relation(table=table)).count('"') >= 2 * len(parts)
+
+
+def test_bigquery_takes_names_and_texts_in_its_own_way() -> None:
+    dialect = BigQueryDialect()
+    assert dialect.rows(Relation(table="app.no`tes")).startswith("`app`.`no\\`tes` AS ")
+    assert dialect.literal("it's \\", "STRING") == "CAST('it\\'s \\\\' AS STRING)"
 
 
 @pytest.mark.parametrize("table", ["", ".", "a.", ".a", '"a', 'a"b', "a..b"])
