@@ -331,6 +331,26 @@ class Deleted(Filter):
     _needs_condition: ClassVar[bool] = False
 
 
+class InnerList(Section):
+    """A list inside a GraphQL record, and the query for the rest of it."""
+
+    query: str
+    """The query for more of the list of one record; it takes the cursor as $after."""
+    variables: dict[str, str] = Field(default_factory=lambda: {"id": "id"})
+    """Variables of the query, each with the field of the object that holds the list."""
+    variable: str = "after"
+    """The variable that takes the cursor."""
+
+
+class Recursion(Section):
+    """Records whose children are records of the same resource, such as blocks of a page."""
+
+    when: Filter | None = None
+    """Which records have children, such as {field: has_children, equals: true}; by default all."""
+    depth: Annotated[int, Field(ge=1, le=100)] = 20
+    """How many records may lie below each other. Deeper ones make the run partial."""
+
+
 class Resource(AnswerRules):
     """One kind of records that an API has, such as contacts or tickets."""
 
@@ -364,6 +384,10 @@ class Resource(AnswerRules):
     """How a run reads only what changed."""
     parent: str | None = None
     """A parent resource: this one is read once for each of the parent's records."""
+    recurse: Recursion | None = None
+    """Its records may be parents too: below each, the resource is read again."""
+    inner: dict[str, InnerList] = Field(default_factory=dict)
+    """Lists inside its GraphQL records that are read to their end, by their path in a record."""
     include: list[str] = Field(default_factory=list)
     """Fields of the parent's record that its records get as _parent."""
     ingest: bool = True
@@ -412,6 +436,11 @@ class Resource(AnswerRules):
     def templates(self) -> list[Any]:
         """Returns the settings that can contain placeholders."""
         return [self.path, self.params, self.headers, self.body, self.form]
+
+    @property
+    def needed_of_parent(self) -> list[str]:
+        """The fields of the parent's record that requests and records need."""
+        return sorted({*self.parent_fields, *self.include})
 
     @property
     def parent_fields(self) -> list[str]:
@@ -481,6 +510,12 @@ class ApiConfig(AnswerRules):
                     f"is {resource.parent!r}, which is not a resource",
                     name=resource.parent,
                     known=list(by_name),
+                )
+            if resource.recurse is not None and not resource.parent_fields:
+                raise wrong(
+                    ("resources", index, "recurse"),
+                    "needs a parent, and its field in the request, as in "
+                    "blocks/{parent.id}/children",
                 )
             seen = [resource.name]
             above = resource.parent

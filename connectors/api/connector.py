@@ -172,7 +172,9 @@ class APIConnector(PaginatedConnector):
         self._deleted = {
             one.name: condition_of(one.deleted) for one in self._config.resources if one.deleted
         }
-        self._pages = ApiPages(self._endpoint_of, self._send)
+        self._pages = ApiPages(
+            self._endpoint_of, self._send, lambda name: self._mappers[name].unique_id
+        )
         #: Whether the API itself (not a cache) has answered yet, even with an error.
         self.connected = False
         self._failed = 0

@@ -122,8 +122,8 @@ def unread_lists(data: Any, followed: Path) -> list[str]:
     """
     found = dict.fromkeys(
         ".".join("*" if isinstance(step, int) else step for step in path)
-        for path, one in _objects(data, ())
-        if path != followed and _goes_on(one)
+        for path, one in objects_in(data)
+        if path != followed and goes_on(one)
     )
     return list(found)
 
@@ -172,8 +172,9 @@ def _on_the_way(data: Any, path: Path) -> Iterator[Any]:
         yield here
 
 
-def _objects(value: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    pending = [(path, value)]
+def objects_in(value: Any) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Yields all objects in an answer, each after its path."""
+    pending: list[tuple[Path, Any]] = [((), value)]
     while pending:
         here, one = pending.pop()
         if isinstance(one, Mapping):
@@ -183,7 +184,7 @@ def _objects(value: Any, path: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]
             pending += [((*here, at), inner) for at, inner in enumerate(one)]
 
 
-def _goes_on(one: Mapping[str, Any]) -> bool:
+def goes_on(one: Mapping[str, Any]) -> bool:
     """Returns whether an object is a list with further pages, before or after this one."""
     held = next((one[name] for name in _LISTS if isinstance(one.get(name), list)), None)
     # A query may rename `pageInfo`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from contextframe_beam.connectors.api.incremental import (
     state_reached,
     unreadable,
 )
+from contextframe_beam.connectors.api.inner import Tree, follow
 from contextframe_beam.connectors.api.numbered import At, Numbered, PageNumber
 from contextframe_beam.connectors.api.paginate import Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
@@ -62,14 +63,17 @@ class ApiPages:
     Args:
         endpoint_of: Returns the endpoint of a scope.
         send: Sends a request.
+        unique_id_of: Returns what gives the ids of a resource's documents, by its name.
     """
 
     def __init__(
         self,
         endpoint_of: Callable[[Scope], Endpoint],
         send: Callable[[HttpRequest], HttpResponse],
+        unique_id_of: Callable[[str], Callable[[Mapping[str, Any]], str | None]],
     ) -> None:
         self._endpoint_of = endpoint_of
+        self._unique_id_of = unique_id_of
         self._asking = Asking(send)
         self._seen = SeenPages()
         self._told: set[tuple[str, str]] = set()
@@ -187,8 +191,17 @@ class ApiPages:
             return self._numbered(partition, endpoint, cursor)
         step = cursor
         if step is None:
-            step = Step(endpoint.paginator.start(), Walk(newest=scope.known))
-        return self._walked(partition, endpoint, step)
+            tree = None if endpoint.resource.recurse is None else Tree()
+            step = Step(endpoint.paginator.start(), Walk(newest=scope.known, tree=tree))
+        node = step.walk.node
+        if node is not None:
+            partition = replace(partition, params=replace(scope, parent=node.values))
+        page = self._walked(partition, endpoint, step)
+        below = step.walk.below() if page.next_cursor is None else None
+        if below is not None:
+            # The state comes with the end of the whole tree.
+            page.next_cursor, page.state = Step(endpoint.paginator.start(), below), None
+        return page
 
     def page_name(self, partition: Partition, cursor: Any) -> str:
         """Returns the name of a page for messages: `page 3`, `offset 200`, `page abc`.
@@ -202,7 +215,7 @@ class ApiPages:
             return "first page"
         paginator = self._paginator_of(scope)
         if isinstance(cursor, Step):
-            return position_of(paginator, cursor.token)
+            return position_of(paginator, cursor.token, cursor.walk)
         if scope.counted is not None and isinstance(paginator, Numbered):
             return position_of(paginator, paginator.page_at(cursor, scope.counted.size))
         return f"page {cursor}"
@@ -262,6 +275,7 @@ class ApiPages:
                 elif not paginator.ends_at(token, error.status):
                     raise
                 return records, None
+            follow(self._asking.answer, endpoint, partition.params, found)
             records += found
             walk.compare(paginator.stated(answer, found))
             walk.doubt(endpoint.unread(answer, token))
@@ -275,7 +289,7 @@ class ApiPages:
         scope: Scope = partition.params
         token, walk = step.token, step.walk
         paginator = self._paginator_of(scope) if isinstance(token, At) else endpoint.paginator
-        position = position_of(paginator, token)
+        position = position_of(paginator, token, walk)
         try:
             answer, records = self._asking.first_or_asked(
                 endpoint, scope, paginator, token, walk.place
@@ -295,6 +309,7 @@ class ApiPages:
             else:
                 raise
             return page
+        follow(self._asking.answer, endpoint, scope, records)
         walk.place = walk.place or place_learned(answer)
         if not walk.is_new(records):
             if is_past(token) and not walk.is_one_page:
@@ -339,6 +354,10 @@ class ApiPages:
             self._tell_unknown(records, endpoint.incremental, scope)
         if any(isinstance(one, FailedNode) for one in records):
             walk.doubt("the API could not give all nodes; the dead letters say which")
+        if walk.tree is not None:
+            unique_id = self._unique_id_of(endpoint.resource.name)
+            above = (walk.node, scope.parent or {})
+            walk.doubt(walk.tree.add(endpoint.resource, records, *above, unique_id))
         name = endpoint.resource.name
         page = Page(records, position=position, partial=walk.partial and f"{name}: {walk.partial}")
         walk.partial = ""

@@ -113,7 +113,7 @@ class Planner:
 
     def needed_fields(self, resource: Resource) -> list[str]:
         """Returns the fields of the parent's record that a resource, or one below it, needs."""
-        fields = {*resource.parent_fields, *resource.include}
+        fields = {*resource.needed_of_parent}
         for one in self._config.resources:
             if one.parent == resource.name:
                 fields |= {
@@ -182,7 +182,7 @@ class Planner:
             yield self._partition(
                 resource,
                 identifier,
-                is_counted_first=few,
+                is_counted_first=few and resource.recurse is None,
                 parent={**values, UNIQUE_ID: unique_id},
                 **self._range(identifier, resource, parent={**values, UNIQUE_ID: unique_id}),
             )

@@ -18,6 +18,7 @@ from contextframe_beam.connectors.api.answer import ROOT, Answer
 from contextframe_beam.connectors.api.detect import Found
 from contextframe_beam.connectors.api.evidence import PAGES, Stated
 from contextframe_beam.connectors.api.incremental import Scope
+from contextframe_beam.connectors.api.inner import Node, Tree
 from contextframe_beam.connectors.api.numbered import At, Offset, Range
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator
 from contextframe_beam.connectors.api.resource import Endpoint
@@ -53,6 +54,8 @@ class Walk:
         place: Where the records of the first page were; empty until a page shows it.
         stated: The first total that an answer stated.
         filled: The number of pages with records.
+        node: The record whose children it reads, in a tree; None at the top.
+        tree: The tree; None where the resource has none.
     """
 
     pages: int = 0
@@ -65,6 +68,15 @@ class Walk:
     place: str = ""
     stated: Stated | None = None
     filled: int = 0
+    node: Node | None = None
+    tree: Tree | None = None
+
+    def below(self) -> Walk | None:
+        """Returns the walk of the next node of the tree; None if there is none, or a limit."""
+        node = None if self.tree is None or self.cut else self.tree.next()
+        if node is None:
+            return None
+        return Walk(items=self.items, newest=self.newest, node=node, tree=self.tree)
 
     @property
     def is_one_page(self) -> bool:
@@ -129,7 +141,8 @@ class Step:
     walk: Walk
 
     def __repr__(self) -> str:
-        return repr(self.token)
+        where = f" below {self.walk.node.name}" if self.walk.node is not None else ""
+        return f"{self.token!r}{where}"
 
 
 @dataclass(slots=True)
@@ -212,8 +225,16 @@ def repeated(what: str, param: str = "") -> ConnectorError:
     )
 
 
-def position_of(paginator: Paginator, token: Any) -> str:
-    """Returns the position of a page for messages: `page 3`, `offset 200`, `page abc`."""
+def position_of(paginator: Paginator, token: Any, walk: Walk | None = None) -> str:
+    """Returns the position of a page for messages: `page 3`, `offset 200`, `page abc`.
+
+    Args:
+        paginator: How pages are named.
+        token: The token of the page.
+        walk: In a tree, which node it lies below.
+    """
+    if walk is not None and walk.node is not None:
+        return f"{position_of(paginator, token)} below {redact(walk.node.name)}"
     if isinstance(token, Found):
         paginator, token = token.paginator, token.token
     if token is None:
@@ -373,6 +394,16 @@ class Asking:
             scope.run, request, uses * endpoint.passes, lambda: self._send(request)
         )
         return _read(endpoint, response, place)
+
+    def answer(self, endpoint: Endpoint, scope: Scope, request: HttpRequest) -> Answer:
+        """Returns the answer to a request for more of a record of a page.
+
+        Raises:
+            HttpError: the request fails.
+            ConnectorError: the answer holds errors.
+        """
+        uses = endpoint.passes
+        return endpoint.answer(_ANSWERS.get(scope.run, request, uses, lambda: self._send(request)))
 
     def first_or_asked(
         self, endpoint: Endpoint, scope: Scope, paginator: Paginator, token: Any, place: str

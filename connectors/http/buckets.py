@@ -14,7 +14,9 @@ import math
 import re
 import threading
 import time
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 from urllib.parse import urlsplit
 
 from urllib3 import HTTPHeaderDict
@@ -23,6 +25,8 @@ from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.budget import MARGIN, Budget, Limit
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.connectors.http.retry import answered_at, quota_wait, seconds_until
+from contextframe_beam.connectors.mapper import lookup
+from contextframe_beam.errors import ConnectorError
 
 # Name the bucket of a request: one of the whole account, such as search, and one that each channel
 # or server has of its own.
@@ -150,7 +154,8 @@ class Buckets:
             if bucket.is_own:
                 bucket.note(headers, time.monotonic(), self._max_wait)
             self._changed.notify_all()
-        wait = quota_wait(headers, time.time())
+        waits = quota_wait(headers, time.time()), cost_wait(response, time.time())
+        wait = max((one for one in waits if one is not None), default=None)
         if wait and wait <= self._max_wait:
             bucket.budget.pause(wait + (_margin(wait) if bucket.is_own else 0.0))
 
@@ -239,6 +244,43 @@ class Buckets:
             return path
         above = urlsplit(self._base).path.strip("/")
         return path.removeprefix(above).strip("/") if path.startswith(f"{above}/") else path
+
+
+def cost_wait(response: HttpResponse, now: float) -> float | None:
+    """Returns the seconds until a query like the answered one may be sent, if its cost says so.
+
+    Servers of GraphQL count the cost of queries, and tell it in the answer: GitHub as the field
+    `rateLimit { cost remaining resetAt }` of a query, Shopify under `extensions`
+    (https://shopify.dev/docs/api/usage/limits).
+
+    Args:
+        response: The answer.
+        now: Seconds since 1970; the answer's own `Date` counts more.
+    """
+    if b'"rateLimit"' not in response.body and b'"throttleStatus"' not in response.body:
+        return None
+    try:
+        answer = response.json()
+    except ConnectorError:
+        return None
+    told = lookup(answer, "data.rateLimit")
+    if isinstance(told, Mapping):
+        cost, left = _amount(told.get("cost")), _amount(told.get("remaining"))
+        if left is not None and left < max(cost or 0, 1):
+            return seconds_until(str(told.get("resetAt")), answered_at(response.headers, now))
+    told = lookup(answer, "extensions.cost")
+    if isinstance(told, Mapping):
+        cost = _amount(told.get("requestedQueryCost"))
+        left = _amount(lookup(told, "throttleStatus.currentlyAvailable"))
+        rate = _amount(lookup(told, "throttleStatus.restoreRate"))
+        if cost is not None and left is not None and rate and left < cost:
+            return (cost - left) / rate
+    return None
+
+
+def _amount(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None
 
 
 def _number(headers: HTTPHeaderDict, name: str) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,41 @@ def test_less_left_than_a_query_costs_is_used_up():
     with small as server, HttpClient(server.url) as http:
         http.send(get("graphql"))
         assert waited(http, "graphql")
+
+
+def told_costs(kind: str) -> dict[str, Any]:
+    """Returns an answer after which less is left than its query cost, for half a second."""
+    if kind == "Shopify":
+        status = {"maximumAvailable": 1000, "currentlyAvailable": 450, "restoreRate": 100}
+        cost = {"requestedQueryCost": 500, "actualQueryCost": 12, "throttleStatus": status}
+        return {"data": {}, "extensions": {"cost": cost}}
+    reset = datetime.fromtimestamp(time.time() + 0.5, timezone.utc).isoformat()
+    return {"data": {"rateLimit": {"cost": 10, "remaining": 9, "resetAt": reset}}}
+
+
+@pytest.mark.parametrize("kind", ["GitHub", "Shopify"])
+def test_the_cost_of_a_query_is_kept_to(kind):
+    answers = [told_costs(kind)]
+    with serving(lambda _: answers.pop() if answers else {"data": {}}) as server:
+        http = HttpClient(server.url)
+        http.send(get("graphql"))
+        assert waited(http, "graphql")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": {"rateLimit": {"cost": 1, "remaining": 5000, "resetAt": "2999-01-01"}}},
+        {"data": {"rateLimit": "off", "throttleStatus": None}},
+        {"data": {"rateLimit": {"cost": None, "remaining": None}}},
+        {"extensions": {"cost": {"throttleStatus": {"restoreRate": 0}}}},
+        ["throttleStatus"],
+    ],
+)
+def test_other_answers_cost_nothing(body):
+    with serving(lambda _: body) as server, HttpClient(server.url) as http:
+        http.send(get("graphql"))
+        assert not waited(http, "graphql")
 
 
 def test_a_reset_that_outlasts_the_longest_wait_ends_in_one_message():
