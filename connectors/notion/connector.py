@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors.attachments import (
@@ -18,22 +17,21 @@ from contextframe_beam.connectors.attachments import (
     Attachments,
     media_type,
 )
-from contextframe_beam.connectors.cursors import clamped_cursor, seconds_of, text_of
+from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.files.item import FileItem, GoneError
 from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.notion.hosted import HostedFiles
+from contextframe_beam.connectors.notion.listing import Choice, Listing
 from contextframe_beam.connectors.notion.properties import title_of
 from contextframe_beam.connectors.notion.reading import (
     DocumentReader,
     How,
     NotionDocument,
-    cleaned,
 )
-from contextframe_beam.connectors.notion.rich_text import opened, page_id
+from contextframe_beam.connectors.notion.rich_text import opened
 from contextframe_beam.connectors.notion.scope import Scope, find_root
 from contextframe_beam.connectors.notion.workspace import (
     MARKDOWN_VERSION,
-    Listed,
     NotionError,
     Workspace,
     parent_of,
@@ -41,7 +39,6 @@ from contextframe_beam.connectors.notion.workspace import (
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition, Place, Window
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
-from contextframe_beam.frames.times import when
 
 #: The version of the API whose answers this reads.
 API_VERSION = "2025-09-03"
@@ -51,9 +48,6 @@ _RESOURCES = ("pages", "rows", "comments")
 _COMMENTS = ("documents", "inline", "none")
 # Notion allows three a second on average, and refuses some already at that.
 _PER_SECOND = 2.5
-# Times of edits are in whole minutes: until the next one has passed, there may be another edit.
-_SETTLED_AFTER = timedelta(minutes=2)
-_SEARCH = "pages"
 _KEPT_ALONE = 32
 # What an item has beside that which is read of it.
 _NOT_READ = frozenset(
@@ -90,6 +84,8 @@ class NotionConnector(PaginatedConnector):
             Markdown, which costs one request a page and leaves out some blocks.
         max_depth: How deep blocks may lie in blocks.
         trash: Read what is in the trash as well, where Notion still shows it.
+        check_known: In each later run, ask for some of the pages that are known, 5 % and at least
+            100 of them, and delete those in the trash or no longer shared. It costs a request each.
         lookback: How long before the last edit seen a run looks again, since the search of Notion
             shows edits some minutes late.
         notion_version: The version of the API.
@@ -129,6 +125,7 @@ class NotionConnector(PaginatedConnector):
         markdown: str = "blocks",
         max_depth: int = 50,
         trash: bool = False,
+        check_known: bool = False,
         lookback: str = "15m",
         notion_version: str = API_VERSION,
         requests_per_second: float = _PER_SECOND,
@@ -154,12 +151,16 @@ class NotionConnector(PaginatedConnector):
             )
         if block_comments and markdown == "endpoint":
             raise ConfigError("block_comments needs markdown: blocks, which tells the blocks")
-        try:
-            self.lookback = timedelta(seconds=seconds_of(lookback))
-        except ValueError as error:
-            raise ConfigError(f"lookback: {error}") from None
         self.scope = Scope(roots, exclude)
         self.trash = trash
+        choice = Choice(
+            self.scope,
+            "pages" in self.resources,
+            "rows" in self.resources,
+            trash,
+            _duration(lookback),
+            check_known,
+        )
         wanted = frozenset(_several(properties))
         if "comments" not in self.resources:
             comments = "none"
@@ -178,6 +179,7 @@ class NotionConnector(PaginatedConnector):
             max_wait=max_wait,
         )
         self._workspace = Workspace(client, notion_version, max_depth, self.skip)
+        self._listing = Listing(self._workspace, choice)
         self._reader = DocumentReader(self._workspace, self._how, self._count_unknown, self.skip)
         self._files = HostedFiles(
             self._how.attachments, self._reader.fresh_address, self.http_client
@@ -207,7 +209,7 @@ class NotionConnector(PaginatedConnector):
         top = [one for one in pages.results if parent_of(one) is None]
         told.append(f"{len(pages.results)}{more} pages and rows")
         told += [f"page {title_of(one) or 'Untitled'} and what is below it" for one in top]
-        for source in self._sources():
+        for source in self._listing.sources():
             told.append(f"data source {title_of(source) or 'Untitled'}")
         if self._how.comments != "none" and pages.results:
             try:
@@ -222,8 +224,6 @@ class NotionConnector(PaginatedConnector):
         Args:
             resume_from: The states that an earlier run left; empty to read everything.
         """
-        began = datetime.now(timezone.utc)
-        states = resume_from or {}
         for root in self.scope.roots:
             try:
                 find_root(self._workspace, root)
@@ -231,15 +231,7 @@ class NotionConnector(PaginatedConnector):
                 if error.status not in (400, 403, 404):
                     raise
                 self.skip(root, error)
-        sources = list(self._sources())
-        yield self._partition(_SEARCH, {"sources": [one["id"] for one in sources]}, states, began)
-        if "rows" not in self.resources:
-            return
-        for source in sources:
-            if not self.scope.is_all and not self.scope.has(source, self._workspace):
-                continue
-            params = {"source": source["id"], "object": cleaned(source), "name": title_of(source)}
-            yield self._partition(f"data_source/{source['id']}", params, states, began)
+        yield from self._listing.partitions(resume_from or {})
 
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
         """Returns up to a hundred pages or rows that were edited, without their content.
@@ -248,43 +240,12 @@ class NotionConnector(PaginatedConnector):
             partition: One of `partitions()`.
             cursor: None for the first answer, then that of the answer before.
         """
-        params = partition.params
-        at = dict(cursor or {})
         try:
-            listed = self._list(params, at.get("cursor"))
+            return self._listing.page(partition, cursor)
         except NotionError as error:
-            if error.code == "validation_error" and at.get("cursor") and not at.get("again"):
-                # A cursor lives for some hours only.
-                self.logger.info("notion: %s begins again: %s", partition.id, error)
-                return self.fetch_page(partition, {"again": True})
-            if error.status in (403, 404) and "source" in params:
-                return self.skip(f"data source {params['name']}", error)
+            if error.status in (403, 404) and "source" in partition.params:
+                return self.skip(f"data source {partition.params['name']}", error)
             raise
-        items = [
-            item
-            for found in listed.results
-            if (item := self._item(found, params, listed.at)) is not None
-        ]
-        if "source" in params and not at.get("cursor"):
-            items.insert(0, self._source_item(params))
-        newest = max([at.get("newest") or "", *map(_edited, listed.results)])
-        since = params["since"] or ""
-        is_past = "source" not in params and any(_edited(one) < since for one in listed.results)
-        page = Page(items)
-        if listed.following and not is_past:
-            again = {"again": True} if at.get("again") else {}
-            page.next_cursor = {"cursor": listed.following, "newest": newest, **again}
-        else:
-            page.state = self._state(partition, newest)
-            if "source" in params:
-                # A query tells all rows since a time, so that others of that time are gone.
-                page.windows = [Window(partition.id, params["since"])]
-        if listed.is_cut:
-            page.partial = (
-                f"Notion gave not all of {params.get('name') or 'the search'}, which has more "
-                "than it gives at once; split the database"
-            )
-        return page
 
     def sync_documents_stream(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Yields all documents with their content, and what is inside of them after each."""
@@ -321,6 +282,8 @@ class NotionConnector(PaginatedConnector):
         """
         kind = item.get("kind")
         if kind == "gone":
+            # With a page go its comments and its files.
+            item.windows.append(Window(str(item["path"])))
             return NotionDocument(""), b"gone"
         if kind != "attachment":
             document = self._reader.read(item)
@@ -406,100 +369,6 @@ class NotionConnector(PaginatedConnector):
         identity["arguments"] = arguments
         return identity
 
-    def _sources(self) -> Iterator[dict[str, Any]]:
-        """Yields the data sources that the integration sees."""
-        cursor: str | None = None
-        seen: set[str] = set()
-        while True:
-            listed = self._workspace.search("data_source", cursor)
-            for one in listed.results:
-                identifier = page_id(str(one.get("id")))
-                if identifier is None or identifier in seen or one.get("in_trash") is True:
-                    continue
-                seen.add(identifier)
-                self._workspace.remember(one)
-                yield {**one, "id": identifier}
-            if listed.following is None or listed.following == cursor:
-                return
-            cursor = listed.following
-
-    def _partition(
-        self, name: str, params: dict[str, Any], states: Mapping[str, Any], began: datetime
-    ) -> Partition:
-        state = states.get(name)
-        reached = state.get("since") if isinstance(state, Mapping) else None
-        time = when(reached) if isinstance(reached, str) else None
-        since = None if time is None else _minute(time - self.lookback)
-        return Partition(
-            name, {**params, "since": since, "reached": reached, "began": text_of(began)}
-        )
-
-    def _state(self, partition: Partition, newest: str) -> dict[str, Any] | None:
-        """Returns the state after a partition: the newest edit, not later than the run's begin."""
-        params = partition.params
-        newest = max(newest, params.get("reached") or "")
-        if not newest:
-            return {"since": None}
-        began = when(params["began"])
-        assert began is not None
-        return {"since": clamped_cursor(newest, began)}
-
-    def _list(self, params: Mapping[str, Any], cursor: str | None) -> Listed:
-        if "source" not in params:
-            return self._workspace.search("page", cursor)
-        return self._workspace.query(params["source"], params["since"], cursor)
-
-    def _item(
-        self, found: Mapping[str, Any], params: Mapping[str, Any], at: str
-    ) -> FileItem | None:
-        """Returns a page or row as an item; None for one that is not to be read here."""
-        identifier = page_id(str(found.get("id")))
-        if found.get("object") != "page" or identifier is None or "properties" not in found:
-            return None
-        above = parent_of(found)
-        is_row = above is not None and above[0] in ("data_source", "database")
-        edited = _edited(found)
-        if "source" not in params:
-            if params["since"] and edited < params["since"]:
-                return None
-            # Rows of a data source that is listed are read there; others were shared one by one.
-            if is_row and above is not None and above[1] in params["sources"]:
-                return None
-            if not self.scope.is_all and not self.scope.has(found, self._workspace):
-                return None
-        elif self.scope.leaves_out(found):
-            return None
-        if ("rows" if is_row else "pages") not in self.resources:
-            return None
-        self._workspace.remember(found)
-        kind = "row" if is_row else "page"
-        if found.get("in_trash") is True or found.get("archived") is True:
-            kind = kind if self.trash else "gone"
-        more = (
-            {"collection": params["name"], "collection_id": params["source"]}
-            if "source" in params
-            else {}
-        )
-        return FileItem(
-            f"page/{identifier}",
-            modified_at=edited,
-            # Edits of nested blocks, comments and files show only where a page is read.
-            is_anew=params["since"] is None,
-            kind=kind,
-            object=cleaned(dict(found)),
-            version=_version(edited, at),
-            **more,
-        )
-
-    def _source_item(self, params: Mapping[str, Any]) -> FileItem:
-        told = params["object"]
-        return FileItem(
-            f"data_source/{params['source']}",
-            modified_at=_edited(told) or None,
-            kind="data_source",
-            object=told,
-        )
-
     def _read_alone(self, item: FileItem) -> None:
         """Reads an item outside of a run, which would have read it before."""
         from contextframe_beam.parsers import Parsing
@@ -561,6 +430,13 @@ def _auth(
     )
 
 
+def _duration(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=seconds_of(text))
+    except ValueError as error:
+        raise ConfigError(f"lookback: {error}") from None
+
+
 def _several(given: Sequence[str] | str) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
@@ -582,29 +458,3 @@ def _place_of(item: Mapping[str, Any]) -> Place | None:
     if kind in ("comment", "attachment") and isinstance(page, str):
         return Place(f"page/{page}")
     return None
-
-
-def _edited(found: Mapping[str, Any]) -> str:
-    edited = found.get("last_edited_time")
-    return edited if isinstance(edited, str) else ""
-
-
-def _version(edited: str, at: str) -> str:
-    """Returns the version of a page: its minute, or one of its own while that may go on.
-
-    Args:
-        edited: When it was last edited, in whole minutes.
-        at: The header Date of the list that says so.
-    """
-    time = when(edited)
-    try:
-        now = parsedate_to_datetime(at)
-    except ValueError:
-        now = datetime.now(timezone.utc)
-    if time is not None and now.astimezone(timezone.utc) - time >= _SETTLED_AFTER:
-        return edited
-    return f"{edited} as of {now.isoformat()}"
-
-
-def _minute(time: datetime) -> str:
-    return time.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:00.000Z")
