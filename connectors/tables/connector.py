@@ -150,11 +150,9 @@ class TableConnector(MappedConnector):
         lines = [f"{self.path}: {count}, {size:,} bytes"]
         first = found[0]
         name = printable(first.path.rpartition("/")[2])
-        try:
-            with self._files.reader(first, as_listed=False) as (now, read):
-                told = self._format.told(RangedFile(read, now.size))
-        except _OF_ONE_FILE as error:
-            told = [f"it cannot be read: {reason_of(error)}"]
+        told = self._asked(first, self._format.told)
+        if isinstance(told, Exception):
+            told = [f"it cannot be read: {reason_of(told)}"]
         lines += [f"{name}: {one}" for one in told]
         texts = self._texts(first)
         if texts:
@@ -315,15 +313,20 @@ class TableConnector(MappedConnector):
 
     def _schema_of(self, info: FileInfo) -> pa.Schema | None:
         """Returns the columns of a file; None if it cannot be read, which its reading will say."""
+        found = self._asked(info, self._format.schema)
+        return None if isinstance(found, Exception) else found
+
+    def _asked(
+        self, info: FileInfo, ask: Callable[[RangedFile], Any], as_listed: bool = False
+    ) -> Any:
+        """Returns what a function finds out about a file, or the error that concerns it alone."""
+        file: RangedFile | None = None
         try:
-            with self._files.reader(info, as_listed=False) as (now, read):
-                return self._format.schema(RangedFile(read, now.size))
-        except _OF_ONE_FILE:
-            return None
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            return None
+            with self._files.reader(info, as_listed) as (now, read):
+                file = RangedFile(read, now.size)
+                return ask(file)
+        except Exception as error:
+            return own_error(error, file)
 
     def _partitions(self, infos: Sequence[FileInfo]) -> Iterator[tuple[Partition, int]]:
         total = sum(info.size for info in infos)
@@ -345,17 +348,12 @@ class TableConnector(MappedConnector):
 
     def _large(self, infos: Sequence[FileInfo], size: int) -> Iterator[tuple[Partition, int]]:
         def cut(info: FileInfo) -> Sequence[Piece] | None:
-            try:
-                with self._files.reader(info) as (_, read):
-                    return self._format.pieces(
-                        RangedFile(read, info.size), self._wanted(info), size
-                    )
-            except _OF_ONE_FILE:
-                return None  # its reading will say why
-            except OSError as error:
-                if error.errno is not None:
-                    raise
-                return None
+            wanted = self._wanted(info)
+            found = self._asked(
+                info, lambda file: self._format.pieces(file, wanted, size), as_listed=True
+            )
+            # What is wrong with a file its reading will say.
+            return None if isinstance(found, Exception) else found
 
         with ThreadPoolExecutor(_OPENED_AT_ONCE if self._files.is_remote else 1) as pool:
             for info, pieces in zip(infos, pool.map(cut, infos), strict=True):
@@ -423,13 +421,8 @@ class TableConnector(MappedConnector):
                 origin[self.STREAM] = stream_named(info.path) if self._is_streams else None
                 rows.table = completed(rows.table, wanted, origin)
                 yield info, rows
-        except _OF_ONE_FILE as error:
-            yield info, error
-        except OSError as error:
-            # Arrow's own errors about damaged data have no number, those of the system have one.
-            if error.errno is not None:
-                raise
-            yield info, error
+        except Exception as error:
+            yield info, own_error(error, file)
 
     def _page_of(self, rows: Rows, info: FileInfo, partition: Partition) -> Page:
         where = ", filtered" if self._where is not None else ""
@@ -509,12 +502,26 @@ class TableConnector(MappedConnector):
 
     def _sample_of(self, info: FileInfo) -> pa.Table | None:
         """Returns the first rows of a file, with all columns that it has itself."""
-        try:
-            with self._files.reader(info, as_listed=False) as (now, read):
-                rows = next(self._format.rows(RangedFile(read, now.size), None, Wanted()), None)
-                return None if rows is None else rows.table
-        except _OF_ONE_FILE:
-            return None
+        found = self._asked(info, lambda file: next(self._format.rows(file, None, Wanted()), None))
+        return found.table if isinstance(found, Rows) else None
+
+
+def own_error(error: Exception, file: RangedFile | None) -> Exception:
+    """Returns an error that concerns a file alone; raises any other, as of a disk or a network.
+
+    Args:
+        error: What reading the file raised.
+        file: The file, if it could be opened.
+    """
+    if file is not None and file.failure is not None:
+        if not isinstance(file.failure, _OF_ONE_FILE):
+            raise file.failure
+        return file.failure
+    # Arrow's own errors about damaged data are errors of the system without its number.
+    is_arrows = file is not None and isinstance(error, OSError) and error.errno is None
+    if is_arrows or isinstance(error, _OF_ONE_FILE):
+        return error
+    raise error
 
 
 def placed(path: str | os.PathLike[str]) -> tuple[str, str]:

@@ -17,10 +17,15 @@ class RangedFile(io.RawIOBase):
         read: Gives bytes of the file.
         size: How many bytes it has.
         step: How many bytes to read at once when it is read from its beginning.
+
+    Attributes:
+        failure: What reading bytes failed with, which tells trouble with a disk or a network from
+            bytes that are damaged.
     """
 
     def __init__(self, read: ReadAt, size: int, step: int = 1 << 20) -> None:
-        self.read_at = read
+        self._read = read
+        self.failure: Exception | None = None
         self.size = size
         self.step = step
         self._at = 0
@@ -29,6 +34,14 @@ class RangedFile(io.RawIOBase):
     def of(cls, data: bytes) -> RangedFile:
         """Returns bytes as such a file."""
         return cls(lambda offset, size: data[offset : offset + size], len(data))
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Returns the bytes at a place, fewer only at the end of the file."""
+        try:
+            return self._read(offset, size)
+        except Exception as error:
+            self.failure = error
+            raise
 
     def head(self, size: int) -> bytes:
         """Returns the first bytes."""

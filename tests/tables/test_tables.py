@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -297,3 +299,37 @@ class TestCheck:
             "--json",
         ).json
         assert mapped["unmapped"] == ["n", "_x"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_trouble_with_a_disk_or_a_network_ends_the_run_and_loses_no_row(
+    kind: str, tmp_path: Path
+) -> None:
+    rows = pa.table({"id": range(20_000), "text": ["x" * 40] * 20_000})
+    file = tmp_path / f"a.{kind}"
+    if kind == "parquet":
+        pq.write_table(rows, file, row_group_size=1000, compression="none", use_dictionary=False)
+    else:
+        pa.csv.write_csv(rows, file)
+    cls = ParquetConnector if kind == "parquet" else CSVConnector
+    connector = cls(file)
+    connector.authenticate()
+    planned = [one for one, _ in connector._plan()]
+    assert len(planned) > 3
+
+    class Shaky(type(connector._files)):  # type: ignore[misc]
+        @contextmanager
+        def reader(self, info: Any, as_listed: bool = True) -> Any:
+            with super().reader(info, as_listed) as (now, read):
+
+                def failing(offset: int, size: int) -> bytes:
+                    if offset > 500_000:
+                        raise ConnectionError("the connection was reset")
+                    return bytes(read(offset, size))
+
+                yield now, failing
+
+    connector._files = Shaky(tmp_path)
+    with pytest.raises(ConnectionError):
+        for one in planned:
+            list(connector._read_block(one, 0))
