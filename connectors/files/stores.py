@@ -82,6 +82,7 @@ class StoreFiles:
         except ValueError as error:
             raise ConfigError(f"{_shown(url)}: {error}; use a path, s3:// or gs://") from error
         self._path = self._path.rstrip("/")
+        self._is_web = "http" in _protocols(self._fs)
         self.root: Path | str = url.rstrip("/")
         self._shown = _shown(str(self.root))
 
@@ -209,7 +210,8 @@ class StoreFiles:
         """Yields the names and descriptions of objects among which are all that match."""
         fixed = fixed_folders(parts)
         folders = ["/".join([self._path, *parts[:fixed]])]
-        if fixed == len(parts) - 1 and not set("*?[") & set(parts[-1]):
+        signs = set("*[") if self._is_web else set("*?[")
+        if fixed == len(parts) - 1 and not signs & set(parts[-1]):
             # One request, however many objects lie beside it.
             with suppress(FileNotFoundError):
                 info = self._fs.info("/".join([self._path, *parts]))
@@ -242,6 +244,8 @@ class StoreFiles:
     def _name(self, path: str) -> str:
         # Not _strip_protocol, which would take off a slash at the end, and more.
         name: str = path
+        if self._is_web:
+            return name
         for protocol in _protocols(self._fs):
             name = name.removeprefix(f"{protocol}://")
         return name
@@ -268,6 +272,8 @@ class StoreFiles:
             if pins and self._fs.exists(name):
                 raise changed(info, self._info(info)) from None
             raise
+        if len(data) > end - start:
+            data = data[start:end]  # of a server that only gives all of it
         if not pins:
             now = self._info(info)
             if (now.size, now.version) != (info.size, info.version):

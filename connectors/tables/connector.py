@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -20,7 +18,6 @@ from contextframe_beam.connectors.files.listing import (
     FileTooLargeError,
     Listing,
     described,
-    printable,
     reason_of,
 )
 from contextframe_beam.connectors.files.seen import failed_state
@@ -38,6 +35,7 @@ from contextframe_beam.connectors.tables.columns import (
     require_columns,
     unique_columns,
 )
+from contextframe_beam.connectors.tables.places import placed, shown, texts_of
 from contextframe_beam.connectors.tables.ranged import RangedFile
 from contextframe_beam.connectors.tables.table_format import Piece, Rows, TableFormat, Wanted
 from contextframe_beam.connectors.tables.where import Where
@@ -69,8 +67,6 @@ _FILES_IN_A_GROUP = 200
 _GROUP_BYTES = 32 << 20
 _OPENED_AT_ONCE = 16
 _KEPT_BYTES = 64 << 10
-_PARTITION = re.compile(r"([^/=]+)=([^/]*)")
-_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 #: What concerns one file or one piece of it.
 _OF_ONE_FILE = (*UNREADABLE, ConnectorError, ConfigError, pa.ArrowException, NotImplementedError)
 
@@ -113,10 +109,13 @@ class TableConnector(MappedConnector):
         super().__init__(**fields)
         directory, self.pattern = placed(path)
         self._takes_endings = not self.pattern
+        literal = set("*[") if directory.startswith("http") else set("*?[")
+        self._is_one = bool(self.pattern) and not literal & set(self.pattern)
         self.pattern = self.pattern or "**/*"
         self._files = files_in(directory)
-        shown = without_credentials(str(self._files.root))
-        self.path = shown if self._takes_endings else f"{shown.rstrip('/')}/{self.pattern}"
+        root = str(self._files.root)
+        whole = root if self._takes_endings else f"{root.rstrip('/')}/{self.pattern}"
+        self.path = without_credentials(whole)
         self.filter = filter
         self._where = Where(filter) if filter else None
         self.skip_unchanged = skip_unchanged
@@ -134,8 +133,9 @@ class TableConnector(MappedConnector):
             ConnectorError: the folder is missing or not readable, or the one file is missing. (It
                 is a ValueError.)
         """
-        self._files.check()
-        if not set("*?[") & set(self.pattern) and not self._files.list(self.pattern, True).files:
+        if not (self._is_one and self._files.is_remote):
+            self._files.check()
+        if self._is_one and not self._files.list(self.pattern, True).files:
             raise ConnectorError(self._nothing_found())
         self.authenticated = True
         return True
@@ -149,7 +149,7 @@ class TableConnector(MappedConnector):
         count = f"{len(found):,} files" if len(found) > 1 else "1 file"
         lines = [f"{self.path}: {count}, {size:,} bytes"]
         first = found[0]
-        name = printable(first.path.rpartition("/")[2])
+        name = shown(first).rpartition("/")[2]
         told = self._asked(first, self._format.told)
         if isinstance(told, Exception):
             told = [f"it cannot be read: {reason_of(told)}"]
@@ -258,15 +258,7 @@ class TableConnector(MappedConnector):
         return not name.startswith("_") and name.endswith(self._format.endings)
 
     def _texts(self, info: FileInfo) -> dict[str, str | None]:
-        """Returns the columns that the path of a file tells."""
-        texts: dict[str, str | None] = {}
-        *folders, _ = info.path.split("/")
-        for folder in folders[_first_partition(self.path) :]:
-            match = _PARTITION.fullmatch(folder)
-            if match is not None:
-                value = unquote(match[2])
-                texts[unquote(match[1])] = None if value == _NO_VALUE else value
-        return texts
+        return texts_of(info.path, self.path)
 
     def _wanted(self, info: FileInfo) -> Wanted:
         stream = stream_named(info.path) if self._is_streams else ""
@@ -357,15 +349,16 @@ class TableConnector(MappedConnector):
 
         with ThreadPoolExecutor(_OPENED_AT_ONCE if self._files.is_remote else 1) as pool:
             for info, pieces in zip(infos, pool.map(cut, infos), strict=True):
-                name, packed = printable(info.path), _packed(info)
+                name, packed = shown(info), _packed(info)
+                content = [name, *packed[1:]]
                 params = {"file": packed, "version": info.version}
                 if pieces is None:
-                    yield Partition(name, params, content=packed), 1
+                    yield Partition(name, params, content=content), 1
                     continue
                 for piece in pieces:
                     params = {**params, "piece": piece.params, "place": piece.name}
                     one = f"{name}, {piece.name}"
-                    yield Partition(one, params, content=packed), 1
+                    yield Partition(one, params, content=content), 1
 
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
         """Yields the pages of a partition, each with the number of bytes read for it."""
@@ -373,7 +366,7 @@ class TableConnector(MappedConnector):
         pending: tuple[Page, int] | None = None
         for info, rows in self._rows_of(partition):
             if isinstance(rows, Exception):
-                page = Page(position=printable(info.path))
+                page = Page(position=shown(info))
                 place = str(partition.params.get("place", ""))
                 page.failures.append(self._failure(rows, info, partition, place))
                 size = 0
@@ -416,8 +409,8 @@ class TableConnector(MappedConnector):
         wanted = self._wanted(info)
         try:
             for rows in self._format.rows(file, piece, wanted):
-                origin = {"_file_path": printable(info.path), "_modified_at": info.modified_at}
-                origin["_file_name"] = printable(info.path.rpartition("/")[2])
+                origin = {"_file_path": shown(info), "_modified_at": info.modified_at}
+                origin["_file_name"] = shown(info).rpartition("/")[2]
                 origin[self.STREAM] = stream_named(info.path) if self._is_streams else None
                 rows.table = completed(rows.table, wanted, origin)
                 yield info, rows
@@ -426,7 +419,7 @@ class TableConnector(MappedConnector):
 
     def _page_of(self, rows: Rows, info: FileInfo, partition: Partition) -> Page:
         where = ", filtered" if self._where is not None else ""
-        place = ", ".join(filter(None, [printable(info.path), rows.place]))
+        place = ", ".join(filter(None, [shown(info), rows.place]))
         page = Page(table=rows.table, position=f"{place}{where}")
         for bad in rows.bad:
             error = ConnectorError(bad.reason)
@@ -441,9 +434,9 @@ class TableConnector(MappedConnector):
         place: str = "",
         data: bytes | None = None,
     ) -> DeadLetter:
-        position = ", ".join(filter(None, [printable(info.path), place]))
+        position = ", ".join(filter(None, [shown(info), place]))
         item: dict[str, Any] = {
-            "_file_path": printable(info.path),
+            "_file_path": shown(info),
             "_modified_at": info.modified_at,
         }
         if data is not None:
@@ -457,10 +450,12 @@ class TableConnector(MappedConnector):
 
     def _nothing_found(self, listing: Listing | None = None) -> str:
         """Returns what is there instead if no file matches; otherwise ""."""
+        if self._is_one and self._files.is_remote:
+            # To look around in a store may take long, and on the web it would be impolite.
+            found = self._files.list(self.pattern, True) if listing is None else listing
+            return "" if found.files else f"there is no file {self.path}; check the address"
         files = (
-            self._files.list(self.pattern, self.hidden).files
-            if listing is None
-            else (listing.files)
+            self._files.list(self.pattern, self.hidden).files if listing is None else listing.files
         )
         if any(map(self._takes, files)):
             return ""
@@ -524,51 +519,16 @@ def own_error(error: Exception, file: RangedFile | None) -> Exception:
     raise error
 
 
-def placed(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """Returns the folder that a path begins with, and the pattern of what is read below it.
-
-    The pattern is "" for a folder of which all tables are read.
-    """
-    text = os.fspath(path)
-    text = text.removeprefix("file://")
-    is_url = "://" in text or "::" in text
-    if not is_url:
-        text = os.path.abspath(os.path.expanduser(text)) if text else text
-        if os.path.isdir(text):
-            return text, ""
-        if os.path.exists(text):
-            return os.path.split(text)
-    if not text:
-        raise ConfigError("path is empty; give a file, a folder, or a pattern such as 'data/*.csv'")
-    is_web = text.startswith(("http://", "https://"))
-    scheme, mark, rest = text.rpartition("://") if is_url else ("", "", text)
-    names = rest.split("/")
-    for place, name in enumerate(names):
-        if place and not is_web and set("*?[") & set(name):
-            return scheme + mark + "/".join(names[:place]) or "/", "/".join(names[place:])
-    last = names[-1]
-    if is_url and ("." not in last or len(names) == 1):
-        return text.rstrip("/"), ""
-    return scheme + mark + "/".join(names[:-1]) or "/", last
-
-
-def _first_partition(path: str) -> int:
-    """Returns which folder of a path can be the first that names a column and a value."""
-    names = path.split("/")
-    fixed = next((n for n, name in enumerate(names) if set("*?[=") & set(name)), len(names))
-    return min(fixed, len(names))
-
-
 def _packed(info: FileInfo) -> list[Any]:
     return [info.path, info.size, info.modified_at]
 
 
 def _grouped(infos: list[FileInfo]) -> Partition:
-    name = printable(infos[0].path)
+    name = shown(infos[0])
     if len(infos) > 1:
         name = f"{name} and {len(infos) - 1} more"
-    packed = [_packed(info) for info in infos]
-    return Partition(name, {"files": packed}, content=packed)
+    content = [[shown(info), *_packed(info)[1:]] for info in infos]
+    return Partition(name, {"files": [_packed(info) for info in infos]}, content=content)
 
 
 def _text_of(data: bytes) -> str | bytes:

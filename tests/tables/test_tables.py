@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextframe_beam.connectors.look import look
-from contextframe_beam.connectors.tables.connector import placed
 from contextframe_beam.connectors.tables.csv_file import CSVConnector
 from contextframe_beam.connectors.tables.parquet import ParquetConnector
+from contextframe_beam.connectors.tables.places import placed
 from contextframe_beam.errors import ConfigError, ConnectorError
 from tests.support.cli_helpers import cli
 from tests.support.pipeline_helpers import texts_in
