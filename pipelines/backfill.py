@@ -18,6 +18,7 @@ from typing import Any
 
 from contextframe_beam.connectors.cursors import Bounds, seconds_of, text_of
 from contextframe_beam.connectors.identity import jsonable
+from contextframe_beam.connectors.read import runtime
 from contextframe_beam.connectors.read.reader import Part
 from contextframe_beam.connectors.read.source import Chosen
 from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError, UnknownCommitError
@@ -194,6 +195,8 @@ def run_backfill(
     """
     done = Marks(progress.done)
     left = [part for part in parts if part.content not in done]
+    planned = sum(part.blocks for part in parts)
+    runtime.count(planned=planned, finished=planned - sum(part.blocks for part in left))
     if progress.commits:
         _LOGGER.warning(
             "going on with the backfill of %s: %d parts are committed, %d are left",
@@ -237,6 +240,7 @@ def run_backfill(
                 f"{error}. Of the backfill, {progress.parts:,} parts in {progress.commits:,} "
                 "commits stay committed; run the same command again to go on"
             ) from error
+        runtime.count(commits=1)
         if not left:
             return receipt
         progress, before = following, rows

@@ -85,7 +85,11 @@ class _CountDoFn(beam.DoFn):
     def process(self, batch: FrameBatch) -> Iterable[Any]:
         required(batch, FrameBatch, "DryRun")
         counts, tally = self._counts, batch.tally
-        runtime.count(items=tally.read, failures=len(batch.failures))
+        runtime.count(
+            items=tally.read,
+            failures=len(batch.failures),
+            finished=tally.finished,
+        )
         counts["documents"] += tally.documents
         counts["parsed"] += tally.parsed
         counts["skipped"] += tally.skipped

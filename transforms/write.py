@@ -295,7 +295,8 @@ class _EncodeDoFn(beam.DoFn):
         if self._batches and self._batches[0].source != batch.source:
             yield self._encoded()
         # Counted as soon as they are read, although they wait here.
-        runtime.count(items=batch.tally.read)
+        tally = batch.tally
+        runtime.count(items=tally.read, finished=tally.finished)
         self._batches.append(batch)
         self._filled += _share(batch)
         if self._filled >= 1:

@@ -57,7 +57,17 @@ FETCH_MS = "fetch_ms"
 #: Names the folder for the processes that a run starts.
 FOLDER_VARIABLE = "CONTEXTFRAME_PROGRESS"
 
-_FIELDS = ("items", "rows", "unchanged", "failures", "texts", "tokens")
+_FIELDS = (
+    "items",
+    "rows",
+    "unchanged",
+    "failures",
+    "texts",
+    "tokens",
+    "planned",
+    "finished",
+    "commits",
+)
 _LAYOUT = struct.Struct(f"<{len(_FIELDS)}q")
 
 
@@ -105,9 +115,16 @@ def count(
     failures: int = 0,
     texts: int = 0,
     tokens: int = 0,
+    planned: int = 0,
+    finished: int = 0,
+    commits: int = 0,
 ) -> None:
-    """Adds to this process's counts; texts are those that were embedded, with their tokens."""
-    _COUNTS.add(items, rows, unchanged, failures, texts, tokens)
+    """Adds to this process's counts.
+
+    Texts are those that were embedded, with their tokens. Blocks of the plan are planned and
+    finished. Commits are those of a run that commits as it goes on.
+    """
+    _COUNTS.add(items, rows, unchanged, failures, texts, tokens, planned, finished, commits)
 
 
 def counted(name: str) -> int:

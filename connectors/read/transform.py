@@ -187,6 +187,9 @@ class _PlanDoFn(beam.DoFn):
         source = self._opener.open()
         for chunk in source.plan(self._workers, self._chosen):
             self._http.add(source.connector)
+            # Who chose parts has counted those of all commits.
+            if self._chosen is None and chunk.header is None:
+                runtime.count(planned=chunk.stop - chunk.start)
             yield chunk
 
 

@@ -161,6 +161,21 @@ class FrameRecord:
             if name not in ("score", "vector")
         ) and _same_vector(self.vector, other.vector)
 
+    def _repr_html_(self) -> str:
+        from contextframe_beam.frames.html import definition_list
+
+        names = self.metadata if isinstance(self.metadata, dict) else {}
+        return definition_list(
+            {
+                "Id": self.unique_id,
+                "Score": "" if self.score is None else f"{self.score:.4g}",
+                "Changed": self.timestamp,
+                **names,
+                "Text": self.text_content,
+                "Vector": "" if self.vector is None else f"{len(self.vector):,} values",
+            }
+        )
+
     def __repr__(self) -> str:
         text = repr(self.text_content)
         if len(text) > 62:

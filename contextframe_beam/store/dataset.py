@@ -60,6 +60,7 @@ from contextframe_beam.store.state import (
     state_named,
     state_rows,
 )
+from contextframe_beam.store.tables import DocumentTables
 from contextframe_beam.store.text_index import index_text, text_index
 from contextframe_beam.store.transaction import (
     Pending,
@@ -83,7 +84,7 @@ _LOGGER = logging.getLogger(__name__)
 _BATCH_ROWS = 1024
 
 
-class FrameDataset:
+class FrameDataset(DocumentTables):
     """A dataset of frames; made by `create` or `open`.
 
     Example:

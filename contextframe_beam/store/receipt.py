@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from operator import attrgetter
 from typing import Any
 
+from contextframe_beam.frames.html import definition_list
 from contextframe_beam.frames.values import of_type
 from contextframe_beam.store.runs import FailureReason, Reasons
 
@@ -130,6 +131,12 @@ class CommitReceipt:
             return ""
         words = ((getattr(self, name), one, many) for name, one, many in _WORDS)
         return ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in words if n)
+
+    def _repr_html_(self) -> str:
+        told = {name: count for name, count in self.counts.items() if count}
+        about = {"Run": self.run_id, "Mode": self.mode, "Committed": self.at}
+        version = {"Version": self.version or "nothing was committed"}
+        return definition_list({**about, **version, **told, "Missing": self.what_is_missing()})
 
     def with_earlier(self, earlier: CommitReceipt) -> CommitReceipt:
         """Returns the receipt with the counts and reasons of an earlier commit of the run added."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -149,6 +150,10 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
     check_others(ctx)
     if not values["to"]:
         raise click.UsageError(f"missing option --to (the dataset), as in: {_EXAMPLE}", ctx)
+    if sys.stderr.isatty() and not (as_json or output.json_logs):
+        # Importing takes a second; the display then writes over it.
+        sys.stderr.write(f"{ctx.info_name}: starting\r")
+        sys.stderr.flush()
     if values["workers"] > 1:
         # Now, so that it imports Beam while this process does.
         ctx.with_resource(serving())

@@ -8,36 +8,23 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
-import tempfile
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from contextframe_beam.connectors import shared_files
 from contextframe_beam.connectors.read import runtime
 from contextframe_beam.errors import CommitError, ConfigError, ContextFrameError, UnknownCommitError
 from contextframe_beam.pipelines import logs
 from contextframe_beam.pipelines.job import Job, dead_letters_beside
-from contextframe_beam.pipelines.logs import line
-from contextframe_beam.pipelines.process import (
-    InterruptedRunError,
-    Settings,
-    as_it_is,
-    import_beam,
-    printable,
-)
+from contextframe_beam.pipelines.process import InterruptedRunError, Settings, import_beam
+from contextframe_beam.pipelines.progress import display, scratch_folder, watching
 from contextframe_beam.pipelines.runners.worker_processes import end_all
 from contextframe_beam.store import writer
 
 if TYPE_CHECKING:
-    from rich.live import Live
-
     from contextframe_beam.store.state import CommitReceipt
 
 _LOGGER = logging.getLogger(__name__)
@@ -95,7 +82,7 @@ def run_upkeep(work: Callable[[], T], settings: Settings, name: str = "") -> T:
     with (
         redirect_stdout(sys.stderr),
         logs.shared_with_workers(settings),
-        _scratch_folder() as folder,
+        scratch_folder() as folder,
     ):
         try:
             with (
@@ -117,7 +104,7 @@ def _run_here(
     existed = os.path.lexists(job.to)
     settings.interrupts.postpone()
     asked = settings.interrupts.asked
-    with _scratch_folder() as folder:
+    with scratch_folder() as folder:
         task = _Task(job, start)
         try:
             with display(job.connector.name, quiet, settings) as shown:
@@ -146,7 +133,7 @@ def _run_elsewhere(
 
     try:
         with (
-            _scratch_folder(runtime.FOLDER_VARIABLE) as folder,
+            scratch_folder(runtime.FOLDER_VARIABLE) as folder,
             display(f"{job.connector.name} on {job.runner}", quiet, settings) as shown,
             logs.without_beam(settings),
             watching(shown, lambda: how_far(folder)),
@@ -294,169 +281,3 @@ def _remove_empty(path: str) -> None:
     for folder, _, _ in os.walk(path, topdown=False):
         with suppress(OSError):
             os.rmdir(folder)
-
-
-@contextmanager
-def _scratch_folder(*names: str) -> Iterator[str]:
-    """A folder that variables of the environment name until the block ends.
-
-    Without names it is for everything that the processes of a local run write: their counts and
-    notes, and Beam's temporary files.
-    """
-    folder = tempfile.mkdtemp(prefix="contextframe-")
-    before_here = tempfile.tempdir
-    named = dict.fromkeys(names, folder)
-    if not names:
-        own = (runtime.FOLDER_VARIABLE, writer.FOLDER_VARIABLE, "TMPDIR")
-        # Budgets and tokens are shared with other runs and last longer than this one.
-        shared = {shared_files.DIRECTORY_VARIABLE: shared_files.shared_path()}
-        named = {**dict.fromkeys(own, folder), **shared}
-        tempfile.tempdir = folder
-    before = {name: os.environ.get(name) for name in named}
-    os.environ.update(named)
-    try:
-        yield folder
-    finally:
-        tempfile.tempdir = before_here
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-SECONDS_BETWEEN_LINES = 5.0
-_RATE_SECONDS = 10.0
-_LINE_EVERY = 1.0
-
-
-class Display(Protocol):
-    """A display of counts."""
-
-    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
-        """Shows the newest counts: items, rows, unchanged and failures, since the run began.
-
-        Args:
-            counts: The counts.
-            state: Shown while there are no counts.
-        """
-
-
-@contextmanager
-def display(name: str, quiet: bool, settings: Settings) -> Iterator[Display]:
-    """Returns the right display for the standard error.
-
-    Args:
-        name: The name of the source.
-        quiet: Show nothing.
-        settings: Decide how lines are written.
-    """
-    if quiet:
-        yield _Nothing()
-    elif sys.stderr.isatty() and not settings.json_logs:
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(file=as_it_is(sys.stderr))
-        with Live(console=console, refresh_per_second=8, transient=True) as live:
-            yield _OnTerminal(name, live)
-    else:
-        yield _Lines(name, settings)
-
-
-@contextmanager
-def watching(shown: Display, look: Callable[[], tuple[str, Mapping[str, int]]]) -> Iterator[None]:
-    """Shows the result of `look` every second while the block waits for something else.
-
-    Args:
-        shown: The display.
-        look: Returns a state in a word, and the newest counts.
-    """
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(_LINE_EVERY):
-            state, counts = look()
-            shown.show(counts, state)
-
-    watcher = threading.Thread(target=watch, name="progress", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-
-
-class _Nothing:
-    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
-        return
-
-
-class _Lines:
-    """Writes a line every few seconds, so that a scheduler's log shows that the run is alive."""
-
-    def __init__(self, name: str, settings: Settings) -> None:
-        self._status = _Status(name)
-        self._settings = settings
-        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
-
-    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
-        text = self._status.text(counts, state)
-        if time.monotonic() >= self._next:
-            self._next += SECONDS_BETWEEN_LINES
-            sys.stderr.write(line(self._settings, text) + "\n")
-            sys.stderr.flush()
-
-
-class _OnTerminal:
-    """Updates one line in place."""
-
-    def __init__(self, name: str, live: Live) -> None:
-        from rich.spinner import Spinner
-        from rich.text import Text
-
-        self._status = _Status(name)
-        self._text = Text()
-        self._spinner: Any = Spinner("dots", text=self._text)
-        live.update(self._spinner)
-
-    def show(self, counts: Mapping[str, int], state: str = "starting") -> None:
-        self._text.plain = printable(self._status.text(counts, state))
-
-
-class _Status:
-    """Puts counts into words, with the rate of the last seconds."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._began = time.monotonic()
-        self._recent: deque[tuple[float, int]] = deque()
-
-    def text(self, counts: Mapping[str, int], state: str = "starting") -> str:
-        now = time.monotonic()
-        elapsed = _duration(now - self._began)
-        if not counts["items"]:
-            return f"{self._name}: {state}, {elapsed}"
-        rate = self._rate(now, counts["rows"] + counts["unchanged"])
-        parts = [f"{counts['items']:,} items", f"{rate:,.0f} rows/s"]
-        if counts["unchanged"]:
-            parts.append(f"{counts['unchanged']:,} unchanged")
-        if texts := counts.get("texts"):  # engines do not tell
-            parts.append("1 text embedded" if texts == 1 else f"{texts:,} texts embedded")
-        parts.append(f"{counts['failures']:,} failed")
-        return f"{self._name}: {', '.join(parts)}, {elapsed}"
-
-    def _rate(self, now: float, rows: int) -> float:
-        self._recent.append((now, rows))
-        while len(self._recent) > 2 and self._recent[1][0] < now - _RATE_SECONDS:
-            self._recent.popleft()
-        began, before = self._recent[0]
-        return (rows - before) / max(now - began, 1.0)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.pipelines import progress
 from contextframe_beam.pipelines.cli import watch
 from contextframe_beam.pipelines.cli.show import Outcome, snippet_of
 from contextframe_beam.pipelines.runners.errors import report_of
@@ -635,7 +636,7 @@ class TestProgress:
     def test_elsewhere_than_on_a_terminal_a_line_now_and_then(
         self, docs: Path, kb: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watch, "SECONDS_BETWEEN_LINES", 0.0)
+        monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
         # A run of few documents may be over before it is looked at.
         monkeypatch.setattr(watch, "_LOOK_EVERY", 0.001)
         result = cli("ingest", "json", "--directory", docs, "--to", kb)
@@ -643,7 +644,7 @@ class TestProgress:
         assert result.err.splitlines()[0].startswith("json: ")
 
     def test_counts_in_words(self) -> None:
-        status = watch._Status("json")
+        status = progress._Status("json")
         counts = {"items": 0, "rows": 0, "unchanged": 0, "failures": 0}
         assert status.text(counts) == "json: starting, 0:00"
         counts = {"items": 12_000, "rows": 11_000, "unchanged": 998, "failures": 2}
@@ -651,11 +652,24 @@ class TestProgress:
         assert text.startswith("json: 12,000 items, ")
         assert text.endswith(" rows/s, 998 unchanged, 2 failed, 0:00")
 
+    def test_a_known_plan_gives_a_share_and_the_time_left(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        status = progress._Status("json")
+        began = status._began
+        counts = {"items": 10, "rows": 10, "unchanged": 0, "failures": 0, "commits": 2}
+        monkeypatch.setattr(progress.time, "monotonic", lambda: began + 30)
+        text = status.text({**counts, "planned": 40, "finished": 10})
+        assert text.startswith("json: 25%, 10 items, ")
+        assert text.endswith(" 0 failed, 2 commits, 0:30, about 1:30 left")
+        assert progress.share_of({**counts, "planned": 1, "finished": 0}) is None
+        assert progress.share_of(counts) is None
+
     @pytest.mark.parametrize(
         ("seconds", "shown"), [(0, "0:00"), (61, "1:01"), (3600 * 11 + 62, "11:01:02")]
     )
     def test_durations(self, seconds: float, shown: str) -> None:
-        assert watch._duration(seconds) == shown
+        assert progress._duration(seconds) == shown
 
     def test_on_a_terminal_it_is_live_and_gone_at_the_end(self, tmp_path: Path, kb: Path) -> None:
         script, seen = tmp_path / "waiting.py", tmp_path / "seen"
