@@ -16,6 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 from lance import LanceDataset, LanceFragment
+from lance.indices import IndicesBuilder
+from lance.lance import indices as lance_indices
 
 from contextframe_beam.errors import DatasetError
 from contextframe_beam.frames.embedders import Vectors
@@ -23,13 +25,13 @@ from contextframe_beam.frames.schema import embed_dim_of
 from contextframe_beam.store.address import Address, first_line
 from contextframe_beam.store.files import WrittenFragment, open_dataset
 from contextframe_beam.store.rows import any_row
-from contextframe_beam.store.state import read_embedder
 from contextframe_beam.store.transaction import Pending, change, changing
 from contextframe_beam.store.versions import missing_dataset, open_newest
 
 __all__ = [
     "TASK_ROWS",
     "WORTH_AN_INDEX",
+    "IndexModel",
     "IndexPart",
     "IndexTask",
     "commit_parts",
@@ -47,7 +49,6 @@ __all__ = [
 ]
 
 COLUMN = "vector"
-_OURS = "x_embedder IS NOT NULL"
 
 #: With fewer vectors an index saves about a tenth of a second a search.
 WORTH_AN_INDEX = 50_000
@@ -57,6 +58,9 @@ TASK_ROWS = 1_000_000
 
 # Rows of a partition, about.
 _PARTITION_ROWS = 1_600
+
+# Vectors for each partition, from which the centres are learnt.
+_SAMPLE_RATE = 256
 
 # Partitions that are searched at least, and the share of them where there are many. With fewer,
 # more of the nearest vectors are missed than one in twenty: see benchmarks/search_run.py.
@@ -136,6 +140,20 @@ def similarity(distance: float, metric: str) -> float:
 
 
 @dataclass(frozen=True)
+class IndexModel:
+    """What the parts of an index have in common, without which they could never become one.
+
+    Attributes:
+        centres: The centres of the partitions, float32, a row each.
+        rotation: How vectors are rotated before they become bits, as Lance writes it; None where
+            vectors stay whole.
+    """
+
+    centres: Vectors
+    rotation: str | None
+
+
+@dataclass(frozen=True)
 class IndexTask:
     """A part of an index that is to be made.
 
@@ -145,6 +163,7 @@ class IndexTask:
         rows: How many rows that are.
         metric: How vectors are compared.
         kind: What Lance calls the kind of the index.
+        model: What it shares with other parts; None for the only one.
     """
 
     version: int
@@ -152,6 +171,7 @@ class IndexTask:
     rows: int
     metric: str
     kind: str
+    model: IndexModel | None = None
 
 
 @dataclass(frozen=True)
@@ -181,17 +201,13 @@ def vectors_without_index(dataset: LanceDataset) -> int:
     is_small = dataset.count_rows() < WORTH_AN_INDEX
     if is_small or "x_embedder" not in dataset.schema.names or vector_index(dataset) is not None:
         return 0
-    count = int(dataset.count_rows(filter=_OURS))
+    count = int(dataset.count_rows(filter="x_embedder IS NOT NULL"))
     return count if count >= WORTH_AN_INDEX else 0
 
 
 def count_vectors(dataset: LanceDataset) -> int:
-    """Returns how many vectors a dataset holds.
-
-    Those of ours are counted without reading any; those that others brought are read.
-    """
-    is_ours = "x_embedder" in dataset.schema.names and read_embedder(dataset) is not None
-    return int(dataset.count_rows(filter=_OURS if is_ours else f"{COLUMN} IS NOT NULL"))
+    """Returns how many vectors a dataset holds, those that nobody says whose they are included."""
+    return int(dataset.count_rows(filter=f"{COLUMN} IS NOT NULL"))
 
 
 def has_vectors(dataset: LanceDataset, fragments: Sequence[LanceFragment] | None = None) -> bool:
@@ -209,6 +225,8 @@ def plan_index(dataset: LanceDataset, metric: str, task_rows: int = TASK_ROWS) -
     """
     has_bits = embed_dim_of(dataset.schema) % _RQ_MULTIPLE == 0
     kind = _KINDS["rq" if has_bits else "flat"]
+    parts = _parts(dataset, task_rows)
+    model = _trained(dataset, metric, max(map(_rows_of, parts)), kind) if len(parts) > 1 else None
     return [
         IndexTask(
             int(dataset.version),
@@ -216,9 +234,27 @@ def plan_index(dataset: LanceDataset, metric: str, task_rows: int = TASK_ROWS) -
             _rows_of(fragments),
             metric,
             kind,
+            model,
         )
-        for fragments in _parts(dataset, task_rows)
+        for fragments in parts
     ]
+
+
+def _trained(dataset: LanceDataset, metric: str, rows: int, kind: str) -> IndexModel:
+    """Returns the model of parts of so many rows at most, from a sample of all vectors."""
+    partitions = _partitions_for(rows)
+    sample = max(1, min(_SAMPLE_RATE, dataset.count_rows() // partitions))
+    ivf = IndicesBuilder(dataset, COLUMN).train_ivf(
+        partitions, distance_type=metric, sample_rate=sample
+    )
+    dim = embed_dim_of(dataset.schema)
+    centres = ivf.centroids.values.to_numpy(zero_copy_only=False).reshape(-1, dim)
+    rotation = lance_indices.build_rq_model(dim) if kind == _KINDS["rq"] else None
+    return IndexModel(centres, rotation)
+
+
+def _partitions_for(rows: int) -> int:
+    return max(round(rows / _PARTITION_ROWS), 1)
 
 
 def _parts(dataset: LanceDataset, task_rows: int) -> list[list[LanceFragment]]:
@@ -250,6 +286,11 @@ def do_index_task(at: Address, task: IndexTask) -> IndexPart:
     dataset = open_dataset(at, task.version)
     if dataset is None:
         raise missing_dataset(at.uri)
+    model = task.model
+    shared: dict[str, Any] = {"num_partitions": _partitions_for(task.rows)}
+    if model is not None:
+        shared = {"num_partitions": len(model.centres), "ivf_centroids": model.centres}
+        shared |= {} if model.rotation is None else {"rabitq_model": model.rotation}
     try:
         made = dataset.create_index_uncommitted(
             COLUMN,
@@ -257,8 +298,8 @@ def do_index_task(at: Address, task: IndexTask) -> IndexPart:
             name=_name(dataset),
             metric=task.metric,
             replace=True,
-            num_partitions=max(round(task.rows / _PARTITION_ROWS), 1),
             fragment_ids=list(task.files),
+            **shared,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise DatasetError(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.pipelines.compact import compact
 from contextframe_beam.store.address import Address
+from contextframe_beam.store.upkeep import update_indices
 from contextframe_beam.store.vector_index import (
     commit_parts,
     do_index_task,
@@ -177,6 +178,25 @@ class TestInParts:
         for n in (0, 100, 250):
             assert dataset.nearest(-vectors[n])[0].unique_id == f"{n // 100}-{n}"
             assert dataset.nearest(vectors[n])[0].unique_id == str(n)
+
+    @pytest.mark.parametrize("dim", [8, 6])  # as bits, and as whole vectors
+    def test_parts_become_one_with_rows_that_come_later(self, tmp_path, dim):
+        dataset, vectors = random_library(str(tmp_path / "kb.lance"), 40, dim)
+        for number in range(1, 4):
+            dataset.add_many(
+                FrameRecord("more", unique_id=f"{number}-{n}", vector=-vectors[n])
+                for n in range(40)
+            )
+        made(dataset.uri, task_rows=1)
+        dataset.add_many(
+            FrameRecord("last", unique_id=f"last-{n}", vector=vectors[n] - 2 * vectors[n + 1])
+            for n in range(30)
+        )
+        assert update_indices(Address(dataset.uri)) == ["vector_idx"]
+        dataset = FrameDataset.open(dataset.uri)
+        assert unindexed(dataset) == 0
+        assert len(vector_index(dataset.lance).segments) < 4
+        assert dataset.nearest(vectors[3] - 2 * vectors[4])[0].unique_id == "last-3"
 
     def test_a_part_travels_between_machines(self, several):
         dataset, _ = several
