@@ -73,7 +73,7 @@ class ArrowFormat(TableFormat):
             opened = _opened(file, chosen)
         first, stop = piece or (0, opened.num_record_batches)
         for number in range(first, stop):
-            table = pa.Table.from_batches([opened.get_batch(number)])
+            table = _sound(opened.get_batch(number))
             size = file.size // max(opened.num_record_batches, 1)
             for part, place in pages_of(table, f"record batch {number}"):
                 yield Rows(part, place, size=size * part.num_rows // max(table.num_rows, 1))
@@ -122,11 +122,21 @@ def _streamed(file: RangedFile, wanted: Wanted) -> Iterator[Rows]:
     with _stream(file, chosen) as stream:
         passed, done = 0, 0
         for batch in stream:
-            table = pa.Table.from_batches([batch])
+            table = _sound(batch)
             size, passed = file.tell() - passed, file.tell()
             for part, place in pages_of(table, "", done):
                 yield Rows(part, place, size=size * part.num_rows // max(table.num_rows, 1))
             done += table.num_rows
+
+
+def _sound(batch: pa.RecordBatch) -> pa.Table:
+    """Returns a batch as a table, if its columns are what they claim to be.
+
+    Arrow believes what a file says of lengths and offsets. Of a damaged file that may be anything,
+    and using it could end the whole process.
+    """
+    batch.validate(full=True)
+    return pa.Table.from_batches([batch])
 
 
 def _feather(file: RangedFile, wanted: Wanted | None) -> pa.Table:
@@ -137,5 +147,6 @@ def _feather(file: RangedFile, wanted: Wanted | None) -> pa.Table:
         # That the format is old is the concern of whoever writes it.
         warnings.simplefilter("ignore", DeprecationWarning)
         table = feather.read_table(pa.PythonFile(file, mode="r"), use_threads=False)
+    table.validate(full=True)
     chosen = None if wanted is None else _chosen(table.schema, wanted)
     return table if chosen is None else table.select(chosen)

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contextframe_beam.connectors.record_mapper import TEXT_FIELDS, RecordMapper
+from contextframe_beam.connectors.tables.csv_types import typed
 from contextframe_beam.connectors.tables.table_format import Wanted
-from contextframe_beam.errors import nearest
+from contextframe_beam.errors import ConnectorError, nearest
 
 #: What a mapping may name beside the columns: where a row is from.
 RESERVED = ("_file_path", "_file_name", "_modified_at")
@@ -99,15 +100,20 @@ def completed(table: pa.Table, wanted: Wanted, origin: Mapping[str, str | None])
         table = table.select(chosen)
     for name, text in wanted.texts.items():
         if name not in table.schema.names and (wanted.takes_all or name in wanted.columns):
-            table = _with(table, name, text)
+            table = _with(table, name, text, wanted.text_types.get(name, "text"))
     for name, value in origin.items():
         if value is not None and (name in wanted.columns or name not in RESERVED):
             table = _with(table, name, value)
     return table
 
 
-def _with(table: pa.Table, name: str, text: str | None) -> pa.Table:
-    return table.append_column(name, pa.repeat(pa.scalar(text, pa.string()), table.num_rows))
+def _with(table: pa.Table, name: str, text: str | None, kind: str = "text") -> pa.Table:
+    value = pa.array([text], pa.string())
+    if kind != "text":
+        value, bad = typed(value, kind)
+        if bad:
+            raise ConnectorError(f"{name} is {text!r} in its path, which is not {kind}")
+    return table.append_column(name, pa.repeat(value[0], table.num_rows))
 
 
 def _without_views(table: pa.Table) -> pa.Table:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -68,7 +69,14 @@ _GROUP_BYTES = 32 << 20
 _OPENED_AT_ONCE = 16
 _KEPT_BYTES = 64 << 10
 #: What concerns one file or one piece of it.
-_OF_ONE_FILE = (*UNREADABLE, ConnectorError, ConfigError, pa.ArrowException, NotImplementedError)
+_OF_ONE_FILE = (
+    *UNREADABLE,
+    ConnectorError,
+    ConfigError,
+    pa.ArrowException,
+    NotImplementedError,
+    UnicodeError,  # in the names of columns
+)
 
 
 class TableConnector(MappedConnector):
@@ -97,6 +105,9 @@ class TableConnector(MappedConnector):
 
     #: Set by the subclass before anything is read.
     _format: TableFormat
+
+    #: Stated types of columns that paths tell.
+    _text_types: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self,
@@ -242,6 +253,9 @@ class TableConnector(MappedConnector):
             if len(found) < listed:
                 self.logger.info("%d files cannot meet the filter", listed - len(found))
         self._require_columns(found)
+        said = self._asked(found[0], self._format.said) if found else ""
+        if isinstance(said, str) and said:
+            self.logger.info("%s: %s", shown(found[0]), said)
         yield from self._partitions(found)
 
     def _listed(self) -> list[FileInfo]:
@@ -271,7 +285,7 @@ class TableConnector(MappedConnector):
         columns = frozenset(
             ".".join(part[:count]) for part in parts for count in range(1, len(part) + 1)
         )
-        return Wanted(columns, mapper.takes_all, self._where, texts)
+        return Wanted(columns, mapper.takes_all, self._where, texts, self._text_types)
 
     def _require_columns(self, infos: Sequence[FileInfo]) -> None:
         """Refuses names of columns that no file has, before anything is read."""
@@ -353,6 +367,7 @@ class TableConnector(MappedConnector):
                 content = [name, *packed[1:]]
                 params = {"file": packed, "version": info.version}
                 if pieces is None:
+                    self.logger.info("%s is read from its beginning by one worker", name)
                     yield Partition(name, params, content=content), 1
                     continue
                 for piece in pieces:
@@ -513,7 +528,9 @@ def own_error(error: Exception, file: RangedFile | None) -> Exception:
             raise file.failure
         return file.failure
     # Arrow's own errors about damaged data are errors of the system without its number.
-    is_arrows = file is not None and isinstance(error, OSError) and error.errno is None
+    is_arrows = file is not None and (
+        isinstance(error, SystemError) or (isinstance(error, OSError) and error.errno is None)
+    )
     if is_arrows or isinstance(error, _OF_ONE_FILE):
         return error
     raise error

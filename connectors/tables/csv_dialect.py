@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from contextframe_beam.connectors.files.listing import ReadAt
@@ -106,8 +106,13 @@ def dialect_of(head: bytes, is_whole: bool, stated: Stated, expected: Sequence[s
         delimiter,
         names,
         Cut(offset, 1 + before.count("\n")),
-        _BY_BYTES.match(encoding.replace("_", "")) is not None,
+        by_bytes(encoding),
     )
+
+
+def by_bytes(encoding: str) -> bool:
+    """Returns whether delimiters and newlines can be looked for in the bytes of an encoding."""
+    return _BY_BYTES.match(encoding.replace("_", "")) is not None
 
 
 def encoding_told(head: bytes, is_whole: bool, stated: str = "") -> str:
@@ -139,10 +144,54 @@ def encoding_told(head: bytes, is_whole: bool, stated: str = "") -> str:
         raise ConnectorError(f"{error}, or state its encoding (encoding=...)") from None
 
 
+class EncodingWatch:
+    """Tells the encoding of a file whose beginning is ASCII, by all of its bytes in one pass.
+
+    Only lines with other bytes tell anything, so a sample of them is kept.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._is_utf8 = True
+        self._sample: list[bytes] = []
+        self._held = 0
+        self._rest = b""
+
+    def over(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yields chunks of the file as they are, and looks at each."""
+        for chunk in chunks:
+            self._look_at(chunk)
+            yield chunk
+
+    def encoding(self) -> str:
+        """Returns the encoding, after all chunks.
+
+        Raises:
+            ConnectorError: nothing tells it.
+        """
+        if self._is_utf8:
+            return "utf-8"
+        lines = b"\n".join([*self._sample, self._rest])
+        return encoding_told(lines[: 2 * _SAMPLE_BYTES], True)
+
+    def _look_at(self, chunk: bytes) -> None:
+        if chunk.isascii() and not self._rest:
+            return
+        if self._is_utf8:
+            try:
+                self._decoder.decode(chunk)
+            except UnicodeDecodeError:
+                self._is_utf8 = False
+        if self._held < _SAMPLE_BYTES:
+            lines = (self._rest + chunk).split(b"\n")
+            self._rest = lines.pop()[-_SAMPLE_BYTES:]
+            found = [line for line in lines if not line.isascii()]
+            self._sample += found
+            self._held += sum(map(len, found))
+
+
 def encoding_in(read: ReadAt, size: int) -> str:
     """Returns the encoding of a whole file whose beginning is ASCII.
-
-    Only lines with other bytes tell anything, so a sample of them is looked at.
 
     Args:
         read: Gives bytes of the file.
@@ -151,27 +200,10 @@ def encoding_in(read: ReadAt, size: int) -> str:
     Raises:
         ConnectorError: nothing tells its encoding.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    is_utf8, sample, held, rest = True, [], 0, b""
-    for chunk in chunks_of(read, 0, size):
-        if chunk.isascii() and not rest:
-            continue
-        if is_utf8:
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError:
-                is_utf8 = False
-        if held < _SAMPLE_BYTES:
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()[-_SAMPLE_BYTES:]
-            found = [line for line in lines if not line.isascii()]
-            sample += found
-            held += sum(map(len, found))
-        elif not is_utf8:
-            break
-    if is_utf8:
-        return "utf-8"
-    return encoding_told(b"\n".join([*sample, rest])[: 2 * _SAMPLE_BYTES], True)
+    watch = EncodingWatch()
+    for _ in watch.over(chunks_of(read, 0, size)):
+        pass
+    return watch.encoding()
 
 
 def _delimiter(text: str, is_whole: bool, stated: Stated, expected: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -18,7 +19,9 @@ from contextframe_beam.connectors.tables.csv_cuts import Cut, chunks_of, cuts_of
 from contextframe_beam.connectors.tables.csv_dialect import (
     HEAD_BYTES,
     Dialect,
+    EncodingWatch,
     Stated,
+    by_bytes,
     dialect_of,
     encoding_in,
 )
@@ -99,12 +102,19 @@ class CsvFormat(TableFormat):
 
     def schema(self, file: RangedFile) -> pa.Schema:
         """Returns the columns: texts, unless a type is stated."""
-        return self._schema(self.dialect(file))
+        return self._schema(self.dialect(file, by_head=True))
+
+    def said(self, file: RangedFile) -> str:
+        """Returns how a file is written, by its beginning."""
+        types = ", ".join(f"{name} is {kind}" for name, kind in self._types.items())
+        others = "all others are text" if types else "all columns are text"
+        return "; ".join(filter(None, [str(self.dialect(file, by_head=True)), types, others]))
 
     def told(self, file: RangedFile) -> list[str]:
         """Returns how the file is written, and the types that its first values look like."""
         dialect = self.dialect(file)
-        lines = [str(dialect)]
+        lines = self.said(file).split("; ", 1)
+        lines[0] = str(dialect)
         first = next(self.rows(file, None, Wanted()), None)
         looks = {}
         for name in dialect.names if first is not None else ():
@@ -114,25 +124,26 @@ class CsvFormat(TableFormat):
                 kind = looks_like(column)
                 if kind:
                     looks[name] = kind
-        others = "all others are text" if self._types else "all columns are text"
-        given = ", ".join(f"{name} is {kind}" for name, kind in self._types.items())
-        lines.append("; ".join(filter(None, [given, others])))
         if looks:
             pairs = ",".join(f"{name}:{kind}" for name, kind in looks.items())
             lines.append(f'some look like more, which can be stated: types="{pairs}"')
         return lines
 
-    def dialect(self, file: RangedFile) -> Dialect:
-        """Returns how a file is written: the same whether all of it or its head is at hand."""
+    def dialect(self, file: RangedFile, by_head: bool = False) -> Dialect:
+        """Returns how a file is written: the same whether it is read as a whole or in pieces.
+
+        Args:
+            file: The file.
+            by_head: Whether to look at its beginning only, which may leave its encoding open.
+        """
         head = file.head(HEAD_BYTES)
         is_whole = len(head) == file.size
         stated = self._stated
         if is_compressed(head):
             with unpacked(file) as text:
                 head, is_whole = _first_bytes(text, HEAD_BYTES)
-        elif not is_whole and head.isascii() and b"\0" not in head and not stated.encoding:
-            encoding = encoding_in(file.read_at, file.size)
-            stated = Stated(stated.delimiter, stated.quote, encoding, stated.names, stated.header)
+        elif not by_head and self._is_open(file, head):
+            stated = replace(stated, encoding=encoding_in(file.read_at, file.size))
         decompressed(head, io.BytesIO(head))  # refuses other formats
         return dialect_of(head, is_whole, stated, self._expected)
 
@@ -140,12 +151,18 @@ class CsvFormat(TableFormat):
         """Returns ranges of bytes that begin and end between records; None if that is unknown."""
         if is_compressed(file.head(8)):
             return None
-        dialect = self.dialect(file)
+        dialect = self.dialect(file, by_head=True)
         if not dialect.is_by_bytes:
             return None
-        found = self._cuts(chunks_of(file.read_at, dialect.start.offset, file.size), dialect, size)
+        watch = EncodingWatch()
+        chunks = watch.over(chunks_of(file.read_at, dialect.start.offset, file.size))
+        found = self._cuts(chunks, dialect, size)
         if found is None:
             return None
+        if self._is_open(file, file.head(HEAD_BYTES)):
+            dialect = replace(dialect, encoding=watch.encoding())
+            if not by_bytes(dialect.encoding):
+                return None
         stops = [*(cut.offset for cut in found[1:]), file.size]
         return [
             Piece(
@@ -171,6 +188,11 @@ class CsvFormat(TableFormat):
                 yield from self._parsed(data, dialect, wanted)
                 return
         yield from self._streamed(file, dialect, wanted)
+
+    def _is_open(self, file: RangedFile, head: bytes) -> bool:
+        """Returns whether the beginning of a file leaves its encoding open."""
+        is_plain = head.isascii() and b"\0" not in head
+        return is_plain and len(head) < file.size and not self._stated.encoding
 
     def _cuts(self, chunks: Iterable[bytes], dialect: Dialect, size: int) -> list[Cut] | None:
         delimiter = dialect.delimiter.encode(dialect.encoding)
@@ -475,7 +497,8 @@ class CSVConnector(TableConnector):
             for name in _listed(self._stated.get(key))
             if "{" not in name
         ]
-        self._format = CsvFormat(stated, stated_types(types), ("", *nulls), expected)
+        self._text_types = stated_types(types)
+        self._format = CsvFormat(stated, self._text_types, ("", *nulls), expected)
 
 
 def _listed(value: Any) -> list[str]:

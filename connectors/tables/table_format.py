@@ -27,12 +27,14 @@ class Wanted:
         takes_all: Whether all other columns are wanted as well.
         where: The rows; None for all.
         texts: Columns that have one value in the whole file, which its path tells.
+        text_types: Stated types of such columns.
     """
 
     columns: frozenset[str] = frozenset()
     takes_all: bool = True
     where: Where | None = None
     texts: Mapping[str, str | None] = field(default_factory=dict)
+    text_types: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Returns whether a column has to be read."""
@@ -135,6 +137,10 @@ class TableFormat(ABC):
             size: About how many bytes a piece should have.
         """
         return None
+
+    def said(self, file: RangedFile) -> str:
+        """Returns in a few words how a file is written, where that is found out."""
+        return ""
 
     def told(self, file: RangedFile) -> list[str]:
         """Returns what was found out about a file and could have been stated, in words."""

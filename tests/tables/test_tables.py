@@ -333,3 +333,19 @@ def test_trouble_with_a_disk_or_a_network_ends_the_run_and_loses_no_row(
     with pytest.raises(ConnectionError):
         for one in planned:
             list(connector._read_block(one, 0))
+
+
+def test_a_column_of_a_path_has_its_stated_type(tmp_path: Path) -> None:
+    for year in ("2024", "old"):
+        (tmp_path / f"year={year}").mkdir()
+        csv(tmp_path / f"year={year}" / "a.csv", "id,text\n1,x\n")
+    found = read(CSVConnector(tmp_path, types=["year:int64"]))
+    assert [item["year"] for item in found.items] == [2024]
+    assert "year is 'old' in its path, which is not int64" in found.messages
+
+
+def test_a_run_says_how_files_are_written(tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level("INFO")
+    read(CSVConnector(csv(tmp_path / "a.csv", "id;text\n1;x\n"), types=["id:int64"]))
+    said = "encoding utf-8, values separated by semicolons; id is int64; all others are text"
+    assert f"{tmp_path}/a.csv: {said}" in caplog.text
