@@ -34,6 +34,8 @@ _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]|$)")
 _FENCE = re.compile(r"( {0,3})(?:(`{3,})[^`]*|(~{3,}).*)$")
 _RULE_LINE = re.compile(r" {0,3}(?:(?:- *){3,}|(?:_ *){3,}|(?:\* *){3,})$")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+) *$")
+# In reStructuredText and AsciiDoc; a fence that stands right below a line is rare, and shorter.
+_TILDES = re.compile(r" {0,3}(~{4,}) *$")
 _DELIMITERS = re.compile(r" {0,3}\|? *:?-+:? *(?:\| *:?-+:? *)*\|? *$")
 _PIPE = re.compile(r"(?<!\\)\|")
 _FRONT = re.compile(r"(---|\+\+\+)[ \t]*\n(?=[^\s])(?:.*\n)*?(?:\1|\.\.\.)[ \t]*(?:\n|\Z)")
@@ -240,16 +242,26 @@ class _Scanner:
         if "|" in head + rest and _DELIMITERS.match(rest) and _cells(head) == _cells(rest):
             self._begin_table(block, head, rest, end)
             return True
-        underline = _UNDERLINE.match(rest)
-        if underline is None or not self._reads_headings:
+        level = self._level_of(rest)
+        if not level or not self._reads_headings:
             return False
         block.kind = "heading"
-        level = 1 if underline[1][0] == "=" else 2
         block.headings = ((level, plain_title(" ".join(self._lines))),)
         block.border = SECTION - level
         block.end = end
         self.close()
         return True
+
+    def _level_of(self, line: str) -> int:
+        """Returns the level of the heading that the open paragraph is above a line; 0 for none."""
+        underline = _UNDERLINE.match(line)
+        if underline is not None:
+            return 1 if underline[1][0] == "=" else 2
+        tildes = _TILDES.match(line)
+        if tildes is None or len(self._lines) > 1:
+            return 0
+        title = self._lines[0].strip()
+        return 3 if len(tildes[1]) >= len(title) - 2 and not title.endswith(":") else 0
 
     def _begin_table(self, block: Block, head: str, delimiters: str, end: int) -> None:
         """Makes the last line of the open paragraph the head of a table."""

@@ -50,7 +50,7 @@ class MarkdownChunker:
         ConfigError: a limit that no chunk can keep, or an overlap of more than half of it.
     """
 
-    version = "1"
+    version = "2"
 
     def __init__(
         self,
