@@ -107,6 +107,8 @@ def point_of(value: Any) -> Decimal | None:
     """
     if value is None:
         return None
+    if type(value) is int and abs(value) < 10 ** (DIGITS - DECIMALS):
+        return Decimal(value).quantize(_STEP, context=_EXACT)
     found: Decimal | None = None
     if isinstance(value, date):
         moment = value if isinstance(value, datetime) else datetime.combine(value, time())
@@ -138,7 +140,7 @@ def _of_text(text: str) -> Decimal | None:
 
 def _require_name(partition: object) -> None:
     problem = not isinstance(partition, str) or not partition
-    if isinstance(partition, str):
+    if isinstance(partition, str) and not partition.isascii():
         # Half of a character cannot be stored.
         problem = problem or partition != partition.encode(errors="replace").decode()
     if problem:
