@@ -12,40 +12,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from contextframe_beam.connectors.api.answer import as_count, as_flag
-from contextframe_beam.connectors.mapper import as_text
-from contextframe_beam.errors import ConnectorError
+from contextframe_beam.connectors.http.queries import Fault, Path, faults_in, refused
+
+__all__ = [
+    "FailedNode",
+    "Fault",
+    "Path",
+    "faults_in",
+    "goes_on",
+    "is_query",
+    "list_around",
+    "objects_in",
+    "refused",
+    "unread_lists",
+    "with_failed_nodes",
+]
 
 _QUERY = re.compile(r"\s*(?:query\b|\{|fragment\b|#)")
 _LISTS = ("nodes", "edges")
 _TOTALS = ("totalCount", "total_count")
-_SHOWN_ERRORS = 3
-
-Path = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One of the `errors` of an answer.
-
-    Attributes:
-        text: What it says.
-        path: Where in `data` it happened; empty if unknown.
-        code: Its kind in capitals, such as FORBIDDEN or TIMEOUT; "" if unknown.
-    """
-
-    text: str
-    path: Path = ()
-    code: str = ""
-
-    @property
-    def names_node(self) -> bool:
-        """Whether it is about one element of a list."""
-        return any(isinstance(step, int) for step in self.path)
-
-    def __str__(self) -> str:
-        kind = f" ({self.code})" if self.code and self.code not in self.text.upper() else ""
-        where = f"{'.'.join(map(str, self.path))}: " if self.path else ""
-        return f"{where}{self.text}{kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +49,6 @@ class FailedNode:
 def is_query(text: Any) -> bool:
     """Returns whether a text is a GraphQL query that only reads."""
     return isinstance(text, str) and _QUERY.match(text) is not None
-
-
-def faults_in(data: Any) -> list[Fault]:
-    """Returns the errors in an answer."""
-    errors = data.get("errors") if isinstance(data, Mapping) else None
-    return [_fault(one) for one in errors] if isinstance(errors, list) else []
-
-
-def refused(faults: Sequence[Fault], hint: str = "") -> ConnectorError:
-    """Returns the exception for a run that cannot go on because of these errors."""
-    more = f" and {len(faults) - _SHOWN_ERRORS} more" if len(faults) > _SHOWN_ERRORS else ""
-    shown = "; ".join(map(str, faults[:_SHOWN_ERRORS]))
-    return ConnectorError(f"the API answered with errors: {shown}{more}{hint}")
 
 
 def with_failed_nodes(data: Any, records: Sequence[Any], faults: Sequence[Fault]) -> list[Any]:
@@ -139,24 +111,6 @@ def list_around(path: str) -> Path:
             break
         steps.append(int(step) if step.isdecimal() else step)
     return tuple(steps)
-
-
-def _fault(error: Any) -> Fault:
-    if not isinstance(error, Mapping):
-        return Fault(as_text(error))
-    extensions = error.get("extensions")
-    details = extensions if isinstance(extensions, Mapping) else {}
-    codes = (error.get("type"), error.get("code"), details.get("code"), details.get("type"))
-    code = next((one for one in codes if isinstance(one, str) and one), "")
-    path = error.get("path")
-    steps = path if isinstance(path, list) else []
-    # Some servers begin a path at the answer, and some write list indexes as text.
-    known = [
-        int(step) if isinstance(step, str) and step.isdecimal() else step
-        for step in (steps[1:] if steps[:1] == ["data"] else steps)
-        if isinstance(step, str | int)
-    ]
-    return Fault(as_text(error.get("message")) or as_text(error), tuple(known), code.upper())
 
 
 def _on_the_way(data: Any, path: Path) -> Iterator[Any]:

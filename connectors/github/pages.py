@@ -24,7 +24,7 @@ from contextframe_beam.connectors.github.repositories import (
     judged_page,
 )
 from contextframe_beam.connectors.github.wiki import read_wiki
-from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse
+from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse, Queries
 from contextframe_beam.connectors.http.request import logger
 from contextframe_beam.connectors.page import Page, Partition, Window
 from contextframe_beam.errors import ConnectorError
@@ -262,10 +262,4 @@ class RepositoryPages:
         return Page(items, state={"commit": wiki.commit}, windows=windows)
 
     def _queried(self, query: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
-        asked = {"query": query, "variables": dict(variables)}
-        told = self._http.send(HttpRequest("POST", self._how.graphql, json=asked)).json()
-        if told.get("errors") or not isinstance(told.get("data"), Mapping):
-            reasons = "; ".join(str(one.get("message")) for one in told.get("errors") or ())
-            raise ConnectorError(f"GitHub refuses a query: {reasons or 'it gave no data'}")
-        data: Mapping[str, Any] = told["data"]
-        return data
+        return Queries(self._http, self._how.graphql).data(query, variables)

@@ -4,6 +4,7 @@ from contextframe_beam.connectors.http.auth import Auth, auth_from_config
 from contextframe_beam.connectors.http.budget import Budget, Limit
 from contextframe_beam.connectors.http.cache import Cache
 from contextframe_beam.connectors.http.client import HttpClient, HttpStats
+from contextframe_beam.connectors.http.queries import Queries, QueryError
 from contextframe_beam.connectors.http.request import (
     UNREADABLE,
     HttpError,
@@ -25,6 +26,8 @@ __all__ = [
     "HttpStats",
     "JsonFormatter",
     "Limit",
+    "Queries",
+    "QueryError",
     "Wait",
     "auth_from_config",
 ]

@@ -149,7 +149,7 @@ class Buckets:
         """Notes which bucket a request belongs to, and holds it up if it is used up."""
         headers = response.headers
         with self._changed:
-            self._learn_name(request, headers)
+            self._learn_name(request, headers, _led_to(response))
             bucket = self._of(request)
             if bucket.is_own:
                 bucket.note(headers, time.monotonic(), self._max_wait)
@@ -181,7 +181,7 @@ class Buckets:
             if found is None:
                 found = self._named[name] = Bucket(self.budget.part(name, limits), is_own=True)
             return found
-        route = self._route(request)
+        route = self._route(request.url)
         known = self._routes.get(route)
         if known is None:
             known = self._foretold(route)
@@ -196,8 +196,17 @@ class Buckets:
             first = self._first[route] = Bucket(part, is_own=True, since=time.monotonic())
         return first
 
-    def _learn_name(self, request: HttpRequest, headers: HTTPHeaderDict) -> None:
-        route = self._route(request)
+    def _learn_name(
+        self, request: HttpRequest, headers: HTTPHeaderDict, following: list[str]
+    ) -> None:
+        """Notes the bucket that headers name.
+
+        Args:
+            request: The request.
+            headers: The headers of its answer.
+            following: Addresses of the same list, which may look quite different.
+        """
+        route = self._route(request.url)
         if self._path_rule(request) is not None:
             return
         of_route, resource = headers.get(_BUCKET), headers.get(_RESOURCE)
@@ -214,7 +223,8 @@ class Buckets:
             self._routes.clear()
         self._routes[route] = name
         if resource and not of_route:
-            self._known.setdefault(route.partition("/")[0], set()).add(resource)
+            for one in (route, *map(self._route, following)):
+                self._known.setdefault(one.partition("/")[0], set()).add(resource)
 
     def _foretold(self, route: str) -> str | None:
         """Returns the bucket of all routes with the same beginning, if that is one."""
@@ -225,22 +235,22 @@ class Buckets:
         """Returns the name and the limits of the bucket that the configuration states."""
         if not self.budget.paths:
             return None
-        path = self._path(request)
+        path = self._path(request.url)
         for pattern, limits in self.budget.paths:
             if fnmatchcase(path, pattern):
                 return f"path {path}", limits
         return None
 
-    def _route(self, request: HttpRequest) -> str:
-        """Returns a request's path without the ids in it, except one that may be of a channel."""
-        parts = self._path(request).split("/")
+    def _route(self, url: str) -> str:
+        """Returns the path of an address without its ids, except one that may be a channel."""
+        parts = self._path(url).split("/")
         return "/".join(
             "*" if number > 1 and _DIGIT.search(part) else part for number, part in enumerate(parts)
         )
 
-    def _path(self, request: HttpRequest) -> str:
-        path = urlsplit(request.url).path.strip("/")
-        if not self._base or urls.origin_of(request.url) != urls.origin_of(self._base):
+    def _path(self, url: str) -> str:
+        path = urlsplit(url).path.strip("/")
+        if not self._base or urls.origin_of(url) != urls.origin_of(self._base):
             return path
         above = urlsplit(self._base).path.strip("/")
         return path.removeprefix(above).strip("/") if path.startswith(f"{above}/") else path
@@ -281,6 +291,15 @@ def cost_wait(response: HttpResponse, now: float) -> float | None:
 def _amount(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if is_number and math.isfinite(value) else None
+
+
+def _led_to(response: HttpResponse) -> list[str]:
+    """Returns the addresses of HTTP that an answer leads to: its next page, or a redirect."""
+    headers = response.headers
+    if _RESOURCE not in headers or not ("Link" in headers or "Location" in headers):
+        return []
+    found = [response.links().get("next", ""), response.absolute(headers.get("Location") or "")]
+    return [url for url in found if url.startswith(("http://", "https://"))]
 
 
 def _number(headers: HTTPHeaderDict, name: str) -> int | None:

@@ -82,6 +82,20 @@ def test_other_addresses_of_a_resource_that_is_used_up_are_not_tried():
     assert quotas.refused == []
 
 
+def test_the_next_page_is_of_the_same_bucket_however_its_address_looks():
+    quotas = Quotas({"core": 1})
+
+    def answer(got: Got) -> Any:
+        status, headers, body = quotas(got)
+        next_page = f'<{got.url}/repositories/11/issues?page=2>; rel="next"'
+        return status, {**headers, "Link": next_page}, body
+
+    with serving(answer) as server, HttpClient(server.url) as http:
+        following = http.send(get("repos/acme/app/issues")).links()["next"]
+        assert waited(http, following)
+    assert quotas.refused == []
+
+
 class Channels:
     """A server that lets 5 requests a window through for each channel, as Discord does."""
 
