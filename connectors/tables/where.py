@@ -194,6 +194,8 @@ def _expression(condition: Condition, schema: pa.Schema, texts: Mapping[str, str
 
 
 def _field(name: str, schema: pa.Schema) -> tuple[Any, pa.DataType]:
+    if schema.names.count(name) > 1:
+        raise ConfigError(f"filter: there are several columns {name!r}")
     if name in schema.names:
         return pc.field(name), schema.field(schema.names.index(name)).type
     head, *rest = name.split(".")

@@ -34,6 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         tmp_path / "exports" / "deep",
         {"report.json": {"content": "The quarterly report.", "author": "O'Brien"}},
     )
+    (tmp_path / "notes.csv").write_text("id,body\n7,From a table\n")
     (tmp_path / "notes.py").write_text(code_with("class Notes"))
     monkeypatch.setenv("CRM_TOKEN", "not-a-real-token")
     (tmp_path / "my_crm.py").write_text(
