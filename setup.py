@@ -60,6 +60,7 @@ setup(
         "PyYAML>=6,<7",
         "requests>=2.32.4,<3",
         "rich>=13.7,<16",
+        "stop-words>=2018.7",
         "tzdata>=2024.1",
         "urllib3>=2.6,<3",
         "xxhash>=3.4,<5",

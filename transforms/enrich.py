@@ -7,8 +7,8 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache, reduce
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
@@ -238,28 +238,68 @@ class KeywordEnricher:
     Args:
         limit: How many words.
         min_length: Words with fewer characters do not count.
-        stop_words: Words that do not count.
+        stop_words: Words that do not count; by default the common ones of the text's language.
     """
 
     def __init__(
-        self, limit: int = 10, min_length: int = 1, stop_words: Iterable[str] = ()
+        self, limit: int = 10, min_length: int = 1, stop_words: Iterable[str] | None = None
     ) -> None:
         self._limit = limit
         self._min_length = min_length
-        self._stop_words = frozenset(word.lower() for word in stop_words)
+        given = None if stop_words is None else frozenset(word.lower() for word in stop_words)
+        self._stop_words = given
 
     def enrich(self, record: FrameRecord, source_item: Any) -> FrameRecord:
         """Adds the keywords, most frequent first, then in the order of the text."""
         words = Counter(_WORD.findall((record.text_content or "").lower()))
+        left_out = common_words(words) if self._stop_words is None else self._stop_words
         counted = (
             word
             for word, _ in words.most_common()
-            if len(word) >= self._min_length and word not in self._stop_words
+            if len(word) >= self._min_length and word not in left_out
         )
         keywords = [word for word, _ in zip(counted, range(self._limit), strict=False)]
         record.context = {**(record.context or {}), "keywords": keywords}
         return record
 
+
+def common_words(words: Mapping[str, int]) -> Collection[str]:
+    """Returns the stop words of the language that a text is in; none if that cannot be told.
+
+    Args:
+        words: The words of the text in lower case, each with its count.
+    """
+    total = sum(words.values())
+    if total < _FEW_WORDS:
+        return ()
+    languages, known = _stop_words()
+    counts = [0] * len(languages)
+    for word, count in words.items():
+        for language in known.get(word, ()):
+            counts[language] += count
+    most = max(counts, default=0)
+    if most < _LIKELY * total:
+        return ()
+    return languages[counts.index(most)]
+
+
+@cache
+def _stop_words() -> tuple[list[frozenset[str]], dict[str, list[int]]]:
+    """Returns the stop words of each language, and the languages of each stop word."""
+    from stop_words import AVAILABLE_LANGUAGES, get_stop_words
+
+    languages = [frozenset(get_stop_words(name)) for name in sorted(AVAILABLE_LANGUAGES)]
+    known: dict[str, list[int]] = {}
+    for number, words in enumerate(languages):
+        for word in words:
+            known.setdefault(word, []).append(number)
+    return languages, known
+
+
+# Of running text about half are stop words; of a list of names or numbers hardly any. A few words
+# do not tell a language.
+_LIKELY = 0.2
+_FEW_WORDS = 10
 
 _NAMED = {"keywords": "contextframe_beam.transforms.enrich:KeywordEnricher"}
 

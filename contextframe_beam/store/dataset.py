@@ -69,6 +69,7 @@ from contextframe_beam.store.transaction import (
     commit_restore,
     commit_update,
 )
+from contextframe_beam.store.vector_index import has_vectors
 from contextframe_beam.store.versions import (
     Version,
     history_of,
@@ -438,7 +439,14 @@ class FrameDataset(DocumentTables):
             ConfigError: the search cannot be understood.
         """
         condition = self._documents(where)
-        return nearest(self._dataset, self._vector(vector), limit, condition, where)
+        found = nearest(self._dataset, self._vector(vector), limit, condition, where)
+        if not found and not has_vectors(self._dataset):
+            _LOGGER.warning(
+                "nothing is near: no document of %s has a vector; embed them with "
+                "`contextframe-beam embed`, or bring vectors with the records",
+                self.uri,
+            )
+        return found
 
     def history(self) -> list[Version]:
         """Returns the versions that still exist, oldest first, with the runs that made them."""

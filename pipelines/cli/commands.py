@@ -325,21 +325,26 @@ def _old_index(dataset: str) -> str:
     help="Only count the documents and chunks for which this holds, as in search.",
 )
 @_at
+@option("--columns", is_flag=True, help="Show the columns too.")
 @as_json
 @storage_options
 def _inspect(
     dataset: str,
     where: str | None,
     version: int | None,
+    columns: bool,
     as_json: bool,
     storage_options: dict[str, str],
 ) -> None:
-    """Show what is in DATASET: columns, sources and their state, runs, versions.
+    """Show what is in DATASET: sources and their state, runs, versions.
 
-    It lists runs that were committed, and versions that still exist.
+    It lists runs that were committed, and versions that still exist; `history` lists all runs.
     """
     from contextframe_beam.pipelines.cli import show
+    from contextframe_beam.pipelines.cli.history import went_wrong
+    from contextframe_beam.store.address import Address
     from contextframe_beam.store.dataset import FrameDataset
+    from contextframe_beam.store.history import History
 
     opened = FrameDataset.open(dataset, version, storage_options)
     if where is not None:
@@ -352,7 +357,10 @@ def _inspect(
     if as_json:
         click.echo(json.dumps(facts, default=str))
     else:
-        show.show_facts(facts)
+        if version is None:
+            records = History(Address(dataset, storage_options)).records()
+            facts["failed_runs"] = sum(went_wrong(one) and not one.counts for one in records)
+        show.show_facts(facts, columns)
 
 
 @command(

@@ -35,7 +35,7 @@ from contextframe_beam.pipelines.cli.shared import (
     say_done,
 )
 from contextframe_beam.pipelines.job import RUN, Job, settings
-from contextframe_beam.pipelines.process import Settings, import_beam
+from contextframe_beam.pipelines.process import Settings, as_it_is, import_beam, printable
 from contextframe_beam.pipelines.runners.worker_processes import serving
 
 _EXAMPLE = "contextframe-beam ingest files --directory docs --to kb.lance"
@@ -152,8 +152,9 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
         raise click.UsageError(f"missing option --to (the dataset), as in: {_EXAMPLE}", ctx)
     if sys.stderr.isatty() and not (as_json or output.json_logs):
         # Importing takes a second; the display then writes over it.
-        sys.stderr.write(f"{ctx.info_name}: starting\r")
-        sys.stderr.flush()
+        terminal = as_it_is(sys.stderr)
+        terminal.write(f"{printable(str(ctx.info_name))}: starting\r")
+        terminal.flush()
     if values["workers"] > 1:
         # Now, so that it imports Beam while this process does.
         ctx.with_resource(serving())

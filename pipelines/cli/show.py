@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -324,8 +325,13 @@ def _by(embedder: Mapping[str, Any] | None) -> str:
     return f" by {EmbedderIdentity(**embedder).spec}" if embedder else ""
 
 
-def show_facts(facts: Mapping[str, Any]) -> None:
-    """Prints what `facts_of` found."""
+def show_facts(facts: Mapping[str, Any], columns: bool = False) -> None:
+    """Prints what `facts_of` found.
+
+    Args:
+        facts: The facts.
+        columns: Whether to print the columns too.
+    """
     from contextframe_beam.store.state import Contents
 
     console = _console()
@@ -337,7 +343,6 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
-    show_columns(facts["fields"], "Own columns")
     _print_table(
         console,
         "Sources",
@@ -353,10 +358,6 @@ def show_facts(facts: Mapping[str, Any]) -> None:
             for one in facts["sources"]
         ],
     )
-    for source in facts["sources"]:
-        _print_state(
-            console, source["name"], source["source"], source["partitions"], source["backfill"]
-        )
     counts = [*_COUNTED, *(one for one in _WORKED if any(run.get(one) for run in facts["runs"]))]
     _print_table(
         console,
@@ -364,7 +365,10 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         ("run", "mode", "at", "version", *map(_in_words, counts)),
         [
             (
-                *(run[name] for name in ("run_id", "mode", "at", "version")),
+                run["run_id"],
+                run["mode"],
+                _with_age(run["at"]),
+                run["version"],
                 *(run.get(name, 0) for name in counts),
             )
             for run in facts["runs"]
@@ -375,16 +379,37 @@ def show_facts(facts: Mapping[str, Any]) -> None:
         for reason in run["partial"]:
             told = f"run {run['run_id']} is partial: {reason}"
             console.print(told, markup=False, soft_wrap=True)
+    if facts.get("failed_runs"):
+        told = "1 run" if facts["failed_runs"] == 1 else f"{facts['failed_runs']:,} runs"
+        console.print(
+            f"{told} did not succeed; `contextframe-beam history {facts['uri']} --failed` shows "
+            "them",
+            markup=False,
+            soft_wrap=True,
+        )
+    for source in facts["sources"]:
+        _print_state(
+            console, source["name"], source["source"], source["partitions"], source["backfill"]
+        )
     _print_table(
         console,
         "Versions",
         ("version", "at", "made by", "run", "counts"),
         [
-            (one["version"], one["at"], _made_by(one), one["run_id"] or "", _counts(one["counts"]))
+            (
+                one["version"],
+                _with_age(one["at"]),
+                _made_by(one),
+                one["run_id"] or "",
+                _counts(one["counts"]),
+            )
             for one in facts["versions"]
         ],
         at_most=SHOWN,
     )
+    show_columns(facts["fields"], "Own columns")
+    if not columns:
+        return
     _print_table(
         console,
         "Columns",
@@ -394,6 +419,15 @@ def show_facts(facts: Mapping[str, Any]) -> None:
             for one in facts["columns"]
         ],
     )
+
+
+def _with_age(time: str) -> str:
+    from contextframe_beam.pipelines.cli.history import ago
+
+    try:
+        return f"{time} ({ago(time)})" if time else ""
+    except ValueError:  # written by another program
+        return time
 
 
 def show_states(states: Iterable[SourceState]) -> None:
@@ -536,7 +570,26 @@ def _print_table(
     if title:
         earlier = f" (the last {at_most} of {len(rows)}; --json shows all)" if left_out else ""
         console.print(Text(one_line(f"{title}{earlier}"), "bold underline"))
+    if console.is_terminal and _is_too_wide(console, table):
+        _print_records(console, columns, rows[left_out:])
+        return
     console.print(table)
+
+
+def _is_too_wide(console: Console, table: Table) -> bool:
+    unbounded = console.options.update(max_width=10_000)
+    return Measurement.get(console, unbounded, table).maximum > console.width
+
+
+def _print_records(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Prints each row as lines of names and values, where a table would break its words."""
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        for name, value in zip(columns, row, strict=True):
+            text = printable(_text(value))
+            if text:
+                console.print(Text.assemble((f"{name or 'when'}: ", "bold"), text), soft_wrap=True)
 
 
 def _text(value: Any) -> str:

@@ -561,6 +561,23 @@ class TestSearch:
         assert (done.returncode, without_progress(done.stderr)) == (0, "")
 
 
+def on_terminal(*command: object, columns: int) -> str:
+    """Returns what a command shows on a terminal of this width."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "contextframe_beam", *map(str, command)],
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(TERM="xterm", COLUMNS=str(columns), NO_COLOR="1"),
+    )
+    os.close(theirs)
+    shown = ""
+    while part := read_terminal(ours):
+        shown += part
+    assert process.wait() == 0, shown
+    return re.sub(r"\x1b\[[\d;]*m", "", shown)
+
+
 class TestInspect:
     def test_shows_columns_sources_runs_and_versions(self, stored: Path, docs: Path) -> None:
         text = cli("inspect", stored).out
@@ -570,10 +587,22 @@ class TestInspect:
             f"directory={docs}",
             "Runs\n",
             "Versions\n",
-            "Columns\n",
-            "fixed_size_list<item: float>[1536]",
+            " ago)",
         ):
             assert part in text, part
+        assert "Columns\n" not in text
+        columns = cli("inspect", stored, "--columns").out
+        assert "Columns\n" in columns and "fixed_size_list<item: float>[1536]" in columns
+
+    def test_names_runs_that_did_not_succeed(self, stored: Path, tmp_path: Path) -> None:
+        cli("ingest", "files", "--directory", tmp_path / "none", "--to", stored)
+        assert "1 run did not succeed; `contextframe-beam history" in cli("inspect", stored).out
+
+    def test_breaks_no_word_on_a_narrow_terminal(self, stored: Path) -> None:
+        shown = on_terminal("inspect", stored, columns=50)
+        (source,) = FrameDataset.open(str(stored)).states()
+        assert f"source: {source.source}" in shown
+        assert f"run: {source.runs[-1].run_id}" in shown
 
     def test_tells_documents_and_chunks_apart(self, kb: Path, tmp_path: Path) -> None:
         (tmp_path / "guide").mkdir()

@@ -223,3 +223,10 @@ def test_chunks_of_a_document_that_is_not_stored_are_found(tmp_path):
     [hit] = dataset.search("walrus", parents=True, context=1)
     assert hit.parent == uuid_of("lost.md")
     assert [one.text_content for one in hit.after] == ["Two."]
+
+
+def test_nothing_near_is_explained_where_there_are_no_vectors(tmp_path, caplog):
+    dataset = FrameDataset.create(str(tmp_path / "kb.lance"), embed_dim=2)
+    dataset.add(FrameRecord("a", unique_id="a"))
+    assert dataset.nearest([1.0, 0.0]) == []
+    assert "has a vector; embed them" in caplog.text

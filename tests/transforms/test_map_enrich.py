@@ -295,3 +295,23 @@ class TestEncoding:
             narrowed={"cut short"},
         )
         assert rows.deletions == [deletion]
+
+
+@pytest.mark.parametrize(
+    ("text", "keywords"),
+    [
+        ("The pipeline and the dataset are in the lake of the pipeline", ["pipeline", "dataset"]),
+        ("Die Daten und die Leitung sind in dem See mit den Daten", ["daten", "leitung"]),
+        ("Les données et la chaîne sont dans le lac avec les données", ["données", "chaîne"]),
+        ("alpha beta gamma alpha 4711", ["alpha", "beta"]),
+        ("", []),
+    ],
+)
+def test_keywords_leave_out_the_common_words_of_the_language(text, keywords):
+    record = KeywordEnricher(limit=2).enrich(FrameRecord(text, unique_id="a"), None)
+    assert record.context == {"keywords": keywords}
+
+
+def test_keywords_may_keep_common_words():
+    record = KeywordEnricher(stop_words=()).enrich(FrameRecord("of the of", unique_id="a"), None)
+    assert record.context == {"keywords": ["of", "the"]}
