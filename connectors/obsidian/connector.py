@@ -6,15 +6,13 @@ here, because what they become depends on the names in the vault; attachments ha
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, ClassVar
-from urllib.parse import quote
 
-from xxhash import xxh3_128_digest
+from xxhash import xxh3_128_digest, xxh3_128_hexdigest
 
 from contextframe_beam.connectors.attachments import MOST_BYTES, Attachments, media_type
 from contextframe_beam.connectors.files.connector import FilesConnector
@@ -39,14 +37,18 @@ from contextframe_beam.connectors.files.seen import (
 from contextframe_beam.connectors.identity import jsonable
 from contextframe_beam.connectors.obsidian.canvas import parse_canvas
 from contextframe_beam.connectors.obsidian.note import (
-    Link,
     Note,
-    address,
-    listed,
     parse_note,
     split_properties,
-    with_markdown_links,
 )
+from contextframe_beam.connectors.obsidian.records import (
+    VaultDocument,
+    link_address,
+    opens,
+    told_of,
+    told_of_section,
+)
+from contextframe_beam.connectors.obsidian.sections import Embeds, sections_of, within
 from contextframe_beam.connectors.obsidian.vault import (
     SETTING_FILES,
     Settings,
@@ -54,38 +56,19 @@ from contextframe_beam.connectors.obsidian.vault import (
     ids_of,
     normal,
 )
-from contextframe_beam.connectors.page import Page, Partition
+from contextframe_beam.connectors.page import DocumentVersion, Page, Partition, Place, Window
 from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError, RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
-from contextframe_beam.frames.times import when
 
 _HEAD_BYTES = 64 << 10
 _MOST_NAMES_HANDED_ON = 200_000
 _GONE_IN_A_GROUP = 5000
 _MOST_BYTES_ALONE = 1 << 30
-_KINDS = ("note", "canvas", "base", "metadata", "text", "bytes", "gone")
-_CREATED = ("created", "date", "created_at")
+_KINDS = ("note", "section", "canvas", "base", "metadata", "text", "bytes", "gone")
 # The latest vaults that this process has read from, by digest.
 _INDEXES: dict[str, VaultIndex] = {}
 _INDEXES_KEPT = 4
-
-
-@dataclass(frozen=True)
-class VaultDocument:
-    """What a file of a vault becomes.
-
-    Attributes:
-        text: Its text as Markdown.
-        note: What is in a note or a canvas; None for attachments.
-        targets: The path that each link of the note leads to; None where nothing has its name.
-        data: The bytes of an attachment.
-    """
-
-    text: str
-    note: Note | None = None
-    targets: tuple[str | None, ...] = ()
-    data: bytes | None = None
 
 
 class ObsidianConnector(FilesConnector):
@@ -111,6 +94,9 @@ class ObsidianConnector(FilesConnector):
         vault_name: The name of the vault in ids and addresses; by default that of its folder.
         id_property: A property that names a note, such as `id`, so that it stays the same document
             when it is renamed.
+        embeds: `link` leaves embeds links; `inline` puts the text of embedded notes in their place.
+        split: `note` makes one document of a note; `heading` makes one of each section below a
+            heading, and opens all notes in each run.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -118,7 +104,9 @@ class ObsidianConnector(FilesConnector):
 
     identity_args: ClassVar[tuple[str, ...] | None] = ("vault_name", "include", "exclude")
     version: ClassVar[str] = "1"
-    _maps_by: ClassVar[tuple[str, ...]] = ("attachments", "dataview", "id_property", "vault_name")
+    _maps_by: ClassVar[tuple[str, ...]] = (
+        *("attachments", "dataview", "embeds", "id_property", "split", "vault_name"),
+    )
 
     def __init__(
         self,
@@ -135,6 +123,8 @@ class ObsidianConnector(FilesConnector):
         dataview: bool = True,
         vault_name: str | None = None,
         id_property: str | None = None,
+        embeds: str = "link",
+        split: str = "note",
     ) -> None:
         super().__init__(vault, name="obsidian")
         self.include = (include,) if isinstance(include, str) else tuple(include)
@@ -152,9 +142,17 @@ class ObsidianConnector(FilesConnector):
             templates,
             daily_notes,
         )
+        self._vault_settings: Settings | None = None
         self._attachments = Attachments.of(attachments, max_attachment_bytes)
         self.canvas, self.bases, self.dataview = canvas, bases, dataview
         self.id_property = id_property
+        for name, given, choices in (
+            ("embeds", embeds, ("link", "inline")),
+            ("split", split, ("note", "heading")),
+        ):
+            if given not in choices:
+                raise ConfigError(f"{name} is {given!r}; it is {' or '.join(choices)}")
+        self._inlines, self._splits = embeds == "inline", split == "heading"
 
     def own_document(self, item: FileItem, most: int) -> tuple[Any, bytes] | None:
         """Returns what a file becomes, and what tells it from others; None for parsers' files.
@@ -172,7 +170,12 @@ class ObsidianConnector(FilesConnector):
         if kind == "text":
             return None
         if kind == "gone":
+            # With a note go its sections.
+            item.windows.append(Window(self._id_of(item)))
             return VaultDocument(""), b"gone"
+        if kind == "section":
+            own = [item[name] for name in ("id", "text", "targets")]
+            return VaultDocument(str(item["text"])), json.dumps(own).encode()
         if kind == "metadata":
             return VaultDocument(""), f"metadata {item['size']}".encode()
         data = self.read_file(item, most)
@@ -188,11 +191,23 @@ class ObsidianConnector(FilesConnector):
             note = parse_note(text, self.dataview)
         index = self._index_of(item)
         targets = tuple(index.resolve(one.target, path) for one in note.links)
-        led = zip(note.links, targets, strict=True)
-        where = {id(link): target for link, target in led}
-        body = with_markdown_links(note.body, note.links, lambda one: _address(one, where[id(one)]))
+        inline: list[str] = []
+        embeds = Embeds(
+            lambda one: self._embedded(one, most, inline),
+            lambda target, source: index.resolve(target, source),
+            link_address,
+        )
+        shown = len(note.body)
+        if self._splits and kind == "note":
+            item.parts += self._sections(item, note, index, embeds)
+            # What stands under headings is in the sections.
+            shown = sections_of(note.body)[0].end
+        body = embeds.body(note.body[:shown], within(note.links, 0, shown), path)
+        if kind == "note":
+            item.windows.append(Window(self._id_of(item)))
         # A note with an id of its own is the same document at another path, with another address.
         told = "\0".join([path, *(self._target_id(index, one) if one else "" for one in targets)])
+        told = "\0".join([told, *inline])
         content = xxh3_128_digest(data) + told.encode("utf-8", "surrogatepass")
         return VaultDocument(body, note, targets), content
 
@@ -217,7 +232,7 @@ class ObsidianConnector(FilesConnector):
         is_note = isinstance(document, VaultDocument) and document.note is not None
         metadata: dict[str, Any] = {
             "title": (stem if is_note else name) or name,
-            "uri": _opens(self.vault_name, path),
+            "uri": opens(self.vault_name, path),
             "collection": self.vault_name,
             "source": "obsidian",
             "kind": item["kind"] if is_note else "attachment",
@@ -226,9 +241,14 @@ class ObsidianConnector(FilesConnector):
             "file_size": item["size"],
         }
         data = None
-        if isinstance(document, VaultDocument):
+        if item["kind"] == "section":
+            # A section has no time and no size of its own, and so stays as it is with its text.
+            metadata |= told_of_section(item)
+            del metadata["file_size"]
+        elif isinstance(document, VaultDocument):
             data = document.data
-            metadata.update(self._told(document, item))
+            index = self._index_of(item)
+            metadata.update(told_of(document, path, lambda one: self._target_id(index, one)))
         elif document is not None:
             stated = {key: one for key, one in document.metadata.items() if key != "attachments"}
             if stated:
@@ -238,9 +258,10 @@ class ObsidianConnector(FilesConnector):
             metadata,
             "document",
             self._id_of(item),
-            item["modified_at"],
+            None if item["kind"] == "section" else item["modified_at"],
             raw_data=data,
             raw_data_type=None if data is None else media_type(name),
+            place=self._place_of(item),
         )
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -253,48 +274,58 @@ class ObsidianConnector(FilesConnector):
         identity["arguments"] = jsonable(arguments)
         return identity
 
-    def _told(self, document: VaultDocument, item: FileItem) -> dict[str, Any]:
-        """Returns what a note says of itself, and where its links lead."""
-        note = document.note
-        if note is None:
-            return {}
-        told: dict[str, Any] = {}
-        properties = {**note.fields, **note.properties}
-        if properties:
-            told["properties"] = properties
-        if note.error:
-            told["properties_error"] = note.error
-        if note.tags:
-            told["tags"] = note.tags
-        if note.aliases:
-            told["aliases"] = note.aliases
-        author = ", ".join(listed(note.properties.get("author")))
-        if author:
-            told["author"] = author
-        for name in _CREATED:
-            value = note.properties.get(name)
-            if isinstance(value, str) and when(value) is not None:
-                told["created_at"] = value
-                break
-        index, source = self._index_of(item), normal(str(item["path"]))
-        relationships: dict[tuple[str, str], dict[str, Any]] = {}
-        unresolved: list[str] = []
-        for link, target in zip(note.links, document.targets, strict=True):
-            if target is None:
-                unresolved.append(link.target)
-            elif target != source:
-                kind = "child" if link.is_embed else "reference"
-                identifier = self._target_id(index, target)
-                more = {"title": link.shown, **({"part": link.part} if link.part else {})}
-                relationships.setdefault(
-                    (kind, identifier),
-                    {"relationship_type": kind, "target_id": identifier, "metadata": more},
-                )
-        if relationships:
-            told["relationships"] = list(relationships.values())
-        if unresolved:
-            told["unresolved_links"] = list(dict.fromkeys(unresolved))
-        return told
+    def document_version(self, item: Any) -> DocumentVersion | None:
+        """Returns the id of a document and its place; its version is that of its bytes."""
+        return DocumentVersion(self._id_of(item), None, self._place_of(item))
+
+    def _place_of(self, item: Mapping[str, Any]) -> Place | None:
+        """Returns where a document lies: a section in its note."""
+        note = item.get("note")
+        return Place(note) if item.get("kind") == "section" and isinstance(note, str) else None
+
+    def _embedded(self, path: str, most: int, read: list[str]) -> str | None:
+        """Returns the text of a note that another one shows; None where it is not to be read."""
+        if not self._inlines:
+            return None
+        if self._vault_settings is None:
+            self._vault_settings = self._settings()
+        if self._kind_of(FileInfo(path, 0, None), self._vault_settings) != "note":
+            return None
+        try:
+            text = _decoded(self.read_file(FileItem(path), most), path)
+        except (OSError, ConnectorError, RecordError):
+            return None
+        read.append(xxh3_128_hexdigest(text.encode()))
+        return text
+
+    def _sections(
+        self, item: FileItem, note: Note, index: VaultIndex, embeds: Embeds
+    ) -> Iterator[FileItem]:
+        """Yields the sections of a note below its headings."""
+        path, whole = normal(str(item["path"])), self._id_of(item)
+        seen: dict[str, int] = {}
+        for section in sections_of(note.body):
+            if not section.path:
+                continue
+            links = within(note.links, section.start, section.end)
+            targets = [(one, index.resolve(one.target, path)) for one in links]
+            name = "#".join(section.path)
+            number = seen[name] = seen.get(name, 0) + 1
+            yield FileItem(
+                item["path"],
+                item["size"],
+                item["modified_at"],
+                kind="section",
+                id=printable(f"{whole}#{name}" + (f"#{number}" if number > 1 else "")),
+                note=whole,
+                headings=list(section.path),
+                text=embeds.body(note.body[section.start : section.end], links, path).strip(),
+                targets=[
+                    ["child" if one.is_embed else "reference", self._target_id(index, target)]
+                    for one, target in targets
+                    if target is not None
+                ],
+            )
 
     def _read_alone(self, item: FileItem) -> None:
         try:
@@ -404,6 +435,8 @@ class ObsidianConnector(FilesConnector):
         index = self._indexed(listing.files, about)
         digest = index.digest
         _keep(digest, index)
+        # Which notes an embed shows is known once it is read, so that any change opens all of them.
+        contents = xxh3_128_hexdigest("\n".join(sorted(marks.values())).encode("utf-8", "replace"))
         ids = ids_of(kinds, self.vault_name, about)
         now = {ids[info.path]: info.path for info in found}
         if reached is not None:
@@ -415,6 +448,7 @@ class ObsidianConnector(FilesConnector):
                     "index": digest,
                     "documents": packed,
                     "id_property": self.id_property or "",
+                    **({"contents": contents} if self._inlines else {}),
                 }
             }
         gone = sorted(set(before.ids) - set(now))
@@ -423,7 +457,11 @@ class ObsidianConnector(FilesConnector):
         groups: dict[str, list[FileInfo]] = {"stored": [], "skipped": [], "new": []}
         for info in found:
             mark = marks[info.path]
-            leads_as_before = digest == before.digest or not _has_links(kinds[info.path])
+            kind = kinds[info.path]
+            leads_as_before = digest == before.digest or not _has_links(kind)
+            if kind == "note":
+                shows_as_before = not self._inlines or contents == before.contents
+                leads_as_before = leads_as_before and shows_as_before and not self._splits
             if earlier.is_skipped(mark):
                 groups["skipped"].append(info)
             elif earlier.is_stored(mark) and leads_as_before:
@@ -489,6 +527,7 @@ class _Before:
         self.settings = str(whole.get("settings", ""))
         self.digest = whole.get("index")
         self.id_property = str(whole.get("id_property", ""))
+        self.contents = str(whole.get("contents", ""))
         self.ids: list[str] = []
         self.about: dict[str, tuple[list[str], str]] = {}
         if whole.get("documents"):
@@ -520,19 +559,3 @@ def _decoded(data: bytes, path: str) -> str:
         raise RecordError(
             f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8, as Obsidian does"
         ) from error
-
-
-def _address(link: Link, target: str | None) -> str:
-    """Returns where a link of the text leads; a local one leads to the heading alone."""
-    if not link.target:
-        return address("", link.part)
-    return address(target or link.target, link.part)
-
-
-_ENDING = re.compile(r"\.md\Z", re.IGNORECASE)
-
-
-def _opens(vault: str, path: str) -> str:
-    """Returns the address that opens a file in Obsidian."""
-    name = quote(_ENDING.sub("", path), safe="")
-    return f"obsidian://open?vault={quote(vault, safe='')}&file={name}"
