@@ -325,7 +325,7 @@ class _Encoder:
         if timestamps is None:
             timestamps = pa.nulls(self._count, pa.string())
         fragments = [
-            Fragment.of_text(heads),
+            heads,
             Fragment.of_nullable(timestamps),
             Fragment.of_text(records.unique_ids),
             Fragment.of_nullable(records.texts),
@@ -333,7 +333,7 @@ class _Encoder:
         ]
         columns["x_digest"] = digests_of(fragments)
 
-    def _heads(self) -> tuple[pa.Array, pa.Array | None]:
+    def _heads(self) -> tuple[Fragment, pa.Array | None]:
         """Returns what digests begin with, and the notes on each row.
 
         Both depend on the names and notes of a row only, so they are made once for each combination
@@ -357,7 +357,7 @@ class _Encoder:
             heads.append(orjson.dumps((names, *shared)).decode())
         places = pa.array(which.astype(np.int32).reshape(-1))
         texts = pa.array(notes, pa.string()).take(places) if any(notes) else None
-        return pa.array(heads, pa.string()).take(places), texts
+        return Fragment.of_text(pa.array(heads, pa.string())).take(places), texts
 
 
 def _targets_of(unique_ids: pa.Array, links: Links) -> pa.Array:

@@ -20,6 +20,8 @@ from contextframe_beam.frames.columns import Mask, NotByColumns, filled
 from contextframe_beam.frames.record import NAMESPACE
 from contextframe_beam.frames.schema import DIGEST
 
+_BACKSLASH = ord("\\")
+
 __all__ = ["Fragment", "digests_of", "escaped", "json_lists", "put_together", "uuids_of"]
 
 
@@ -61,6 +63,10 @@ class Fragment:
             return cls.of_text(texts)
         quoted = pc.binary_join_element_wise('"', escaped(texts), '"', "")
         return cls(filled(quoted, nothing))
+
+    def take(self, places: pa.Array) -> Fragment:
+        """Returns the fragments at some places."""
+        return Fragment(self.texts.take(places), None, self.is_text)
 
     def put(self, parts: list[Any], name: str = "") -> None:
         """Appends it to the parts of a join; the last of them is text that goes on."""
@@ -114,42 +120,48 @@ def uuids_of(unique_ids: pa.Array) -> pa.Array:
 def escaped(column: pa.Array) -> pa.Array:
     """Returns text as it stands between the quotes of JSON, as orjson writes it."""
     ends, data = _parts(column)
-    special = (data < 0x20) | (data == 0x22) | (data == 0x5C)
-    if not special.any():
+    text = orjson.dumps(str(data, "utf-8"))
+    if len(text) == len(data) + 2:
         return column
-    places = np.flatnonzero(special)
-    kinds = np.unique(data[places])
-    written = {int(kind): orjson.dumps(chr(kind))[1:-1] for kind in kinds}
-    longer = np.zeros(256, np.int64)
-    for kind, text in written.items():
-        longer[kind] = len(text) - 1
-    # How much longer everything before each special byte becomes.
-    sums = np.concatenate([[0], np.cumsum(longer[data[places]])])
-    ends = ends + sums[np.searchsorted(places, ends)]
-    if ends[-1] >= 2**31:
+    if len(text) >= 2**31:
         raise NotByColumns
-    text = data.tobytes()
-    # The backslash first, because the others bring more of them.
-    for kind in sorted(written, key=lambda one: one != 0x5C):
-        text = text.replace(bytes([kind]), written[kind])
+    # Where the escapes begin in what was written, and how long they are.
+    written = np.frombuffer(text, np.uint8)[1:-1]
+    marks = np.flatnonzero(written == _BACKSLASH)
+    # The second of two backslashes is itself escaped.
+    marks = marks[_firsts(marks)]
+    lengths = np.where(written[marks + 1] == ord("u"), 6, 2)
+    longer = np.cumsum(lengths - 1)
+    # The place of each escape in the text itself.
+    places = marks - np.concatenate([[0], longer[:-1]])
+    ends = ends + np.concatenate([[0], longer])[np.searchsorted(places, ends)]
     nulls = column.is_valid().buffers()[1] if column.null_count else None
     return pa.StringArray.from_buffers(
-        len(column), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(text), nulls
+        len(column),
+        pa.py_buffer(ends.astype(np.int32)),
+        pa.py_buffer(memoryview(text)[1:-1]),
+        nulls,
     )
+
+
+def _firsts(marks: Any) -> Any:
+    """Returns which of some backslashes begin an escape: the odd ones of those side by side."""
+    starts = np.flatnonzero(np.diff(marks, prepend=-2) != 1)
+    runs = np.diff(starts, append=len(marks))
+    within = np.arange(len(marks)) - np.repeat(starts, runs)
+    return within % 2 == 0
 
 
 def _parts(column: pa.Array) -> tuple[Any, Any]:
     """Returns where each text of a column ends, from 0 on, and all their bytes."""
     _, offsets, data = column.buffers()
     if not len(column):
-        return np.zeros(1, np.int64), np.zeros(0, np.uint8)
+        return np.zeros(1, np.int64), memoryview(b"")
     ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
     start, stop = int(ends[0]), int(ends[-1])
-    found = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)[start:stop]
-    return ends.astype(np.int64) - start, found
+    return ends.astype(np.int64) - start, memoryview(data or b"")[start:stop]
 
 
 def _slices(column: pa.Array) -> Iterable[memoryview]:
-    ends, data = _parts(column)
-    view = memoryview(data)
-    return (view[start:stop] for start, stop in pairwise(ends.tolist()))
+    ends, view = _parts(column)
+    return [view[start:stop] for start, stop in pairwise(ends.tolist())]
