@@ -107,7 +107,7 @@ class _MapDoFn(beam.DoFn):
 _LOGGER = logging.getLogger(__name__)
 
 # With fewer items the calls of Arrow cost more than they save.
-_FEWEST_IN_COLUMNS = 32
+_FEWEST_IN_COLUMNS = 100
 # The same error comes for the item that is to blame, where there is one.
 _NOT_BY_COLUMNS = (NotByColumns, ContextFrameError, pa.ArrowException, NotImplementedError)
 

@@ -6,7 +6,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from contextframe_beam.connectors import identity as _identity
@@ -34,6 +34,10 @@ from contextframe_beam.connectors.read.readers import PagesReader
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError, nearest
 from contextframe_beam.frames.record import Deletion, FrameRecord
+
+if TYPE_CHECKING:
+    from contextframe_beam.connectors.item_columns import ItemColumns
+    from contextframe_beam.frames.columns import FrameColumns
 
 _ENDPOINT = "/api/v1/documents"
 _AUTH_CHECK = "/api/v1/me"
@@ -347,6 +351,21 @@ class APIConnector(PaginatedConnector):
             record = mapper.map(item)
             return Deletion(record.unique_id, record.timestamp)
         return mapper.map(item)
+
+    def map_columns(self, items: ItemColumns) -> FrameColumns:
+        """Turns many records into frames at once, the same as `map_to_frame_record` makes.
+
+        Raises:
+            NotByColumns: they have to be mapped one by one.
+        """
+        from contextframe_beam.frames.columns import NotByColumns
+
+        mapper = self._mappers.get(items.common(RESOURCE) or "")
+        if mapper is None and len(self._mappers) == 1 and RESOURCE not in items.fields:
+            mapper = next(iter(self._mappers.values()))
+        if mapper is None or mapper.resource in self._deleted:
+            raise NotByColumns
+        return mapper.map_columns(items)
 
     def get_stats(self) -> dict[str, Any]:
         """Returns the base class's numbers, and what failed."""

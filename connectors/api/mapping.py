@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contextframe_beam.connectors.api.config import (
     AnswerRule,
@@ -26,6 +26,10 @@ from contextframe_beam.connectors.record_mapper import RecordMapper
 from contextframe_beam.connectors.record_mapping import RecordMapping
 from contextframe_beam.errors import ConnectorError, RecordError
 from contextframe_beam.frames.record import FrameRecord
+
+if TYPE_CHECKING:
+    from contextframe_beam.connectors.item_columns import ItemColumns
+    from contextframe_beam.frames.columns import FrameColumns
 
 #: The key that says where a record is from; left out of the metadata like all such names.
 RESOURCE = "_resource"
@@ -70,6 +74,20 @@ class ResourceMapper(RecordMapper):
             metadata = record.metadata
             metadata["relationships"] = [*(metadata.get("relationships") or ()), link]
         return record
+
+    def map_columns(self, items: ItemColumns) -> FrameColumns:
+        """Returns the records of many items at once.
+
+        Raises:
+            NotByColumns: they have to be mapped one by one.
+        """
+        from contextframe_beam.frames.columns import NotByColumns
+
+        made = super().map_columns(items)
+        # A record without an id needs a text; a parent is one more relationship.
+        if made.unique_ids.null_count or (self.linked and PARENT in items.fields):
+            raise NotByColumns
+        return made
 
 
 def page_style_record(item: dict[str, Any]) -> FrameRecord:

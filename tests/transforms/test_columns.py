@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextframe_beam.connectors import FieldMapper, JSONFileConnector, Page
+from contextframe_beam.connectors import APIConnector, FieldMapper, JSONFileConnector, Page
 from contextframe_beam.connectors.record_mapper import RecordMapper
 from contextframe_beam.connectors.record_mapping import Relationship
 from contextframe_beam.frames.columns import FrameColumns
@@ -82,6 +82,17 @@ def test_lines_of_json_are_mapped_as_single_documents_are(
     assert_same(page, connector.map_to_frame_record, columns_of(connector))
 
 
+@given(items=json_items(), marked=st.booleans(), parent=st.booleans())
+@settings(max_examples=examples(200))
+def test_records_of_an_api_are_mapped_as_single_records_are(items, marked, parent):
+    for item in items:
+        item.update({"_resource": "notes"} if marked else {})
+        item.update({"_parent": {"_unique_id": "p:1"}} if parent else {})
+    connector = APIConnector("http://localhost", resources=[{"name": "notes", "path": "/n"}])
+    page = Page(items, partition="p", source=SOURCE)
+    assert_same(page, connector.map_to_frame_record, columns_of(connector))
+
+
 def broken_text(kind: pa.DataType) -> pa.Array:
     """Returns text of which Arrow did not check that it is Unicode."""
     width = pa.int64() if pa.types.is_large_string(kind) else pa.int32()
@@ -127,7 +138,7 @@ def test_usual_tables_go_by_columns_to_the_end():
 
 
 def test_records_take_the_place_of_columns_once_somebody_asks_for_them():
-    batch = map_page(Page(table=table_of(40)), FieldMapper().map, columns_of(FieldMapper()))
+    batch = map_page(Page(table=table_of(150)), FieldMapper().map, columns_of(FieldMapper()))
     batch.records[3].metadata["found"] = "later"
     assert batch.columns is None
     assert batch.items[3]["id"] == "doc-3"
@@ -139,7 +150,7 @@ def test_records_take_the_place_of_columns_once_somebody_asks_for_them():
 
 def test_only_the_batch_that_needs_it_goes_item_by_item():
     mapper = FieldMapper()
-    good, bad = Page(table=table_of(40)), Page(table=table_of(40, blocks=[[1]] * 40))
+    good, bad = Page(table=table_of(150)), Page(table=table_of(150, blocks=[[1]] * 150))
     batches = [map_page(page, mapper.map, columns_of(mapper)) for page in (good, bad)]
     assert [batch.columns is None for batch in batches] == [False, True]
 
