@@ -3,6 +3,7 @@
 make bench                                    # files: 1,000,000 documents; http: 20,000 records
 make bench BENCH='ingest --documents 100000 --rounds 1'
 make bench BENCH='http --http-records 200000 --rounds 1'
+make bench BENCH=columns                      # JSON, Parquet, SQL by columns; when named only
 make bench BENCH=upsert                       # into up to 5,000,000 rows; when named only
 make bench BENCH=scale                        # costly enrichment, start-up by engine; when named
 make bench BENCH=search                       # 100,000 chunks of documentation; when named only
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import columns_run
 import documents_run
 import http_run
 import ingest_run
@@ -21,7 +23,7 @@ import scale_run
 import startup_run
 import upsert_run
 
-GROUPS = ("ingest", "http", "upsert", "scale", "search", "documents")
+GROUPS = ("ingest", "http", "columns", "upsert", "scale", "search", "documents")
 
 
 def main() -> None:
@@ -31,10 +33,10 @@ def main() -> None:
         "groups",
         nargs="*",
         metavar="GROUP",
-        help="ingest (from files), http (from an API), upsert, scale (costly enrichment and "
-        "start-up), search, documents (to vectors); the first two by default",
+        help="ingest (from files), http (from an API), columns, upsert, scale (costly "
+        "enrichment and start-up), search, documents (to vectors); the first two by default",
     )
-    parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest")
+    parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest and columns")
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")
     parser.add_argument("--enriched", type=int, default=10_000, help="for scale")
     parser.add_argument("--chunks", type=int, default=100_000, help="for search")
@@ -50,6 +52,8 @@ def main() -> None:
         ingest_run.measure(options.documents, options.rounds, options.folder)
     if "http" in groups:
         http_run.measure(options.http_records, options.rounds)
+    if "columns" in groups:
+        columns_run.measure(options.documents, options.rounds, options.folder)
     if "upsert" in groups:
         upsert_run.measure(options.rounds)
     if "scale" in groups:
