@@ -18,7 +18,9 @@ import pytest
 
 from tests.support.s3_server import ending_with_parent, free_ports
 
+#: The user of the tests, who needs no password, and one who does.
 USER = "keeper"
+GUARDED = "guarded"
 PASSWORD = "a-password:with@odd/signs"
 ENCODED = "a-password%3Awith%40odd%2Fsigns"
 _PATIENCE_SECONDS = 30
@@ -37,17 +39,19 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Postgres:
     """A server that runs.
 
     Attributes:
         port: Its port on 127.0.0.1.
         database: The database of one module.
+        writer: The connection that `run` uses, made by its first call.
     """
 
     port: int
     database: str = "postgres"
+    writer: Any = None
 
     @property
     def uri(self) -> str:
@@ -63,11 +67,19 @@ class Postgres:
     def run(self, *statements: str) -> list[Any]:
         """Runs statements, and returns the rows of the last one."""
         rows: list[Any] = []
-        with self.connect() as connection, connection.cursor() as cursor:
+        if self.writer is None:
+            self.writer = self.connect()
+        with self.writer.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
                 rows = cursor.fetchall() if cursor.description else []
         return rows
+
+    def close(self) -> None:
+        """Ends the connection that writes."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
 
 
 def _program(name: str) -> str | None:
@@ -91,16 +103,14 @@ def postgres_server() -> Iterator[Postgres]:
         owner = pwd.getpwnam("nobody").pw_uid
     # Below /tmp, where another user may enter.
     folder = Path(tempfile.mkdtemp(prefix="frames-postgres-"))
-    data, secret = folder / "data", folder / "password"
-    secret.write_text(PASSWORD)
+    data, found = folder / "data", Postgres(0)
     if owner is not None:
         os.chown(folder, owner, -1)
-        os.chown(secret, owner, -1)
     process = None
     try:
-        make = [initdb, "-D", str(data), "-U", USER, f"--pwfile={secret}", "--no-sync"]
+        make = [initdb, "-D", str(data), "-U", USER, "--no-sync"]
         done = subprocess.run(
-            [*make, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"],
+            [*make, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"],
             user=owner,
             cwd=folder,
             capture_output=True,
@@ -109,6 +119,10 @@ def postgres_server() -> Iterator[Postgres]:
         )
         if done.returncode:
             pytest.skip(f"PostgreSQL cannot be set up: {done.stderr.strip()[-200:]}")
+        # A password takes some thousand rounds of a digest, which most tests can do without.
+        rules = data / "pg_hba.conf"
+        guarded = f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n"
+        rules.write_text(guarded + rules.read_text())
         (port,) = free_ports(1)
         flags = [text for name, value in _SETTINGS.items() for text in ("-c", f"{name}={value}")]
         with (folder / "log").open("wb") as log:
@@ -118,11 +132,13 @@ def postgres_server() -> Iterator[Postgres]:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        found = Postgres(port)
+        found.port = port
         _wait_for(found, process, folder / "log")
+        found.run(f"CREATE ROLE {GUARDED} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
         yield found
     finally:
         if process is not None:
+            found.close()
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(5)
@@ -132,11 +148,13 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="module")
-def postgres(postgres_server: Postgres, request: pytest.FixtureRequest) -> Postgres:
+def postgres(postgres_server: Postgres, request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """A database of its own for each module."""
     name = request.module.__name__.rpartition(".")[2]
     postgres_server.run(f'DROP DATABASE IF EXISTS "{name}"', f'CREATE DATABASE "{name}"')
-    return Postgres(postgres_server.port, name)
+    found = Postgres(postgres_server.port, name)
+    yield found
+    found.close()
 
 
 def _as_owner(command: list[str], owner: int | None) -> list[str]:

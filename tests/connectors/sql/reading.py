@@ -14,7 +14,6 @@ def read(
     connector: SqlConnector, state: dict[str, Any] | None = None, bounds: Bounds | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Returns the items of a run, and the state after it."""
-    connector.ensure_authenticated()
     source = Source(connector, resume_from=state, bounds=bounds)
     with released():
         items = [item for page in source.pages() for item in page.all_items()]

@@ -23,6 +23,9 @@ from contextframe_beam.connectors.sql.session import Session
 from tests.support.laws import examples
 from tests.support.postgres import Postgres
 
+# One server for all of them: to set one up takes a second of processor time.
+pytestmark = pytest.mark.xdist_group("postgres")
+
 
 def numbers_by_range(
     session: Session, dialect: Dialect, keys: list[str], step: int

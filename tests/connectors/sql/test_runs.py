@@ -18,6 +18,9 @@ from contextframe_beam.pipelines.ingest import ingest
 from tests.connectors.sql.reading import ids, read
 from tests.support.postgres import Postgres
 
+# One server for all of them: to set one up takes a second of processor time.
+pytestmark = pytest.mark.xdist_group("postgres")
+
 OPEN = (
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'contextframe-beam' "
     "AND datname = current_database()"
@@ -26,9 +29,9 @@ OPEN = (
 
 @pytest.fixture
 def db(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Postgres:
-    """A table of a hundred rows, which a run cuts into five ranges."""
+    """A table of a hundred rows, which a run cuts into three ranges."""
     monkeypatch.setenv("SQL_RUNS", postgres.uri)
-    monkeypatch.setattr("contextframe_beam.connectors.sql.connector.rows_in_range", lambda _: 20)
+    monkeypatch.setattr("contextframe_beam.connectors.sql.connector.rows_in_range", lambda _: 40)
     postgres.run(
         "DROP TABLE IF EXISTS t CASCADE",
         "CREATE TABLE t AS SELECT n AS id, 'text ' || n AS body FROM generate_series(1, 100) n",
@@ -102,7 +105,6 @@ def test_a_connection_that_breaks_fails_the_run(
     monkeypatch.setattr("contextframe_beam.connectors.sql.connector.rows_in_range", lambda _: 10**6)
     db.run("INSERT INTO t SELECT n, repeat('x', 9000) FROM generate_series(101, 8000) n")
     connector = SqlConnector("env:SQL_RUNS", "t")
-    connector.ensure_authenticated()
     pages = Source(connector, threads=1).pages()
     assert next(page for page in pages if page.count)
     db.run(

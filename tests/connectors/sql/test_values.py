@@ -18,6 +18,9 @@ from tests.connectors.sql.reading import read
 from tests.support.laws import examples
 from tests.support.postgres import Postgres
 
+# One server for all of them: to set one up takes a second of processor time.
+pytestmark = pytest.mark.xdist_group("postgres")
+
 
 def items(connector: SqlConnector) -> list[dict[str, Any]]:
     return read(connector)[0]
