@@ -14,12 +14,7 @@ from contextframe_beam.frames.fields import fields_of
 from contextframe_beam.frames.schema import DEFAULT_EMBED_DIM, embed_dim_of, frame_schema
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.runs import COMMITS
-from contextframe_beam.store.schema import (
-    add_fields,
-    adopt,
-    joined_fields,
-    numbers_of_fields,
-)
+from contextframe_beam.store.schema import add_fields, adopt, joined_fields
 from contextframe_beam.store.versions import open_newest
 from contextframe_beam.transforms.guards import committed_receipt, refuse_other_embedder
 from contextframe_beam.transforms.plan import Run
@@ -69,7 +64,6 @@ def begin_run(run: Run, embed_dim: int | None = None) -> Run:
         run = replace(
             run,
             fields=joined_fields(dataset, run.fields),
-            numbers=numbers_of_fields(dataset),
             storage_version=dataset.data_storage_version,
             base_version=int(dataset.version),
             new_dim=changes,

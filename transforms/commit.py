@@ -186,7 +186,7 @@ def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] |
         return _replace_all(plan, new, 0, {}, _summary(plan, version=1))
     require_no_rollback(run, dataset)
     if run.mode.goes_on:
-        require_same_columns(run, dataset)
+        require_same_columns(run, dataset, plan.unique.fragments)
         dataset = adopt(dataset, run.address)
         refuse_other_embedder(run, dataset)
     # All decisions are made from this version; after a later commit we start again.

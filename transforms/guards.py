@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +27,8 @@ from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import WrittenFragment, open_dataset
 from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.keys import KeySet, NumberSet, numbers_of
+from contextframe_beam.store.numbers import has_reused
 from contextframe_beam.store.rows import Addresses, file_of, keys_at
-from contextframe_beam.store.schema import has_reused
 from contextframe_beam.store.state import (
     EMBEDDER_KEY,
     CommitReceipt,
@@ -72,7 +72,9 @@ def require_no_rollback(run: Run, dataset: lance.LanceDataset) -> None:
         )
 
 
-def require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
+def require_same_columns(
+    run: Run, dataset: lance.LanceDataset, files: Sequence[WrittenFragment]
+) -> None:
     """Refuses a dataset that somebody made or replaced with other columns after the run began."""
     try:
         same = embed_dim_of(dataset.schema) == run.embed_dim
@@ -80,7 +82,7 @@ def require_same_columns(run: Run, dataset: lance.LanceDataset) -> None:
         # Files for a dataset of their own number their columns by position.
         if run.new_dim or (run.base_version is None and run.fields):
             same = same and fields_of(dataset.schema) == run.fields
-        same = same and not has_reused(dataset, run.numbers)
+        same = same and not has_reused(dataset, files)
     except SchemaError:
         same = False
     if not same:

@@ -51,7 +51,6 @@ class Run:
         mapping: A digest of how items become documents, for the states of its sources; empty if
             that is unknown.
         fields: The own fields of the dataset, those of this run included.
-        numbers: The numbers that their columns have in the dataset, which its files name.
     """
 
     address: Address
@@ -70,7 +69,6 @@ class Run:
     dry_run: bool = False
     mapping: str = ""
     fields: tuple[OwnField, ...] = ()
-    numbers: Mapping[int, OwnField] = field(default_factory=dict)
 
     @property
     def embedder(self) -> EmbedderIdentity | None:

@@ -15,7 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import lance
 import pyarrow as pa
@@ -34,6 +34,7 @@ from contextframe_beam.store.address import (
     is_local,
 )
 from contextframe_beam.store.files import WrittenFragment, delete_files
+from contextframe_beam.store.numbers import flat, numbers_of
 from contextframe_beam.store.rows import Removal
 from contextframe_beam.store.transaction import (
     ConflictError,
@@ -47,7 +48,6 @@ __all__ = [
     "commit_columns_anew",
     "commit_new_columns",
     "joined",
-    "numbers_of",
     "renumbered",
     "schema_with",
     "with_file",
@@ -55,8 +55,6 @@ __all__ = [
 ]
 
 _NULLS_AT_ONCE = 8192
-# The file format that numbers columns and their parts.
-_NAMES_ALL = "2.0"
 _DELETED = pa.schema([pa.field("row_id", pa.uint32(), nullable=False)])
 
 
@@ -162,7 +160,7 @@ def schema_with(dataset: lance.LanceDataset, columns: pa.Schema) -> LanceSchema:
     """
     schema = dataset.lance_schema
     first = 1 + max(
-        [number for _, number in _flat(schema)]
+        [number for _, number in flat(schema)]
         + [
             number
             for one in dataset.get_fragments()
@@ -182,33 +180,17 @@ def schema_with(dataset: lance.LanceDataset, columns: pa.Schema) -> LanceSchema:
     _, _, *described = _parts(made)
     # A column is followed by its parts.
     new: dict[str, list[Any]] = {name: [] for name in columns.names}
-    for (path, _), one in zip(_flat(made)[first:], described[first:], strict=True):
+    for (path, _), one in zip(flat(made)[first:], described[first:], strict=True):
         new[path[0]].append(one)
     of, metadata, *old = _parts(schema)
     kept: list[Any] = []
-    for (path, _), one in zip(_flat(schema), old, strict=True):
+    for (path, _), one in zip(flat(schema), old, strict=True):
         if path[0] not in columns.names:
             kept.append(one)
         elif len(path) == 1:
             kept += new.pop(path[0])
     changed: LanceSchema = of(metadata, *kept, *(one for parts in new.values() for one in parts))
     return changed
-
-
-def numbers_of(schema: LanceSchema, columns: Sequence[str], storage_version: str) -> list[int]:
-    """Returns the numbers by which a data file names columns, in their order.
-
-    That is the columns themselves. Of one with parts, such as a list, the format 2.0 names the
-    column and its parts, and later formats only those parts that have none of their own.
-    """
-    flat = _flat(schema)
-    with_parts = {path[:-1] for path, _ in flat}
-    return [
-        number
-        for name in columns
-        for path, number in flat
-        if path[0] == name and (storage_version == _NAMES_ALL or path not in with_parts)
-    ]
 
 
 def renumbered(
@@ -221,8 +203,8 @@ def renumbered(
         written_as: Its schema.
         schema: That of the dataset which they are to be a part of, with columns of the same names.
     """
-    target = dict(_flat(schema))
-    numbers = {number: target[path] for path, number in _flat(written_as)}
+    target = dict(flat(schema))
+    numbers = {number: target[path] for path, number in flat(written_as)}
 
     def of(fragment: WrittenFragment) -> WrittenFragment:
         described = json.loads(fragment.metadata)
@@ -358,24 +340,8 @@ def _emptied(at: Address, fragment: lance.LanceFragment, version: int) -> Fragme
     return FragmentMetadata.from_json(json.dumps(described))
 
 
-# Names from a column down to a part of it.
-_Path: TypeAlias = tuple[str, ...]
-
-
-def _flat(schema: LanceSchema) -> list[tuple[_Path, int]]:
-    """Returns the numbers of all columns and their parts, each column before its parts."""
-
-    def of(fields: Iterable[Any], above: _Path) -> Iterator[tuple[_Path, int]]:
-        for one in fields:
-            path = (*above, one.name())
-            yield path, one.id()
-            yield from of(one.children(), path)
-
-    return list(of(schema.fields(), ()))
-
-
 def _parts(schema: LanceSchema) -> tuple[Any, ...]:
-    """Returns what makes a schema of its metadata and its columns, and these, as in `_flat`."""
+    """Returns what makes a schema of its metadata and its columns, and these, as in `flat`."""
     # The form in which it is pickled; no other form keeps the numbers.
     reduced: Any = schema.__reduce__()
     make, (metadata, *columns) = reduced

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import lance
 import pyarrow as pa
@@ -54,6 +54,11 @@ _ATTEMPTS = 30
 T = TypeVar("T")
 
 
+#: Numbers of own fields in data files, and what they stand for: names from the column down to one
+#: of its parts, and the type of the field.
+Meanings: TypeAlias = tuple[tuple[int, tuple[str, ...]], ...]
+
+
 @dataclass(frozen=True)
 class WrittenFragment:
     """A written data file that is not yet part of the dataset.
@@ -66,6 +71,7 @@ class WrittenFragment:
             take longer than the rest of a commit.
         side_files: Files with raw data beside the data file, and their bytes.
         chunks: How many of the rows are chunks of documents.
+        meanings: What the numbers of own fields in it stood for when it was written.
     """
 
     metadata: str
@@ -74,9 +80,16 @@ class WrittenFragment:
     keys: bytes = field(default=b"", repr=False)
     side_files: tuple[tuple[str, int], ...] = ()
     chunks: int = 0
+    meanings: Meanings = ()
 
     @classmethod
-    def of(cls, fragment: FragmentMetadata, keys: bytes = b"", chunks: int = 0) -> WrittenFragment:
+    def of(
+        cls,
+        fragment: FragmentMetadata,
+        keys: bytes = b"",
+        chunks: int = 0,
+        meanings: Meanings = (),
+    ) -> WrittenFragment:
         """Describes a fragment that Lance wrote."""
         return cls(
             metadata=json.dumps(fragment.to_json()),
@@ -84,6 +97,7 @@ class WrittenFragment:
             size=sum(file.file_size_bytes or 0 for file in fragment.files),
             keys=keys,
             chunks=chunks,
+            meanings=meanings,
         )
 
     def to_lance(self) -> FragmentMetadata:

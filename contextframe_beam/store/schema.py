@@ -30,7 +30,6 @@ from contextframe_beam.frames.schema import OWN_COLUMNS, embed_dim_of, frame_sch
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.columns import (
     commit_columns_anew,
-    numbers_of,
     with_file,
     write_column_file,
 )
@@ -43,6 +42,7 @@ from contextframe_beam.store.files import (
 )
 from contextframe_beam.store.keys import Numbers, NumberSet
 from contextframe_beam.store.keys import numbers_of as numbers_of_keys
+from contextframe_beam.store.numbers import numbers_of
 from contextframe_beam.store.rows import CHUNKS, Removal, any_row, file_of, scan_rows
 from contextframe_beam.store.state import ANCHOR_KEY, STATES, state_rows
 from contextframe_beam.store.transaction import (
@@ -52,7 +52,7 @@ from contextframe_beam.store.transaction import (
     commit_columns,
     commit_guarded,
 )
-from contextframe_beam.store.versions import open_newest
+from contextframe_beam.store.versions import dropping, indexing, open_newest
 from contextframe_beam.store.writer import preview, write_rows
 
 __all__ = [
@@ -61,11 +61,9 @@ __all__ = [
     "adopt",
     "drop_fields",
     "filled",
-    "has_reused",
     "index_field",
     "indices_of_fields",
     "joined_fields",
-    "numbers_of_fields",
     "rows_with_fields",
 ]
 
@@ -375,27 +373,6 @@ def _values_of_documents(
     return whose
 
 
-def numbers_of_fields(dataset: LanceDataset) -> dict[int, OwnField]:
-    """Returns the numbers by which data files name the columns of own fields."""
-    schema, version = dataset.lance_schema, dataset.data_storage_version
-    return {
-        number: one
-        for one in fields_of(dataset.schema)
-        for number in numbers_of(schema, [one.column], version)
-    }
-
-
-def has_reused(dataset: LanceDataset, numbers: Mapping[int, OwnField]) -> bool:
-    """Returns whether other columns have the numbers that columns of own fields had.
-
-    Lance gives a number again when its column was dropped and no file has it any more. Files that
-    are not committed yet would then pass for another column.
-    """
-    used = numbers_of(dataset.lance_schema, dataset.schema.names, dataset.data_storage_version)
-    now = numbers_of_fields(dataset)
-    return any(now.get(number) != one for number, one in numbers.items() if number in used)
-
-
 def filled(
     dataset: LanceDataset,
     destination: Destination,
@@ -464,20 +441,19 @@ def drop_fields(at: Address, names: Sequence[str]) -> int:
 
     Raises:
         ConfigError: one of them is no own field.
-        ConcurrentRunError: others kept committing.
+        ConcurrentRunError: others kept committing, or an index is being written.
         DatasetError: the dataset cannot be written.
     """
 
     def build(_: list[WrittenFragment]) -> Pending[int] | int:
-        dataset = open_newest(at)
-        columns = [_field_named(dataset, name).column for name in names]
-
         def commit() -> LanceDataset:
-            dataset.drop_columns(columns)
+            with dropping(at) as dataset:
+                columns = [_field_named(dataset, name).column for name in names]
+                changing(at.uri, lambda: dataset.drop_columns(columns), "drop columns of")
             return dataset
 
         return Pending(
-            lambda: changing(at.uri, commit, "drop columns of"),
+            commit,
             lambda committed: int(committed.version),
         )
 
@@ -516,10 +492,16 @@ def index_field(at: Address, name: str) -> str | None:
         kind = _INDICES.get(one.kind, "BTREE")
 
         def commit() -> LanceDataset:
-            dataset.create_scalar_index(one.column, kind)
-            return dataset
+            with indexing(at) as newest:
+                column = _field_named(newest, name).column
+                changing(
+                    at.uri,
+                    lambda: newest.create_scalar_index(column, kind),
+                    "make an index of",
+                )
+            return newest
 
-        return Pending(lambda: changing(at.uri, commit, "make an index of"), lambda _: kind)
+        return Pending(commit, lambda _: kind)
 
     return change(at, build)
 

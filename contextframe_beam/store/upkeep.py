@@ -29,6 +29,7 @@ from contextframe_beam.store.files import (
     open_dataset,
 )
 from contextframe_beam.store.rows import remove_keys
+from contextframe_beam.store.schema import indices_of_fields
 from contextframe_beam.store.state import CommitReceipt, SourceState, read_states, state_rows
 from contextframe_beam.store.transaction import (
     Pending,
@@ -37,7 +38,7 @@ from contextframe_beam.store.transaction import (
     commit_update,
 )
 from contextframe_beam.store.vector_index import update_vector_index, vector_index
-from contextframe_beam.store.versions import cleaning_up, missing_dataset, open_newest
+from contextframe_beam.store.versions import cleaning_up, indexing, missing_dataset, open_newest
 from contextframe_beam.store.writer import MAX_BYTES_PER_FRAGMENT, MAX_ROWS_PER_FRAGMENT, write_rows
 
 _KEY = "uuid"
@@ -178,17 +179,25 @@ def _update(at: Address, choose: Callable[[lance.LanceDataset], list[str]]) -> l
             return behind
 
         def commit() -> lance.LanceDataset:
-            index = vector_index(dataset)
-            others = [name for name in behind if index is None or name != index.name]
-            if others:
-                dataset.optimize.optimize_indices(index_names=others)
-            if index is not None and index.name in behind:
-                update_vector_index(dataset, index.name)
-            return dataset
+            if not indices_of_fields(dataset):
+                return _updated(dataset, behind)
+            with indexing(at) as newest:
+                there = {index.name for index in newest.describe_indices()}
+                return _updated(newest, [name for name in behind if name in there])
 
         return Pending(lambda: changing(at.uri, commit), lambda _: behind)
 
     return change(at, build)
+
+
+def _updated(dataset: lance.LanceDataset, behind: Sequence[str]) -> lance.LanceDataset:
+    index = vector_index(dataset)
+    others = [name for name in behind if index is None or name != index.name]
+    if others:
+        dataset.optimize.optimize_indices(index_names=others)
+    if index is not None and index.name in behind:
+        update_vector_index(dataset, index.name)
+    return dataset
 
 
 def make_key_index(at: Address) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -273,6 +275,11 @@ def _lost_raw_data(dataset: LanceDataset, present: Mapping[str, int]) -> Iterato
 
 _CLEANUP = "contextframe.cleanup."
 _ROLLBACK = "contextframe.rollback."
+_INDEX = "contextframe.index."
+_DROP = "contextframe.drop."
+
+# So long an index waits for columns that are being dropped, which takes a moment.
+_PATIENCE = 10.0
 
 #: An older tag of a process on another machine was left by a killed process.
 STALE = timedelta(days=1)
@@ -291,7 +298,7 @@ def cleaning_up(dataset: LanceDataset, at: Address) -> Iterator[None]:
         DatasetError: the store refuses to write.
     """
     # A stale tag would keep its version for ever.
-    for name, tag in _tags(dataset, _CLEANUP, _ROLLBACK).items():
+    for name, tag in _tags(dataset, _CLEANUP, _ROLLBACK, _INDEX, _DROP).items():
         if _is_stale(name, tag):
             _remove(dataset, name)
     with _tagged(dataset, _CLEANUP, None, at):
@@ -318,6 +325,45 @@ def rolling_back(dataset: LanceDataset, version: int, at: Address) -> Iterator[N
         # From here on it stays; a cleanup may have ended just before.
         require_files(open_version(at, version))
         yield
+
+
+@contextmanager
+def indexing(at: Address) -> Iterator[LanceDataset]:
+    """Keeps columns from being dropped while an index of them is written.
+
+    Lance commits an index of a column that was dropped meanwhile, and then reads nothing any more.
+
+    Yields:
+        The newest version, which has all columns that are there until the block ends.
+
+    Raises:
+        ConcurrentRunError: columns are being dropped, and that does not end.
+        DatasetError: the store refuses to write.
+    """
+    dataset = open_newest(at)
+    with _tagged(dataset, _INDEX, None, at):
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until and _under_way(dataset, _DROP):
+            time.sleep(random.uniform(0.02, 0.1))
+        _refuse(dataset, _DROP, "a removal of columns", "indexed")
+        yield open_newest(at)
+
+
+@contextmanager
+def dropping(at: Address) -> Iterator[LanceDataset]:
+    """Holds off indices while columns are dropped; see `indexing`.
+
+    Yields:
+        The newest version.
+
+    Raises:
+        ConcurrentRunError: an index is being written.
+        DatasetError: the store refuses to write.
+    """
+    dataset = open_newest(at)
+    with _tagged(dataset, _DROP, None, at):
+        _refuse(dataset, _INDEX, "an index", "dropped")
+        yield open_newest(at)
 
 
 @contextmanager
@@ -348,14 +394,19 @@ def _tagged(dataset: LanceDataset, prefix: str, version: int | None, at: Address
 
 
 def _refuse(dataset: LanceDataset, prefix: str, what: str, done: str) -> None:
-    for name, tag in _tags(dataset, prefix).items():
-        if not _is_stale(name, tag):
-            raise ConcurrentRunError(
-                f"{what} of {dataset.uri} is under way since {tag['created_at']:%Y-%m-%d %H:%M} "
-                f"UTC, so nothing was {done}; do it again when that has ended. If it was killed on "
-                f"another machine, its tag {name} expires after a day; "
-                f"lance.dataset({dataset.uri!r}).tags.delete({name!r}) removes it at once"
-            )
+    for name, tag in _under_way(dataset, prefix).items():
+        raise ConcurrentRunError(
+            f"{what} of {dataset.uri} is under way since {tag['created_at']:%Y-%m-%d %H:%M} "
+            f"UTC, so nothing was {done}; do it again when that has ended. If it was killed on "
+            f"another machine, its tag {name} expires after a day; "
+            f"lance.dataset({dataset.uri!r}).tags.delete({name!r}) removes it at once"
+        )
+
+
+def _under_way(dataset: LanceDataset, prefix: str) -> dict[str, dict[str, Any]]:
+    """Returns the tags of those that have not been killed."""
+    tags = _tags(dataset, prefix)
+    return {name: tag for name, tag in tags.items() if not _is_stale(name, tag)}
 
 
 def _tags(dataset: LanceDataset, *prefixes: str) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ from contextframe_beam.frames.values import null_array
 from contextframe_beam.store.address import Address, as_dict, file_uri, first_line, is_local
 from contextframe_beam.store.files import (
     Destination,
+    Meanings,
     WrittenFragment,
     delete_files,
     local_fault,
@@ -35,6 +36,7 @@ from contextframe_beam.store.files import (
     size_of,
 )
 from contextframe_beam.store.keys import numbers_of
+from contextframe_beam.store.numbers import has_reused, meanings_of
 from contextframe_beam.store.transaction import lance_schema
 
 if TYPE_CHECKING:
@@ -190,7 +192,9 @@ class FragmentWriter:
                 self._changed.notify_all()
         return batches
 
-    def _described(self, fragments: Sequence[FragmentMetadata]) -> list[WrittenFragment]:
+    def _described(
+        self, fragments: Sequence[FragmentMetadata], meanings: Meanings
+    ) -> list[WrittenFragment]:
         to = self._destination
         keys = memoryview(b"".join(self._keys))
         chunks = np.concatenate([*self._chunks, np.zeros(0, np.bool_)])
@@ -198,7 +202,8 @@ class FragmentWriter:
         for fragment in fragments:
             end = start + fragment.physical_rows
             own = bytes(keys[16 * start : 16 * end])
-            described.append(WrittenFragment.of(fragment, own, int(chunks[start:end].sum())))
+            count = int(chunks[start:end].sum())
+            described.append(WrittenFragment.of(fragment, own, count, meanings))
             start = end
         if not self._has_raw_data:
             return described
@@ -211,6 +216,7 @@ class FragmentWriter:
             mode = "append"
             version: Any = None
             schema = self._schema
+            meanings: Meanings = ()
             if target is None or to.overwrites:
                 # Writing files does not overwrite any data. "create" would fail if somebody else
                 # made the dataset at this moment, but the commit should find that out.
@@ -219,6 +225,7 @@ class FragmentWriter:
                 target = to.uri
             else:
                 schema = _without_dropped(schema, target.schema)
+                meanings = meanings_of(target)
             fragments = write_fragments(
                 pa.RecordBatchReader.from_batches(schema, self._batches(schema)),
                 target,
@@ -230,7 +237,7 @@ class FragmentWriter:
                 data_storage_version=version,
                 storage_options=as_dict(to.storage_options),
             )
-            self._written = self._described(fragments)
+            self._written = self._described(fragments, meanings)
             note(to.uri, self._written)
             if is_local(to.uri):
                 _require_whole(to, self._written)
@@ -352,6 +359,11 @@ def preview(
         columns = lance_schema(schema, dataset.data_storage_version, overwrites=True)
     else:
         columns = dataset.lance_schema
+        if has_reused(dataset, fragments):
+            raise CommitError(
+                f"columns of {destination.uri} were dropped and added since its data files were "
+                "written; nothing was committed, run it again"
+            )
     uri = destination.uri
     base = DatasetBasePath(
         path=uri if "://" in uri else os.path.abspath(uri),

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contextframe_beam import ConfigError, FrameDataset, FrameRecord, RecordError, SchemaError
-from contextframe_beam.errors import DatasetError
+from contextframe_beam.errors import ConcurrentRunError, DatasetError
 from contextframe_beam.frames.fields import fields_of, parse_fields
 from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.store import schema as store_schema
+from contextframe_beam.store import versions
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.columns import commit_columns_anew
 from contextframe_beam.store.schema import add_fields, index_field, indices_of_fields
@@ -438,6 +439,23 @@ class TestIndices:
         assert set(indices_of_fields(dataset.lance)) == set(COLUMNS)
         plan = dataset.lance.scanner(filter="x_f_price >= 4").explain_plan()
         assert "ScalarIndexQuery: query=[x_f_price >= 4]" in plan
+
+    def test_and_drops_of_columns_do_not_happen_at_once(self, tmp_path, monkeypatch):
+        # Lance would commit an index of a column that is gone, and read nothing from then on.
+        dataset = make(tmp_path / "kb.lance", documents(3), columns=COLUMNS)
+        at = Address(dataset.uri)
+        monkeypatch.setattr(versions, "_PATIENCE", 0)
+        nothing = "so nothing was dropped"
+        with versions.indexing(at), pytest.raises(ConcurrentRunError, match=nothing):
+            dataset.drop_columns(["price"])
+        with versions.dropping(at), pytest.raises(ConcurrentRunError, match="a removal of columns"):
+            index_field(at, "price")
+        assert index_field(at, "price") == "BTREE"
+        dataset.add(FrameRecord("a", {"price": 5}))
+        with versions.dropping(at), pytest.raises(ConcurrentRunError, match="a removal of columns"):
+            update_indices(at)
+        dataset.drop_columns(["price"])
+        assert lance.dataset(dataset.uri).tags.list() == {}
 
     def test_of_what_is_no_column_are_refused(self, library):
         with pytest.raises(ConfigError, match="no own column prise; did you mean price"):
