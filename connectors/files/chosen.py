@@ -64,6 +64,7 @@ class Choice:
         began = datetime.now(timezone.utc)
         listing = files.list(self.pattern, self.hidden)
         found = listing.files = [info for info in listing.files if self.takes(info)]
+        listing.hidden = [path for path in listing.hidden if self.takes(FileInfo(path, 0, None))]
         if not found:
             logger.warning("%s", nothing_found(listing))
         states = known_states or {}

@@ -36,7 +36,7 @@ from contextframe_beam.connectors.tables.columns import (
     require_columns,
     unique_columns,
 )
-from contextframe_beam.connectors.tables.places import placed, shown, texts_of
+from contextframe_beam.connectors.tables.places import managed_by, placed, shown, texts_of
 from contextframe_beam.connectors.tables.ranged import RangedFile
 from contextframe_beam.connectors.tables.table_format import Piece, Rows, TableFormat, Wanted
 from contextframe_beam.connectors.tables.where import Where
@@ -267,9 +267,17 @@ class TableConnector(MappedConnector):
         """Returns whether a file of a folder holds a table, by its name."""
         if not self._takes_endings:
             return True
-        name = info.path.rpartition("/")[2].lower()
-        # What programs write beside tables begins with an underscore: _SUCCESS, _metadata.
-        return not name.startswith("_") and name.endswith(self._format.endings)
+        *folders, name = self._files.path_of(info.path).split("/")
+        managed = managed_by(folders, name)
+        if managed:
+            raise ConfigError(
+                f"{self.path} is a table of {managed}, whose files also hold rows that were "
+                "deleted or replaced; write it as plain files first, or name files with a pattern"
+            )
+        # What programs write beside tables begins with an underscore: _SUCCESS, _temporary.
+        if any(one.startswith("_") and "=" not in one for one in (*folders, name)):
+            return False
+        return name.lower().endswith(self._format.endings)
 
     def _texts(self, info: FileInfo) -> dict[str, str | None]:
         return texts_of(info.path, self.path)

@@ -481,8 +481,9 @@ class CSVConnector(TableConnector):
         for name, value in (("delimiter", delimiter), ("quote", quote)):
             if len(value) > 1 or not value.isascii():
                 raise ConfigError(f"{name} is {value!r}; it is one sign of ASCII")
-        if columns and header:
-            header = False
+        columns, nulls = _listed(columns), _listed(nulls)
+        # Whoever names columns says that the files do not.
+        header = header and not columns
         if encoding:
             try:
                 codecs.lookup(encoding)

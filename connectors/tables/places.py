@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 from contextframe_beam.connectors.files.listing import FileInfo, printable
@@ -62,6 +63,20 @@ def texts_of(address: str, path: str) -> dict[str, str | None]:
             value = unquote(match[2])
             texts[unquote(match[1])] = None if value == _NO_VALUE else value
     return texts
+
+
+def managed_by(folders: Sequence[str], name: str) -> str:
+    """Returns what keeps a log of which files count in a folder; "" for plain files.
+
+    Args:
+        folders: Those on the way to a file of the folder.
+        name: The file's name.
+    """
+    if "_delta_log" in folders:
+        return "Delta Lake"
+    if ".hoodie" in folders:
+        return "Hudi"
+    return "Iceberg" if "metadata" in folders and name.endswith(".metadata.json") else ""
 
 
 def _first_partition(path: str) -> int:

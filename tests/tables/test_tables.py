@@ -55,6 +55,30 @@ class TestPaths:
         (tmp_path / "notes.txt").write_text("no table")
         assert read(ParquetConnector(tmp_path)).column("id") == [1, 2]
 
+    @pytest.mark.parametrize(
+        ("log", "name"),
+        [
+            ("_delta_log/00000000000000000000.json", "Delta Lake"),
+            ("metadata/v1.metadata.json", "Iceberg"),
+        ],
+    )
+    def test_a_table_of_which_only_some_files_count_is_refused(
+        self, log: str, name: str, tmp_path: Path
+    ) -> None:
+        table(tmp_path / "data" / "a.parquet", [1])
+        (tmp_path / log).parent.mkdir()
+        (tmp_path / log).write_text("{}")
+        with pytest.raises(ConfigError, match=f"a table of {name}.*rows that were deleted"):
+            read(ParquetConnector(tmp_path))
+        assert read(ParquetConnector(tmp_path / "data" / "*.parquet")).column("id") == [1]
+
+    def test_what_programs_leave_beside_tables_narrows_nothing(self, tmp_path: Path) -> None:
+        table(tmp_path / "part-0.parquet", [1])
+        (tmp_path / ".part-0.parquet.crc").write_bytes(b"x")
+        table(tmp_path / "_temporary" / "0" / "part-1.parquet", [2])
+        found = read(ParquetConnector(tmp_path))
+        assert found.column("id") == [1] and not found.narrowed
+
     def test_a_pattern_names_files_whatever_they_are_called(self, tmp_path: Path) -> None:
         for number, name in enumerate(["a.data", "b.data", "c.other"]):
             table(tmp_path / "x" / name, [number])
