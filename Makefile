@@ -5,12 +5,12 @@
 PYTHON ?= python3.12 python3.11 python3.10 python3
 DLT ?= dlt[lance]>=1.31,<1.32
 AIRFLOW ?= apache-airflow==3.3.2
-AIRBYTE ?= airbyte-cdk>=7.39,<8
+AIRBYTE ?= airbyte-cdk>=7.39,<8 airbyte-source-github==2.7.1
 # They all split, embed and store with the same libraries.
 DOCUMENT_LIBRARIES := html-to-markdown==3.21.2 langchain-text-splitters==1.1.3 lancedb==0.40.0 wordllama==0.4.0.post1
 COCOINDEX ?= cocoindex[lancedb]==1.0.26
 LANGCHAIN ?= langchain-classic==1.0.8 langchain-community==0.4.2 greenlet
-LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-vector-stores-lancedb==0.6.0 pandas
+LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-readers-github==0.12.0 llama-index-vector-stores-lancedb==0.6.0 pandas
 
 VENV := .venv
 VENV_BENCH := .venv-bench
@@ -122,7 +122,7 @@ $(VENV_AIRBYTE)/.installed: Makefile
 	$(call make_venv,$(VENV_AIRBYTE))
 	@echo "Installing Airbyte's CDK into $(VENV_AIRBYTE) (once) ..."
 	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) --upgrade pip
-	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) '$(AIRBYTE)'
+	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) $(foreach one,$(AIRBYTE),'$(one)')
 	@touch $@
 
 # The peers of documents, each with what it pins.

@@ -8,6 +8,7 @@ make bench BENCH=upsert                       # into up to 5,000,000 rows; when 
 make bench BENCH=scale                        # costly enrichment, start-up by engine; when named
 make bench BENCH=search                       # 100,000 chunks of documentation; when named only
 make bench BENCH='documents --folder DIR'     # documents to vectors; when named
+make bench BENCH=connectors                   # GitHub beside peers' connectors; when named
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 from pathlib import Path
 
 import columns_run
+import connectors_run
 import documents_run
 import http_run
 import ingest_run
@@ -23,7 +25,16 @@ import scale_run
 import startup_run
 import upsert_run
 
-GROUPS = ("ingest", "http", "columns", "upsert", "scale", "search", "documents")
+GROUPS = (
+    "ingest",
+    "http",
+    "columns",
+    "upsert",
+    "scale",
+    "search",
+    "documents",
+    "connectors",
+)
 
 
 def main() -> None:
@@ -34,12 +45,14 @@ def main() -> None:
         nargs="*",
         metavar="GROUP",
         help="ingest (from files), http (from an API), columns, upsert, scale (costly "
-        "enrichment and start-up), search, documents (to vectors); the first two by default",
+        "enrichment and start-up), search, documents (to vectors), connectors; the first two by "
+        "default",
     )
     parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest and columns")
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")
     parser.add_argument("--enriched", type=int, default=10_000, help="for scale")
     parser.add_argument("--chunks", type=int, default=100_000, help="for search")
+    parser.add_argument("--issues", type=int, default=250, help="for connectors")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where inputs are kept between runs")
     parser.add_argument("--workers", type=int, default=1, help="of ours, for documents")
@@ -65,6 +78,8 @@ def main() -> None:
         search_run.measure(options.chunks, options.folder)
     if "documents" in groups:
         documents_run.measure(options.rounds, options.folder, options.workers)
+    if "connectors" in groups:
+        connectors_run.measure(options.issues)
 
 
 if __name__ == "__main__":

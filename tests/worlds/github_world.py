@@ -182,7 +182,10 @@ class GitHub(World):
         if template == "/graphql":
             return self._graphql(asked, account)
         if template == "/rate_limit":
-            return Answer(body=self._filled(asked))
+            now = int(time.time() + self.quota_seconds)
+            left = {"limit": self.quota, "remaining": self.quota, "reset": now, "used": 0}
+            named = {"core": left, "graphql": left, "search": left}
+            return Answer(body=self._filled(asked, {"resources": named, "rate": left}))
         if template == "/user":
             if not account or not account["login"]:
                 return refused(403, "Resource not accessible by integration")
@@ -288,6 +291,12 @@ class GitHub(World):
             since = asked.query.get("since", "")
             kept = [one for one in found if one.at >= since]
             return self._listed(asked, kept, self._commit_of(repository), is_ordered=True)
+        if rest == "/branches/{branch}":
+            head = repository.head(asked.params["branch"])
+            if head is None:
+                return self.unknown(asked)
+            told = {"name": asked.params["branch"], "commit": self._commit_of(repository)(head)}
+            return Answer(body=self._filled(asked, told))
         if rest == "/commits/{ref}":
             head = repository.head(asked.params["ref"])
             if head is None:
@@ -310,8 +319,7 @@ class GitHub(World):
             names = path[len(below) :].split("/")
             for depth in range(1, len(names)):
                 folder = "/".join(names[:depth])
-                inside = f"{commit.sha} {below}{folder}/".encode()
-                sha = f"tree-{base64.urlsafe_b64encode(inside).decode()}"
+                sha = _tree_sha(commit, f"{below}{folder}/")
                 told = {"path": folder, "mode": "040000", "type": "tree", "sha": sha}
                 entries.setdefault(folder, told)
             told = {"path": path[len(below) :], "mode": entry.mode, "type": entry.kind}
@@ -519,7 +527,12 @@ class GitHub(World):
             told = {
                 "sha": one.sha,
                 "html_url": f"https://github.com/{repository.name}/commit/{one.sha}",
-                "commit": {"message": one.message, "author": person, "committer": person},
+                "commit": {
+                    "message": one.message,
+                    "author": person,
+                    "committer": person,
+                    "tree": {"sha": _tree_sha(one, ""), "url": "https://x.test/t"},
+                },
                 "author": _user("alice"),
                 "parents": [],
             }
@@ -587,6 +600,11 @@ class GitHub(World):
                 }
             )
         return found
+
+
+def _tree_sha(commit: Commit, folder: str) -> str:
+    """Returns the name of the tree of a folder, which says what it is of."""
+    return f"tree-{base64.urlsafe_b64encode(f'{commit.sha} {folder}'.encode()).decode()}"
 
 
 def refused(status: int, message: str, **headers: Any) -> Answer:
