@@ -11,13 +11,12 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 from contextframe_beam.connectors import secrets
-from contextframe_beam.connectors.ahead import read_ahead
 from contextframe_beam.connectors.http import judges
 from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.auth import Auth, auth_from_config
@@ -44,6 +43,7 @@ from contextframe_beam.connectors.http.request import (
     logger,
 )
 from contextframe_beam.connectors.http.retry import Attempts, Pause, Verdict, Wait
+from contextframe_beam.connectors.http.together import Together
 from contextframe_beam.connectors.http.transport import Broken, Transport
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -158,7 +158,7 @@ class HttpClient:
         whole = (budget or Budget()).for_scope(self.origin)
         self._buckets = Buckets(whole, self.base_url, max_wait)
         self._lock = threading.Lock()
-        self._places = threading.BoundedSemaphore(pool_size)
+        self._together = Together(pool_size)
         self._counts = HttpStats()
         self._warn_of_plain_text()
 
@@ -257,41 +257,11 @@ class HttpClient:
         Raises:
             ConnectorError: as `send`; the first error, whichever request it belongs to.
         """
-        ended = threading.Event()
-        received = 0
 
-        def begun() -> Iterator[tuple[int, HttpRequest]]:
-            for numbered in enumerate(requests):
-                if most_bytes is not None and received > most_bytes:
-                    return
-                yield numbered
+        def send(request: HttpRequest) -> HttpResponse:
+            return self.send(request, raise_for_status=raise_for_status)
 
-        def sent(numbered: tuple[int, HttpRequest]) -> Iterator[tuple[int, HttpResponse]]:
-            nonlocal received
-            number, request = numbered
-            with self._places:
-                if ended.is_set():
-                    return
-                response = self.send(request, raise_for_status=raise_for_status)
-            with self._lock:
-                received += len(response.body)
-            yield number, response
-
-        try:
-            # Each is a group of its own, so that a slow one does not hold up those behind it.
-            answers = dict(
-                read_ahead(
-                    begun(),
-                    sent,
-                    threads=at_once,
-                    ahead=at_once,
-                    key=lambda numbered: numbered[0],
-                    is_last=lambda _: True,
-                )
-            )
-        finally:
-            ended.set()
-        return [answers[number] for number in sorted(answers)]
+        return self._together.answers(send, requests, at_once, most_bytes)
 
     def absolute(self, url: str) -> str:
         """Returns the whole address: `items` is below `base_url`, `/items` below its host."""
@@ -429,9 +399,12 @@ class HttpClient:
         if left <= 0:
             spent = f"was given up: the {self.total_timeout:g} s of total_timeout are over"
             return Broken(spent, sent=False, transient=False)
-        signed = self._with_credentials(request, lane.auth)
-        began = time.perf_counter()
-        result = self._transport.exchange(signed, left)
+        with self._together.place() as is_open:
+            if not is_open:
+                return Broken("was given up: another one failed", sent=False, transient=False)
+            signed = self._with_credentials(request, lane.auth)
+            began = time.perf_counter()
+            result = self._transport.exchange(signed, left)
         seconds = time.perf_counter() - began
         if isinstance(result, Broken):
             self._count(requests=1, retries=int(number > 1))

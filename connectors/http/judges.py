@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -17,7 +18,7 @@ from contextframe_beam.connectors.http.request import (
     HttpResponse,
     reason_of,
 )
-from contextframe_beam.connectors.http.retry import Verdict, Wait
+from contextframe_beam.connectors.http.retry import Verdict, Wait, stated_wait
 from contextframe_beam.connectors.http.transport import Broken
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.errors import ConnectorError
@@ -265,7 +266,9 @@ def failure(
     message = secrets.redact(f"{named(request)} {problem}{times}{hint}")
     if isinstance(result, Broken) and result.too_large:
         return BodyTooLargeError(message, result.too_large)
-    return HttpError(message, status)
+    stated = refusal and stated_wait(refusal.status, refusal.headers, time.time())
+    is_limit = refused is not None or isinstance(verdict, Wait) or stated is not None
+    return HttpError(message, status, is_limit)
 
 
 def named(request: HttpRequest) -> str:

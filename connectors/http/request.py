@@ -269,11 +269,18 @@ class HttpError(ConnectorError):
 
     Attributes:
         status: The status of the last answer; 0 if there was no answer.
+        is_limit: Whether a limit of requests was the reason, which passes.
     """
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, is_limit: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.is_limit = is_limit
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the account may not read it, or it is gone: `BaseConnector.skip` is for that."""
+        return self.status in UNREADABLE and not self.is_limit
 
     @property
     def is_of_one(self) -> bool:

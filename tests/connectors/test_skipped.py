@@ -8,7 +8,7 @@ import pytest
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors import PaginatedConnector, StreamingConnector
-from contextframe_beam.connectors.http import UNREADABLE, HttpError, HttpRequest
+from contextframe_beam.connectors.http import HttpError, HttpRequest
 from contextframe_beam.connectors.page import Page, Partition
 from contextframe_beam.pipelines.ingest import ingest
 from tests.support.cli_helpers import cli
@@ -47,7 +47,7 @@ class Rooms(PaginatedConnector):
         try:
             self.http.send(HttpRequest("GET", f"status/{status}"))
         except HttpError as error:
-            if error.status in UNREADABLE:
+            if error.is_unreadable:
                 return self.skip(name, error)
             raise
         more = number + 1 if number + 1 < ROOMS[name] else None

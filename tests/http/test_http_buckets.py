@@ -146,6 +146,22 @@ def test_a_channel_that_is_used_up_holds_up_only_itself():
     assert channels.refused == 0
 
 
+def test_requests_that_wait_for_a_bucket_keep_no_place_from_others():
+    channels = Channels()
+    channels.window = 1.0
+    with serving(channels) as server, HttpClient(server.url, pool_size=2) as http:
+        http.send(get("channels/1/messages"))
+        asked = [get("channels/1/messages") for _ in range(9)]
+        thread = threading.Thread(target=http.all, args=(asked,))
+        thread.start()
+        while channels.used["channels/1"] < 5:
+            time.sleep(0.01)
+        http.all([get(f"channels/{number}/messages") for number in (2, 3)])
+        assert thread.is_alive(), "the channel that is used up still waits"
+        thread.join()
+    assert channels.refused == 0
+
+
 def test_a_refusal_for_everything_holds_up_everything():
     answers = [
         (200, {"X-RateLimit-Bucket": "a"}, {}),

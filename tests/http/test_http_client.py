@@ -56,6 +56,26 @@ def test_a_request_arrives_as_it_was_meant(server):
     assert seen["headers"]["accept-encoding"] == "gzip, deflate"
 
 
+@pytest.mark.parametrize("status", [403, 404, 410, 451])
+def test_what_may_not_be_read_or_is_gone_is_unreadable(server, status):
+    with client(server, retries=0) as http, pytest.raises(HttpError) as caught:
+        http.send(get(f"status/{status}"))
+    assert caught.value.is_unreadable and not caught.value.is_limit
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"status": 403, "retry_after": 100}, {"status": 429}, {"status": 503}, {"status": 401}],
+    ids=str,
+)
+def test_a_limit_or_a_failing_server_is_not(server, params):
+    """A connector leaves out what is unreadable, and must not do so because of a limit."""
+    http = client(server, retries=0, max_wait=1)
+    with http, pytest.raises(HttpError) as caught:
+        http.send(get("flaky", fails=99, **params))
+    assert not caught.value.is_unreadable
+
+
 def test_bodies_go_as_json_or_as_a_form(server):
     with client(server) as http:
         sent = http.send(HttpRequest("POST", "/echo", json={"a": "ä"})).json()
