@@ -9,10 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from contextframe_beam.connectors.files.listing import ReadAt
 from contextframe_beam.connectors.tables.csv_cuts import Cut, chunks_of
-from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError
+from contextframe_beam.errors import ConnectorError, ContextFrameError
 from contextframe_beam.parsers.contract import DamagedTextError
 from contextframe_beam.parsers.encodings import encoding_of
 
@@ -60,6 +61,7 @@ class Stated:
     Attributes:
         delimiter: What separates values; "" if each file tells.
         quote: What stands around values; "" for nothing.
+        escape: What stands before a sign that is meant as it is; "" for nothing.
         encoding: The encoding; "" if each file tells.
         names: The names of columns; empty if they are in the files.
         header: Whether the first record of a file has the names of its columns.
@@ -67,6 +69,7 @@ class Stated:
 
     delimiter: str = ""
     quote: str = '"'
+    escape: str = ""
     encoding: str = ""
     names: tuple[str, ...] = ()
     header: bool = True
@@ -93,7 +96,7 @@ def dialect_of(head: bytes, is_whole: bool, stated: Stated, expected: Sequence[s
         skipped, text = told[0], text[told.end() :]
     delimiter = stated.delimiter or (told[1] if told else "")
     delimiter = delimiter or _delimiter(text, is_whole, stated, expected)
-    first, consumed = _first_record(text, delimiter, stated.quote)
+    first, consumed = _first_record(text, delimiter, stated)
     if not stated.header:
         consumed = ""
     names = stated.names or (
@@ -115,20 +118,22 @@ def by_bytes(encoding: str) -> bool:
     return _BY_BYTES.match(encoding.replace("_", "")) is not None
 
 
+def is_encoding(name: str) -> bool:
+    """Returns whether texts can be in an encoding of this name."""
+    try:
+        return bool(getattr(codecs.lookup(name), "_is_text_encoding", True))
+    except LookupError:
+        return False
+
+
 def encoding_told(head: bytes, is_whole: bool, stated: str = "") -> str:
     """Returns the encoding of a file, by its beginning.
 
     Raises:
-        ConfigError: there is no encoding of the stated name.
         ConnectorError: it is no text, or nothing tells its encoding.
     """
     if stated:
-        try:
-            name = codecs.lookup(stated).name
-        except LookupError:
-            raise ConfigError(
-                f"encoding is {stated!r}, which is unknown; give one such as utf-8 or cp1252"
-            ) from None
+        name = codecs.lookup(stated).name
         if name == "utf-16":
             return "utf-16-be" if head.startswith(codecs.BOM_UTF16_BE) else "utf-16-le"
         return "utf-8" if name == "utf-8-sig" else name
@@ -211,7 +216,7 @@ def _delimiter(text: str, is_whole: bool, stated: Stated, expected: Sequence[str
     best, most = ",", (False, 0.0, 0)
     for sign in _DELIMITERS:
         counts = []
-        for number, record in enumerate(_records(text, sign, stated.quote)):
+        for number, record in enumerate(_records(text, sign, stated)):
             if number == _RECORDS_LOOKED_AT:
                 break
             counts.append(len(record))
@@ -227,16 +232,16 @@ def _delimiter(text: str, is_whole: bool, stated: Stated, expected: Sequence[str
     return best
 
 
-def _records(text: str, delimiter: str, quote: str) -> Iterator[list[str]]:
+def _records(text: str, delimiter: str, stated: Stated) -> Iterator[list[str]]:
     """Yields the records of a text, without empty lines."""
-    reader = _reader(io.StringIO(text, newline=""), delimiter, quote)
+    reader = _reader(io.StringIO(text, newline=""), delimiter, stated)
     try:
         yield from (record for record in reader if record)
     except csv.Error:
         return
 
 
-def _first_record(text: str, delimiter: str, quote: str) -> tuple[list[str], str]:
+def _first_record(text: str, delimiter: str, stated: Stated) -> tuple[list[str], str]:
     """Returns the first record, and the text up to its end.
 
     Raises:
@@ -244,7 +249,7 @@ def _first_record(text: str, delimiter: str, quote: str) -> tuple[list[str], str
     """
     end = "\n" if "\n" in text else "\r"
     lines = [line + end for line in text.split(end)]
-    reader = _reader(iter(lines), delimiter, quote)
+    reader = _reader(iter(lines), delimiter, stated)
     try:
         record = next((record for record in reader if record), None)
     except csv.Error as error:
@@ -252,16 +257,18 @@ def _first_record(text: str, delimiter: str, quote: str) -> tuple[list[str], str
     if record is None:
         raise ConnectorError("it is empty; its first line has to name its columns")
     consumed = "".join(lines[: reader.line_num])
-    if consumed.count('"') % 2 and quote:
+    quote = stated.quote
+    if quote and not stated.escape and consumed.count(quote) % 2:
         raise ConnectorError("a quote in its first record is never closed")
     return record, consumed[: len(text)]
 
 
-def _reader(lines: Iterator[str], delimiter: str, quote: str) -> csv._reader:  # type: ignore[name-defined]
+def _reader(lines: Iterator[str], delimiter: str, stated: Stated) -> Any:
     csv.field_size_limit(1 << 30)
-    if not quote:
-        return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    return csv.reader(lines, delimiter=delimiter, quotechar=quote)
+    escape = stated.escape or None
+    if not stated.quote:
+        return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, escapechar=escape)
+    return csv.reader(lines, delimiter=delimiter, quotechar=stated.quote, escapechar=escape)
 
 
 def _named(record: Sequence[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from contextframe_beam.connectors.tables.csv_dialect import (
     by_bytes,
     dialect_of,
     encoding_in,
+    is_encoding,
 )
 from contextframe_beam.connectors.tables.csv_types import (
     TYPES,
@@ -196,7 +197,7 @@ class CsvFormat(TableFormat):
 
     def _cuts(self, chunks: Iterable[bytes], dialect: Dialect, size: int) -> list[Cut] | None:
         delimiter = dialect.delimiter.encode(dialect.encoding)
-        if len(delimiter) != 1:
+        if len(delimiter) != 1 or self._stated.escape:
             return None
         return cuts_of(chunks, dialect.start, size, delimiter, self._quote)
 
@@ -297,6 +298,7 @@ class CsvFormat(TableFormat):
                     delimiter=dialect.delimiter,
                     quote_char=self._stated.quote or False,
                     double_quote=bool(self._stated.quote),
+                    escape_char=self._stated.escape or False,
                     newlines_in_values=bool(self._stated.quote),
                     invalid_row_handler=keep,
                 ),
@@ -452,6 +454,8 @@ class CSVConnector(TableConnector):
         path: A file, a folder, or several files as in `notes/*.csv` and `s3://bucket/notes/*.tsv`.
         delimiter: The sign between values; by default each file tells.
         quote: The sign around values; "" if values have none.
+        escape: The sign before one that is meant as it is, such as a backslash; by default a quote
+            inside of quotes is doubled.
         encoding: The encoding of all files; by default each file tells, or is refused.
         header: Whether the first record of each file has the names of the columns.
         columns: The names of the columns of files without a header.
@@ -469,6 +473,7 @@ class CSVConnector(TableConnector):
         path: str | os.PathLike[str],
         delimiter: str = "",
         quote: str = '"',
+        escape: str = "",
         encoding: str = "",
         header: bool = True,
         columns: Sequence[str] = (),
@@ -478,20 +483,17 @@ class CSVConnector(TableConnector):
     ) -> None:
         super().__init__(path, **options)
         delimiter = {r"\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
-        for name, value in (("delimiter", delimiter), ("quote", quote)):
+        for name, value in (("delimiter", delimiter), ("quote", quote), ("escape", escape)):
             if len(value) > 1 or not value.isascii():
                 raise ConfigError(f"{name} is {value!r}; it is one sign of ASCII")
         columns, nulls = _listed(columns), _listed(nulls)
         # Whoever names columns says that the files do not.
         header = header and not columns
-        if encoding:
-            try:
-                codecs.lookup(encoding)
-            except LookupError:
-                raise ConfigError(
-                    f"encoding is {encoding!r}, which is unknown; give one such as utf-8 or cp1252"
-                ) from None
-        stated = Stated(delimiter, quote, encoding, tuple(columns), header)
+        if encoding and not is_encoding(encoding):
+            raise ConfigError(
+                f"encoding is {encoding!r}, which is unknown; give one such as utf-8 or cp1252"
+            )
+        stated = Stated(delimiter, quote, escape, encoding, tuple(columns), header)
         expected = [
             name
             for key in ("id", "text", "title", "timestamp", "tags")

@@ -113,6 +113,7 @@ def test_a_file_tells_how_it_is_written(data: bytes, rows: list[Any]) -> None:
     [
         ({"delimiter": ":"}, b"a:b\n1:x\n", [["1", "x"]]),
         ({"quote": "'"}, b"a,b\n1,'x,y'\n", [["1", "x,y"]]),
+        ({"escape": "\\"}, b'a,b\n1,"x \\"y\\" z"\n2,p\\,q\n', [["1", 'x "y" z'], ["2", "p,q"]]),
         ({"quote": ""}, b'a,b\n1,"x\n', [["1", '"x']]),
         ({"header": False}, b"1,x\n2,y\n", [["1", "x"], ["2", "y"]]),
         ({"encoding": "cp1251"}, "a,b\n1,да\n".encode("cp1251"), [["1", "да"]]),
@@ -211,6 +212,7 @@ def test_texts_look_like_a_type_if_all_of_them_do(values: Any, kind: str) -> Non
     [
         ({"delimiter": "::"}, "it is one sign"),
         ({"encoding": "utf-99"}, "utf-99.*unknown"),
+        ({"encoding": "rot13"}, "rot13.*unknown"),
         ({"types": ["price"]}, "as price:float64"),
         ({"types": ["price:flaot"]}, "price is 'flaot'"),
         ({"filter": "a ="}, "filter: "),
