@@ -101,7 +101,7 @@ def refuse_other_embedder(run: Run, dataset: lance.LanceDataset) -> EmbedderIden
     if run.embedder is None or run.mode.replaces_all:
         return None
     known = read_embedder(dataset)
-    anew = f"`contextframe-beam embed {run.uri}` embeds all of it again"
+    anew = f"`contextframe-beam embed {run.uri}` with this embedder embeds all again"
     if known is None and has_vectors(dataset):
         raise ConfigError(
             f"{run.uri} holds vectors already, and which embedder made them is not recorded, so "

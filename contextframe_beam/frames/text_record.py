@@ -175,8 +175,8 @@ class TextRecord:
                 EmbedderIdentity.from_json(text) if told.keys() & {"name", "model"} else None,
                 dict(told.get("settings", {})),
                 None if cutting is None else _cutting_in(cutting),
-                str(told.get("made_with", "")),
-                {str(one): str(value) for one, value in told.get("stands_for", {}).items()},
+                _hex(told.get("made_with", "")),
+                {_hex(one): _hex(value) for one, value in told.get("stands_for", {}).items()},
             )
         except ConfigError:
             raise
@@ -214,6 +214,10 @@ def _refuse_to_send(
             f"key {recorded[_KEY]}. It is not sent there because a dataset says so: give the key "
             "again with `embed_key`, if you know that address"
         )
+
+
+def _hex(text: Any) -> str:
+    return bytes.fromhex(text).hex()
 
 
 def _cutting_in(told: Mapping[str, Any]) -> Cutting:

@@ -24,14 +24,15 @@ OURS = by("openai", "m", url=URL, query_prefix="query: ")
 
 words = st.text(max_size=8)
 cuttings = st.builds(Cutting, words, st.none() | st.integers(1, 999), st.none() | st.integers(0, 9))
+digests = st.binary(max_size=4).map(bytes.hex)
 records = st.builds(
     TextRecord,
     st.none()
     | st.builds(EmbedderIdentity, words, words, st.integers(1, 99), words, st.booleans(), words),
     st.dictionaries(words, words | st.integers() | st.booleans(), max_size=3),
     st.none() | cuttings,
-    words,
-    st.dictionaries(words, words, max_size=3),
+    digests,
+    st.dictionaries(digests, digests, max_size=3),
 )
 
 
@@ -59,6 +60,8 @@ def test_what_earlier_releases_recorded_is_an_embedder() -> None:
         {"cutting": 7},
         {"settings": 7},
         {"stands_for": []},
+        {"stands_for": {"00": "x"}},
+        {"made_with": 7},
         {"name": "hash"},
     ],
 )
