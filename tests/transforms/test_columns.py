@@ -16,13 +16,18 @@ from contextframe_beam.connectors.record_mapper import RecordMapper
 from contextframe_beam.connectors.record_mapping import Relationship
 from contextframe_beam.frames.columns import FrameColumns
 from contextframe_beam.frames.encode_columns import encode_columns
+from contextframe_beam.frames.fields import parse_fields
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.transforms import map as mapping
+from contextframe_beam.transforms.elements import RowBatch
 from contextframe_beam.transforms.map import columns_of, map_page
 from contextframe_beam.transforms.write import encode_batches
 from tests.support.laws import examples
 from tests.support.pipeline_helpers import EMBED_DIM, SOURCE
 from tests.support.table_strategies import TEXTS, json_items, tables
+
+#: Names that tables have, as columns of their own.
+OWN = parse_fields(["n:float64", "a:text", "a.b:timestamp", "é:list", "body:text"])
 
 MAPPERS: dict[str, Any] = {
     "usual": FieldMapper(),
@@ -178,8 +183,12 @@ def assert_same(
     assert many is not None
     expected = map_page(page, one)
     assert map_page(page, one, many).records == expected.records
-    batch = map_page(page, one, many)
-    rows, expected_rows = (encode_batches([given], EMBED_DIM) for given in (batch, expected))
+    for fields in ((), OWN):
+        pages = (map_page(page, one, many), map_page(page, one))
+        assert_same_rows(*(encode_batches([given], EMBED_DIM, fields) for given in pages))
+
+
+def assert_same_rows(rows: RowBatch, expected_rows: RowBatch) -> None:
     assert rows.rows.schema == expected_rows.rows.schema
     for name in expected_rows.rows.schema.names:
         assert rows.rows[name].equals(expected_rows.rows[name]), name
