@@ -149,6 +149,8 @@ class NotionConnector(PaginatedConnector):
                 f"max_depth and requests_per_second are more than 0, not {max_depth} and "
                 f"{requests_per_second}"
             )
+        if notion_version < API_VERSION:
+            raise ConfigError(f"notion_version is {notion_version!r}; give {API_VERSION} or later")
         if block_comments and markdown == "endpoint":
             raise ConfigError("block_comments needs markdown: blocks, which tells the blocks")
         self.scope = Scope(roots, exclude)
@@ -187,6 +189,7 @@ class NotionConnector(PaginatedConnector):
         self._lock = threading.Lock()
         self._unknown: set[str] = set()
         self._alone: dict[str, Any] = {}
+        self._began = ""
         self._me: dict[str, Any] = {}
 
     def authenticate(self) -> bool:
@@ -240,6 +243,7 @@ class NotionConnector(PaginatedConnector):
             partition: One of `partitions()`.
             cursor: None for the first answer, then that of the answer before.
         """
+        self._begin_run(partition.params.get("began"))
         try:
             return self._listing.page(partition, cursor)
         except NotionError as error:
@@ -262,7 +266,7 @@ class NotionConnector(PaginatedConnector):
     def document_version(self, item: Any) -> DocumentVersion | None:
         """Returns the id of the document that an item is, and when it was last edited.
 
-        Comments and data sources have no version, since they come whole.
+        Comments have no version, since they come whole.
         """
         version = item.get("version")
         return DocumentVersion(
@@ -342,7 +346,7 @@ class NotionConnector(PaginatedConnector):
                 ],
             }
         for name in ("collection", "collection_id"):
-            if isinstance(item.get(name), str):
+            if isinstance(item.get(name), str) and item[name]:
                 metadata[name] = item[name]
         metadata |= {"source": "notion", "kind": item["kind"]}
         data = getattr(document, "data", None)
@@ -368,6 +372,16 @@ class NotionConnector(PaginatedConnector):
             arguments["trash"] = True
         identity["arguments"] = arguments
         return identity
+
+    def _begin_run(self, began: str | None) -> None:
+        """Forgets what an earlier run in this process has learned, once for each run."""
+        with self._lock:
+            if began is None or began == self._began:
+                return
+            self._began = began
+        self._workspace.forget()
+        self._reader.begin()
+        self._alone.clear()
 
     def _read_alone(self, item: FileItem) -> None:
         """Reads an item outside of a run, which would have read it before."""

@@ -140,7 +140,7 @@ class Listing:
             if (item := self._item(found, params, listed.at)) is not None
         ]
         if "source" in params and not at.get("cursor") and not at.get("trash"):
-            items.insert(0, _source_item(params))
+            items.insert(0, _source_item(params, listed.at))
         newest = max([at.get("newest") or "", *map(edited, listed.results)])
         return self._paged(partition, at, listed, items, newest)
 
@@ -291,13 +291,15 @@ def edited(found: Mapping[str, Any]) -> str:
     return told if isinstance(told, str) else ""
 
 
-def _source_item(params: Mapping[str, Any]) -> FileItem:
+def _source_item(params: Mapping[str, Any], at: str) -> FileItem:
     told = params["object"]
     return FileItem(
         f"data_source/{params['source']}",
         modified_at=edited(told) or None,
+        is_anew=params["since"] is None,
         kind="data_source",
         object=told,
+        version=_version(edited(told), at),
     )
 
 

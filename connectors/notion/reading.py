@@ -101,6 +101,11 @@ class DocumentReader:
         self._lock = threading.Lock()
         self._without_comments = ""
 
+    def begin(self) -> None:
+        """Begins a run, in which the integration may do other things than in the one before."""
+        with self._lock:
+            self._without_comments = ""
+
     def read(self, item: FileItem) -> NotionDocument:
         """Reads what an item is, and sets its parts.
 

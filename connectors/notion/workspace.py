@@ -31,6 +31,7 @@ MARKDOWN_VERSION = "2026-03-11"
 #: What a page's text says where blocks are deeper than is read.
 TOO_DEEP = {"type": "unsupported", "unsupported": {"block_type": "deeper blocks, left out"}}
 
+_CAPABILITIES = {"/v1/comments": "comments", "/v1/users": "user information"}
 # What of a workspace is remembered: the titles and parents of so many objects.
 _REMEMBERED = 4000
 _MOST_PARENTS = 100
@@ -75,8 +76,11 @@ def judged(response: HttpResponse) -> Verdict:
     asked = f"{response.sent.method} {response.url}"
     message = f"{asked} answered {response.status} {code}: {told.get('message', '')}"
     if code == "restricted_resource":
+        path = response.url
+        needed = next((name for part, name in _CAPABILITIES.items() if part in path), "content")
         message += (
-            "; give the integration that capability, under Configuration in its settings at Notion"
+            f"; give the integration the capability to read {needed}, under Configuration in its "
+            "settings at Notion"
         )
     return NotionError(redact(message), response.status, code)
 
@@ -116,9 +120,14 @@ class Workspace:
         self._max_depth = max_depth
         self._tell = tell
         self._lock = threading.Lock()
-        self._people: dict[str, str | None] | None = None
-        self._titles: OrderedDict[str, str | None] = OrderedDict()
-        self._parents: OrderedDict[str, tuple[str, str] | None] = OrderedDict()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forgets names, titles and parents, which may be others in the next run."""
+        with self._lock:
+            self._people: dict[str, str | None] | None = None
+            self._titles: OrderedDict[str, str | None] = OrderedDict()
+            self._parents: OrderedDict[str, tuple[str, str] | None] = OrderedDict()
 
     def me(self) -> dict[str, Any]:
         """Returns the integration's own user."""

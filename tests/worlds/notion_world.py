@@ -103,6 +103,7 @@ class NotionWorld(World):
         self.tokens = {TOKEN}
         self.long: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._number = 0
+        self._queried: tuple[Any, list[dict[str, Any]], dict[str, int]] = ((), [], {})
         self._signed = 0
         self._uploads: dict[str, str] = {}
         self.files = FileHost()
@@ -387,15 +388,20 @@ class NotionWorld(World):
             return self._missing(source)
         after = body.get("filter", {}).get("last_edited_time", {}).get("on_or_after", "")
         trash = bool(body.get("in_trash"))
-        found = [
-            one
-            for one in self.objects.values()
-            if one["parent"].get("data_source_id") == source
-            and one["in_trash"] is trash
-            and one["last_edited_time"] >= after
-            and self._is_seen(one["id"])
-        ]
-        return self._list(found, body, "page_or_data_source")
+        asked = (source, after, trash, self.now, len(self.hidden))
+        # The list is the same for all of its pages, while nothing is edited.
+        if not body.get("start_cursor") or self._queried[0] != asked:
+            rows = [
+                one
+                for one in self.objects.values()
+                if one["parent"].get("data_source_id") == source
+                and one["in_trash"] is trash
+                and one["last_edited_time"] >= after
+                and self._is_seen(one["id"])
+            ]
+            places = {one["id"]: place for place, one in enumerate(rows)}
+            self._queried = (asked, rows, places)
+        return self._list(self._queried[1], body, "page_or_data_source", self._queried[2])
 
     def _property(self, page: str, identifier: str, query: Mapping[str, str]) -> Answer:
         properties = self.objects[page]["properties"].values()
@@ -427,16 +433,24 @@ class NotionWorld(World):
         }
         return Answer(body=body)
 
-    def _list(self, found: Sequence[Any], query: Mapping[str, Any], kind: str) -> Answer:
+    def _list(
+        self,
+        found: Sequence[Any],
+        query: Mapping[str, Any],
+        kind: str,
+        places: Mapping[str, int] | None = None,
+    ) -> Answer:
         size = int(query.get("page_size") or 100)
         start = 0
         if cursor := query.get("start_cursor"):
-            ids = [one["id"] for one in found]
-            if kind == "property_item":
-                ids = [str(number) for number in range(len(found))]
-            if cursor not in ids:
+            if places is None:
+                named = (
+                    str(n) if kind == "property_item" else one["id"] for n, one in enumerate(found)
+                )
+                places = {name: place for place, name in enumerate(named)}
+            if cursor not in places:
                 return self._fail(400, "validation_error", "The start_cursor provided is invalid")
-            start = ids.index(cursor)
+            start = places[cursor]
         following = None
         if start + size < len(found):
             following = str(start + size) if kind == "property_item" else found[start + size]["id"]
