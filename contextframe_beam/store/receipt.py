@@ -212,10 +212,10 @@ class CommitReceipt:
                 lines.append(f"  other reasons ({others:,} items)")
         if self.partial:
             what, stayed = self.what_is_partial
-            lines.append(
-                f"run {self.run_id} is partial: {what}, so {stayed}, and nothing was deleted "
-                "because the run did not see it:"
-            )
+            kept = "nothing was deleted because the run did not see it"
+            if self.moves_state:
+                kept = "nothing of them was deleted"
+            lines.append(f"run {self.run_id} is partial: {what}, so {stayed}, and {kept}:")
             lines += [f"  {reason}" for reason in self.partial]
         return "\n".join(lines)
 

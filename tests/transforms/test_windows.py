@@ -163,6 +163,14 @@ class TestDoubt:
         commit(kb, run_id="2", tally=told(Window(ROOM), unread={"hall: 403"}), max_deletes=9)
         assert ids_in(kb) == []
 
+    def test_where_pages_may_slip_it_goes_when_two_runs_miss_it(self, kb):
+        commit(kb, at(1), at(2), run_id="1")
+        window = told(Window(ROOM), may_slip=True)
+        receipt = commit(kb, at(1), run_id="2", tally=window, max_deletes=9)
+        assert (ids_in(kb), receipt.rows_deleted) == (["1", "2"], 0)
+        assert "missed for the first time" in receipt.kept
+        assert commit(kb, at(1), run_id="3", tally=window, max_deletes=9).rows_deleted == 1
+
     def test_a_document_that_failed_stays(self, kb):
         commit(kb, at(1), at(2), run_id="1")
         receipt = commit(kb, run_id="2", tally=told(Window(ROOM), stale=[key(1)]), max_deletes=9)
