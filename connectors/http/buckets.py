@@ -31,10 +31,13 @@ from contextframe_beam.errors import ConnectorError
 # Name the bucket of a request: one of the whole account, such as search, and one that each channel
 # or server has of its own.
 _RESOURCE, _BUCKET = "X-RateLimit-Resource", "X-RateLimit-Bucket"
+_AFTER = "X-RateLimit-Reset-After"
 _SCOPE, _GLOBAL = "X-RateLimit-Scope", "X-RateLimit-Global"
 
 # The longest addition to a wait for a reset, in seconds. Servers round it, and clocks differ.
 _LONGEST_MARGIN = 1.0
+# What the same reset may differ by in two answers that tell fractions of seconds.
+_PRECISE = 0.1
 # How long others wait for the first answer of a bucket, which says how many may go at once.
 _FIRST_ANSWER = 5.0
 _MOST_ROUTES = 10_000
@@ -77,11 +80,12 @@ class Bucket:
         if not limit or left is None or wait is None or wait > max_wait:
             return
         until = now + wait + _margin(wait)
-        known = self._until
-        # Answers may come in another order than they were counted in.
-        same = known is not None and known < math.inf and until <= known + _LONGEST_MARGIN
+        known = math.inf if self._until is None else self._until
+        # Answers may come in another order than they were counted in, and tell a rounded time.
+        rounded = _PRECISE if _AFTER in headers else _LONGEST_MARGIN
+        same = now < known < math.inf and until <= known + rounded
         self._left = min(left, self._left) if same else left
-        self._limit, self._until = limit, until if not same or known is None else known
+        self._limit, self._until = limit, known if same else until
 
 
 class Buckets:
@@ -128,8 +132,12 @@ class Buckets:
                 self._changed.wait(wait)
                 waited = time.monotonic() - began
             bucket.open += 1
-        if bucket.is_own:
-            waited += bucket.budget.acquire()
+        try:
+            if bucket.is_own:
+                waited += bucket.budget.acquire()
+        except BaseException:
+            self.release(bucket)
+            raise
         return bucket, waited
 
     def release(self, bucket: Bucket) -> None:
@@ -310,7 +318,7 @@ def _number(headers: HTTPHeaderDict, name: str) -> int | None:
 def _reset(headers: HTTPHeaderDict) -> float | None:
     """Returns the seconds until the quota of a bucket is filled again, if the headers say."""
     now = answered_at(headers, time.time())
-    for name in ("X-RateLimit-Reset-After", "X-RateLimit-Reset"):
+    for name in (_AFTER, "X-RateLimit-Reset"):
         if name in headers:
             return seconds_until(headers[name], now)
     return None
