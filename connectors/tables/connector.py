@@ -444,6 +444,8 @@ class TableConnector(MappedConnector):
         where = ", filtered" if self._where is not None else ""
         place = ", ".join(filter(None, [shown(info), rows.place]))
         page = Page(table=rows.table, position=f"{place}{where}")
+        if rows.note:
+            self.logger.warning("%s: %s", shown(info), rows.note)
         for bad in rows.bad:
             error = ConnectorError(bad.reason)
             page.failures.append(self._failure(error, info, partition, bad.place, bad.data))

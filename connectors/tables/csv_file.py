@@ -53,6 +53,12 @@ if TYPE_CHECKING:
 _WHOLE_BYTES = 16 << 20
 _BLOCK_BYTES = 4 << 20
 _LONGEST_RECORD = 64 << 20
+_MOST_BYTES = 4 * _LONGEST_RECORD
+_KEPT_BYTES = 64 << 10
+_UNSOUND = (
+    'quotes stand where values neither begin nor end, as in 5" nails; if a quote is missing '
+    "somewhere, rows after it are read as one"
+)
 _LOOKED_AT = 1000
 _KINDS = (".csv", ".tsv", ".tab")
 _PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
@@ -177,18 +183,23 @@ class CsvFormat(TableFormat):
         """Yields rows, a page at a time."""
         if piece is not None:
             offset, line, stop, encoding, delimiter, names = piece
-            start = Cut(offset, line)
-            dialect = Dialect(encoding, delimiter, tuple(names), start, True)
+            dialect = Dialect(encoding, delimiter, tuple(names), Cut(offset, line), True)
+            if stop - offset > _MOST_BYTES:
+                raise ConnectorError(_too_long(line, stop - offset))
             yield from self._parsed(file.read_at(offset, stop - offset), dialect, wanted)
             return
         dialect = self.dialect(file)
-        is_small = file.size <= _WHOLE_BYTES and dialect.is_by_bytes
-        if is_small and not is_compressed(file.head(8)):
+        is_plain = dialect.is_by_bytes and not is_compressed(file.head(8))
+        if is_plain and file.size <= _WHOLE_BYTES:
             data = file.read_at(dialect.start.offset, file.size - dialect.start.offset)
             if self._cuts([data], dialect, len(data) + 1) is not None:
                 yield from self._parsed(data, dialect, wanted)
                 return
-        yield from self._streamed(file, dialect, wanted)
+        # Without pieces although it could have them.
+        note = _UNSOUND if is_plain and not self._stated.escape else ""
+        for rows in self._streamed(file, dialect, wanted):
+            rows.note, note = note, ""
+            yield rows
 
     def _is_open(self, file: RangedFile, head: bytes) -> bool:
         """Returns whether the beginning of a file leaves its encoding open."""
@@ -208,10 +219,8 @@ class CsvFormat(TableFormat):
     def _parsed(self, data: bytes, dialect: Dialect, wanted: Wanted) -> Iterator[Rows]:
         """Yields the rows of bytes whose quotes are sound."""
         if len(data) > _LONGEST_RECORD:
-            raise ConnectorError(
-                f"line {dialect.start.line} begins a record of {len(data):,} bytes, the limit is "
-                f"{_LONGEST_RECORD:,}; a quote may be missing"
-            )
+            yield from self._around_long(data, dialect, wanted)
+            return
         size = len(data)
         text = _as_utf8(data, dialect.encoding)
         skipped: list[Any] = []
@@ -237,6 +246,27 @@ class CsvFormat(TableFormat):
             table = _without(table, wrong)
         name = f"from line {dialect.start.line}"
         yield from _paged(table, name, 0, bad, size)
+
+    def _around_long(self, data: bytes, dialect: Dialect, wanted: Wanted) -> Iterator[Rows]:
+        """Yields the rows before and after records that are too long to be read."""
+        cuts = self._cuts([data], dialect, 1) or []
+        base, pending = dialect.start.offset, dialect.start
+        for cut, stop in zip(
+            cuts, [*(one.offset for one in cuts[1:]), base + len(data)], strict=True
+        ):
+            if stop - cut.offset <= _LONGEST_RECORD:
+                continue
+            before = data[pending.offset - base : cut.offset - base]
+            yield from self._parsed(before, replace(dialect, start=pending), wanted)
+            raw = data[cut.offset - base : cut.offset - base + _KEPT_BYTES]
+            reason = _too_long(cut.line, stop - cut.offset)
+            empty = self._schema(dialect).empty_table()
+            bad = BadRow(f"line {cut.line}", raw, reason)
+            yield Rows(empty.select([n for n in dialect.names if wanted.has(n)]), "", [bad])
+            pending = Cut(stop, cut.line + data.count(b"\n", cut.offset - base, stop - base))
+        rest = data[pending.offset - base :]
+        if len(rest) <= _LONGEST_RECORD:
+            yield from self._parsed(rest, replace(dialect, start=pending), wanted)
 
     def _streamed(self, file: RangedFile, dialect: Dialect, wanted: Wanted) -> Iterator[Rows]:
         """Yields the rows of a file that is read from its beginning."""
@@ -417,6 +447,13 @@ def _ragged(row: Any) -> str:
     return (
         f"it has {row.actual_columns} values, and there are {row.expected_columns} columns; "
         "quotes or delimiters may be missing"
+    )
+
+
+def _too_long(line: int, size: int) -> str:
+    return (
+        f"the record at line {line} has {size:,} bytes, the limit is {_LONGEST_RECORD:,}; a quote "
+        "may be missing"
     )
 
 

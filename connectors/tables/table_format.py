@@ -97,12 +97,14 @@ class Rows:
         place: Where they are in the file.
         bad: Rows at this place that cannot be read.
         size: How many bytes were read for them.
+        note: What is odd about the file; on its first rows.
     """
 
     table: pa.Table
     place: str
     bad: list[BadRow] = field(default_factory=list)
     size: int = 0
+    note: str = ""
 
 
 class TableFormat(ABC):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contextframe_beam.connectors.look import look
+from contextframe_beam.connectors.tables import csv_file
 from contextframe_beam.connectors.tables.csv_file import CSVConnector
 from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.connectors.tables.places import placed
@@ -373,3 +374,26 @@ def test_a_run_says_how_files_are_written(tmp_path: Path, caplog: Any) -> None:
     read(CSVConnector(csv(tmp_path / "a.csv", "id;text\n1;x\n"), types=["id:int64"]))
     said = "encoding utf-8, values separated by semicolons; id is int64; all others are text"
     assert f"{tmp_path}/a.csv: {said}" in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 200_000])
+def test_quotes_that_stand_where_they_should_not_are_told(
+    count: int, tmp_path: Path, caplog: Any
+) -> None:
+    """A quote that is never closed makes one row of two, and nobody would see it."""
+    rows = "".join(f'{number},"{"x" * 80}"\n' for number in range(count))
+    file = csv(tmp_path / "a.csv", f'id,text\n0,5" nails\n{rows}')
+    found = read(CSVConnector(file))
+    assert len(found.items) == count + 1 and len(found.partitions) == 1
+    assert f"{file}: quotes stand where values neither begin nor end" in caplog.text
+
+
+def test_a_record_that_is_too_long_is_the_only_one_that_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_file, "_LONGEST_RECORD", 1000)
+    file = csv(tmp_path / "a.csv", 'id,text\n1,a\n2,"' + "y\n" * 600 + '"\n3,c\n4,d\n')
+    found = read(CSVConnector(file))
+    assert found.column("id") == ["1", "3", "4"]
+    assert "line 3: the record at line 3 has 1,205 bytes" in found.messages
+    assert found.failures[0].item["data"].startswith('2,"y')
