@@ -55,7 +55,7 @@ from contextframe_beam.connectors.json_files.lines import (
 )
 from contextframe_beam.connectors.mapped import MappedConnector, stream_named
 from contextframe_beam.connectors.mapper import FieldMapper
-from contextframe_beam.connectors.page import DeadLetter, Page, Partition
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition, items_of
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.connectors.read.readers import BlocksReader
@@ -64,10 +64,12 @@ from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticat
 from contextframe_beam.frames.record import FrameRecord
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from typing_extensions import Unpack
 
     from contextframe_beam.connectors.item_columns import ItemColumns
     from contextframe_beam.connectors.mapped import MappingOptions
+    from contextframe_beam.connectors.record_mapper import RecordMapper
     from contextframe_beam.frames.columns import FrameColumns
 
 _ITEMS_IN_A_PAGE = 1000
@@ -222,11 +224,10 @@ class JSONFileConnector(MappedConnector):
             NotByColumns: they have to be mapped one by one.
         """
         from contextframe_beam.connectors.json_files.columns import usual_records
-        from contextframe_beam.frames.columns import NotByColumns
 
-        if self._is_mapped:
-            raise NotByColumns
-        return usual_records(items, self.id_field)
+        return (
+            self._mapped_columns(items) if self._is_mapped else usual_records(items, self.id_field)
+        )
 
     def _decide_ids(self, id_field: str) -> None:
         """Decides what the id of a line is, and whether fields are mapped as arguments say."""
@@ -244,9 +245,7 @@ class JSONFileConnector(MappedConnector):
 
     def _mapped(self, item: dict[str, Any]) -> FrameRecord:
         place, offset = str(item.get("_file_path", "")), item.get("_line_offset")
-        times = (*FieldMapper().timestamp, "_modified_at")
-        stream = stream_named(place) if self._is_streams else ""
-        mapper = self.mapper_of(stream, id=self._ids, timestamp=times)
+        mapper = self._mapper_at(place)
         record = mapper.map(item)
         if mapper.prefix and record.unique_id is not None:
             return record
@@ -257,6 +256,18 @@ class JSONFileConnector(MappedConnector):
         is_named = offset is not None or "id" in self._stated
         record.unique_id = f"json_file:{place}#{own}" if own and is_named else f"json_file:{place}"
         return record
+
+    def _mapper_at(self, place: str) -> RecordMapper:
+        times = (*FieldMapper().timestamp, "_modified_at")
+        stream = stream_named(place) if self._is_streams else ""
+        return self.mapper_of(stream, id=self._ids, timestamp=times)
+
+    def _mapped_columns(self, items: ItemColumns) -> FrameColumns:
+        """Maps documents as `_mapped` does one."""
+        from contextframe_beam.connectors.json_files.columns import named_records
+
+        mapper = self._mapper_at(str(items.common("_file_path")))
+        return named_records(mapper, items, is_asked="id" in self._stated)
 
     def unmapped(self, names: Sequence[str]) -> list[str]:
         """Returns which fields become no part of a frame; those that reading adds do not count."""
@@ -334,12 +345,24 @@ class JSONFileConnector(MappedConnector):
         info = FileInfo(*[*params["file"], params.get("version", "")])
         path, name = printable(info.path), name_of(info.path)
         items: list[dict[str, Any]] = []
+        rows: pa.Table | None = None
         failures: list[DeadLetter] = []
         size = 0
         # Whether other lines of the file may have numbers as ids; unknown at its beginning.
         numbered = params.get("numbered")
         chunks = self._streamed(info) if params.get("stream") else self._block(info, block, params)
         for now, lines in chunks:
+            if numbered is not None and not items and not failures and self._is_ours:
+                # Made while the objects are still in the processor's cache.
+                more = self._table_of(lines, path, name, now.modified_at, rows)
+                if more is not None:
+                    rows, size = more, size + lines.size
+                    while rows.num_rows >= _ITEMS_IN_A_PAGE:
+                        yield _page_of_table(rows[:_ITEMS_IN_A_PAGE]), size
+                        rows, size = rows[_ITEMS_IN_A_PAGE:], 0
+                    continue
+            if rows is not None:
+                items, rows = items_of(rows), None
             found, bad = parse_lines(lines, path, name, now.modified_at, self.max_line_bytes)
             if numbered:
                 tell_apart(found, self.id_field, are_all=False)
@@ -357,6 +380,9 @@ class JSONFileConnector(MappedConnector):
                 page.state = self._failed_state([info] if failures else [])
                 yield page, size
                 items, failures, size = items[_ITEMS_IN_A_PAGE:], [], 0
+        if rows is not None and rows.num_rows:
+            yield _page_of_table(rows), size
+            return
         if numbered is None:
             tell_apart(items, self.id_field, are_all=True)
         while len(items) > _ITEMS_IN_A_PAGE:
@@ -365,6 +391,22 @@ class JSONFileConnector(MappedConnector):
         page = _page_of(items, failures)
         page.state = self._failed_state([info] if failures else [])
         yield page, size
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether lines are mapped by columns, because nobody wrote another mapping."""
+        own = type(self).map_to_frame_record is JSONFileConnector.map_to_frame_record
+        return own and "map_to_frame_record" not in vars(self)
+
+    def _table_of(
+        self, lines: Lines, path: str, name: str, modified_at: str | None, before: pa.Table | None
+    ) -> pa.Table | None:
+        """Returns lines as a table, after the rows before them; None if they have to be items."""
+        from contextframe_beam.connectors.json_files.columns import joined_tables, table_of_lines
+
+        place = {"_file_path": path, "_file_name": name, "_modified_at": modified_at}
+        found = table_of_lines(lines, place, self.id_field, self.max_line_bytes)
+        return found if found is None or before is None else joined_tables(before, found)
 
     def _failed_state(self, infos: list[FileInfo]) -> dict[str, Any] | None:
         """Returns a state that makes the next run read the unreadable files again."""
@@ -484,12 +526,16 @@ class JSONFileConnector(MappedConnector):
                 self._failed += 1
                 if len(self._failures) < _FAILURES_LISTED:
                     self._failures.append({"position": letter.position, "message": letter.message})
-            yield from page.items
+            yield from page.all_items()
 
 
 def _page_of(items: list[dict[str, Any]], failures: list[DeadLetter]) -> Page:
     position = f"byte {items[0]['_line_offset']}" if items else ""
     return Page(items, position=position, failures=failures)
+
+
+def _page_of_table(rows: pa.Table) -> Page:
+    return Page(table=rows, position=f"byte {rows['_line_offset'][0].as_py()}")
 
 
 def _unreadable(offset: int, error: Exception) -> Lines:

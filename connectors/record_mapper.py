@@ -189,7 +189,7 @@ class RecordMapper:
         from contextframe_beam.connectors.item_columns import without_empty
 
         made = column_mapper.fields_in_columns(self.fields, items)
-        texts = without_empty(self._id_texts(items))
+        texts = without_empty(self.id_texts(items))
         made.unique_ids = column_mapper.together([self.prefix, texts], items)
         if made.timestamps is not None:
             column_mapper.any_unreadable(made.timestamps, self._tell_unreadable)
@@ -201,7 +201,7 @@ class RecordMapper:
             made.links = column_mapper.together_with(made.metadata, links)
         return made
 
-    def _id_texts(self, items: ItemColumns) -> pa.Array:
+    def id_texts(self, items: ItemColumns) -> pa.Array:
         """Returns the ids of items without the prefix, as `id_text` does."""
         from contextframe_beam.connectors import column_mapper as columns
         from contextframe_beam.connectors.item_columns import texts_of, without_empty

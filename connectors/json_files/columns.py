@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from contextframe_beam.connectors.column_mapper import constant, or_else, together
 from contextframe_beam.connectors.item_columns import ItemColumns, strings, texts_of, without_empty
-from contextframe_beam.connectors.json_files.lines import id_text
+from contextframe_beam.connectors.json_files.lines import Lines, big_integers, id_text
 from contextframe_beam.frames.columns import Cells, FrameColumns, NotByColumns, filled
 
-__all__ = ["usual_records"]
+if TYPE_CHECKING:
+    from contextframe_beam.connectors.record_mapper import RecordMapper
 
+__all__ = ["joined_tables", "named_records", "table_of_lines", "usual_records"]
+
+# Deeper objects stay objects.
+_DEEPEST = 4
 _TEXT_FIELDS = ("text", "body", "description", "message")
 _PLACES = ("_file_path", "_file_name", "_modified_at", "_line_offset")
 
@@ -50,6 +58,97 @@ def usual_records(items: ItemColumns, id_field: str) -> FrameColumns:
         "document",
         metadata,
     )
+
+
+def named_records(mapper: RecordMapper, items: ItemColumns, is_asked: bool) -> FrameColumns:
+    """Returns the records of documents of one file, as arguments map them.
+
+    Args:
+        mapper: The mapping.
+        items: The documents, each with the place that it is from.
+        is_asked: Whether somebody said which field is the id.
+
+    Raises:
+        NotByColumns: they have to be mapped one by one.
+    """
+    made = mapper.map_columns(items)
+    path, offset = items.fields.get("_file_path"), items.fields.get("_line_offset")
+    if made.unique_ids.null_count or path is None or not path.is_text:
+        raise NotByColumns  # named by their place, as far as they have no id
+    if offset is not None and offset.absent is not None:
+        raise NotByColumns
+    if not mapper.prefix:
+        files = together(["json_file:", path.values], items)
+        is_named = offset is not None or is_asked
+        own = made.unique_ids
+        made.unique_ids = together([files, "#", own], items) if is_named else files
+    return made
+
+
+def table_of_lines(
+    lines: Lines, place: Mapping[str, str | None], id_field: str, longest: int
+) -> pa.Table | None:
+    """Returns lines as a table whose rows are the items that `parse_lines` makes of them.
+
+    Args:
+        lines: What to parse.
+        place: What each item gets beside its offset.
+        id_field: The field that identifies a line.
+        longest: The length of the longest line that is read.
+
+    Returns:
+        The table. None if one of the lines is no object, is without an id, or has what a table
+        cannot hold exactly: other names than the first, values of several types, large numbers.
+    """
+    data = lines.data
+    rows = data.split(b"\n")
+    if lines.bad or max(map(len, rows)) > longest or big_integers(data):
+        return None
+    try:
+        values = list(map(orjson.loads, rows))
+    except orjson.JSONDecodeError:
+        return None
+    fields = _exact_fields(values)
+    if fields is None or id_field not in fields or fields.keys() & {*place, "_line_offset"}:
+        return None
+    ids = fields[id_field]
+    if ids.null_count or (pa.types.is_string(ids.type) and pc.any(pc.equal(ids, "")).as_py()):
+        return None
+    for name, value in place.items():
+        fields[name] = pa.repeat(pa.scalar(value, pa.string()), len(rows))
+    offsets = np.cumsum([lines.offset, *map(len, rows[:-1])]) + np.arange(len(rows))
+    fields["_line_offset"] = pa.array(offsets, pa.int64())
+    return pa.table(fields)
+
+
+def joined_tables(before: pa.Table, found: pa.Table) -> pa.Table | None:
+    """Returns the rows of two tables; None if their columns are of different types."""
+    try:
+        return pa.concat_tables([before, found], promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
+
+
+def _exact_fields(values: Sequence[Any], depth: int = 0) -> dict[str, pa.Array] | None:
+    """Returns objects as columns that give back just these objects; None if there are none."""
+    if depth > _DEEPEST or not {dict}.issuperset(map(type, values)):
+        return None
+    names = tuple(values[0])
+    if not names or not all(map(names.__eq__, map(tuple, values))):
+        return None
+    columns = [_exact(one, depth + 1) for one in zip(*map(dict.values, values), strict=True)]
+    fields = dict(zip(names, columns, strict=True))
+    found = {name: column for name, column in fields.items() if column is not None}
+    return found if len(found) == len(fields) else None
+
+
+def _exact(values: Sequence[Any], depth: int) -> pa.Array | None:
+    """Returns values as a column that gives back just these values; None if there is none."""
+    if type(values[0]) is dict:
+        fields = _exact_fields(values, depth)
+        return None if fields is None else pa.StructArray.from_arrays([*fields.values()], [*fields])
+    cells = Cells.of(values)
+    return cells.values if isinstance(cells.values, pa.Array) else None
 
 
 def _there(cells: Cells) -> Cells:

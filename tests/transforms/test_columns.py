@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,12 +74,26 @@ def test_objects_are_mapped_as_single_items_are(items, mapper):
     assert_same(page, mapper.map, columns_of(mapper) or mapper.map_columns)
 
 
-@given(items=json_items(), offsets=st.booleans(), modified=st.none() | TEXTS)
-@settings(max_examples=examples(240))
-def test_lines_of_json_are_mapped_as_single_documents_are(
-    items, offsets, modified, tmp_path_factory
-):
-    connector = JSONFileConnector(tmp_path_factory.getbasetemp())
+#: What users may say of lines of JSON.
+SAID: list[dict[str, Any]] = [
+    {},
+    {},
+    {"id": "n"},
+    {"text": "body", "title": "a.b"},
+    {"text": "{title}", "prefix": "p:"},
+    {"id": ["id", "n"], "tags": "references"},
+]
+
+
+@given(
+    items=json_items(),
+    offsets=st.booleans(),
+    modified=st.none() | TEXTS,
+    said=st.sampled_from(SAID),
+)
+@settings(max_examples=examples(320))
+def test_lines_of_json_are_mapped_as_single_documents_are(items, offsets, modified, said):
+    connector = JSONFileConnector(tempfile.gettempdir(), **said)
     for number, item in enumerate(items):
         item.update(_file_path="f.jsonl", _file_name="f.jsonl", _modified_at=modified)
         if offsets:

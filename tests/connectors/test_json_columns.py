@@ -1,0 +1,102 @@
+"""JSON Lines as tables: the rows are the items that single lines become."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contextframe_beam import FrameRecord
+from contextframe_beam.connectors import JSONFileConnector
+from contextframe_beam.connectors.json_files.columns import table_of_lines
+from contextframe_beam.connectors.json_files.lines import Lines, parse_lines
+from contextframe_beam.connectors.page import items_of
+from contextframe_beam.connectors.read.source import Source
+from tests.support.laws import examples
+from tests.support.table_strategies import json_items
+
+PLACE = {"_file_path": "a/f.jsonl", "_file_name": "f.jsonl", "_modified_at": None}
+LONGEST = 1 << 20
+
+
+def table_of(data: bytes, offset: int = 0) -> Any:
+    return table_of_lines(Lines(data, offset), PLACE, "id", LONGEST)
+
+
+def items(data: bytes, offset: int = 0) -> list[dict[str, Any]]:
+    found, bad = parse_lines(Lines(data, offset), "a/f.jsonl", "f.jsonl", None, LONGEST)
+    assert not bad
+    return found
+
+
+@given(rows=json_items(), offset=st.integers(0, 2**40), ascii_only=st.booleans())
+@settings(max_examples=examples(400))
+def test_a_table_of_lines_gives_back_the_items(rows, offset, ascii_only):
+    lines = [json.dumps(row, ensure_ascii=ascii_only) for row in rows]
+    data = "\n".join(lines).encode("utf-8", "surrogatepass")
+    table = table_of(data, offset)
+    if table is not None:
+        assert items_of(table) == items(data, offset)
+        assert repr(items_of(table)[0]["id"]) == repr(items(data, offset)[0]["id"])
+
+
+USUAL = {"id": "1", "n": 1, "f": 1.5, "b": True, "t": None, "tags": ["a"], "by": {"name": "x"}}
+
+
+def test_usual_lines_are_a_table():
+    data = "\n".join(json.dumps({**USUAL, "id": str(n)}) for n in range(3)).encode()
+    assert items_of(table_of(data, 7)) == items(data, 7)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": "2"}',
+        b'{"id": null, "n": 1}',
+        b'{"id": "", "n": 1}',
+        b'{"n": 1, "id": "2"}',
+        b'{"id": "2", "n": 1.0}',
+        b'{"id": "2", "n": "1"}',
+        b'{"id": "2", "n": true}',
+        b'{"id": "2", "n": 9223372036854775808}',
+        b'{"id": "2", "n": 123456789012345678901234567890}',
+        b'{"id": "2", "n": NaN}',
+        b'{"id": "2", "n": ' + b"[" * 300 + b"]" * 300 + b"}",
+        b'{"id": "2", "n": 1, "_file_path": "x"}',
+        b'["2", 1]',
+        b"",
+        b'{"id": "\xff", "n": 1}',
+        b'{"id": "\\ud800", "n": 1}',
+    ],
+    ids=lambda line: str(line[:44]),
+)
+def test_what_a_table_cannot_hold_exactly_stays_items(line):
+    first = b'{"id": "1", "n": 1}'
+    assert table_of(first) is not None
+    assert table_of(first + b"\n" + line) is None
+
+
+class ItemByItem(JSONFileConnector):
+    """Reads the same with a mapping of its own."""
+
+    def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("odd", [None, 100, 5000, 9999], ids=lambda at: f"odd line {at}")
+def test_a_file_of_lines_has_the_same_pages_as_items_and_as_tables(tmp_path, odd):
+    with (tmp_path / "lines.jsonl").open("w") as file:
+        for number in range(10_000):
+            row = {**USUAL, "id": f"doc-{number}", "text": "x" * 200, "n": number}
+            file.write(json.dumps({"odd": 1} if number == odd else row) + "\n")
+    found = []
+    for kind in (JSONFileConnector, ItemByItem):
+        connector = kind(tmp_path, "*.jsonl")
+        connector.ensure_authenticated()
+        pages = list(Source(connector).pages())
+        found.append([(one.position, one.partition, one.all_items()) for one in pages])
+        assert any(one.table is not None for one in pages) is (kind is JSONFileConnector)
+    assert found[0] == found[1]
