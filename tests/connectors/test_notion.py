@@ -12,6 +12,7 @@ import pytest
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.files.item import FileItem
+from contextframe_beam.connectors.look import look
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.testing import ConnectorTests, Status, Subject, run_checks
@@ -684,3 +685,18 @@ class TestUnderLoad:
         subject = Subject(lambda: connector(world, resources=["rows"]), limit=100_000)
         (found,) = run_checks(subject, ["memory_stays_bounded"])
         assert found.status is Status.PASSED, found
+
+
+def test_a_look_shows_what_the_integration_may_read_and_three_frames(world: NotionWorld) -> None:
+    home = world.page("Home")
+    world.page("Row", world.data_source("Tasks", home))
+    world.capabilities -= {"comments"}
+    found = look(connector(world))
+    assert found.access[:4] == [
+        "integration Reader in Acme",
+        "2 pages and rows",
+        "page Home and what is below it",
+        "data source Tasks",
+    ]
+    assert "the capability to read comments" in found.access[4]
+    assert [one.title for one in found.samples] == ["Home", "Tasks", "Row"] and found.ok

@@ -345,7 +345,7 @@ class NotionWorld(World):
         if asked.template.endswith("/query"):
             return self._query(at["data_source_id"], body)
         if asked.template == "/v1/comments":
-            on = asked.query["block_id"]
+            on = asked.query.get("block_id", "")
             if not self._is_seen(on):
                 return self._missing(on)
             return self._list(self.comments.get(on, []), asked.query, "comment")
