@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from importlib.util import find_spec
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from contextframe_beam.connectors.attachments import MOST_BYTES, Attachments
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.files.listing import FileTooLargeError
 from contextframe_beam.connectors.github.files import (
@@ -27,8 +27,7 @@ from contextframe_beam.connectors.github.records import (
 )
 from contextframe_beam.connectors.github.repositories import (
     Choice,
-    UnreadableError,
-    judged,
+    LeftOutError,
 )
 from contextframe_beam.connectors.http import HttpError, HttpRequest
 from contextframe_beam.connectors.kinds import PaginatedConnector
@@ -42,7 +41,6 @@ RESOURCES = (
 )
 USUAL_RESOURCES = ("files", "issues", "pulls", "comments", "reviews", "releases")
 _COMMENTS = ("documents", "inline", "none")
-_ATTACHMENTS = ("none", "metadata", "text", "bytes")
 _PUBLIC = "https://api.github.com"
 _HEADERS = {
     "Accept": "application/vnd.github+json",
@@ -54,10 +52,6 @@ _LONGEST_WAIT = 3900.0
 _FILES_IN_A_PAGE = 1000
 _MOST_NUMBERS = 2000
 _EMPTY = 409
-
-
-class _UnreachableError(Exception):
-    """GitHub did not give a file, for a reason that concerns more than this file."""
 
 
 class GitHubConnector(PaginatedConnector):
@@ -120,7 +114,7 @@ class GitHubConnector(PaginatedConnector):
         forks: bool = False,
         comments: str = "documents",
         attachments: str | None = None,
-        max_attachment_bytes: int = 10 << 20,
+        max_attachment_bytes: int = MOST_BYTES,
         token: str | None = None,
         tokens: Sequence[str] = (),
         app_id: str | None = None,
@@ -141,10 +135,9 @@ class GitHubConnector(PaginatedConnector):
             is_app=app_id is not None,
         )
         self.resources, self.branch = _listed(resources), branch
-        if attachments is None:
-            attachments = "text" if find_spec("pypdfium2") else "metadata"
+        chosen = Attachments.of(attachments, max_attachment_bytes)
+        self.attachments, self.max_attachment_bytes = chosen.choice, chosen.most_bytes
         self.comments = comments
-        self.attachments, self.max_attachment_bytes = attachments, max_attachment_bytes
         self.app_id, self.base_url = app_id, base_url
         self.max_in_flight = self.files_at_once = max(1, max_in_flight)
         self._check()
@@ -159,7 +152,6 @@ class GitHubConnector(PaginatedConnector):
             auth=auth,
             headers=_HEADERS,
             max_wait=max_wait,
-            judge=judged,
             pool_size=2 * self.max_in_flight,
         )
         parts = urlsplit(base_url)
@@ -182,10 +174,10 @@ class GitHubConnector(PaginatedConnector):
             if name not in RESOURCES:
                 hint = nearest(name, RESOURCES) or f"; resources are {', '.join(RESOURCES)}"
                 raise ConfigError(f"there is no resource {name!r}{hint}")
-        for name, choices in (("attachments", _ATTACHMENTS), ("comments", _COMMENTS)):
-            if getattr(self, name) not in choices:
-                given = getattr(self, name)
-                raise ConfigError(f"{name} is {given!r}; it must be one of {', '.join(choices)}")
+        if self.comments not in _COMMENTS:
+            raise ConfigError(
+                f"comments is {self.comments!r}; it must be one of {', '.join(_COMMENTS)}"
+            )
 
     def authenticate(self) -> bool:
         """Says what an account without a token cannot do; the first request shows the rest."""
@@ -263,13 +255,13 @@ class GitHubConnector(PaginatedConnector):
         """
         try:
             return self._pages.page(partition, cursor)
-        except UnreadableError as error:
+        except (HttpError, LeftOutError) as error:
+            if isinstance(error, HttpError) and error.status == _EMPTY:
+                return Page([], state={})
+            if isinstance(error, HttpError) and not error.is_unreadable:
+                raise
             params = partition.params
             return self.skip(f"{params['repository']['name']}: {params['what']}", error)
-        except HttpError as error:
-            if error.status != _EMPTY:
-                raise
-            return Page([], state={})
 
     def document_version(self, item: Any) -> DocumentVersion | None:
         """Returns the id of a file and the sha of its content, which need not be fetched again."""
@@ -320,12 +312,7 @@ class GitHubConnector(PaginatedConnector):
         """
         repository = item["_repository"]
         url = f"repos/{repository['name']}/git/blobs/{item['sha']}"
-        try:
-            data = self.http.send(HttpRequest("GET", url, headers={"Accept": _RAW})).body
-        except UnreadableError:
-            raise
-        except HttpError as error:
-            raise _UnreachableError(str(error)) from error
+        data = self.http.send(HttpRequest("GET", url, headers={"Accept": _RAW})).body
         item["size"] = len(data)
         if len(data) > most:
             raise FileTooLargeError(len(data), most)
@@ -357,7 +344,7 @@ class GitHubConnector(PaginatedConnector):
                 item.document = made[0]
                 return
             item.document = parsing.pool.parse(str(item["path"]), self.read_file(item, most))
-        except (_UnreachableError, FileTooLargeError, KeyError) as error:
+        except (FileTooLargeError, KeyError) as error:
             raise RecordError(f"the file cannot be read: {error}") from error
 
     def _found(self) -> Iterator[dict[str, Any]]:

@@ -79,7 +79,7 @@ class Selection:
     """The files that are wanted.
 
     Args:
-        paths: Patterns, as in `docs/**`; all by default.
+        paths: Patterns, as in `docs/**`, or paths of files and folders; all by default.
         exclude: What is left out, as in `vendor/**` or `*.min.js`.
     """
 
@@ -89,10 +89,15 @@ class Selection:
 
     def __contains__(self, path: object) -> bool:
         names = str(path).split("/")
-        wanted = not self._paths or any(
-            match_names(one, names) is not Match.NO for one in self._paths
-        )
+        wanted = not self._paths or any(_matches(one, names) for one in self._paths)
         return wanted and not self._exclusion.leaves_out_some(names)
+
+
+def _matches(pattern: Sequence[str], names: Sequence[str]) -> bool:
+    # A plain path of a folder means all that is in it.
+    if not any(sign in part for part in pattern for sign in "*?["):
+        return list(names[: len(pattern)]) == list(pattern)
+    return match_names(pattern, names) is not Match.NO
 
 
 class Git:
@@ -108,15 +113,11 @@ class Git:
         self._ask = ask
         self._wanted = wanted
 
-    def all(self, ref: str) -> Changes:
-        """Returns all files of a commit or a branch.
-
-        Raises:
-            ConnectorError: there is no such commit.
-        """
+    def all(self, ref: str) -> Changes | None:
+        """Returns all files of a commit or a branch; None where there is no such commit."""
         told = self._ask(f"git/trees/{quote(ref, safe='')}", recursive=1)
         if told is None:
-            raise ConnectorError(f"there is no branch or commit {ref}; give another branch")
+            return None
         commit = str(told.get("sha"))
         entries = _entries(told) if not told.get("truncated") else self._walked(ref, "")
         files = [
@@ -126,8 +127,11 @@ class Git:
         ]
         return Changes(commit, files, whole=True)
 
-    def since(self, old: str, branch: str) -> Changes:
-        """Returns what a branch changed since a commit; all files where that cannot be told."""
+    def since(self, old: str, branch: str) -> Changes | None:
+        """Returns what a branch changed since a commit; all files where that cannot be told.
+
+        None where there is no such branch.
+        """
         told = self._ask(f"compare/{quote(old, safe='')}...{quote(branch, safe='')}")
         if told is None:  # another history took its place
             return self.all(branch)
@@ -164,7 +168,10 @@ class Git:
 
     def _without_links(self, changes: Changes) -> Changes:
         """Returns changes without links and submodules, which only the tree tells from files."""
-        there = {one.path: one for one in self.all(changes.commit).files}
+        whole = self.all(changes.commit)
+        if whole is None:  # it was pushed away meanwhile
+            return changes
+        there = {one.path: one for one in whole.files}
         kept = [there[one.path] for one in changes.files if one.path in there]
         links = [one.path for one in changes.files if one.path not in there]
         return Changes(changes.commit, kept, [*changes.gone, *links])

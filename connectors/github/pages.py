@@ -19,17 +19,24 @@ from contextframe_beam.connectors.github.files import (
 )
 from contextframe_beam.connectors.github.lists import LISTS, list_page, moved_back, recent
 from contextframe_beam.connectors.github.repositories import (
+    LeftOutError,
     TooSlowError,
-    UnreadableError,
     judged_page,
 )
 from contextframe_beam.connectors.github.wiki import read_wiki
-from contextframe_beam.connectors.http import HttpClient, HttpRequest, HttpResponse, Queries
+from contextframe_beam.connectors.http import (
+    HttpClient,
+    HttpError,
+    HttpRequest,
+    HttpResponse,
+    Queries,
+)
 from contextframe_beam.connectors.http.request import logger
 from contextframe_beam.connectors.page import Page, Partition, Window
 from contextframe_beam.errors import ConnectorError
 
 _FILES_IN_A_PAGE = 1000
+_TOO_LARGE = (422, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class RepositoryPages:
         """Returns a page of a partition.
 
         Raises:
-            UnreadableError: the account may not see it.
+            LeftOutError: it cannot be read, while others can.
             ConnectorError: GitHub cannot be asked, or refuses the token.
         """
         read = {
@@ -165,10 +172,10 @@ class RepositoryPages:
         params = partition.params
         repository = params["repository"]
         changes = self._changes.get(partition.id) if cursor else None
+        start = cursor["at"] if changes else 0
         if changes is None:
             changes = self._changed_files(params)
             self._changes[partition.id] = changes
-        start = cursor["at"] if cursor else 0
         end = start + _FILES_IN_A_PAGE
         items: list[Any] = [
             FileItem(one.path, one.size, _kind="file", sha=one.sha, _repository=repository)
@@ -189,15 +196,20 @@ class RepositoryPages:
         git = Git(lambda path, **query: self._asked(repository, path, query), self._how.wanted)
         branch = repository["branch"]
         known = state.get("commit") if state.get("branch") == branch else None
-        return git.since(str(known), branch) if known else git.all(branch)
+        changes = git.since(str(known), branch) if known else git.all(branch)
+        if changes is None:
+            raise LeftOutError(f"there is no branch {branch}")
+        return changes
 
     def _asked(self, repository: Mapping[str, Any], path: str, query: Mapping[str, Any]) -> Any:
         """Returns JSON from below a repository; None where it is not there."""
         request = HttpRequest("GET", f"repos/{repository['name']}/{path}", query)
         try:
             return self._http.send(request).json()
-        except UnreadableError as error:
-            if error.status != 404:
+        except HttpError as error:
+            # A comparison may be too much for GitHub.
+            is_too_large = path.startswith("compare/") and error.status in _TOO_LARGE
+            if error.status != 404 and not is_too_large:
                 raise
             return None
 
@@ -205,7 +217,7 @@ class RepositoryPages:
         params = partition.params
         repository, known = params["repository"], params["state"]
         if self._http.auth is None:
-            raise UnreadableError("a list of discussions needs a token", 401)
+            raise LeftOutError("a list of discussions needs a token")
         owner, _, name = repository["name"].partition("/")
         at = dict(cursor or {})
         since = known.get("since")
@@ -218,7 +230,7 @@ class RepositoryPages:
             known.get("recent") or {},
         )
         if page is None:
-            raise UnreadableError("the account may not see them", 404)
+            raise LeftOutError("the account may not see them")
         items: list[dict[str, Any]] = []
         windows: list[Window] = []
         for discussion, comments in page.discussions:
@@ -251,7 +263,7 @@ class RepositoryPages:
         try:
             wiki = read_wiki(url, account, state.get("commit"))
         except ConnectorError as error:
-            raise UnreadableError(str(error)) from error
+            raise LeftOutError(str(error)) from error
         if wiki.pages is None:
             return Page([], state=dict(state))
         items: list[dict[str, Any]] = [

@@ -5,13 +5,13 @@ An item is what GitHub's API gave, with `_kind` and `_repository` beside it.
 
 from __future__ import annotations
 
-import mimetypes
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from contextframe_beam.connectors.attachments import media_type
 from contextframe_beam.connectors.github.text import relationships
 from contextframe_beam.connectors.page import Place
 from contextframe_beam.errors import RecordError
@@ -262,14 +262,13 @@ def _file(item: Mapping[str, Any], of: _Of) -> FrameRecord:
         told["title"] = document.title or name
     metadata = {**_common(item, of), **_given(told)}
     metadata.pop("author", None)
-    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return FrameRecord(
         document.text,
         metadata,
         "document",
         own,
         raw_data=data,
-        raw_data_type=None if data is None else kind,
+        raw_data_type=None if data is None else media_type(name),
         place=place_of(item),
     )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from contextframe_beam.connectors.http import (
-    UNREADABLE,
     HttpClient,
     HttpError,
     HttpRequest,
@@ -83,7 +83,9 @@ class Choice:
         for name, answer in zip(named, answers, strict=True):
             try:
                 yield _repository(answer), True
-            except UnreadableError as error:
+            except HttpError as error:
+                if not error.is_unreadable:
+                    raise
                 skip(name, error)
         patterns = [one.lower() for one in self.repositories if one not in named]
         owners = [*self.organizations, *(one.partition("/")[0] for one in patterns)]
@@ -107,29 +109,19 @@ class Choice:
         return (self.archived or not one.get("archived")) and (self.forks or not one.get("fork"))
 
 
-class UnreadableError(HttpError):
-    """A part of GitHub that the account may not see, or that is gone."""
+class LeftOutError(ConnectorError):
+    """A part of a repository that cannot be read, while others can."""
 
 
 class TooSlowError(HttpError):
     """An answer that takes GitHub too long; a smaller one may not."""
 
 
-def judged(response: HttpResponse) -> Verdict:
-    """Tells what an account may not see from a limit, which passes."""
-    verdict = usual(response)
-    if verdict is not None or response.status not in UNREADABLE:
-        return verdict
-    if stated_wait(response.status, response.headers, 0) is not None:
-        return None
-    return UnreadableError(_refusal(response), response.status)
-
-
 def judged_page(response: HttpResponse) -> Verdict:
-    """As `judged`; and what takes too long is not asked again as it is."""
+    """Does not ask again for a page that takes too long, as it is."""
     if response.status in _TOO_SLOW:
         return TooSlowError(_refusal(response), response.status)
-    return judged(response)
+    return usual(response)
 
 
 def _of_owner(
@@ -137,12 +129,17 @@ def _of_owner(
 ) -> Iterator[dict[str, Any]]:
     try:
         yield from _followed(http, f"orgs/{owner}/repos?per_page=100")
-    except UnreadableError:
-        # A person is no organization.
-        try:
-            yield from _followed(http, f"users/{owner}/repos?per_page=100")
-        except UnreadableError as error:
-            skip(owner, error)
+        return
+    except HttpError as error:
+        if not error.is_unreadable:
+            raise
+    # A person is no organization.
+    try:
+        yield from _followed(http, f"users/{owner}/repos?per_page=100")
+    except HttpError as error:
+        if not error.is_unreadable:
+            raise
+        skip(owner, error)
 
 
 def _followed(http: HttpClient, url: str | None) -> Iterator[dict[str, Any]]:
@@ -155,10 +152,12 @@ def _followed(http: HttpClient, url: str | None) -> Iterator[dict[str, Any]]:
 
 def _repository(answer: HttpResponse) -> dict[str, Any]:
     if answer.status >= 400:
-        verdict = judged(answer)
+        verdict = usual(answer)
         if isinstance(verdict, Exception):
             raise verdict
-        raise HttpError(_refusal(answer), answer.status)
+        stated = stated_wait(answer.status, answer.headers, time.time())
+        is_limit = verdict is not None or stated is not None
+        raise HttpError(_refusal(answer), answer.status, is_limit)
     told = answer.json()
     if not isinstance(told, dict) or not isinstance(told.get("id"), int):
         raise ConnectorError(f"{answer.url} gave no repository; check base_url")

@@ -21,9 +21,9 @@ _HIDDEN = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|<!--.*?(?:-->|\Z)", re.S)
 _REFERENCE = re.compile(
     rf"(?:\b(?P<closes>clos(?:e|es|ed)|fix(?:es|ed)?|resolv(?:e|es|ed))\b:?[ \t]+)?"
     rf"(?:https?://(?P<host>[\w.:-]+)/(?P<there>{_REPOSITORY})/(?P<kind>issues|pull|discussions)/"
-    rf"(?P<at>[0-9]{{1,9}})\b"
-    rf"|(?<![\w/.#&-])(?P<other>{_REPOSITORY})#(?P<its>[0-9]{{1,9}})\b"
-    rf"|(?<![\w/#&-])(?:#|GH-)(?P<own>[0-9]{{1,9}})\b)",
+    rf"(?P<at>[0-9]{{1,9}})(?![A-Za-z0-9])"
+    rf"|(?<![^\W_])(?<![/.#&-])(?P<other>{_REPOSITORY})#(?P<its>[0-9]{{1,9}})(?![A-Za-z0-9])"
+    rf"|(?<![^\W_])(?<![/#&-])(?:#|GH-)(?P<own>[0-9]{{1,9}})(?![A-Za-z0-9]))",
     re.I,
 )
 _MENTION = re.compile(rf"(?<![\w/@.`-])@(?P<login>{_NAME}(?:/[A-Za-z0-9_-]{{1,100}})?)(?![\w@-])")

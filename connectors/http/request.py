@@ -289,7 +289,8 @@ class HttpError(ConnectorError):
         Without an answer, with one that the server fails, and where it refuses the account or asks
         for a wait that is too long, others would end in the same way.
         """
-        return 400 <= self.status < 500 and self.status not in _OF_ALL
+        is_own = 400 <= self.status < 500 and self.status not in _OF_ALL
+        return is_own and not self.is_limit
 
 
 class BodyTooLargeError(HttpError):

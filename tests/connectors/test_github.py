@@ -418,6 +418,24 @@ class TestFiles:
         assert written(receipt) == (1, 0, 1)
         assert "github:11/file/new.md" not in rows(to)
 
+    def test_a_comparison_that_is_too_much_for_github_is_read_by_the_tree(
+        self, world, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(retry, "LONGEST_BACKOFF", 0.0)
+        app, to = filled(world, 0), tmp_path / "kb.lance"
+        run(world, to, resources=["files"])
+        world.most_compared = 1
+        app.commit({"one.md": "1\n", "two.md": "2\n", "docs/a.md": None})
+        assert written(run(world, to, resources=["files"])[0]) == (2, 0, 1)
+
+    def test_a_repository_without_the_branch_is_left_out(self, world, tmp_path):
+        app = filled(world, 0)
+        app.branches["work"] = app.branches["main"]
+        world.add("acme/lib").commit({"a.md": "a\n"})
+        receipt, _ = run(world, tmp_path / "kb.lance", "acme/*", resources=["files"], branch="work")
+        assert receipt.rows_written == 4
+        assert receipt.unread == ("acme/lib: files: there is no branch work",)
+
     def test_what_is_no_longer_wanted_goes_with_the_next_tree(self, world, tmp_path):
         filled(world, 0)
         to, without = tmp_path / "kb.lance", {"resources": ["files"], "attachments": "none"}
@@ -451,6 +469,8 @@ class TestFiles:
         ("settings", "kept"),
         [
             ({"paths": ["docs/**"]}, {"docs/a.md", "docs/b.md"}),
+            ({"paths": "docs"}, {"docs/a.md", "docs/b.md"}),
+            ({"paths": ["docs/a.md", "*.png"]}, {"docs/a.md", "logo.png"}),
             ({"exclude_paths": ["*.md"]}, {"logo.png"}),
             ({"attachments": "none"}, {"README.md", "docs/a.md", "docs/b.md"}),
         ],

@@ -47,6 +47,7 @@ class GitHub(World):
         token_requests: After how many requests it ends; 0 for never.
         most_in_tree: Larger trees are truncated.
         slow_above: Larger pages take too long.
+        most_compared: Comparisons of more files fail.
     """
 
     description = Together(REST, GRAPHQL)
@@ -60,6 +61,7 @@ class GitHub(World):
         self.token_life, self.token_requests = 3600.0, 0
         self.most_in_tree = 100_000
         self.slow_above = 100
+        self.most_compared = 1000
         self.app_id = "77"
         #: The folder of the bare Git repositories of wikis, by the path of their address.
         self.wikis: Path | None = None
@@ -354,6 +356,8 @@ class GitHub(World):
                 told |= {"status": "renamed", "previous_filename": moved[path]}
             files.append(REST.filled(REST.schema("diff-entry"), told))
         made = self._commit_of(repository)
+        if len(files) > self.most_compared:
+            return refused(500, "This diff is taking too long to generate.")
         commits, at = [], after
         while at is not before and at.parents and is_ahead:
             commits.insert(0, made(at))
