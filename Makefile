@@ -33,7 +33,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-engines lint types tests engines airflow browser clients soak bench docs format clean
+.PHONY: help demo test test-engines lint types tests engines airflow browser clients soak bench audit docs format clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,11 @@ soak: $(VENV)/.installed ## Run the long tests that `make test` leaves out, and 
 
 bench: $(VENVS_BENCH:=/.installed) ## Measure speed against the limit and the peers; BENCH=... passes arguments.
 	@$(VENV_BENCH)/bin/python benchmarks/run.py $(BENCH)
+
+audit: ## Look for known vulnerabilities in the pinned dependencies (asks a public database).
+	$(call make_venv,build/audit)
+	@build/audit/bin/python $(PIP_INSTALL) 'pip-audit>=2.9,<3'
+	@build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 docs: $(VENV)/.installed ## Build the documentation site into build/site.
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.connectors.plain_secrets import has_credentials, without_credentials
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.store import history
 from contextframe_beam.store.history import RunRecord, time_of
@@ -37,6 +38,14 @@ def is_address(target: str) -> bool:
     return target.startswith(("http://", "https://"))
 
 
+def _refuse_credentials(target: str, what: str) -> None:
+    if has_credentials(target):
+        raise ConfigError(
+            f"the address of the {what} holds a credential: {without_credentials(target)}; give an "
+            "address without one, such as that of a gateway on this machine"
+        )
+
+
 class Metrics:
     """Metrics of the last run of each source, as a text file of Prometheus or in a push gateway.
 
@@ -51,7 +60,7 @@ class Metrics:
     """
 
     def __init__(self, target: str) -> None:
-        secrets.refuse_credentials(target, "the metrics")
+        _refuse_credentials(target, "metrics")
         self._target = target
         try:
             self._library: Any = import_module("prometheus_client")
@@ -112,7 +121,7 @@ class Lineage:
     """
 
     def __init__(self, target: str) -> None:
-        secrets.refuse_credentials(target, "the lineage")
+        _refuse_credentials(target, "lineage")
         self._target = target
 
     def begun(self, record: RunRecord, to: str) -> None:

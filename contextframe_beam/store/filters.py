@@ -315,7 +315,8 @@ def _complaint(said: str, where: Where, dataset: LanceDataset) -> str:
         return f"the filter {where} cannot be used: text needs single quotes, as in {quoted}"
     if unknown:
         near = _NEAR.search(said)
-        names = [one.name for one in fields_of(dataset.schema)]
+        own = {one.column: one.name for one in fields_of(dataset.schema)}
+        names = [own.get(name, name) for name in dataset.schema.names]
         hint = f"; did you mean {near[1]}?" if near else ""
         hint = nearest(unknown[1], names) or hint or ", and text needs single quotes"
         return f"the filter {where} cannot be used: there is no column {unknown[1]}{hint}"

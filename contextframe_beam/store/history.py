@@ -176,19 +176,23 @@ class History:
 
     def __init__(self, address: Address) -> None:
         self._address = address
+        self._is_lost = False
         self.folder = f"{address.uri.rstrip('/')}.runs"
 
     def write(self, record: RunRecord) -> None:
         """Writes the record of a run, or replaces it.
 
-        A history that cannot be written does not end a run: it is said in the log.
+        A history that cannot be written does not end a run: it is said in the log, once.
         """
+        if self._is_lost:
+            return
         try:
             filesystem, folder = self._open()
             filesystem.makedirs(folder, exist_ok=True)
             filesystem.pipe_file(f"{folder}/{_name_of(record)}", record.to_json().encode())
             self._remove_oldest()
         except Exception as error:  # clients of object stores have their own errors
+            self._is_lost = True
             _LOGGER.warning(
                 "the history of the run cannot be written to %s: %s", self.folder, first_line(error)
             )
