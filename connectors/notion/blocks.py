@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from contextframe_beam.connectors.notion.rich_text import (
     Found,
@@ -285,7 +286,12 @@ def file_name(block: Mapping[str, Any]) -> str:
         return _text(told.get("name"))
     inner = told.get(_text(told.get("type")))
     url = _text(inner.get("url")) if isinstance(inner, Mapping) else ""
-    return _text(url.partition("?")[0].rstrip("/").rpartition("/")[2]) or kind
+    return name_in(url) or kind
+
+
+def name_in(address: str) -> str:
+    """Returns the name of the file at an address; "" where it has none."""
+    return unquote(address.partition("?")[0].rstrip("/").rpartition("/")[2])
 
 
 def _list(kind: str) -> str:

@@ -15,7 +15,12 @@ from typing import Any
 
 from contextframe_beam.connectors.attachments import Attachments, without_signature
 from contextframe_beam.connectors.files.item import FileItem, GoneError
-from contextframe_beam.connectors.notion.blocks import CHILDREN, blocks_to_markdown, file_name
+from contextframe_beam.connectors.notion.blocks import (
+    CHILDREN,
+    blocks_to_markdown,
+    file_name,
+    name_in,
+)
 from contextframe_beam.connectors.notion.properties import (
     Properties,
     file_properties,
@@ -210,7 +215,7 @@ class DocumentReader:
         try:
             for one in asked:
                 for comment in self._workspace.comments(one):
-                    comments.setdefault(_id_of(comment), cleaned(comment))
+                    comments.setdefault(_id_of(comment), comment)
         except NotionError as error:
             if not error.is_restricted:
                 raise
@@ -242,7 +247,7 @@ class DocumentReader:
                 f"comment/{identifier}",
                 modified_at=one.get("last_edited_time"),
                 kind="comment",
-                object=one,
+                object=cleaned(one),
                 page=page,
                 thread=first,
             )
@@ -353,6 +358,15 @@ class DocumentReader:
             self._part_of(item, key, name, address, page, page=identifier)
             told = {"name": name, "type": "property"}
             yield told if address is not None else {**told, "uri": _external(one)}
+        for comment in comments:
+            files = comment.get("attachments")
+            for place, one in enumerate(files if isinstance(files, list) else ()):
+                address = _hosted({"type": "file", **one}) if isinstance(one, Mapping) else None
+                if address is not None:
+                    name = name_in(address) or f"{one.get('category')}"
+                    key = f"{_id_of(comment)}/{place + 1}"
+                    self._part_of(item, key, name, address, comment, page=identifier)
+                    yield {"name": name, "type": "comment", "comment_id": _id_of(comment)}
 
     def _takes(self, page: Mapping[str, Any], property_id: str) -> bool:
         properties = page.get("properties")

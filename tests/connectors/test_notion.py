@@ -371,13 +371,20 @@ class TestFiles:
             ],
             properties={"Files": told},
         )
+        note = {"url": world.upload("my%20note.md", b"# Note"), "expiry_time": "x"}
+        world.comment(page, "See this", attachments=[{"category": "productivity", "file": note}])
         world.now += HOUR
         run(world, to, attachments="text", max_attachment_bytes=4000)
         found = stored(to)
         texts = {one.metadata["title"]: one.text_content for k, one in found.items() if "att" in k}
-        assert texts == {"paper.pdf": "Paper of the year", "large.md": "", "a.md": "# A"}
+        assert texts == {
+            "paper.pdf": "Paper of the year",
+            "large.md": "",
+            "a.md": "# A",
+            "my note.md": "# Note",
+        }
         assert [one["name"] for one in found[f"page/{page}"].metadata["attachments"]] == [
-            *("paper.pdf", "large.md", "cat.png", "secret.md", "a.md", "b"),
+            *("paper.pdf", "large.md", "cat.png", "secret.md", "a.md", "b", "my note.md"),
         ]
         assert all(credentials is None for _, _, credentials in world.files.asked)
         # Another run of all looks at no bytes of files that are as they were.
