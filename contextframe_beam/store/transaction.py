@@ -34,6 +34,7 @@ from contextframe_beam.errors import (
 )
 from contextframe_beam.store.address import Address, first_line, is_local
 from contextframe_beam.store.files import WrittenFragment, delete_files, is_removed, open_dataset
+from contextframe_beam.store.numbers import flat
 from contextframe_beam.store.rows import Removal
 
 _LOGGER = logging.getLogger(__name__)
@@ -291,7 +292,8 @@ def commit_column_files(
         ConflictError: another commit came first.
     """
     updated = {fragment.id: fragment for fragment in removal.updated_fragments}
-    used = {field.id() for field in schema.fields()}
+    # A file may have only parts of a column, such as the items of a list.
+    used = {number for _, number in flat(schema)}
     fragments = []
     for one in dataset.get_fragments():
         described = updated.get(one.fragment_id, one.metadata)
