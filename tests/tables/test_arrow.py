@@ -13,7 +13,7 @@ from pyarrow import feather
 
 from contextframe_beam.connectors.tables.arrow import ArrowConnector
 from contextframe_beam.errors import ConfigError
-from tests.tables.reading import read
+from tests.support.table_reading import read
 
 ROWS = pa.table(
     {"id": [f"{n:03}" for n in range(200)], "text": ["x" * 900 + str(n) for n in range(200)]}

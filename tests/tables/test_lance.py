@@ -14,7 +14,7 @@ from contextframe_beam.connectors.tables.arrow import ArrowConnector
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.frames.record import Deletion
 from tests.support.pipeline_helpers import texts_in
-from tests.tables.reading import Found, read
+from tests.support.table_reading import Found, read
 
 
 def made(uri: Path, stable: bool = True, rows: int = 10) -> Any:

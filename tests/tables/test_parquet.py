@@ -16,7 +16,7 @@ from contextframe_beam.connectors.tables.parquet import ParquetConnector, Parque
 from contextframe_beam.connectors.tables.ranged import RangedFile
 from contextframe_beam.connectors.tables.table_format import Wanted
 from contextframe_beam.errors import ConfigError
-from tests.tables.reading import read
+from tests.support.table_reading import read
 
 ROWS = pa.table(
     {

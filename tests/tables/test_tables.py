@@ -21,7 +21,7 @@ from contextframe_beam.connectors.tables.places import placed
 from contextframe_beam.errors import ConfigError, ConnectorError
 from tests.support.cli_helpers import cli
 from tests.support.pipeline_helpers import texts_in
-from tests.tables.reading import read
+from tests.support.table_reading import read
 
 
 def table(path: Path, ids: Any, **more: list[Any]) -> Path:

@@ -18,7 +18,7 @@ from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.errors import ConnectorError
 from tests.support.file_server import serving_files
 from tests.support.s3_server import BUCKET
-from tests.tables.reading import read
+from tests.support.table_reading import read
 
 ROWS = pa.table({"id": range(4000), "text": [f"row {n} " * 9 for n in range(4000)]})
 
