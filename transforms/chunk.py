@@ -14,13 +14,13 @@ from contextframe_beam.frames.document import Chunk as Piece
 from contextframe_beam.frames.document import Document
 from contextframe_beam.frames.embedders import EmbedderSpec
 from contextframe_beam.frames.record import FrameRecord, uuid_of
-from contextframe_beam.frames.values import is_unicode
 from contextframe_beam.transforms.chunkers import Chunker, load_chunker
 from contextframe_beam.transforms.elements import (
     FrameBatch,
     Step,
     required,
     type_shown,
+    uuid_of_record,
 )
 
 __all__ = ["Chunk", "ChunkerSpec", "chunk_batch", "chunk_id", "chunk_records", "text_of"]
@@ -195,7 +195,9 @@ def chunk_records(
             f"{type(chunker).__name__}.chunk returned {type_shown(pieces)}; it must return a list "
             "of Chunk"
         )
-    named, uuid = _key_of(record)
+    uuid = uuid_of_record(record)
+    # A document with a uuid of its own shares its id with others, perhaps.
+    named = record.unique_id if record.unique_id and uuid_of(record.unique_id) == uuid else None
     parent = {"type": "parent", "id": uuid, **({"uri": named} if named else {})}
     inherited = {name: record.metadata[name] for name in _INHERITED if name in record.metadata}
     return [
@@ -216,20 +218,6 @@ def chunk_records(
         )
         for number, piece in enumerate(pieces)
     ]
-
-
-def _key_of(record: FrameRecord) -> tuple[str | None, str]:
-    """Returns the id of a document, where its key is made of it, and its key.
-
-    Raises:
-        RecordError: it cannot be stored.
-    """
-    named = record.unique_id or None
-    if named is None or "uuid" in record.metadata or not is_unicode(named):
-        uuid = record.uuid  # encodes all of it
-        # A document with a uuid of its own shares its id with others, perhaps.
-        return (named if named and uuid_of(named) == uuid else None), uuid
-    return named, uuid_of(named)
 
 
 def text_of(record: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from uuid import UUID
 
 import apache_beam as beam
 import pyarrow as pa
@@ -197,6 +198,16 @@ def document_key(record: Any) -> bytes | None:
     if known is None and isinstance(record.unique_id, str) and is_unicode(record.unique_id):
         known = uuid_of(record.unique_id) if record.unique_id else None
     return None if known is None else bytes.fromhex(known.replace("-", ""))
+
+
+def uuid_of_record(record: FrameRecord) -> str:
+    """Returns the key of a record that is no part of another; only one without an id is encoded.
+
+    Raises:
+        RecordError: it has no id, and cannot be stored.
+    """
+    key = document_key(record) if record.parent is None else None
+    return record.uuid if key is None else str(UUID(bytes=key))
 
 
 def letter_of(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
-from uuid import UUID
 
 import apache_beam as beam
 import lance
@@ -39,9 +38,9 @@ from contextframe_beam.transforms.chunk import text_of
 from contextframe_beam.transforms.elements import (
     FrameBatch,
     Step,
-    document_key,
     in_global_window,
     required,
+    uuid_of_record,
 )
 from contextframe_beam.transforms.embedders import Embedded, Usage, VectorCache, embed_texts
 from contextframe_beam.transforms.embedders.batching import text_key
@@ -206,11 +205,8 @@ def _places_of(batch: FrameBatch) -> Iterator[int]:
 
 def _uuid_of(record: FrameRecord) -> str | None:
     """Returns the key of a document; None for one that the sink refuses."""
-    key = document_key(record)
-    if key is not None:
-        return str(UUID(bytes=key))
-    with contextlib.suppress(RecordError):  # it is known by its content
-        return record.uuid
+    with contextlib.suppress(RecordError):
+        return uuid_of_record(record)
     return None
 
 

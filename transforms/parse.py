@@ -25,7 +25,7 @@ from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.parsers import ParseError, Parsing, UnknownTypeError
 from contextframe_beam.parsers.contract import in_words
 from contextframe_beam.store.rows import Places
-from contextframe_beam.transforms.elements import letter_of
+from contextframe_beam.transforms.elements import letter_of, uuid_of_record
 from contextframe_beam.transforms.recognise import StoredOrigins, origin_of
 from contextframe_beam.transforms.unchanged import pack
 
@@ -131,7 +131,7 @@ class Ready:
 
 
 def _require_same(version: DocumentVersion, record: FrameRecord) -> None:
-    if record.uuid != uuid_of(version.unique_id):
+    if uuid_of_record(record) != uuid_of(version.unique_id):
         raise ConnectorError(
             f"document_version names the document {version.unique_id!r}, and map_to_frame_record "
             f"gave {record.unique_id!r}; let both name the same"

@@ -284,11 +284,10 @@ class FrameDataset(DocumentTables):
         """
         self._require_newest()
         self._dataset = self._latest()
-        found = self._find(id)
-        if found is None:
-            return False
-        self._replace(pa.array([found]), [], "delete")
-        return True
+        table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
+        if table.num_rows:
+            self._replace(table["uuid"].combine_chunks(), [], "delete")
+        return bool(table.num_rows)
 
     def get(self, id: str) -> FrameRecord | None:
         """Returns the record with a unique_id or uuid, or None."""
@@ -558,10 +557,6 @@ class FrameDataset(DocumentTables):
                 self.index_text()
         except (DatasetError, ConcurrentRunError) as error:
             _LOGGER.warning("every text is read, without a full-text index: %s", error)
-
-    def _find(self, id: str) -> str | None:
-        table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
-        return next(iter(table["uuid"].to_pylist()), None)
 
     def _key_filter(self, id: str) -> str | None:
         if not isinstance(id, str):
