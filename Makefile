@@ -3,7 +3,7 @@
 
 # The first of these that is Python 3.10 or later and has venv makes .venv; PYTHON=... names another.
 PYTHON ?= python3.12 python3.11 python3.10 python3
-DLT ?= dlt[lance]>=1.31,<1.32
+DLT ?= dlt[lance,postgres,sql_database]>=1.31,<1.32
 AIRFLOW ?= apache-airflow==3.3.2
 AIRBYTE ?= airbyte-cdk>=7.39,<8 airbyte-source-github==2.7.1
 # They all split, embed and store with the same libraries.

@@ -20,6 +20,7 @@ from documents import write_documents
 from measure import Measurement, in_turn, print_medians, run
 
 HERE = Path(__file__).parent
+DLT = HERE.parent / ".venv-dlt" / "bin" / "python"
 TABLE = "contextframe_bench"
 _FILES = 8
 
@@ -57,6 +58,10 @@ def measure(documents: int, rounds: int, kept: Path | None) -> None:
             _fill(database, tables)
             rows = ["--uri", "env:BENCH_DATABASE", "--table", TABLE, "--key", "id"]
             jobs["sql"] = lambda: _ingest("sql", *rows, to=target)
+            if DLT.exists():
+                asked = [str(DLT), str(HERE / "dlt_sql.py"), database, TABLE, str(out / "dlt")]
+                jobs["sql: dlt"] = lambda: run(asked)
+                jobs["sql: dlt with Arrow"] = lambda: run([*asked, "pyarrow"])
         else:
             print("sql is not measured: BENCH_DATABASE is not set")
         _ingest("json", *from_lines, to=known)
@@ -78,6 +83,9 @@ def _report(medians: dict[str, Measurement], documents: int) -> None:
     for name in ("parquet", "sql"):
         if name in cpu:
             print(f"  {name}: {documents / cpu[name]:,.0f} rows a second")
+    for name in ("sql: dlt", "sql: dlt with Arrow"):
+        if name in cpu:
+            print(f"  {name}: {cpu[name] / cpu['sql']:.1f} times as much as ours")
 
 
 def _tables(lines: Path, folder: Path) -> Path:
