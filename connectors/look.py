@@ -11,6 +11,7 @@ from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.mapper import kind_of
 from contextframe_beam.connectors.page import Page, encode_item, items_of
+from contextframe_beam.connectors.read.held import released
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ContextFrameError
@@ -148,7 +149,11 @@ def look(connector: BaseConnector, sync_kwargs: Mapping[str, Any] | None = None)
     Raises:
         ConfigError: the connector takes no such arguments.
     """
-    source = Source(connector, sync_kwargs, threads=1)
+    with released():
+        return _look(connector, Source(connector, sync_kwargs, threads=1))
+
+
+def _look(connector: BaseConnector, source: Source) -> Look:
     found = Look(connector.name)
     try:
         connector.ensure_authenticated()
