@@ -526,7 +526,7 @@ class JSONFileConnector(MappedConnector):
                 self._failed += 1
                 if len(self._failures) < _FAILURES_LISTED:
                     self._failures.append({"position": letter.position, "message": letter.message})
-            yield from page.all_items()
+            yield from page.items
 
 
 def _page_of(items: list[dict[str, Any]], failures: list[DeadLetter]) -> Page:

@@ -79,7 +79,7 @@ class BatchConnector(BaseConnector):
         """
         total = self.total_items() if total_items is None else total_items
         source = Source(self, {"total_items": total}, reader=BatchesReader)
-        return [item for page in source.pages() for item in page.all_items()]
+        return [item for page in source.pages() for item in page.items]
 
     def _fetch_batch(self, start: int, end: int) -> list[dict[str, Any]]:
         """Returns the items `start <= index < end`."""
@@ -127,7 +127,7 @@ class IncrementalConnector(BaseConnector):
         began = self.last_sync
         source = Source(self, full_sync=full_sync, resume_from=known, reader=ChangesReader)
         for page in source.pages():
-            documents += page.all_items()
+            documents += page.items
             if page.state is not None:
                 began = page.state["since"]
         self.last_sync = began
@@ -258,7 +258,7 @@ class PaginatedConnector(BaseConnector):
         # One thread: a plain loop gets items in order, and only when it asks for them.
         source = Source(self, reader=PagesReader, threads=1)
         for page in source.pages_of(self.partitions(**kwargs)):
-            yield from page.all_items()
+            yield from page.items
 
 
 def _replace(target: Path, text: str) -> None:

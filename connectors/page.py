@@ -330,7 +330,8 @@ class Page:
     `fetch_page` of a paginated connector sets `items` and `next_cursor`; the reader sets the rest.
 
     Attributes:
-        items: Some hundred items, in the source's own form.
+        items: Some hundred items, in the source's own form. Those of a table are made when they
+            are asked for, and take its place.
         table: Instead of items: a table, each row of which is an item. Row i is the item that
             `items_of` makes of it, a dictionary of its columns.
         next_cursor: The cursor for the next `fetch_page`; None on the last page.
@@ -374,14 +375,23 @@ class Page:
     change: StateChange = NO_CHANGE
     table: pa.Table | None = None
 
+    def __post_init__(self) -> None:
+        if self.table is not None:
+            del self.items
+
+    # Hidden from type checkers, which would accept any misspelt attribute.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "items":
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            self.items, self.table = items_of(self.table), None
+            return self.items
+
     @property
     def count(self) -> int:
         """The number of its items, or of the rows of its table."""
         return len(self.items) if self.table is None else int(self.table.num_rows)
-
-    def all_items(self) -> list[Any]:
-        """Returns its items, also those of its table."""
-        return self.items if self.table is None else items_of(self.table)
 
     @property
     def tally(self) -> Tally:
@@ -402,10 +412,16 @@ class Page:
 
     def copy(self, **values: Any) -> Page:
         """Returns a copy with some attributes changed, because authors may keep their page."""
-        return Page(**{name: getattr(self, name) for name in Page.__slots__} | values)
+        return Page(**self._values | values)
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        """Its attributes, without the items where it has a table."""
+        names = Page.__slots__ if self.table is None else Page.__slots__[1:]
+        return {name: getattr(self, name) for name in names}
 
     def __getstate__(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in Page.__slots__}
+        values = self._values
         if self.table is not None:
             # Pickling a slice of a table would include its parent's whole buffers.
             values["table"] = _packed(self.table)

@@ -67,7 +67,7 @@ class FrameBatch:
         """Makes the batch of a page that was mapped by columns."""
         batch = cls(
             [],
-            page.items,
+            [],
             page.partition,
             page.position,
             failures=list(page.failures),
@@ -75,9 +75,7 @@ class FrameBatch:
             columns=columns,
             page=page,
         )
-        del batch.records
-        if page.table is not None:
-            del batch.items
+        del batch.records, batch.items
         return batch
 
     # Hidden from type checkers, which would accept any misspelt attribute.
@@ -88,7 +86,7 @@ class FrameBatch:
                 self.records, self.columns = self.columns.records(), None
                 return self.records
             if name == "items" and self.page is not None:
-                self.items = self.page.all_items()
+                self.items, self.page = self.page.items, None
                 return self.items
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 

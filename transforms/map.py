@@ -176,7 +176,7 @@ def map_page(
     batch = FrameBatch(
         [], [], page.partition, page.position, failures=list(page.failures), tally=page.tally
     )
-    items = page.all_items()
+    items = page.items
     return _mapped(batch, items, range(len(items)), mapper)
 
 

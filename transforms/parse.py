@@ -223,7 +223,7 @@ class _Work:
 
     def unrecognised(self) -> list[_One]:
         """Returns the items that are not known to be stored, as far as that is told unread."""
-        items, connector = self._page.all_items(), self._making.connector
+        items, connector = self._page.items, self._making.connector
         if connector.gives_files:
             # They may have travelled as rows, which hold what is in the dictionary.
             is_file = getattr(connector, "is_file", lambda _: True)

@@ -193,7 +193,8 @@ class PagesReader(_PlannedReader):
                     f"{self.connector.name}: partition {partition.id}, {where}: fetch_page "
                     f"returned a {type(page).__name__}; return a Page"
                 )
-            checked_items(page.items, self.connector, "fetch_page made a Page of")
+            if page.table is None:
+                checked_items(page.items, self.connector, "fetch_page made a Page of")
             # A total may be too small: the last counted page may name another page.
             cursor = page.next_cursor if block == part.blocks - 1 else None
             state = page.state if page.state is not None else state

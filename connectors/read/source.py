@@ -293,13 +293,13 @@ class Source:
             yield Fetched(self._completed(page, part), size, seconds)
 
     def _completed(self, page: Page, part: Part) -> Page:
-        items = page.items
+        if page.table is None and not isinstance(page.items, list):
+            page = page.copy(items=list(page.items or ()))
         for letter in page.failures:
             letter.connector = letter.connector or self.info.name
             letter.partition = letter.partition or part.id
             letter.position = letter.position or page.position
         return page.copy(
-            items=items if isinstance(items, list) else list(items or ()),
             next_cursor=None,
             partition=part.id,
             source=self.info,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from contextframe_beam.connectors.identity import jsonable
 from contextframe_beam.connectors.mapped import MappedConnector
-from contextframe_beam.connectors.page import WHOLE, Page, Partition, items_of
+from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.connectors.read import held
 from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.connectors.read.readers import BlocksReader
@@ -162,7 +162,7 @@ class SqlConnector(MappedConnector):
         self.ensure_authenticated()
         with held.released():
             for page in Source(self, reader=BlocksReader, threads=1).pages():
-                yield from page.items if page.table is None else items_of(page.table)
+                yield from page.items
 
     @property
     def _dialect(self) -> Dialect:

@@ -202,7 +202,7 @@ class TableConnector(MappedConnector):
                 self._failed += 1
                 if len(self._failures) < _FAILURES_LISTED:
                     self._failures.append({"position": letter.position, "message": letter.message})
-            yield from page.all_items()
+            yield from page.items
 
     def get_stats(self) -> dict[str, Any]:
         """Returns the base class's numbers, and `failed` and the first hundred `failures`."""

@@ -364,7 +364,7 @@ def splits_read_each_item_once(subject: Subject) -> str:
     pieces: Counter[str] = Counter()
     for number, (chunk, block) in enumerate(reversed(blocks)):
         for fetched in readers[number % 2].read_blocks(chunk, _only(block), block):
-            pieces += fingerprints(fetched.page.all_items())
+            pieces += fingerprints(fetched.page.items)
     _compare(whole, pieces, f"read in {len(blocks)} pieces by two workers")
     reader = readers[0]._reader
     if isinstance(reader, BatchesReader):
@@ -446,11 +446,11 @@ def memory_stays_bounded(subject: Subject) -> str:
         before = held = tracemalloc.get_traced_memory()[0]
         for page in source.pages():
             # We do not keep the page, so any memory still in use belongs to the source.
-            size = _size_of(page.all_items())
+            size = _size_of(page.items)
             total += size
             largest = max(largest, size)
             read += page.count
-            page.items, page.table = [], None
+            page.items = []
             held = max(held, tracemalloc.get_traced_memory()[0])
             if read >= subject.limit:
                 break
@@ -503,7 +503,7 @@ def _states_of_half(subject: Subject) -> Reading:
     items: dict[str, list[Any]] = {}
     reading = Reading()
     for page in subject.source().pages():
-        items.setdefault(page.partition, []).extend(page.all_items())
+        items.setdefault(page.partition, []).extend(page.items)
         if page.state is not None and page.partition:
             reading.states[page.partition] = page.state
             if len(reading.states) == wanted:

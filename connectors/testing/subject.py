@@ -89,7 +89,7 @@ class Reading:
 
     def add(self, page: Page) -> None:
         """Adds a page."""
-        self.items += page.all_items()
+        self.items += page.items
         self.failures += len(page.failures)
         if page.state is not None:
             self.states[page.partition] = page.state

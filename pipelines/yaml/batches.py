@@ -223,7 +223,7 @@ class _ToRowsDoFn(beam.DoFn):
             rest: Page | FrameBatch = batch.copy(
                 items=[], table=None, failures=list(batch.failures)
             )
-            pairs: Iterable[tuple[Any, Any]] = ((item, item) for item in batch.all_items())
+            pairs: Iterable[tuple[Any, Any]] = ((item, item) for item in batch.items)
         else:
             rest = replace(batch, records=[], items=[], failures=list(batch.failures))
             pairs = zip(batch.records, batch.items, strict=True)

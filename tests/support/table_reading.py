@@ -42,7 +42,7 @@ def read(connector: TableConnector, states: Mapping[str, Any] | None = None) -> 
         found.partitions += [part.id for part in chunk.parts if part.id not in found.partitions]
         for fetched in source.read_blocks(chunk, lambda _: True):
             page = fetched.page
-            found.items += page.all_items()
+            found.items += page.items
             found.failures += page.failures
             found.positions.append(page.position)
             if page.state is not None:

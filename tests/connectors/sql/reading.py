@@ -16,7 +16,7 @@ def read(
     """Returns the items of a run, and the state after it."""
     source = Source(connector, resume_from=state, bounds=bounds)
     with released():
-        items = [item for page in source.pages() for item in page.all_items()]
+        items = [item for page in source.pages() for item in page.items]
     return items, dict(source.reached or {})
 
 
