@@ -214,7 +214,7 @@ class DocumentReader:
         comments: dict[str, dict[str, Any]] = {}
         try:
             for one in asked:
-                for comment in self._workspace.comments(one):
+                for comment in self._comments_on(one, is_page=one == identifier):
                     comments.setdefault(_id_of(comment), comment)
         except NotionError as error:
             if not error.is_restricted:
@@ -228,6 +228,15 @@ class DocumentReader:
                     self._skip("comments", error)
             item.narrowed = self._without_comments
         return list(comments.values())
+
+    def _comments_on(self, identifier: str, is_page: bool) -> list[dict[str, Any]]:
+        try:
+            return list(self._workspace.comments(identifier))
+        except NotionError as error:
+            # A block may go while its page is read, and with it its comments.
+            if is_page or not error.is_missing:
+                raise
+            return []
 
     def _inline(self, comments: list[dict[str, Any]], found: Found) -> str:
         rich = RichText(self._names, found)

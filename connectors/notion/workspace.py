@@ -28,8 +28,6 @@ PAGE_SIZE = 100
 #: The first version that gives a page as Markdown.
 MARKDOWN_VERSION = "2026-03-11"
 
-#: What a page's text says where blocks are deeper than is read.
-TOO_DEEP = {"type": "unsupported", "unsupported": {"block_type": "deeper blocks, left out"}}
 
 _CAPABILITIES = {"/v1/comments": "comments", "/v1/users": "user information"}
 # What of a workspace is remembered: the titles and parents of so many objects.
@@ -274,7 +272,15 @@ class Workspace:
         self._remembered(found)
 
     def _below(self, identifier: str, depth: int, above: frozenset[str]) -> list[dict[str, Any]]:
-        blocks = list(self._all(f"blocks/{identifier}/children"))
+        blocks: list[dict[str, Any]] = []
+        try:
+            for one in self._all(f"blocks/{identifier}/children"):
+                blocks.append(one)
+        except NotionError as error:
+            # Some new kinds of blocks make the API refuse them with all that follow.
+            if error.code != "validation_error":
+                raise
+            blocks.append(_left_out(error.code))
         for block in blocks:
             kind, inner = block.get("type"), str(block.get("id"))
             if kind in OTHER_DOCUMENTS:
@@ -283,7 +289,7 @@ class Workspace:
             if not below:
                 continue
             if depth + 1 >= self._max_depth or inner in above:
-                block[CHILDREN] = [dict(TOO_DEEP)]
+                block[CHILDREN] = [_left_out("deeper blocks, left out")]
                 continue
             block[CHILDREN] = [
                 one for at in below for one in self._read_below(at, depth, above | {inner})
@@ -297,10 +303,9 @@ class Workspace:
         try:
             return self._below(identifier, depth + 1, above)
         except NotionError as error:
-            # Blocks of some new kinds make the API refuse all of their siblings.
-            if error.code != "validation_error" and not error.is_missing:
+            if not error.is_missing:
                 raise
-            return [{"type": "unsupported", "unsupported": {"block_type": error.code}}]
+            return [_left_out(error.code)]
 
     def _inner_of(self, block: Mapping[str, Any], kind: str) -> list[str]:
         """Returns the ids below which the blocks of a block stand."""
@@ -436,6 +441,11 @@ class Workspace:
                 judge=judged,
             )
         )
+
+
+def _left_out(why: str) -> dict[str, Any]:
+    """Returns a block in the place of others, which says why these are not there."""
+    return {"type": "unsupported", "unsupported": {"block_type": why}}
 
 
 def parent_of(found: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -296,6 +296,26 @@ class TestWhatIsRead:
         assert found.text_content == f"[Synced block](https://www.notion.so/{bare})\n\ncopied"
         assert relationships(found) == [("reference", f"page/{home}")]
 
+    def test_blocks_that_notion_refuses_leave_the_rest_of_the_page(
+        self, world: NotionWorld
+    ) -> None:
+        page = world.page("Page", blocks=[block("paragraph", f"p{n}") for n in range(150)])
+        made = connector(world)
+        made.authenticate()
+        item = next(i for p in Source(made).pages() for i in p.items)
+        refused = world._fail(400, "validation_error", "Block type ai_block is not supported")
+
+        def refuse(asked: Any) -> bool:
+            if "start_cursor" in asked.query:
+                world.scripted.append(refused)
+            return False
+
+        world.closing = refuse
+        found = made.map_to_frame_record(item)
+        assert isinstance(found, FrameRecord) and found.unique_id == f"notion:page/{page}"
+        assert str(found.text_content).endswith("p99\n\n\\[validation_error\\]")
+        assert made.get_stats()["unknown_markup"] == 1
+
     def test_depth_has_a_limit_that_shows(self, world: NotionWorld) -> None:
         page = world.page("Deep", blocks=[block("toggle", "1", below=[block("toggle", "2")])])
         found = record(world, page, max_depth=1)
