@@ -42,7 +42,7 @@ from contextframe_beam.store.state import (
     state_rows,
 )
 from contextframe_beam.store.transaction import Pending, change
-from contextframe_beam.store.versions import open_newest
+from contextframe_beam.store.versions import open_newest, without_indices
 from contextframe_beam.store.writer import write_rows
 from contextframe_beam.transforms.embed import TextVectors, text_vectors
 from contextframe_beam.transforms.embedders import Usage
@@ -270,8 +270,18 @@ class _Embedding:
         }
 
         def committed() -> lance.LanceDataset:
-            made = commit_columns_anew(
-                dataset, schema, self._columns, files, removal, new, properties=properties, at=at
+            made = without_indices(
+                at,
+                lambda: commit_columns_anew(
+                    dataset,
+                    schema,
+                    self._columns,
+                    files,
+                    removal,
+                    new,
+                    properties=properties,
+                    at=at,
+                ),
             )
             self._named = frozenset(path for one in files.values() for path in one.paths)
             return made

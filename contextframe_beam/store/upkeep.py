@@ -179,7 +179,7 @@ def _update(at: Address, choose: Callable[[lance.LanceDataset], list[str]]) -> l
             return behind
 
         def commit() -> lance.LanceDataset:
-            if not indices_of_fields(dataset):
+            if not indices_of_fields(dataset) and vector_index(dataset) is None:
                 return _updated(dataset, behind)
             with indexing(at) as newest:
                 there = {index.name for index in newest.describe_indices()}

@@ -26,7 +26,7 @@ from contextframe_beam.store.address import Address, first_line
 from contextframe_beam.store.files import WrittenFragment, open_dataset
 from contextframe_beam.store.rows import any_row
 from contextframe_beam.store.transaction import Pending, change, changing
-from contextframe_beam.store.versions import missing_dataset, open_newest
+from contextframe_beam.store.versions import indexing, missing_dataset, open_newest
 
 __all__ = [
     "TASK_ROWS",
@@ -328,21 +328,32 @@ def commit_parts(at: Address, parts: Iterable[IndexPart]) -> int:
     # A task that was done twice counts once.
     unique = {tuple(part.task.files): part for part in parts}
 
+    def fitting_in(dataset: LanceDataset) -> list[IndexPart]:
+        stored = {one.fragment_id: _files_of(one) for one in dataset.get_fragments()}
+        return [part for part in unique.values() if _fits(part.task, stored)]
+
     def build(_: list[WrittenFragment]) -> Pending[int] | int:
         dataset = open_newest(at)
-        stored = {one.fragment_id: _files_of(one) for one in dataset.get_fragments()}
-        fitting = [part for part in unique.values() if _fits(part.task, stored)]
+        fitting = fitting_in(dataset)
         index = vector_index(dataset)
         known = {str(one.uuid) for one in index.segments} if index is not None else set()
         if known.issuperset(str(part.made.uuid) for part in fitting):
             return len(fitting)
 
+        committed = 0
+
         def commit() -> LanceDataset:
-            made = [part.made for part in fitting]
-            return dataset.commit_existing_index_segments(_name(dataset), COLUMN, made)
+            nonlocal committed
+            # The vectors may just be replaced by others, and Lance commits an index of none.
+            with indexing(at) as newest:
+                made = [part.made for part in fitting_in(newest)]
+                committed = len(made)
+                if not made:
+                    return newest
+                return newest.commit_existing_index_segments(_name(newest), COLUMN, made)
 
         return Pending(
-            lambda: changing(at.uri, commit, "make the vector index of"), lambda _: len(fitting)
+            lambda: changing(at.uri, commit, "make the vector index of"), lambda _: committed
         )
 
     return change(at, build)

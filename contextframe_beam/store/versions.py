@@ -7,11 +7,11 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -281,6 +281,8 @@ _DROP = "contextframe.drop."
 # So long an index waits for columns that are being dropped, which takes a moment.
 _PATIENCE = 10.0
 
+T = TypeVar("T")
+
 #: An older tag of a process on another machine was left by a killed process.
 STALE = timedelta(days=1)
 
@@ -351,7 +353,7 @@ def indexing(at: Address) -> Iterator[LanceDataset]:
 
 @contextmanager
 def dropping(at: Address) -> Iterator[LanceDataset]:
-    """Holds off indices while columns are dropped; see `indexing`.
+    """Holds off indices while columns are dropped or replaced; see `indexing`.
 
     Yields:
         The newest version.
@@ -364,6 +366,28 @@ def dropping(at: Address) -> Iterator[LanceDataset]:
     with _tagged(dataset, _DROP, None, at):
         _refuse(dataset, _INDEX, "an index", "dropped")
         yield open_newest(at)
+
+
+def without_indices(at: Address, replace: Callable[[], T]) -> T:
+    """Replaces columns while no index of them is written; waits for those under way.
+
+    Args:
+        at: The dataset.
+        replace: Commits the new columns.
+
+    Raises:
+        ConcurrentRunError: an index is being written, and that does not end.
+        DatasetError: the store refuses to write.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with dropping(at):
+                return replace()
+        except ConcurrentRunError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(random.uniform(0.02, 0.1))
 
 
 @contextmanager

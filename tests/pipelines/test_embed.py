@@ -14,6 +14,9 @@ from contextframe_beam.errors import ConfigError, DatasetError, TooManyTokens
 from contextframe_beam.frames.embedders import EmbedderRefusedError, EmbeddingError
 from contextframe_beam.pipelines.embed import embed
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.store import vector_index
+from contextframe_beam.store.address import Address
+from contextframe_beam.store.vector_index import commit_parts, do_index_task, plan_index
 from contextframe_beam.transforms.embedders import HashEmbedder
 from tests.support.embedding_server import embedding_server
 from tests.support.pipeline_helpers import documents
@@ -237,3 +240,25 @@ class TestWhatGoesWrong:
         embed(str(kb), OTHER)
         with pytest.raises(ConfigError, match=r"are of hash:32.*embeds by hash:16"):
             ingest_texts({"c": "New."}, kb, embed=HASH)
+
+
+def test_an_index_of_the_vectors_that_were_replaced_is_never_committed(
+    kb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lance would commit it, and then search nothing any more."""
+    ingest(documents(*range(300)), str(kb), embed=HASH, chunk="none")
+    at = Address(str(kb))
+    tasks = plan_index(FrameDataset.open(str(kb)).lance, "cosine")
+    parts = [do_index_task(at, task) for task in tasks]
+    real = vector_index.indexing
+
+    def after_others(at: Address) -> Any:
+        monkeypatch.setattr(vector_index, "indexing", real)
+        embed(str(kb), OTHER)
+        return real(at)
+
+    monkeypatch.setattr(vector_index, "indexing", after_others)
+    assert commit_parts(at, parts) == 0
+    dataset = FrameDataset.open(str(kb))
+    assert len(dataset.search("text", vector=True)) == 10
+    assert dataset.lance.list_indices() == []
