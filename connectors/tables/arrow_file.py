@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from contextframe_beam.connectors.tables.table_format import (
     Rows,
     TableFormat,
     Wanted,
+    joined,
     pages_of,
 )
 from contextframe_beam.errors import ConnectorError
@@ -45,17 +45,14 @@ class ArrowFormat(TableFormat):
             return None
         count = _opened(file).num_record_batches
         # Only the batches themselves tell how large they are; most writers make them alike.
-        pieces = min(max(-(-file.size // size), 1), max(count, 1))
-        borders = [count * number // pieces for number in range(pieces + 1)]
-        return [
-            Piece(
-                f"record batch {first}"
-                if stop - first == 1
-                else f"record batches {first} to {stop - 1}",
-                [first, stop],
-            )
-            for first, stop in pairwise(borders)
-        ]
+        begins = [file.size * number // max(count, 1) for number in range(count)]
+        return joined(range(count), begins, size)
+
+    def place_of(self, first: int, stop: int) -> str:
+        """Returns the name of record batches."""
+        if stop - first == 1:
+            return f"record batch {first}"
+        return f"record batches {first} to {stop - 1}"
 
     def rows(self, file: RangedFile, piece: Any, wanted: Wanted) -> Iterator[Rows]:
         """Yields the rows of record batches, some thousand at a time."""

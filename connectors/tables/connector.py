@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import partial
+from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,7 +40,13 @@ from contextframe_beam.connectors.tables.columns import (
 )
 from contextframe_beam.connectors.tables.places import managed_by, placed, shown, texts_of
 from contextframe_beam.connectors.tables.ranged import RangedFile
-from contextframe_beam.connectors.tables.table_format import Piece, Rows, TableFormat, Wanted
+from contextframe_beam.connectors.tables.table_format import (
+    PART_BYTES,
+    Piece,
+    Rows,
+    TableFormat,
+    Wanted,
+)
 from contextframe_beam.connectors.tables.where import Where
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 
@@ -63,7 +71,6 @@ _MOST_WHOLE_BYTES = 256 << 20
 # A small source is cut smaller than is best for reading, so that several workers have something.
 _LEAST_PIECES = 16
 _SMALLEST_PIECE_BYTES = 64 << 10
-_PIECE_BYTES = 8 << 20
 _FILES_IN_A_GROUP = 200
 _GROUP_BYTES = 32 << 20
 _OPENED_AT_ONCE = 16
@@ -227,7 +234,7 @@ class TableConnector(MappedConnector):
         known_states: Mapping[str, Any] | None = None,
         reached: Reached | None = None,
     ) -> Iterator[tuple[Partition, int]]:
-        """Yields partitions of one block each: a piece of a large file, or a group of small ones.
+        """Yields partitions and their numbers of blocks: a part of a large file, or a group.
 
         Args:
             since: Only files that were changed at this time or later, ISO 8601.
@@ -344,7 +351,9 @@ class TableConnector(MappedConnector):
 
     def _partitions(self, infos: Sequence[FileInfo]) -> Iterator[tuple[Partition, int]]:
         total = sum(info.size for info in infos)
-        size = min(_PIECE_BYTES, max(-(-total // _LEAST_PIECES), _SMALLEST_PIECE_BYTES))
+        size = PART_BYTES
+        while size * _LEAST_PIECES > total and size > _SMALLEST_PIECE_BYTES:
+            size //= 2
         large = [info for info in infos if info.size > size]
         small = [info for info in infos if info.size <= size]
         yield from self._large(large, size)
@@ -378,19 +387,24 @@ class TableConnector(MappedConnector):
                     self.logger.info("%s is read from its beginning by one worker", name)
                     yield Partition(name, params, content=content), 1
                     continue
-                for piece in pieces:
-                    params = {**params, "piece": piece.params, "place": piece.name}
-                    one = f"{name}, {piece.name}"
-                    yield Partition(one, params, content=content), 1
+                for _, group in groupby(pieces, lambda piece: piece.part):
+                    part = list(group)
+                    where = self._format.place_of(part[0].first, part[-1].stop)
+                    params = {**params, "pieces": [asdict(one) for one in part]}
+                    is_whole = part[0].part == pieces[-1].part == pieces[0].part
+                    one = name if is_whole else f"{name}, {where}"
+                    yield Partition(one, params, content=content), len(part)
 
     def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
         """Yields the pages of a partition, each with the number of bytes read for it."""
         failed: list[FileInfo] = []
         pending: tuple[Page, int] | None = None
-        for info, rows in self._rows_of(partition):
+        pieces = partition.params.get("pieces")
+        piece = None if pieces is None else Piece(**pieces[block])
+        place = "" if piece is None else self._format.place_of(piece.first, piece.stop)
+        for info, rows in self._rows_of(partition, piece):
             if isinstance(rows, Exception):
                 page = Page(position=shown(info))
-                place = str(partition.params.get("place", ""))
                 page.failures.append(self._failure(rows, info, partition, place))
                 size = 0
             else:
@@ -405,7 +419,9 @@ class TableConnector(MappedConnector):
             page.state = failed_state(failed)
         yield page, size
 
-    def _rows_of(self, partition: Partition) -> Iterator[tuple[FileInfo, Rows | Exception]]:
+    def _rows_of(
+        self, partition: Partition, piece: Piece | None
+    ) -> Iterator[tuple[FileInfo, Rows | Exception]]:
         params = partition.params
         if "files" in params:
             infos = [FileInfo(*one) for one in params["files"]]
@@ -421,7 +437,8 @@ class TableConnector(MappedConnector):
         info = FileInfo(*[*params["file"], params["version"]])
         try:
             with self._files.reader(info) as (_, read):
-                yield from self._guarded(info, RangedFile(read, info.size), params.get("piece"))
+                asked = None if piece is None else piece.params
+                yield from self._guarded(info, RangedFile(read, info.size), asked)
         except (*UNREADABLE, FileChangedError) as error:
             yield info, error
 

@@ -39,12 +39,12 @@ class Cut:
 def cuts_of(
     chunks: Iterable[bytes], start: Cut, step: int, delimiter: bytes, quote: bytes
 ) -> list[Cut] | None:
-    """Returns beginnings of records about `step` bytes apart; the first one is `start`.
+    """Returns beginnings of records: `start`, and the first at or after each multiple of `step`.
 
     Args:
         chunks: The bytes of the file from `start` on.
         start: The beginning of the first record.
-        step: How far apart they are at least.
+        step: How far apart they are, about.
         delimiter: The byte between values.
         quote: The byte around values; empty if values have no quotes.
 
@@ -59,7 +59,7 @@ def cuts_of(
         quotes = _places(chunk, quote) if quote and quote in chunk else None
         if quote and not _are_sound(chunk, quotes, is_inside, last, quote, before):
             return None
-        wanted = found[-1].offset + step
+        wanted = _after(found[-1].offset, step)
         while wanted <= offset + len(chunk):
             end = _record_end(chunk, max(wanted - offset - 1, 0), quotes, is_inside)
             if end is None:
@@ -67,13 +67,18 @@ def cuts_of(
             at = offset + end + 1
             lines = line + chunk.count(b"\n", 0, end + 1)
             found.append(Cut(at, lines))
-            wanted = at + step
+            wanted = _after(at, step)
         offset += len(chunk)
         line += chunk.count(b"\n")
         if quotes is not None:
             is_inside ^= bool(len(quotes) % 2)
         last = chunk[-1:] or last
     return None if is_inside else found
+
+
+def _after(offset: int, step: int) -> int:
+    """Returns the first multiple of a step behind an offset."""
+    return (offset // step + 1) * step
 
 
 def chunks_of(read: ReadAt, start: int, stop: int, size: int = _CHUNK_BYTES) -> Iterator[bytes]:

@@ -35,6 +35,7 @@ from contextframe_beam.connectors.tables.csv_types import (
 )
 from contextframe_beam.connectors.tables.ranged import RangedFile, unpacked
 from contextframe_beam.connectors.tables.table_format import (
+    PART_BYTES,
     BadRow,
     Piece,
     Rows,
@@ -171,12 +172,10 @@ class CsvFormat(TableFormat):
             if not by_bytes(dialect.encoding):
                 return None
         stops = [*(cut.offset for cut in found[1:]), file.size]
+        written = [dialect.encoding, dialect.delimiter, dialect.names]
         return [
-            Piece(
-                f"bytes {cut.offset} to {stop}",
-                [cut.offset, cut.line, stop, dialect.encoding, dialect.delimiter, dialect.names],
-            )
-            for cut, stop in zip(found, stops, strict=True)
+            Piece(cut.offset, stop, part, [cut.offset, cut.line, stop, *written])
+            for cut, stop, part in zip(found, stops, _parts(found), strict=True)
         ]
 
     def rows(self, file: RangedFile, piece: Any, wanted: Wanted) -> Iterator[Rows]:
@@ -404,6 +403,14 @@ class _Utf8(io.RawIOBase):
             self._rest += text
         found, self._rest = self._rest[:wanted], self._rest[wanted:]
         return found
+
+
+def _parts(cuts: Sequence[Cut]) -> list[int]:
+    """Returns which part each piece belongs to that begins at a cut.
+
+    A part begins with the first record that begins at or behind a multiple of the size of parts.
+    """
+    return [cut.offset // PART_BYTES for cut in cuts]
 
 
 def _as_utf8(data: bytes, encoding: str) -> bytes:

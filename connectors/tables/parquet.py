@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from contextframe_beam.connectors.tables.table_format import (
     Rows,
     TableFormat,
     Wanted,
+    joined,
     pages_of,
 )
 from contextframe_beam.errors import ConnectorError
@@ -39,16 +41,13 @@ class ParquetFormat(TableFormat):
     def pieces(self, file: RangedFile, wanted: Wanted, size: int) -> Sequence[Piece] | None:
         """Returns row groups, several small ones together, without those that cannot match."""
         opened = _opened(file)
-        found: list[list[int]] = []
-        sizes, held = _sizes(file, opened), 0
-        for group in _groups(file, opened, range(opened.num_row_groups), wanted):
-            follows = bool(found) and found[-1][1] == group
-            if not follows or held + sizes[group] > size:
-                found.append([group, group])
-                held = 0
-            found[-1][1] = group + 1
-            held += sizes[group]
-        return [Piece(_name(first, stop), [first, stop]) for first, stop in found]
+        begins = [0, *accumulate(_sizes(file, opened))]
+        groups = _groups(file, opened, range(opened.num_row_groups), wanted)
+        return joined(groups, begins, size)
+
+    def place_of(self, first: int, stop: int) -> str:
+        """Returns the name of row groups."""
+        return f"row group {first}" if stop - first == 1 else f"row groups {first} to {stop - 1}"
 
     def rows(self, file: RangedFile, piece: Any, wanted: Wanted) -> Iterator[Rows]:
         """Yields the rows of row groups, some thousand at a time."""
@@ -121,10 +120,6 @@ def _sizes(file: RangedFile, opened: Any) -> list[int]:
     """Returns about how many bytes of the file each row group has, without asking its columns."""
     plain = [opened.metadata.row_group(n).total_byte_size for n in range(opened.num_row_groups)]
     return [file.size * size // max(sum(plain), 1) for size in plain]
-
-
-def _name(first: int, stop: int) -> str:
-    return f"row group {first}" if stop - first == 1 else f"row groups {first} to {stop - 1}"
 
 
 class ParquetConnector(TableConnector):

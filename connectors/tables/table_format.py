@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -60,16 +60,25 @@ class Wanted:
         return self.where.expression(schema, {**absent, **self.texts})
 
 
+#: What a run that commits as it goes commits at once of one file. Where parts of a file begin
+#: depends on the file alone, so that a run which is continued finds those again that are done.
+PART_BYTES = 8 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a file, which is read on its own.
+    """What is read at once of a file.
 
     Attributes:
-        name: Names it within the file, as in `row groups 3 to 5`.
+        first: Where it begins, in bytes, row groups or record batches.
+        stop: Where it ends.
+        part: Which part of the file it belongs to.
         params: What its format needs to read it, as JSON values.
     """
 
-    name: str
+    first: int
+    stop: int
+    part: int
     params: Any
 
 
@@ -136,9 +145,13 @@ class TableFormat(ABC):
         Args:
             file: The file.
             wanted: What is wanted; a piece without such rows is left out.
-            size: About how many bytes a piece should have.
+            size: About how many bytes a piece should have: `PART_BYTES`, or that halved some times.
         """
         return None
+
+    def place_of(self, first: int, stop: int) -> str:
+        """Returns the name of a range of a file, as in `row groups 3 to 5`."""
+        return f"bytes {first} to {stop}"
 
     def said(self, file: RangedFile) -> str:
         """Returns in a few words how a file is written, where that is found out."""
@@ -164,3 +177,22 @@ def pages_of(table: pa.Table, place: str, first: int = 0) -> Iterator[tuple[pa.T
         part = table.slice(start, step)
         last = first + start + part.num_rows - 1
         yield part, f"{place + ', ' if place else ''}rows {first + start} to {last}"
+
+
+def joined(units: Iterable[int], begins: Sequence[int], size: int) -> list[Piece]:
+    """Returns pieces of units that follow one another, such as row groups.
+
+    Args:
+        units: The numbers of those that are read, in order.
+        begins: About where each begins in the file, in bytes, by its number.
+        size: Those that begin in the same stretch of so many bytes are one piece.
+    """
+    found: list[Piece] = []
+    for unit in units:
+        first, part = unit, begins[unit] // PART_BYTES
+        if found and found[-1].stop == unit:
+            before = found[-1].first
+            if begins[before] // size == begins[unit] // size:
+                first = found.pop().first
+        found.append(Piece(first, unit + 1, part, [first, unit + 1]))
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from contextframe_beam.connectors.page import DeadLetter
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.tables.connector import TableConnector
 
@@ -20,6 +20,7 @@ class Found:
     partitions: list[str] = field(default_factory=list)
     states: dict[str, Any] = field(default_factory=dict)
     narrowed: str = ""
+    blocks: int = 0
     positions: list[str] = field(default_factory=list)
 
     @property
@@ -38,6 +39,7 @@ def read(connector: TableConnector, states: Mapping[str, Any] | None = None) -> 
     header = chunks[-1].header
     assert header is not None
     found = Found(narrowed=header.narrowed, states=dict(source.reached or {}))
+    found.blocks = header.planned
     for chunk in reversed(chunks[:-1]):
         found.partitions += [part.id for part in chunk.parts if part.id not in found.partitions]
         for fetched in source.read_blocks(chunk, lambda _: True):
@@ -48,3 +50,13 @@ def read(connector: TableConnector, states: Mapping[str, Any] | None = None) -> 
             if page.state is not None:
                 found.states[page.partition] = page.state
     return found
+
+
+def pages_of(connector: TableConnector, planned: Iterable[tuple[Partition, int]]) -> list[Page]:
+    """Reads what was planned, all blocks of all partitions."""
+    return [
+        page
+        for partition, blocks in planned
+        for block in range(blocks)
+        for page, _ in connector._read_block(partition, block)
+    ]

@@ -60,6 +60,19 @@ def test_any_cutting_gives_each_record_once(
     assert cut == read(data, form=form)
 
 
+@given(RECORDS, st.integers(1, 5))
+def test_a_finer_cutting_keeps_the_cuts_of_a_coarser_one(
+    records: list[list[str]], times: int
+) -> None:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\n").writerows([["one", "two"], *records])
+    file = RangedFile.of(out.getvalue().encode())
+    form = CsvFormat(Stated(delimiter=","))
+    coarse, fine = (form.pieces(file, Wanted(), size) for size in (4 * times, times))
+    assert coarse is not None and fine is not None
+    assert {one.first for one in coarse} <= {one.first for one in fine}
+
+
 #: Anything at all, with quotes where none should be.
 NONSENSE = st.lists(
     st.sampled_from(["a", ",", "\n", '"', '""', '"x,\ny"', "\r\n", "é"]), max_size=30

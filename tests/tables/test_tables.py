@@ -12,16 +12,19 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from contextframe_beam.connectors.look import look
-from contextframe_beam.connectors.tables import csv_file
+from contextframe_beam.connectors.tables import connector as connector_module
+from contextframe_beam.connectors.tables import csv_file, table_format
+from contextframe_beam.connectors.tables.arrow import ArrowConnector
 from contextframe_beam.connectors.tables.csv_file import CSVConnector
 from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.connectors.tables.places import placed
 from contextframe_beam.errors import ConfigError, ConnectorError
 from tests.support.cli_helpers import cli
 from tests.support.pipeline_helpers import texts_in
-from tests.support.table_reading import read
+from tests.support.table_reading import pages_of, read
 
 
 def table(path: Path, ids: Any, **more: list[Any]) -> Path:
@@ -248,9 +251,9 @@ class TestChanges:
         connector = CSVConnector(file)
         connector.authenticate()
         planned = list(connector._plan())
-        assert len(planned) > 3
+        assert sum(blocks for _, blocks in planned) > 3
         file.write_text(f"id,text\n{lines.replace('x', 'y')}")
-        pages = [page for one, _ in planned for page, _ in connector._read_block(one, 0)]
+        pages = pages_of(connector, planned)
         assert sum(page.count for page in pages) == 0
         assert all("it changed after it was listed" in page.failures[0].message for page in pages)
 
@@ -339,8 +342,8 @@ def test_trouble_with_a_disk_or_a_network_ends_the_run_and_loses_no_row(
     cls = ParquetConnector if kind == "parquet" else CSVConnector
     connector = cls(file)
     connector.authenticate()
-    planned = [one for one, _ in connector._plan()]
-    assert len(planned) > 3
+    planned = list(connector._plan())
+    assert sum(blocks for _, blocks in planned) > 3
 
     class Shaky(type(connector._files)):  # type: ignore[misc]
         @contextmanager
@@ -356,8 +359,7 @@ def test_trouble_with_a_disk_or_a_network_ends_the_run_and_loses_no_row(
 
     connector._files = Shaky(tmp_path)
     with pytest.raises(ConnectionError):
-        for one in planned:
-            list(connector._read_block(one, 0))
+        pages_of(connector, planned)
 
 
 def test_a_column_of_a_path_has_its_stated_type(tmp_path: Path) -> None:
@@ -397,3 +399,37 @@ def test_a_record_that_is_too_long_is_the_only_one_that_is_not_read(
     assert found.column("id") == ["1", "3", "4"]
     assert "line 3: the record at line 3 has 1,205 bytes" in found.messages
     assert found.failures[0].item["data"].startswith('2,"y')
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "arrow"])
+def test_where_the_parts_of_a_file_begin_depends_on_the_file_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is continued finds the parts that are done, whatever files came meanwhile."""
+    for module in (connector_module, csv_file, table_format):
+        monkeypatch.setattr(module, "PART_BYTES", 64 << 10)
+    monkeypatch.setattr(connector_module, "_SMALLEST_PIECE_BYTES", 4 << 10)
+    rows = pa.table({"id": range(8000), "text": ["x" * 40] * 8000})
+    cls: Any = {"csv": CSVConnector, "parquet": ParquetConnector, "arrow": ArrowConnector}[kind]
+
+    def write(name: str, times: int) -> None:
+        more, file = pa.concat_tables([rows] * times), tmp_path / f"{name}.{kind}"
+        if kind == "csv":
+            pa.csv.write_csv(more, file)
+        elif kind == "parquet":
+            pq.write_table(more, file, row_group_size=200, compression="none", use_dictionary=False)
+        else:
+            feather.write_feather(more, str(file), chunksize=200, compression="uncompressed")
+
+    def parts() -> dict[str, int]:
+        planned = cls(tmp_path)._plan()
+        return {one.id: blocks for one, blocks in planned if "a." in one.id}
+
+    write("a", 1)
+    before = parts()
+    write("b", 6)
+    after = parts()
+    assert list(after) == list(before) and len(before) > 4
+    assert sum(after.values()) < sum(before.values())
+    assert read(cls(tmp_path / f"a.{kind}")).blocks == sum(before.values())
+    assert len(read(cls(tmp_path)).items) == 7 * 8000

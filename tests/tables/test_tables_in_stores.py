@@ -18,7 +18,7 @@ from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.errors import ConnectorError
 from tests.support.file_server import serving_files
 from tests.support.s3_server import BUCKET
-from tests.support.table_reading import read
+from tests.support.table_reading import pages_of, read
 
 ROWS = pa.table({"id": range(4000), "text": [f"row {n} " * 9 for n in range(4000)]})
 
@@ -47,7 +47,7 @@ class TestS3:
             CSVConnector(f"s3://{place}/year=*/a.csv", types=["id:int64"]),
         ):
             found = read(connector)
-            assert found.column("id") == list(range(4000)) and len(found.partitions) > 2
+            assert found.column("id") == list(range(4000)) and found.blocks > 2
             assert {item["year"] for item in found.items} == {"2024"}
 
     def test_an_object_that_is_replaced_is_not_read_as_a_mixture(
@@ -55,10 +55,10 @@ class TestS3:
     ) -> None:
         connector = CSVConnector(f"s3://{place}/year=2024/a.csv")
         connector.authenticate()
-        planned = [one for one, _ in connector._plan()]
+        planned = list(connector._plan())
         data = (folder / "a.csv").read_bytes().replace(b"row", b"new")
         s3.filesystem().pipe_file(f"{place}/year=2024/a.csv", data)
-        pages = [page for one in planned for page, _ in connector._read_block(one, 0)]
+        pages = pages_of(connector, planned)
         assert sum(page.count for page in pages) == 0
         assert all("it changed after it was listed" in page.failures[0].message for page in pages)
 
