@@ -55,7 +55,7 @@ def read_wiki(url: str, authorization: str | None, known: str | None) -> Wiki:
         if commit == known:
             return Wiki(commit, None)
         with tempfile.TemporaryDirectory(prefix="contextframe-wiki-") as folder:
-            where = ["--git-dir", str(Path(folder) / "wiki")]
+            where = ["-C", str(Path(folder) / "wiki")]
             _git(["clone", "--quiet", "--bare", "--depth", "1", "--", url, where[1]], environment)
             commit = _git([*where, "rev-parse", "HEAD"], environment).decode().strip()
             return Wiki(commit, dict(_pages(where, environment)))

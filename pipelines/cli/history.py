@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextframe_beam.pipelines.cli.outcome import ago, took
 from contextframe_beam.pipelines.cli.shared import (
     as_json,
     command,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from contextframe_beam.pipelines.replay import Replayed
     from contextframe_beam.store.history import RunRecord, SourceStatus
 
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_DAY = 86400
 _COUNTS = ("written", "deleted", "unchanged", "failed")
 
 
@@ -210,35 +209,6 @@ def facts_of_run(record: RunRecord) -> dict[str, Any]:
     told = {**asdict(record), "state": record.state, "seconds": record.seconds}
     del told["mark"]
     return told
-
-
-def ago(time: str, now: datetime | None = None) -> str:
-    """Returns how long ago a time is, as in `3 h ago`."""
-    from contextframe_beam.store.history import time_of
-
-    passed = ((now or datetime.now(timezone.utc)) - time_of(time)).total_seconds()
-    return f"{took(max(passed, 0), rough=True)} ago"
-
-
-def took(seconds: float | None, rough: bool = False) -> str:
-    """Returns a length of time in words: `0.9 s`, `4 min 10 s`, `3 d`; "" if it is unknown.
-
-    Args:
-        seconds: The length.
-        rough: Whether the largest unit suffices.
-    """
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if rough else f"{seconds:.1f} s"
-    for place, (length, unit) in enumerate(_UNITS):
-        whole, rest = divmod(int(seconds), length)
-        if not whole:
-            continue
-        smaller, name = _UNITS[place + 1]
-        more = f" {rest // smaller} {name}" if not rough and rest // smaller else ""
-        return f"{whole} {unit}{more}"
-    return ""
 
 
 def _show_runs(shown: Sequence[RunRecord], known: int) -> None:

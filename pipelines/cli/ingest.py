@@ -160,7 +160,7 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
         ctx.with_resource(serving())
     job = _job_of(ctx, values)
 
-    from contextframe_beam.pipelines.cli.show import Outcome, existing
+    from contextframe_beam.pipelines.cli.outcome import Outcome, existing
     from contextframe_beam.pipelines.cli.watch import run_job
     from contextframe_beam.pipelines.ingest import run, unfinished_run
 

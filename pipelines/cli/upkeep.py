@@ -361,7 +361,7 @@ def cleanup_command(
     dataset: str, as_json: bool, storage_options: dict[str, str], **values: Any
 ) -> None:
     """Remove old versions of DATASET, and old files that killed runs left behind."""
-    from contextframe_beam.pipelines.cli.show import in_bytes
+    from contextframe_beam.pipelines.cli.outcome import in_bytes
     from contextframe_beam.pipelines.job import dead_letters_beside
     from contextframe_beam.store.upkeep import cleanup
     from contextframe_beam.transforms.embedders.vector_cache import remove_lost_vectors

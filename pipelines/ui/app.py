@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ContextFrameError, DatasetError
-from contextframe_beam.pipelines.cli.history import ago, took
+from contextframe_beam.pipelines.cli.outcome import ago, took
 from contextframe_beam.pipelines.ui import facts
 from contextframe_beam.store.address import Address
 

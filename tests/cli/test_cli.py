@@ -16,7 +16,8 @@ import pytest
 from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines import progress
 from contextframe_beam.pipelines.cli import watch
-from contextframe_beam.pipelines.cli.show import Outcome, snippet_of
+from contextframe_beam.pipelines.cli.outcome import Outcome
+from contextframe_beam.pipelines.cli.show import snippet_of
 from contextframe_beam.pipelines.runners.errors import report_of
 from contextframe_beam.transforms import CommitReceipt
 from tests.support.cli_helpers import (
