@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
@@ -37,7 +37,6 @@ ANSWERS = {
     "/v1/databases/{database_id}": "GetDatabaseResponse",
 }
 PARTS = 25
-_KINDS = {"search": "page_or_data_source", "query": "page_or_data_source"}
 _ERRORS = {400, 401, 403, 404, 409, 429, 500, 529}
 
 
@@ -103,7 +102,7 @@ class NotionWorld(World):
         self.tokens = {TOKEN}
         self.long: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._number = 0
-        self._queried: tuple[Any, list[dict[str, Any]], dict[str, int]] = ((), [], {})
+        self._lists: dict[Any, tuple[Any, list[dict[str, Any]], dict[str, int]]] = {}
         self._signed = 0
         self._uploads: dict[str, str] = {}
         self.files = FileHost()
@@ -371,27 +370,30 @@ class NotionWorld(World):
 
     def _search(self, body: Mapping[str, Any]) -> Answer:
         kind = body.get("filter", {}).get("value", "page")
-        found = [
-            one
-            for one in self.objects.values()
-            if one["object"] == kind
-            and not one["in_trash"]
-            and one["id"] not in self.late
-            and self._is_seen(one["id"])
-        ]
         descending = body.get("sort", {}).get("direction") != "ascending"
-        found.sort(key=lambda one: (one["last_edited_time"], one["id"]), reverse=descending)
-        return self._list(found, body, "page_or_data_source")
+
+        def found() -> list[dict[str, Any]]:
+            shown = [
+                one
+                for one in self.objects.values()
+                if one["object"] == kind
+                and not one["in_trash"]
+                and one["id"] not in self.late
+                and self._is_seen(one["id"])
+            ]
+            shown.sort(key=lambda one: (one["last_edited_time"], one["id"]), reverse=descending)
+            return shown
+
+        return self._long_list((kind, descending, len(self.late)), found, body)
 
     def _query(self, source: str, body: Mapping[str, Any]) -> Answer:
         if source not in self.objects or not self._is_seen(source):
             return self._missing(source)
         after = body.get("filter", {}).get("last_edited_time", {}).get("on_or_after", "")
         trash = bool(body.get("in_trash"))
-        asked = (source, after, trash, self.now, len(self.hidden))
-        # The list is the same for all of its pages, while nothing is edited.
-        if not body.get("start_cursor") or self._queried[0] != asked:
-            rows = [
+
+        def found() -> list[dict[str, Any]]:
+            return [
                 one
                 for one in self.objects.values()
                 if one["parent"].get("data_source_id") == source
@@ -399,9 +401,20 @@ class NotionWorld(World):
                 and one["last_edited_time"] >= after
                 and self._is_seen(one["id"])
             ]
-            places = {one["id"]: place for place, one in enumerate(rows)}
-            self._queried = (asked, rows, places)
-        return self._list(self._queried[1], body, "page_or_data_source", self._queried[2])
+
+        return self._long_list((source, after, trash), found, body)
+
+    def _long_list(
+        self, asked: Any, found: Callable[[], list[dict[str, Any]]], body: Mapping[str, Any]
+    ) -> Answer:
+        """Answers with a page of a list, which is made once for all pages while nothing changes."""
+        state = (self.now, len(self.objects), len(self.hidden))
+        kept = self._lists.get(asked)
+        if kept is None or not body.get("start_cursor") or kept[0] != state:
+            objects = found()
+            places = {one["id"]: place for place, one in enumerate(objects)}
+            kept = self._lists[asked] = (state, objects, places)
+        return self._list(kept[1], body, "page_or_data_source", kept[2])
 
     def _property(self, page: str, identifier: str, query: Mapping[str, str]) -> Answer:
         properties = self.objects[page]["properties"].values()
