@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 
-from contextframe_beam.connectors.page import encode_item
+from contextframe_beam.connectors.item_json import encode_item
 from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.frames.times import parse

@@ -20,8 +20,8 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from contextframe_beam.connectors.http.retry import Verdict
+from contextframe_beam.connectors.item_json import encode_item
 from contextframe_beam.connectors.json_files.lines import big_integers
-from contextframe_beam.connectors.page import encode_item
 from contextframe_beam.connectors.plain_secrets import STARS, looks_secret
 from contextframe_beam.connectors.secrets import RedactingFilter, redact, redacted
 from contextframe_beam.errors import ConfigError, ConnectorError

@@ -16,8 +16,8 @@ import numpy as np
 from apache_beam.typehints.row_type import RowTypeConstraint
 from apache_beam.utils.timestamp import Timestamp
 
+from contextframe_beam.connectors.item_json import decode_item, encode_item
 from contextframe_beam.connectors.mapper import as_text, lookup
-from contextframe_beam.connectors.page import decode_item, encode_item
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.frames.place import Place
 from contextframe_beam.frames.record import FrameRecord
