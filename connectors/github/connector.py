@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, ClassVar
@@ -52,6 +53,8 @@ _LONGEST_WAIT = 3900.0
 _FILES_IN_A_PAGE = 1000
 _MOST_NUMBERS = 2000
 _EMPTY = 409
+# The address of a repository, as people copy it.
+_ADDRESS = re.compile(r"https?://[^/]+/([^/]+/[^/]+?)(?:\.git)?/?")
 
 
 class GitHubConnector(PaginatedConnector):
@@ -126,7 +129,7 @@ class GitHubConnector(PaginatedConnector):
     ) -> None:
         super().__init__()
         self._choice = Choice(
-            _listed(repositories),
+            [_ADDRESS.sub(r"\1", one) for one in _listed(repositories)],
             _listed(organizations),
             _listed(include),
             _listed(exclude),

@@ -13,7 +13,7 @@ import pytest
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.http import judges, retry
-from contextframe_beam.connectors.testing import ConnectorTests
+from contextframe_beam.connectors.testing import ConnectorTests, Status, Subject, run_checks
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.pipelines.ingest import ingest
 from tests.support.cli_helpers import cli
@@ -256,6 +256,16 @@ class TestConformance(ConnectorTests):
 
     def connector(self) -> GitHubConnector:
         return connector(self.world, resources=READ)
+
+
+@pytest.mark.soak
+def test_memory_stays_bounded_with_20000_issues(world):
+    app = world.add("acme/app")
+    for number in range(20_000):
+        app.add_issue(f"Issue {number}", "Body " * 20)
+    subject = Subject(lambda: connector(world, resources=["issues"]), limit=20_000)
+    (outcome,) = run_checks(subject, ["memory_stays_bounded"])
+    assert outcome.status is Status.PASSED, outcome
 
 
 class TestCommands:
@@ -546,6 +556,7 @@ class TestAccounts:
             ({"repositories": ["acme/l*", "who/x"]}, {"acme/lib", "who/x"}),
             ({"repositories": ["ACME/A*"]}, {"acme/app"}),
             ({"repositories": ["acme/kept"]}, {"acme/kept"}),
+            ({"repositories": ["https://github.com/acme/lib.git"]}, {"acme/lib"}),
             ({"organizations": ["acme"], "archived": True, "exclude": ["acme/o*"]}, None),
             ({}, {"acme/app", "acme/lib", "acme/old1", "who/x"}),
         ],

@@ -94,10 +94,11 @@ class Repository:
     commits: dict[str, Commit] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     moved_issues: dict[int, str] = field(default_factory=dict)
+    last_number: int = 0
 
     def add_issue(self, title: str, body: str | None = "", pull: bool = False, **more: Any) -> int:
         """Opens an issue or a pull request; returns its number."""
-        number = max([*self.issues, *self.discussions, 0]) + 1
+        self.last_number = number = self.last_number + 1
         at = self.clock.tick()
         self.issues[number] = {
             "number": number,
@@ -160,7 +161,7 @@ class Repository:
 
     def add_discussion(self, title: str, body: str) -> int:
         """Opens a discussion; its numbers are those of issues."""
-        number = max([*self.issues, *self.discussions, 0]) + 1
+        self.last_number = number = self.last_number + 1
         at = self.clock.tick()
         self.discussions[number] = {
             "number": number,
