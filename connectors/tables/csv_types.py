@@ -48,7 +48,8 @@ def stated_types(types: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     if isinstance(types, str):
         types = [one.strip() for one in types.split(",") if one.strip()]
     if not isinstance(types, Mapping):
-        pairs = [one.rpartition(":") for one in types]
+        # An equals sign does as well, because env:int64 would name a secret.
+        pairs = [one.rpartition(":" if ":" in one else "=") for one in types]
         wrong = next((one for one, (name, _, _) in zip(types, pairs, strict=True) if not name), "")
         if wrong:
             raise ConfigError(f"types has {wrong!r}; write a column and its type, as price:float64")

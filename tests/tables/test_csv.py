@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam.connectors.tables.csv_dialect import Stated
 from contextframe_beam.connectors.tables.csv_file import CSVConnector, CsvFormat
-from contextframe_beam.connectors.tables.csv_types import looks_like
+from contextframe_beam.connectors.tables.csv_types import looks_like, stated_types
 from contextframe_beam.connectors.tables.ranged import RangedFile
 from contextframe_beam.connectors.tables.table_format import BadRow, Wanted
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -202,6 +202,11 @@ def test_types_are_told_and_never_guessed() -> None:
     assert "values separated by commas" in told
     assert "all columns are text" in told
     assert 'types="n:int64,x:float64,f:bool,d:date,t:timestamp"' in told
+
+
+def test_types_are_stated_with_a_colon_or_an_equals_sign() -> None:
+    stated = stated_types(["a:int64", "env=bool", "b:c:date"])
+    assert stated == {"a": "int64", "env": "bool", "b:c": "date"}
 
 
 @pytest.mark.parametrize(
