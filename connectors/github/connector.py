@@ -54,7 +54,7 @@ _FILES_IN_A_PAGE = 1000
 _MOST_NUMBERS = 2000
 _EMPTY = 409
 # The address of a repository, as people copy it.
-_ADDRESS = re.compile(r"https?://[^/]+/([^/]+/[^/]+?)(?:\.git)?/?")
+_ADDRESS = re.compile(r"https?://[^/]+/([^/]+/[^/]+?)(?:\.git)?/?\Z")
 
 
 class GitHubConnector(PaginatedConnector):
