@@ -23,6 +23,7 @@ SAMPLES = 3
 _SHOWN_TEXT = 300
 _SHOWN_LINE = 100
 _SHOWN_ACCESS = 20
+_SHOWN_FIELDS = 60
 
 
 @dataclass(slots=True)
@@ -125,7 +126,10 @@ class Look:
     def __str__(self) -> str:
         lines = [f"{self.connector}: {self.problem or 'connected'}"]
         lines += [f"  {one}" for one in self.access]
-        lines += [f"  {name}: {kind}" for name, kind in self.fields.items()]
+        fields = [f"  {name}: {kind}" for name, kind in self.fields.items()]
+        lines += fields[:_SHOWN_FIELDS]
+        if len(fields) > _SHOWN_FIELDS:
+            lines.append(f"  and {len(fields) - _SHOWN_FIELDS:,} fields more")
         if self.unmapped:
             lines.append(f"  not mapped: {', '.join(self.unmapped)}")
         lines += [f"  may be incomplete: {one}" for one in self.partial]
