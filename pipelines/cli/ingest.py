@@ -171,7 +171,7 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
     if receipt.failed and job.commit_every:
         # Each commit leaves a file of its own beside that of the last one.
         kept = os.path.dirname(job.letters) or "."
-    skips = getattr(job.connector, "skip_unchanged", False) and not job.full
+    skips = getattr(job.connector, "skip_unchanged", False) and not job.reads_all
     left_out = "files that did not change since an earlier run were not read" if skips else ""
     seconds = time.monotonic() - began
     unindexed = _vectors_without_index(job) if receipt.chunks and not job.dry_run else 0

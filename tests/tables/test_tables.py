@@ -433,3 +433,16 @@ def test_where_the_parts_of_a_file_begin_depends_on_the_file_alone(
     assert sum(after.values()) < sum(before.values())
     assert read(cls(tmp_path / f"a.{kind}")).blocks == sum(before.values())
     assert len(read(cls(tmp_path)).items) == 7 * 8000
+
+
+def test_a_mirror_reads_files_that_did_not_change_and_does_not_say_otherwise(
+    tmp_path: Path,
+) -> None:
+    aged(csv(tmp_path / "a.csv", "id,text\n1,x\n"))
+    arguments = ("ingest", "csv", "--path", tmp_path, "--skip-unchanged", "--to", tmp_path / "kb")
+    assert cli(*arguments).code == 0
+    told = "files that did not change since an earlier run were not read"
+    assert told in cli(*arguments).out
+    mirrored = cli(*arguments, "--mode", "mirror")
+    assert mirrored.code == 0 and told not in mirrored.out
+    assert len(texts_in(tmp_path / "kb")) == 1
