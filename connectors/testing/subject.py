@@ -7,7 +7,7 @@ import itertools
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -16,7 +16,8 @@ from typing import Any
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.identity import named_arguments
-from contextframe_beam.connectors.page import Page, encode_item
+from contextframe_beam.connectors.item_json import encode_item
+from contextframe_beam.connectors.page import Page, Window
 from contextframe_beam.connectors.plain_secrets import looks_secret
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.store.state import RunSummary, SourceState
@@ -79,18 +80,21 @@ class Reading:
         items: The items, in order.
         states: The state that each partition reached, by its id.
         failures: How many items could not be read.
+        windows: The stretches that pages told completely.
         is_whole: Whether the source was read to its end.
     """
 
     items: list[Any] = field(default_factory=list)
     states: dict[str, Any] = field(default_factory=dict)
     failures: int = 0
+    windows: list[Window] = field(default_factory=list)
     is_whole: bool = True
 
     def add(self, page: Page) -> None:
         """Adds a page."""
         self.items += page.items
         self.failures += len(page.failures)
+        self.windows += page.windows
         if page.state is not None:
             self.states[page.partition] = page.state
 
@@ -183,6 +187,14 @@ class Subject:
             return str(self._mapper.map_to_frame_record(item).timestamp or "")
         except Exception:  # another check reports items that cannot be mapped
             return ""
+
+    def lies_in(self, windows: Sequence[Window], item: Any) -> bool:
+        """Returns whether an item's record has its place in a window."""
+        try:
+            place = getattr(self._mapper.map_to_frame_record(item), "place", None)
+        except Exception:  # as above
+            return False
+        return place is not None and any(window.holds(place) for window in windows)
 
     @cached_property
     def _mapper(self) -> BaseConnector:

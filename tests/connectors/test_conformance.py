@@ -18,11 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather
 
+from contextframe_beam import FrameRecord
 from contextframe_beam.connectors import (
     APIConnector,
     BaseConnector,
     FilesConnector,
     JSONFileConnector,
+    Page,
+    PaginatedConnector,
+    Partition,
+    Place,
+    Window,
 )
 from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
@@ -91,6 +97,37 @@ def test_a_broken_connector_is_caught_by_the_check_meant_for_it(
     found = outcome(Subject(make), check)
     assert found.status is Status.FAILED, found
     assert reason in found.reason and found.mend
+
+
+class Listing(PaginatedConnector):
+    """Lists a stretch in each run, to find what is gone, and maybe more than that.
+
+    Args:
+        more: How many items before the stretch each run reads again.
+    """
+
+    def __init__(self, more: int = 0) -> None:
+        super().__init__()
+        self.more = more
+
+    def partitions(self, resume_from=None):
+        return [Partition("all", bool(resume_from))]
+
+    def fetch_page(self, partition, cursor):
+        start = 10 - self.more if partition.params else 0
+        items = [{"id": number} for number in range(start, 20)]
+        return Page(items, windows=[Window("all", 10)], state={"read": 20})
+
+    def map_to_frame_record(self, item):
+        place = Place("all", item["id"])
+        return FrameRecord(f"text {item['id']}", unique_id=f"l:{item['id']}", place=place)
+
+
+def test_a_stretch_may_be_listed_again_and_nothing_else() -> None:
+    found = outcome(Subject(Listing), "second_run_reads_nothing")
+    assert found.status is Status.PASSED and "lists the 10 items of its windows" in found.reason
+    found = outcome(Subject(partial(Listing, 2)), "second_run_reads_nothing")
+    assert found.status is Status.FAILED and "reads 2 items of 20" in found.reason
 
 
 def test_an_error_that_is_swallowed_is_caught() -> None:
