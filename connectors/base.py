@@ -49,7 +49,8 @@ class _ConnectorMeta(ABCMeta):
             # Copied, because a constructor may change a list or dict among its arguments.
             state["_arguments"] = (_copied(args), _copied(kwargs))
             for name, value in _identity.named_arguments(cls, args, kwargs).items():
-                secrets.register_literals(value, name)
+                if name not in cls.plain_arguments:
+                    secrets.register_literals(value, name)
             instance.__init__(*args, **kwargs)
             # A constructor that writes to __dict__ bypasses __setattr__.
             for name, value in list(state.items()):
@@ -90,6 +91,9 @@ class BaseConnector(metaclass=_ConnectorMeta):
 
     #: The arguments that identify the source; None means all but secrets and tuning.
     identity_args: ClassVar[tuple[str, ...] | None] = None
+
+    #: Arguments that hold no secret although their names look so, such as the `key` of a table.
+    plain_arguments: ClassVar[frozenset[str]] = frozenset()
 
     #: Whether its items are files, `FileItem`, which a run parses before it maps them.
     gives_files: ClassVar[bool] = False
@@ -340,7 +344,8 @@ class BaseConnector(metaclass=_ConnectorMeta):
     def shown_arguments(self) -> dict[str, Any]:
         """Returns the arguments it was made with, by name; plain secrets are stars."""
         named = _identity.named_arguments(type(self), *self._arguments)
-        return {name: _shown(value, name) for name, value in named.items()}
+        plain = self.plain_arguments
+        return {name: _shown(value, "" if name in plain else name) for name, value in named.items()}
 
     def __setattr__(self, name: str, value: Any) -> None:
         # If the class has an attribute with that name, Python finds it before __getattr__. Then

@@ -119,7 +119,7 @@ def connector_parameters(cls: type[BaseConnector]) -> list[Parameter]:
     for owner in reversed(cls.__mro__):
         if "__init__" in vars(owner):
             hints.update(_hints(vars(owner)["__init__"]))
-    return _parameters(constructor_arguments(cls), hints, docs)
+    return _parameters(constructor_arguments(cls), hints, docs, cls.plain_arguments)
 
 
 _EVERY_RUN = ("full_sync", "resume_from")
@@ -207,7 +207,12 @@ def _converted(parameter: Parameter, value: Any, whose: str) -> Any:
         raise ConfigError(f"{parameter.name} of {whose}: {shown} {error}") from None
 
 
-def _parameters(takes: Arguments, hints: dict[str, Any], docs: list[str]) -> list[Parameter]:
+def _parameters(
+    takes: Arguments,
+    hints: dict[str, Any],
+    docs: list[str],
+    plain: frozenset[str] = frozenset(),
+) -> list[Parameter]:
     texts: dict[str, str] = {}
     for text in docs:
         for name, described in argument_help(text).items():
@@ -219,7 +224,7 @@ def _parameters(takes: Arguments, hints: dict[str, Any], docs: list[str]) -> lis
             default=None if one.default is inspect.Parameter.empty else one.default,
             required=one.default is inspect.Parameter.empty,
             help=texts.get(name, ""),
-            secret=looks_secret(name),
+            secret=looks_secret(name) and name not in plain,
         )
         for name, one in takes.named.items()
     ]

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -135,27 +136,44 @@ _FLAGS = {one.name for one in settings() if one.default is False}
 _PAIRS = ("storage_options", "storage_option")
 
 
-def _check(node: yaml.Node, file: str, key: str = "") -> None:
-    """Refuses keys that occur twice, and secrets in plain text."""
+def _check(node: yaml.Node, file: str, key: str = "", plain: frozenset[str] = frozenset()) -> None:
+    """Refuses keys that occur twice, and secrets in plain text.
+
+    Args:
+        node: What is checked.
+        file: The file, for messages.
+        key: The key whose value the node is.
+        plain: Keys that hold no secret although their names look so.
+    """
     line = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         seen = set()
+        own = _plain_keys(node)
         for name, value in node.value:
             if name.value in seen:
                 at = name.start_mark.line + 1
                 raise ConfigError(f"{file}, line {at}: the key {name.value!r} is there twice")
             seen.add(name.value)
-            _check(value, file, str(name.value))
+            _check(value, file, str(name.value), own)
     elif isinstance(node, yaml.SequenceNode):
         for one in node.value:
-            _check(one, file, key)
+            _check(one, file, key, plain)
     elif isinstance(node, yaml.ScalarNode) and node.tag.endswith(":str"):
-        plain = looks_secret(key) and not secrets.is_reference(node.value)
-        if plain or has_credentials(node.value):
+        looks_so = looks_secret(key) and key not in plain
+        if (looks_so and not secrets.is_reference(node.value)) or has_credentials(node.value):
             raise ConfigError(
                 f"{file}, line {line}: {key} holds a secret in plain text; give a reference, such "
                 "as env:NAME or file:PATH"
             )
+
+
+def _plain_keys(node: yaml.MappingNode) -> frozenset[str]:
+    """Returns which keys of a source hold no secret, as its connector says."""
+    for name, value in node.value:
+        if name.value == _CONNECTOR and isinstance(value, yaml.ScalarNode):
+            with suppress(ConfigError):  # the run says what is wrong with it
+                return load_connector_class(str(value.value)).plain_arguments
+    return frozenset()
 
 
 def _nodes(tree: yaml.MappingNode, key: str) -> list[yaml.Node]:

@@ -119,11 +119,7 @@ def address_of(uri: str) -> Address:
         text, where = uri.get().strip(), f"the address in {uri.reference}"
     else:
         text, where = uri.strip(), "uri"
-        if credentials_in(text, "dsn"):
-            raise ConfigError(
-                f"uri holds a password: {without_credentials(text, 'dsn')}; put the whole address "
-                "into an environment variable or a file and give its name: env:DB or file:db.txt"
-            )
+        refuse_password(text)
     match = _SCHEME.match(text)
     if match is None:
         pairs = {name.lower(): value.strip("'") for name, value in _PAIR.findall(text)}
@@ -144,6 +140,19 @@ def address_of(uri: str) -> Address:
         return _of_postgresql(rest, where)
     own = rest if kind == "snowflake" else text
     return Address(kind, _without_user(f"{kind}://{rest}"), own)
+
+
+def refuse_password(uri: str) -> None:
+    """Refuses an address with a password in plain text, which would be stored and shown.
+
+    Raises:
+        ConfigError: it holds one.
+    """
+    if not isinstance(uri, SecretReference) and credentials_in(uri, "dsn"):
+        raise ConfigError(
+            f"uri holds a password: {without_credentials(uri, 'dsn')}; put the whole address into "
+            "an environment variable or a file and give its name: env:DB or file:db.txt"
+        )
 
 
 def _of_file(kind: str, rest: str, where: str) -> Address:

@@ -18,8 +18,7 @@ from contextframe_beam.connectors.read import held
 from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.connectors.read.readers import BlocksReader
 from contextframe_beam.connectors.read.source import Source
-from contextframe_beam.connectors.secrets import SecretReference
-from contextframe_beam.connectors.sql.address import Address, address_of
+from contextframe_beam.connectors.sql.address import Address, address_of, refuse_password
 from contextframe_beam.connectors.sql.dialect import BigQueryDialect, Column, Dialect, Keys
 from contextframe_beam.connectors.sql.duck import DuckDialect
 from contextframe_beam.connectors.sql.lite import LiteDialect
@@ -75,6 +74,7 @@ class SqlConnector(MappedConnector):
     """
 
     identity_args = ("table", "query")
+    plain_arguments = frozenset({"key"})
 
     def __init__(
         self,
@@ -98,8 +98,7 @@ class SqlConnector(MappedConnector):
         self.lookback = lookback
         if lookback is not None:
             seconds_back(lookback)
-        if not isinstance(uri, SecretReference):
-            address_of(uri)  # refuses a plain password before anything is stored
+        refuse_password(uri)
         self._found = Keys()
 
     @cached_property
@@ -185,6 +184,17 @@ class SqlConnector(MappedConnector):
 
     def _session(self, name: str = "", patient: bool = False) -> Session:
         return Session(self.address, self._dialect.begin(name), patient)
+
+    def _importing(self, name: str, patient: bool = False) -> Session | None:
+        """Returns a session that reads a snapshot; None if there is none, or it is not there."""
+        if not name:
+            return None
+        try:
+            return self._session(name, patient)
+        except ConnectorError as error:
+            if "snapshot" not in str(error):
+                raise
+        return None
 
     def _columns_of(self, session: Session) -> tuple[list[Column], list[str]]:
         """Returns the columns, and which of them are the key.
@@ -292,7 +302,11 @@ class SqlConnector(MappedConnector):
         holder = self._session()
         exported = dialect.export(holder)
         keeps = False
-        session = self._session(exported) if exported else holder
+        session = self._importing(exported)
+        if session is None:
+            # What could not be exported may have ended the transaction.
+            holder.close()
+            session, exported = self._session(), ""
         try:
             params, ranges = self._planned(session, since, until, resume_from or {}, reached)
             if exported and len(ranges) > 1:
@@ -350,19 +364,15 @@ class SqlConnector(MappedConnector):
         ranges: Ranges = params["ranges"]
         where = f"({params['where']}) AND ({ranges.where(block, dialect)})"
         rows = dialect.rows(self.relation)
+        session = self._importing(params["snapshot"], patient=True)
         partial = ""
-        try:
-            session = self._session(params["snapshot"], patient=True)
-        except ConnectorError as error:
-            if not params["snapshot"] or "snapshot" not in str(error):
-                raise
+        if session is None and params["snapshot"]:
             # The process that held it has ended, or a limit of the server ended its transaction.
             partial = (
                 "the snapshot that the run began with is gone, so rows that moved meanwhile may be "
                 "missing; run again"
             )
-            session = self._session(patient=True)
-        with session:
+        with session or self._session(patient=True) as session:
             columns, options = dialect.read(session, params["columns"], rows, where)
             statement = f"SELECT {selected(columns)} FROM {rows} WHERE {where}"
             batches = session.batches(statement, options)

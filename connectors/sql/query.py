@@ -16,7 +16,7 @@ ROWS = "contextframe_rows"
 
 # What may hide a semicolon: texts, quoted names, dollar quotes of PostgreSQL, comments.
 _TOKEN = re.compile(
-    r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\[\]\n;]*\])"""
+    r"""(?P<text>[eE]'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\[\]\n;]*\])"""
     r"""|(?P<dollar>\$(?P<tag>[A-Za-z_]*)\$.*?\$(?P=tag)\$)"""
     r"""|(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<space>\s+)|(?P<end>;)|(?P<other>.)""",
     re.DOTALL,

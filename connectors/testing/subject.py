@@ -225,7 +225,11 @@ class Subject:
             next(count)
             return change(value)
 
-        arguments = {name: _changed(value, name, changed) for name, value in named.items()}
+        plain = connector.plain_arguments
+        arguments = {
+            name: _changed(value, "" if name in plain else name, changed)
+            for name, value in named.items()
+        }
         return type(connector)(**arguments) if next(count) else None
 
 

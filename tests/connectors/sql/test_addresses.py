@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.connectors.sql.address import address_of
 from contextframe_beam.connectors.sql.connector import SqlConnector
 from contextframe_beam.connectors.sql.dialect import BigQueryDialect, Dialect
 from contextframe_beam.connectors.sql.query import Relation, parts_of, single
 from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.pipelines.job_file import read_job_file
 from tests.connectors.sql.reading import ids, read
 from tests.support.cli_helpers import cli
 from tests.support.postgres import ENCODED, GUARDED, PASSWORD, USER, Postgres
@@ -61,8 +63,18 @@ def test_an_address_names_a_database(uri: str, kind: str, shown: str) -> None:
 )
 def test_what_is_no_address_is_refused_without_its_password(uri: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
-        SqlConnector(uri, "t")
+        SqlConnector(uri, "t").source_id()
     assert "pass-word" not in str(raised.value)
+
+
+def test_the_key_of_a_table_is_no_secret(tmp_path: Path) -> None:
+    connector = SqlConnector("sqlite:////a.db", "t", key=["number"])
+    assert "key=['number']" in repr(connector) and redact("a number") == "a number"
+    assert "A secret" not in cli("ingest", "sql", "--help").out.partition("--key")[2][:300]
+    job = tmp_path / "job.yaml"
+    source = "{connector: sql, uri: 'sqlite:////a.db', table: t, key: number}"
+    job.write_text(f"to: {tmp_path}/kb.lance\nsources:\n- {source}\n")
+    assert "--key=number" in read_job_file(job)[0].words
 
 
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +94,7 @@ def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         ("SELECT 1;", "SELECT 1"),
         ("  SELECT ';' -- ; end\n ; /* all */ ; ", "  SELECT ';'"),
         ('SELECT $a$;$a$, "a;" -- why?', 'SELECT $a$;$a$, "a;"'),
+        (r"SELECT E'it\'s; ' ;", r"SELECT E'it\'s; '"),
         ("WITH a AS (SELECT 1) /* ; */ SELECT * FROM a", None),
     ],
 )
