@@ -296,11 +296,14 @@ class GitHubConnector(PaginatedConnector):
             return GitFile(), b"metadata"
         if is_media(path) and self.attachments == "text":
             return GitFile(), b"metadata"
-        if has_parser(path) and self.attachments == "text":
-            return None
         data = self.read_file(item, most)
         if lfs := lfs_of(data):
             return GitFile(lfs=lfs), data
+        if len(data) > self.max_attachment_bytes:
+            return GitFile(), b"metadata"
+        if has_parser(path) and self.attachments == "text":
+            item.handle = data  # for the parser, which reads it next
+            return None
         text = None if is_known else text_of(data)
         if text is not None:
             return GitFile(text), data
@@ -313,6 +316,9 @@ class GitHubConnector(PaginatedConnector):
             FileTooLargeError: it has more than `most`.
             ConnectorError: it is gone, or the account may not read it.
         """
+        if isinstance(item.handle, bytes):
+            data, item.handle = item.handle, None
+            return data
         repository = item["_repository"]
         url = f"repos/{repository['name']}/git/blobs/{item['sha']}"
         data = self.http.send(HttpRequest("GET", url, headers={"Accept": _RAW})).body

@@ -119,7 +119,7 @@ class Git:
         if told is None:
             return None
         commit = str(told.get("sha"))
-        entries = _entries(told) if not told.get("truncated") else self._walked(ref, "")
+        entries = _entries(told) if not told.get("truncated") else self._walked(commit, "")
         files = [
             TreeFile(path, str(one.get("sha")), _size(one))
             for path, one in entries
@@ -139,7 +139,7 @@ class Git:
         head = str(commits[-1]["sha"]) if commits else old
         status, files = told.get("status"), told.get("files") or []
         if status not in ("ahead", "identical") or len(files) >= MOST_COMPARED:
-            return self.all(branch if status == "diverged" else head)
+            return self.all(head if status == "ahead" else branch)
         changes = Changes(head)
         doubtful = False
         for one in files:
@@ -158,16 +158,17 @@ class Git:
             may_be_link = (
                 one.get("status") == "renamed" if not patch else _ONE_LINE.fullmatch(patch)
             )
-            doubtful = doubtful or bool(may_be_link)
+            # What is not opened needs its size, which is not told here.
+            doubtful = doubtful or bool(may_be_link) or is_media(path) or has_parser(path)
             if path in self._wanted:
                 changes.files.append(TreeFile(path, str(one.get("sha"))))
         # What changed its type may be told as removed and added.
         there = {one.path for one in changes.files}
         changes.gone = [one for one in changes.gone if one in self._wanted and one not in there]
-        return self._without_links(changes) if doubtful and changes.files else changes
+        return self._as_in_the_tree(changes) if doubtful and changes.files else changes
 
-    def _without_links(self, changes: Changes) -> Changes:
-        """Returns changes without links and submodules, which only the tree tells from files."""
+    def _as_in_the_tree(self, changes: Changes) -> Changes:
+        """Returns changes with sizes and without links, both of which only the tree tells."""
         whole = self.all(changes.commit)
         if whole is None:  # it was pushed away meanwhile
             return changes

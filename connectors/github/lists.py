@@ -72,13 +72,14 @@ class ListPage:
         items: Its items, as GitHub gave them.
         cursor: The next page; None on the last.
         state: What the next run needs, on the last page.
-        is_unchanged: Whether nothing changed since an earlier run, and so no items were given.
+        is_whole: Whether it is all of the list. One of several pages may have missed an item that
+            moved across their border.
     """
 
     items: list[dict[str, Any]]
     cursor: dict[str, Any] | None = None
     state: dict[str, Any] | None = None
-    is_unchanged: bool = False
+    is_whole: bool = False
 
 
 def list_page(
@@ -118,7 +119,7 @@ def list_page(
         again = first_url(one, url, from_here, size // 2, more)
         return ListPage([], {**at, "url": again, "newest": reached, "per_page": size // 2})
     if response.status == 304:
-        return ListPage([], state=dict(known), is_unchanged=True)
+        return ListPage([], state=dict(known))
     items = response.json()
     if not isinstance(items, list):
         raise ConnectorError(f"{response.url} gave no list; check base_url")
@@ -146,7 +147,7 @@ def list_page(
     is_same = one.order != "oldest" or state.get("since") == since
     if is_same and at.get("etag") and (cursor is None or one.order == "newest"):
         state["etag"] = at["etag"]
-    return ListPage(items, state=state)
+    return ListPage(items, state=state, is_whole=cursor is None and one.order == "all")
 
 
 def recent(

@@ -117,7 +117,7 @@ class RepositoryPages:
                 items += self._reviews(page.items, repository)
                 name = f"{repository['id']}/reviews"
                 windows = [Window(name, one["number"], one["number"]) for one in page.items]
-        if what == "releases" and page.state is not None and not page.is_unchanged:
+        if what == "releases" and page.is_whole:
             windows = [Window(f"{repository['id']}/releases")]
         return Page(items, next_cursor=page.cursor, state=page.state, windows=windows)
 

@@ -174,6 +174,17 @@ CHANGES = {
         set(),
         {"file/two.md"},
     ),
+    "an image is added": (lambda app: app.commit({"b.png": b"\x89\0\0"}), {"file/b.png"}, set()),
+    "a large file is added": (
+        lambda app: app.commit({"large.txt": "x" * 5000}),
+        {"file/large.txt"},
+        set(),
+    ),
+    "a file of Git LFS is added": (
+        lambda app: app.commit({"paper.pdf": FILES["model.bin.md"]}),
+        {"file/paper.pdf"},
+        set(),
+    ),
     "a link is added": (
         lambda app: app.commit({"link": Entry(b"README.md", "120000")}),
         set(),
@@ -182,6 +193,7 @@ CHANGES = {
     "nothing": (lambda app: None, set(), set()),
 }
 READ = ("files", "issues", "pulls", "comments", "reviews", "discussions", "releases")
+SMALL = {"max_attachment_bytes": 4000}
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +201,7 @@ def kept(tmp_path_factory) -> Iterator[tuple[GitHub, Repository, Path]]:
     with GitHub() as one:
         app, to = filled(one), tmp_path_factory.mktemp("github") / "kb.lance"
         app.commit({"one.md": "one\nline\n", "two.md": "two\nlines\n"})
-        run(one, to, resources=READ)
+        run(one, to, resources=READ, **SMALL)
         yield one, app, to
         assert one.problems == []
 
@@ -204,7 +216,7 @@ class TestChanges:
         change, changed, deleted = CHANGES[what]
         before = rows(to)
         change(app)
-        receipt, _ = run(world, to, resources=READ)
+        receipt, _ = run(world, to, resources=READ, **SMALL)
         after, prefix = rows(to), f"github:{app.number}/"
         assert before.keys() - after.keys() == {prefix + one for one in deleted}
         found = {one.removeprefix(prefix) for one in after if after[one] != before.get(one)}
@@ -213,14 +225,14 @@ class TestChanges:
 
     def test_after_all_of_them_the_rows_are_those_of_a_first_run(self, kept, tmp_path):
         world, _, to = kept
-        run(world, tmp_path / "fresh.lance", resources=READ)
+        run(world, tmp_path / "fresh.lance", resources=READ, **SMALL)
         assert rows(to) == rows(tmp_path / "fresh.lance")
 
     def test_what_leaves_no_trace_is_seen_by_a_mirror(self, kept):
         world, app, to = kept
         app.delete_issue(6)
-        assert written(run(world, to, resources=READ)[0]) == (0, 0, 0)
-        receipt, _ = run(world, to, resources=READ, job={"mode": "mirror"})
+        assert written(run(world, to, resources=READ, **SMALL)[0]) == (0, 0, 0)
+        receipt, _ = run(world, to, resources=READ, **SMALL, job={"mode": "mirror"})
         assert written(receipt) == (0, 0, 2)
 
 
@@ -427,6 +439,14 @@ class TestFiles:
         assert "/git/trees/" in asked[2]
         assert written(receipt) == (1, 0, 1)
         assert "github:11/file/new.md" not in rows(to)
+
+    def test_after_the_branch_went_back_the_tree_is_read(self, world, tmp_path):
+        app, to = filled(world, 0), tmp_path / "kb.lance"
+        before = app.branches["main"]
+        app.commit({"new.md": "new\n"})
+        run(world, to, resources=["files"])
+        app.branches["main"], app.pushed_at = before, world.clock.tick()
+        assert written(run(world, to, resources=["files"])[0]) == (0, 0, 1)
 
     def test_a_comparison_that_is_too_much_for_github_is_read_by_the_tree(
         self, world, tmp_path, monkeypatch

@@ -341,7 +341,9 @@ class GitHub(Shapes, World):
         if before is None or after is None:
             return self.unknown(asked)
         is_ahead = repository.is_ancestor(before.sha, after.sha)
-        status = "identical" if before is after else "ahead" if is_ahead else "diverged"
+        is_behind = repository.is_ancestor(after.sha, before.sha)
+        status = "ahead" if is_ahead else "behind" if is_behind else "diverged"
+        status = "identical" if before is after else status
         moved = renamed(before.files, after.files)
         files = []
         for path in sorted({*before.files, *after.files}):
@@ -350,7 +352,9 @@ class GitHub(Shapes, World):
                 continue
             kind = "modified" if was and now else "added" if now else "removed"
             told = {"sha": (now or was).sha, "filename": path, "status": kind}
-            told["patch"] = patch_of(was, now)
+            patch = patch_of(was, now)
+            if patch is not None:
+                told["patch"] = patch
             if path in moved:
                 told |= {"status": "renamed", "previous_filename": moved[path]}
             files.append(REST.filled(REST.schema("diff-entry"), told))
