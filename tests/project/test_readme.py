@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "    def map_to_frame_record(self, item):\n"
         "        return FrameRecord('a customer', unique_id='crm:1')\n"
     )
+    with sqlite3.connect(tmp_path / "notes.db") as database:
+        database.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, body TEXT)")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
