@@ -134,7 +134,7 @@ def _exact_fields(values: Sequence[Any], depth: int = 0) -> dict[str, pa.Array] 
     if depth > _DEEPEST or not {dict}.issuperset(map(type, values)):
         return None
     names = tuple(values[0])
-    if not names or not all(map(names.__eq__, map(tuple, values))):
+    if not names or len(set(map(tuple, values))) > 1:
         return None
     columns = [_exact(one, depth + 1) for one in zip(*map(dict.values, values), strict=True)]
     fields = dict(zip(names, columns, strict=True))

@@ -23,6 +23,7 @@ from contextframe_beam.frames.columns import (
     Links,
     Mask,
     NotByColumns,
+    as_strings,
     filled,
 )
 from contextframe_beam.frames.encode import day_of_timestamp
@@ -86,7 +87,7 @@ def encode_columns(
         if not fields:
             return rows
         rows, misfits = with_fields(rows, fields)
-    except (RecordError, UnicodeEncodeError, orjson.JSONEncodeError, pa.ArrowInvalid):
+    except (RecordError, UnicodeError, orjson.JSONEncodeError, pa.ArrowInvalid):
         raise NotByColumns from None
     if misfits:
         raise NotByColumns
@@ -186,8 +187,7 @@ class _Encoder:
         if fit in (None, FIT["author"]) and (made := _objects_as_json(name, cells)) is not None:
             self._json(name, made, cells)
             if fit is not None:
-                authors = list(map(fit, cells.to_list()))
-                self.columns[name] = pa.array(authors, pa.string())
+                self.columns[name] = _authors(cells)
             return
         self._any(name, cells)
 
@@ -404,11 +404,42 @@ def _objects_as_json(name: str, cells: Cells) -> pa.Array | None:
     if isinstance(values, pa.Array):
         if not pa.types.is_nested(values.type) or pa.types.is_union(values.type):
             return None
+        if isinstance(values, pa.StructArray) and (made := _struct_as_json(values)) is not None:
+            return made
         values = cells.to_list()
     elif not _OBJECTS.issuperset(map(type, values)):
         return None
     texts = dump_objects(values, f"metadata[{name!r}]")
     return pa.array(texts, pa.binary()).cast(pa.string())
+
+
+def _struct_as_json(values: pa.StructArray) -> pa.Array | None:
+    """Returns objects of texts as JSON; None for other objects."""
+    names = [field.name for field in values.type]
+    if not names or len(set(names)) < len(names):
+        return None
+    if not all(pa.types.is_string(field.type) for field in values.type):
+        return None
+    parts: list[Any] = [""]
+    for name, child in zip(names, values.flatten(), strict=True):
+        key = orjson.dumps(name).decode()
+        Fragment.of_nullable(as_strings(child), "null").put(parts, f"{key}:")
+    parts[0] = "{" + parts[0].removeprefix(",")
+    parts[-1] += "}"
+    texts = put_together(parts)
+    if not values.null_count:
+        return texts
+    return pc.if_else(values.is_valid(), texts, pa.scalar(None, pa.string()))
+
+
+def _authors(cells: Cells) -> pa.Array:
+    """Returns the names of authors that are objects."""
+    values = cells.values
+    if isinstance(values, pa.StructArray):
+        named = [field.name for field in values.type]
+        if named.count("name") == 1 and pa.types.is_string(values.type.field("name").type):
+            return values.flatten()[named.index("name")]
+    return pa.array(map(FIT["author"], cells.to_list()), pa.string())
 
 
 def filled_numbers(values: pa.Array) -> Any:
