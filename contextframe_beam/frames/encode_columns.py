@@ -36,7 +36,7 @@ from contextframe_beam.frames.json_columns import (
     uuids_of,
 )
 from contextframe_beam.frames.layout import MetadataLayout, RowNotes, note_text
-from contextframe_beam.frames.record import RESERVED, title_of
+from contextframe_beam.frames.record import ANCHOR_KEY, RESERVED, title_of
 from contextframe_beam.frames.schema import (
     COLLECTION_ID_TYPES,
     FIT,
@@ -55,8 +55,7 @@ from contextframe_beam.frames.values import dump_objects, null_array
 
 __all__ = ["encode_columns"]
 
-# Their rows depend on more than their own values.
-_NOT_HERE = ("uuid", "timestamp", "relationships")
+_UUIDS = r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\z"
 # One bit a condition that some rows meet.
 _MOST_CONDITIONS = 60
 # What ids begin with is looked for in all targets.
@@ -147,7 +146,7 @@ class _Encoder:
         is_known = (
             self._count
             and self._records.record_type in RECORD_TYPES
-            and not names.keys() & set(_NOT_HERE)
+            and "relationships" not in names
             and all(isinstance(name, str) for name in names)
             and not ids.null_count
             and pc.min(pc.binary_length(ids)).as_py()
@@ -169,6 +168,11 @@ class _Encoder:
     def _lay_out(self, name: str, cells: Cells) -> None:
         """Lays out one name of the metadata."""
         values, fit = cells.values, FIT.get(name)
+        if name == "timestamp":
+            self._own_timestamps(cells)
+        if name == "uuid":
+            self._own_keys(cells)
+            return
         if cells.missing is not None and cells.missing.all():
             return  # no row has it, so no digest has its name
         if isinstance(values, pa.Array):
@@ -202,6 +206,30 @@ class _Encoder:
         self.columns[name] = column
         if rest is not None:
             self._entries[name] = rest
+
+    def _own_timestamps(self, cells: Cells) -> None:
+        """Keeps the time of a record, which there is none of, apart from metadata of that name."""
+        times = self._records.timestamps
+        if times is not None and times.null_count < self._count:
+            raise NotByColumns
+        self._note("timestamp", None, None if cells.missing is None else ~cells.missing)
+
+    def _own_keys(self, cells: Cells) -> None:
+        """Takes the keys of rows from their metadata, where all have one."""
+        keys = cells.values
+        is_known = (
+            cells.is_text
+            and cells.absent is None
+            and pc.all(pc.match_substring_regex(keys, _UUIDS)).as_py()
+            and not pc.any(pc.equal(keys, ANCHOR_KEY)).as_py()
+        )
+        if not is_known:
+            raise NotByColumns
+        self.columns["uuid"] = keys
+        self._hashed["uuid"] = Fragment.of_text(keys)
+        # Otherwise a reader would think that it was made from the unique_id.
+        made = pc.equal(keys, uuids_of(self._records.unique_ids))
+        self._note("given", "uuid", np.asarray(made, np.bool_))
 
     def _nulls(self, name: str, values: pa.Array, missing: Mask | None) -> None:
         if values.null_count:
@@ -315,7 +343,8 @@ class _Encoder:
         """Gives each row its digest, id and key."""
         records, columns = self._records, self.columns
         columns["uri"] = records.unique_ids
-        columns["uuid"] = uuids_of(records.unique_ids)
+        if "uuid" not in columns:
+            columns["uuid"] = uuids_of(records.unique_ids)
         columns["text_content"] = records.texts
         columns["record_type"] = pa.repeat(pa.scalar(records.record_type), self._count)
         heads, notes = self._heads()

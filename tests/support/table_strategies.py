@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from contextframe_beam.frames.record import ANCHOR_KEY, uuid_of
 from contextframe_beam.frames.values import is_unicode
 
 #: Names that mappers look at, of columns of the frame, and others.
@@ -37,6 +38,11 @@ TEXTS = st.one_of(
 _UNICODE = TEXTS.filter(is_unicode)
 #: The ids of most items.
 _IDS = st.sampled_from(["1", "b", "p:1#2", "é/.. x"])
+#: Keys of rows: one of their own, the one that is made of the id "1", and the dataset's own.
+_KEYS = st.one_of(
+    *[st.sampled_from(["51190bb4-d7f6-4346-860e-5e9468c1ceed", uuid_of("1")])] * 6,
+    st.sampled_from([ANCHOR_KEY, "51190BB4-D7F6-4346-860E-5E9468C1CEED", "x"]),
+)
 _MOMENTS = st.datetimes(min_value=datetime(1700, 1, 1), max_value=datetime(2200, 1, 1))
 #: Names inside of objects.
 _INNER = st.sampled_from(["name", "id", "b", "b.c", "c"])
@@ -122,6 +128,9 @@ def tables(draw: st.DrawFn) -> pa.Table:
         drawn = draw(st.lists(nulls | values, min_size=count + 1, max_size=count + 1))
         # A part of a longer column, whose offset is not zero.
         columns.append(pa.array(drawn, kind)[1:])
+    if not draw(st.integers(0, 9)):
+        names.append("uuid")
+        columns.append(pa.array(draw(st.lists(_KEYS, min_size=count, max_size=count))))
     if draw(st.integers(0, 4)):
         names.append("id")
         columns.append(pa.array(draw(st.lists(_IDS, min_size=count, max_size=count))))
