@@ -171,6 +171,15 @@ def update_index(at: Address, name: str) -> list[str]:
     return _update(at, lambda dataset: [one for one in indices_behind(dataset) if one == name])
 
 
+def small_files(dataset: lance.LanceDataset) -> int:
+    """Returns how many small data files a compaction would join; 0 if they are too few to matter.
+
+    Nothing is read for it but the manifest.
+    """
+    small = sum(one.count_rows() < _SMALL_ROWS for one in dataset.get_fragments())
+    return small if small >= _MANY_FILES else 0
+
+
 def _update(at: Address, choose: Callable[[lance.LanceDataset], list[str]]) -> list[str]:
     def build(_: list[WrittenFragment]) -> Pending[list[str]] | list[str]:
         dataset = open_newest(at)
@@ -220,6 +229,10 @@ def make_key_index(at: Address) -> bool:
 
     return change(at, build)
 
+
+# A file of fewer rows is small, and so many of them take longer to open than to read.
+_SMALL_ROWS = 10_000
+_MANY_FILES = 100
 
 KEEP = timedelta(days=7)
 

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,6 +37,9 @@ from contextframe_beam.pipelines.cli.shared import (
 from contextframe_beam.pipelines.job import RUN, Job, settings
 from contextframe_beam.pipelines.process import Settings, as_it_is, import_beam, printable
 from contextframe_beam.pipelines.runners.worker_processes import serving
+
+if TYPE_CHECKING:
+    from contextframe_beam.store.state import CommitReceipt
 
 _EXAMPLE = "contextframe-beam ingest files --directory docs --to kb.lance"
 
@@ -174,8 +177,8 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
     skips = getattr(job.connector, "skip_unchanged", False) and not job.reads_all
     left_out = "files that did not change since an earlier run were not read" if skips else ""
     seconds = time.monotonic() - began
-    unindexed = _vectors_without_index(job) if receipt.chunks and not job.dry_run else 0
-    outcome = Outcome(receipt, job.to, kept, seconds, left_out, job.dry_run, unindexed)
+    unindexed, scattered = (0, 0) if job.dry_run else _worth_upkeep(job, receipt)
+    outcome = Outcome(receipt, job.to, kept, seconds, left_out, job.dry_run, unindexed, scattered)
     if receipt.is_incomplete:
         warning = logs.line(output, f"Warning: {receipt.what_is_missing(kept)}", logging.WARNING)
         click.echo(secrets.redact(warning), err=True)
@@ -184,12 +187,16 @@ def _ingest(ctx: click.Context, /, strict: bool, as_json: bool, **values: Any) -
         ctx.exit(INCOMPLETE)
 
 
-def _vectors_without_index(job: Job) -> int:
+def _worth_upkeep(job: Job, receipt: CommitReceipt) -> tuple[int, int]:
+    """Returns how many vectors would be better with an index, and how many files too small."""
     from contextframe_beam.store.files import open_dataset
+    from contextframe_beam.store.upkeep import small_files
     from contextframe_beam.store.vector_index import vectors_without_index
 
-    dataset = open_dataset(job.address)
-    return 0 if dataset is None else vectors_without_index(dataset)
+    dataset = open_dataset(job.address) if receipt.rows_written or receipt.chunks else None
+    if dataset is None:
+        return 0, 0
+    return vectors_without_index(dataset) if receipt.chunks else 0, small_files(dataset)
 
 
 def _job_of(ctx: click.Context, values: dict[str, Any]) -> Job:

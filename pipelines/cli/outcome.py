@@ -26,6 +26,7 @@ class Outcome:
         left_out: The part of the source that was not looked at; empty if unknown.
         unindexed: How many vectors the dataset holds without an index that would pay; 0 otherwise.
         dry_run: Whether all was only counted.
+        scattered: How many small files the dataset has that a compaction would join; 0 if few.
     """
 
     receipt: CommitReceipt
@@ -35,6 +36,7 @@ class Outcome:
     left_out: str = ""
     dry_run: bool = False
     unindexed: int = 0
+    scattered: int = 0
 
     def to_json(self) -> str:
         """Returns one JSON object on one line."""
@@ -48,6 +50,7 @@ class Outcome:
                 "seconds": round(self.seconds, 3),
                 **({"dry_run": True} if self.dry_run else {}),
                 **({"vectors_without_index": self.unindexed} if self.unindexed else {}),
+                **({"small_files": self.scattered} if self.scattered else {}),
             }
         )
 
@@ -80,6 +83,11 @@ class Outcome:
         lines.append(f"run {receipt.run_id}, mode {receipt.mode}{size}")
         if self.left_out and not receipt.already_committed:
             lines.append(self.left_out)
+        if self.scattered:
+            lines.append(
+                f"{self.scattered:,} small data files slow down reading; "
+                f"`contextframe-beam compact {self.to}` joins them"
+            )
         if self.unindexed:
             lines.append(
                 f"{self.unindexed:,} vectors are compared one by one in each search; "

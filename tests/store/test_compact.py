@@ -270,3 +270,20 @@ class TestOnTheCommandLine:
         assert_error(cli("compact", kb, "--worker", 2), 2, "no such option", "--workers")
         assert_error(cli("compact", kb, "--paralelism", 2), 2, "did you mean --parallelism")
         assert_error(cli("compact", kb, "--runner", "X"), 2, "there is no runner X")
+
+
+def test_a_run_says_when_a_compaction_is_worth_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("contextframe_beam.store.upkeep._MANY_FILES", 2)
+    (tmp_path / "docs").mkdir()
+    kb, said = tmp_path / "kb.lance", []
+    for number in range(2):
+        (tmp_path / "docs" / f"{number}.json").write_text('{"text": "one"}')
+        done = cli("ingest", "json", "--directory", tmp_path / "docs", "--to", kb)
+        said.append("small data files" in done.out)
+    assert said == [False, True]
+    assert f"`contextframe-beam compact {kb}` joins them" in done.out
+    assert cli("compact", kb).code == 0
+    (tmp_path / "docs" / "2.json").write_text('{"text": "two"}')
+    monkeypatch.setattr("contextframe_beam.store.upkeep._MANY_FILES", 3)
+    told = cli("ingest", "json", "--directory", tmp_path / "docs", "--to", kb, "--json").json
+    assert "small_files" not in told

@@ -18,6 +18,9 @@ from tests.support.cli_helpers import ROOT, cli, environment, write_documents
 from tests.support.http_fixture import HttpServer
 
 BIN = Path(sys.executable).parent
+UNITS = [
+    f"contextframe-{name}.{kind}" for name in ("ingest", "compact") for kind in ("service", "timer")
+]
 RUN_ID = "0123456789abcdef0123456789abcdef"
 
 
@@ -42,6 +45,7 @@ def units(tmp_path: Path) -> Path:
         ("/opt/contextframe/bin", BIN),
         ("/etc/contextframe", folder),
     )
+    edited(folder, "contextframe-compact.service", ("/opt/contextframe/bin", BIN))
     return folder
 
 
@@ -50,7 +54,7 @@ def of_unit(text: str, name: str) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-@pytest.mark.parametrize("unit", ["contextframe-ingest.service", "contextframe-ingest.timer"])
+@pytest.mark.parametrize("unit", UNITS)
 def test_systemd_finds_nothing_wrong_with_the_units(units: Path, unit: str) -> None:
     verify = ["systemd-analyze", "verify", "--man=no", units / unit]
     done = subprocess.run(verify, capture_output=True, text=True)
@@ -59,8 +63,9 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: Path, unit: str) -> N
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_understands_when_the_timer_elapses() -> None:
-    text = (ROOT / "templates" / "systemd" / "contextframe-ingest.timer").read_text()
+@pytest.mark.parametrize("timer", [one for one in UNITS if one.endswith("timer")])
+def test_systemd_understands_when_the_timer_elapses(timer: str) -> None:
+    text = (ROOT / "templates" / "systemd" / timer).read_text()
     (when,) = of_unit(text, "OnCalendar")
     subprocess.run(["systemd-analyze", "calendar", when], check=True, stdout=subprocess.DEVNULL)
 
@@ -99,17 +104,42 @@ def test_what_trying_again_does_not_mend_is_not_started_again() -> None:
     assert cli("ingest", "nothing", "--to", "kb.lance").code == 2
 
 
-def line_of(crontab: str) -> list[str]:
-    """Returns the five fields of time, the user and the command of the one line there is."""
+def lines_of(crontab: str) -> list[list[str]]:
+    """Returns the five fields of time, the user and the command of each line."""
     lines = [line for line in crontab.splitlines() if line and not line.startswith("#")]
-    (line,) = [line for line in lines if not re.match(r"\w+=", line)]
-    return line.split(maxsplit=6)
+    return [line.split(maxsplit=6) for line in lines if not re.match(r"\w+=", line)]
+
+
+def line_of(crontab: str) -> list[str]:
+    """Returns that of the run."""
+    (line,) = (one for one in lines_of(crontab) if " run " in one[-1])
+    return line
+
+
+def the_cron_files(folder: Path) -> Path:
+    """Writes the template with the paths of a folder in place of its own."""
+    assert cli("templates", "write", "cron", folder / "cron").code == 0
+    edited(
+        folder / "cron",
+        "contextframe",
+        ("/etc/contextframe", folder / "cron"),
+        ("/var/lib/contextframe", folder),
+    )
+    edited(
+        folder / "cron",
+        "job.yaml",
+        ("/srv/documents", folder / "documents"),
+        ("/var/lib/contextframe", folder),
+    )
+    return folder / "cron" / "contextframe"
 
 
 def test_the_crontab_names_times_that_come() -> None:
-    *times, _, _ = line_of((ROOT / "templates" / "cron" / "contextframe").read_text())
     start = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    assert next(CronSim(" ".join(times), start)).minute == 7
+    crontab = (ROOT / "templates" / "cron" / "contextframe").read_text()
+    hourly, weekly = (next(CronSim(" ".join(one[:5]), start)) for one in lines_of(crontab))
+    assert hourly.minute == 7
+    assert (weekly.strftime("%A"), weekly.hour) == ("Sunday", 4)
 
 
 def run_by_cron(command: str) -> subprocess.CompletedProcess[str]:
@@ -124,28 +154,23 @@ def run_by_cron(command: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_line_of_the_crontab_runs_and_an_hour_is_committed_once(tmp_path: Path) -> None:
     write_documents(tmp_path / "documents", {"a.json": {"id": 1, "text": "one"}})
-    assert cli("templates", "write", "cron", tmp_path / "cron").code == 0
-    text = edited(
-        tmp_path / "cron",
-        "contextframe",
-        ("/srv/documents", tmp_path / "documents"),
-        ("/var/lib/contextframe", tmp_path),
-        ("date -u", "date -u -d 2026-01-01T07:30Z"),
-    )
+    the_cron_files(tmp_path)
+    text = edited(tmp_path / "cron", "contextframe", ("date -u", "date -u -d 2026-01-01T07:30Z"))
     command = line_of(text)[-1]
     for _ in range(2):
         done = run_by_cron(command)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     log = (tmp_path / "ingest.log").read_text().splitlines()
     assert ['"already_committed": false' in line for line in log] == [True, False]
-    assert all('"run_id": "documents-2026-01-01T07"' in line for line in log)
+    assert all('"run_id": "2026-01-01T07.documents"' in line for line in log)
+    (compact,) = (one[-1] for one in lines_of(text) if " compact " in one[-1])
+    done = run_by_cron(compact)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_cron_mails_what_is_missing_from_a_run(tmp_path: Path) -> None:
     write_documents(tmp_path / "documents", {"a.json": {"id": 1}, "b.json": "{cut off"})
-    crontab = (ROOT / "templates" / "cron" / "contextframe").read_text()
-    command = line_of(crontab)[-1].replace("/srv/documents", str(tmp_path / "documents"))
-    done = run_by_cron(command.replace("/var/lib/contextframe", str(tmp_path)))
+    done = run_by_cron(line_of(the_cron_files(tmp_path).read_text())[-1])
     assert (done.returncode, done.stdout) == (INCOMPLETE, "")
     assert done.stderr.startswith("Warning: 1 item failed, kept in ")
     assert "b.json" in done.stderr
@@ -153,8 +178,7 @@ def test_cron_mails_what_is_missing_from_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_that_meets_another_one_ends_quietly(tmp_path: Path) -> None:
-    crontab = (ROOT / "templates" / "cron" / "contextframe").read_text()
-    command = line_of(crontab)[-1].replace("/var/lib/contextframe", str(tmp_path))
+    command = line_of(the_cron_files(tmp_path).read_text())[-1]
     holder = subprocess.Popen(
         ["flock", tmp_path / "ingest.lock", "sh", "-c", "echo locked; read line"],
         stdin=subprocess.PIPE,
