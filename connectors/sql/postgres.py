@@ -109,6 +109,7 @@ class PostgresDialect(Dialect):
         if relation.query:
             return None
         name = f"{_name(relation)}::regclass"
+        # Rows of a view do not say by which transaction they were written.
         # One that ended after the snapshot was taken may have written too, so it counts. One that
         # has not touched the table will get later values.
         found = session.rows(
@@ -125,7 +126,8 @@ class PostgresDialect(Dialect):
                 )
             )
             SELECT min(open.x)::text FROM open LEFT JOIN held ON held.x = open.x % 4294967296
-            WHERE held.v IS NULL OR held.v IN (SELECT v FROM writers)
+            WHERE (held.v IS NULL OR held.v IN (SELECT v FROM writers))
+            AND (SELECT relkind IN ('r', 'p') FROM pg_class WHERE oid = {name})
             """
         )
         return None if found[0][0] is None else int(found[0][0])

@@ -107,6 +107,31 @@ def test_a_row_that_is_committed_late_is_read(
     assert ids(read(connector, state)) == [8]
 
 
+def test_rows_of_partitions_are_found_late_and_views_are_read_without_it(
+    table: Callable[..., SqlConnector], db: Postgres
+) -> None:
+    table("int", "1")
+    db.run(
+        "DROP TABLE IF EXISTS parts CASCADE",
+        "CREATE TABLE parts (id int PRIMARY KEY, body text, at int) PARTITION BY RANGE (id)",
+        "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20)",
+        "CREATE VIEW shown AS SELECT * FROM parts",
+    )
+    whole = SqlConnector("env:SQL_CHANGES", "parts", cursor="at")
+    view = SqlConnector("env:SQL_CHANGES", "shown", cursor="at", key=["id"])
+    with db.connect() as late, late.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO parts_1 VALUES (1, 'x', 2)")
+        db.run("INSERT INTO parts VALUES (11, 'x', 3)")
+        states = [read(one)[1] for one in (whole, view)]
+        cursor.execute("COMMIT")
+    assert [ids(read(one, known)) for one, known in zip((whole, view), states, strict=True)] == [
+        [1, 11],
+        [11],
+    ]
+
+
 def test_times_are_looked_back_by_ten_minutes_or_as_told(
     table: Callable[..., SqlConnector],
 ) -> None:
