@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from contextframe_beam.connectors import APIConnector, FieldMapper, JSONFileConnector, Page
 from contextframe_beam.connectors.record_mapper import RecordMapper
 from contextframe_beam.connectors.record_mapping import Relationship
+from contextframe_beam.frames import json_columns
 from contextframe_beam.frames.columns import FrameColumns
 from contextframe_beam.frames.encode_columns import encode_columns
 from contextframe_beam.frames.fields import parse_fields
@@ -111,6 +113,22 @@ def test_records_of_an_api_are_mapped_as_single_records_are(items, marked, paren
     connector = APIConnector("http://localhost", resources=[{"name": "notes", "path": "/n"}])
     page = Page(items, partition="p", source=SOURCE)
     assert_same(page, connector.map_to_frame_record, columns_of(connector))
+
+
+@given(
+    texts=st.lists(
+        st.none() | st.text(st.sampled_from('\\"au\n\x01\x1f\x7fé\u2028😀'), max_size=9)
+    ),
+    size=st.sampled_from([1, 8, 1 << 20]),
+)
+@settings(max_examples=examples(400))
+def test_text_is_escaped_as_in_json_in_pieces_of_any_size(texts, size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_columns, "_BYTES_AT_ONCE", size)
+        column = json_columns.escaped(pa.array(['"', *texts], pa.string())[1:])
+    assert column.to_pylist() == [
+        None if text is None else orjson.dumps(text).decode()[1:-1] for text in texts
+    ]
 
 
 def broken_text(kind: pa.DataType) -> pa.Array:
