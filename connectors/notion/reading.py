@@ -125,7 +125,7 @@ class DocumentReader:
             "comment": self._comment,
             "data_source": self._data_source,
         }.get(str(item.get("kind")))
-        told = item.get("object")
+        told = _object_in(item)
         if read is None or not isinstance(told, dict):
             raise RecordError("the item has no kind and object; give one that this connector gave")
         try:
@@ -462,6 +462,15 @@ def without_signatures(text: str, found: Found) -> str:
         return without_signature(address)
 
     return _ADDRESS.sub(plain, text)
+
+
+def _object_in(item: Mapping[str, Any]) -> Any:
+    """Returns the object of Notion that an item has: as it is, or as the text of its JSON."""
+    told = item.get("object")
+    try:
+        return json.loads(told) if isinstance(told, str) else told
+    except ValueError:
+        return None
 
 
 def _known(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ MARKDOWN_VERSION = "2026-03-11"
 
 _CAPABILITIES = {"/v1/comments": "comments", "/v1/users": "user information"}
 # What of a workspace is remembered: the titles and parents of so many objects.
-_REMEMBERED = 4000
+_REMEMBERED = 1000
 _MOST_PARENTS = 100
 _T = TypeVar("_T")
 
