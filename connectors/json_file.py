@@ -353,7 +353,6 @@ class JSONFileConnector(MappedConnector):
         chunks = self._streamed(info) if params.get("stream") else self._block(info, block, params)
         for now, lines in chunks:
             if numbered is not None and not items and not failures and self._is_ours:
-                # Made while the objects are still in the processor's cache.
                 more = self._table_of(lines, path, name, now.modified_at, rows)
                 if more is not None:
                     rows, size = more, size + lines.size
@@ -421,8 +420,9 @@ class JSONFileConnector(MappedConnector):
         block_bytes = params["block_bytes"]
         start = params["start"] + block * block_bytes
         stop = min(start + block_bytes, params["stop"])
-        # One request for a remote block; pieces that fit the cache for a local one.
-        step = block_bytes if self._files.is_remote else CACHED_BYTES
+        # One request for a remote block; pieces that fit the cache for a local one, unless columns
+        # are made of them, which costs as much for few rows as for many.
+        step = block_bytes if self._files.is_remote or self._is_ours else CACHED_BYTES
         first = start
         try:
             with self._files.reader(info) as (now, read):
