@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -26,6 +27,8 @@ from contextframe_beam.store.runs import own_mark
 from contextframe_beam.store.state import read_states
 from contextframe_beam.transforms.enrich import enricher_spec
 
+_LOGGER = logging.getLogger(__name__)
+
 _FAILED, _WRONG, _INCOMPLETE = 1, 2, 3
 
 
@@ -46,18 +49,20 @@ def recorded(job: Job, work: Callable[[], CommitReceipt], strict: bool = False) 
         return work()
     kept, monitors = History(job.address), Monitors(job.metrics, job.lineage, job.to)
 
-    def tell(record: RunRecord) -> RunRecord:
-        kept.write(record)
+    def tell(record: RunRecord) -> str:
         monitors.tell(record)
-        return record
+        return kept.write(record)
 
-    begun = tell(_begun(job))
+    begun = _begun(job)
+    tell(begun)
     try:
         receipt = work()
     except BaseException as error:
-        tell(_failed(begun, error))
+        tell(_failed(begun, error))  # most likely for the same reason, where it cannot be told
         raise
-    tell(_done(begun, job, receipt, strict))
+    lost = tell(_done(begun, job, receipt, strict))
+    if lost:
+        _LOGGER.warning("%s", lost)
     return receipt
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.frames.values import of_type
-from contextframe_beam.store.address import Address, filesystem_of, first_line
+from contextframe_beam.store.address import Address, filesystem_of, first_line, is_local
 from contextframe_beam.store.receipt import CommitReceipt
 from contextframe_beam.store.runs import file_name_of, is_gone, own_mark
 
@@ -176,26 +176,27 @@ class History:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._is_lost = False
         self.folder = f"{address.uri.rstrip('/')}.runs"
 
-    def write(self, record: RunRecord) -> None:
+    def write(self, record: RunRecord) -> str:
         """Writes the record of a run, or replaces it.
 
-        A history that cannot be written does not end a run: it is said in the log, once.
+        Returns:
+            Why it cannot be written, which ends no run; empty if it was.
         """
-        if self._is_lost:
-            return
         try:
             filesystem, folder = self._open()
-            filesystem.makedirs(folder, exist_ok=True)
+            if is_local(self.folder):
+                filesystem.makedirs(folder, exist_ok=True)
+            elif not filesystem.exists(folder.lstrip("/").partition("/")[0]):
+                # Some stores would make a bucket that is only misspelt.
+                return f"the history of the run cannot be written: there is no {self.folder}"
             filesystem.pipe_file(f"{folder}/{_name_of(record)}", record.to_json().encode())
             self._remove_oldest()
         except Exception as error:  # clients of object stores have their own errors
-            self._is_lost = True
-            _LOGGER.warning(
-                "the history of the run cannot be written to %s: %s", self.folder, first_line(error)
-            )
+            reason = first_line(error)
+            return f"the history of the run cannot be written to {self.folder}: {reason}"
+        return ""
 
     def records(self, last: int | None = None) -> list[RunRecord]:
         """Returns the records of the last runs, the newest one first.

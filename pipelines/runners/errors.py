@@ -108,8 +108,7 @@ def _near_choice(kind: object, message: str) -> str:
 
 def no_such_option(name: str, *known: Iterable[str]) -> str:
     """Returns the message for a misspelt option, with the nearest known option."""
-    hints = (nearest(name, options) for options in known)
-    return f"no such option: {name}{next(filter(None, hints), '')}"
+    return f"no such option: {name}{nearest(name, [one for options in known for one in options])}"
 
 
 def _of_worker(text: str) -> Report:

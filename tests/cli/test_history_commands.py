@@ -87,6 +87,12 @@ def test_a_run_that_was_committed_before_says_so(kb):
     assert [one.state for one in runs_of(Address(str(kb)))] == ["committed before", "committed"]
 
 
+def test_a_run_says_when_its_history_is_lost(kb, caplog):
+    Path(f"{kb}.runs").write_text("a file")
+    assert ingest(documents(1), str(kb)).rows_written == 1
+    assert caplog.text.count("the history of the run cannot be written") == 1
+
+
 def test_a_dry_run_leaves_no_record(folder, kb):
     ingested(folder, kb, "--dry-run")
     assert cli("history", kb).out == f"no run into {kb} is known\n"

@@ -101,7 +101,10 @@ def test_odd_names_are_names(run_id: str, tmp_path: Path) -> None:
         "docs",
         "kb.lance",
         "kb.lance.dead-letters",
+        "kb.lance.runs",
     }
+    records = [path.name for path in (tmp_path / "in" / "kb.lance.runs").iterdir()]
+    assert len(records) == 2 and max(map(len, records)) <= 143
 
 
 @pytest.mark.parametrize("run_id", REFUSED)
