@@ -22,6 +22,8 @@ from contextframe_beam.frames.encode_columns import encode_columns
 from contextframe_beam.frames.fields import parse_fields
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.transforms import map as mapping
+from contextframe_beam.transforms.chunk import chunk_batch
+from contextframe_beam.transforms.chunkers import MarkdownChunker
 from contextframe_beam.transforms.elements import RowBatch
 from contextframe_beam.transforms.map import columns_of, map_page
 from contextframe_beam.transforms.write import encode_batches
@@ -63,7 +65,7 @@ def small_pages_too():
 
 
 @given(table=tables(), mapper=st.sampled_from([*MAPPERS.values()]))
-@settings(max_examples=examples(400))
+@settings(max_examples=examples(240))
 def test_rows_of_a_table_are_mapped_as_single_items_are(table, mapper):
     page = Page(table=table, partition="p", position="rows", source=SOURCE)
     assert_same(page, mapper.map, columns_of(mapper) or mapper.map_columns)
@@ -93,7 +95,7 @@ SAID: list[dict[str, Any]] = [
     modified=st.none() | TEXTS,
     said=st.sampled_from(SAID),
 )
-@settings(max_examples=examples(320))
+@settings(max_examples=examples(240))
 def test_lines_of_json_are_mapped_as_single_documents_are(items, offsets, modified, said):
     connector = JSONFileConnector(tempfile.gettempdir(), **said)
     for number, item in enumerate(items):
@@ -121,7 +123,7 @@ def test_records_of_an_api_are_mapped_as_single_records_are(items, marked, paren
     ),
     size=st.sampled_from([1, 8, 1 << 20]),
 )
-@settings(max_examples=examples(400))
+@settings(max_examples=examples(240))
 def test_text_is_escaped_as_in_json_in_pieces_of_any_size(texts, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_columns, "_BYTES_AT_ONCE", size)
@@ -191,6 +193,19 @@ def test_only_the_batch_that_needs_it_goes_item_by_item():
     good, bad = Page(table=table_of(150)), Page(table=table_of(150, blocks=[[1]] * 150))
     batches = [map_page(page, mapper.map, columns_of(mapper)) for page in (good, bad)]
     assert [batch.columns is None for batch in batches] == [False, True]
+
+
+def test_documents_of_a_table_have_the_chunks_of_single_documents():
+    table = table_of(120, body=[f"# Part {n}\n\n" + "words and words. " * 30 for n in range(120)])
+    mapper, chunker = FieldMapper(), MarkdownChunker(tokens=16)
+    found = []
+    for columns in (columns_of(mapper), None):
+        batch = map_page(Page(table=table, source=SOURCE), mapper.map, columns)
+        assert (batch.columns is None) is (columns is None)
+        parts = list(chunk_batch(batch, chunker))
+        found.append(encode_batches(parts, EMBED_DIM).rows)
+    assert found[0].num_rows > 240
+    assert found[0].equals(found[1])
 
 
 class Own(JSONFileConnector):
