@@ -45,6 +45,18 @@ from contextframe_beam.frames.json_columns import escaped
 if TYPE_CHECKING:
     from typing import TypeGuard
 
+__all__ = [
+    "any_unreadable",
+    "constant",
+    "each_text",
+    "fields_in_columns",
+    "joined",
+    "links_to",
+    "or_else",
+    "together",
+    "together_with",
+]
+
 # What Python strips from text.
 _SPACES = "".join(one for one in map(chr, range(0x3001)) if one.isspace())
 _ISO = r"\A[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])([T ][0-2][0-9]:[0-5][0-9]|\z)"

@@ -19,6 +19,8 @@ from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.frames.cells import plain
 from contextframe_beam.frames.columns import MISSING, Cells, NotByColumns, as_strings, filled
 
+__all__ = ["ItemColumns", "strings", "texts_of", "without_empty"]
+
 # The work grows with rows times names: not with more than so many times the number of values.
 _SPARSE = 8
 _SMALL = 8192

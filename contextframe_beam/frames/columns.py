@@ -21,6 +21,17 @@ import pyarrow.compute as pc
 from contextframe_beam.frames.cells import values_of
 from contextframe_beam.frames.record import FrameRecord
 
+__all__ = [
+    "MISSING",
+    "Cells",
+    "FrameColumns",
+    "Links",
+    "Mask",
+    "NotByColumns",
+    "as_strings",
+    "filled",
+]
+
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 

@@ -416,7 +416,7 @@ def _as_json(values: pa.Array) -> pa.Array | None:
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return values.cast(pa.string())
     if pa.types.is_float64(kind):
-        numbers = filled_numbers(values)
+        numbers = _filled_numbers(values)
         if not np.isfinite(numbers).all():
             raise NotByColumns
         texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
@@ -471,7 +471,7 @@ def _authors(cells: Cells) -> pa.Array:
     return pa.array(map(FIT["author"], cells.to_list()), pa.string())
 
 
-def filled_numbers(values: pa.Array) -> Any:
+def _filled_numbers(values: pa.Array) -> Any:
     """Returns numbers with 0 for null."""
     return np.ascontiguousarray(pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False))
 
