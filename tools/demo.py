@@ -25,7 +25,7 @@ from contextframe_beam.pipelines.process import Settings
 
 #: The file that the demo adds a sentence to, and the one that it removes.
 CHANGED = "apache-beam/README.md"
-ADDED = "A quokka that reads a pipeline from left to right needs no map."
+ADDED = "An okapi that reads a pipeline from left to right needs no map."
 REMOVED = "apache-beam/yaml.md"
 
 _README = {"text/markdown": "README.md", "text/x-rst": "README.rst"}
@@ -97,7 +97,7 @@ def demo(target: Path, settings: Settings) -> int:
         return code
 
     _say("The new sentence is found:")
-    if code := _shell(["search", dataset, "quokka", "--limit", "1"], settings):
+    if code := _shell(["search", dataset, "okapi", "--limit", "1"], settings):
         return code
 
     _say("What the dataset knows about itself, its runs and its sources, is shown by:")

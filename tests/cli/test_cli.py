@@ -192,7 +192,7 @@ def rows(dataset: Path) -> dict[str, Any]:
 
 
 def test_what_needs_no_pipeline_answers_without_loading_beam(stored: Path) -> None:
-    commands = [["--help"], ["connectors"], ["ingest", "--help"], ["ingest", "json", "--help"]]
+    commands = [["--help"], ["ingest", "json", "--help"]]
     script = (
         "import sys\n"
         "from contextframe_beam.pipelines.cli.main import run\n"
@@ -202,7 +202,16 @@ def test_what_needs_no_pipeline_answers_without_loading_beam(stored: Path) -> No
     )
     for wanted, heavy in [
         (commands, ["apache_beam", "lance", "pyarrow"]),
-        ([["search", str(stored), "lance"], ["inspect", str(stored)]], ["apache_beam"]),
+        (
+            [
+                ["search", str(stored), "lance"],
+                ["inspect", str(stored)],
+                # These load every connector, to say what it reads.
+                ["connectors"],
+                ["ingest", "--help"],
+            ],
+            ["apache_beam"],
+        ),
     ]:
         done = subprocess.run(
             [sys.executable, "-c", script.format(commands=wanted, heavy=heavy)],

@@ -99,7 +99,9 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert f"--chunk markdown --embed wordllama\nwrote {count} documents (version 1 of" in out
     assert "wrote 1 document (1 replaced), deleted 1, " in out
     assert "Beam YAML Error Handling" in out[out.index("--hybrid") :]
-    assert "files:apache-beam/README.md#chunk=" in out[out.index("search build/demo/kb.lance qu") :]
+    assert (
+        "files:apache-beam/README.md#chunk=" in out[out.index("search build/demo/kb.lance okapi") :]
+    )
     ids = {record.unique_id for record in FrameDataset.open(str(tmp_path / "build/demo/kb.lance"))}
     assert f"files:{demo.CHANGED}" in ids
     assert not [one for one in ids if one and one.startswith(f"files:{demo.REMOVED}")]

@@ -104,4 +104,4 @@ def test_the_wheel_works_in_a_bare_python(version: str, tmp_path: Path) -> None:
         env={**environment, "HOME": str(tmp_path)},
         capture_output=True,
     )
-    assert [one["unique_id"] for one in json.loads(found.stdout)] == ["a"]
+    assert [one["text_content"] for one in json.loads(found.stdout)] == ["apples"]
