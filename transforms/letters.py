@@ -135,6 +135,11 @@ class LetterFile:
     options: StorageOptions = None
 
     def __post_init__(self) -> None:
+        if is_local(self.path) and os.path.isdir(self.path):
+            raise ConfigError(
+                f"cannot write dead letters to {self.path}: it is a folder; name a file with "
+                "`dead_letters`"
+            )
         try:
             filesystem_of(self.path, self.options)
         except ConfigError:

@@ -19,6 +19,7 @@ from contextframe_beam.connectors import DeadLetter, Page, PaginatedConnector
 from contextframe_beam.errors import ConfigError, DatasetError
 from contextframe_beam.transforms import DeadLetterReport, FrameBatch, WriteDeadLetters
 from contextframe_beam.transforms.letters import (
+    LetterFile,
     join_pieces,
     pieces_prefix,
     remove_lost_pieces,
@@ -309,3 +310,8 @@ def test_a_cleanup_passes_over_a_piece_that_its_run_joins_meanwhile(tmp_path, mo
     monkeypatch.setattr(LocalFileSystem, "modified", joined_when_looked_at)
     assert remove_lost_pieces(f"{tmp_path}/", timedelta(0)) == (1, 3)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_file_for_dead_letters(tmp_path):
+    with pytest.raises(ConfigError, match="it is a folder; name a file with `dead_letters`"):
+        LetterFile(str(tmp_path), "run")
