@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from contextframe_beam.connectors import APIConnector, FieldMapper, JSONFileConnector, Page
@@ -89,6 +89,12 @@ SAID: list[dict[str, Any]] = [
 ]
 
 
+@example(
+    items=[{"timestamp": None}, {"timestamp": False}, {"timestamp": []}],
+    offsets=False,
+    modified=None,
+    said={},
+)
 @given(
     items=json_items(),
     offsets=st.booleans(),
