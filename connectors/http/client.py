@@ -55,7 +55,7 @@ _TOKEN_BYTES = 1 << 20
 #: Longer waits that a server asks for are logged, in seconds.
 _LONG_WAIT = 10.0
 # While one request waits for a token, others may use up so many.
-_MOST_RENEWALS = 10
+_MOST_RENEWALS = 100
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 # Statuses besides 401 by which servers refuse an expired token.
 _MAYBE_EXPIRED = frozenset({400, 403, 419, 440, 498})
