@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -114,7 +115,7 @@ def serve(program: str, host: str, port: int) -> Iterator[str]:
     pool = _Pool(program)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     try:
-        port = server.add_insecure_port(f"{host}:{port}")
+        port = server.add_insecure_port(f"{_number_of(host)}:{port}")
     except RuntimeError as error:
         raise ConfigError(f"cannot listen at {host}:{port}: {error}") from error
     server.start()
@@ -123,6 +124,14 @@ def serve(program: str, host: str, port: int) -> Iterator[str]:
     finally:
         server.stop(None)
         pool.close()
+
+
+def _number_of(host: str) -> str:
+    """Returns the number of a name: of a name with several, gRPC is content with one free port."""
+    try:
+        return socket.gethostbyname(host)
+    except OSError:  # a number of IPv6
+        return host
 
 
 @dataclass(frozen=True)
