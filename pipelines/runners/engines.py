@@ -108,6 +108,7 @@ def serve(program: str, host: str, port: int) -> Iterator[str]:
     Raises:
         ConfigError: it cannot listen there.
     """
+    host = _number_of(host)
     # Without the option, a second pool on the same port would get every other request.
     server = grpc.server(
         thread_pool_executor.shared_unbounded_instance(), options=[("grpc.so_reuseport", 0)]
@@ -115,7 +116,7 @@ def serve(program: str, host: str, port: int) -> Iterator[str]:
     pool = _Pool(program)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
     try:
-        port = server.add_insecure_port(f"{_number_of(host)}:{port}")
+        port = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
         raise ConfigError(f"cannot listen at {host}:{port}: {error}") from error
     server.start()
