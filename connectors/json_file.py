@@ -55,7 +55,7 @@ from contextframe_beam.connectors.json_files.lines import (
 )
 from contextframe_beam.connectors.mapped import MappedConnector, stream_named
 from contextframe_beam.connectors.mapper import FieldMapper
-from contextframe_beam.connectors.page import DeadLetter, Page, Partition, items_of
+from contextframe_beam.connectors.page import DeadLetter, ListedFailures, Page, Partition, items_of
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.connectors.read.readers import BlocksReader
@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from contextframe_beam.frames.columns import FrameColumns
 
 _ITEMS_IN_A_PAGE = 1000
-_FAILURES_LISTED = 100
 # If no file matches, this many are examined to say what is there.
 _LOOKED_AT = 10_000
 _NAMES = (".json", ".ndjson")
@@ -146,8 +145,7 @@ class JSONFileConnector(MappedConnector):
         self.hidden = hidden
         #: Reading an object store waits for the network; reading a disk uses the processor.
         self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
-        self._failed = 0
-        self._failures: list[dict[str, str]] = []
+        self._failures = ListedFailures()
 
     def authenticate(self) -> bool:
         """Verifies that the directory can be listed.
@@ -278,7 +276,7 @@ class JSONFileConnector(MappedConnector):
 
     def get_stats(self) -> dict[str, Any]:
         """Returns the base class's numbers, and `failed` and the first hundred `failures`."""
-        return {**super().get_stats(), "failed": self._failed, "failures": list(self._failures)}
+        return {**super().get_stats(), **self._failures.stats}
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the class, the absolute directory, the pattern and the id field."""
@@ -523,9 +521,7 @@ class JSONFileConnector(MappedConnector):
         for page in source.pages():
             for letter in page.failures:
                 self.logger.warning("skipped %s", letter.message)
-                self._failed += 1
-                if len(self._failures) < _FAILURES_LISTED:
-                    self._failures.append({"position": letter.position, "message": letter.message})
+                self._failures.add(letter, "position")
             yield from page.items
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 #: The only partition of a source without parts.
 WHOLE = "all"
 
+_FAILURES_LISTED = 100
 _FRAMES_KEPT = 20
 _TRACEBACK_LIMIT = 8 * 1024
 _MESSAGE_LIMIT = 4 * 1024
@@ -317,6 +318,25 @@ class DeadLetter:
         Secrets in it remain replaced; values of which only the `repr` was kept stay encoded.
         """
         return decode_item(self.item)
+
+
+class ListedFailures:
+    """The items that failed in a plain loop: how many, and the first hundred of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._listed: list[dict[str, str]] = []
+
+    def add(self, letter: DeadLetter, *names: str) -> None:
+        """Counts a letter, and keeps its message with the attributes of these names."""
+        self._count += 1
+        if len(self._listed) < _FAILURES_LISTED:
+            self._listed.append({name: getattr(letter, name) for name in (*names, "message")})
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """What `get_stats` tells of them: `failed` and `failures`."""
+        return {"failed": self._count, "failures": list(self._listed)}
 
 
 @dataclass(slots=True)

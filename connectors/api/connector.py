@@ -29,7 +29,13 @@ from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.request import HttpError, HttpRequest, HttpResponse
 from contextframe_beam.connectors.kinds import PaginatedConnector
-from contextframe_beam.connectors.page import DeadLetter, Page, Partition, SourceInfo
+from contextframe_beam.connectors.page import (
+    DeadLetter,
+    ListedFailures,
+    Page,
+    Partition,
+    SourceInfo,
+)
 from contextframe_beam.connectors.read.readers import PagesReader
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError, nearest
@@ -45,7 +51,6 @@ _PAGE_STYLE = PageNumber(size=100, size_param="limit", stop_at_short_page=True)
 
 _CONNECT_SECONDS = 10.0
 _REFUSED = (401, 403, 407)
-_FAILURES_LISTED = 100
 
 
 class APIConnector(PaginatedConnector):
@@ -181,8 +186,7 @@ class APIConnector(PaginatedConnector):
         )
         #: Whether the API itself (not a cache) has answered yet, even with an error.
         self.connected = False
-        self._failed = 0
-        self._failures: list[dict[str, str]] = []
+        self._failures = ListedFailures()
 
     @property
     def config(self) -> ApiConfig:
@@ -369,11 +373,7 @@ class APIConnector(PaginatedConnector):
 
     def get_stats(self) -> dict[str, Any]:
         """Returns the base class's numbers, and what failed."""
-        return {
-            **super().get_stats(),
-            "failed": self._failed,
-            "failures": list(self._failures),
-        }
+        return {**super().get_stats(), **self._failures.stats}
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns what identifies this source.
@@ -468,16 +468,8 @@ class APIConnector(PaginatedConnector):
 
     def _note(self, failures: list[DeadLetter]) -> None:
         for letter in failures:
-            self._failed += 1
             self.logger.warning("%s, %s: %s", letter.partition, letter.position, letter.message)
-            if len(self._failures) < _FAILURES_LISTED:
-                self._failures.append(
-                    {
-                        "partition": letter.partition,
-                        "position": letter.position,
-                        "message": letter.message,
-                    }
-                )
+            self._failures.add(letter, "partition", "position")
 
     def _send(self, request: HttpRequest) -> HttpResponse:
         # Planning reads parents and counts pages at the same time, each with its own threads.

@@ -27,7 +27,7 @@ from contextframe_beam.connectors.files.seen import failed_state
 from contextframe_beam.connectors.files.stores import files_in
 from contextframe_beam.connectors.identity import jsonable
 from contextframe_beam.connectors.mapped import MappedConnector, stream_named
-from contextframe_beam.connectors.page import DeadLetter, Page, Partition
+from contextframe_beam.connectors.page import DeadLetter, ListedFailures, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import Reached
 from contextframe_beam.connectors.read.readers import BlocksReader
@@ -65,7 +65,6 @@ if TYPE_CHECKING:
 
 _REMOTE_BLOCKS_IN_FLIGHT = 8
 _LOOKED_AT = 10_000
-_FAILURES_LISTED = 100
 _FILES_ASKED = 20
 _MOST_WHOLE_BYTES = 256 << 20
 # A small source is cut smaller than is best for reading, so that several workers have something.
@@ -141,8 +140,7 @@ class TableConnector(MappedConnector):
         #: Reading an object store waits for the network; reading a disk uses the processor.
         self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
         self._defaults = {"prefix": f"{self.name}:{self.path}#"}
-        self._failed = 0
-        self._failures: list[dict[str, str]] = []
+        self._failures = ListedFailures()
 
     def authenticate(self) -> bool:
         """Verifies that the files can be listed.
@@ -206,14 +204,12 @@ class TableConnector(MappedConnector):
         for page in Source(self, {}, reader=BlocksReader, threads=1).pages():
             for letter in page.failures:
                 self.logger.warning("skipped %s", letter.message)
-                self._failed += 1
-                if len(self._failures) < _FAILURES_LISTED:
-                    self._failures.append({"position": letter.position, "message": letter.message})
+                self._failures.add(letter, "position")
             yield from page.items
 
     def get_stats(self) -> dict[str, Any]:
         """Returns the base class's numbers, and `failed` and the first hundred `failures`."""
-        return {**super().get_stats(), "failed": self._failed, "failures": list(self._failures)}
+        return {**super().get_stats(), **self._failures.stats}
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the class, the absolute path, and what else decides which documents there are."""
