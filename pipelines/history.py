@@ -6,20 +6,25 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any
 
 import contextframe_beam
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.identity import registered_name, source_file
 from contextframe_beam.connectors.secrets import redact, redacted
-from contextframe_beam.errors import ConfigError, ContextFrameError, UnknownCommitError
+from contextframe_beam.errors import ContextFrameError, UnknownCommitError
 from contextframe_beam.pipelines.job import Job, settings
 from contextframe_beam.pipelines.monitoring import Monitors
-from contextframe_beam.pipelines.process import InterruptedRunError
+from contextframe_beam.pipelines.process import (
+    DONE,
+    FAILED,
+    INCOMPLETE,
+    WRONG_USAGE,
+    InterruptedRunError,
+)
 from contextframe_beam.pipelines.runners.errors import report_of
 from contextframe_beam.store import history
-from contextframe_beam.store.address import Address
+from contextframe_beam.store.address import Address, absolute
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.history import History, RunRecord, ended
 from contextframe_beam.store.receipt import CommitReceipt
@@ -28,8 +33,6 @@ from contextframe_beam.store.state import read_states
 from contextframe_beam.transforms.enrich import enricher_spec
 
 _LOGGER = logging.getLogger(__name__)
-
-_FAILED, _WRONG, _INCOMPLETE = 1, 2, 3
 
 
 def recorded(job: Job, work: Callable[[], CommitReceipt], strict: bool = False) -> CommitReceipt:
@@ -66,19 +69,19 @@ def recorded(job: Job, work: Callable[[], CommitReceipt], strict: bool = False) 
     return receipt
 
 
-def runs_of(address: Address, last: int | None = None) -> list[RunRecord]:
+def runs_of(address: Address, run_id: str | None = None) -> list[RunRecord]:
     """Returns the runs into a dataset, the newest one first.
 
     They are those of its history, and committed runs that only the dataset knows.
 
     Args:
         address: The dataset; it need not exist.
-        last: At most so many records of the history.
+        run_id: Only this run, each of its starts.
 
     Raises:
         DatasetError: the dataset or its history cannot be read.
     """
-    records = History(address).records(last)
+    records = History(address).records(run_id=run_id)
     dataset = open_dataset(address)
     committed = (
         []
@@ -87,15 +90,16 @@ def runs_of(address: Address, last: int | None = None) -> list[RunRecord]:
             RunRecord.of_receipt(run, state.source, state.name)
             for state in read_states(dataset).values()
             for run in state.runs
+            if run_id in (None, run.run_id)
         ]
     )
-    return history.joined(records, committed)[:last]
+    return history.joined(records, committed)
 
 
 def _begun(job: Job) -> RunRecord:
     return RunRecord(
         job.id,
-        datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        history.present(),
         connector=redact(job.connector.name),
         source=_told(lambda: job.source) or "",
         mode=job.mode,
@@ -116,14 +120,10 @@ def _done(record: RunRecord, job: Job, receipt: CommitReceipt, strict: bool) -> 
     return ended(
         record,
         outcome,
-        exit_code=_INCOMPLETE if strict and receipt.is_incomplete else 0,
+        exit_code=INCOMPLETE if strict and receipt.is_incomplete else DONE,
         counts=receipt.to_json() if receipt.version else {},
-        dead_letters=redact(_absolute(job.letters)) if receipt.failed else "",
+        dead_letters=redact(absolute(job.letters)) if receipt.failed else "",
     )
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
 
 
 def _failed(record: RunRecord, error: BaseException) -> RunRecord:
@@ -136,7 +136,7 @@ def _failed(record: RunRecord, error: BaseException) -> RunRecord:
     report = report_of(error)
     name = type(error).__name__
     said = report.message if isinstance(error, ContextFrameError) else f"{name}: {report.message}"
-    code = _WRONG if isinstance(error, ConfigError) else _FAILED
+    code = WRONG_USAGE if report.wrong_usage else FAILED
     return ended(record, outcome, error=redact(said), exit_code=code)
 
 

@@ -18,12 +18,10 @@ those that hold for all of them. Each source is a run of its own, in one transac
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import yaml
@@ -33,6 +31,7 @@ from contextframe_beam.connectors.plain_secrets import has_credentials, looks_se
 from contextframe_beam.connectors.registry import list_connectors, load_connector_class
 from contextframe_beam.connectors.yaml_file import read_yaml_file
 from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.pipelines.cli.shared import option_words
 from contextframe_beam.pipelines.job import about, settings
 
 _SOURCES, _CONNECTOR, _NAME = "sources", "connector", "name"
@@ -106,34 +105,6 @@ def _source(file: str, common: Mapping[str, Any], values: Any, node: yaml.Node) 
         raise ConfigError(f"{place}: `to`, the dataset, is missing here and beside `sources`")
     words = [word for key, one in told.items() for word in option_words(key, one)]
     return FileSource(str(values.get(_NAME) or connector), place, (connector, *words))
-
-
-def option_words(name: str, value: Any) -> Iterator[str]:
-    """Yields a value as the command line has it: `--name=value`, or a flag.
-
-    A list is repeated, other values are JSON. None is left out.
-    """
-    flag = name.replace("_", "-")
-    if value is None:
-        return
-    if isinstance(value, bool):
-        if value or name not in _FLAGS:
-            yield f"--{flag}" if value else f"--no-{flag}"
-    elif isinstance(value, list):
-        for element in value:
-            yield from option_words(name, element)
-    elif isinstance(value, dict) and name in _PAIRS:
-        for key, one in value.items():
-            yield f"--{flag.removesuffix('s')}={key}={one}"
-    else:
-        # YAML makes dates of texts that look like one.
-        text = value.isoformat() if isinstance(value, date) else value
-        yield f"--{flag}={text if isinstance(text, str) else json.dumps(text, default=str)}"
-
-
-# Flags without a form that says no, and options whose values are pairs.
-_FLAGS = {one.name for one in settings() if one.default is False}
-_PAIRS = ("storage_options", "storage_option")
 
 
 def _check(node: yaml.Node, file: str, key: str = "", plain: frozenset[str] = frozenset()) -> None:

@@ -19,6 +19,7 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.plain_secrets import has_credentials, without_credentials
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.store import history
+from contextframe_beam.store.address import absolute
 from contextframe_beam.store.history import RunRecord, time_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -205,7 +206,7 @@ def _output(record: RunRecord, to: str, producer: str) -> dict[str, Any]:
     parts = urlsplit(to) if "://" in to else None
     output: dict[str, Any] = {
         "namespace": f"{parts.scheme}://{parts.netloc}" if parts else "file",
-        "name": parts.path.lstrip("/") if parts else os.path.abspath(to),
+        "name": parts.path.lstrip("/") if parts else absolute(to),
         "facets": {},
     }
     receipt = record.receipt

@@ -29,6 +29,11 @@ _CONTROL = re.compile(
 )
 
 
+#: The exit codes of commands: done, failed with nothing committed, wrong usage, and, where that is
+#: asked for, committed and not complete.
+DONE, FAILED, WRONG_USAGE, INCOMPLETE = 0, 1, 2, 3
+
+
 class OutputError(Exception):
     """The standard output cannot be written.
 

@@ -117,7 +117,7 @@ def replay(
         ContextFrameError: the run failed; the dataset and the letters are as they were.
     """
     address = Address(to, storage_options)
-    record = next((one for one in History(address).records() if one.run_id == run_id), None)
+    record = next(iter(History(address).records(run_id=run_id)), None)
     if record is None and (connector is None or letters is None):
         raise ConfigError(
             f"the history of {to} has no run {run_id}; `contextframe-beam history {to}` lists the "

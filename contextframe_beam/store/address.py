@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -145,6 +146,12 @@ def in_words(message: str) -> str:
 def file_uri(uri: str, path: str) -> str:
     """Returns the address of a data file of the dataset."""
     return f"{uri.rstrip('/')}/data/{path}"
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Returns an address independent of later changes of the working directory."""
+    address = os.fspath(path)
+    return os.path.abspath(address) if "://" not in address else address
 
 
 def is_local(uri: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ from contextframe_beam.frames.schema import (
     embed_dim_of,
     frame_schema,
 )
-from contextframe_beam.store.address import Address, StorageOptions
+from contextframe_beam.store.address import Address, StorageOptions, absolute
 from contextframe_beam.store.files import (
     DEFAULT_STORAGE_VERSION,
     Destination,
@@ -127,7 +126,7 @@ class FrameDataset(DocumentTables):
             ConfigError: a field cannot be a column.
             DatasetError: there is a dataset already, or the place cannot be written.
         """
-        path = _address(path)
+        path = absolute(path)
         check_storage_version(storage_version)
         fields = parse_fields(columns)
         schema = pa.schema([*frame_schema(embed_dim), *fields_in(fields)])
@@ -160,7 +159,7 @@ class FrameDataset(DocumentTables):
             DatasetError: there is no dataset or no such version.
             SchemaError: it is not a dataset of frames.
         """
-        path = _address(path)
+        path = absolute(path)
         if version is not None:
             return cls(
                 open_version(Address(path, storage_options), version), storage_options, pinned=True
@@ -582,12 +581,6 @@ class FrameDataset(DocumentTables):
 
 def _pending(commit: Callable[[], LanceDataset]) -> Pending[LanceDataset]:
     return Pending(commit, lambda committed: committed)
-
-
-def _address(path: str | os.PathLike[str]) -> str:
-    """Returns a dataset's address, independent of later changes of the working directory."""
-    address = os.fspath(path)
-    return os.path.abspath(address) if "://" not in address else address
 
 
 def _checked_embed_dim(dataset: LanceDataset) -> int:

@@ -25,7 +25,7 @@ from contextframe_beam.store.runs import file_name_of, is_gone, own_mark
 
 _LOGGER = logging.getLogger(__name__)
 
-#: How many runs are remembered; the oldest ones are removed when another one begins.
+#: How many runs are remembered; the oldest ones are removed when another one ends.
 KEPT = 500
 
 #: How a run ended. Without one of these it is under way, or its process died.
@@ -192,24 +192,28 @@ class History:
                 # Some stores would make a bucket that is only misspelt.
                 return f"the history of the run cannot be written: there is no {self.folder}"
             filesystem.pipe_file(f"{folder}/{_name_of(record)}", record.to_json().encode())
-            self._remove_oldest()
+            if record.ended:
+                self._remove_oldest()
         except Exception as error:  # clients of object stores have their own errors
             reason = first_line(error)
             return f"the history of the run cannot be written to {self.folder}: {reason}"
         return ""
 
-    def records(self, last: int | None = None) -> list[RunRecord]:
+    def records(self, last: int | None = None, run_id: str | None = None) -> list[RunRecord]:
         """Returns the records of the last runs, the newest one first.
 
         Args:
             last: At most so many; all by default.
+            run_id: Only those of this run, which are found without reading others.
 
         Raises:
             DatasetError: the history cannot be read.
         """
         try:
             filesystem, _ = self._open()
-            names = sorted(self._names(), reverse=True)[:last]
+            ending = ".json" if run_id is None else f"-{file_name_of(run_id)}.json"
+            chosen = [name for name in self._names() if name.endswith(ending)]
+            names = sorted(chosen, reverse=True)[:last]
             with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
                 found = list(pool.map(lambda name: _read(filesystem, name), names))
         except ConfigError:
@@ -218,7 +222,8 @@ class History:
             raise DatasetError(
                 f"cannot read the history in {self.folder}: {first_line(error)}"
             ) from error
-        return sorted((one for one in found if one), key=lambda one: one.began, reverse=True)
+        records = [one for one in found if one and run_id in (None, one.run_id)]
+        return sorted(records, key=lambda one: one.began, reverse=True)
 
     def _open(self) -> tuple[Any, str]:
         return filesystem_of(self.folder, self._address.storage_options)
@@ -330,8 +335,9 @@ def joined(records: Iterable[RunRecord], committed: Iterable[RunRecord]) -> list
 
 def ended(record: RunRecord, outcome: str, **told: Any) -> RunRecord:
     """Returns the record of a run at its end, which is now."""
-    return replace(record, ended=_now(), outcome=outcome, **told)
+    return replace(record, ended=present(), outcome=outcome, **told)
 
 
-def _now() -> str:
+def present() -> str:
+    """Returns the present time as records have it."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")

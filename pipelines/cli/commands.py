@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sysconfig
 import threading
-import webbrowser
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -383,6 +382,8 @@ def _ui(dataset: str, port: int, no_browser: bool, storage_options: dict[str, st
 
     The page is for this machine only, and only shows. Ctrl-C ends it.
     """
+    import webbrowser
+
     from contextframe_beam.pipelines.ui.app import listening, page_of, serve
     from contextframe_beam.store.address import Address
 

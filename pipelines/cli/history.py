@@ -68,7 +68,8 @@ def history_command(
     """
     from contextframe_beam.pipelines.history import runs_of
 
-    known = runs_of(Address(dataset, storage_options))
+    address = Address(dataset, storage_options)
+    known = runs_of(address, run_id) or runs_of(address)
     found = [
         one
         for one in known

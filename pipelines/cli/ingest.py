@@ -32,19 +32,23 @@ from contextframe_beam.pipelines.cli.shared import (
     examples,
     job_options,
     option,
+    option_words,
     say_done,
 )
 from contextframe_beam.pipelines.job import RUN, Job, settings
-from contextframe_beam.pipelines.process import Settings, as_it_is, import_beam, printable
+from contextframe_beam.pipelines.process import (
+    INCOMPLETE,
+    Settings,
+    as_it_is,
+    import_beam,
+    printable,
+)
 from contextframe_beam.pipelines.runners.worker_processes import serving
 
 if TYPE_CHECKING:
     from contextframe_beam.store.state import CommitReceipt
 
 _EXAMPLE = "contextframe-beam ingest files --directory docs --to kb.lance"
-
-#: The exit code of a run that was committed and is not complete, where that is asked for.
-INCOMPLETE = 3
 
 _BOUNDS = {"since", "until", "slice"}
 _OF_FILES = {one.name for one in settings(for_files=True)}
@@ -235,19 +239,8 @@ def ingest_arguments(connector: str, arguments: str, others: list[str]) -> list[
         raise click.UsageError(f"--arguments is not JSON: {error}") from error
     if not isinstance(given, dict):
         raise click.UsageError("--arguments is a JSON object of names and values")
-    own = [word for name, value in given.items() for word in _option(name, value)]
+    own = [word for name, value in given.items() for word in option_words(name, value)]
     return [connector, *own, *(one for one in others if not one.endswith("="))]
-
-
-def _option(name: str, value: Any) -> list[str]:
-    flag = name.replace("_", "-")
-    if value is None:
-        return []
-    if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    if isinstance(value, list):
-        return [word for element in value for word in _option(name, element)]
-    return [f"--{flag}={value if isinstance(value, str) else json.dumps(value)}"]
 
 
 @command(

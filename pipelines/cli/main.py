@@ -15,15 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from contextframe_beam.pipelines import process
+from contextframe_beam.pipelines.process import DONE, FAILED
 
 if TYPE_CHECKING:
     from contextframe_beam.pipelines.process import Settings
 
 _PROGRAM = "contextframe-beam"
-
-DONE = 0
-FAILED = 1
-WRONG_USAGE = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -89,15 +86,12 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
         KeyboardInterrupt: it was interrupted before it changed anything.
     """
     # Imports come later, so that we can handle an interrupt at once.
-    import logging
-
     import click
 
     from contextframe_beam.pipelines import logs
     from contextframe_beam.pipelines.cli import shared
     from contextframe_beam.pipelines.cli.commands import commands
     from contextframe_beam.pipelines.process import Settings
-    from contextframe_beam.pipelines.runners.errors import report_of
 
     completed = shared.answer(commands, _PROGRAM)
     if completed is not None:
@@ -113,15 +107,10 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
         except click.exceptions.Exit as end:
             return end.exit_code
         except Exception as error:
-            report = report_of(error)
             # With any command, the problem may be one that a cleanup solves.
             for one in commands.commands["cleanup"].params:
                 settings.flags.setdefault(str(one.name), one.opts[0])
-            if settings.debug:
-                logs.show_traceback(error)
-            text = report.text(settings.debug)
-            click.echo(logs.line(settings, text, logging.ERROR), err=True)
-            return WRONG_USAGE if report.wrong_usage else FAILED
+            return shared.say_failed(error, settings)
 
 
 if __name__ == "__main__":

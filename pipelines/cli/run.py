@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 
 from contextframe_beam.connectors.registry import (
     Parameter,
@@ -19,13 +17,19 @@ from contextframe_beam.connectors.registry import (
     load_connector_class,
 )
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.pipelines import logs
-from contextframe_beam.pipelines.cli.ingest import INCOMPLETE, ingest_group
-from contextframe_beam.pipelines.cli.shared import command, option, pairs, say_done
-from contextframe_beam.pipelines.job_file import FileSource, job_schema, read_job_file
-from contextframe_beam.pipelines.process import InterruptedRunError, OutputError, Settings
+from contextframe_beam.pipelines.cli.ingest import ingest_group
+from contextframe_beam.pipelines.cli.shared import command, option, pairs, say_done, say_failed
+from contextframe_beam.pipelines.process import (
+    DONE,
+    INCOMPLETE,
+    InterruptedRunError,
+    OutputError,
+    Settings,
+)
 
-_FAILED = 1
+if TYPE_CHECKING:
+    from contextframe_beam.pipelines.job_file import FileSource
+
 _SCHEMA = "job.schema.json"
 
 
@@ -64,6 +68,8 @@ def run_command(
     Each source is a run in one transaction. If one fails, the others are still read, and the exit
     code is 1. The keys of the file are the options of `ingest`; `init` writes one.
     """
+    from contextframe_beam.pipelines.job_file import read_job_file
+
     sources = read_job_file(file)
     unknown = [name for name in only if name not in [one.name for one in sources]]
     if unknown:
@@ -76,15 +82,12 @@ def run_command(
         for one in sources
         if not only or one.name in only
     ]
-    failed = [code for code in codes if code not in (0, INCOMPLETE)]
+    failed = [code for code in codes if code not in (DONE, INCOMPLETE)]
     ctx.exit(max(failed, default=max(codes)))
 
 
 def _run(ctx: click.Context, source: FileSource, flags: list[str], as_json: bool) -> int:
     """Runs a source, reports an error, and returns its exit code."""
-    from contextframe_beam.pipelines.runners.errors import report_of
-
-    settings = ctx.ensure_object(Settings)
     if not as_json:
         click.echo(f"{source.name}:")
     try:
@@ -96,13 +99,8 @@ def _run(ctx: click.Context, source: FileSource, flags: list[str], as_json: bool
     except (OutputError, InterruptedRunError, click.exceptions.Abort):
         raise
     except Exception as error:
-        if settings.debug:
-            logs.show_traceback(error)
-        report = report_of(error)
-        text = report.text(settings.debug).replace("Error: ", f"Error: {source.place}: ", 1)
-        click.echo(logs.line(settings, text, logging.ERROR), err=True)
-        return 2 if report.wrong_usage else _FAILED
-    return 0
+        return say_failed(error, ctx.ensure_object(Settings), source.place)
+    return DONE
 
 
 @command(
@@ -137,6 +135,8 @@ def init_command(
 
     What is not given is asked for on a terminal.
     """
+    from contextframe_beam.pipelines.job_file import job_schema, read_job_file
+
     asks = sys.stdin.isatty()
     path = Path(file)
     if path.exists() and not force:
@@ -185,6 +185,8 @@ def _question(parameter: Parameter) -> str:
 
 
 def _lines(common: dict[str, Any], source: dict[str, Any]) -> Iterator[str]:
+    import yaml  # which only this command and job files need
+
     yield f"# yaml-language-server: $schema={_SCHEMA}"
     yield from yaml.safe_dump(common, sort_keys=False, allow_unicode=True).splitlines()
     yield "sources:"

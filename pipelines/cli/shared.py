@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field
+from datetime import date
 from typing import Any, TypeVar
 
 import click
@@ -234,6 +236,55 @@ def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
         settings = context.ensure_object(Settings)
         settings.debug = True
         logs.tell_more(settings)
+
+
+def say_failed(error: Exception, settings: Settings, place: str = "") -> int:
+    """Prints the one message about a failure, and returns the exit code.
+
+    Args:
+        error: What failed.
+        settings: How lines are written, and whether tracebacks are shown.
+        place: What the message begins with, such as a line of a file.
+    """
+    from contextframe_beam.pipelines.runners.errors import report_of
+
+    report = report_of(error)
+    if settings.debug:
+        logs.show_traceback(error)
+    text = report.text(settings.debug)
+    if place:
+        text = text.replace("Error: ", f"Error: {place}: ", 1)
+    click.echo(logs.line(settings, text, logging.ERROR), err=True)
+    return process.WRONG_USAGE if report.wrong_usage else process.FAILED
+
+
+def option_words(name: str, value: Any) -> Iterator[str]:
+    """Yields a value as the command line has it: `--name=value`, or a flag.
+
+    A list is repeated, other values are JSON. None is left out, and so is a flag of a run that is
+    off.
+    """
+    flag = name.replace("_", "-")
+    if value is None:
+        return
+    if isinstance(value, bool):
+        if value or name not in _FLAGS:
+            yield f"--{flag}" if value else f"--no-{flag}"
+    elif isinstance(value, list):
+        for element in value:
+            yield from option_words(name, element)
+    elif isinstance(value, dict) and name in _PAIRS:
+        for key, one in value.items():
+            yield f"--{flag.removesuffix('s')}={key}={one}"
+    else:
+        # YAML makes dates of texts that look like one.
+        text = value.isoformat() if isinstance(value, date) else value
+        yield f"--{flag}={text if isinstance(text, str) else json.dumps(text, default=str)}"
+
+
+# Flags without a form that says no, and options whose values are pairs.
+_FLAGS = {one.name for one in settings() if one.default is False}
+_PAIRS = ("storage_options", "storage_option")
 
 
 def say_done(text: str) -> None:

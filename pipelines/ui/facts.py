@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConfigError, ContextFrameError
-from contextframe_beam.frames.record import FrameRecord, target_unique_id
+from contextframe_beam.frames.encode import decode_rows
+from contextframe_beam.frames.record import FrameRecord, is_uuid, target_unique_id, uuid_of
+from contextframe_beam.frames.values import is_unicode
 from contextframe_beam.pipelines.history import runs_of
 from contextframe_beam.pipelines.ui.chart import bars
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.dataset import FrameDataset
 from contextframe_beam.store.files import open_dataset
+from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.history import RunRecord, statuses
 from contextframe_beam.store.runs import FailureReason, Reasons
 from contextframe_beam.store.vector_index import count_vectors
@@ -24,6 +27,7 @@ from contextframe_beam.transforms.letters import read_letters
 OLD = timedelta(days=2)
 
 _RUNS, _CHARTED, _VERSIONS, _HITS, _LISTED, _CHUNKS, _LETTERS = 50, 30, 20, 10, 50, 500, 1000
+_TARGETS = 1000
 _WAYS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("Words", {}),
     ("Meaning", {"vector": True}),
@@ -59,7 +63,7 @@ def run(address: Address, run_id: str) -> dict[str, Any] | None:
     Raises:
         DatasetError: the dataset or its history cannot be read.
     """
-    found = [one for one in runs_of(address) if one.run_id == run_id]
+    found = runs_of(address, run_id)
     if not found:
         return None
     return {"starts": found, "failures": _failures(found, address)}
@@ -145,40 +149,54 @@ def document(address: Address, id: str) -> dict[str, Any] | None:
 
 def _opened(address: Address) -> FrameDataset | None:
     newest = open_dataset(address)
-    if newest is None:
-        return None
     # Of a version that was chosen, a search makes no index.
-    return FrameDataset.open(address.uri, int(newest.version), address.storage_options)
+    return None if newest is None else FrameDataset(newest, address.storage_options, pinned=True)
 
 
 def _chunks_of(dataset: FrameDataset, key: str) -> list[FrameRecord]:
     digits = key.replace("-", "")
-    table = dataset.lance.to_table(
-        columns=["uuid", "position"], filter=f"x_parent = X'{digits}'", limit=_CHUNKS
+    found = dataset.lance.to_table(
+        filter=f"x_parent = X'{digits}'", limit=_CHUNKS, blob_handling="all_binary"
     )
-    ordered = sorted(table.to_pylist(), key=lambda row: row["position"] or 0)
-    found = (dataset.get(row["uuid"]) for row in ordered)
-    return [one for one in found if one is not None]
+    chunks = [one for batch in found.to_batches() for one in decode_rows(batch)]
+    return sorted(chunks, key=lambda one: one.metadata.get("position") or 0)
 
 
 def _relationships(record: FrameRecord, dataset: FrameDataset) -> list[dict[str, Any]]:
+    given = [one for one in record.metadata.get("relationships") or () if isinstance(one, dict)]
+    wholes = [_target_of(one, record) for one in given]
+    titles = _titles(dataset, filter(None, wholes))
     told = []
-    for one in record.metadata.get("relationships") or ():
-        if not isinstance(one, dict):
-            continue
-        # As frames store them, or as connectors give them.
+    for one, whole in zip(given, wholes, strict=True):
         target = str(one.get("target_id") or one.get("uri") or one.get("id") or "")
-        whole = one.get("id") or (target and target_unique_id(record.unique_id, target))
-        known = dataset.get(str(whole)) if whole else None
-        told.append(
-            {
-                "kind": one.get("relationship_type") or one.get("type") or "",
-                "target": target,
-                "uuid": known.uuid if known else None,
-                "title": known.title if known else one.get("title") or target,
-            }
-        )
+        key, title = titles.get(whole, (None, one.get("title") or target))
+        kind = one.get("relationship_type") or one.get("type") or ""
+        told.append({"kind": kind, "target": target, "uuid": key, "title": title})
     return told
+
+
+def _target_of(relationship: Mapping[str, Any], record: FrameRecord) -> str:
+    """Returns the id of a target: as frames store it, or as connectors give it; "" without one."""
+    target = str(relationship.get("target_id") or relationship.get("uri") or "")
+    whole = target_unique_id(record.unique_id, target) if target else ""
+    return str(relationship.get("id") or whole)
+
+
+def _titles(dataset: FrameDataset, ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Returns the key and the title of each document that one of the ids names."""
+    asked = sorted({one for one in ids if is_unicode(one)})[:_TARGETS]
+    if not asked:
+        return {}
+    keys = {uuid_of(one): one for one in asked} | {
+        one.lower(): one for one in asked if is_uuid(one)
+    }
+    uuids, uris = (", ".join(map(sql_literal, some)) for some in (keys, asked))
+    rows = dataset.lance.to_table(
+        columns=["uuid", "uri", "title"],
+        filter=f"x_state IS NULL AND (uuid IN ({uuids}) OR uri IN ({uris}))",
+    )
+    named = ((keys.get(row["uuid"], row["uri"]), row) for row in rows.to_pylist())
+    return {name: (row["uuid"], row["title"] or name) for name, row in named}
 
 
 def _charts(runs: Sequence[RunRecord], documents: int) -> list[str]:

@@ -16,7 +16,8 @@ import yaml
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.errors import ConfigError
-from contextframe_beam.pipelines.job_file import job_schema, option_words, read_job_file
+from contextframe_beam.pipelines.cli.shared import option_words
+from contextframe_beam.pipelines.job_file import job_schema, read_job_file
 from tests.support.cli_helpers import ROOT, assert_error, cli, environment
 
 JOB = """
