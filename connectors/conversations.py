@@ -266,4 +266,3 @@ def _line(one: Said, documents: Documents) -> str:
 
 def _quoted(text: str) -> str:
     return "\n".join(f"> {line}" if line else ">" for line in text.split("\n"))
-

@@ -141,7 +141,7 @@ class TestText:
         ("text", "title"),
         [
             ("# Plan\n\nText", "Plan"),
-            ("\n> quoted *here*, `a_b` and [a link](https://x.test)", "quoted here, a_b and a link"),
+            ("\n> *q*, `a_b` and [a link](https://x.test)", "q, a_b and a link"),
             ("```\ncode\n```", "code"),
             ("word " * 30, "word " * 15 + "word..."),
             ("x" * 100, "x" * 80 + "..."),
