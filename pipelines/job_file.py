@@ -34,13 +34,13 @@ from contextframe_beam.errors import ConfigError, nearest
 from contextframe_beam.pipelines.cli.shared import option_words
 from contextframe_beam.pipelines.job import about, settings
 
-_SOURCES, _CONNECTOR, _NAME = "sources", "connector", "name"
+_SOURCES, _CONNECTOR, _NAME, _BEAM = "sources", "connector", "name", "beam_args"
 _ABOUT_SOURCES = "What to read, in order; each source is a run in one transaction."
 _ABOUT_NAME = "Names the source in messages and for --only; by default its connector."
 _BOUNDS = ("since", "until", "slice")
 
 #: Options of `ingest` that are not settings of a job, and not of a file either.
-_NOT_IN_FILES = ("run_id", "dry_run", "bounds", "beam_args", "sync_kwargs")
+_NOT_IN_FILES = ("run_id", "dry_run", "bounds", "sync_kwargs")
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,13 @@ def _source(file: str, common: Mapping[str, Any], values: Any, node: yaml.Node) 
     told = {**common, **own}
     if "to" not in told:
         raise ConfigError(f"{place}: `to`, the dataset, is missing here and beside `sources`")
+    to_beam = told.pop(_BEAM, [])
+    if not isinstance(to_beam, list) or not all(str(one).startswith("--") for one in to_beam):
+        raise ConfigError(
+            f"{place}: `{_BEAM}` is a list of Beam's options, as in [--parallelism=4]"
+        )
     words = [word for key, one in told.items() for word in option_words(key, one)]
-    return FileSource(str(values.get(_NAME) or connector), place, (connector, *words))
+    return FileSource(str(values.get(_NAME) or connector), place, (connector, *words, *to_beam))
 
 
 def _check(node: yaml.Node, file: str, key: str = "", plain: frozenset[str] = frozenset()) -> None:
@@ -245,7 +250,9 @@ def _setting_schemas() -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         name = (told.flag or setting.name).lstrip("-").replace("-", "_")
         one: dict[str, Any] = {"type": ["string", "number"]}
-        if told.choices:
+        if name == _BEAM:
+            one = {"type": "array", "items": {"type": "string", "pattern": "^--"}}
+        elif told.choices:
             one = {"enum": list(told.choices)}
         elif setting.default is False:
             one = {"type": "boolean"}

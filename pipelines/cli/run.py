@@ -18,7 +18,15 @@ from contextframe_beam.connectors.registry import (
 )
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.pipelines.cli.ingest import ingest_group
-from contextframe_beam.pipelines.cli.shared import command, option, pairs, say_done, say_failed
+from contextframe_beam.pipelines.cli.shared import (
+    command,
+    job_options,
+    option,
+    option_words,
+    pairs,
+    say_done,
+    say_failed,
+)
 from contextframe_beam.pipelines.process import (
     DONE,
     INCOMPLETE,
@@ -37,12 +45,14 @@ _SCHEMA = "job.schema.json"
     "run",
     "contextframe-beam run job.yaml",
     "contextframe-beam run job.yaml --only docs --full",
+    "contextframe-beam run job.yaml --since 2026-01-01 --until 2026-02-01",
 )
 @click.argument("file", type=click.Path(dir_okay=False), metavar="FILE")
 @option(
     "--only", multiple=True, metavar="NAME", help="Run this source only. Repeat it for several."
 )
 @option("--full", is_flag=True, help="Read everything, whatever an earlier run has read.")
+@job_options("bounds")
 @option("--dry-run", is_flag=True, help="Count what would be done. Nothing is committed.")
 @option(
     "--run-id",
@@ -58,6 +68,9 @@ def run_command(
     file: str,
     only: tuple[str, ...],
     full: bool,
+    since: str | None,
+    until: str | None,
+    slice: str | None,
     dry_run: bool,
     run_id: str | None,
     strict: bool,
@@ -66,7 +79,8 @@ def run_command(
     """Bring the sources of a job file into its dataset, one after the other.
 
     Each source is a run in one transaction. If one fails, the others are still read, and the exit
-    code is 1. The keys of the file are the options of `ingest`; `init` writes one.
+    code is 1. The keys of the file are the options of `ingest`, and options given here hold in
+    place of them; `init` writes one.
     """
     from contextframe_beam.pipelines.job_file import read_job_file
 
@@ -77,6 +91,8 @@ def run_command(
         raise click.UsageError(f"{file} has no source {unknown[0]} (there are: {names})", ctx)
     flags = {"--full": full, "--dry-run": dry_run, "--strict": strict, "--json": as_json}
     given = [flag for flag, asked in flags.items() if asked]
+    bounds = {"since": since, "until": until, "slice": slice}
+    given += [word for name, value in bounds.items() for word in option_words(name, value)]
     codes = [
         _run(ctx, one, [*given, *([f"--run-id={run_id}.{one.name}"] if run_id else [])], as_json)
         for one in sources

@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,25 @@ def test_a_dry_run_writes_nothing(job):
     assert not (job.parent / "kb.lance").exists()
 
 
+def test_a_range_of_time_on_the_command_line_holds_in_place_of_the_files(job):
+    for day in (1, 2, 3):
+        file = job.parent / "docs" / f"{day}.md"
+        file.write_text(str(day))
+        time = datetime(2026, 1, day, tzinfo=timezone.utc).timestamp()
+        os.utime(file, (time, time))
+    job.write_text(job.read_text().replace("mode: mirror", "since: 2026-01-03"))
+    bounds = ("--since", "2026-01-02", "--until", "2026-01-03")
+    assert cli("run", job, "--only", "files", *bounds).code == 0
+    assert ids(job) == {"files:2.md"}
+
+
+def test_options_of_beam_stand_in_a_list(tmp_path):
+    text = "to: x\nbeam_args: [--parallelism=4]\nsources:\n  - connector: a\n  - connector: b\n"
+    first, second = read_job_file(written(tmp_path, text + "    beam_args: [--job_endpoint=h:1]"))
+    assert first.words == ("a", "--to=x", "--parallelism=4")
+    assert second.words == ("b", "--to=x", "--job_endpoint=h:1")
+
+
 def test_an_incomplete_run_is_told_by_its_exit_code(job):
     (job.parent / "records" / "c.json").write_text("{")
     assert cli("run", job).code == 0
@@ -114,6 +134,10 @@ def test_an_incomplete_run_is_told_by_its_exit_code(job):
             "line 4: url holds a secret in plain text",
         ),
         ("to: x\nsources: {{connector: a}}", "has no sources"),
+        (
+            "to: x\nsources:\n  - connector: a\n    beam_args: --parallelism=4",
+            "line 3: `beam_args` is a list of Beam's options",
+        ),
         ("to: [", "this is not YAML"),
     ],
 )
@@ -168,7 +192,10 @@ def complaints(schema: dict[str, Any], text: str) -> list[str]:
 
 def test_the_schema_accepts_what_runs(schema, job):
     assert complaints(schema, job.read_text()) == []
-    more = "to: x\nembed: wordllama\nsources: [{connector: 'crm.py:CRM', anything: 1}]"
+    more = (
+        "to: x\nembed: wordllama\nbeam_args: [--parallelism=4]\n"
+        "sources: [{connector: 'crm.py:CRM', anything: 1}]"
+    )
     assert complaints(schema, more) == []
 
 
@@ -181,6 +208,7 @@ def test_the_schema_accepts_what_runs(schema, job):
         "to: x\nsources: [{connector: files, directory: d, mode: miror}]",
         "to: x\nsources: [{connector: flies, directory: d}]",
         "to: x\nsources: [{directory: d}]",
+        "to: x\nbeam_args: [parallelism]\nsources: [{connector: files, directory: d}]",
         "to: x\nworkers: 0\nsources: [{connector: files, directory: d}]",
     ],
 )

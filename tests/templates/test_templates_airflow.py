@@ -60,9 +60,9 @@ class Airflow:
             [AIRFLOW, *arguments], env=environment, capture_output=True, text=True, cwd=self.home
         )
 
-    def test(self, date: str) -> subprocess.CompletedProcess[str]:
-        """Runs the DAG for one date, retries included, here and now."""
-        return self.run("dags", "test", "contextframe_ingest", date)
+    def test(self, date: str, dag: str = "contextframe_ingest") -> subprocess.CompletedProcess[str]:
+        """Runs a DAG for one date, retries included, here and now."""
+        return self.run("dags", "test", dag, date)
 
     def calls(self) -> int:
         """Returns how often the command was started."""
@@ -105,6 +105,10 @@ def airflow(database: Path, server: HttpServer, tmp_path: Path) -> Airflow:
             },
         ),
         (
+            "job.yaml",
+            {"/var/lib/contextframe": str(home), "/etc/contextframe": str(home / "dags")},
+        ),
+        (
             "crm.yaml",
             {"https://crm.example.com": server.url, "path: contacts": "path: changes?n=31"},
         ),
@@ -131,18 +135,22 @@ def test_a_task_that_is_retried_after_its_commit_is_committed_once(
     assert airflow.calls() == 2
     state = airflow.state()
     (run,) = state.runs
+    assert run.run_id.endswith(".crm")
     assert run.run_id.startswith("contextframe_ingest.ingest.")
     # A run that reads an interval moves no state.
     assert not state.partitions
     queries = {one["query"] for one in server.requests("/api/changes")}
     assert any("2026-01-01" in query and "2026-01-02" in query for query in queries)
     assert "planted-secret-4711" not in done.stdout + done.stderr
+    compacted = airflow.test("2026-01-04T04:37:00+00:00", "contextframe_compact")
+    assert compacted.returncode == 0, compacted.stdout + compacted.stderr
+    assert airflow.calls() == 3
 
 
 def test_a_wrong_command_is_not_tried_again(airflow: Airflow) -> None:
     dag = airflow.home / "dags" / "contextframe_ingest.py"
-    dag.write_text(dag.read_text().replace('"--config"', '"--confog"'))
+    dag.write_text(dag.read_text().replace('"--strict"', '"--strct"'))
     done = airflow.test("2026-01-02T01:07:00+00:00")
-    assert "did you mean --config" in done.stdout + done.stderr
+    assert "did you mean --strict" in done.stdout + done.stderr
     assert airflow.calls() == 1
     assert not (airflow.home / "kb.lance").exists()

@@ -16,7 +16,7 @@ from cronsim import CronSim
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines.cli.ingest import INCOMPLETE
-from tests.support.cli_helpers import ROOT, cli_process, environment
+from tests.support.cli_helpers import ROOT, cli, cli_process, environment
 from tests.support.engines import free_port, java, program
 from tests.support.http_fixture import HttpServer
 
@@ -43,7 +43,7 @@ def test_the_manifests_fit_the_schemas_of_the_api(name: str, release: str) -> No
 
 
 def test_the_schemas_refuse_a_misspelt_field() -> None:
-    broken = one("cronjob.yaml", "CronJob")
+    broken = cron_job("ingest")
     broken["spec"]["scedule"] = broken["spec"].pop("schedule")
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(broken, RELEASES[-1], strict=True)
@@ -83,36 +83,56 @@ def test_everything_that_a_pod_mounts_or_reads_is_defined(name: str) -> None:
                 assert ("Secret", source["secretRef"]["name"]) in known
 
 
-def test_the_schedule_is_one_that_comes() -> None:
-    schedule = one("cronjob.yaml", "CronJob")["spec"]["schedule"]
-    assert next(CronSim(schedule, datetime(2026, 1, 1, tzinfo=timezone.utc))).minute == 7
+def cron_job(name: str) -> dict[str, Any]:
+    return next(
+        one for one in resources("cronjob.yaml")
+        if one["kind"] == "CronJob" and one["metadata"]["name"] == f"contextframe-{name}"
+    )  # fmt: skip
+
+
+def test_the_schedules_name_times_that_come() -> None:
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    hourly, weekly = (
+        next(CronSim(cron_job(name)["spec"]["schedule"], start)) for name in ("ingest", "compact")
+    )
+    assert hourly.minute == 7
+    assert (weekly.strftime("%A"), weekly.hour) == ("Sunday", 4)
 
 
 def test_the_cron_job_does_what_it_says_and_a_restarted_pod_does_it_once(
     server: HttpServer, tmp_path: Path
 ) -> None:
-    config = one("cronjob.yaml", "ConfigMap")["data"]["crm.yaml"]
-    for old, new in (
-        ("https://crm.example.com", server.url),
-        ("path: contacts", "path: pages?n=5"),
-    ):
-        assert old in config
-        config = config.replace(old, new)
-    (tmp_path / "crm.yaml").write_text(config)
-    (container,) = pod_of(one("cronjob.yaml", "CronJob"))["containers"]
+    mounted(
+        tmp_path,
+        one("cronjob.yaml", "ConfigMap"),
+        {
+            "https://crm.example.com": server.url,
+            "path: contacts": "path: pages?n=5",
+            "/etc/contextframe": str(tmp_path),
+            "/data": str(tmp_path),
+        },
+    )
+    (container,) = pod_of(cron_job("ingest"))["containers"]
     secrets = one("cronjob.yaml", "Secret")["stringData"]
-    arguments = [
-        argument.replace("$(RUN_ID)", "contextframe-ingest-29400007")
-        .replace("/etc/contextframe", str(tmp_path))
-        .replace("/data", str(tmp_path))
-        for argument in container["args"]
-    ]
+    arguments = edited(
+        container["args"],
+        {"$(RUN_ID)": "contextframe-ingest-29400007", "/etc/contextframe": str(tmp_path)},
+    )
     receipts = [
         cli_process(*arguments, env=environment(**secrets), cwd=tmp_path).json for _ in range(2)
     ]
     assert [one["already_committed"] for one in receipts] == [False, True]
-    assert {one["run_id"] for one in receipts} == {"contextframe-ingest-29400007"}
+    assert {one["run_id"] for one in receipts} == {"contextframe-ingest-29400007.crm"}
     assert len(FrameDataset.open(str(tmp_path / "kb.lance"))) == 5
+    (container,) = pod_of(cron_job("compact"))["containers"]
+    assert cli(*edited(container["args"], {"/data": str(tmp_path)})).code == 0
+
+
+def mounted(folder: Path, config_map: dict[str, Any], values: dict[str, str]) -> None:
+    """Writes the files of a ConfigMap with changed values; each of them must be in one."""
+    texts = list(config_map["data"].values())
+    for name, text in zip(config_map["data"], edited(texts, values), strict=True):
+        (folder / name).write_text(text)
 
 
 def container_of(name: str, resource: str, container: str) -> dict[str, Any]:
@@ -153,20 +173,27 @@ def test_the_flink_job_runs_on_the_job_server_and_the_workers_of_the_cluster(
     submit = edited(
         container_of("flink-job.yaml", "contextframe-backfill-1", "submit")["args"],
         {
+            "/etc/contextframe-backfill": str(tmp_path / "job"),
+            "$(RUN_ID)": "contextframe-backfill-1",
+        },
+    )
+    (tmp_path / "job").mkdir()
+    mounted(
+        tmp_path / "job",
+        one("flink-job.yaml", "ConfigMap"),
+        {
             "/etc/contextframe": str(tmp_path),
             "s3://bucket": str(tmp_path),
-            "$(RUN_ID)": "contextframe-backfill-1",
             "contextframe-jobserver:8099": f"localhost:{jobs}",
             "contextframe-jobserver:8098": f"localhost:{artifacts}",
             "localhost:50000": f"localhost:{workers}",
             "--parallelism=4": "--parallelism=2",
         },
     )
-    config = one("cronjob.yaml", "ConfigMap")["data"]["crm.yaml"]
-    (tmp_path / "crm.yaml").write_text(
-        config.replace("https://crm.example.com", server.url).replace(
-            "path: contacts", "path: pages?n=5"
-        )
+    mounted(
+        tmp_path,
+        one("cronjob.yaml", "ConfigMap"),
+        {"https://crm.example.com": server.url, "path: contacts": "path: pages?n=5"},
     )
     secrets = one("cronjob.yaml", "Secret")["stringData"]
     flink = java("FlinkRunner", *server_words, *folders)
@@ -206,7 +233,7 @@ def test_the_image_is_the_one_of_all_manifests() -> None:
 def test_a_run_that_is_not_complete_fails_its_job_at_once(
     file: str, kind: str, container: str
 ) -> None:
-    manifest = one(file, kind)["spec"]
+    manifest = (cron_job("ingest") if kind == "CronJob" else one(file, kind))["spec"]
     job = manifest["jobTemplate"]["spec"] if kind == "CronJob" else manifest
     (pod,) = job["template"]["spec"]["containers"]
     rule = job["podFailurePolicy"]["rules"][0]

@@ -39,6 +39,7 @@ def units(tmp_path: Path) -> Path:
     """The systemd template, with the paths of this machine."""
     assert cli("templates", "write", "systemd", tmp_path / "units").code == 0
     folder = tmp_path / "units"
+    edited(folder, "job.yaml", ("/etc/contextframe", folder), ("/var/lib/contextframe", tmp_path))
     edited(
         folder,
         "contextframe-ingest.service",
@@ -85,11 +86,11 @@ def test_the_command_of_the_service_runs_as_systemd_would_run_it(
     given = dict(
         line.split("=", 1) for line in Path(file).read_text().splitlines() if line[:1] != "#"
     )
-    given |= {"STATE_DIRECTORY": str(tmp_path), "INVOCATION_ID": RUN_ID}
+    given |= {"INVOCATION_ID": RUN_ID}
     words = [re.sub(r"\$\{(\w+)\}", lambda name: given[name[1]], one) for one in command.split()]
     done = subprocess.run(words, env=environment(**given), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"run crm-{RUN_ID}" in done.stdout
+    assert f"run {RUN_ID}.crm," in done.stdout
     assert len(FrameDataset.open(str(tmp_path / "kb.lance"))) == 5
     assert "s3cret-of-the-crm" not in done.stdout + done.stderr
     sent = [one["headers"] for one in server.requests("/api/pages")]
