@@ -7,7 +7,7 @@ exactly one of several adjacent slices.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from fractions import Fraction
@@ -146,7 +146,9 @@ __all__ = [
     "is_ahead",
     "is_before",
     "is_known",
+    "moved_back",
     "newest_cursor",
+    "recent",
     "within",
 ]
 
@@ -157,6 +159,11 @@ NUMBER = "number"
 SKEW = timedelta(minutes=1)
 
 _KINDS = ("time", "number")
+# How late a list may show a change, and how many changes a state keeps of that time.
+_LATE = timedelta(minutes=1)
+_MOST_RECENT = 1000
+# Times of ISO 8601 are compared up to their whole seconds.
+_SECONDS = len("2026-01-31T08:00:00")
 _NUMBER = re.compile(r"-?[0-9]{1,100}(\.[0-9]{1,100})?")
 
 
@@ -240,6 +247,39 @@ def clamped_cursor(
         return began.astimezone(value.tzinfo or timezone.utc).replace(tzinfo=value.tzinfo)
     time, latest = parse(value, form), instant_of(began)
     return value if time is None or time.at <= latest else write(latest, time.form)
+
+
+def moved_back(since: str) -> str:
+    """Returns a time of ISO 8601, a minute before another one, in whole seconds.
+
+    A list that is asked from there misses nothing that it shows a little late, as lists do that are
+    read from a copy of a database.
+    """
+    time = when(since)
+    return since if time is None else (time - _LATE).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def recent(
+    before: Mapping[str, str],
+    items: Iterable[tuple[str, str]],
+    newest: str | None,
+    began: datetime,
+) -> dict[str, str]:
+    """Returns which items the next run sees again although it need not read them again.
+
+    Args:
+        before: Those of earlier pages.
+        items: The items of a page: what each is called, and when it was changed (ISO 8601, UTC).
+        newest: The newest change that was seen; the next run asks from a minute before it.
+        began: When the run began.
+    """
+    if newest is None:
+        return {}
+    first, last = moved_back(newest)[:_SECONDS], moved_back(began.isoformat())[:_SECONDS]
+    # What has only just changed may change again within the same second.
+    found = {**before, **dict(items)}
+    kept = [(name, time) for name, time in found.items() if first <= time[:_SECONDS] < last]
+    return dict(sorted(kept, key=lambda one: one[1])[-_MOST_RECENT:])
 
 
 def is_ahead(value: Any, now: datetime, form: str | None = None) -> bool:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from contextframe_beam.connectors.cursors import clamped_cursor
+from contextframe_beam.connectors.cursors import clamped_cursor, moved_back, recent
 from contextframe_beam.connectors.http import HttpResponse
 from contextframe_beam.errors import ConnectorError
-from contextframe_beam.frames.times import when
 
 #: The most that GitHub gives.
 PER_PAGE = 100
 #: With fewer than this, a page that takes GitHub too long is an error.
 FEWEST_PER_PAGE = 10
-
-# Lists are read from copies of GitHub's database, which are a little late.
-_LATE = timedelta(minutes=1)
-_MOST_RECENT = 1000
 
 #: Sends a request for a page; None where nothing changed since the entity tag.
 Send = Callable[[str, str | None, bool], "HttpResponse | None"]
@@ -150,29 +145,6 @@ def list_page(
     return ListPage(items, state=state, is_whole=cursor is None and one.order == "all")
 
 
-def recent(
-    before: Mapping[str, str],
-    items: Iterable[tuple[str, str]],
-    newest: str | None,
-    began: datetime,
-) -> dict[str, str]:
-    """Returns which items the next run sees again although it need not read them again.
-
-    Args:
-        before: Those of earlier pages.
-        items: The items of a page: what each is called, and when it was changed.
-        newest: The newest change that was seen.
-        began: When the run began.
-    """
-    if newest is None:
-        return {}
-    first, last = moved_back(newest), moved_back(began.isoformat())
-    # What has only just changed may change again within the same second.
-    found = {**before, **dict(items)}
-    kept = [(name, time) for name, time in found.items() if first <= time < last]
-    return dict(sorted(kept, key=lambda one: one[1])[-_MOST_RECENT:])
-
-
 def _name(item: Mapping[str, Any]) -> str:
     return str(item.get("number") or item.get("id") or item.get("sha"))
 
@@ -193,9 +165,3 @@ def first_url(
     if since and one.order == "oldest":
         query["since"] = moved_back(since)
     return f"{url}/{one.path}?{urlencode(query)}"
-
-
-def moved_back(since: str) -> str:
-    """Returns a time from which nothing is missed that showed a little late."""
-    time = when(since)
-    return since if time is None else (time - _LATE).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from contextframe_beam.connectors.cursors import clamped_cursor
+from contextframe_beam.connectors.cursors import clamped_cursor, moved_back, recent
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.github.discussions import discussion_page
 from contextframe_beam.connectors.github.files import (
@@ -17,7 +17,7 @@ from contextframe_beam.connectors.github.files import (
     has_parser,
     is_media,
 )
-from contextframe_beam.connectors.github.lists import LISTS, list_page, moved_back, recent
+from contextframe_beam.connectors.github.lists import LISTS, list_page
 from contextframe_beam.connectors.github.repositories import (
     LeftOutError,
     TooSlowError,

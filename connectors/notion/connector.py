@@ -19,8 +19,8 @@ from contextframe_beam.connectors.attachments import (
 )
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.files.item import FileItem, GoneError
+from contextframe_beam.connectors.hosted import HostedFiles
 from contextframe_beam.connectors.kinds import PaginatedConnector
-from contextframe_beam.connectors.notion.hosted import HostedFiles
 from contextframe_beam.connectors.notion.listing import Choice, Listing
 from contextframe_beam.connectors.notion.properties import title_of
 from contextframe_beam.connectors.notion.reading import (

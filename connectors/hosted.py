@@ -1,7 +1,7 @@
-"""Files that Notion keeps: on another host, at signed addresses that live for an hour.
+"""Files that a service keeps on another host, such as Notion's at signed addresses.
 
-They are read at once, without credentials. No address is kept: it would be another one in each run,
-and anybody could use it.
+They are read in ranges, each from a client of its host. A signed address lives for an hour and
+anybody could use it, so none is kept: a file is asked for its address when it is read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HostedFiles:
 
     Args:
         attachments: What becomes of files.
-        fresh: Returns a new address of a file; None where it is gone.
+        fresh: Returns an address at which a file can be read now; None where it is gone.
         client: Makes a client for a host, with further settings.
     """
 
@@ -117,11 +117,11 @@ class HostedFiles:
     def _again(self, item: FileItem) -> str:
         address = self._fresh(item)
         if address is None:
-            raise GoneError(f"{item.get('name')} is not in its page any more")
+            raise GoneError(f"{item.get('name')} is not there any more")
         return address
 
     def _at(self, address: str) -> RemoteFile:
-        """Returns the file at an address, whose host gets no credentials."""
+        """Returns the file at an address."""
         origin = origin_of(address)
         with self._lock:
             if origin not in self._clients:
