@@ -4,8 +4,8 @@ The import of Beam and Lance takes half a second. This process
 (`python -m contextframe_beam.pipelines.runners.worker_server`) does it once, while the launcher
 does the same, and forks when the launcher asks for a worker. Each request is a line of JSON on the
 standard input, with the worker's environment and folder. It writes a line to the standard output
-for each worker that has started or ended. It has no Python threads and no channels, because a fork
-would break them.
+for each worker that has started or ended. It has no threads and no channels, because a fork would
+break them; from Python 3.12 on, a fork of a process with threads is warned of as well.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from contextframe_beam.pipelines.process import collect_seldom, import_beam
 
 # The system's own libraries do not survive a fork there.
 _FORKS = sys.platform != "darwin"
+
+# Arrow's second allocator, which it does not use by default, starts a thread when it is loaded.
+_ALLOCATOR, _WITHOUT_THREAD = "JE_ARROW_MALLOC_CONF", "background_thread:false"
 
 _READ_BYTES = 1 << 16
 
@@ -61,6 +64,8 @@ def main() -> NoReturn:
 def _import_all() -> None:
     # Beam logs while it is imported, and the first call would install a handler.
     logging.getLogger().addHandler(logging.NullHandler())
+    given = os.environ.get(_ALLOCATOR)
+    os.environ[_ALLOCATOR] = f"{given},{_WITHOUT_THREAD}" if given else _WITHOUT_THREAD
     import_beam()
     from apache_beam.runners.worker import sdk_worker_main  # noqa: F401
 
