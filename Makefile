@@ -25,6 +25,7 @@ VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
 # Vendors' own clients, which read the worlds of the tests as a second opinion.
 CLIENTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/clients
 NPM_CLIENTS ?= @notionhq/client@5.26.0 octokit@5.0.5
+PIP_CLIENTS ?= discord.py==2.7.1
 PY := $(VENV)/bin/python
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
@@ -103,6 +104,8 @@ $(CLIENTS)/.installed: Makefile
 	@mkdir -p $(CLIENTS)
 	@echo "Installing vendors' clients into $(CLIENTS) (once) ..."
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(CLIENTS) $(NPM_CLIENTS)
+	$(call make_venv,$(CLIENTS)/python)
+	@$(CLIENTS)/python/bin/python $(PIP_INSTALL) $(PIP_CLIENTS)
 	@touch $@
 
 # What users install with two extras, and no more: Beam also imports some packages that are only there for tests.

@@ -1,6 +1,6 @@
 """Cuts a vendor's description down to what a world answers, so that it is small enough to keep.
 
-    python -m tests.worlds.cut openapi SOURCE TARGET /user '/orgs/{org}/repos'
+    python -m tests.worlds.cut openapi SOURCE TARGET 'GET /user' '/orgs/{org}/repos'
     python -m tests.worlds.cut graphql SOURCE TARGET Query.repository Discussion
 
 `descriptions/README.md` says what each slice was cut from, and what it keeps.
@@ -34,13 +34,19 @@ def main(kind: str, source: str, target: str, *kept: str) -> None:
 def cut_openapi(document: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     """Returns an OpenAPI document with some of its paths, and what these refer to.
 
+    Args:
+        document: The whole document.
+        paths: What is kept; a method before a path keeps this one alone.
+
     Raises:
         KeyError: a path is not there.
     """
-    kept = {
-        path: {name: part for name, part in document["paths"][path].items() if name in KEPT_METHODS}
-        for path in paths
-    }
+    kept = {}
+    for one in paths:
+        method, _, path = one.rpartition(" ")
+        names = {method.lower(), "parameters"} if method else KEPT_METHODS
+        item = document["paths"][path]
+        kept[path] = {name: part for name, part in item.items() if name in names}
     components: dict[str, dict[str, Any]] = {}
     waiting = list(_references(kept))
     while waiting:

@@ -12,6 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 class FileHost:
     """The host of files: it takes no credentials, but a signature that ends.
 
+    Args:
+        signature: The parameter of an address that holds its signature.
+
     Attributes:
         files: The bytes by their path.
         asked: The path and the range of each request, and its header Authorization.
@@ -20,7 +23,7 @@ class FileHost:
         before: Is called with the path of each request, before the answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signature: str = "X-Amz-Signature") -> None:
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, str | None]] = []
         self.ended: set[str] = set()
@@ -37,9 +40,9 @@ class FileHost:
                 host.asked.append((parts.path, told, self.headers.get("Authorization")))
                 if host.before is not None:
                     host.before(parts.path)
-                signature = parse_qs(parts.query).get("X-Amz-Signature", [""])[0]
+                signed = parse_qs(parts.query).get(signature, [""])[0]
                 data = host.files.get(parts.path)
-                if not signature or signature in host.ended or data is None:
+                if not signed or signed in host.ended or data is None:
                     self._send(403, b"<Error><Code>AccessDenied</Code></Error>")
                     return
                 match = re.fullmatch(r"bytes=(\d+)-(\d+)", told)
