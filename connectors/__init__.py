@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         BatchConnector,
         IncrementalConnector,
         PaginatedConnector,
+        PartsConnector,
         StreamingConnector,
     )
     from contextframe_beam.connectors.mapper import FieldMapper
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         SourceInfo,
         Window,
     )
+    from contextframe_beam.connectors.read.reader import PlannedRun
     from contextframe_beam.connectors.read.transform import ReadFromConnector
     from contextframe_beam.connectors.registry import (
         build_connector,
@@ -68,7 +70,9 @@ __all__ = [
     "PaginatedConnector",
     "ParquetConnector",
     "Partition",
+    "PartsConnector",
     "Place",
+    "PlannedRun",
     "ReadFromConnector",
     "RedactingFilter",
     "SecretReference",
@@ -93,7 +97,13 @@ _HOMES = {
     "files.connector": ["FilesConnector"],
     "files.item": ["FileItem"],
     "json_file": ["JSONFileConnector"],
-    "kinds": ["BatchConnector", "IncrementalConnector", "PaginatedConnector", "StreamingConnector"],
+    "kinds": [
+        "BatchConnector",
+        "IncrementalConnector",
+        "PaginatedConnector",
+        "PartsConnector",
+        "StreamingConnector",
+    ],
     "mapper": ["FieldMapper"],
     "page": [
         "DeadLetter",
@@ -104,6 +114,7 @@ _HOMES = {
         "SourceInfo",
         "Window",
     ],
+    "read.reader": ["PlannedRun"],
     "read.transform": ["ReadFromConnector"],
     "registry": [
         "build_connector",

@@ -64,7 +64,7 @@ TUNING = frozenset(
 )
 #: The arguments of `partitions` and of a plan that the run itself provides.
 GIVEN_BY_RUN = frozenset(
-    {"resume_from", "known_states", "reached", "made_with", "anew", "since", "until"}
+    {"run", "resume_from", "known_states", "made_with", "anew", "since", "until"}
 )
 #: The modules of our base classes, whose methods do not count as an author's.
 OURS = (f"{__package__}.base", f"{__package__}.kinds")
@@ -109,8 +109,9 @@ def constructor_arguments(cls: type) -> Arguments:
 def reading_arguments(cls: type) -> Arguments:
     """Returns the arguments for reading a connector class, from the method that its author wrote.
 
-    That is `sync_documents`, or the method in its place: `sync_documents_stream` or `partitions`.
-    Arguments of `partitions` that the run provides (states and the range of time) are left out.
+    That is `sync_documents`, or the method in its place: `sync_documents_stream`, `partitions` or
+    the `plan` of a connector of parts. What the run gives those (states and the range of time) is
+    left out.
     """
     methods = reading_methods(cls)
     takes = [arguments_of(method) for method in methods]
@@ -118,14 +119,15 @@ def reading_arguments(cls: type) -> Arguments:
         name: one
         for method, found in reversed(list(zip(methods, takes, strict=True)))
         for name, one in found.named.items()
-        if method.__name__ != "partitions" or name not in GIVEN_BY_RUN
+        if method.__name__ not in ("partitions", "plan") or name not in GIVEN_BY_RUN
     }
     return Arguments(MappingProxyType(named), all(found.is_open for found in takes))
 
 
 def reading_methods(cls: type) -> list[Callable[..., Any]]:
     """Returns the methods that define the arguments for reading a connector class."""
-    names = ("sync_documents", "sync_documents_stream", "partitions")
+    planner = ("plan",) if hasattr(cls, "read_part") else ()
+    names = ("sync_documents", "sync_documents_stream", "partitions", *planner)
     methods = [getattr(cls, name) for name in names if hasattr(cls, name)]
     return [one for one in methods if one.__module__ not in OURS] or methods
 
@@ -479,7 +481,7 @@ def page_name(connector: Any, partition: Any, cursor: Any) -> str:
 
 def _problem(connector: Any, partition: str, where: str, error: Exception) -> ConnectorError:
     what = str(error) if isinstance(error, ContextFrameError) else with_line(error)
-    place = f"partition {partition}, {where}" if partition else where
+    place = ", ".join(filter(None, [partition and f"partition {partition}", where]))
     problem = ConnectorError(redact(f"{connector.name}: {place}: {what}"))
     trace = "".join(traceback.format_exception(error))
     # A runner also prints the cause, which may show a secret.

@@ -53,13 +53,12 @@ from contextframe_beam.connectors.json_files.lines import (
     tell_apart,
     text_of,
 )
+from contextframe_beam.connectors.kinds import PartsConnector
 from contextframe_beam.connectors.mapped import MappedConnector, stream_named
 from contextframe_beam.connectors.mapper import FieldMapper
-from contextframe_beam.connectors.page import DeadLetter, ListedFailures, Page, Partition, items_of
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition, items_of
 from contextframe_beam.connectors.plain_secrets import without_credentials
-from contextframe_beam.connectors.read.reader import Reached
-from contextframe_beam.connectors.read.readers import BlocksReader
-from contextframe_beam.connectors.read.source import Source
+from contextframe_beam.connectors.read.reader import PlannedRun
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
 from contextframe_beam.frames.record import FrameRecord
 
@@ -81,7 +80,7 @@ _ADVICE = "; split it into JSON Lines, or raise max_document_bytes if memory all
 _TEXT_FIELDS = ("text", "body", "description", "message")
 
 
-class JSONFileConnector(MappedConnector):
+class JSONFileConnector(MappedConnector, PartsConnector):
     """JSON files (one document each) and JSON Lines (one per line) in a directory.
 
     Each item is the document with `_file_path`, `_file_name` and `_modified_at`, and for a line
@@ -115,6 +114,7 @@ class JSONFileConnector(MappedConnector):
     """
 
     identity_args: ClassVar[tuple[str, ...] | None] = ("directory", "pattern", "id_field")
+    by_time = True
 
     def __init__(
         self,
@@ -145,7 +145,6 @@ class JSONFileConnector(MappedConnector):
         self.hidden = hidden
         #: Reading an object store waits for the network; reading a disk uses the processor.
         self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
-        self._failures = ListedFailures()
 
     def authenticate(self) -> bool:
         """Verifies that the directory can be listed.
@@ -173,7 +172,7 @@ class JSONFileConnector(MappedConnector):
         """Yields what `sync_documents` returns, one document after the other."""
         if not self.authenticated:
             raise NotAuthenticatedError("Not authenticated: call authenticate() first")
-        return self._documents({} if pattern is None else {"pattern": pattern})
+        return super().sync_documents_stream(**({} if pattern is None else {"pattern": pattern}))
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
         """Turns a document into a record.
@@ -274,10 +273,6 @@ class JSONFileConnector(MappedConnector):
             return super().unmapped(own)
         return [name for name in own if name[:1] == "_"]
 
-    def get_stats(self) -> dict[str, Any]:
-        """Returns the base class's numbers, and `failed` and the first hundred `failures`."""
-        return {**super().get_stats(), **self._failures.stats}
-
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the class, the absolute directory, the pattern and the id field."""
         identity = super().source_identity()
@@ -291,36 +286,17 @@ class JSONFileConnector(MappedConnector):
         identity["arguments"] = jsonable(arguments)
         return identity
 
-    def _plan(
-        self,
-        pattern: str | None = None,
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        resume_from: Mapping[str, Any] | None = None,
-        known_states: Mapping[str, Any] | None = None,
-        reached: Reached | None = None,
-    ) -> Iterator[tuple[Partition, int]]:
+    def plan(self, run: PlannedRun, pattern: str | None = None) -> Iterator[Partition]:
         """Yields partitions and their numbers of blocks: parts of a file of lines, or a group.
 
         Args:
+            run: What the run asks for, and what the plan says beside its partitions.
             pattern: Which files, in place of the connector's own pattern.
-            since: Only files that were changed at this time or later, ISO 8601.
-            until: Only files that were changed before this time.
-            resume_from: The states that an earlier run reached, if this run continues from them.
-            known_states: Those states in any case.
-            reached: Receives the states after everything planned is read.
         """
         pattern = pattern or self.pattern
-        found = Choice(pattern, self.hidden, self.skip_unchanged).of(
-            self._files,
-            self.logger,
-            lambda listing: self._nothing_found(pattern, listing),
-            since=since,
-            until=until,
-            resume_from=resume_from,
-            known_states=known_states,
-            reached=reached,
+        choice = Choice(pattern, self.hidden, self.skip_unchanged)
+        found = choice.of(
+            run, self._files, self.logger, lambda listing: self._nothing_found(pattern, listing)
         )
         yield from partitions_of(self._files, found, self.id_field, self.max_line_bytes)
 
@@ -334,8 +310,8 @@ class JSONFileConnector(MappedConnector):
         there = described(self._files.some(_LOOKED_AT), _NAMES)
         return f"no file in {where} matches {pattern!r}; {there}"
 
-    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
-        """Yields the pages of one block, each with the number of bytes that were read for it."""
+    def read_part(self, partition: Partition, block: int) -> Iterator[Page]:
+        """Yields the pages of one block."""
         params = partition.params
         if "files" in params:
             yield from self._read_group(partition, [FileInfo(*one) for one in params["files"]])
@@ -355,7 +331,7 @@ class JSONFileConnector(MappedConnector):
                 if more is not None:
                     rows, size = more, size + lines.size
                     while rows.num_rows >= _ITEMS_IN_A_PAGE:
-                        yield _page_of_table(rows[:_ITEMS_IN_A_PAGE]), size
+                        yield _page_of_table(rows[:_ITEMS_IN_A_PAGE], size)
                         rows, size = rows[_ITEMS_IN_A_PAGE:], 0
                     continue
             if rows is not None:
@@ -373,21 +349,21 @@ class JSONFileConnector(MappedConnector):
                 if numbered:
                     tell_apart(items, self.id_field, are_all=False)
             while len(items) >= _ITEMS_IN_A_PAGE:
-                page = _page_of(items[:_ITEMS_IN_A_PAGE], failures)
+                page = _page_of(items[:_ITEMS_IN_A_PAGE], failures, size)
                 page.state = self._failed_state([info] if failures else [])
-                yield page, size
+                yield page
                 items, failures, size = items[_ITEMS_IN_A_PAGE:], [], 0
         if rows is not None and rows.num_rows:
-            yield _page_of_table(rows), size
+            yield _page_of_table(rows, size)
             return
         if numbered is None:
             tell_apart(items, self.id_field, are_all=True)
         while len(items) > _ITEMS_IN_A_PAGE:
-            yield _page_of(items[:_ITEMS_IN_A_PAGE], []), 0
+            yield _page_of(items[:_ITEMS_IN_A_PAGE], [], 0)
             items = items[_ITEMS_IN_A_PAGE:]
-        page = _page_of(items, failures)
+        page = _page_of(items, failures, size)
         page.state = self._failed_state([info] if failures else [])
-        yield page, size
+        yield page
 
     @property
     def _is_ours(self) -> bool:
@@ -444,15 +420,12 @@ class JSONFileConnector(MappedConnector):
         except (*UNREADABLE, ConnectorError) as error:
             yield info, _unreadable(end, error)
 
-    def _read_group(
-        self, partition: Partition, infos: list[FileInfo]
-    ) -> Iterator[tuple[Page, int]]:
+    def _read_group(self, partition: Partition, infos: list[FileInfo]) -> Iterator[Page]:
         page = Page([], position=partition.id)
         failed: list[FileInfo] = []
-        size = 0
         for info, content in self._files.contents(infos, self.max_document_bytes):
             data = b"" if isinstance(content, Exception) else content
-            size += len(data)
+            page.size += len(data)
             try:
                 if isinstance(content, Exception):
                     raise content
@@ -471,10 +444,10 @@ class JSONFileConnector(MappedConnector):
             while len(page.items) > _ITEMS_IN_A_PAGE:
                 rest = page.items[_ITEMS_IN_A_PAGE:]
                 del page.items[_ITEMS_IN_A_PAGE:]
-                yield page, size
-                page, size = Page(rest, position=partition.id), 0
+                yield page
+                page = Page(rest, position=partition.id)
         page.state = self._failed_state(failed)
-        yield page, size
+        yield page
 
     def _documents_in(
         self, data: bytes, info: FileInfo
@@ -516,22 +489,14 @@ class JSONFileConnector(MappedConnector):
         error = ConnectorError(f"{position}: {bad.error}")
         return DeadLetter.of("read", error, item, self.name, partition.id, position)
 
-    def _documents(self, sync_kwargs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        source = Source(self, sync_kwargs, reader=BlocksReader, threads=1)
-        for page in source.pages():
-            for letter in page.failures:
-                self.logger.warning("skipped %s", letter.message)
-                self._failures.add(letter, "position")
-            yield from page.items
 
-
-def _page_of(items: list[dict[str, Any]], failures: list[DeadLetter]) -> Page:
+def _page_of(items: list[dict[str, Any]], failures: list[DeadLetter], size: int) -> Page:
     position = f"byte {items[0]['_line_offset']}" if items else ""
-    return Page(items, position=position, failures=failures)
+    return Page(items, position=position, failures=failures, size=size)
 
 
-def _page_of_table(rows: pa.Table) -> Page:
-    return Page(table=rows, position=f"byte {rows['_line_offset'][0].as_py()}")
+def _page_of_table(rows: pa.Table, size: int) -> Page:
+    return Page(table=rows, position=f"byte {rows['_line_offset'][0].as_py()}", size=size)
 
 
 def _unreadable(offset: int, error: Exception) -> Lines:

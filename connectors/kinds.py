@@ -1,8 +1,8 @@
 """Base classes for sources that can stream, batch, page, or give only what changed.
 
 The methods that a connector defines decide how a pipeline reads it, the best way first: pages of
-several partitions, ranges of a known total, a stream, changes since the last run. Each kind also
-works in a plain loop through `sync_documents`.
+several partitions, parts whose pages come as a stream, ranges of a known total, a stream, changes
+since the last run. Each kind also works in a plain loop through `sync_documents`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.page import WHOLE, Page, Partition
-from contextframe_beam.connectors.read.readers import BatchesReader, ChangesReader, PagesReader
+from contextframe_beam.connectors.page import WHOLE, ListedFailures, Page, Partition
+from contextframe_beam.connectors.read.reader import PlannedRun
+from contextframe_beam.connectors.read.readers import (
+    BatchesReader,
+    ChangesReader,
+    PagesReader,
+    PartsReader,
+)
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.secrets import without_known
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -259,6 +265,89 @@ class PaginatedConnector(BaseConnector):
         source = Source(self, reader=PagesReader, threads=1)
         for page in source.pages_of(self.partitions(**kwargs)):
             yield from page.items
+
+
+class PartsConnector(BaseConnector):
+    """A source of parts whose pages come as a stream: write `plan` and `read_part`.
+
+    Files, tables and other programs are such sources. A plan says which parts there are, and any
+    worker reads them, in any order. A part may have several blocks, which are read apart.
+
+    Attributes:
+        max_in_flight: How many blocks one process reads at the same time. With one, which suits
+            what uses the processor, it reads without threads.
+        by_time: Whether `plan` heeds the range of time that a run may ask for.
+    """
+
+    max_in_flight: int = 1
+    by_time: ClassVar[bool] = False
+
+    if TYPE_CHECKING:
+        # With this type, a subclass may take the arguments of sync_documents here.
+        def plan(self, run: PlannedRun, *args: Any, **kwargs: Any) -> Iterable[Partition | str]:
+            """Returns the parts of the source, each named by the same id in every run."""
+
+    else:
+
+        def plan(self, run):
+            """Returns the parts of the source, each named by the same id in every run.
+
+            Args:
+                run: What the run asks for, and what the plan says beside its parts.
+            """
+            return [Partition(WHOLE)]
+
+    def read_part(self, partition: Partition, block: int) -> Iterator[Page]:
+        """Yields the pages of a block of a part, as they come.
+
+        Args:
+            partition: One of `plan(run)`.
+            block: The number of the block, from 0.
+
+        Yields:
+            Pages of items or of a table. The last `state` of a page is the part's new state, once
+            all of them have come.
+        """
+        raise self._unwritten("read_part(self, partition, block)", "yield Pages of items")
+
+    def merge_states(self, states: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the states that a run starts from, and keeps in place of those of many parts.
+
+        Parts that change from run to run, such as slices of time, leave a state each. A subclass
+        may make one of them all, so that they do not add up. It may be called with what it returned
+        together with states of new parts, and with the same ones twice.
+
+        Args:
+            states: The states that earlier runs left, by the id of the part.
+        """
+        return dict(states)
+
+    def sync_documents_stream(self, *args: Any, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """Yields the items of all parts; those that cannot be read are logged and counted.
+
+        Raises:
+            ConnectorError: a part could not be read.
+        """
+        self.ensure_authenticated()
+        # One thread: a plain loop gets items in order, and only when it asks for them.
+        return self._items_of(Source(self, kwargs, reader=PartsReader, threads=1))
+
+    def _items_of(self, source: Source) -> Iterator[dict[str, Any]]:
+        failures = self._failures
+        for page in source.pages():
+            for letter in page.failures:
+                self.logger.warning("skipped %s", letter.message)
+                failures.add(letter, "position")
+            yield from page.items
+
+    @property
+    def _failures(self) -> ListedFailures:
+        failures: ListedFailures = vars(self).setdefault("_listed_failures", ListedFailures())
+        return failures
+
+    def get_stats(self) -> dict[str, Any]:
+        """Returns the base class's numbers, and `failed` and the first hundred `failures`."""
+        return {**super().get_stats(), **self._failures.stats}
 
 
 def _replace(target: Path, text: str) -> None:

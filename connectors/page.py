@@ -48,12 +48,14 @@ class Partition:
         resumes_at: For a range of time, where a run without a range would begin, ISO 8601; empty
             for the very beginning. A range that begins no later leaves nothing out, so the state
             may move to its end. None if unknown.
+        blocks: Of a connector of parts: how many blocks it has, which any worker can read alone.
     """
 
     id: str
     params: Any = None
     content: Any = None
     resumes_at: str | None = None
+    blocks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +374,7 @@ class Page:
         may_slip: Whether pages are counted from the front, so that a record may move across the
             border of a page while others are deleted, and be missed although it exists.
         change: The change of the source's state as a whole; on the header page only.
+        size: The number of bytes read for it, if known; for metrics.
     """
 
     items: list[Any] = field(default_factory=list)
@@ -390,6 +393,7 @@ class Page:
     may_slip: bool = False
     change: StateChange = NO_CHANGE
     table: pa.Table | None = None
+    size: int = 0
 
     def __post_init__(self) -> None:
         if self.table is not None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
 
 from contextframe_beam.connectors.files.listing import (
     HIDDEN,
@@ -17,7 +16,7 @@ from contextframe_beam.connectors.files.listing import (
     state_after,
 )
 from contextframe_beam.connectors.files.seen import SEEN_FILES, changed_within, marks_of, unseen
-from contextframe_beam.connectors.read.reader import Reached
+from contextframe_beam.connectors.read.reader import PlannedRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +38,19 @@ class Choice:
 
     def of(
         self,
+        run: PlannedRun,
         files: Files,
         logger: logging.Logger,
         nothing_found: Callable[[Listing], str],
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        resume_from: Mapping[str, Any] | None = None,
-        known_states: Mapping[str, Any] | None = None,
-        reached: Reached | None = None,
     ) -> list[FileInfo]:
         """Lists the files, and says what is left out.
 
         Args:
+            run: What the run asks for; is told the states after everything is read, and why
+                that is not all.
             files: Access to the folder.
             logger: Is told what is left out although the pattern means it.
             nothing_found: Returns what is there instead, if no file matches.
-            since: Only files that were changed at this time or later, ISO 8601.
-            until: Only files that were changed before this time.
-            resume_from: The states that an earlier run reached, if this run continues from them.
-            known_states: Those states in any case.
-            reached: Receives the states after everything is read, and why that is not all.
         """
         began = datetime.now(timezone.utc)
         listing = files.list(self.pattern, self.hidden)
@@ -67,25 +58,24 @@ class Choice:
         listing.hidden = [path for path in listing.hidden if self.takes(FileInfo(path, 0, None))]
         if not found:
             logger.warning("%s", nothing_found(listing))
-        states = known_states or {}
+        states = run.known_states
         narrowed = []
         for what, advice in left_out(listing, states):
             narrowed.append(what)
             logger.warning("%s; %s", what, advice)
         hidden = state_after(listing, self.hidden, states)
-        if reached is not None and hidden != states.get(HIDDEN):
-            reached.states.update({**states, HIDDEN: hidden})
-        if since is not None or until is not None:
-            found = [info for info in found if changed_within(info, since, until)]
-        if self.skip_unchanged and reached is not None:
+        if hidden != states.get(HIDDEN):
+            run.reached = {**states, HIDDEN: hidden}
+        if run.since is not None or run.until is not None:
+            found = [info for info in found if changed_within(info, run.since, run.until)]
+        if self.skip_unchanged:
             listed = len(found)
-            reached.states = {SEEN_FILES: {"seen": marks_of(found, began)}}
+            run.reached = {SEEN_FILES: {"seen": marks_of(found, began)}}
             if hidden is not None:
-                reached.states[HIDDEN] = hidden
-            found = unseen(found, resume_from or {})
+                run.reached[HIDDEN] = hidden
+            found = unseen(found, run.resume_from)
             if len(found) < listed:
                 narrowed.append(f"{listed - len(found):,} files that did not change were not read")
                 logger.info("%s", narrowed[-1])
-        if reached is not None and narrowed:
-            reached.skipped = "; ".join(narrowed)
+        run.narrowed = "; ".join(narrowed)
         return found

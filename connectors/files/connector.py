@@ -14,7 +14,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, ClassVar
 
-from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.files.listing import (
     Exclusion,
@@ -37,11 +36,10 @@ from contextframe_beam.connectors.files.seen import (
 )
 from contextframe_beam.connectors.files.stores import files_in
 from contextframe_beam.connectors.identity import jsonable
+from contextframe_beam.connectors.kinds import PartsConnector
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
-from contextframe_beam.connectors.read.reader import Reached
-from contextframe_beam.connectors.read.readers import BlocksReader
-from contextframe_beam.connectors.read.source import Source
+from contextframe_beam.connectors.read.reader import PlannedRun
 from contextframe_beam.errors import (
     ConfigError,
     ContextFrameError,
@@ -71,7 +69,7 @@ _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*?)[ \t#]*$", re.MULTILINE)
 _HEAD_OF_TEXT = 4096
 
 
-class FilesConnector(BaseConnector):
+class FilesConnector(PartsConnector):
     """Documents in a folder: Markdown, HTML, PDF, Office, e-mail, source code and other files.
 
     An item is a `FileItem`: the file's `path` in the folder, its `size` and `modified_at`, and,
@@ -97,6 +95,7 @@ class FilesConnector(BaseConnector):
     # it goes on where it was. `require_same_folder` tells it from others.
     identity_args: ClassVar[tuple[str, ...] | None] = ("name", "pattern", "exclude")
     gives_files = True
+    by_time = True
     version: ClassVar[str] = "1"
     # No argument changes what a file becomes, but for its id.
     _maps_by: ClassVar[tuple[str, ...]] = ()
@@ -152,8 +151,7 @@ class FilesConnector(BaseConnector):
         """Yields what `sync_documents` returns, one file after the other."""
         if not self.authenticated:
             raise NotAuthenticatedError("Not authenticated: call authenticate() first")
-        source = Source(self, {}, reader=BlocksReader, threads=1)
-        return (item for page in source.pages() for item in page.items)
+        return super().sync_documents_stream()
 
     def document_version(self, item: Any) -> DocumentVersion | None:
         """Returns the id of the document that a file is; its version is that of its bytes."""
@@ -267,41 +265,26 @@ class FilesConnector(BaseConnector):
         ]
         return listing
 
-    def _plan(
-        self,
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        resume_from: Mapping[str, Any] | None = None,
-        known_states: Mapping[str, Any] | None = None,
-        reached: Reached | None = None,
-        made_with: str = "",
-        anew: bool = False,
-    ) -> Iterator[tuple[Partition, int]]:
+    def plan(self, run: PlannedRun) -> Iterator[Partition]:
         """Yields groups of files, each of one block.
 
         Args:
-            since: Only files that were changed at this time or later, ISO 8601.
-            until: Only files that were changed before this time.
-            resume_from: Not used, because unchanged files are still part of the folder.
-            known_states: The states that an earlier run left.
-            reached: Is told the states that hold when all that was planned is read.
-            made_with: What documents are made with.
-            anew: Whether to read all files, even those that an earlier run has seen.
+            run: What the run asks for, and what the plan says beside its partitions.
         """
         began = datetime.now(timezone.utc)
-        states = known_states or {}
+        states = run.known_states
         listing = self._listed()
         found, is_remote = listing.files, self._files.is_remote
         where = self._where
-        if not anew:
+        if not run.anew:
             require_same_folder(found, where, states)
         self._tell(listing)
-        if reached is not None:
-            reached.states = {SEEN_FILES: seen_state(found, began, made_with, where, is_remote)}
-        if since is not None or until is not None:
-            found = [info for info in found if changed_within(info, since, until)]
-        earlier = Earlier({} if anew else states, made_with)
+        # Files that did not change are still part of the folder.
+        run.narrowed = ""
+        run.reached = {SEEN_FILES: seen_state(found, began, run.made_with, where, is_remote)}
+        if run.since is not None or run.until is not None:
+            found = [info for info in found if changed_within(info, run.since, run.until)]
+        earlier = Earlier({} if run.anew else states, run.made_with)
         marked = [(info, mark_of(info, is_remote)) for info in found]
         groups: dict[str, list[FileInfo]] = {"stored": [], "skipped": [], "new": []}
         for info, mark in marked:
@@ -311,18 +294,18 @@ class FilesConnector(BaseConnector):
                 groups["skipped"].append(info)
             else:
                 groups["new"].append(info)
-        yield from self._grouped(groups, made_with)
+        yield from self._grouped(groups, run.made_with)
 
     def _grouped(
         self, groups: Mapping[str, Sequence[FileInfo]], made_with: str
-    ) -> Iterator[tuple[Partition, int]]:
+    ) -> Iterator[Partition]:
         """Yields the partitions of files that are `stored`, `skipped` and `new`."""
         for kind in ("stored", "skipped"):
             infos = groups[kind]
             for start in range(0, len(infos), _UNCHANGED_IN_A_GROUP):
-                yield _grouped(infos[start : start + _UNCHANGED_IN_A_GROUP], kind, made_with), 1
+                yield _grouped(infos[start : start + _UNCHANGED_IN_A_GROUP], kind, made_with)
         for group in _groups_of(groups["new"]):
-            yield _grouped(group, "new", made_with), 1
+            yield _grouped(group, "new", made_with)
 
     def _tell(self, listing: Listing) -> None:
         """Logs what was left out although the pattern means it."""
@@ -347,12 +330,12 @@ class FilesConnector(BaseConnector):
         there = described(self._files.some(_LOOKED_AT))
         return f"no file in {self._where} matches {self.pattern!r}; {there}"
 
-    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
+    def read_part(self, partition: Partition, block: int) -> Iterator[Page]:
         """Yields a page of files without opening them."""
         kind = partition.params["kind"]
         items = [self._item_of(FileInfo(*one), kind) for one in partition.params["files"]]
         # Filled in when they are parsed.
-        yield Page(items, position=partition.id, state={}), 0
+        yield Page(items, position=partition.id, state={})
 
     def _item_of(self, info: FileInfo, kind: str) -> FileItem:
         return FileItem(

@@ -194,8 +194,8 @@ _WHOLE, _STREAM, _LINES, _NUMBERED_LINES = "whole", "stream", "lines", "numbered
 
 def partitions_of(
     files: Files, infos: Sequence[FileInfo], id_field: str, max_line_bytes: int
-) -> Iterator[tuple[Partition, int]]:
-    """Yields partitions and how many blocks each has: parts of a file of lines, or a group.
+) -> Iterator[Partition]:
+    """Yields partitions with their numbers of blocks: parts of a file of lines, or a group.
 
     Args:
         files: Access to the files.
@@ -222,15 +222,15 @@ def partitions_of(
         if shape != _WHOLE:
             packed = _packed(info)
             params = {"file": packed, "stream": True}
-            yield Partition(printable(info.path), params, content=packed), 1
+            yield Partition(printable(info.path), params, content=packed)
             continue
         if group and (len(group) == group_files or size + info.size > GROUP_BYTES):
-            yield _grouped(group), 1
+            yield _grouped(group)
             group, size = [], 0
         group.append(info)
         size += info.size
     if group:
-        yield _grouped(group), 1
+        yield _grouped(group)
 
 
 def name_of(path: str) -> str:
@@ -280,8 +280,8 @@ def _packed(info: FileInfo) -> list[Any]:
     return [info.path, info.size, info.modified_at]
 
 
-def _parts_of(info: FileInfo, block_bytes: int, numbered: bool) -> Iterator[tuple[Partition, int]]:
-    """Yields the parts of a file of lines, and how many blocks each has.
+def _parts_of(info: FileInfo, block_bytes: int, numbered: bool) -> Iterator[Partition]:
+    """Yields the parts of a file of lines, with their numbers of blocks.
 
     Where a part begins and ends depends on the file alone, so that a run which is continued finds
     the parts again that are done, whatever other files came meanwhile.
@@ -302,7 +302,7 @@ def _parts_of(info: FileInfo, block_bytes: int, numbered: bool) -> Iterator[tupl
         }
         is_whole = info.size <= PART_BYTES
         part = name if is_whole else f"{name}, bytes {start} to {stop}"
-        yield Partition(part, params, content=packed), blocks
+        yield Partition(part, params, content=packed, blocks=blocks)
 
 
 def _grouped(infos: list[FileInfo]) -> Partition:

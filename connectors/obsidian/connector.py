@@ -57,7 +57,7 @@ from contextframe_beam.connectors.obsidian.vault import (
     normal,
 )
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition, Place, Window
-from contextframe_beam.connectors.read.reader import Reached
+from contextframe_beam.connectors.read.reader import PlannedRun
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError, RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 
@@ -399,24 +399,14 @@ class ObsidianConnector(FilesConnector):
         found = zip(SETTING_FILES, self._files.contents(infos, 1 << 20), strict=True)
         return Settings.of({path: data for path, (_, data) in found if isinstance(data, bytes)})
 
-    def _plan(
-        self,
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        resume_from: Mapping[str, Any] | None = None,
-        known_states: Mapping[str, Any] | None = None,
-        reached: Reached | None = None,
-        made_with: str = "",
-        anew: bool = False,
-    ) -> Iterator[tuple[Partition, int]]:
+    def plan(self, run: PlannedRun) -> Iterator[Partition]:
         """Yields groups of files, as `FilesConnector` does, and those that are gone.
 
         Raises:
             ConnectorError: there is no note, as in the folder of a disk that is not mounted.
         """
         began = datetime.now(timezone.utc)
-        states, is_remote = known_states or {}, self._files.is_remote
+        states, is_remote = run.known_states, self._files.is_remote
         listing = self._listed()
         settings = self._settings()
         kinds = {info.path: self._kind_of(info, settings) for info in listing.files}
@@ -425,11 +415,11 @@ class ObsidianConnector(FilesConnector):
             raise ConnectorError(
                 f"there is nothing to read in {self._where}: {self._nothing_there(listing.files)}"
             )
-        if not anew:
+        if not run.anew:
             require_same_folder(found, self._where, states)
         self._tell(listing)
         before = _Before(states)
-        earlier = Earlier({} if anew else states, made_with)
+        earlier = Earlier({} if run.anew else states, run.made_with)
         marks = {info.path: mark_of(info, is_remote) for info in found}
         about = self._known(listing.files, before, Earlier(states, before.settings), is_remote)
         index = self._indexed(listing.files, about)
@@ -439,21 +429,20 @@ class ObsidianConnector(FilesConnector):
         contents = xxh3_128_hexdigest("\n".join(sorted(marks.values())).encode("utf-8", "replace"))
         ids = ids_of(kinds, self.vault_name, about)
         now = {ids[info.path]: info.path for info in found}
-        if reached is not None:
-            state = seen_state(found, began, made_with, self._where, is_remote)
-            packed = VaultIndex(sorted(now), about).pack()
-            reached.states = {
-                SEEN_FILES: {
-                    **state,
-                    "index": digest,
-                    "documents": packed,
-                    "id_property": self.id_property or "",
-                    **({"contents": contents} if self._inlines else {}),
-                }
+        run.narrowed = ""
+        run.reached = {
+            SEEN_FILES: {
+                **seen_state(found, began, run.made_with, self._where, is_remote),
+                "index": digest,
+                "documents": VaultIndex(sorted(now), about).pack(),
+                "id_property": self.id_property or "",
+                **({"contents": contents} if self._inlines else {}),
             }
+        }
         gone = sorted(set(before.ids) - set(now))
-        if since is not None or until is not None:
-            found, gone = [one for one in found if changed_within(one, since, until)], []
+        if run.since is not None or run.until is not None:
+            found = [one for one in found if changed_within(one, run.since, run.until)]
+            gone = []
         groups: dict[str, list[FileInfo]] = {"stored": [], "skipped": [], "new": []}
         for info in found:
             mark = marks[info.path]
@@ -472,13 +461,13 @@ class ObsidianConnector(FilesConnector):
         if len(index.paths) <= _MOST_NAMES_HANDED_ON:
             shared["index"] = index.pack()
         more = {info.path: [kinds[info.path], ids[info.path]] for info in found}
-        for partition, blocks in self._grouped(groups, made_with):
+        for partition in self._grouped(groups, run.made_with):
             told = [more[one[0]] for one in partition.params["files"]]
             params = {**partition.params, **shared, "more": told}
-            yield Partition(partition.id, params, [partition.content, digest, told]), blocks
+            yield Partition(partition.id, params, [partition.content, digest, told])
         for start in range(0, len(gone), _GONE_IN_A_GROUP):
             some = gone[start : start + _GONE_IN_A_GROUP]
-            yield Partition(f"gone: {printable(some[0])}", {"gone": some}, some), 1
+            yield Partition(f"gone: {printable(some[0])}", {"gone": some}, some)
 
     def _known(
         self, infos: Sequence[FileInfo], before: _Before, earlier: Earlier, is_remote: bool
@@ -499,7 +488,7 @@ class ObsidianConnector(FilesConnector):
             return f"include, exclude and the vault's settings leave out all {len(files):,} files"
         return "it is empty; is the disk mounted, and is it the folder that Obsidian opens?"
 
-    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
+    def read_part(self, partition: Partition, block: int) -> Iterator[Page]:
         """Yields a page of files without opening them, or of what is gone."""
         params = partition.params
         if "gone" in params:
@@ -508,14 +497,14 @@ class ObsidianConnector(FilesConnector):
                 FileItem(printable(one.removeprefix(prefix)), 0, None, kind="gone", id=one)
                 for one in params["gone"]
             ]
-            yield Page(items, position=partition.id, state={}), 0
+            yield Page(items, position=partition.id, state={})
             return
         if "index" in params and params["digest"] not in _INDEXES:
             _keep(params["digest"], VaultIndex.unpack(params["index"]))
-        for page, size in super()._read_block(partition, block):
+        for page in super().read_part(partition, block):
             for item, (kind, identifier) in zip(page.items, params["more"], strict=True):
                 item.update(kind=kind, id=printable(identifier), vault_index=params["digest"])
-            yield page, size
+            yield page
 
 
 class _Before:

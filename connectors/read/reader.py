@@ -27,6 +27,9 @@ from contextframe_beam.store.runs import NARROWING
 #: The arguments for a range of time.
 ENDS = {"since", "until"}
 
+#: Why a run leaves something out that continues an earlier one.
+READ_ON = "it was read on from where an earlier run ended"
+
 _NO_ARGUMENTS = Arguments({}, False)
 
 
@@ -63,16 +66,33 @@ class Part:
 
 
 @dataclass(slots=True)
-class Reached:
-    """The result of a plan beside its parts.
+class PlannedRun:
+    """A run as a plan sees it: what it asks for, and what the plan says beside its parts.
 
     Attributes:
-        states: The states after all parts are read; empty if they are unknown.
-        skipped: Which part of the source the plan leaves out; empty if it leaves nothing out.
+        since: Only what changed at this time or later, ISO 8601; None for the beginning of all.
+        until: Only what changed before this time; None without an end.
+        resume_from: The states to continue from, by the id of the part; empty if the run reads
+            everything, or a range of time.
+        known_states: The states that an earlier run left, in any case.
+        made_with: What documents are made with. What an earlier run made with something else is
+            made again. Empty where that is unknown.
+        anew: Whether to make all documents again, also of what has not changed.
+        reached: To be set by a plan that knows them: the states after all parts are read. They
+            replace those of all parts; a part may still add its own.
+        narrowed: To be set: which part of the source the plan leaves out, in words that go on after
+            "because"; empty if it leaves nothing out. A mirror then deletes nothing that it did not
+            see. By default a run that has states to continue from leaves something out.
     """
 
-    states: dict[str, Any] = field(default_factory=dict)
-    skipped: str = ""
+    since: str | None = None
+    until: str | None = None
+    resume_from: Mapping[str, Any] = field(default_factory=dict)
+    known_states: Mapping[str, Any] = field(default_factory=dict)
+    made_with: str = ""
+    anew: bool = False
+    reached: dict[str, Any] = field(default_factory=dict)
+    narrowed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +193,8 @@ class Reader(ABC):
         """
 
     @abstractmethod
-    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
-        """Yields the pages of one block, each with the number of bytes read for it, if known.
+    def read(self, part: Part, block: int) -> Iterator[Page]:
+        """Yields the pages of one block.
 
         Only the last page of a block has `finished` set.
         """

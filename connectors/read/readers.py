@@ -25,8 +25,9 @@ from contextframe_beam.connectors.identity import (
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.connectors.read.reader import (
     ENDS,
+    READ_ON,
     Part,
-    Reached,
+    PlannedRun,
     Reader,
     Resume,
     ahead_of,
@@ -53,6 +54,32 @@ class _PlannedReader(Reader):
     def ends(cls, connector: BaseConnector) -> set[str]:
         return ENDS & set(arguments_at(connector, cls.planner).named)
 
+    def _checked(self, found: Iterable[Partition | str]) -> Iterator[Partition]:
+        if found is None or isinstance(found, str):
+            raise ConnectorError(
+                f"{self.connector.name}: {self.planner}() returned {found!r}; "
+                "return a list of names"
+            )
+        seen: set[str] = set()
+        for given in each(self.connector, "", lambda _: f"{self.planner}()", found):
+            one = Partition(given) if isinstance(given, str) else given
+            if not isinstance(one, Partition):
+                raise ConnectorError(
+                    f"{self.connector.name}: {self.planner}() gave a {type(one).__name__}; "
+                    "give texts or Partition objects"
+                )
+            if not one.id:
+                raise ConnectorError(
+                    f"{self.connector.name}: {self.planner}() gave a partition without a name"
+                )
+            if one.id in seen:
+                raise ConnectorError(
+                    f"{self.connector.name}: {self.planner}() gave {one.id!r} twice; its items "
+                    "would be read twice"
+                )
+            seen.add(one.id)
+            yield one
+
 
 class PagesReader(_PlannedReader):
     """`partitions` and `fetch_page`: by cursor, or by number if `count_pages` returns one."""
@@ -78,7 +105,7 @@ class PagesReader(_PlannedReader):
 
     def _left_out(self) -> str:
         if self.resume.known and "resume_from" in arguments_at(self.connector, self.planner).named:
-            return "it was read on from where an earlier run ended"
+            return READ_ON
         return ""
 
     def plan(self) -> Iterator[Part]:
@@ -135,32 +162,6 @@ class PagesReader(_PlannedReader):
         found = guarded(self.connector, "", "partitions()", lambda: partitions(**kwargs))
         return cast("Iterable[Partition | str]", found)
 
-    def _checked(self, partitions: Iterable[Partition | str]) -> Iterator[Partition]:
-        if partitions is None or isinstance(partitions, str):
-            raise ConnectorError(
-                f"{self.connector.name}: partitions() returned {partitions!r}; "
-                "return a list of names"
-            )
-        seen: set[str] = set()
-        for given in each(self.connector, "", lambda _: "partitions()", partitions):
-            one = Partition(given) if isinstance(given, str) else given
-            if not isinstance(one, Partition):
-                raise ConnectorError(
-                    f"{self.connector.name}: partitions() gave a {type(one).__name__}; "
-                    "give texts or Partition objects"
-                )
-            if not one.id:
-                raise ConnectorError(
-                    f"{self.connector.name}: partitions() gave a partition without a name"
-                )
-            if one.id in seen:
-                raise ConnectorError(
-                    f"{self.connector.name}: partitions() gave {one.id!r} twice; its items would "
-                    "be read twice"
-                )
-            seen.add(one.id)
-            yield one
-
     def _counted(self, partition: Partition) -> tuple[Partition, int | None]:
         connector, kind = self.connector, type(self.connector)
         # Our own connectors may add to the partition what they learned by counting.
@@ -175,9 +176,9 @@ class PagesReader(_PlannedReader):
             found = whole_number(found, f"{connector.name}: count_pages({partition.id!r})")
         return partition, found
 
-    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+    def read(self, part: Part, block: int) -> Iterator[Page]:
         if part.total == 0:
-            yield Page([], finished=1), 0
+            yield Page([], finished=1)
             return
         partition = part.partition
         numbered = part.total is not None
@@ -201,13 +202,10 @@ class PagesReader(_PlannedReader):
             # A new page, because authors may keep the one that they returned. Only the last one
             # has the state, because the partition is not complete before it.
             is_last = cursor is None and block == part.blocks - 1
-            yield (
-                page.copy(
-                    position=page.position or where,
-                    state=state if is_last else None,
-                    finished=int(cursor is None),
-                ),
-                0,
+            yield page.copy(
+                position=page.position or where,
+                state=state if is_last else None,
+                finished=int(cursor is None),
             )
             if cursor is None:
                 return
@@ -220,11 +218,11 @@ class PagesReader(_PlannedReader):
             seen.add(_fingerprint(cursor))
 
 
-class BlocksReader(_PlannedReader):
-    """`_plan` and `_read_block`: our own connectors that know their blocks, such as files."""
+class PartsReader(_PlannedReader):
+    """`plan` and `read_part`: parts that know their blocks, each a stream of pages."""
 
-    methods = ("_read_block", "_plan")
-    planner = "_plan"
+    methods = ("read_part", "plan")
+    planner = "plan"
 
     def __init__(self, connector: BaseConnector, kwargs: dict[str, Any], resume: Resume) -> None:
         super().__init__(connector, kwargs, resume)
@@ -232,35 +230,52 @@ class BlocksReader(_PlannedReader):
         self.ahead = self.at_once
         self._skipped = ""
 
+    @classmethod
+    def ends(cls, connector: BaseConnector) -> set[str]:
+        return ENDS if getattr(connector, "by_time", False) else set()
+
     def plan(self) -> Iterator[Part]:
-        arguments = {**self.kwargs, **self.resume.bounds.given}
-        reached = Reached()
-        if "reached" in arguments_at(self.connector, self.planner).named:
-            arguments.update(
-                resume_from=self.resume.known,
-                known_states=dict(self.resume.states),
-                reached=reached,
-            )
-        if "made_with" in arguments_at(self.connector, self.planner).named:
-            arguments.update(made_with=self.resume.made_with, anew=self.resume.anew)
-        found = self.connector._plan(**arguments)
-        for partition, blocks in each(self.connector, "", lambda _: "list", found):
-            yield Part(partition, blocks)
-        self._skipped = reached.skipped
-        self.reached = reached.states or None
+        connector, resume = self.connector, self.resume
+        states = dict(connector.merge_states(resume.states)) if resume.states else {}
+        run = PlannedRun(
+            since=resume.bounds.given.get("since"),
+            until=resume.bounds.given.get("until"),
+            resume_from={} if resume.full_sync or resume.is_bounded else states,
+            known_states=states,
+            made_with=resume.made_with,
+            anew=resume.anew,
+        )
+        found = guarded(connector, "", "plan()", lambda: connector.plan(run, **self.kwargs))
+        for partition in self._checked(found):
+            yield Part(partition, partition.blocks)
+        if run.narrowed is None:
+            run.narrowed = READ_ON if run.resume_from else ""
+        self._skipped = run.narrowed
+        # What was merged takes the place of what it was merged from.
+        is_merged = run.resume_from and states != resume.states
+        self.reached = run.reached or (states if is_merged else None)
 
     def _left_out(self) -> str:
         return self._skipped
 
-    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
-        found = self.connector._read_block(part.partition, block)
-        pages = each(self.connector, part.partition.id, lambda _: f"block {block}", found)
-        page, size = next(pages, (Page([]), 0))
-        for following in pages:
-            yield page, size
-            page, size = following
-        page.finished = 1
-        yield page, size
+    def read(self, part: Part, block: int) -> Iterator[Page]:
+        connector, name = self.connector, part.partition.id
+        where = f"block {block}" if part.blocks > 1 else ""
+        found = guarded(connector, name, where, lambda: connector.read_part(part.partition, block))
+        pages = each(connector, name, lambda _: where, found)
+        page, state = Page([]), None
+        for count, following in enumerate(pages):
+            if not isinstance(following, Page):
+                raise ConnectorError(
+                    f"{connector.name}: partition {name}: read_part gave a "
+                    f"{type(following).__name__}; give Page objects"
+                )
+            state = page.state if page.state is not None else state
+            if count:
+                yield page.copy(state=None)
+            page = following
+        # Only the last page has the state, because the part is not complete before it.
+        yield page.copy(state=page.state if page.state is not None else state, finished=1)
 
 
 class BatchesReader(Reader):
@@ -299,7 +314,7 @@ class BatchesReader(Reader):
             return ""
         return f"only {total:,} items were asked for"
 
-    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+    def read(self, part: Part, block: int) -> Iterator[Page]:
         start = block * self._size
         end = min(start + self._size, part.total or 0)
         items: Any = []
@@ -312,7 +327,7 @@ class BatchesReader(Reader):
                 lambda: self.connector._fetch_batch(start, end),
             )
         items = list_of(items, self.connector, f"{where}: _fetch_batch")
-        yield Page(items, position=where, finished=1), 0
+        yield Page(items, position=where, finished=1)
 
 
 def _fingerprint(cursor: Any) -> bytes:
@@ -341,7 +356,7 @@ class StreamReader(Reader):
     def plan(self) -> Iterator[Part]:
         yield Part(Partition(WHOLE), 1)
 
-    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+    def read(self, part: Part, block: int) -> Iterator[Page]:
         items = guarded(self.connector, part.id, self.methods[0], self._items)
         items = checked_items(items, self.connector, f"{self.methods[0]} returned")
         return self._paged(part.id, items)
@@ -351,7 +366,7 @@ class StreamReader(Reader):
 
     def _paged(
         self, partition: str, items: Iterable[Any], state: dict[str, Any] | None = None
-    ) -> Iterator[tuple[Page, int]]:
+    ) -> Iterator[Page]:
         checked = each(self.connector, partition, lambda count: f"item {count}", items)
         start = 0
         found = list(itertools.islice(checked, _ITEMS_IN_A_PAGE))
@@ -361,9 +376,9 @@ class StreamReader(Reader):
             page = Page(found, position=f"items {start} to {start + len(found)}")
             if not beyond:
                 page.state, page.finished = state, 1
-                yield page, 0
+                yield page
                 return
-            yield page, 0
+            yield page
             start += len(found)
             found = [*beyond, *itertools.islice(checked, _ITEMS_IN_A_PAGE - 1)]
 
@@ -421,7 +436,7 @@ class ChangesReader(StreamReader):
             params: dict[str, Any] = {**bounds.given} or {_CHANGED: self._since}
             yield Part(Partition(WHOLE, params), 1, slice=name)
 
-    def read(self, part: Part, block: int) -> Iterator[tuple[Page, int]]:
+    def read(self, part: Part, block: int) -> Iterator[Page]:
         connector = self.connector
         # The next run reads again what changes while this run reads.
         began = datetime.now(timezone.utc)
@@ -499,7 +514,7 @@ def _looked_back(since: str, lookback: timedelta) -> str:
 
 _BEST_FIRST: tuple[type[Reader], ...] = (
     PagesReader,
-    BlocksReader,
+    PartsReader,
     BatchesReader,
     StreamReader,
     ChangesReader,

@@ -71,12 +71,10 @@ class Fetched:
 
     Attributes:
         page: The complete page.
-        size: The number of bytes read for it, if known.
         seconds: How long the source took to give it.
     """
 
     page: Page
-    size: int = 0
     seconds: float = 0.0
 
 
@@ -284,13 +282,13 @@ class Source:
         unread: tuple[str, ...] = ()
         while True:
             mark, began = self.connector._skip_mark(), time.perf_counter()
-            page, size = next(steps, (None, 0))
+            page = next(steps, None)
             if page is None:
                 return
             seconds = time.perf_counter() - began
             unread += (*page.unread, *self.connector._skipped_since(mark))
             page.unread = tuple(dict.fromkeys(unread))
-            yield Fetched(self._completed(page, part), size, seconds)
+            yield Fetched(self._completed(page, part), seconds)
 
     def _completed(self, page: Page, part: Part) -> Page:
         if page.table is None and not isinstance(page.items, list):

@@ -231,8 +231,8 @@ class _ReadDoFn(beam.DoFn):
                 self._fetch_ms.update(round(fetched.seconds * 1000))
                 if page.failures:
                     self._failures.inc(len(page.failures))
-                if fetched.size:
-                    self._bytes.inc(fetched.size)
+                if page.size:
+                    self._bytes.inc(page.size)
             self._http.add(source.connector)
             yield page
         self._http.add(source.connector)

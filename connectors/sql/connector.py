@@ -12,12 +12,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from contextframe_beam.connectors.identity import jsonable
+from contextframe_beam.connectors.kinds import PartsConnector
 from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.page import WHOLE, Page, Partition
 from contextframe_beam.connectors.read import held
-from contextframe_beam.connectors.read.reader import Reached
-from contextframe_beam.connectors.read.readers import BlocksReader
-from contextframe_beam.connectors.read.source import Source
+from contextframe_beam.connectors.read.reader import PlannedRun
 from contextframe_beam.connectors.sql.address import Address, address_of, refuse_password
 from contextframe_beam.connectors.sql.dialect import BigQueryDialect, Column, Dialect, Keys
 from contextframe_beam.connectors.sql.duck import DuckDialect
@@ -46,7 +45,7 @@ _DIALECTS: dict[str, type[Dialect]] = {
 _SHOWN = 20
 
 
-class SqlConnector(MappedConnector):
+class SqlConnector(MappedConnector, PartsConnector):
     """Rows of a table, a view or a query of a database; each row is a document.
 
     The database is PostgreSQL, SQLite, DuckDB, or any other with an ADBC driver that is installed.
@@ -74,6 +73,7 @@ class SqlConnector(MappedConnector):
     """
 
     identity_args = ("table", "query")
+    by_time = True
     plain_arguments = frozenset({"key"})
 
     def __init__(
@@ -160,8 +160,7 @@ class SqlConnector(MappedConnector):
         """
         self.ensure_authenticated()
         with held.released():
-            for page in Source(self, reader=BlocksReader, threads=1).pages():
-                yield from page.items
+            yield from super().sync_documents_stream()
 
     @property
     def _dialect(self) -> Dialect:
@@ -279,23 +278,11 @@ class SqlConnector(MappedConnector):
             f'replaces: {told}. Or add all rows with mode="append"'
         )
 
-    def _plan(
-        self,
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        resume_from: Mapping[str, Any] | None = None,
-        known_states: Mapping[str, Any] | None = None,
-        reached: Reached | None = None,
-    ) -> Iterator[tuple[Partition, int]]:
+    def plan(self, run: PlannedRun) -> Iterator[Partition]:
         """Yields one partition, with a block for each range of keys.
 
         Args:
-            since: Only rows whose cursor is at least this time, ISO 8601.
-            until: Only rows whose cursor is before this time.
-            resume_from: The state that an earlier run reached, if this run continues from it.
-            known_states: That state in any case.
-            reached: Receives the state after all rows are read.
+            run: What the run asks for, and what the plan says beside its partitions.
         """
         dialect = self._dialect
         # The transaction that stays open reads no table, so that it is in nobody's way.
@@ -308,7 +295,7 @@ class SqlConnector(MappedConnector):
             holder.close()
             session, exported = self._session(), ""
         try:
-            params, ranges = self._planned(session, since, until, resume_from or {}, reached)
+            params, ranges = self._planned(session, run)
             if exported and len(ranges) > 1:
                 held.hold(holder)
                 keeps = True
@@ -318,34 +305,29 @@ class SqlConnector(MappedConnector):
                     self.name,
                     len(ranges),
                 )
-            yield Partition(WHOLE, {**params, "snapshot": exported if keeps else ""}), len(ranges)
+            params["snapshot"] = exported if keeps else ""
+            yield Partition(WHOLE, params, blocks=len(ranges))
         finally:
             session.close()
             if not keeps:
                 holder.close()
 
-    def _planned(
-        self,
-        session: Session,
-        since: str | None,
-        until: str | None,
-        resume_from: Mapping[str, Any],
-        reached: Reached | None,
-    ) -> tuple[dict[str, Any], Ranges]:
+    def _planned(self, session: Session, run: PlannedRun) -> tuple[dict[str, Any], Ranges]:
         """Returns what is read of which rows, and the ranges that they are cut into."""
         dialect, rows = self._dialect, self._dialect.rows(self.relation)
         columns, keys = self._columns_of(session)
         by_name = {one.name: one for one in columns}
         progress = Progress(session, dialect, self.relation, self.cursor or "", by_name)
-        known = dict(resume_from.get(WHOLE) or {})
-        where = progress.between(since, until)
+        known = dict(run.resume_from.get(WHOLE) or {})
+        run.narrowed = ""
+        where = progress.between(run.since, run.until)
         if not where and self.cursor and known.get("cursor") == self.cursor:
             where = progress.since(known, self.lookback)
-            if where and reached is not None:
-                reached.skipped = f"only rows were read whose {self.cursor} is new"
+            if where:
+                run.narrowed = f"only rows were read whose {self.cursor} is new"
         where = where or "1 = 1"
-        if reached is not None and self.cursor:
-            reached.states = {WHOLE: progress.state(known)}
+        if self.cursor:
+            run.reached = {WHOLE: progress.state(known)}
         nulls = " OR ".join(f"{dialect.quote(name)} IS NULL" for name in keys) or "1 = 0"
         count, without = session.rows(
             f"SELECT count(*), coalesce(sum(CASE WHEN {nulls} THEN 1 ELSE 0 END), 0) "
@@ -358,7 +340,7 @@ class SqlConnector(MappedConnector):
             ranges = cut(session, dialect, rows, key_columns, where, step, bool(int(without)))
         return {"columns": self._needed(columns), "ranges": ranges, "where": where}, ranges
 
-    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
+    def read_part(self, partition: Partition, block: int) -> Iterator[Page]:
         """Yields the pages of one range of keys."""
         dialect, params = self._dialect, partition.params
         ranges: Ranges = params["ranges"]
@@ -379,6 +361,6 @@ class SqlConnector(MappedConnector):
             place = ranges.shown(block)
             for page in pages_of(batches, columns, self.deleted_column or ""):
                 page.position = place
-                size = page.table.nbytes if page.table is not None else 0
-                yield page, size
-            yield Page([], position=place, partial=partial), 0
+                page.size = page.table.nbytes if page.table is not None else 0
+                yield page
+            yield Page([], position=place, partial=partial)

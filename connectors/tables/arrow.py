@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from contextframe_beam.connectors.page import Page, Partition, items_of
 from contextframe_beam.connectors.plain_secrets import without_credentials
-from contextframe_beam.connectors.read.reader import Reached
+from contextframe_beam.connectors.read.reader import PlannedRun
 from contextframe_beam.connectors.tables.arrow_file import ArrowFormat
 from contextframe_beam.connectors.tables.connector import TableConnector
 from contextframe_beam.connectors.tables.lance_rows import LanceRows, Since, is_lance
@@ -97,53 +97,32 @@ class ArrowConnector(TableConnector):
             return super().fields()
         return {field.name: str(field.type) for field in self._lance.opened().schema}
 
-    def _plan(
-        self,
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        resume_from: Mapping[str, Any] | None = None,
-        known_states: Mapping[str, Any] | None = None,
-        reached: Reached | None = None,
-    ) -> Iterator[tuple[Partition, int]]:
+    def plan(self, run: PlannedRun) -> Iterator[Partition]:
         """Yields partitions of one block each, as any table's; or pieces and changes of a dataset.
 
         Args:
-            since: Only files that were changed at this time or later, ISO 8601.
-            until: Only files that were changed before this time.
-            resume_from: The states that an earlier run reached, if this run continues from them.
-            known_states: Those states in any case.
-            reached: Receives the states after everything planned is read.
+            run: What the run asks for, and what the plan says beside its partitions.
 
         Raises:
             ConfigError: a range of time is asked of a Lance dataset, which has versions.
         """
         if self._lance is None:
-            yield from super()._plan(
-                since=since,
-                until=until,
-                resume_from=resume_from,
-                known_states=known_states,
-                reached=reached,
-            )
+            yield from super().plan(run)
             return
-        if since is not None or until is not None:
+        if run.since is not None or run.until is not None:
             raise ConfigError(
                 f"{self.path} is a Lance dataset, which is read by version and not by time"
             )
-        yield from self._plan_lance(self._lance, resume_from or {}, reached)
+        yield from self._plan_lance(self._lance, run)
 
-    def _plan_lance(
-        self, rows: LanceRows, resume_from: Mapping[str, Any], reached: Reached | None
-    ) -> Iterator[tuple[Partition, int]]:
+    def _plan_lance(self, rows: LanceRows, run: PlannedRun) -> Iterator[Partition]:
         schema = rows.opened().schema
         problem = self._missing("", list(schema.names))
         if problem:
             raise ConfigError(f"{self.path}: {problem}")
         self._wanted_of("", {}).expression(schema)
-        now, known = rows.now(), Since.of(resume_from)
-        if reached is not None:
-            reached.states = now.state()
+        now, known = rows.now(), Since.of(run.resume_from)
+        run.reached, run.narrowed = now.state(), ""
         by_changes, reason = rows.changed(known)
         if reason:
             self.logger.info("all rows of %s are read: %s", self.path, reason)
@@ -151,21 +130,20 @@ class ArrowConnector(TableConnector):
         if not by_changes or known is None:
             for name, piece in rows.pieces(_PIECE_BYTES):
                 content = [now.version, now.at]
-                yield Partition(name, {**params, "piece": piece}, content=content), 1
+                yield Partition(name, {**params, "piece": piece}, content=content)
             return
-        if reached is not None:
-            reached.skipped = f"only what changed since version {known.version} was read"
+        run.narrowed = f"only what changed since version {known.version} was read"
         params["known"] = [known.version, known.at]
         if known.version == now.version:
             return
-        yield Partition(f"rows gone since version {known.version}", params, content=now.at), 1
+        yield Partition(f"rows gone since version {known.version}", params, content=now.at)
         for name, numbers in rows.changes(known):
-            yield Partition(name, {**params, "fragments": numbers}, content=now.at), 1
+            yield Partition(name, {**params, "fragments": numbers}, content=now.at)
 
-    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
-        """Yields the pages of a partition, each with the number of bytes read for it."""
+    def read_part(self, partition: Partition, block: int) -> Iterator[Page]:
+        """Yields the pages of a partition."""
         if self._lance is None:
-            yield from super()._read_block(partition, block)
+            yield from super().read_part(partition, block)
             return
         params = partition.params
         rows = LanceRows(self._lance.uri, params["version"])
@@ -177,14 +155,15 @@ class ArrowConnector(TableConnector):
         else:
             gone = rows.gone(Since(*params["known"]), self.mapper_of(), wanted, items_of)
             items = [{**item, self.GONE: True} for item in gone]
-            yield Page(items, position=partition.id), 0
+            yield Page(items, position=partition.id)
             return
         for one in found:
-            yield self._lance_page(one), one.size
+            yield self._lance_page(one)
 
     def _lance_page(self, rows: Rows) -> Page:
         where = ", filtered" if self._where is not None else ""
-        return Page(table=rows.table, position=f"{self.path}, {rows.place}{where}")
+        place = f"{self.path}, {rows.place}{where}"
+        return Page(table=rows.table, position=place, size=rows.size)
 
     def _nothing_found(self, listing: Listing | None = None) -> str:
         return "" if self._lance is not None else super()._nothing_found(listing)

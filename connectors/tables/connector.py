@@ -26,12 +26,11 @@ from contextframe_beam.connectors.files.listing import (
 from contextframe_beam.connectors.files.seen import failed_state
 from contextframe_beam.connectors.files.stores import files_in
 from contextframe_beam.connectors.identity import jsonable
+from contextframe_beam.connectors.kinds import PartsConnector
 from contextframe_beam.connectors.mapped import MappedConnector, stream_named
-from contextframe_beam.connectors.page import DeadLetter, ListedFailures, Page, Partition
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
-from contextframe_beam.connectors.read.reader import Reached
-from contextframe_beam.connectors.read.readers import BlocksReader
-from contextframe_beam.connectors.read.source import Source
+from contextframe_beam.connectors.read.reader import PlannedRun
 from contextframe_beam.connectors.tables.columns import (
     completed,
     leads_to,
@@ -85,7 +84,7 @@ _OF_ONE_FILE = (
 )
 
 
-class TableConnector(MappedConnector):
+class TableConnector(MappedConnector, PartsConnector):
     """Tables in files: each row is a document.
 
     Folders in a path such as `year=2024/lang=en` become columns (as text), unless the files have
@@ -108,6 +107,7 @@ class TableConnector(MappedConnector):
     """
 
     identity_args: ClassVar[tuple[str, ...] | None] = ("path", "filter")
+    by_time = True
 
     #: Set by the subclass before anything is read.
     _format: TableFormat
@@ -140,7 +140,6 @@ class TableConnector(MappedConnector):
         #: Reading an object store waits for the network; reading a disk uses the processor.
         self.max_in_flight = _REMOTE_BLOCKS_IN_FLIGHT if self._files.is_remote else 1
         self._defaults = {"prefix": f"{self.name}:{self.path}#"}
-        self._failures = ListedFailures()
 
     def authenticate(self) -> bool:
         """Verifies that the files can be listed.
@@ -201,15 +200,7 @@ class TableConnector(MappedConnector):
         """Yields what `sync_documents` returns, one row after the other."""
         if not self.authenticated:
             raise NotAuthenticatedError("Not authenticated: call authenticate() first")
-        for page in Source(self, {}, reader=BlocksReader, threads=1).pages():
-            for letter in page.failures:
-                self.logger.warning("skipped %s", letter.message)
-                self._failures.add(letter, "position")
-            yield from page.items
-
-    def get_stats(self) -> dict[str, Any]:
-        """Returns the base class's numbers, and `failed` and the first hundred `failures`."""
-        return {**super().get_stats(), **self._failures.stats}
+        return super().sync_documents_stream()
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the class, the absolute path, and what else decides which documents there are."""
@@ -221,35 +212,14 @@ class TableConnector(MappedConnector):
         identity["arguments"] = jsonable(arguments)
         return identity
 
-    def _plan(
-        self,
-        *,
-        since: str | None = None,
-        until: str | None = None,
-        resume_from: Mapping[str, Any] | None = None,
-        known_states: Mapping[str, Any] | None = None,
-        reached: Reached | None = None,
-    ) -> Iterator[tuple[Partition, int]]:
+    def plan(self, run: PlannedRun) -> Iterator[Partition]:
         """Yields partitions and their numbers of blocks: a part of a large file, or a group.
 
         Args:
-            since: Only files that were changed at this time or later, ISO 8601.
-            until: Only files that were changed before this time.
-            resume_from: The states that an earlier run reached, if this run continues from them.
-            known_states: Those states in any case.
-            reached: Receives the states after everything planned is read.
+            run: What the run asks for, and what the plan says beside its partitions.
         """
         choice = Choice(self.pattern, self.hidden, self.skip_unchanged, self._takes)
-        found = choice.of(
-            self._files,
-            self.logger,
-            self._nothing_found,
-            since=since,
-            until=until,
-            resume_from=resume_from,
-            known_states=known_states,
-            reached=reached,
-        )
+        found = choice.of(run, self._files, self.logger, self._nothing_found)
         if self._where is not None:
             listed = len(found)
             found = [info for info in found if self._where.may_hold(self._texts(info))]
@@ -345,7 +315,7 @@ class TableConnector(MappedConnector):
         except Exception as error:
             return own_error(error, file)
 
-    def _partitions(self, infos: Sequence[FileInfo]) -> Iterator[tuple[Partition, int]]:
+    def _partitions(self, infos: Sequence[FileInfo]) -> Iterator[Partition]:
         total = sum(info.size for info in infos)
         size = PART_BYTES
         while size * _LEAST_PIECES > total and size > _SMALLEST_PIECE_BYTES:
@@ -358,14 +328,14 @@ class TableConnector(MappedConnector):
         held = 0
         for info in small:
             if group and (len(group) == most or held + info.size > _GROUP_BYTES):
-                yield _grouped(group), 1
+                yield _grouped(group)
                 group, held = [], 0
             group.append(info)
             held += info.size
         if group:
-            yield _grouped(group), 1
+            yield _grouped(group)
 
-    def _large(self, infos: Sequence[FileInfo], size: int) -> Iterator[tuple[Partition, int]]:
+    def _large(self, infos: Sequence[FileInfo], size: int) -> Iterator[Partition]:
         def cut(info: FileInfo) -> Sequence[Piece] | None:
             wanted = self._wanted(info)
             found = self._asked(
@@ -381,7 +351,7 @@ class TableConnector(MappedConnector):
                 params = {"file": packed, "version": info.version}
                 if pieces is None:
                     self.logger.info("%s is read from its beginning by one worker", name)
-                    yield Partition(name, params, content=content), 1
+                    yield Partition(name, params, content=content)
                     continue
                 for _, group in groupby(pieces, lambda piece: piece.part):
                     part = list(group)
@@ -389,12 +359,11 @@ class TableConnector(MappedConnector):
                     params = {**params, "pieces": [asdict(one) for one in part]}
                     is_whole = part[0].part == pieces[-1].part == pieces[0].part
                     one = name if is_whole else f"{name}, {where}"
-                    yield Partition(one, params, content=content), len(part)
+                    yield Partition(one, params, content=content, blocks=len(part))
 
-    def _read_block(self, partition: Partition, block: int) -> Iterator[tuple[Page, int]]:
-        """Yields the pages of a partition, each with the number of bytes read for it."""
+    def read_part(self, partition: Partition, block: int) -> Iterator[Page]:
+        """Yields the pages of a partition."""
         failed: list[FileInfo] = []
-        pending: tuple[Page, int] | None = None
         pieces = partition.params.get("pieces")
         piece = None if pieces is None else Piece(**pieces[block])
         place = "" if piece is None else self._format.place_of(piece.first, piece.stop)
@@ -402,18 +371,13 @@ class TableConnector(MappedConnector):
             if isinstance(rows, Exception):
                 page = Page(position=shown(info))
                 page.failures.append(self._failure(rows, info, partition, place))
-                size = 0
             else:
-                page, size = self._page_of(rows, info, partition), rows.size
+                page = self._page_of(rows, info, partition)
             if page.failures and info not in failed:
                 failed.append(info)
-            if pending is not None:
-                yield pending
-            pending = page, size
-        page, size = pending or (Page(position=partition.id), 0)
-        if failed and self.skip_unchanged:
-            page.state = failed_state(failed)
-        yield page, size
+            if failed and self.skip_unchanged:
+                page.state = failed_state(failed)
+            yield page
 
     def _rows_of(
         self, partition: Partition, piece: Piece | None
@@ -456,7 +420,7 @@ class TableConnector(MappedConnector):
     def _page_of(self, rows: Rows, info: FileInfo, partition: Partition) -> Page:
         where = ", filtered" if self._where is not None else ""
         place = ", ".join(filter(None, [shown(info), rows.place]))
-        page = Page(table=rows.table, position=f"{place}{where}")
+        page = Page(table=rows.table, position=f"{place}{where}", size=rows.size)
         if rows.note:
             self.logger.warning("%s: %s", shown(info), rows.note)
         for bad in rows.bad:

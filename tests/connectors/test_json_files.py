@@ -645,10 +645,10 @@ def test_a_mirror_keeps_the_documents_of_a_file_that_changed_under_it(tmp_path, 
     class Changing(JSONFileConnector):
         is_calm = True
 
-        def _read_block(self, partition: Any, block: int) -> Any:
+        def read_part(self, partition: Any, block: int) -> Any:
             if not self.is_calm and block == 2:
                 changes(path, "replaced by a larger one")
-            return super()._read_block(partition, block)
+            return super().read_part(partition, block)
 
     ingest(Changing(docs, "*.jsonl"), kb, embed_dim=4)
     Changing.is_calm = False

@@ -52,11 +52,11 @@ def read(connector: TableConnector, states: Mapping[str, Any] | None = None) -> 
     return found
 
 
-def pages_of(connector: TableConnector, planned: Iterable[tuple[Partition, int]]) -> list[Page]:
+def pages_of(connector: TableConnector, planned: Iterable[Partition]) -> list[Page]:
     """Reads what was planned, all blocks of all partitions."""
     return [
         page
-        for partition, blocks in planned
-        for block in range(blocks)
-        for page, _ in connector._read_block(partition, block)
+        for partition in planned
+        for block in range(partition.blocks)
+        for page in connector.read_part(partition, block)
     ]

@@ -10,6 +10,7 @@ import lance
 import pyarrow as pa
 import pytest
 
+from contextframe_beam.connectors import PlannedRun
 from contextframe_beam.connectors.tables.arrow import ArrowConnector
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.frames.record import Deletion
@@ -104,7 +105,7 @@ def test_a_dataset_is_not_read_by_time(tmp_path: Path) -> None:
     made(tmp_path / "a.lance")
     connector = ArrowConnector(tmp_path / "a.lance")
     with pytest.raises(ConfigError, match="by version and not by time"):
-        list(connector._plan(since="2024-01-01"))
+        list(connector.plan(PlannedRun(since="2024-01-01")))
 
 
 def test_two_runs_leave_what_the_source_has(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather
 
+from contextframe_beam.connectors import PlannedRun
 from contextframe_beam.connectors.look import look
 from contextframe_beam.connectors.tables import connector as connector_module
 from contextframe_beam.connectors.tables import csv_file, table_format
@@ -250,8 +251,8 @@ class TestChanges:
         file.write_text(f"id,text\n{lines}")
         connector = CSVConnector(file)
         connector.authenticate()
-        planned = list(connector._plan())
-        assert sum(blocks for _, blocks in planned) > 3
+        planned = list(connector.plan(PlannedRun()))
+        assert sum(one.blocks for one in planned) > 3
         file.write_text(f"id,text\n{lines.replace('x', 'y')}")
         pages = pages_of(connector, planned)
         assert sum(page.count for page in pages) == 0
@@ -342,8 +343,8 @@ def test_trouble_with_a_disk_or_a_network_ends_the_run_and_loses_no_row(
     cls = ParquetConnector if kind == "parquet" else CSVConnector
     connector = cls(file)
     connector.authenticate()
-    planned = list(connector._plan())
-    assert sum(blocks for _, blocks in planned) > 3
+    planned = list(connector.plan(PlannedRun()))
+    assert sum(one.blocks for one in planned) > 3
 
     class Shaky(type(connector._files)):  # type: ignore[misc]
         @contextmanager
@@ -422,8 +423,8 @@ def test_where_the_parts_of_a_file_begin_depends_on_the_file_alone(
             feather.write_feather(more, str(file), chunksize=200, compression="uncompressed")
 
     def parts() -> dict[str, int]:
-        planned = cls(tmp_path)._plan()
-        return {one.id: blocks for one, blocks in planned if "a." in one.id}
+        planned = cls(tmp_path).plan(PlannedRun())
+        return {one.id: one.blocks for one in planned if "a." in one.id}
 
     write("a", 1)
     before = parts()

@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from contextframe_beam.connectors import PlannedRun
 from contextframe_beam.connectors.tables.csv_file import CSVConnector
 from contextframe_beam.connectors.tables.parquet import ParquetConnector
 from contextframe_beam.errors import ConnectorError
@@ -55,7 +56,7 @@ class TestS3:
     ) -> None:
         connector = CSVConnector(f"s3://{place}/year=2024/a.csv")
         connector.authenticate()
-        planned = list(connector._plan())
+        planned = list(connector.plan(PlannedRun()))
         data = (folder / "a.csv").read_bytes().replace(b"row", b"new")
         s3.filesystem().pipe_file(f"{place}/year=2024/a.csv", data)
         pages = pages_of(connector, planned)
@@ -86,6 +87,6 @@ def test_a_file_on_the_web_is_read_and_its_signature_is_shown_nowhere(
                 connector.source_identity(),
                 connector.map_to_frame_record(found.items[0]).unique_id,
                 [asdict(one) for one in wrong.failures],
-                [part.content for part, _ in connector._plan()],
+                [part.content for part in connector.plan(PlannedRun())],
             ]
             assert wrong.failures and SECRET not in json.dumps(told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.connectors import PlannedRun
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.sql.connector import SqlConnector
 from contextframe_beam.errors import ConnectorError
@@ -54,14 +54,13 @@ def after_plan(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]],
     """Calls a function between the plan of a run and its reading."""
 
     def set_up(call: Callable[[], Any]) -> None:
-        plan = SqlConnector._plan
+        plan = SqlConnector.plan
 
-        def then(self: SqlConnector, **arguments: Any) -> Iterator[Any]:
-            yield from plan(self, **arguments)
+        def then(self: SqlConnector, run: PlannedRun) -> Iterator[Any]:
+            yield from plan(self, run)
             call()
 
-        # The signature decides what a reader gives to a plan.
-        monkeypatch.setattr(SqlConnector, "_plan", functools.wraps(plan)(then))
+        monkeypatch.setattr(SqlConnector, "plan", then)
 
     return set_up
 
