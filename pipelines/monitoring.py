@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import uuid
+from collections.abc import Set
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,11 @@ class Metrics:
 
     The file is the one that the text file collector of node_exporter reads:
     https://prometheus.io/docs/instrumenting/exposition_formats/
+    As in a gateway, metrics stay until a run of their source replaces them: those of other
+    sources, and the time of the last success when a run fails.
 
     Args:
-        target: A file, which is replaced, or the address of a push gateway.
+        target: A file, or the address of a push gateway.
 
     Raises:
         ConfigError: the library for metrics is not installed, or the address holds a credential.
@@ -78,9 +81,12 @@ class Metrics:
         """Writes or pushes the metrics of a run."""
         registry = self._library.CollectorRegistry()
         labels = {"dataset": to, "connector": record.connector, "source": record.source}
-        for name, (help, value) in metrics_of(record).items():
-            gauge = self._library.Gauge(name, help, list(labels), registry=registry)
-            gauge.labels(**labels).set(value)
+        told = [(name, help, labels, value) for name, (help, value) in metrics_of(record).items()]
+        gauges: dict[str, Any] = {}
+        for name, help, names, value in [*self._kept(labels.keys()), *told]:
+            if name not in gauges:
+                gauges[name] = self._library.Gauge(name, help, list(labels), registry=registry)
+            gauges[name].labels(**names).set(value)
         if is_address(self._target):
             key = {"source": record.source or record.connector}
             self._library.pushadd_to_gateway(
@@ -89,6 +95,30 @@ class Metrics:
         else:
             Path(self._target).parent.mkdir(parents=True, exist_ok=True)
             self._library.write_to_textfile(self._target, registry)
+
+    def _kept(self, labels: Set[str]) -> list[tuple[str, str, dict[str, str], float]]:
+        """Returns the metrics in the file; those of an address are kept there.
+
+        Raises:
+            ValueError: it is the file of another program.
+        """
+        if is_address(self._target) or not os.path.exists(self._target):
+            return []
+        parser = import_module("prometheus_client.parser")
+        text = Path(self._target).read_text(encoding="utf-8", errors="replace")
+        try:
+            families = list(parser.text_string_to_metric_families(text))
+        except ValueError:
+            families = []
+        found = [
+            (one.name, family.documentation, one.labels, one.value)
+            for family in families
+            for one in family.samples
+            if one.labels.keys() == labels
+        ]
+        if len(found) < sum(1 for line in text.splitlines() if line and line[0] != "#"):
+            raise ValueError(f"{self._target} has something else in it; name another file")
+        return found
 
 
 def metrics_of(record: RunRecord) -> dict[str, tuple[str, float]]:

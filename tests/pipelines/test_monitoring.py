@@ -36,9 +36,17 @@ RECORD = RunRecord(
 FAILED = replace(RECORD, outcome=history.FAILED, counts={}, error='no such "folder"')
 
 
-class Broken(Documents):
+class Moody(Documents):
+    """A source that is the same one whether it answers or not."""
+
+    def __init__(self, pages: Any, broken: bool = False) -> None:
+        super().__init__(pages)
+        self._broken = broken
+
     def authenticate(self) -> bool:
-        raise ConnectorError("refused")
+        if self._broken:
+            raise ConnectorError("refused")
+        return True
 
 
 @pytest.fixture
@@ -60,11 +68,34 @@ def test_metrics_tell_of_the_last_run(tmp_path, kb):
     assert told["contextframe_run_written"] == 2
     assert told["contextframe_dataset_version"] == 1
     assert told["contextframe_run_last_success_time_seconds"] > 1.7e9
+
+
+def test_metrics_of_other_sources_and_the_last_success_stay(tmp_path, kb):
+    file = tmp_path / "kb.prom"
+    ingest(documents(1), kb, metrics=str(file))
+    ingest(Moody({}), kb, metrics=str(file))
     with pytest.raises(ConnectorError):
-        ingest(Broken({}), kb, metrics=str(file))
-    failed = samples(file)
-    assert failed["contextframe_run_success"] == 0
-    assert "contextframe_run_last_success_time_seconds" not in failed
+        ingest(Moody({}, broken=True), kb, metrics=str(file))
+    families = text_string_to_metric_families(file.read_text())
+    told = {
+        (one.name, one.labels["connector"]): one.value
+        for family in families
+        for one in family.samples
+    }
+    of_success = "contextframe_run_success"
+    assert (told[of_success, "Documents"], told[of_success, "Moody"]) == (1, 0)
+    assert told["contextframe_run_last_success_time_seconds", "Moody"] > 1.7e9
+    assert told["contextframe_run_written", "Documents"] == 1
+
+
+@pytest.mark.parametrize("text", ["my notes\n", "node_load1 0.5\n", b"\xff\x00"])
+def test_the_file_of_another_program_is_left_alone(tmp_path, kb, caplog, text):
+    file = tmp_path / "notes"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    before = file.read_bytes()
+    ingest(documents(1), kb, metrics=str(file))
+    assert "has something else in it; name another file" in caplog.text
+    assert file.read_bytes() == before
 
 
 def test_metrics_name_their_source(tmp_path, kb):
@@ -117,7 +148,7 @@ def test_a_run_begins_and_ends_with_an_event(tmp_path, kb):
     file = tmp_path / "lineage.jsonl"
     ingest(documents(1), kb, lineage=str(file))
     with pytest.raises(ConnectorError):
-        ingest(Broken({}), kb, lineage=str(file))
+        ingest(Moody({}, broken=True), kb, lineage=str(file))
     events = [json.loads(line) for line in file.read_text().splitlines()]
     assert [one["eventType"] for one in events] == ["START", "COMPLETE", "START", "FAIL"]
     assert events[0]["run"]["runId"] == events[1]["run"]["runId"] != events[2]["run"]["runId"]
