@@ -2,6 +2,7 @@
 
     python -m tests.worlds.cut openapi SOURCE TARGET 'GET /user' '/orgs/{org}/repos'
     python -m tests.worlds.cut graphql SOURCE TARGET Query.repository Discussion
+    python -m tests.worlds.cut methods FOLDER TARGET conversations.list users.info
 
 `descriptions/README.md` says what each slice was cut from, and what it keeps.
 """
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 #: What tells people about a field, and says nothing about its values.
 PROSE = frozenset({"description", "summary", "externalDocs", "example", "examples", "x-github"})
@@ -21,14 +23,72 @@ KEPT_METHODS = ("get", "post", "parameters")
 
 def main(kind: str, source: str, target: str, *kept: str) -> None:
     """Writes the slice of the description at `source` to `target`."""
-    text = Path(source).read_text(encoding="utf-8")
-    if kind == "openapi":
+    text = "" if kind == "methods" else Path(source).read_text(encoding="utf-8")
+    if kind == "methods":
+        methods = cut_methods(Path(source), kept)
+        Path(target).write_text(json.dumps(methods, separators=(",", ":"), sort_keys=True) + "\n")
+    elif kind == "openapi":
         document = cut_openapi(json.loads(text), kept)
         Path(target).write_text(json.dumps(document, separators=(",", ":")) + "\n")
     elif kind == "graphql":
         Path(target).write_text(cut_graphql(text, kept))
     else:
-        sys.exit(f"openapi or graphql, not {kind}")
+        sys.exit(f"openapi, graphql or methods, not {kind}")
+
+
+def cut_methods(folder: Path, methods: Sequence[str]) -> dict[str, Any]:
+    """Returns the types of some methods of Slack: of their arguments, and of their answers.
+
+    Types of one name may differ from method to method. Those that are the same stand once, under
+    `shared`.
+
+    Args:
+        folder: JSON Schemas of the types of Slack's client: `UsersInfoArguments.json`,
+            `UsersInfoResponse.json` and so on, and `KnownBlock.json`, since what answers say of
+            blocks is older.
+        methods: Such as `users.info`.
+    """
+
+    def read(name: str) -> dict[str, Any]:
+        schema: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        return schema
+
+    blocks = read("KnownBlock")["definitions"]
+    made: dict[str, Any] = {}
+    for method in methods:
+        name = "".join(part[0].upper() + part[1:] for part in method.split("."))
+        asked, answer = read(f"{name}Arguments"), read(f"{name}Response")
+        definitions = answer["definitions"]
+        for one in definitions.values():
+            told = one.get("properties", {})
+            if "blocks" in told and "ts" in told:
+                told["blocks"] = {"type": "array", "items": {"$ref": "#/definitions/KnownBlock"}}
+                definitions = {**blocks, **definitions}
+        made[method] = {
+            "arguments": _reachable(asked["$ref"], asked["definitions"]),
+            "answer": _reachable(answer["$ref"], definitions),
+        }
+    shared: dict[str, Any] = {}
+    for schema in [schema for one in made.values() for schema in one.values()]:
+        own = schema["definitions"]
+        for name in [name for name in own if shared.setdefault(name, own[name]) == own[name]]:
+            del own[name]
+    return {"shared": shared, "methods": made}
+
+
+def _reachable(root: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Returns a schema with the definitions that it needs, without prose."""
+    kept: dict[str, Any] = {}
+    waiting = [root]
+    while waiting:
+        name = waiting.pop().rpartition("/")[2]
+        if name not in kept:
+            told = definitions[name]
+            while list(told) == ["$ref"]:  # another name, made of places in the source
+                told = definitions[unquote(told["$ref"].rpartition("/")[2])]
+            kept[name] = _without_prose(told)
+            waiting += _references(kept[name], "#/definitions/")
+    return {"$ref": root, "definitions": kept}
 
 
 def cut_openapi(document: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
@@ -134,17 +194,17 @@ def _named(kind: Any) -> str:
     return str(kind.name.value)
 
 
-def _references(node: Any) -> Iterator[str]:
+def _references(node: Any, below: str = "#/components/") -> Iterator[str]:
     if isinstance(node, list):
         for value in node:
-            yield from _references(value)
+            yield from _references(value, below)
     elif isinstance(node, dict):
         reference = node.get("$ref")
-        if isinstance(reference, str) and reference.startswith("#/components/"):
+        if isinstance(reference, str) and reference.startswith(below):
             yield reference
         for name, value in node.items():
             if name != "examples":
-                yield from _references(value)
+                yield from _references(value, below)
 
 
 def _without_prose(node: Any, are_names: bool = False) -> Any:
