@@ -7,7 +7,7 @@ window and that the run met nowhere: neither written, nor unchanged, nor failed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import lance
@@ -22,6 +22,7 @@ from contextframe_beam.store.keys import Mask
 from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows
 from contextframe_beam.transforms.plan import Plan
 
+_MANY_POINTS = 16
 _COLUMNS = ("x_source", "x_parent", "x_partition", "x_point")
 
 
@@ -97,8 +98,30 @@ class Held:
 
     def __init__(self, windows: Iterable[Window]) -> None:
         by_part: dict[str, list[Window]] = {}
+        by_root: dict[str, list[Window]] = {}
         for window in windows:
             by_part.setdefault(window.partition, []).append(window)
+            if window.below:
+                by_root.setdefault(window.partition, []).append(window)
+        self._own = _Stretches(by_part)
+        self._below = {f"{root}/": _Stretches({root: own}) for root, own in by_root.items()}
+
+    def among(self, partitions: pa.Array, points: pa.Array) -> Mask:
+        """Marks the places that lie in a window."""
+        held = self._own.among(partitions, points)
+        for root, stretches in self._below.items():
+            below = pc.fill_null(pc.starts_with(partitions, root), False)
+            if pc.any(below).as_py():
+                named = pc.if_else(below, root.removesuffix("/"), None)
+                held = pc.or_(held, stretches.among(named, points))
+        found: Mask = held.to_numpy(zero_copy_only=False)
+        return found
+
+
+class _Stretches:
+    """The stretches that windows cover, by the names of parts."""
+
+    def __init__(self, by_part: Mapping[str, list[Window]]) -> None:
         self._parts = pa.array(list(by_part), pa.string())
         whole = [
             name
@@ -106,7 +129,15 @@ class Held:
             if any(one.start is None and one.end is None for one in own)
         ]
         self._whole = pa.array(whole, pa.string())
-        merged = [_merged(own) for own in by_part.values()]
+        # There may be very many single points of a part, each of which would be a round.
+        self._points: dict[int, pa.Array] = {}
+        merged = []
+        for number, own in enumerate(by_part.values()):
+            single = {one.start for one in own if one.start is not None and one.start == one.end}
+            if len(single) > _MANY_POINTS:
+                self._points[number] = pa.array(single, POINT)
+                own = [one for one in own if one.start != one.end or one.start is None]
+            merged.append(_merged(own))
         # The first stretch of each part, then the second one of those that have two, and so on.
         self._rounds = []
         for number in range(max(map(len, merged))):
@@ -114,16 +145,17 @@ class Held:
             starts, ends = zip(*nth, strict=True)
             self._rounds.append((pa.array(starts, POINT), pa.array(ends, POINT)))
 
-    def among(self, partitions: pa.Array, points: pa.Array) -> Mask:
-        """Marks the places that lie in a window."""
+    def among(self, partitions: pa.Array, points: pa.Array) -> pa.Array:
         held = pc.is_in(partitions, value_set=self._whole)
         places = pc.index_in(partitions, value_set=self._parts)
+        for number, single in self._points.items():
+            inside = pc.and_(pc.equal(places, number), pc.is_in(points, value_set=single))
+            held = pc.or_(held, pc.fill_null(inside, False))
         for starts, ends in self._rounds:
             after = pc.greater_equal(points, starts.take(places))
             before = pc.less_equal(points, ends.take(places))
             held = pc.or_(held, pc.fill_null(pc.and_(after, before), False))
-        found: Mask = held.to_numpy(zero_copy_only=False)
-        return found
+        return held
 
 
 def _merged(windows: Iterable[Window]) -> list[tuple[object, object]]:
@@ -135,7 +167,7 @@ def _merged(windows: Iterable[Window]) -> list[tuple[object, object]]:
         )
         for one in windows
     )
-    merged = [limits[0]]
+    merged = limits[:1]
     for start, end in limits[1:]:
         if start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(merged[-1][1], end))

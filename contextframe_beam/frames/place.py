@@ -65,6 +65,8 @@ class Window:
         partition: The part, as in `Place`.
         start: Its first point, which belongs to it; None for the beginning of the part.
         end: Its last point, which belongs to it; None for the end of the part.
+        below: Whether the stretch is one of all parts below this part as well: those whose names go
+            on with a slash, such as the folders `drive/a` and `drive/b` of `drive`.
 
     Raises:
         RecordError: the end is before the start, or one of them is no point.
@@ -73,6 +75,7 @@ class Window:
     partition: str
     start: Any = None
     end: Any = None
+    below: bool = False
 
     def __post_init__(self) -> None:
         _require_name(self.partition)
@@ -86,7 +89,8 @@ class Window:
 
     def holds(self, place: Place) -> bool:
         """Returns whether a place lies in it; one without a point only in a whole part."""
-        if place.partition != self.partition:
+        is_below = self.below and place.partition.startswith(f"{self.partition}/")
+        if place.partition != self.partition and not is_below:
             return False
         if place.point is None:
             return self.start is None and self.end is None

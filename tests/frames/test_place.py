@@ -92,6 +92,13 @@ def test_what_has_no_point_is_only_in_a_whole_part():
     assert Window("a").holds(Place("a")) and not Window("a", 1).holds(Place("a"))
 
 
+def test_a_window_may_hold_the_parts_below_its_own():
+    window = Window("drive", 1, 1, below=True)
+    parts = ("drive", "drive/a", "drive/a/b", "drives", "driv")
+    assert [window.holds(Place(one, 1)) for one in parts] == [True, True, True, False, False]
+    assert not window.holds(Place("drive/a", 2)) and not Window("drive").holds(Place("drive/a"))
+
+
 def test_a_record_with_another_kind_of_place_is_refused():
     _, [(_, error)] = encode_records([FrameRecord("t", unique_id="a:1", place="here")], embed_dim=2)
     assert "place is 'here'; expected a Place or None" in str(error)

@@ -273,18 +273,17 @@ class TestPipelines:
 
 
 names = st.integers(0, 9)
-parts = st.sampled_from(["hall", "yard"])
+parts = st.sampled_from(["hall", "hall/left", "yard"])
 sources = st.dictionaries(names, st.tuples(parts, st.integers(0, 5), st.sampled_from("xy")))
 limits = st.none() | st.integers(0, 5)
 windows = st.builds(
-    lambda part, one, other: (
-        Window(part, *sorted([one, other]))
-        if one is not None and other is not None
-        else Window(part, one, other)
+    lambda part, one, other, below: Window(
+        part, *(sorted([one, other]) if None not in (one, other) else (one, other)), below=below
     ),
     parts,
     limits,
     limits,
+    st.booleans(),
 )
 readings = st.lists(st.tuples(sources, st.lists(windows, max_size=3)), min_size=1, max_size=3)
 
@@ -292,9 +291,17 @@ readings = st.lists(st.tuples(sources, st.lists(windows, max_size=3)), min_size=
 @settings(max_examples=examples(200))
 @given(
     st.lists(windows, min_size=1, max_size=6),
-    st.lists(st.tuples(st.sampled_from(["hall", "yard", "attic"]), st.none() | st.integers(0, 5))),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["hall", "hall/left", "hallway", "yard/a", "attic"]),
+            st.none() | st.integers(0, 5),
+        )
+    ),
+    st.booleans(),
 )
-def test_a_place_is_held_where_any_window_holds_it(held, places):
+def test_a_place_is_held_where_any_window_holds_it(held, places, has_many_points):
+    if has_many_points:
+        held = [*held, *(Window("hall", point, point, below=True) for point in range(2, 40, 2))]
     names = pa.array([name for name, _ in places], pa.string())
     points = pa.array([point_of(point) for _, point in places], POINT)
     expected = [any(one.holds(Place(*place)) for one in held) for place in places]
