@@ -3,6 +3,7 @@
     python -m tests.worlds.cut openapi SOURCE TARGET 'GET /user' '/orgs/{org}/repos'
     python -m tests.worlds.cut graphql SOURCE TARGET Query.repository Discussion
     python -m tests.worlds.cut methods FOLDER TARGET conversations.list users.info
+    python -m tests.worlds.cut discovery SOURCE TARGET files.list File.id File.name
 
 `descriptions/README.md` says what each slice was cut from, and what it keeps.
 """
@@ -17,7 +18,12 @@ from typing import Any
 from urllib.parse import unquote
 
 #: What tells people about a field, and says nothing about its values.
-PROSE = frozenset({"description", "summary", "externalDocs", "example", "examples", "x-github"})
+PROSE = frozenset(
+    (
+        *("description", "summary", "externalDocs", "example", "examples", "x-github"),
+        *("enumDescriptions", "scopes", "annotations"),
+    )
+)
 KEPT_METHODS = ("get", "post", "parameters")
 
 
@@ -32,8 +38,11 @@ def main(kind: str, source: str, target: str, *kept: str) -> None:
         Path(target).write_text(json.dumps(document, separators=(",", ":")) + "\n")
     elif kind == "graphql":
         Path(target).write_text(cut_graphql(text, kept))
+    elif kind == "discovery":
+        found = cut_discovery(json.loads(text), kept)
+        Path(target).write_text(json.dumps(found, separators=(",", ":")) + "\n")
     else:
-        sys.exit(f"openapi, graphql or methods, not {kind}")
+        sys.exit(f"openapi, graphql, methods or discovery, not {kind}")
 
 
 def cut_methods(folder: Path, methods: Sequence[str]) -> dict[str, Any]:
@@ -186,6 +195,56 @@ def cut_graphql(text: str, kept: Sequence[str]) -> str:
     for name in wanted:
         add(name)
     return "\n\n".join(print_ast(found[name]) for name in sorted(found)) + "\n"
+
+
+def cut_discovery(document: dict[str, Any], kept: Sequence[str]) -> dict[str, Any]:
+    """Returns a discovery document of Google with some methods, and the schemas of their answers.
+
+    Args:
+        document: The whole document.
+        kept: `files.list` keeps a method; `File.id` this property of a schema. A schema of which no
+            property is named keeps all.
+
+    Raises:
+        KeyError: a method or property is not there.
+    """
+    wanted: dict[str, list[str]] = {}
+    methods: dict[str, Any] = {}
+    for one in kept:
+        name, _, last = one.rpartition(".")
+        if name[:1].isupper():
+            wanted.setdefault(name, []).append(last)
+            continue
+        place: Any = document
+        for part in name.split("."):
+            place = place["resources"][part]
+        methods[one] = place["methods"][last]
+    schemas: dict[str, Any] = {}
+    waiting = [one["response"]["$ref"] for one in methods.values() if "response" in one]
+    while waiting:
+        name = waiting.pop()
+        if name in schemas:
+            continue
+        whole = document["schemas"][name]
+        names = wanted.get(name, list(whole.get("properties", {})))
+        schemas[name] = {**whole, "properties": {one: whole["properties"][one] for one in names}}
+        waiting += _schemas_in(schemas[name])
+    found = {name: document[name] for name in ("id", "revision", "rootUrl", "servicePath")}
+    found["parameters"] = _without_prose(document["parameters"])
+    found["methods"] = _without_prose(methods)
+    found["schemas"] = {name: _without_prose(one) for name, one in schemas.items()}
+    return found
+
+
+def _schemas_in(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for value in node:
+            yield from _schemas_in(value)
+    elif isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from _schemas_in(value)
 
 
 def _named(kind: Any) -> str:
