@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import json
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -305,13 +306,31 @@ def _load(entry: EntryPoint) -> type[BaseConnector]:
 
 def _info(entry: EntryPoint) -> ConnectorInfo:
     distribution, version = _distribution(entry)
-    summary = error = ""
-    try:
-        doc = inspect.getdoc(_load(entry)) or ""
-        summary = doc.strip().split("\n", 1)[0]
-    except ConfigError as failure:
-        error = str(failure)
+    summary, error = _written_summary(entry), ""
+    if not summary:
+        try:
+            doc = inspect.getdoc(_load(entry)) or ""
+            summary = doc.strip().split("\n", 1)[0]
+        except ConfigError as failure:
+            error = str(failure)
     return ConnectorInfo(entry.name, entry.value, distribution, version, summary, error)
+
+
+def _written_summary(entry: EntryPoint) -> str:
+    """Returns the summary of a connector of this package as its file has it; "" of any other.
+
+    All of them are listed by the help, which would import Lance and more for that. Others are
+    imported: only so it is known whether they can be.
+    """
+    package, *parts = entry.module.split(".")
+    if package != __name__.partition(".")[0]:
+        return ""
+    path = Path(sys.modules[package].__path__[0], *parts).with_suffix(".py")
+    if not path.exists():
+        return ""
+    pattern = rf'^class {re.escape(entry.attr)}\b[^:]*:\n +[rR]?"""([^\n"]+)'
+    found = re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def _distribution(entry: EntryPoint) -> tuple[str, str]:

@@ -357,7 +357,8 @@ def _inspect(
         click.echo(json.dumps(facts, default=str))
     else:
         if version is None:
-            records = History(Address(dataset, storage_options)).records()
+            records = History(Address(dataset, storage_options)).records(last=2 * show.SHOWN)
+            facts["last_runs"] = len(records)
             facts["failed_runs"] = sum(went_wrong(one) and not one.counts for one in records)
         show.show_facts(facts, columns)
 

@@ -233,10 +233,10 @@ def show_facts(facts: Mapping[str, Any], columns: bool = False) -> None:
             told = f"run {run['run_id']} is partial: {reason}"
             console.print(told, markup=False, soft_wrap=True)
     if facts.get("failed_runs"):
-        told = "1 run" if facts["failed_runs"] == 1 else f"{facts['failed_runs']:,} runs"
+        of = f"{facts['failed_runs']} of the last {facts['last_runs']} runs"
+        told = "the last run" if facts["last_runs"] == 1 else of
         console.print(
-            f"{told} did not succeed; `contextframe-beam history {facts['uri']} --failed` shows "
-            "them",
+            f"{told} did not succeed; `contextframe-beam history {facts['uri']} --failed` says why",
             markup=False,
             soft_wrap=True,
         )

@@ -606,7 +606,7 @@ class TestInspect:
 
     def test_names_runs_that_did_not_succeed(self, stored: Path, tmp_path: Path) -> None:
         cli("ingest", "files", "--directory", tmp_path / "none", "--to", stored)
-        assert "1 run did not succeed; `contextframe-beam history" in cli("inspect", stored).out
+        assert "1 of the last 2 runs did not succeed; `context" in cli("inspect", stored).out
 
     def test_breaks_no_word_on_a_narrow_terminal(self, stored: Path) -> None:
         shown = on_terminal("inspect", stored, columns=50)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from contextframe_beam.connectors.registry import list_connectors, load_connector_class
 from contextframe_beam.lazy import left_out, registered
+from tests.support.cli_helpers import run_code
 
 
 class TestLeftOut:
@@ -29,6 +31,20 @@ class TestLeftOut:
     def test_what_is_left_out_of_beam_is_there_to_be_left_out(self) -> None:
         for name in ("bson", "apache_beam.io.gcp.bigquery"):
             assert importlib.util.find_spec(name) is not None
+
+
+def test_what_lists_connectors_imports_none_of_them() -> None:
+    code = (
+        "import sys; from contextframe_beam.pipelines.cli.main import run;"
+        "codes = [run(words) for words in (['connectors'], ['ingest', '--help'])];"
+        "heavy = {'apache_beam', 'lance', 'pyarrow', 'requests', 'pydantic'} & set(sys.modules);"
+        "print('\\n', codes, heavy)"
+    )
+    done = run_code(code, executed=True)
+    assert done.out.splitlines()[-1].strip() == "[0, 0] set()", done
+    for one in list_connectors():
+        doc = load_connector_class(one.class_path).__doc__ or ""
+        assert one.summary == doc.strip().splitlines()[0]
 
 
 def test_entry_points_of_a_package_that_is_installed_meanwhile_are_found(
