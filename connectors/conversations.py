@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 from contextframe_beam.connectors.cursors import seconds_of
+from contextframe_beam.connectors.markdown import quoted
 from contextframe_beam.errors import ConfigError, nearest
 
 MESSAGE, THREAD, CONVERSATION, DAY = "message", "thread", "conversation", "day"
@@ -194,7 +195,7 @@ def transcript(messages: Sequence[Said], documents: Documents) -> str:
     written: list[str] = []
     for one in messages:
         written.append(_line(one, documents))
-        written += [_quoted(_line(reply, documents)) for reply in one.replies]
+        written += [quoted(_line(reply, documents)) for reply in one.replies]
     return "\n\n".join(written)
 
 
@@ -262,7 +263,3 @@ def _line(one: Said, documents: Documents) -> str:
     if not one.text:
         return head
     return f"{head}\n\n{one.text}" if one.text.startswith(_BLOCKS) else f"{head} {one.text}"
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"> {line}" if line else ">" for line in text.split("\n"))

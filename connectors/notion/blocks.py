@@ -10,13 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
+from contextframe_beam.connectors.markdown import (
+    apart,
+    cell_of,
+    escaped,
+    fenced,
+    indented,
+    joined,
+    linked,
+    quoted,
+    table,
+)
 from contextframe_beam.connectors.notion.rich_text import (
     Found,
     Names,
     RichText,
-    escaped,
-    joined,
-    linked,
     opened,
     page_id,
     page_in,
@@ -115,11 +123,11 @@ class _Writer:
         if kind in _HEADINGS:
             title = self._line(told.get("rich_text"))
             head = f"{_HEADINGS[kind]} {title}" if title else ""
-            return _apart(head, self._inner(block, told))
+            return apart(head, self._inner(block, told))
         if kind in _LISTS:
             return self._item(block, kind, told, number)
         if kind in FILES:
-            return _apart(self._file(block, kind, told), self._inner(block, told))
+            return apart(self._file(block, kind, told), self._inner(block, told))
         write = self._plain.get(kind)
         if write is not None:
             return write(block, told)
@@ -133,7 +141,7 @@ class _Writer:
 
     def _paragraph(self, block: Mapping[str, Any], told: Mapping[str, Any]) -> str:
         text = self._rich.markdown(told.get("rich_text"), at_start=True).strip("\n")
-        return _apart(text, self._inner(block, told))
+        return apart(text, self._inner(block, told))
 
     def _item(
         self, block: Mapping[str, Any], kind: str, told: Mapping[str, Any], number: int
@@ -149,16 +157,16 @@ class _Writer:
                 (one.get("type") for one in children or () if isinstance(one, Mapping)), None
             )
             text += f"\n{inner}" if first in _LISTS else f"\n\n{inner}"
-        return mark + _indented(text, len(mark))
+        return mark + indented(text, len(mark))
 
     def _quote(self, block: Mapping[str, Any], told: Mapping[str, Any]) -> str:
-        return _quoted(self._paragraph(block, told))
+        return quoted(self._paragraph(block, told))
 
     def _callout(self, block: Mapping[str, Any], told: Mapping[str, Any]) -> str:
         icon = told.get("icon")
         emoji = _text(icon.get("emoji")) if isinstance(icon, Mapping) else ""
         text = self._rich.markdown(told.get("rich_text"), at_start=not emoji).strip("\n")
-        return _quoted(_apart(joined((emoji, text)), self._inner(block, told)))
+        return quoted(apart(joined((emoji, text)), self._inner(block, told)))
 
     def _code(self, block: Mapping[str, Any], told: Mapping[str, Any]) -> str:
         # What is written in code has no marks, so that it can be copied.
@@ -170,11 +178,7 @@ class _Writer:
         )
         language = _text(told.get("language"))
         language = "" if language in _PLAIN_LANGUAGES else language.replace(" ", "-")
-        fence = "```"
-        while fence in text:
-            fence += "`"
-        caption = self._line(told.get("caption"))
-        return _apart(f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}", caption)
+        return apart(fenced(text, language), self._line(told.get("caption")))
 
     def _synced(self, block: Mapping[str, Any], told: Mapping[str, Any]) -> str:
         origin = told.get("synced_from")
@@ -192,23 +196,17 @@ class _Writer:
             for one in (children if isinstance(children, Sequence) else ())
             if isinstance(one, Mapping) and isinstance(row := one.get("table_row"), Mapping)
         ]
-        width = max(map(len, rows), default=0)
-        if not width:
-            return ""
-        rows = [row + [""] * (width - len(row)) for row in rows]
-        if told.get("has_column_header") is not True:
-            rows.insert(0, [""] * width)
+        has_head = told.get("has_column_header") is True
         if told.get("has_row_header") is True:
-            for row in rows[1:]:
-                row[0] = f"**{row[0]}**" if row[0] and not row[0].startswith("**") else row[0]
-        lines = [f"| {' | '.join(row)} |" for row in rows]
-        return "\n".join([lines[0], f"|{' --- |' * width}", *lines[1:]])
+            for row in rows[1:] if has_head else rows:
+                if row and row[0] and not row[0].startswith("**"):
+                    row[0] = f"**{row[0]}**"
+        return table(rows, has_head)
 
     def _cells(self, told: Mapping[str, Any]) -> list[str]:
         cells = told.get("cells")
         return [
-            self._rich.markdown(one).strip().replace("|", "\\|").replace("\n", "<br>")
-            for one in (cells if isinstance(cells, list) else ())
+            cell_of(self._rich.markdown(one)) for one in (cells if isinstance(cells, list) else ())
         ]
 
     def _child(self, block: Mapping[str, Any], told: Mapping[str, Any]) -> str:
@@ -258,12 +256,12 @@ class _Writer:
             )
         title = self._line(told.get("title"))
         head = joined((f"**{title}**" if title else "", f"({times})" if times else ""))
-        return _apart(head, self._inner(block, told))
+        return apart(head, self._inner(block, told))
 
     def _unsupported(self, block: Mapping[str, Any], told: Mapping[str, Any]) -> str:
         kind = _text(told.get("block_type")) or "unsupported"
         self._found.unknown[f"block {kind}"] += 1
-        return _apart(f"\\[{escaped(kind)}\\]", self._inner(block, told))
+        return apart(f"\\[{escaped(kind)}\\]", self._inner(block, told))
 
     def _unknown(self, block: Mapping[str, Any], kind: str, told: Mapping[str, Any]) -> str:
         """Returns what text there is in a block of a type that came after this was written."""
@@ -274,7 +272,7 @@ class _Writer:
         ]
         plain = [escaped(_text(told.get(name))) for name in ("url", "title")]
         shown = "\n".join(filter(None, [*texts, *plain])) or f"\\[{escaped(kind or 'block')}\\]"
-        return _apart(shown, self._inner(block, told))
+        return apart(shown, self._inner(block, told))
 
 
 def file_name(block: Mapping[str, Any]) -> str:
@@ -297,19 +295,6 @@ def name_in(address: str) -> str:
 def _list(kind: str) -> str:
     """Returns which items make one list in Markdown: those with the same sign."""
     return "1" if kind == "numbered_list_item" else "-"
-
-
-def _apart(*texts: str) -> str:
-    return "\n\n".join(filter(None, texts))
-
-
-def _indented(text: str, width: int) -> str:
-    first, *rest = text.split("\n")
-    return "\n".join([first, *(f"{' ' * width}{line}" if line else "" for line in rest)])
-
-
-def _quoted(text: str) -> str:
-    return "\n".join(f"> {line}" if line else ">" for line in text.split("\n")) if text else ""
 
 
 def _text(value: Any) -> str:

@@ -7,32 +7,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, urlsplit
+
+from contextframe_beam.connectors.markdown import STYLES, escaped, escaped_at_start, styled
 
 #: Where a page is opened by its id.
 SITE = "https://www.notion.so"
 
 _ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\Z", re.I)
 _HOSTS = re.compile(r"(?:.+\.)?(?:notion\.so|notion\.site|notion\.com)\Z", re.I)
-_STYLES = ("bold", "italic", "strikethrough", "underline", "code")
-# The innermost first.
-_MARKS = (
-    ("strikethrough", "~~", "~~"),
-    ("italic", "*", "*"),
-    ("bold", "**", "**"),
-    ("underline", "<u>", "</u>"),
-)
-# Only what would read as a mark; a name such as `max_depth` stays as it is.
-_SPECIAL = re.compile(
-    r"[*`]|~~|\\(?=[!-/:-@\[-`{-~])|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)|\[(?=[^\]]*\]\()|<(?=[A-Za-z/!?])"
-)
-_AT_START = re.compile(
-    r"(?m)^([ \t]*)(#{1,6}(?=\s|$)|>|[-+](?=\s|$)|\d{1,9}(?=[.)](?:\s|$))|\|"
-    r"|={2,}\s*$|-{3,}\s*$|~{3,})"
-)
 
 
 class Names(Protocol):
@@ -94,14 +80,14 @@ class RichText:
                 pieces[-1] = (pieces[-1][0] + text, styles, link)
             else:
                 pieces.append((text, styles, link))
-        made = "".join(_styled(*piece) for piece in pieces)
-        return _AT_START.sub(_escaped_start, made) if at_start else made
+        made = "".join(styled(*piece) for piece in pieces)
+        return escaped_at_start(made) if at_start else made
 
     def _piece(self, part: Mapping[str, Any]) -> tuple[str, frozenset[str], str | None]:
         """Returns the text of one part, how it looks, and where it leads."""
         annotations = part.get("annotations")
         annotations = annotations if isinstance(annotations, Mapping) else {}
-        styles = frozenset(one for one in _STYLES if annotations.get(one) is True)
+        styles = frozenset(one for one in STYLES if annotations.get(one) is True)
         kind = part.get("type")
         told = part.get(kind) if isinstance(kind, str) else None
         told = told if isinstance(told, Mapping) else {}
@@ -210,56 +196,6 @@ def date_text(value: Any) -> str:
     start, end = _text(value.get("start")), _text(value.get("end"))
     zone = _text(value.get("time_zone"))
     return f"{start} to {end}" if end else start + (f" ({zone})" if zone and start else "")
-
-
-def linked(text: str, address: str) -> str:
-    """Returns a link in Markdown."""
-    return f"[{text}]({_target(address)})" if address else text
-
-
-def escaped(text: str) -> str:
-    """Returns plain text so that nothing in it reads as a mark of Markdown."""
-    return _SPECIAL.sub(lambda match: "".join(f"\\{sign}" for sign in match[0]), text)
-
-
-def joined(parts: Iterable[str]) -> str:
-    """Returns the texts that are not empty, with a space between them."""
-    return " ".join(part for part in parts if part)
-
-
-def _styled(text: str, styles: frozenset[str], link: str | None) -> str:
-    """Returns a piece with its marks; spaces stand outside of them, or they would not count."""
-    if not text.strip() or not (styles or link):
-        return text
-    if "\n" in text:  # marks reach no further than a paragraph
-        return "\n".join(_styled(line, styles, link) for line in text.split("\n"))
-    head = text[: len(text) - len(text.lstrip())]
-    tail = text[len(text.rstrip()) :]
-    text = text.strip()
-    if "code" in styles:
-        runs = [len(run) for run in re.findall(r"`+", text)]
-        fence = "`" * (max(runs, default=0) + 1 if runs else 1)
-        space = " " if text.startswith("`") or text.endswith("`") else ""
-        text = f"{fence}{space}{text}{space}{fence}"
-    for style, before, after in _MARKS:
-        if style in styles:
-            text = f"{before}{text}{after}"
-    if link:
-        text = linked(text, link)
-    return f"{head}{text}{tail}"
-
-
-def _target(address: str) -> str:
-    address = quote(address, safe="!#$%&'*+,/:;=?@[]~()").strip()
-    unbalanced = address.count("(") != address.count(")")
-    return address.replace("(", "%28").replace(")", "%29") if unbalanced else address
-
-
-def _escaped_start(match: re.Match[str]) -> str:
-    sign = match[2]
-    if sign.isdigit():  # `1.` at the start of a line: the dot follows
-        return f"{match[1]}{sign}\\"
-    return f"{match[1]}\\{sign}"
 
 
 def _text(value: Any) -> str:
