@@ -22,6 +22,7 @@ from contextframe_beam.connectors.item_json import type_name
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.frames.place import Place as Place
 from contextframe_beam.frames.place import Window as Window
+from contextframe_beam.frames.record import readers_of
 from contextframe_beam.store.runs import NO_CHANGE, NO_SOURCE, StateChange
 
 if TYPE_CHECKING:
@@ -68,11 +69,20 @@ class DocumentVersion:
             last edit. It is another one whenever the document is. None where only the document's
             bytes tell, which is for files.
         place: The place of the record, if it has one. A document that moved is another version.
+        readers: Who may read it, as in the record. They are no part of the version: where only they
+            are others, the stored rows get them, and nothing is fetched, parsed or embedded.
+
+    Raises:
+        RecordError: the readers are not texts that name somebody.
     """
 
     unique_id: str
     version: str | bytes | None
     place: Place | None = None
+    readers: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "readers", readers_of(self.readers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +143,8 @@ class Tally:
             numbers from `pack`, in pieces.
         recognised_rows: Rows of documents that are completely stored as they are. Each number
             stands for the document and all its chunks. They count in `unchanged` too.
+        readers: Who may read recognised documents of which others may by what is stored: the keys
+            of these documents, 16 bytes each, joined, by their readers.
         stale: One entry for each failed item whose documents are known: their keys, 16 bytes each,
             joined. The stored content of these documents stays.
         unsure: How many items failed in each partition whose documents are not known.
@@ -159,6 +171,7 @@ class Tally:
     unchanged: int = 0
     unchanged_rows: list[bytes] = field(default_factory=list)
     recognised_rows: list[bytes] = field(default_factory=list)
+    readers: dict[tuple[str, ...] | None, bytes] = field(default_factory=dict)
     stale: list[bytes] = field(default_factory=list)
     unsure: dict[str, int] = field(default_factory=dict)
     windows: set[tuple[str, Window]] = field(default_factory=set)
@@ -186,6 +199,8 @@ class Tally:
         self.unchanged += other.unchanged
         self.unchanged_rows += other.unchanged_rows
         self.recognised_rows += other.recognised_rows
+        for readers, keys in other.readers.items():
+            self.readers[readers] = self.readers.get(readers, b"") + keys
         self.stale += other.stale
         for partition, count in other.unsure.items():
             self.unsure[partition] = self.unsure.get(partition, 0) + count
@@ -201,6 +216,16 @@ class Tally:
         total += self
         total += other
         return total
+
+    def note_readers(self, readers: Sequence[str] | None, key: bytes) -> None:
+        """Lets the commit write who may read a stored document, which stays as it is."""
+        named = None if readers is None else tuple(readers)
+        self.readers[named] = self.readers.get(named, b"") + key
+
+    def note_stale(self, readers: Sequence[str] | None, key: bytes) -> None:
+        """Notes that a document failed, so that its stored content stays."""
+        self.stale.append(key)
+        self.note_readers(readers, key)
 
     @property
     def info(self) -> SourceInfo:

@@ -215,6 +215,7 @@ def chunk_records(
             unique_id=chunk_id(named or uuid, number),
             timestamp=record.timestamp,
             parent=uuid,
+            readers=record.readers,
         )
         for number, piece in enumerate(pieces)
     ]

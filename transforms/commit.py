@@ -92,6 +92,7 @@ from contextframe_beam.transforms.plan import (
     missed_for_the_first_time,
     sources_of,
 )
+from contextframe_beam.transforms.readers import Reshared
 from contextframe_beam.transforms.unchanged import SeenRows, rows_of_sources
 from contextframe_beam.transforms.windows import Claims
 from contextframe_beam.transforms.written import Written
@@ -318,7 +319,13 @@ def _update(
         lost = keys_at(dataset, np.setdiff1d(documents, matched))
         gone = _chunks_to_remove(plan, dataset, sources, documents, lost, missed)
         chunks = np.union1d(chunks, gone)
-    removal = remove_rows(dataset, np.concatenate([documents, chunks, guards]))
+    gone = np.concatenate([documents, chunks, guards])
+    reshared = Reshared(dataset, plan.readers, sources, gone)
+    removal = remove_rows(dataset, np.concatenate([gone, reshared.rows]))
+    rewritten = []
+    if len(reshared):
+        rewritten = write_rows(run.destination, reshared.batches(run.embed_dim, run.fields))
+        new += rewritten
     summary = _summary(
         plan,
         version=dataset.version + 1,
@@ -327,6 +334,7 @@ def _update(
         missed=missed,
         kept=claims.kept,
         stale=len(np.setdiff1d(stale, matched)),
+        readers_changed=len(reshared),
     )
     return _pending(
         plan,
@@ -341,6 +349,7 @@ def _update(
             texts=texts if records else None,
         ),
         dataset,
+        rewritten,
     )
 
 
@@ -484,6 +493,7 @@ def _summary(
     missed: Missed | None = None,
     kept: str = "",
     stale: int = 0,
+    readers_changed: int = 0,
 ) -> CommitReceipt:
     unique = plan.unique
     chunks = sum(fragment.chunks for fragment in unique.fragments)
@@ -509,6 +519,7 @@ def _summary(
         start=plan.run.start,
         chunks=chunks,
         stale=stale,
+        readers_changed=readers_changed,
         **plan.work,
     )
 
@@ -528,14 +539,15 @@ def _pending(
     commit: Callable[[list[WrittenFragment]], lance.LanceDataset],
     states: pa.RecordBatch,
     dataset: lance.LanceDataset | None = None,
+    rewritten: Sequence[WrittenFragment] = (),
 ) -> Pending[CommitReceipt]:
     """Returns the transaction of the run's data files together with its state rows.
 
     Columns that were added to the dataset since the run began are filled for its rows.
     """
-    run, fragments = plan.run, plan.unique.fragments
-    new += write_rows(run.destination, [states])
-    own = list(new)
+    run, fragments = plan.run, [*plan.unique.fragments, *rewritten]
+    own = write_rows(run.destination, [states])
+    new += own
     require_one_layout(run, [*fragments, *own])
     if dataset is not None and not run.new_dim:
         fragments, columns = filled(dataset, run.destination, run.schema, fragments)

@@ -127,9 +127,11 @@ class FrameBatch:
         if isinstance(item, FileItem) and item.mark:
             # It is read again by the next run, although it may not change.
             self.tally.partitions[str(item["path"])] = outcome_state([item.mark], []) or {}
-        keys = {key for record in records if (key := document_key(record)) is not None}
-        if keys:
-            self.tally.stale.append(b"".join(sorted(keys)))
+        known = {
+            key: record.readers for record in records if (key := document_key(record)) is not None
+        }
+        for key in sorted(known):
+            self.tally.note_stale(known[key], key)
 
 
 @dataclass(slots=True)

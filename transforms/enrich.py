@@ -164,6 +164,8 @@ def enrich_batch(batch: FrameBatch, enrichers: Sequence[AnyEnricher]) -> FrameBa
                     # What is made of a document goes with it.
                     if record.parent is None:
                         record.place = record.place or part.record.place
+                    if record.readers is None:
+                        record.readers = part.record.readers
                     made.append(_Part(part.document, record, part.item))
         parts = [part for part in made if part.document not in refused]
     for number, (error, item, known) in sorted(refused.items(), key=lambda pair: pair[0]):

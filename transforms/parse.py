@@ -24,9 +24,9 @@ from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameEr
 from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.parsers import ParseError, Parsing, UnknownTypeError
 from contextframe_beam.parsers.contract import in_words
-from contextframe_beam.store.rows import Places
 from contextframe_beam.transforms.elements import letter_of, uuid_of_record
-from contextframe_beam.transforms.recognise import StoredOrigins, origin_of
+from contextframe_beam.transforms.readers import mark_of
+from contextframe_beam.transforms.recognise import Found, StoredOrigins, origin_of
 from contextframe_beam.transforms.unchanged import pack
 
 # So much is read before it is looked up, and so much text goes on before more is parsed.
@@ -123,7 +123,7 @@ class Ready:
                     _require_same(one.version, record)
                     record.origin = one.origin
             except Exception:
-                self.tally.stale.append(one.key)
+                self.tally.note_stale(one.version.readers, one.key)
                 raise
             return record
 
@@ -135,6 +135,11 @@ def _require_same(version: DocumentVersion, record: FrameRecord) -> None:
         raise ConnectorError(
             f"document_version names the document {version.unique_id!r}, and map_to_frame_record "
             f"gave {record.unique_id!r}; let both name the same"
+        )
+    if record.readers != version.readers:
+        raise ConnectorError(
+            f"document_version gives {version.unique_id!r} the readers {version.readers}, and "
+            f"map_to_frame_record the readers {record.readers}; let both name the same"
         )
     if record.place != version.place:
         raise ConnectorError(
@@ -322,11 +327,16 @@ class _Work:
             return ones
         return self._without(ones, told, stored.find_origins([one.origin or b"" for one in told]))
 
-    def _without(self, ones: list[_One], asked: list[_One], found: Places) -> list[_One]:
+    def _without(self, ones: list[_One], asked: list[_One], found: Found) -> list[_One]:
         """Returns those that were not found, and notes the others as stored."""
-        stored = {id(one) for one, number in zip(asked, found, strict=True) if number >= 0}
+        stored = set()
+        for one, number, readers in zip(asked, *found, strict=True):
+            if number >= 0:
+                stored.add(id(one))
+                if one.version is not None and mark_of(one.version.readers) != int(readers):
+                    self._tally.note_readers(one.version.readers, one.key)
         if stored:
-            self._tally.recognised_rows.append(pack(found[found >= 0]))
+            self._tally.recognised_rows.append(pack(found.numbers[found.numbers >= 0]))
             self._tally.unchanged += len(stored)
             self._tally.documents += len(stored)
             self._tally.read += len(stored)
@@ -388,7 +398,7 @@ class _Work:
         self._tally.unread.add(str(why))
         self._tally.read += 1
         if one.version is not None:
-            self._tally.stale.append(one.key)
+            self._tally.note_stale(one.version.readers, one.key)
 
     def _fail(self, stage: str, error: Exception, one: _One) -> None:
         letter = letter_of(stage, error, one.item, self._page, one.place)
@@ -402,7 +412,7 @@ class _Work:
         if isinstance(one.item, FileItem):
             self._failed.append(one.item.mark)
         if one.version is not None:
-            self._tally.stale.append(one.key)
+            self._tally.note_stale(one.version.readers, one.key)
 
 
 def _is_untouched(item: Any) -> bool:

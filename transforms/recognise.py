@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import lance
@@ -44,6 +44,7 @@ from contextframe_beam.store.rows import (
     no_addresses,
     scan_rows,
 )
+from contextframe_beam.transforms.readers import marks_of
 
 # What tells the digest of bytes from what a source calls a version.
 _OF_BYTES, _OF_SOURCE = b"b", b"v"
@@ -142,6 +143,18 @@ def _code_of(cls: type) -> list[str]:
     return told
 
 
+class Found(NamedTuple):
+    """Rows that were looked up.
+
+    Attributes:
+        numbers: The number of each row, or -1.
+        readers: Who may read each, as `marks_of` tells it.
+    """
+
+    numbers: Places
+    readers: Any
+
+
 class StoredOrigins:
     """The documents of one source in one version of a dataset, by origin and by key.
 
@@ -153,29 +166,37 @@ class StoredOrigins:
     def __init__(self, dataset: lance.LanceDataset, source: str) -> None:
         origins: list[Numbers] = []
         keys: list[Numbers] = []
+        readers: list[Any] = []
         addresses: list[Addresses] = [no_addresses()]
         if {"x_origin", "x_parent"} <= set(dataset.schema.names):
             ours = f"x_source = {sql_literal(source)}"
             whole = f"{ours} AND x_parent IS NULL AND x_origin IS NOT NULL"
-            for batch, at in scan_rows(dataset, ["x_origin", "uuid"], filter=whole):
+            known = ["x_readers"] if "x_readers" in dataset.schema.names else []
+            for batch, at in scan_rows(dataset, ["x_origin", "uuid", *known], filter=whole):
                 origins.append(Numbers.of_digests(batch.column("x_origin")))
                 keys.append(numbers_of(batch.column("uuid"))[0])
+                readers.append(
+                    marks_of(batch.column("x_readers")) if known else np.zeros(len(at), np.uint64)
+                )
                 addresses.append(at)
         self._numbers = RowNumbers(dataset).of(np.concatenate(addresses))
+        self._readers = np.concatenate([*readers, np.zeros(0, np.uint64)])
         self._origins = NumberSet(Numbers.concat(origins))
         self._keys = NumberSet(Numbers.concat(keys))
 
-    def find_origins(self, origins: Sequence[bytes]) -> Places:
-        """Returns the number of the row with each origin, or -1."""
+    def find_origins(self, origins: Sequence[bytes]) -> Found:
+        """Finds the row with each origin."""
         return self._found(self._origins, origins)
 
-    def find_keys(self, keys: Sequence[bytes]) -> Places:
-        """Returns the number of the row with each key (16 bytes), or -1."""
+    def find_keys(self, keys: Sequence[bytes]) -> Found:
+        """Finds the row with each key (16 bytes)."""
         return self._found(self._keys, keys)
 
-    def _found(self, known: NumberSet, asked: Sequence[bytes]) -> Places:
+    def _found(self, known: NumberSet, asked: Sequence[bytes]) -> Found:
         places = known.find(Numbers.of_bytes(b"".join(asked)))
-        return np.where(places >= 0, self._numbers[places], -1) if len(known) else places
+        if not len(known):
+            return Found(places, np.zeros(len(places), np.uint64))
+        return Found(np.where(places >= 0, self._numbers[places], -1), self._readers[places])
 
 
 @dataclass(frozen=True)

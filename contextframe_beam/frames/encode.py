@@ -45,6 +45,7 @@ from contextframe_beam.frames.record import (
     RESERVED,
     FrameRecord,
     is_uuid,
+    readers_of,
     title_of,
     uuid_of,
 )
@@ -310,6 +311,8 @@ class _Encoder:
             places = self._each("place", lambda place: place)
             columns["x_partition"] = [one and one.partition for one in places]
             columns["x_point"] = [one and one.point for one in places]
+        if "readers" in used:
+            columns["x_readers"] = self._each("readers", readers_of)
         if "embedder" in used:
             columns["x_embedder"] = embedders = self._each("embedder", _embedder)
             columns["x_text"] = list(map(_text_key, embedders, columns["text_content"]))
@@ -440,15 +443,17 @@ class _Encoder:
         nothing = [None] * self._count
         marks: list[bytes | None] = []
         embedders = columns.get("x_embedder", nothing)
-        for parent, origin, embedder, vector, place in zip(
+        for parent, origin, embedder, vector, place, readers in zip(
             columns.get("x_parent", nothing),
             columns.get("x_origin", nothing),
             embedders,
             vectors or nothing,
             self._values["place"],
+            columns.get("x_readers", nothing),
             strict=True,
         ):
-            if parent is None and origin is None and embedder is None and place is None:
+            told = (parent, origin, embedder, place, readers)
+            if all(one is None for one in told):
                 marks.append(None)
                 continue
             head = bytes([one is not None for one in (parent, origin, embedder, vector)])
@@ -456,6 +461,9 @@ class _Encoder:
             if place is not None:
                 # Rows without a place keep the digests that earlier releases gave them.
                 head = b"\2" + len(place.mark).to_bytes(4, "big") + place.mark + head
+            if readers is not None:
+                named = "\0".join(readers).encode()
+                head = b"\3" + len(named).to_bytes(4, "big") + named + head
             marks.append(b"".join([head, parent or b"", origin or b"", text]))
         if vectors is not None and "embedder" in self._used:
             known = zip(vectors, embedders, strict=True)
@@ -516,9 +524,10 @@ _ATTRIBUTES: tuple[tuple[str, frozenset[type] | None, str], ...] = (
     ("origin", frozenset({bytes, _NONE}), "16 bytes or None"),
     ("embedder", frozenset({str, _NONE}), "text or None"),
     ("place", frozenset({Place, _NONE}), "a Place or None"),
+    ("readers", None, "a list of texts or None"),  # readers_of tells
 )
 # Those that say what a record was made of, or what was made of it.
-_MARKS = ("parent", "origin", "embedder", "place")
+_MARKS = ("parent", "origin", "embedder", "place", "readers")
 _ATTRIBUTE_VALUES = attrgetter(*(name for name, _, _ in _ATTRIBUTES))
 
 

@@ -419,6 +419,7 @@ def _decode(row: dict[str, Any], vector: Any) -> FrameRecord:
         origin=row.get("x_origin") if parent is None else None,
         embedder=row.get("x_embedder"),
         place=None if (part := row.get("x_partition")) is None else Place(part, row.get("x_point")),
+        readers=row.get("x_readers"),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid as _uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
@@ -51,6 +52,26 @@ def uuid_of(unique_id: str) -> str:
 def is_uuid(value: object) -> bool:
     """Returns whether `value` is the canonical text of a uuid (36 characters), in any case."""
     return isinstance(value, str) and _UUID.match(value) is not None
+
+
+def readers_of(readers: Iterable[str] | None) -> list[str] | None:
+    """Returns readers in order, each once; None stays None.
+
+    Raises:
+        RecordError: they are not texts that name somebody.
+    """
+    if readers is None:
+        return None
+    if isinstance(readers, str | bytes | dict) or not isinstance(readers, Iterable):
+        raise RecordError(f"readers is {readers!r:.60}; expected a list of texts, or None")
+    found = list(readers)
+    for one in found:
+        if not isinstance(one, str) or not one.isprintable() or not one.strip():
+            raise RecordError(
+                f"a reader is {one!a:.60}; expected text without control characters, as in "
+                "user:ana@example.com"
+            )
+    return sorted(set(found))
 
 
 def target_unique_id(unique_id: str | None, target_id: str) -> str:
@@ -99,6 +120,9 @@ class FrameRecord:
             what decides whether the record has changed.
         place: Where the document lies in its source, by which a later run finds that it is gone;
             None where that is unknown, and for chunks.
+        readers: Who may read the document, each as `kind:name` (`user:ana@example.com`,
+            `group:eng@example.com`, `domain:example.com`), or `anyone`; in order, each once. None
+            where that is unknown, which never means all. Chunks have those of their document.
         score: How well the record matched a search; None elsewhere. Not stored, not compared.
     """
 
@@ -111,6 +135,7 @@ class FrameRecord:
         "place",
         "raw_data",
         "raw_data_type",
+        "readers",
         "record_type",
         "score",
         "text_content",
@@ -136,6 +161,7 @@ class FrameRecord:
         origin: bytes | None = None,
         embedder: str | None = None,
         place: Place | None = None,
+        readers: Iterable[str] | None = None,
     ) -> None:
         self.text_content = text_content
         self.metadata: dict[str, Any] = {} if metadata is None else metadata
@@ -150,6 +176,7 @@ class FrameRecord:
         self.origin = origin
         self.embedder = embedder
         self.place = place
+        self.readers = readers_of(readers)
         self.score: float | None = None
 
     def __eq__(self, other: object) -> bool:

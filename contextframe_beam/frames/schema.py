@@ -55,8 +55,9 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
     the document's row), `x_origin` (16 bytes, what the row was made of: of a document its content
     at the source and the settings, of a chunk the digest of its document), `x_embedder` (the
     fingerprint of the embedder that made the row's vector), `x_text` (the XXH3-128 of the text
-    that it was made of, by which an equal text finds it), and `x_partition` and `x_point` (the
-    place of a document in its source, by which a run finds that it is gone).
+    that it was made of, by which an equal text finds it), `x_partition` and `x_point` (the place
+    of a document in its source, by which a run finds that it is gone), and `x_readers` (who may
+    read it; null where that is unknown).
 
     Raises:
         SchemaError: `embed_dim` is not a positive integer.
@@ -103,6 +104,7 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
             pa.field("x_text", DIGEST),
             pa.field("x_partition", string),
             pa.field("x_point", POINT),
+            pa.field("x_readers", pa.list_(string)),
         ]
     )
 

@@ -24,7 +24,7 @@ from contextframe_beam.errors import (
 from contextframe_beam.frames.embedders import Embedder, EmbedderIdentity, Vectors
 from contextframe_beam.frames.encode import batches_of, decode_rows, encode_records, fit_vector
 from contextframe_beam.frames.fields import Fields, fields_in, fields_of, parse_fields
-from contextframe_beam.frames.record import FrameRecord, is_uuid, uuid_of
+from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.frames.schema import (
     DEFAULT_EMBED_DIM,
     check_storage_version,
@@ -38,7 +38,14 @@ from contextframe_beam.store.files import (
     WrittenFragment,
     open_dataset,
 )
-from contextframe_beam.store.filters import Where, projection_of, sql_literal, sql_of, understood
+from contextframe_beam.store.filters import (
+    Where,
+    of_id,
+    projection_of,
+    readable_by,
+    sql_of,
+    understood,
+)
 from contextframe_beam.store.rows import any_row, last_of_each_key, remove_keys
 from contextframe_beam.store.schema import (
     AddedFields,
@@ -283,14 +290,14 @@ class FrameDataset(DocumentTables):
         """
         self._require_newest()
         self._dataset = self._latest()
-        table = self._dataset.to_table(columns=["uuid"], filter=self._key_filter(id), limit=1)
+        table = self._dataset.to_table(columns=["uuid"], filter=self._documents(of_id(id)), limit=1)
         if table.num_rows:
             self._replace(table["uuid"].combine_chunks(), [], "delete")
         return bool(table.num_rows)
 
     def get(self, id: str) -> FrameRecord | None:
         """Returns the record with a unique_id or uuid, or None."""
-        return next(self._records(self._key_filter(id), limit=1), None)
+        return next(self._records(self._documents(of_id(id)), limit=1), None)
 
     def __iter__(self) -> Iterator[FrameRecord]:
         return self._records(self._documents())
@@ -338,6 +345,7 @@ class FrameDataset(DocumentTables):
         limit: int = 10,
         where: Where = None,
         *,
+        readers: Iterable[str] | None = None,
         hybrid: bool = False,
         vector: bool = False,
         parents: bool = False,
@@ -362,6 +370,8 @@ class FrameDataset(DocumentTables):
             text: Words, or a question.
             limit: The most passages to return.
             where: SQL such as `status = 'open'`, or values as in `{"author": "O'Brien"}`.
+            readers: Who asks, as in `["user:ana@example.com", "group:eng@example.com"]`: only what
+                one of them, or anyone, may read is found. What nobody knows the readers of is not.
             hybrid: Whether to find by words and by meaning, and to join both rankings. The score
                 is the sum of 1 / (60 + place) over them.
             vector: Whether to find by meaning only: what has a vector near that of the text. The
@@ -395,7 +405,7 @@ class FrameDataset(DocumentTables):
             embedder=embedder,
             settings={"url": embed_url, "key": embed_key, **(embed_options or {})},
         )
-        condition = self._documents(where)
+        condition = self._documents(where, readable_by(readers, self._dataset.schema))
         if question.by_words and not self._pinned:
             self._make_sure_of_index()
         return search(self._dataset, question, condition)
@@ -422,7 +432,14 @@ class FrameDataset(DocumentTables):
         self._dataset = self._latest()
         return made
 
-    def nearest(self, vector: Any, limit: int = 10, where: Where = None) -> list[Hit]:
+    def nearest(
+        self,
+        vector: Any,
+        limit: int = 10,
+        where: Where = None,
+        *,
+        readers: Iterable[str] | None = None,
+    ) -> list[Hit]:
         """Finds the passages whose vectors are nearest, nearest first.
 
         `score` is the distance, as the embedder of the dataset compares: cosine or another. Where
@@ -432,11 +449,12 @@ class FrameDataset(DocumentTables):
             vector: `embed_dim` numbers.
             limit: The most passages to return.
             where: As in `search`.
+            readers: As in `search`.
 
         Raises:
             ConfigError: the search cannot be understood.
         """
-        condition = self._documents(where)
+        condition = self._documents(where, readable_by(readers, self._dataset.schema))
         found = nearest(self._dataset, self._vector(vector), limit, condition, where)
         if not found and not has_vectors(self._dataset):
             _LOGGER.warning(
@@ -556,14 +574,6 @@ class FrameDataset(DocumentTables):
                 self.index_text()
         except (DatasetError, ConcurrentRunError) as error:
             _LOGGER.warning("every text is read, without a full-text index: %s", error)
-
-    def _key_filter(self, id: str) -> str | None:
-        if not isinstance(id, str):
-            raise ConfigError(f"the id is {id!r:.80}; expected a unique_id or uuid, as text")
-        literal = sql_literal(id)
-        keys = [uuid_of(id), *([id.lower()] if is_uuid(id) else [])]
-        values = ", ".join(f"'{key}'" for key in keys)
-        return self._documents(f"(uuid IN ({values}) OR uri = {literal})")
 
     def _documents(self, *conditions: Where) -> str | None:
         schema = self._dataset.schema

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
@@ -18,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 from lance import LanceDataset
 
-from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.errors import ConfigError, RecordError, nearest
 from contextframe_beam.frames.fields import OwnField, fields_of, guess_type
+from contextframe_beam.frames.record import is_uuid, readers_of, uuid_of
 from contextframe_beam.frames.times import when
 from contextframe_beam.store.address import first_line
 
@@ -49,6 +50,45 @@ def sql_of(where: Where, schema: pa.Schema) -> str:
         _equals(known[name], value) if name in known else _is(name, value)
         for name, value in where.items()
     )
+
+
+def of_id(id: str) -> str:
+    """Returns as SQL that a row is the one with an id.
+
+    Args:
+        id: Its unique_id or uuid.
+
+    Raises:
+        ConfigError: it is not text.
+    """
+    if not isinstance(id, str):
+        raise ConfigError(f"the id is {id!r:.80}; expected a unique_id or uuid, as text")
+    literal = sql_literal(id)
+    keys = [uuid_of(id), *([id.lower()] if is_uuid(id) else [])]
+    return f"(uuid IN ({', '.join(map(sql_literal, keys))}) OR uri = {literal})"
+
+
+def readable_by(readers: Iterable[str] | None, schema: pa.Schema) -> str:
+    """Returns as SQL that one of some readers may read a row; empty for None.
+
+    Rows of which nobody knows who may read them are left out, and what anyone may read is in.
+
+    Args:
+        readers: Who asks, with all groups and domains that they belong to.
+        schema: The columns of the dataset.
+
+    Raises:
+        ConfigError: they are not texts that name somebody.
+    """
+    if readers is None:
+        return ""
+    try:
+        named = readers_of([*(readers_of(readers) or ()), "anyone"]) or []
+    except RecordError as error:
+        raise ConfigError(str(error)) from error
+    if "x_readers" not in schema.names:
+        return "false"
+    return f"array_has_any(x_readers, [{', '.join(map(sql_literal, named))}])"
 
 
 def _is(column: str, value: Any) -> str:

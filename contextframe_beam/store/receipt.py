@@ -24,6 +24,7 @@ WORK = (
     "requests",
     "stale",
     "skipped",
+    "readers_changed",
 )
 
 
@@ -62,6 +63,8 @@ class CommitReceipt:
         requests: Requests that were sent to embed them.
         stale: Failed documents, which stay as they were stored before.
         skipped: Items of types without a parser.
+        readers_changed: Unchanged documents that others may read now; that was written into their
+            rows.
         already_committed: Whether the run had been committed before, so that nothing was done now.
     """
 
@@ -93,6 +96,7 @@ class CommitReceipt:
     requests: int = 0
     stale: int = 0
     skipped: int = 0
+    readers_changed: int = 0
     already_committed: bool = False
 
     #: The stored names of these attributes.
@@ -230,6 +234,7 @@ _WORDS = (
     ("requests", "request", "requests"),
     ("stale", "stale (stays as it was)", "stale (stay as they were)"),
     ("skipped", "skipped (nothing reads its type)", "skipped (nothing reads their type)"),
+    ("readers_changed", "document with other readers", "documents with other readers"),
 )
 
 _COUNTED = tuple(

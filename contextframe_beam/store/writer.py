@@ -296,11 +296,14 @@ def abort_all() -> None:
 
 
 def write_rows(
-    destination: Destination, batches: Sequence[pa.RecordBatch]
+    destination: Destination, batches: Iterable[pa.RecordBatch]
 ) -> list[WrittenFragment]:
-    """Writes batches of one schema into new fragments and returns them."""
-    writer = FragmentWriter(destination, batches[0].schema)
+    """Writes batches of one schema, at least one, into new fragments and returns them."""
+    batches = iter(batches)
+    first = next(batches)
+    writer = FragmentWriter(destination, first.schema)
     try:
+        writer.add(first)
         for batch in batches:
             writer.add(batch)
     except BaseException:

@@ -233,6 +233,13 @@ def commands() -> None:
     "\"author = 'Ada' AND created_at > '2026-01-01'\". `columns add` lets it know other metadata.",
 )
 @option(
+    "--reader",
+    "readers",
+    metavar="WHO",
+    multiple=True,
+    help="Only what WHO may read, as in user:ana@example.com; again for each group of theirs.",
+)
+@option(
     "--embed",
     "embedder",
     metavar="NAME[:MODEL]",
@@ -273,6 +280,7 @@ def _search(
     if asked["hybrid"] and asked["vector"]:
         raise click.UsageError("--hybrid finds by words and by meaning, --vector by meaning only")
     opened = FrameDataset.open(dataset, version, storage_options)
+    asked["readers"] = asked["readers"] or None
     found = opened.search(text, **asked)
     where = asked["where"]
     if as_json:
@@ -281,6 +289,8 @@ def _search(
         show.show_hits(found, text)
     else:
         within = f" among those where {where}" if where else ""
+        if asked["readers"]:
+            within += f" and {' or '.join(asked['readers'])} may read it"
         click.echo(f"no document of {dataset} matches {text!r}{within}; it holds {opened.contents}")
     by_words = not (asked["hybrid"] or asked["vector"])
     if found and by_words and not any(record.score for record in found):
@@ -298,6 +308,11 @@ def _why_nothing(opened: FrameDataset, text: str, asked: Mapping[str, Any]) -> s
         more = " or more" if others == _OTHERS else ""
         what = "is 1 document" if others == 1 else f"are {others}{more} documents"
         return f"Without --where there {what}."
+    if asked["readers"]:
+        return (
+            "Documents of which nobody knows who may read them are never found with --reader; "
+            "connectors tell it with their option --permissions, where they have one."
+        )
     return (
         "No text contains any of its words, not even within a longer word. Titles and metadata "
         "are not searched; use --where for those, as in --where \"title LIKE '%word%'\"."

@@ -58,6 +58,7 @@ FRAME: dict[str, Any] = {
     "x_embedder": _TEXT,
     "x_partition": _TEXT,
     "x_point": _TEXT,
+    "x_readers": Optional[Sequence[str]],  # noqa: UP045
 }
 
 
@@ -121,6 +122,7 @@ def row_of_record(
         x_embedder=_unicode(record.embedder, "x_embedder"),
         x_partition=None if place is None else place.partition,
         x_point=None if place is None or place.point is None else str(place.point),
+        x_readers=record.readers,
         **_columns(record.metadata, fields),
     )
 
@@ -173,6 +175,7 @@ def record_of_row(row: Any) -> FrameRecord:
         origin=values.get("x_origin"),
         embedder=_text(values, "x_embedder"),
         place=None if part is None else Place(part, _text(values, "x_point")),
+        readers=values.get("x_readers"),
     )
 
 
