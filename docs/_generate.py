@@ -18,6 +18,7 @@ import click
 import yaml
 
 from contextframe_beam.connectors.api import paginate
+from contextframe_beam.connectors.api.functions import FUNCTIONS
 from contextframe_beam.connectors.api.load import config_schema
 from contextframe_beam.connectors.http import Cache, HttpClient
 from contextframe_beam.connectors.registry import (
@@ -37,6 +38,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         "connectors": _connectors,
         "commands": _commands,
         "api_yaml": _api_yaml,
+        "functions": _functions,
         "ingest": _ingest,
     }
     for name, make in parts.items():
@@ -172,6 +174,12 @@ def _api_yaml() -> Iterator[str]:
             )
             yield f"| {' | '.join(map(_cell, cells))} |"
         yield ""
+
+
+def _functions() -> Iterator[str]:
+    yield from ("| Function | |", "|---|---|")
+    for one in FUNCTIONS.values():
+        yield f"| `{one.usage}` | {_cell(one.about)} |"
 
 
 def _heading(name: str, section: dict[str, Any]) -> str:

@@ -7,19 +7,20 @@ setting is defined once.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
 from datetime import date
 from fractions import Fraction
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import BeforeValidator, Discriminator, Field, create_model, model_validator
 
 from contextframe_beam.connectors.api import paginate
 from contextframe_beam.connectors.api.detect import Detect
+from contextframe_beam.connectors.api.expression import ExpressionError, read
 from contextframe_beam.connectors.api.numbered import Offset, PageNumber, Range
 from contextframe_beam.connectors.api.paginate import (
     Continuation,
@@ -31,6 +32,20 @@ from contextframe_beam.connectors.api.paginate import (
     LinkInBody,
     Paginator,
     SinglePage,
+)
+from contextframe_beam.connectors.api.rules import (
+    AnswerRules,
+    Deleted,
+    Filter,
+    PageExpression,
+    RecordExpression,
+    refuse_unknown,
+)
+from contextframe_beam.connectors.api.template import (
+    OF_PAGES,
+    OF_RECORDS,
+    OF_REQUESTS,
+    paths_in,
 )
 from contextframe_beam.connectors.http.section import Section, needs_type, wrong
 from contextframe_beam.connectors.http.settings import (
@@ -101,6 +116,8 @@ def _model(name: str, cls: Any) -> type[Section]:
         hint: Any = hints[field.name]
         if field.name in ("param", "size_param"):
             hint = Parameter | None if type(None) in members_of(hint) else Parameter
+        elif field.name == "stop_when":
+            hint = PageExpression | None
         elif field.name == "size":
             positive = Annotated[int, Field(ge=1)]
             hint = positive | None if type(None) in members_of(hint) else positive
@@ -148,31 +165,11 @@ else:
     ]
 
 
-#: A placeholder in the path, parameters, headers or body of a resource.
-PLACEHOLDER = re.compile(r"\{(parent(?:\.[\w@$-]+)+|since|until)\}")
-
+# The settings of a resource that become its requests.
+_OF_REQUESTS = ("path", "params", "headers", "body", "form")
 _NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 _TIME_FORMATS = ("iso", "date", *UNITS, "number")  # A record does not show which.
 _TOLD_ONLY = ("number", "epoch_ns")
-
-
-_ABOUT_FIELD = {"equals", "not_equals", "one_of", "none_of", "matches", "exists"}
-
-_Rule = TypeVar("_Rule")
-
-
-def _as_rules(value: Any) -> Any:
-    rules = value if isinstance(value, list) else [value]
-    return [
-        {"status": one} if isinstance(one, int | str) and not isinstance(one, bool) else one
-        for one in rules
-    ]
-
-
-#: Rules. A single rule needs no list, and a status alone is a rule.
-Rules = Annotated[list[_Rule], BeforeValidator(_as_rules)]
-Status = Annotated[int, Field(ge=100, le=599)] | Literal["2xx", "3xx", "4xx", "5xx"]
-Statuses = Status | list[Status]
 
 
 def _as_text(value: Any) -> Any:
@@ -240,97 +237,6 @@ def _check_format(name: str, value: str | None) -> None:
         raise wrong((name,), f"is {value!r}: {error}") from None
 
 
-class Condition(Section):
-    """A condition on a value; everything that is given must hold."""
-
-    _needs_condition: ClassVar[bool] = True
-
-    field: str | None
-    """The path of the value."""
-    equals: Any = None
-    """The value is this."""
-    not_equals: Any = None
-    """The value is not this."""
-    one_of: list[Any] | None = None
-    """The value is one of these."""
-    none_of: list[Any] | None = None
-    """The value is not one of these."""
-    matches: str | None = None
-    """The value, as text, contains a match of this regular expression."""
-    exists: bool | None = None
-    """true: the field exists and is not null; false: it does not exist, or is null."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Condition:
-        if self._needs_condition and self.model_fields_set <= {"field"}:
-            raise wrong(
-                (), "has no condition; give equals, not_equals, one_of, none_of, matches or exists"
-            )
-        try:
-            re.compile(self.matches or "")
-        except re.error as error:
-            raise wrong(("matches",), f"is not a regular expression: {error}") from None
-        return self
-
-
-class Filter(Condition):
-    """A condition that a record must meet to become a document; everything given must hold."""
-
-    field: str
-    """The path of the value in a record."""
-
-
-class AnswerRule(Condition):
-    """The answers of an API that a rule is about; everything that is given must hold."""
-
-    _needs_condition: ClassVar[bool] = False
-
-    status: Statuses | None = None
-    """The HTTP status, or a list of them; 4xx and 5xx stand for all statuses of that kind."""
-    field: str | None = None
-    """The path of a value in the body; without equals and the like, any value but false will do."""
-    text: str | None = None
-    """A text that the body contains, in upper or lower case; give a status too if records may also
-    contain it."""
-
-    @model_validator(mode="after")
-    def _check_rule(self) -> AnswerRule:
-        if self.status is None and self.field is None and self.text is None:
-            raise wrong((), "has no condition; give status, field or text")
-        if self.field is None and self.model_fields_set & _ABOUT_FIELD:
-            raise wrong((), "has a condition about a value; give the field that holds it")
-        return self
-
-
-class RetryRule(AnswerRule):
-    """Answers after which the request is sent again."""
-
-    wait: Duration | None = None
-    """How long to wait first, unless the answer says it; each further wait is twice as long. By
-    default a short time, which counts as one of the `retries`."""
-
-
-class AnswerRules(Section):
-    """What answers mean when their status does not say it."""
-
-    error_when: Rules[AnswerRule] = Field(default_factory=list)
-    """Answers that are errors although their status says otherwise, such as
-    {field: ok, equals: false}."""
-    retry_when: Rules[RetryRule] = Field(default_factory=list)
-    """Answers after which the request is sent again, such as {status: 403, text: rate limit}."""
-    renew_when: Rules[AnswerRule] = Field(default_factory=list)
-    """Answers after which the token is renewed, and the request sent again."""
-    ignore_when: Rules[AnswerRule] = Field(default_factory=list)
-    """Answers that are passed over as if there were no records, such as {status: [403, 451]}.
-    Documents that they would have held are not deleted, unless the status is 404 or 410."""
-
-
-class Deleted(Filter):
-    """When a record counts as deleted; a field alone means any value except false and 0."""
-
-    _needs_condition: ClassVar[bool] = False
-
-
 class InnerList(Section):
     """A list inside a GraphQL record, and the query for the rest of it."""
 
@@ -358,7 +264,7 @@ class Resource(AnswerRules):
     """The name of the resource; part of every unique_id."""
     path: str | None = None
     """Its address below base_url; by default the name. {parent.id} stands for a field of the
-    parent's record."""
+    parent's record, {each.name} for a value of each, {= ...} for an expression."""
     method: Literal["GET", "POST", "PUT"] = "GET"
     """The HTTP method."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -384,6 +290,9 @@ class Resource(AnswerRules):
     """How a run reads only what changed."""
     parent: str | None = None
     """A parent resource: this one is read once for each of the parent's records."""
+    each: dict[str, list[str | int | float | bool | dict[str, Any]]] = Field(default_factory=dict)
+    """Lists of values, by a name; the resource is read once for each value, or for each combination
+    if there are several lists. {each.name} stands for the value."""
     recurse: Recursion | None = None
     """Its records may be parents too: below each, the resource is read again."""
     inner: dict[str, InnerList] = Field(default_factory=dict)
@@ -394,8 +303,15 @@ class Resource(AnswerRules):
     """Whether its records become documents; false for one that is only a parent."""
     mapping: RecordMapping = RecordMapping()
     """How its records become documents."""
-    filters: list[Filter] = Field(default_factory=list)
-    """Conditions that a record must meet."""
+    add_fields: dict[str, Any] = Field(default_factory=dict)
+    """Fields that its records get: their paths, and their values with placeholders, such as
+    {= record.first + ' ' + record.last }."""
+    remove_fields: list[str] = Field(default_factory=list)
+    """Paths of fields that are removed from its records, after the filters; * stands for any name
+    or element."""
+    filters: list[Filter | RecordExpression] = Field(default_factory=list)
+    """Conditions that a record must meet, as in {field: status, equals: published}, or expressions
+    such as "record.status == 'published'"."""
     deleted: Deleted | None = None
     """When a record counts as deleted, such as {field: deleted_at}; its document is then deleted,
     even if the filters would leave the record out."""
@@ -411,8 +327,8 @@ class Resource(AnswerRules):
     def _check(self) -> Resource:
         if self.body is not None and self.form is not None:
             raise wrong(("form",), "a request has either a body or a form, not both")
-        used = {match[1] for match in PLACEHOLDER.finditer(str(self.templates()))}
-        if self.parent is None and any(name.startswith("parent.") for name in used):
+        used = self._checked_roots()
+        if self.parent is None and "parent" in used:
             raise wrong(("path",), "uses {parent...}, but the resource has no parent")
         if self.incremental is None and used & {"since", "until"}:
             raise wrong(("path",), "uses {since} or {until} without incremental")
@@ -427,26 +343,55 @@ class Resource(AnswerRules):
                     "needs to tell the API its ends: set param and until_param, or use {since} "
                     "and {until}",
                 )
-        if self.parent is not None and self.incremental and self.incremental.slice:
-            raise wrong(
-                ("incremental", "slice"), "a resource with a parent cannot have slices as well"
-            )
         return self
 
-    def templates(self) -> list[Any]:
-        """Returns the settings that can contain placeholders."""
-        return [self.path, self.params, self.headers, self.body, self.form]
+    def _checked_roots(self) -> set[str]:
+        """Returns the roots of what requests use; refuses placeholders without a value."""
+        places = dict.fromkeys(_OF_REQUESTS, OF_REQUESTS)
+        for name, roots in {**places, "add_fields": OF_RECORDS, "paginator": OF_PAGES}.items():
+            value = getattr(self, name)
+            value = value.model_dump() if isinstance(value, Section) else value
+            try:
+                paths = paths_in(value)
+            except ExpressionError as error:
+                raise wrong((name,), f"has a wrong placeholder: {error}") from None
+            refuse_unknown(paths, roots, (name,))
+            for path in paths:
+                if path == ("parent",):
+                    raise wrong((name,), "uses parent; name a field of it, such as parent.id")
+                if path[0] == "each" and (len(path) == 1 or path[1] not in self.each):
+                    raise wrong(
+                        (name,),
+                        f"uses {'.'.join(path)}, which each does not list",
+                        name=".".join(path[1:]),
+                        known=list(self.each),
+                    )
+        return self.uses
+
+    def _paths(self) -> set[tuple[str, ...]]:
+        return paths_in([getattr(self, name) for name in _OF_REQUESTS])
+
+    @property
+    def uses(self) -> set[str]:
+        """The roots of the placeholders in its requests, such as since."""
+        return {path[0] for path in self._paths()}
 
     @property
     def needed_of_parent(self) -> list[str]:
         """The fields of the parent's record that requests and records need."""
-        return sorted({*self.parent_fields, *self.include})
+        made = paths_in(self.add_fields) | {
+            path for one in self.filters if isinstance(one, str) for path in read(one).paths
+        }
+        return sorted({*self.parent_fields, *self.include, *_below_parent(made)})
 
     @property
     def parent_fields(self) -> list[str]:
         """The fields of the parent's record that requests need."""
-        found = (match[1] for match in PLACEHOLDER.finditer(str(self.templates())))
-        return sorted({one.removeprefix("parent.") for one in found if one.startswith("parent.")})
+        return sorted(_below_parent(self._paths()))
+
+
+def _below_parent(paths: Iterable[tuple[str, ...]]) -> set[str]:
+    return {".".join(path[1:]) for path in paths if path[0] == "parent"}
 
 
 class ApiConfig(AnswerRules):
@@ -457,6 +402,9 @@ class ApiConfig(AnswerRules):
     name: Annotated[str, Field(pattern=_NAME)] | None = None
     """The name of the source; part of every unique_id; by default the host. With a name, the source
     stays the same when resources are added."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Values for {settings.name} anywhere in this file, such as a domain, or a reference to a
+    secret. null is a value that is not given."""
     auth: AuthSetting | None = None
     """How requests authenticate; secrets are references such as env:TOKEN."""
     auth_check: str | None = None

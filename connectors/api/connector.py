@@ -64,6 +64,7 @@ class APIConnector(PaginatedConnector):
         api_key: A key that is sent as `Authorization: Bearer ...`, best as a reference (env:KEY).
         config: A YAML file with all other settings, or a dict of the same form.
         name: The name of the source; part of every unique_id.
+        settings: Values for `{settings.name}` anywhere in the configuration.
         auth: How requests authenticate, as `{"type": "basic", ...}`.
         auth_check: An address that shows whether the API accepts the credentials; `/api/v1/me` if
             only an `api_key` is given. If it does not exist, the credentials are not checked.
@@ -105,6 +106,7 @@ class APIConnector(PaginatedConnector):
         *,
         config: str | os.PathLike[str] | dict[str, Any] | None = None,
         name: str | None = None,
+        settings: dict[str, Any] | None = None,
         auth: dict[str, Any] | None = None,
         auth_check: str | None = None,
         headers: dict[str, str] | None = None,
@@ -131,6 +133,7 @@ class APIConnector(PaginatedConnector):
         given = {
             "base_url": base_url,
             "name": name,
+            "settings": settings,
             "auth": auth,
             "auth_check": auth_check,
             "headers": headers,
@@ -157,8 +160,8 @@ class APIConnector(PaginatedConnector):
             if auth is not None:
                 raise ConfigError("give either api_key or auth, not both")
             given["auth"] = {"type": "bearer", "token": api_key}
-        settings = {key: value for key, value in given.items() if value is not None}
-        self._config, values = load_config(config, settings)
+        own = {key: value for key, value in given.items() if value is not None}
+        self._config, values = load_config(config, own)
         self.base_url = urls.checked_base(self._config.base_url)
         if self._config.auth_check is None and api_key is not None and not self._config.resources:
             values["auth_check"] = urljoin(self.base_url, _AUTH_CHECK)
@@ -387,6 +390,7 @@ class APIConnector(PaginatedConnector):
             arguments = {
                 "base_url": self.base_url,
                 "params": _identity.jsonable(secrets.referenced(config.params)),
+                "settings": _identity.jsonable(secrets.referenced(config.settings)),
                 "resources": [_resource_identity(one) for one in config.resources],
             }
         reading = _identity.without_narrowing(sync_kwargs or {})
@@ -516,7 +520,7 @@ def _client_settings(config: ApiConfig) -> dict[str, Any]:
 
 def _resource_identity(resource: Resource) -> dict[str, Any]:
     asked = resource.model_dump(
-        include={"name", "path", "method", "params", "body", "form", "parent", "filters"},
+        include={"name", "path", "method", "params", "body", "form", "parent", "each", "filters"},
         exclude_defaults=True,
     )
     found: dict[str, Any] = _identity.jsonable(secrets.referenced(asked))

@@ -298,6 +298,7 @@ class Scope:
         endpoint: The address to read if there is no resource.
         params: The query parameters of the endpoint.
         parent: The fields of the parent's record that requests and records need.
+        each: The values of the resource's lists that it is read for.
         since: Where it begins: as the records write it, or as `ends_are_written` says.
         until: Where it ends, as a request writes it.
         bounds: The range of time that a run asks for: its ends, both included, ISO 8601.
@@ -318,6 +319,7 @@ class Scope:
     endpoint: str = ""
     params: Mapping[str, Any] | None = None
     parent: Mapping[str, Any] | None = None
+    each: Mapping[str, Any] | None = None
     since: Value | None = None
     until: Value | None = None
     bounds: Mapping[str, str] | None = None
@@ -336,6 +338,11 @@ class Scope:
     def name(self) -> str:
         """The name of what is read, for messages."""
         return self.resource or self.endpoint
+
+    @property
+    def now(self) -> str | None:
+        """When the run began, as text."""
+        return None if self.began is None else iso_of(instant_of(self.began.replace(microsecond=0)))
 
     @property
     def ends_are_written(self) -> bool:

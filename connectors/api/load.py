@@ -13,6 +13,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -21,16 +22,18 @@ import yaml
 from pydantic import ValidationError
 
 from contextframe_beam.connectors import record_mapping, secrets
-from contextframe_beam.connectors.api import config
-from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig
+from contextframe_beam.connectors.api import config, rules
+from contextframe_beam.connectors.api.config import ApiConfig
+from contextframe_beam.connectors.api.expression import ExpressionError
+from contextframe_beam.connectors.api.template import NOTHING, Template, template
 from contextframe_beam.connectors.http import settings
 from contextframe_beam.connectors.http.section import Path, problems, shown
 from contextframe_beam.connectors.plain_secrets import has_credentials, looks_secret
 from contextframe_beam.connectors.yaml_file import read_yaml_file
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, nearest
 
 #: The parts of a configuration that are sent to the API, where secrets may be needed.
-_SENT = ("auth", "headers", "params", "body", "form")
+_SENT = ("auth", "headers", "params", "body", "form", "settings")
 _SHOWN_ERRORS = 20
 
 
@@ -73,7 +76,8 @@ def load_config(
         settings: Further settings, which take precedence.
 
     Returns:
-        The configuration, and its plain values; references to secrets are texts in both.
+        The configuration, and its plain values, both with the placeholders of settings filled;
+        references to secrets are texts in both.
 
     Raises:
         ConfigError: the file cannot be read, or has a mistake.
@@ -83,6 +87,7 @@ def load_config(
     values = {**document.values, **own}
     values.pop("$schema", None)  # names the schema for editors, in a JSON file
     merged = Document(values, document.where, document.tree)
+    merged = _with_settings(merged)
     try:
         checked = ApiConfig.model_validate(merged.values)
     except ValidationError as error:
@@ -117,6 +122,83 @@ def _document(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> Docu
     if isinstance(config, Mapping):
         return Document({str(key): _plain(value) for key, value in config.items()}, "")
     return read_yaml(config)
+
+
+# Where a value that is not given is left out; anywhere else it is missing.
+_OPTIONAL = ("params", "headers", "body", "form", "constants")
+
+
+def _with_settings(document: Document) -> Document:
+    """Returns a configuration with the placeholders filled that need settings only.
+
+    Raises:
+        ConfigError: a placeholder names a setting that is not there, or one without a value.
+    """
+    given = document.values.get("settings")
+    if given is not None and not isinstance(given, Mapping):
+        return document  # the models say what is wrong
+    known = {"settings": secrets.referenced(dict(given or {})), "now": _now()}
+    filled = {
+        name: value if name == "settings" else _filled_at(document, (name,), value, known)
+        for name, value in document.values.items()
+    }
+    return Document(filled, document.where, document.tree)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _filled_at(document: Document, path: Path, value: Any, known: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        made = {key: _filled_at(document, (*path, key), e, known) for key, e in value.items()}
+        return {key: one for key, one in made.items() if one is not NOTHING}
+    if isinstance(value, list):
+        listed = [_filled_at(document, (*path, i), e, known) for i, e in enumerate(value)]
+        return [one for one in listed if one is not NOTHING]
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    try:
+        found = template(value)
+        return value if found is None else _filled_text(document, path, found, value, known)
+    except ExpressionError as error:
+        raise ConfigError(_located(document, path, f"{shown(path)}: {error}")) from None
+
+
+def _filled_text(
+    document: Document, path: Path, found: Template, text: str, known: Mapping[str, Any]
+) -> Any:
+    names = {
+        one[1]
+        for part in found.expressions
+        for one in part.paths
+        if one[0] == "settings" and len(one) > 1
+    }
+    for name in sorted(names - set(known["settings"])):
+        hint = nearest(name, list(known["settings"])) or "; write its value below settings"
+        raise ConfigError(
+            _located(
+                document, path, f"{shown(path)} uses settings.{name}, which is not there{hint}"
+            )
+        )
+    # The first run begins at a time; requests tell the time of their own run.
+    roots = ("settings", "now") if path[-1:] == ("start",) else ("settings",)
+    if not names and "now" not in roots:
+        return text
+    value = found.partly(known, roots)
+    if value is NOTHING and not set(_OPTIONAL) & set(map(str, path)):
+        empty = next((one for one in sorted(names) if known["settings"][one] is None), "")
+        if not empty:
+            return value
+        where = _located(document, ("settings", empty), f"settings.{empty} has no value")
+        raise ConfigError(f"{where}, and {shown(path)} needs it")
+    return value.reference if isinstance(value, secrets.SecretReference) else value
+
+
+def _located(document: Document, path: Path, problem: str) -> str:
+    line = document.line(path)
+    where = ", ".join(filter(None, [document.where, f"line {line}" if line else ""]))
+    return f"{where}: {problem}" if where else problem
 
 
 def _plain(value: Any) -> Any:
@@ -187,7 +269,10 @@ def _plain_secrets(value: Any, path: Path, sent: bool) -> Iterator[Path]:
 
 
 def _is_template(text: str) -> bool:
-    return PLACEHOLDER.search(text) is not None
+    try:
+        return template(text) is not None
+    except ExpressionError:
+        return True  # the models say what is wrong
 
 
 def _messages(error: ValidationError, document: Document) -> str:
@@ -211,7 +296,7 @@ def config_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a configuration."""
     schema = ApiConfig.model_json_schema(mode="validation")
     # Pydantic can read these texts too, but at every import of the models, which takes 0.13 s.
-    modules = (settings, record_mapping, config)
+    modules = (settings, record_mapping, rules, config)
     texts = {name: text for one in modules for name, text in _field_texts(one).items()}
     classes = {name: value for one in modules for name, value in vars(one).items()}
     for name, section in ((ApiConfig.__name__, schema), *schema["$defs"].items()):

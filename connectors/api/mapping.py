@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from contextframe_beam.connectors.api.config import (
+from contextframe_beam.connectors.api.expression import read, same
+from contextframe_beam.connectors.api.rules import (
     AnswerRule,
     AnswerRules,
     Condition,
@@ -162,6 +163,7 @@ def _meets(rule: AnswerRule) -> Callable[[HttpResponse], bool]:
     statuses = None if rule.status is None else frozenset(map(str, given))
     text = None if rule.text is None else rule.text.casefold()
     condition = None if rule.field is None else condition_of(rule)
+    when = None if rule.when is None else read(rule.when)
 
     def meets(response: HttpResponse) -> bool:
         status = str(response.status)
@@ -169,9 +171,19 @@ def _meets(rule: AnswerRule) -> Callable[[HttpResponse], bool]:
             return False
         if text is not None and text not in response.body.decode("utf-8", "replace").casefold():
             return False
-        return condition is None or condition(_data(response))
+        if condition is None and when is None:
+            return True
+        data = _data(response)
+        if when is not None and not when.value(_known(response, data)):
+            return False
+        return condition is None or condition(data)
 
     return meets
+
+
+def _known(response: HttpResponse, data: Any) -> dict[str, Any]:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return {"response": data, "headers": headers, "status": response.status}
 
 
 def _data(response: HttpResponse) -> Any:
@@ -200,19 +212,14 @@ def condition_of(settings: Condition) -> Callable[[Any], bool]:
         if settings.exists is not None and there is not settings.exists:
             return False
         value = value if there else None
-        if "equals" in given and not _same(value, settings.equals):
+        if "equals" in given and not same(value, settings.equals):
             return False
-        if "not_equals" in given and _same(value, settings.not_equals):
+        if "not_equals" in given and same(value, settings.not_equals):
             return False
-        if settings.one_of is not None and not any(_same(value, one) for one in settings.one_of):
+        if settings.one_of is not None and not any(same(value, one) for one in settings.one_of):
             return False
-        if any(_same(value, one) for one in none_of):
+        if any(same(value, one) for one in none_of):
             return False
         return pattern is None or pattern.search(as_text(value)) is not None
 
     return holds
-
-
-def _same(left: Any, right: Any) -> bool:
-    # The author of a filter does not mean 1 by true.
-    return isinstance(left, bool) is isinstance(right, bool) and bool(left == right)

@@ -10,6 +10,7 @@ from typing import Any
 from contextframe_beam.connectors.api.config import Incremental, paginator_of, setting_of
 from contextframe_beam.connectors.api.detect import Detect, detect
 from contextframe_beam.connectors.api.evidence import RECORDS, Stated, cut_short
+from contextframe_beam.connectors.api.expression import ExpressionError
 from contextframe_beam.connectors.api.graphql import FailedNode
 from contextframe_beam.connectors.api.incremental import (
     Counted,
@@ -121,13 +122,15 @@ class ApiPages:
         if scope.max_items is not None and size:
             pages = min(pages, -(-scope.max_items // size))
         place = place_learned(answer)
+        first = digest(records) if records else None
         newest = None
         if endpoint.incremental is not None:
+            records, _ = self._completed(records, Partition("", scope), endpoint, "")
             newest = newest_of(records, endpoint.incremental, scope, scope.known)
         return Counted(
             pages=self._believed(pages, size, endpoint, scope, paginator, place),
             size=size,
-            first=digest(records) if records else None,
+            first=first,
             place=place,
             stated=paginator.stated(answer, records),
             newest=newest,
@@ -349,6 +352,7 @@ class ApiPages:
             records = records[: max(limit - walk.items, 0)]
             walk.cut = True
         walk.items += len(records)
+        records, failed = self._completed(records, partition, endpoint, position)
         if endpoint.incremental is not None:
             walk.newest = newest_of(records, endpoint.incremental, scope, walk.newest)
             self._tell_unknown(records, endpoint.incremental, scope)
@@ -368,10 +372,30 @@ class ApiPages:
                 for number, one in enumerate(records)
                 if not isinstance(one, dict)
             ]
+        page.failures += failed
         if endpoint.chooses(scope):
             page.items = [one for one in page.items if endpoint.keeps(one, scope)]
+        endpoint.strip(page.items)
         endpoint.mark(page.items, scope.parent)
         return page
+
+    def _completed(
+        self, records: list[Any], partition: Partition, endpoint: Endpoint, position: str
+    ) -> tuple[list[Any], list[DeadLetter]]:
+        """Adds fields to records; returns those that could be completed, and letters for others."""
+        if not endpoint.resource.add_fields:
+            return records, []
+        made, failed = [], []
+        for number, one in enumerate(records):
+            try:
+                if isinstance(one, dict):
+                    endpoint.complete(one, partition.params)
+            except ExpressionError as error:
+                where = f"{position}[{number}]"
+                failed.append(_letter(RecordError(f"add_fields: {error}"), one, partition, where))
+                continue
+            made.append(one)
+        return made, failed
 
     def _go_on(
         self,

@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 from contextframe_beam.connectors.api import evidence
 from contextframe_beam.connectors.api import evidence as totals
 from contextframe_beam.connectors.api.answer import Answer, as_flag, value_at
+from contextframe_beam.connectors.api.expression import read
+from contextframe_beam.connectors.api.template import NOTHING, template
 from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import kind_of, lookup
@@ -163,16 +165,19 @@ class CursorInBody(Paginator):
     The pages end when the cursor is null, an empty text, false, 0 or missing.
 
     Attributes:
-        cursor: The path of the cursor in the answer.
+        cursor: The path of the cursor in the answer, or an expression about the answer, such as
+            `{= records[-1].id }` or `{= headers['x-next'] }`.
         param: Where it goes.
         first: The cursor of the first request, for APIs that require one (`*`).
         has_more: The path of a flag that ends the pages when it is false.
+        stop_when: An expression that ends the pages when it holds, such as `length(records) < 100`.
     """
 
     cursor: str
     param: str = "cursor"
     first: Any = None
     has_more: str | None = None
+    stop_when: str | None = None
 
     def start(self) -> Any:
         return self.first
@@ -184,10 +189,18 @@ class CursorInBody(Paginator):
         return is_counted(Place.of(self.param).name, token)
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
-        return _cursor(value_at(answer.data, self.cursor), self.has_more, answer, self.cursor)
+        if _stops(self.stop_when, token, answer, items):
+            return None
+        found = _computed(self.cursor, token, answer, items)
+        return _cursor(found, self.has_more, answer, self.cursor)
 
     def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
-        is_said = is_there(answer.data, self.cursor) or _says(answer, self.has_more)
+        is_said = (
+            self.stop_when is not None
+            or template(self.cursor) is not None
+            or is_there(answer.data, self.cursor)
+            or _says(answer, self.has_more)
+        )
         return "" if is_said or token != self.first else evidence.hints(answer, items)
 
 
@@ -267,10 +280,13 @@ class LinkInBody(Paginator):
 
     Attributes:
         link: Its path, such as `links.next`; an object with `href` or `url` will do as well, and so
-            will a list of these objects, in which `rel` or `relation` marks the next one.
+            will a list of these objects, in which `rel` or `relation` marks the next one. Or an
+            expression about the answer.
+        stop_when: An expression that ends the pages when it holds.
     """
 
     link: str
+    stop_when: str | None = None
 
     def apply(self, request: HttpRequest, token: Any) -> HttpRequest:
         return _at_link(request, token)
@@ -279,7 +295,9 @@ class LinkInBody(Paginator):
         return any(is_counted(*one) for one in parse_qsl(urlsplit(token or "").query))
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> str | None:
-        value = value_at(answer.data, self.link)
+        if _stops(self.stop_when, token, answer, items):
+            return None
+        value = _computed(self.link, token, answer, items)
         if isinstance(value, list):
             value = next((one for one in value if _is_next(one)), None)
         if isinstance(value, Mapping):
@@ -294,7 +312,12 @@ class LinkInBody(Paginator):
         return urls.linked(answer.url, value)
 
     def doubt(self, token: Any, answer: Answer, items: Sequence[Any]) -> str:
-        is_said = token is not None or is_there(answer.data, self.link)
+        is_said = (
+            token is not None
+            or self.stop_when is not None
+            or template(self.link) is not None
+            or is_there(answer.data, self.link)
+        )
         return "" if is_said else evidence.hints(answer, items)
 
 
@@ -436,6 +459,25 @@ def is_there(data: Any, path: str) -> bool:
 
 def _says(answer: Answer, flag: str | None) -> bool:
     return flag is not None and as_flag(value_at(answer.data, flag)) is not None
+
+
+def _stops(condition: str | None, token: Any, answer: Answer, items: Sequence[Any]) -> bool:
+    return condition is not None and bool(read(condition).value(_known(token, answer, items)))
+
+
+def _computed(place: str, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
+    """Returns the value at a path of an answer, or of an expression about it."""
+    found = template(place) if "{" in place else None
+    if found is None:
+        return value_at(answer.data, place)
+    value = found.value(_known(token, answer, items))
+    return None if value is NOTHING else value
+
+
+def _known(token: Any, answer: Answer, items: Sequence[Any]) -> dict[str, Any]:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    records = items if isinstance(items, list) else list(items)
+    return {"response": answer.data, "headers": headers, "records": records, "cursor": token}
 
 
 def _is_next(link: Any) -> bool:

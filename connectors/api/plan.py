@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from itertools import chain, islice
 from typing import Any
 
-from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Incremental, Resource
+from contextframe_beam.connectors.api.config import ApiConfig, Incremental, Resource
 from contextframe_beam.connectors.api.incremental import Scope, Slice, bound, lookback_of, slices
 from contextframe_beam.connectors.api.mapping import PARENT, RESOURCE, UNIQUE_ID, ResourceMapper
 from contextframe_beam.connectors.cursors import (
@@ -81,16 +83,32 @@ class Planner:
         """
         if resource.parent is not None:
             yield from self._of_parents(resource)
-        elif self._is_sliced(resource):
+            return
+        few = _combinations(resource) <= _FEW_PARENTS
+        for values, identifier in _each(resource):
+            yield from self._read_for(resource, identifier, values, is_counted_first=few)
+
+    def _read_for(
+        self,
+        resource: Resource,
+        identifier: str,
+        values: Mapping[str, Any] | None,
+        is_counted_first: bool,
+        **parent: Any,
+    ) -> Iterator[Partition]:
+        """Yields the partitions for one record of the parent, or one value of each list."""
+        given: dict[str, Any] = parent if values is None else {**parent, "each": values}
+        if self._is_sliced(resource):
             assert resource.incremental is not None
-            yield from self._slices(resource, resource.incremental)
-        else:
-            yield self._partition(
-                resource,
-                resource.name,
-                is_counted_first=True,
-                **self._range(resource.name, resource),
-            )
+            yield from self._slices(resource, resource.incremental, identifier, given)
+            return
+        yield self._partition(
+            resource,
+            identifier,
+            is_counted_first=is_counted_first,
+            **given,
+            **self._range(identifier, resource, **given),
+        )
 
     def check_bounds(self, resource: Resource) -> None:
         """Refuses a resource that cannot be read by time, if a range of time is asked for.
@@ -123,8 +141,13 @@ class Planner:
                 }
         return sorted(fields)
 
-    def _slices(self, resource: Resource, incremental: Incremental) -> Iterator[Partition]:
-        name = resource.name
+    def _slices(
+        self,
+        resource: Resource,
+        incremental: Incremental,
+        name: str,
+        given: Mapping[str, Any],
+    ) -> Iterator[Partition]:
         since, reached = self._since(name, incremental)
         # A state before the start, such as the zero time, does not add anything to read.
         start = incremental.start
@@ -148,6 +171,7 @@ class Planner:
                 # A limit may cut one of them short but not the next.
                 is_stateless=self._has_limits(resource) and not is_only,
                 reached=reached,
+                **given,
             )
             one, is_only = following, False
 
@@ -179,13 +203,14 @@ class Planner:
             if identifier in seen:
                 continue
             seen.add(identifier)
-            yield self._partition(
-                resource,
-                identifier,
-                is_counted_first=few and resource.recurse is None,
-                parent={**values, UNIQUE_ID: unique_id},
-                **self._range(identifier, resource, parent={**values, UNIQUE_ID: unique_id}),
-            )
+            for each, below in _each(resource, identifier):
+                yield from self._read_for(
+                    resource,
+                    below,
+                    each,
+                    is_counted_first=few and resource.recurse is None,
+                    parent={**values, UNIQUE_ID: unique_id},
+                )
 
     def _range(self, identifier: str, resource: Resource, **given_to: Any) -> dict[str, Any]:
         """Returns the settings of a partition for the range of time that it reads."""
@@ -275,6 +300,21 @@ class Planner:
         return any(most is not None for most in self._limits_of(resource).values())
 
 
+def _combinations(resource: Resource) -> int:
+    return math.prod(len(values) for values in resource.each.values())
+
+
+def _each(resource: Resource, above: str = "") -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """Yields the values of the lists of a resource, and the names of their partitions."""
+    name = above or resource.name
+    if not resource.each:
+        yield None, name
+        return
+    for values in itertools.product(*resource.each.values()):
+        parts = [quoted(as_text(one)) for one in values]
+        yield dict(zip(resource.each, values, strict=True)), "/".join([name, *parts])
+
+
 def _missing(parent: str, item: Mapping[str, Any], fields: list[str]) -> str:
     """Returns the message for a parent's record that lacks fields: which fields it has."""
     said = f"the record of {parent} has no {' and no '.join(fields)}"
@@ -297,5 +337,4 @@ def _is_told(resource: Resource) -> bool:
     incremental = resource.incremental
     if incremental is not None and (incremental.param or incremental.until_param):
         return True
-    used = {match[1] for match in PLACEHOLDER.finditer(str(resource.templates()))}
-    return bool(used & {"since", "until"})
+    return bool(resource.uses & {"since", "until"})

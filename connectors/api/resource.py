@@ -16,8 +16,10 @@ from contextframe_beam.connectors.api.answer import (
     records_at,
     with_columns,
 )
-from contextframe_beam.connectors.api.config import PLACEHOLDER, ApiConfig, Resource, paginator_of
+from contextframe_beam.connectors.api.config import ApiConfig, Resource, paginator_of
 from contextframe_beam.connectors.api.detect import Detect, Found
+from contextframe_beam.connectors.api.expression import Known
+from contextframe_beam.connectors.api.fields import about_record, changes_of, kept_by
 from contextframe_beam.connectors.api.graphql import (
     faults_in,
     is_query,
@@ -35,6 +37,7 @@ from contextframe_beam.connectors.api.mapping import (
     judge_of,
 )
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator, Place
+from contextframe_beam.connectors.api.template import NOTHING, filled, template
 from contextframe_beam.connectors.cursors import is_before, within
 from contextframe_beam.connectors.http import request as urls
 from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
@@ -45,7 +48,6 @@ from contextframe_beam.errors import ConfigError, ConnectorError
 _NO_CONTENT = (204, 205)
 # Comments and fragments may come before it.
 _MUTATION = re.compile(r"^\s*mutation\b", re.M)
-_NOTHING: Any = object()
 
 
 class Endpoint:
@@ -90,7 +92,12 @@ class Endpoint:
         self._origin = urls.origin_of(config.base_url)
         self._names = frozenset(map(urls.origin_of, config.same_server))
         self._others = frozenset(map(urls.origin_of, config.allowed_origins))
-        self._filters = [condition_of(one) for one in resource.filters]
+        self._settings = secrets.referenced(dict(config.settings))
+        self._changes = changes_of(resource)
+        self._filters = [
+            kept_by(one) if isinstance(one, str) else about_record(condition_of(one))
+            for one in resource.filters
+        ]
         self._is_deleted = resource.deleted and condition_of(resource.deleted)
         self._mapper = ResourceMapper(resource.mapping, "", resource.name, lambda _: "")
         self._judge = judge_of(resource, config)
@@ -101,9 +108,10 @@ class Endpoint:
             self._safe = not _is_mutation(resource.body)
         asks = asks or is_query(resource.params.get("query"))
         self._is_graphql = isinstance(self.paginator, GraphQL) or asks
-        used = {match[1] for match in PLACEHOLDER.finditer(str(resource.templates()))}
         #: Whether the API itself leaves out older records.
-        self.asks_since = bool(self.incremental and (self.incremental.param or "since" in used))
+        self.asks_since = bool(
+            self.incremental and (self.incremental.param or "since" in resource.uses)
+        )
 
     def request(self, scope: Scope) -> HttpRequest:
         """Returns the request for a partition, without the token of a page.
@@ -115,31 +123,42 @@ class Endpoint:
             ConfigError: a value for the address is missing.
             SecretError: a secret cannot be resolved.
         """
-        known: dict[str, Any] = {
-            f"parent.{name}": value for name, value in (scope.parent or {}).items()
-        }
-        incremental, since = self.incremental, scope.since
-        if incremental is not None and since is not None:
-            written = since if scope.ends_are_written else request_value(since, incremental)
-            known["since"] = written
-        if scope.until is not None:
-            known["until"] = scope.until
+        known = self.known(scope)
+        incremental = self.incremental
         resource = self.resource
         request = HttpRequest(
             resource.method,
             self._address(known),
-            params=_filled(self._params, known),
-            headers=_filled(self._headers, known),
-            json=_optional(_filled(self._body, known)),
-            form=_optional(_filled(self._form, known)),
+            params=filled(self._params, known),
+            headers=_headers(filled(self._headers, known)),
+            json=_optional(filled(self._body, known)),
+            form=_optional(filled(self._form, known)),
             safe_to_repeat=self._safe,
             judge=self._judge,
         )
         if incremental is not None:
             for param, name in ((incremental.param, "since"), (incremental.until_param, "until")):
-                if param is not None and name in known:
+                if param is not None and known[name] is not None:
                     request = Place.of(param).put(request, known[name])
         return request
+
+    def known(self, scope: Scope) -> dict[str, Any]:
+        """Returns the values that placeholders stand for, by the names of their roots.
+
+        Args:
+            scope: What is read.
+        """
+        since = scope.since
+        if self.incremental is not None and since is not None and not scope.ends_are_written:
+            since = request_value(since, self.incremental)
+        return {
+            "settings": self._settings,
+            "parent": scope.parent,
+            "each": scope.each,
+            "since": since,
+            "until": scope.until,
+            "now": scope.now,
+        }
 
     def for_origin(self, request: HttpRequest) -> HttpRequest:
         """Returns the request as it is for the server of `base_url`, without secrets for others.
@@ -280,7 +299,22 @@ class Endpoint:
                     return False
         if self._is_deleted and self._is_deleted(item):
             return True
-        return all(condition(item) for condition in self._filters)
+        known = self.known(scope) if self._filters else {}
+        return all(condition(item, known) for condition in self._filters)
+
+    def complete(self, item: dict[str, Any], scope: Scope) -> None:
+        """Adds the fields of `add_fields` to a record.
+
+        Raises:
+            ExpressionError: a value cannot be computed.
+        """
+        if self._changes.adds:
+            self._changes.add(item, self.known(scope))
+
+    def strip(self, items: list[dict[str, Any]]) -> None:
+        """Removes the fields of `remove_fields` from records."""
+        for item in items:
+            self._changes.remove(item)
 
     def chooses(self, scope: Scope) -> bool:
         """Returns whether `keeps` can leave out records of a partition."""
@@ -304,16 +338,21 @@ class Endpoint:
             for item in items:
                 item[PARENT] = dict(parent)
 
-    def _address(self, known: Mapping[str, Any]) -> str:
-        def value(match: re.Match[str]) -> str:
-            if known.get(match[1]) is None:
-                raise ConfigError(
-                    f"the path of {self.resource.name} has {match[0]}, which has no value yet; "
-                    "give incremental.start, or write it into params"
-                )
-            return quoted(known[match[1]])
-
-        return PLACEHOLDER.sub(value, self._url)
+    def _address(self, known: Known) -> str:
+        found = template(self._url) if "{" in self._url else None
+        address = self._url if found is None else found.value(known, quoted)
+        if address is NOTHING:
+            assert found is not None
+            empty = next(
+                shown
+                for shown, one in (part for part in found.parts if not isinstance(part, str))
+                if one.value(known) is None
+            )
+            raise ConfigError(
+                f"the path of {self.resource.name} has {empty}, which has no value yet; "
+                "give incremental.start, or write it into params"
+            )
+        return str(address)
 
     def _refuse_errors(self, data: Any) -> None:
         faults = faults_in(data)
@@ -354,24 +393,10 @@ def _has_reference(value: Any) -> bool:
 
 
 def _optional(value: Any) -> Any:
-    return None if value is _NOTHING else value
+    return None if value is NOTHING else value
 
 
-def _filled(value: Any, known: Mapping[str, Any]) -> Any:
-    """Returns a value with its placeholders filled; a key is left out if its value is missing."""
-    if isinstance(value, secrets.SecretReference):
-        return value
-    if isinstance(value, str):
-        whole = PLACEHOLDER.fullmatch(value)
-        if whole:
-            return known.get(whole[1], _NOTHING)
-        found = PLACEHOLDER.findall(value)
-        if any(known.get(name) is None for name in found):
-            return _NOTHING
-        return PLACEHOLDER.sub(lambda match: as_text(known[match[1]]), value)
-    if isinstance(value, Mapping):
-        filled = {key: _filled(element, known) for key, element in value.items()}
-        return {key: element for key, element in filled.items() if element is not _NOTHING}
-    if isinstance(value, list):
-        return [one for one in (_filled(e, known) for e in value) if one is not _NOTHING]
-    return value
+def _headers(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value if isinstance(value, str) else as_text(value) for name, value in values.items()
+    }

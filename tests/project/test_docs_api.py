@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from contextframe_beam.connectors import record_mapping
-from contextframe_beam.connectors.api import config
+from contextframe_beam.connectors.api import config, rules
 from contextframe_beam.connectors.api import config as models
 from contextframe_beam.connectors.api.load import SCHEMA_FILE
 from contextframe_beam.connectors.http import settings
@@ -48,7 +48,7 @@ def model_of(section: str) -> Any:
         return models.PaginatorSetting
     if "const" in SECTIONS[section]["properties"].get("type", {}):
         return settings.AuthSetting
-    homes = (config, record_mapping, settings)
+    homes = (config, rules, record_mapping, settings)
     return next(getattr(one, section) for one in homes if hasattr(one, section))
 
 
