@@ -24,6 +24,8 @@ from contextframe_beam.connectors.github.records import (
     context_of,
     id_of_file,
     place_of,
+    readers_of,
+    readers_of_repository,
     record_of,
 )
 from contextframe_beam.connectors.github.repositories import (
@@ -61,7 +63,8 @@ class GitHubConnector(PaginatedConnector):
     """Repositories of GitHub: issues, pull requests, comments, reviews, releases and files.
 
     A record's unique_id is `github:<number of the repository>/<kind>/<id>`, so that it stays when a
-    repository is renamed. Texts are GitHub's Markdown as it is.
+    repository is renamed. Texts are GitHub's Markdown as it is. Its readers are `anyone` where the
+    repository is public, else `github-repo:<number>`: those who may read the repository.
 
     Args:
         repositories: Which repositories, as in `acme/app`; `acme/*` means all of an owner. Without
@@ -231,11 +234,14 @@ class GitHubConnector(PaginatedConnector):
                 "url": one.get("html_url") or f"{self._web}/{one['full_name']}",
                 "branch": self.branch or one.get("default_branch") or "HEAD",
                 "topics": one.get("topics") or [],
+                "readers": readers_of_repository(one),
                 "numbers": numbers,
             }
             for name, what in self._parts_of(one):
                 state = states.get(name)
                 state = dict(state) if isinstance(state, Mapping) else {}
+                if state.get("readers", 0) != repository["readers"]:
+                    state = {}  # all that is stored of it gets other readers
                 params = {"what": what, "repository": repository, "state": state, "began": began}
                 if what == "files":
                     as_now = {
@@ -257,7 +263,10 @@ class GitHubConnector(PaginatedConnector):
             ConnectorError: GitHub cannot be asked, or refuses the token.
         """
         try:
-            return self._pages.page(partition, cursor)
+            page = self._pages.page(partition, cursor)
+            if page.state is not None:
+                page.state["readers"] = partition.params["repository"].get("readers")
+            return page
         except (HttpError, LeftOutError) as error:
             if isinstance(error, HttpError) and error.status == _EMPTY:
                 return Page([], state={})
@@ -271,7 +280,7 @@ class GitHubConnector(PaginatedConnector):
         if not isinstance(item, FileItem):
             return None
         version = f"{item.get('sha')}\n{context_of(item)}"
-        return DocumentVersion(id_of_file(item), version, place_of(item))
+        return DocumentVersion(id_of_file(item), version, place_of(item), readers_of(item))
 
     def is_file(self, item: Any) -> bool:
         """Returns whether an item is a file, which a run parses."""

@@ -115,6 +115,25 @@ def place_of(item: Mapping[str, Any]) -> Place | None:
     return Place(f"{_Of.item(item).number}/{name}", point)
 
 
+def readers_of_repository(told: Mapping[str, Any]) -> list[str] | None:
+    """Returns who may read a repository; None where GitHub does not say it.
+
+    Args:
+        told: The repository, as GitHub's API gives it.
+    """
+    private = told.get("private")
+    if not isinstance(private, bool):
+        return None
+    return [f"github-repo:{told['id']}"] if private else ["anyone"]
+
+
+def readers_of(item: Mapping[str, Any]) -> list[str] | None:
+    """Returns who may read an item; None where that is unknown, as of drafts of releases."""
+    told = item["_repository"].get("readers")
+    is_draft = item.get("_kind") == "release" and item.get("draft") is True
+    return None if is_draft or not isinstance(told, list) else told
+
+
 def context_of(item: Mapping[str, Any]) -> str:
     """Returns what a file's record tells of its repository, which its content does not."""
     of = _Of.item(item)
@@ -270,6 +289,7 @@ def _file(item: Mapping[str, Any], of: _Of) -> FrameRecord:
         raw_data=data,
         raw_data_type=None if data is None else media_type(name),
         place=place_of(item),
+        readers=readers_of(item),
     )
 
 
@@ -287,7 +307,8 @@ def _wiki(item: Mapping[str, Any], of: _Of) -> FrameRecord:
     metadata.pop("author", None)
     if related := of.related(text, own):
         metadata["relationships"] = related
-    return FrameRecord(text, metadata, "document", own, place=place_of(item))
+    place, readers = place_of(item), readers_of(item)
+    return FrameRecord(text, metadata, "document", own, place=place, readers=readers)
 
 
 def _gone(item: Mapping[str, Any], of: _Of) -> Deletion:
@@ -331,8 +352,15 @@ def _record(
     if related:
         metadata["relationships"] = related
     changed = _text(item.get("updated_at")) or _text(item.get("created_at"))
-    text = _with_comments(item)
-    return FrameRecord(text, metadata, "document", own, changed or None, place=place_of(item))
+    return FrameRecord(
+        _with_comments(item),
+        metadata,
+        "document",
+        own,
+        changed or None,
+        place=place_of(item),
+        readers=readers_of(item),
+    )
 
 
 def _with_comments(item: Mapping[str, Any]) -> str:

@@ -270,7 +270,10 @@ class NotionConnector(PaginatedConnector):
         """
         version = item.get("version")
         return DocumentVersion(
-            _unique_id(item), version if isinstance(version, str) else None, _place_of(item)
+            _unique_id(item),
+            version if isinstance(version, str) else None,
+            _place_of(item),
+            _readers_of(item),
         )
 
     def own_document(self, item: FileItem, most: int) -> tuple[Any, bytes] | None:
@@ -360,6 +363,7 @@ class NotionConnector(PaginatedConnector):
             raw_data=data,
             raw_data_type=None if data is None else media_type(str(item.get("name"))),
             place=_place_of(item),
+            readers=_readers_of(item),
         )
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -462,6 +466,11 @@ def _unique_id(item: Mapping[str, Any]) -> str:
     if not isinstance(path, str) or item.get("kind") not in (*_CONTENT_KINDS, "attachment", "gone"):
         raise RecordError("the item has no path and kind; give one that this connector listed")
     return f"notion:{path}"
+
+
+def _readers_of(item: Any) -> list[str] | None:
+    """Returns `anyone` for a page that is published; Notion does not tell who may read others."""
+    return ["anyone"] if item.get("is_public") is True else None
 
 
 def _place_of(item: Mapping[str, Any]) -> Place | None:

@@ -284,6 +284,7 @@ class Listing:
             # As text it takes a tenth of the memory of its many small parts.
             object=json.dumps(cleaned(dict(found)), separators=(",", ":")),
             version=_version(edited(found), at),
+            is_public=isinstance(found.get("public_url"), str),
             **more,
         )
 

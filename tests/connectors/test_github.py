@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.github.connector import GitHubConnector
+from contextframe_beam.connectors.github.records import record_of
 from contextframe_beam.connectors.http import judges, retry
 from contextframe_beam.connectors.testing import ConnectorTests, Status, Subject, run_checks
 from contextframe_beam.errors import ConfigError, ConnectorError
@@ -72,6 +73,12 @@ def rows(to: Path) -> dict[str, dict[str, Any]]:
             "data": record.raw_data,
         }
     return found
+
+
+def readers(to: Path) -> Counter[str | None]:
+    """Returns how many documents each reader may read; None for those nobody knows."""
+    found = (record.readers for record in FrameDataset.open(str(to)))
+    return Counter(one for names in found for one in (names or [None]))
 
 
 def written(receipt: Any) -> tuple[int, int, int]:
@@ -560,6 +567,23 @@ class TestAccounts:
         receipt, _ = run(world, to, resources=["issues"])
         assert (receipt.failed, receipt.unread, rows(to).keys()) == (0, (), before.keys())
         assert rows(to)["github:11/issue/3"]["metadata"]["collection"] == "acme/new"
+
+    def test_who_may_read_a_repository_may_read_what_is_in_it(self, world, tmp_path):
+        app, to = filled(world, 3), tmp_path / "kb.lance"
+        run(world, to, resources=FOUR)
+        assert readers(to) == {"anyone": 8}
+        app.private = True
+        receipt, asked = run(world, to, resources=FOUR)
+        assert readers(to) == {"github-repo:11": 8}
+        assert receipt.readers_changed == 4  # files, whose texts are not fetched again
+        assert not any("/git/blobs/" in one for one in asked)
+        assert run(world, to, resources=FOUR)[0].rows_written == 0
+
+    def test_nobody_knows_who_may_read_a_draft(self):
+        repository = {"id": 11, "readers": ["anyone"]}
+        release = {"_kind": "release", "_repository": repository, "id": 1, "tag_name": "v1"}
+        assert record_of(release).readers == ["anyone"]
+        assert record_of({**release, "draft": True}).readers is None
 
     def test_a_transferred_issue_is_new_where_it_went(self, world, tmp_path):
         app, to = filled(world, 3), tmp_path / "kb.lance"

@@ -339,6 +339,11 @@ class TestWhatIsRead:
         assert record(world, page, markdown="endpoint", comments="none").text_content == "Text."
         assert world.sent(".*/children") == 0
 
+    def test_a_published_page_may_be_read_by_anyone(self, world: NotionWorld) -> None:
+        public = world.page("Public", public_url="https://acme.notion.site/Public")
+        assert record(world, public).readers == ["anyone"]
+        assert record(world, world.page("Inside")).readers is None
+
     def test_roots_and_what_is_left_out(self, world: NotionWorld) -> None:
         home, other = world.page("Home"), world.page("Other")
         inner = world.page("Inner", world.add(home, block("toggle", "t"))[0])
