@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.ERROR)
     logging.getLogger("contextframe_beam").setLevel(logging.INFO)  # and Beam's imports warn
     info = _provisioned(given)
+    if given.refuse:
+        _refuse_all_work(given, info, CommitError(given.refuse))
     folder = _new_folder()
     os.environ.update(_environment(given, info, folder))
     signal.signal(signal.SIGTERM, lambda *_: worker.end(1))  # which removes the folder
@@ -82,6 +84,8 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--provision_endpoint", required=True)
     for name in ("logging", "artifact", "control"):
         parser.add_argument(f"--{name}_endpoint", default="")
+    # Of the pool, in the place of a worker that has ended: what all work is answered with.
+    parser.add_argument("--refuse", default="", help=argparse.SUPPRESS)
     known, _ = parser.parse_known_args(arguments)
     return known
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +23,10 @@ from apache_beam.runners.worker.worker_pool_main import kill_process_gracefully
 from apache_beam.utils import thread_pool_executor
 
 from contextframe_beam.errors import ConfigError
+from contextframe_beam.pipelines.runners import boot
+from contextframe_beam.pipelines.runners.worker_processes import how_it_ended
+
+_LOGGER = logging.getLogger(__name__)
 
 BEAM_VERSION = version("apache-beam")
 
@@ -156,10 +162,32 @@ class _Pool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2)
         except OSError as error:
             return beam_fn_api_pb2.StartWorkerResponse(error=f"{self._program}: {error}")
+        worker = _Worker(context.peer(), request.worker_id, process)
         with self._lock:
             self._workers = [one for one in self._workers if one.process.poll() is None]
-            self._workers.append(_Worker(context.peer(), request.worker_id, process))
+            self._workers.append(worker)
+        name = f"watch-{worker.id}"
+        threading.Thread(target=self._watch, args=(worker, command), name=name, daemon=True).start()
         return beam_fn_api_pb2.StartWorkerResponse()
+
+    def _watch(self, worker: _Worker, command: list[str]) -> None:
+        """Lets another process answer in the place of a worker that ends unasked.
+
+        Some engines wait for ever for a worker that has ended before it connected.
+        """
+        code = worker.process.wait()
+        with self._lock:
+            if code == 0 or worker not in self._workers:
+                return
+            self._workers.remove(worker)
+            reason = (
+                f"a worker of the pool {how_it_ended(code)}; nothing was committed, run it again; "
+                "the log of the pool has more"
+            )
+            _LOGGER.warning("%s (%s)", reason, worker.id)
+            answers = [sys.executable, "-m", boot.__name__, *command[1:], f"--refuse={reason}"]
+            process = subprocess.Popen(answers, stdin=subprocess.DEVNULL, stdout=2)
+            self._workers.append(_Worker(worker.engine, worker.id, process))
 
     def StopWorker(self, request: Any, context: Any) -> Any:
         with self._lock:

@@ -69,6 +69,9 @@ class _ProcessHandler(worker_handlers.GrpcWorkerHandler):
         self._server = ExitStack()
         self._process: WorkerProcess | None = None
 
+    def host_from_worker(self) -> str:
+        return _HOST
+
     def start_worker(self) -> None:
         options = self.provision_info.provision_info.pipeline_options
         server = self._server.enter_context(serving())
@@ -135,9 +138,11 @@ def death_of_worker(patience: float) -> str | None:
 
 
 def _described(descriptor: Any) -> str:
-    return str(text_format.MessageToString(descriptor))
+    told = type(descriptor)(url=descriptor.url.replace("localhost:", f"{_HOST}:"))
+    return str(text_format.MessageToString(told))
 
 
+_HOST = "127.0.0.1"
 _EVERYWHERE = ("[::]", "0.0.0.0", "*", "")
 
 
@@ -150,11 +155,14 @@ def stay_local(*modules: ModuleType) -> None:
 def local_address(address: str) -> str:
     """Returns the loopback address in place of the address for all interfaces.
 
+    It is a number: the name `localhost` has two, and gRPC is content with a port that is free at
+    one of them. At the other one, another program would take the calls of engines and workers.
+
     Args:
         address: An address for gRPC, such as `[::]:0`; any other stays as it is.
     """
     host, _, port = address.rpartition(":")
-    return f"localhost:{port}" if host in _EVERYWHERE else address
+    return f"{_HOST}:{port}" if host in _EVERYWHERE else address
 
 
 class _Grpc:

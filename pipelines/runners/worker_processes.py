@@ -20,6 +20,8 @@ from typing import IO
 from contextframe_beam.errors import CommitError
 
 _PATIENCE_SECONDS = 5.0
+# To import Beam takes a second, and much longer on a machine that is busy or reads from afar.
+_START_SECONDS = 300.0
 # Less than others wait for the report of a dead worker, because a dead process may stay in the list
 # of processes for a while.
 _PATIENCE_WITH_KILLED_SECONDS = 0.3
@@ -87,7 +89,7 @@ class WorkerServer:
             environment: Further variables for the environment of this process.
 
         Raises:
-            CommitError: the server has ended.
+            CommitError: the server has ended, or does not answer.
         """
         request = {
             # Workers can import everything that the launcher can, such as connectors and enrichers.
@@ -99,9 +101,15 @@ class WorkerServer:
             try:
                 self._process.stdin.write(json.dumps(request).encode() + b"\n")
                 self._process.stdin.flush()
-                worker = self._begun.get()
+                worker = self._begun.get(timeout=_START_SECONDS)
             except OSError:
                 worker = None
+            except queue.Empty:
+                self._process.kill()
+                raise CommitError(
+                    "the process that starts workers did not answer for "
+                    f"{_START_SECONDS / 60:.0f} minutes; nothing was committed, run it again"
+                ) from None
         if worker is None:
             how = how_it_ended(self._process.wait())
             raise CommitError(

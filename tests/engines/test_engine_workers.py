@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from contextframe_beam.connectors.registry import build_connector, load_connector_class
+from contextframe_beam.errors import CommitError
 from contextframe_beam.pipelines.ingest import ingest
+from contextframe_beam.pipelines.runners.engines import serve
 from tests.support.cli_helpers import start, wait_until
 from tests.support.engines import (
     Engines,
@@ -21,7 +23,7 @@ from tests.support.engines import (
     require,
     worker_pool,
 )
-from tests.support.pipeline_helpers import EMBED_DIM, texts_in
+from tests.support.pipeline_helpers import EMBED_DIM, documents, texts_in
 from tests.support.vault import KEY, PASSWORD, vault
 
 __all__ = ["engine", "engines"]
@@ -123,3 +125,16 @@ def _programs(process: int) -> dict[int, str]:
         one.read_text() for one in Path(f"/proc/{process}/task").glob("*/children")
     ).split()
     return {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
+
+
+@each_engine(soak=["SparkRunner"])
+def test_a_worker_that_ends_before_it_connects_fails_the_job(
+    engine: Running, tmp_path: Path
+) -> None:
+    program = tmp_path / "worker"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    with serve(str(program), "127.0.0.1", 0) as pool:
+        how = engine.arguments(f"--environment_config={pool}", workers="EXTERNAL")
+        with pytest.raises(CommitError, match="a worker of the pool exited with status 3"):
+            ingest(documents(1), str(tmp_path / "kb.lance"), runner=engine.runner, beam_args=how)
