@@ -120,6 +120,19 @@ class BaseConnector(metaclass=_ConnectorMeta):
         """
         return []
 
+    def account_id(self) -> str:
+        """Names the account whose content is read, where the credentials alone say which it is.
+
+        A dataset keeps it with the state of the source. A run that reads another account as the
+        same source is refused, since a mirror would delete what the first account has. It is called
+        after `authenticate`.
+
+        Returns:
+            An id that never changes, such as that of a workspace; empty where the arguments say
+            what is read.
+        """
+        return ""
+
     def sync_documents(self, *args: Any, **kwargs: Any) -> list[dict[str, Any]]:
         """Reads all items of the source into a list; a subclass may name the arguments.
 

@@ -156,6 +156,7 @@ class Tally:
         tokens: Tokens of the texts that were embedded.
         requests: Requests that were sent to embed them.
         skipped: Items of types without a parser.
+        account: The account whose content was read, where the arguments do not say it.
     """
 
     source: SourceInfo | None = None
@@ -182,6 +183,7 @@ class Tally:
     tokens: int = 0
     requests: int = 0
     skipped: int = 0
+    account: str = ""
 
     def __iadd__(self, other: Tally) -> Tally:
         """Adds the tally of another part of the same source."""
@@ -205,6 +207,7 @@ class Tally:
         for partition, count in other.unsure.items():
             self.unsure[partition] = self.unsure.get(partition, 0) + count
         self.windows |= other.windows
+        self.account = self.account or other.account
         for name in WORK_COUNTED:
             if added := getattr(other, name):
                 setattr(self, name, getattr(self, name) + added)
@@ -399,6 +402,8 @@ class Page:
         may_slip: Whether pages are counted from the front, so that a record may move across the
             border of a page while others are deleted, and be missed although it exists.
         change: The change of the source's state as a whole; on the header page only.
+        account: The account whose content is read, where the arguments do not say it; on the header
+            page only.
         size: The number of bytes read for it, if known; for metrics.
     """
 
@@ -417,6 +422,7 @@ class Page:
     windows: Sequence[Window] = ()
     may_slip: bool = False
     change: StateChange = NO_CHANGE
+    account: str = ""
     table: pa.Table | None = None
     size: int = 0
 
@@ -453,6 +459,7 @@ class Page:
             unread=set(self.unread),
             windows={(self.partition, one) for one in self.windows},
             may_slip=self.may_slip,
+            account=self.account,
         )
 
     def copy(self, **values: Any) -> Page:

@@ -74,6 +74,7 @@ from contextframe_beam.transforms.guards import (
     require_few_tokens,
     require_no_rollback,
     require_one_layout,
+    require_same_accounts,
     require_same_columns,
     require_same_sources,
 )
@@ -204,6 +205,7 @@ def _attempt(plan: Plan, new: list[WrittenFragment]) -> Pending[CommitReceipt] |
     if run.mode.replaces_all:
         return _overwrite(plan, new, dataset, states)
     require_same_sources(plan, dataset, states)
+    require_same_accounts(plan, states)
     return _update(plan, new, dataset, rows)
 
 
@@ -472,6 +474,7 @@ def _own_states(
             tally.change,
             is_complete=not tally.narrowed,
             mapping=plan.run.mapping,
+            account=tally.account,
         )
         if tally.change.backfill:
             state = replace(state, backfill=(deleted or Deleted(0)).recorded_in(state.backfill))

@@ -312,6 +312,22 @@ def refuse_own_keys(plan: Plan, rows: StateRows) -> None:
             )
 
 
+def require_same_accounts(plan: Plan, states: Mapping[str, SourceState]) -> None:
+    """Refuses a run that reads another account as the same source."""
+    for tally in plan.tallies:
+        state = states.get(tally.info.source_id)
+        if state is None or not state.account or not tally.account:
+            continue
+        if state.account != tally.account:
+            raise CommitError(
+                f"{plan.run.uri} holds what {tally.info.name} read with an account of "
+                f"{state.account!r:.80}, and the account of run {plan.run.run_id} is of "
+                f"{tally.account!r:.80}: it may delete what the other one has; nothing was "
+                "committed. Write to another dataset, or say in the arguments what is read, "
+                "which makes it a source of its own"
+            )
+
+
 def require_same_sources(
     plan: Plan, dataset: lance.LanceDataset, states: Mapping[str, SourceState]
 ) -> None:

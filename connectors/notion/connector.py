@@ -70,6 +70,8 @@ class NotionConnector(PaginatedConnector):
         refresh_token: The refresh token of a user who agreed.
         roots: Pages, databases or data sources, by id or address; they are read with all below
             them. By default all that the integration sees.
+        workspace: The name or id of the workspace that the token has to be of. A dataset needs it
+            that holds several workspaces, each wholly.
         exclude: What is left out with all below it: ids or addresses, or patterns of titles such as
             `Archive*`.
         resources: What is read: `pages`, `rows`, `comments`; by default all of them.
@@ -97,7 +99,9 @@ class NotionConnector(PaginatedConnector):
         ConfigError: an argument makes no sense, or there are no credentials.
     """
 
-    identity_args: ClassVar[tuple[str, ...] | None] = ("roots", "exclude", "resources", "trash")
+    identity_args: ClassVar[tuple[str, ...] | None] = (
+        *("roots", "workspace", "exclude", "resources", "trash"),
+    )
     gives_files = True
     version: ClassVar[str] = "1"
     max_in_flight = 4
@@ -115,6 +119,7 @@ class NotionConnector(PaginatedConnector):
         client_secret: str | None = None,
         refresh_token: str | None = None,
         roots: Sequence[str] = (),
+        workspace: str | None = None,
         exclude: Sequence[str] = (),
         resources: Sequence[str] = _RESOURCES,
         comments: str = "documents",
@@ -154,7 +159,7 @@ class NotionConnector(PaginatedConnector):
         if block_comments and markdown == "endpoint":
             raise ConfigError("block_comments needs markdown: blocks, which tells the blocks")
         self.scope = Scope(roots, exclude)
-        self.trash = trash
+        self.trash, self.workspace = trash, workspace
         choice = Choice(
             self.scope,
             "pages" in self.resources,
@@ -191,6 +196,7 @@ class NotionConnector(PaginatedConnector):
         self._alone: dict[str, Any] = {}
         self._began = ""
         self._me: dict[str, Any] = {}
+        self._bot: Mapping[str, Any] = {}
 
     def authenticate(self) -> bool:
         """Asks who the integration is.
@@ -199,13 +205,24 @@ class NotionConnector(PaginatedConnector):
             HttpError: Notion does not accept the token.
         """
         self._me = self._workspace.me()
+        bot = self._me.get("bot")
+        self._bot = bot if isinstance(bot, Mapping) else {}
+        named = (self._bot.get("workspace_name"), self._bot.get("workspace_id"))
+        if self.workspace is not None and self.workspace not in named:
+            raise ConfigError(
+                f"the token is of the workspace {named[0]} ({named[1]}), and not of "
+                f"{self.workspace!r}; give the token of that one"
+            )
         self.authenticated = True
         return True
 
+    def account_id(self) -> str:
+        """Returns the id of the workspace, unless roots say what is read."""
+        return "" if self.scope.roots else str(self._bot.get("workspace_id") or "")
+
     def access(self) -> list[str]:
         """Returns the integration's name, what it sees, and which capabilities it lacks."""
-        bot = self._me.get("bot")
-        workspace = bot.get("workspace_name") if isinstance(bot, Mapping) else None
+        workspace = self._bot.get("workspace_name")
         told = [f"integration {self._me.get('name')} in {workspace or 'its workspace'}"]
         pages = self._workspace.search("page", None)
         more = " or more" if pages.following else ""
@@ -374,6 +391,8 @@ class NotionConnector(PaginatedConnector):
             arguments["resources"] = sorted(self.resources)
         if self.trash:
             arguments["trash"] = True
+        if self.workspace is not None:
+            arguments["workspace"] = self.workspace
         identity["arguments"] = arguments
         return identity
 

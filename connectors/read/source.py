@@ -184,6 +184,7 @@ class Source:
             narrowed=narrowed,
             unread=unread,
             change=change,
+            account=_account_of(self.connector),
         )
         yield PlanChunk((), 0, 1, header)
 
@@ -335,3 +336,10 @@ def _claimed(
                 return
             yield part, block
         before += part.blocks
+
+
+def _account_of(connector: BaseConnector) -> str:
+    if type(connector).account_id is BaseConnector.account_id:
+        return ""
+    connector.ensure_authenticated()
+    return connector.account_id()

@@ -110,6 +110,7 @@ class SourceState:
             their pages are counted from the front.
         mapping: A digest of how its documents were made of its items, when all were made last;
             empty if that is unknown.
+        account: The account whose content it has, where the identity does not say it.
     """
 
     source: str
@@ -120,6 +121,7 @@ class SourceState:
     backfill: Mapping[str, Any] = field(default_factory=dict)
     missed: frozenset[str] = frozenset()
     mapping: str = ""
+    account: str = ""
 
     @property
     def key(self) -> str:
@@ -139,6 +141,7 @@ class SourceState:
         *,
         is_complete: bool = False,
         mapping: str = "",
+        account: str = "",
     ) -> SourceState:
         """Returns the state with one more run and the new states of partitions.
 
@@ -152,6 +155,7 @@ class SourceState:
             is_complete: Whether all of the source was read, so that other partitions are gone. If
                 one returns, it is read whole.
             mapping: A digest of how the run made documents of items; empty if that is unknown.
+            account: The account whose content it read, if it was told.
         """
         new = dict(partitions)
         if change.sliced:
@@ -172,13 +176,14 @@ class SourceState:
             # The next run must ask again for records that may be missing.
             partitions=reached if run.moves_state else self.partitions,
             mapping=mapping if anew else self.mapping,
+            account=account or self.account,
             runs=(*runs, run)[-MAX_RUNS:],
             backfill=self.backfill if change.backfill is None else change.backfill,
         )
 
     def forgotten(self) -> SourceState:
         """Returns the state without its partitions' states; its runs are still known."""
-        return replace(self, partitions={}, backfill={}, missed=frozenset())
+        return replace(self, partitions={}, backfill={}, missed=frozenset(), account="")
 
     def to_json(self) -> str:
         """Returns the stored form of the state.
@@ -199,6 +204,8 @@ class SourceState:
             value["missed"] = sorted(self.missed)
         if self.mapping:
             value["mapping"] = self.mapping
+        if self.account:
+            value["account"] = self.account
         try:
             text = dump_json(value, "state")
         except RecordError as error:
@@ -245,6 +252,7 @@ class SourceState:
                     for key in of_type(value.get("missed", []), list, "what was missed")
                 ),
                 mapping=of_type(value.get("mapping", ""), str, "its mapping"),
+                account=of_type(value.get("account", ""), str, "its account"),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(

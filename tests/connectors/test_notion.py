@@ -18,7 +18,7 @@ from contextframe_beam.connectors.look import look
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.read.source import Source
 from contextframe_beam.connectors.testing import ConnectorTests, Status, Subject, run_checks
-from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.errors import CommitError, ConfigError, ConnectorError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms.commit import CommitReceipt
@@ -597,6 +597,23 @@ def test_a_refresh_token_is_sent_as_notion_takes_it_and_the_new_one_is_kept(
     assert asked.headers["authorization"].startswith("Basic ")
     assert asked.body == {"grant_type": "refresh_token", "refresh_token": "refresh-token-0001"}
     assert kept.read_text().strip() == "refresh-token-0002"
+
+
+def test_another_workspace_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    to = tmp_path / "kb.lance"
+    with NotionWorld() as acme, NotionWorld() as other:
+        other.bot["bot"] |= {"workspace_id": "22", "workspace_name": "Other"}
+        other._number = 500  # else its ids are those of the first
+        acme.page("Of Acme")
+        run(acme, to)
+        with pytest.raises(CommitError, match=r"of '22'.*nothing was\s*committed"):
+            run(other, to, "mirror")
+        with pytest.raises(ConfigError, match=r"the token is of the workspace Other \(22\)"):
+            run(other, to, "mirror", workspace="Acme")
+        other.page("Of the other")
+        run(other, to, "mirror", workspace="Other")
+        assert run(acme, to, "mirror").rows_unchanged == 1
+    assert {one.title for one in stored(to).values()} == {"Of Acme", "Of the other"}
 
 
 def test_two_ways_to_write_a_root_are_one_source() -> None:
