@@ -145,6 +145,7 @@ class GitHubConnector(PaginatedConnector):
         self.attachments, self.max_attachment_bytes = chosen.choice, chosen.most_bytes
         self.comments = comments
         self.app_id, self.base_url = app_id, base_url
+        self._installation = installation_id
         self.max_in_flight = self.files_at_once = max(1, max_in_flight)
         self._check()
         auth = _auth(token, _listed(tokens), app_id, private_key, installation_id)
@@ -195,6 +196,23 @@ class GitHubConnector(PaginatedConnector):
             )
         self.authenticated = True
         return True
+
+    def account_id(self) -> str:
+        """Returns whose repositories are read, where none are named and no owner is.
+
+        Raises:
+            HttpError: GitHub does not accept the token.
+        """
+        if self._choice.repositories or self._choice.organizations:
+            return ""
+        if self.app_id is not None:
+            return f"app {self.app_id} {self._installation or ''}".rstrip()
+        try:
+            return f"user {self.http.send(HttpRequest('GET', 'user')).json().get('id')}"
+        except HttpError as error:
+            if not error.is_unreadable:
+                raise
+            return ""  # a token of GitHub Actions is nobody's
 
     def access(self) -> list[str]:
         """Returns the account, the repositories that it may read, and what is read of each."""

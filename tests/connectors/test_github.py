@@ -16,7 +16,7 @@ from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.github.records import record_of
 from contextframe_beam.connectors.http import judges, retry
 from contextframe_beam.connectors.testing import ConnectorTests, Status, Subject, run_checks
-from contextframe_beam.errors import ConfigError, ConnectorError
+from contextframe_beam.errors import CommitError, ConfigError, ConnectorError
 from contextframe_beam.pipelines.ingest import ingest
 from tests.support.cli_helpers import cli
 from tests.support.pdf_files import pdf as pdf_of
@@ -615,6 +615,15 @@ class TestAccounts:
         one = GitHubConnector(base_url=world.url, token=TOKEN, **settings)
         found = {part.params["repository"]["name"] for part in one.partitions()}
         assert found == (names or {"acme/app", "acme/lib", "acme/kept"})
+
+    def test_all_that_another_account_reads_is_not_the_same_source(self, world, tmp_path):
+        filled(world, 3)
+        world.tokens["ghp_bob"] = {"login": "bob", "repositories": []}
+        settings = {"resources": ["issues"], "repositories": [], "base_url": world.url}
+        ingest(GitHubConnector(token=TOKEN, **settings), str(tmp_path / "kb.lance"), embed_dim=2)
+        other = GitHubConnector(token="ghp_bob", **settings)
+        with pytest.raises(CommitError, match="read with an account of 'user "):
+            ingest(other, str(tmp_path / "kb.lance"), mode="mirror", max_deletes="100%")
 
     def test_an_app_reads_what_it_is_installed_on_and_renews_its_token(self, world, tmp_path):
         filled(world, 250)

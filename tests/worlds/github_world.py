@@ -195,7 +195,9 @@ class GitHub(Shapes, World):
                 return refused(403, "Resource not accessible by integration")
             return Answer(
                 headers={"X-OAuth-Scopes": account.get("scopes", "repo")},
-                body=self._filled(asked, {"login": account["login"]}),
+                body=self._filled(
+                    asked, {"login": account["login"], "id": sum(map(ord, account["login"]))}
+                ),
             )
         if template in ("/orgs/{org}/repos", "/users/{username}/repos"):
             owner = asked.params.get("org") or asked.params["username"]
