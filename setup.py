@@ -153,6 +153,7 @@ setup(
             "api = contextframe_beam.connectors.api.connector:APIConnector",
             "arrow = contextframe_beam.connectors.tables.arrow:ArrowConnector",
             "csv = contextframe_beam.connectors.tables.csv_file:CSVConnector",
+            "discord = contextframe_beam.connectors.discord.connector:DiscordConnector",
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "github = contextframe_beam.connectors.github.connector:GitHubConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",

@@ -30,6 +30,7 @@ from contextframe_beam.connectors import (
     Place,
     Window,
 )
+from contextframe_beam.connectors.discord.connector import DiscordConnector
 from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
@@ -331,6 +332,7 @@ def test_every_registered_connector_is_checked_here() -> None:
         APIConnector,
         ArrowConnector,
         CSVConnector,
+        DiscordConnector,  # in test_discord.py
         FilesConnector,
         GitHubConnector,  # in test_github.py
         JSONFileConnector,

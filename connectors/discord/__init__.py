@@ -1,0 +1,1 @@
+"""Messages, threads and posts of Discord servers, read as a bot."""
