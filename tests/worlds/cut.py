@@ -68,6 +68,12 @@ def cut_methods(folder: Path, methods: Sequence[str]) -> dict[str, Any]:
         name = "".join(part[0].upper() + part[1:] for part in method.split("."))
         asked, answer = read(f"{name}Arguments"), read(f"{name}Response")
         definitions = answer["definitions"]
+        if method == "conversations.replies":
+            # Gathered from fewer answers, although they hold the same messages.
+            more = read("ConversationsHistoryResponse")["definitions"]
+            own = definitions["MessageElement"]["properties"]
+            own |= {n: t for n, t in more["MessageElement"]["properties"].items() if n not in own}
+            definitions = {**more, **definitions}
         for one in definitions.values():
             told = one.get("properties", {})
             if "blocks" in told and "ts" in told:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from email.utils import formatdate
 from typing import Any
 
 from tests.worlds.described import Answer, Asked, Window, World
@@ -329,6 +330,8 @@ class SlackWorld(World):
             "usergroups.list": self._groups,
         }[method](given)
         answer.headers.setdefault("x-oauth-scopes", ",".join(sorted(self.scopes)))
+        # The workspace has a clock of its own.
+        answer.headers["Date"] = formatdate(float(self.now), usegmt=True)
         return answer
 
     def _auth_test(self, _: Mapping[str, str]) -> Answer:
