@@ -156,6 +156,8 @@ setup(
             "discord = contextframe_beam.connectors.discord.connector:DiscordConnector",
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "github = contextframe_beam.connectors.github.connector:GitHubConnector",
+            "google-drive = contextframe_beam.connectors.google_drive.connector:"
+            "GoogleDriveConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
             "notion = contextframe_beam.connectors.notion.connector:NotionConnector",
             "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",

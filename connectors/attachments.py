@@ -16,6 +16,7 @@ from contextframe_beam.errors import ConfigError
 
 if TYPE_CHECKING:
     from contextframe_beam.connectors.http.client import HttpClient
+    from contextframe_beam.connectors.http.judges import Judge
     from contextframe_beam.connectors.http.request import HttpResponse
 
 CHOICES = ("none", "metadata", "text", "bytes")
@@ -111,14 +112,16 @@ class RemoteFile:
     Args:
         client: Sends the requests. Its `max_response_bytes` bounds what such a server may give.
         url: The address.
+        judge: Looks at each answer, as a client's judge does.
 
     Attributes:
         size: The bytes of the file; None before the first range, or if the server does not tell.
     """
 
-    def __init__(self, client: HttpClient, url: str) -> None:
+    def __init__(self, client: HttpClient, url: str, judge: Judge | None = None) -> None:
         self._client = client
         self._url = url
+        self._judge = judge or (lambda _: None)
         self._begin()
 
     def head(self, size: int) -> bytes:
@@ -177,7 +180,7 @@ class RemoteFile:
             "Accept-Encoding": "identity",
             "Accept": "*/*",
         }
-        request = HttpRequest("GET", self._url, headers=headers, judge=lambda _: None)
+        request = HttpRequest("GET", self._url, headers=headers, judge=self._judge)
         try:
             response = self._client.send(request, raise_for_status=False)
         except BodyTooLargeError as error:
@@ -187,7 +190,9 @@ class RemoteFile:
             self.size, self._is_whole = start, True
             return
         if response.status >= 400:
-            raise response.refused("to a request for the bytes of a file")
+            verdict = self._judge(response)
+            refused = response.refused("to a request for the bytes of a file")
+            raise verdict if isinstance(verdict, Exception) else refused
         if response.status != 206 or told is None:
             self._data = bytearray(response.body)
             self.size, self._is_whole = len(self._data), True

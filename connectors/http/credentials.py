@@ -18,6 +18,7 @@ import google.auth
 import requests
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
+from google.oauth2 import credentials as user
 from google.oauth2 import service_account
 
 from contextframe_beam.connectors import secrets
@@ -329,9 +330,15 @@ def _credentials(settings: GoogleSettings) -> Any:
     scopes = [str(one) for one in settings.scopes]
     if settings.credentials is None:
         found, _ = google.auth.default(scopes=scopes)
-        if settings.subject:
-            raise ConfigError("auth of type google: subject needs credentials: a service account's")
-        return found
+        if not settings.subject:
+            return found
+        if not isinstance(found, service_account.Credentials):
+            raise ConfigError(
+                "auth of type google: subject needs a service account's key, as credentials or in "
+                "GOOGLE_APPLICATION_CREDENTIALS"
+            )
+        act_for: Any = found.with_subject
+        return act_for(settings.subject)
     given = settings.credentials
     if isinstance(given, Mapping):
         info = secrets.resolved(dict(given))
@@ -340,10 +347,13 @@ def _credentials(settings: GoogleSettings) -> Any:
             info = json.loads(str(given))
         except ValueError:
             info = None
+    if isinstance(info, dict) and info.get("type") == "authorized_user" and not settings.subject:
+        return _of_person(info, scopes)
     if not isinstance(info, dict) or "private_key" not in info:
         raise ConfigError(
-            "auth of type google: credentials is not the JSON key of a service account; give it as "
-            "file:PATH or another reference"
+            "auth of type google: credentials is neither the JSON key of a service account nor "
+            "that of an authorized user, which has no subject; give it as file:PATH or another "
+            "reference"
         )
     secrets.register(str(info["private_key"]))
     for line in str(info["private_key"]).splitlines():
@@ -351,3 +361,12 @@ def _credentials(settings: GoogleSettings) -> Any:
             secrets.register(line)
     load: Any = service_account.Credentials.from_service_account_info
     return load(info, scopes=scopes, subject=settings.subject)
+
+
+def _of_person(info: Mapping[str, Any], scopes: list[str]) -> Any:
+    """Returns the credentials of a person who logged in, as Google's tools keep them."""
+    for name in ("refresh_token", "client_secret"):
+        if isinstance(info.get(name), str):
+            secrets.register(info[name])
+    load: Any = user.Credentials.from_authorized_user_info
+    return load(info, scopes)

@@ -351,7 +351,8 @@ class GoogleSettings(AuthSettings):
     scopes: list[str]
     """The scopes to ask for."""
     credentials: str | dict[str, Any] | None = None
-    """The service account's JSON key as a reference; the machine's own account by default."""
+    """The JSON key of a service account or an authorized user as a reference; the machine's own
+    account by default."""
     subject: str | None = None
     """The user to act for (domain-wide delegation)."""
     quota_project: str | None = None

@@ -397,7 +397,7 @@ def test_google_service_accounts_and_default_credentials(server, tmp_path, monke
     with client(server, {"type": "google", "scopes": scopes}) as http:
         assert http.send(API).status == 200
     wrong = {**auth, "credentials": '{"a": 1}'}
-    refusal(server, wrong, "not the JSON key of a service account", ConfigError)
+    refusal(server, wrong, "neither the JSON key of a service account", ConfigError)
 
 
 # Sessions.

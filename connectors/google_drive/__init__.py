@@ -1,0 +1,1 @@
+"""Google Drive: its files, documents, spreadsheets, presentations and comments, read over HTTP."""
