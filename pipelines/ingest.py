@@ -242,8 +242,7 @@ def run_pipeline(
         ContextFrameError: any other failure.
     """
     settings = {**job.sink_settings, "run_id": run_id, "dead_letters": dead_letters}
-    settings["mapping"] = job.mapping
-    sink = WriteToLance(job.to, **settings)
+    sink = WriteToLance(job.to, **settings, mapping=job.mapping, full=job.full)
     # The sink trusts the dataset that it sees. So we have to notice a commit or a rollback
     # between our look at the state and the making of the sink.
     if not as_known(state_of(job)):

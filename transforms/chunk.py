@@ -2,48 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 
 from contextframe_beam.connectors.files.item import FileItem
-from contextframe_beam.connectors.page import Tally
-from contextframe_beam.frames.document import Chunk as Piece
+from contextframe_beam.frames.columns import NotByColumns
 from contextframe_beam.frames.document import Document
 from contextframe_beam.frames.embedders import EmbedderSpec
-from contextframe_beam.frames.record import FrameRecord, uuid_of
+from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.transforms.chunk_columns import ColumnCut
 from contextframe_beam.transforms.chunkers import Chunker, load_chunker
-from contextframe_beam.transforms.elements import (
-    FrameBatch,
-    Step,
-    required,
-    type_shown,
-    uuid_of_record,
-)
+from contextframe_beam.transforms.contents import ContentOrigins
+from contextframe_beam.transforms.elements import FrameBatch, Step, required
+from contextframe_beam.transforms.pieces import chunk_records, text_of
 
-__all__ = ["Chunk", "ChunkerSpec", "chunk_batch", "chunk_id", "chunk_records", "text_of"]
+__all__ = ["Chunk", "ChunkerSpec", "chunk_batch"]
 
 #: Batches end at so many records or characters, but never within a document.
 _MOST_RECORDS = 1024
 _MOST_CHARACTERS = 4 << 20
-
-# What a chunk has of its document, so that a filter finds both.
-_INHERITED = (
-    "author",
-    "collection",
-    "collection_id",
-    "collection_id_type",
-    "contributors",
-    "created_at",
-    "source_file",
-    "source_type",
-    "source_url",
-    "status",
-    "tags",
-    "updated_at",
-)
 
 
 @dataclass(frozen=True)
@@ -84,6 +64,8 @@ class Chunk(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
     Args:
         chunker: What cuts.
         embedder: Who counts tokens; the chunker has a way of its own without one.
+        origins: Gives documents their origins, and leaves out those that are stored; None for
+            neither.
 
     Raises:
         ConfigError: there is no such chunker, or it does not take what was given.
@@ -92,22 +74,29 @@ class Chunk(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameBatch]]):
     takes = (FrameBatch,)
     gives = FrameBatch
 
-    def __init__(self, chunker: ChunkerSpec, embedder: EmbedderSpec | None = None) -> None:
+    def __init__(
+        self,
+        chunker: ChunkerSpec,
+        embedder: EmbedderSpec | None = None,
+        origins: ContentOrigins | None = None,
+    ) -> None:
         super().__init__()
         # With the embedder that this process has: workers have theirs.
         chunker.load(None if embedder is None else replace(embedder, workers=1))
-        self._chunker, self._embedder = chunker, embedder
+        self._do = _ChunkDoFn(chunker, embedder, origins)
 
     def expand(self, batches: beam.PCollection[FrameBatch]) -> beam.PCollection[FrameBatch]:
         cut: beam.PCollection[FrameBatch] = batches | "Chunk" >> beam.ParDo(
-            _ChunkDoFn(self._chunker, self._embedder)
+            self._do
         ).with_output_types(FrameBatch)
         return cut
 
 
 class _ChunkDoFn(beam.DoFn):
-    def __init__(self, chunker: ChunkerSpec, embedder: EmbedderSpec | None) -> None:
-        self._spec, self._embedder = chunker, embedder
+    def __init__(
+        self, chunker: ChunkerSpec, embedder: EmbedderSpec | None, origins: ContentOrigins | None
+    ) -> None:
+        self._spec, self._embedder, self._origins = chunker, embedder, origins
         self._chunker: Chunker | None = None
 
     def setup(self) -> None:
@@ -115,7 +104,7 @@ class _ChunkDoFn(beam.DoFn):
 
     def process(self, batch: FrameBatch) -> Iterator[FrameBatch]:
         required(batch, FrameBatch, "Chunk")
-        yield from chunk_batch(batch, self._chunker)
+        yield from chunk_batch(batch, self._chunker, origins=self._origins)
 
 
 def chunk_batch(
@@ -123,6 +112,7 @@ def chunk_batch(
     chunker: Chunker | None,
     most_records: int = _MOST_RECORDS,
     most_characters: int = _MOST_CHARACTERS,
+    origins: ContentOrigins | None = None,
 ) -> Iterator[FrameBatch]:
     """Adds the chunks of each document after it, and yields the batch in parts of some size.
 
@@ -131,11 +121,23 @@ def chunk_batch(
         chunker: What cuts; None leaves all documents whole.
         most_records: So many records end a part.
         most_characters: So many characters of text do.
+        origins: Gives documents their origins, and leaves out those that are stored; None for
+            neither.
 
     Yields:
         Parts that hold whole documents; at least one.
     """
-    part, tally = _part_of(batch), batch.tally
+    if batch.columns is not None:
+        try:
+            cut = ColumnCut(batch, origins)
+        except NotByColumns:
+            pass  # as single records, which takes longer
+        else:
+            yield from cut.parts(chunker, most_records, most_characters)
+            return
+    if origins is not None:
+        origins.prepare(batch)
+    part, tally = batch.empty(), batch.tally
     size = 0
     for number, places in _by_document(batch):
         made: list[tuple[FrameRecord, Any]] = []
@@ -158,7 +160,7 @@ def chunk_batch(
         full = len(part.records) + len(made) > most_records or size + characters > most_characters
         if part.records and full:
             yield part
-            part, size = _part_of(batch), 0
+            part, size = batch.empty(), 0
         part.records += [record for record, _ in made]
         part.items += [item for _, item in made]
         part.documents += [number] * len(made)
@@ -166,70 +168,6 @@ def chunk_batch(
     # At the end, when all is known that went wrong.
     part.failures, part.deletions, part.tally = batch.failures, batch.deletions, tally
     yield part
-
-
-def chunk_records(
-    record: FrameRecord, chunker: Chunker, parsed: Document | None = None
-) -> list[FrameRecord]:
-    """Returns the chunks of a document, in order; empty for other records, or without text.
-
-    Args:
-        record: The document.
-        chunker: What cuts.
-        parsed: The document as a parser made it. It tells more than the text, and counts as long
-            as nothing has changed the text since.
-
-    Raises:
-        ChunkError: the document cannot be cut.
-        RecordError: it cannot be stored.
-        TypeError: the chunker gave something else than chunks.
-    """
-    text = text_of(record)
-    if record.parent is not None or record.record_type != "document" or not text:
-        return []
-    if parsed is None or parsed.text != text:
-        parsed = Document(text)
-    pieces = chunker.chunk(parsed)
-    if not isinstance(pieces, Sequence) or not all(isinstance(one, Piece) for one in pieces):
-        raise TypeError(
-            f"{type(chunker).__name__}.chunk returned {type_shown(pieces)}; it must return a list "
-            "of Chunk"
-        )
-    uuid = uuid_of_record(record)
-    # A document with a uuid of its own shares its id with others, perhaps.
-    named = record.unique_id if record.unique_id and uuid_of(record.unique_id) == uuid else None
-    parent = {"type": "parent", "id": uuid, **({"uri": named} if named else {})}
-    inherited = {name: record.metadata[name] for name in _INHERITED if name in record.metadata}
-    return [
-        FrameRecord(
-            piece.text,
-            {
-                **inherited,
-                "title": " > ".join(piece.headings) or record.title,
-                "position": number,
-                "relationships": [dict(parent)],
-                "start": piece.start,
-                "end": piece.end,
-                **({} if piece.page is None else {"page": piece.page}),
-            },
-            unique_id=chunk_id(named or uuid, number),
-            timestamp=record.timestamp,
-            parent=uuid,
-            readers=record.readers,
-        )
-        for number, piece in enumerate(pieces)
-    ]
-
-
-def text_of(record: Any) -> str:
-    """Returns the text of a record; "" for what has none, or for what the sink refuses."""
-    text = getattr(record, "text_content", None)
-    return text if isinstance(text, str) else ""
-
-
-def chunk_id(document: str, number: int) -> str:
-    """Returns the id of a document's chunk, whose number counts from 0."""
-    return f"{document}#chunk={number}"
 
 
 def _by_document(batch: FrameBatch) -> Iterator[tuple[int, list[int]]]:
@@ -241,10 +179,6 @@ def _by_document(batch: FrameBatch) -> Iterator[tuple[int, list[int]]]:
     for place, number in enumerate(batch.documents):
         places.setdefault(number, []).append(place)
     yield from places.items()
-
-
-def _part_of(batch: FrameBatch) -> FrameBatch:
-    return FrameBatch([], [], batch.partition, batch.position, tally=Tally(source=batch.source))
 
 
 def _parsed(item: Any) -> Document | None:

@@ -48,7 +48,7 @@ class FrameBatch:
         deletions: The items that were mapped to a deletion, each with its deletion.
         tally: The page's counts and states for the commit.
         columns: The records as columns, where they were mapped so and nobody asked for `records`.
-        page: The page that they were mapped from.
+        page: The page that they were mapped from; `documents` are places on it.
     """
 
     records: list[FrameRecord]
@@ -78,6 +78,15 @@ class FrameBatch:
         del batch.records, batch.items
         return batch
 
+    def empty(self) -> FrameBatch:
+        """Returns a batch of the same page, without its records and counts."""
+        return FrameBatch([], [], self.partition, self.position, tally=Tally(source=self.source))
+
+    def put_columns(self, columns: FrameColumns, page: Page) -> None:
+        """Puts columns of some items of a page in place of its records."""
+        del self.records, self.items
+        self.columns, self.page = columns, page
+
     # Hidden from type checkers, which would accept any misspelt attribute.
     if not TYPE_CHECKING:
 
@@ -86,7 +95,8 @@ class FrameBatch:
                 self.records, self.columns = self.columns.records(), None
                 return self.records
             if name == "items" and self.page is not None:
-                self.items, self.page = self.page.items, None
+                given, self.page = self.page.items, None
+                self.items = [given[number] for number in self.documents] or given
                 return self.items
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
@@ -98,7 +108,7 @@ class FrameBatch:
     @property
     def count(self) -> int:
         """The number of records."""
-        return len(self.records) if self.columns is None else self.columns.count
+        return len(self.records) if self.columns is None else self.columns.rows
 
     @property
     def source(self) -> SourceInfo | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -34,7 +34,6 @@ from contextframe_beam.store.files import open_dataset, reading
 from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.keys import Numbers, NumberSet
 from contextframe_beam.store.rows import Addresses, no_addresses, scan_rows
-from contextframe_beam.transforms.chunk import text_of
 from contextframe_beam.transforms.elements import (
     FrameBatch,
     Step,
@@ -42,8 +41,10 @@ from contextframe_beam.transforms.elements import (
     required,
     uuid_of_record,
 )
+from contextframe_beam.transforms.embed_columns import FindableColumns
 from contextframe_beam.transforms.embedders import Embedded, Usage, VectorCache, embed_texts
 from contextframe_beam.transforms.embedders.batching import text_key
+from contextframe_beam.transforms.pieces import text_of
 
 __all__ = [
     "Embed",
@@ -135,8 +136,8 @@ class _EmbedDoFn(beam.DoFn):
 
     def process(self, batch: FrameBatch) -> Iterator[FrameBatch]:
         self._batches.append(required(batch, FrameBatch, "Embed"))
-        self._texts += len(batch.records)
-        self._characters += sum(len(text_of(one)) for one in batch.records)
+        self._texts += batch.count
+        self._characters += _characters_of(batch)
         if self._texts >= _TEXTS_TOGETHER or self._characters >= _CHARACTERS_TOGETHER:
             yield from self._embedded()
 
@@ -163,33 +164,83 @@ def embed_batches(batches: Sequence[FrameBatch], vectors: TextVectors) -> list[F
         EmbedderError: the embedder cannot be used.
         TooManyTokens: it would take more tokens than it may.
     """
-    wanted = [(batch, place) for batch in batches for place in _places_of(batch)]
-    texts = [text_of(batch.records[place]) for batch, place in wanted]
-    found = vectors.of(texts)
+    findable = [_findable_of(batch) for batch in batches]
+    found = vectors.of([text for one in findable for text in one.texts])
     if batches:
         _count(batches[-1].tally, found.usage)
-    failed: dict[int, dict[int, tuple[int, Exception]]] = {}
-
-    def fail(batch: FrameBatch, place: int, error: Exception) -> None:
-        document = batch.documents[place] if batch.documents else place
-        failed.setdefault(id(batch), {}).setdefault(document, (place, error))
-
-    for batch in batches:
-        for place, record in enumerate(batch.records):
-            if getattr(record, "vector", None) is not None:
-                fail(batch, place, RecordError(_OWN_VECTOR.format(vectors.name)))
-    for number, (batch, place) in enumerate(wanted):
-        if number in found.errors:
-            fail(batch, place, found.errors[number])
-            continue
-        record = batch.records[place]
-        record.vector, record.embedder = found.vectors[number], vectors.fingerprint
-    return [_without(batch, failed.get(id(batch), {})) for batch in batches]
+    made = []
+    start = 0
+    for batch, one in zip(batches, findable, strict=True):
+        stop = start + len(one.texts)
+        errors = {at - start: error for at, error in found.errors.items() if start <= at < stop}
+        made.append(one.with_vectors(batch, found.vectors[start:stop], errors, vectors.identity))
+        start = stop
+    return made
 
 
 def texts_of(batch: FrameBatch) -> list[str]:
     """Returns the texts of a batch that get a vector."""
-    return [text_of(batch.records[place]) for place in _places_of(batch)]
+    return _findable_of(batch).texts
+
+
+def _findable_of(batch: FrameBatch) -> FindableRecords | FindableColumns:
+    columns = batch.columns
+    if columns is None or columns.embedder is not None or not batch.documents or batch.page is None:
+        return FindableRecords(batch)
+    return FindableColumns(columns)
+
+
+def _characters_of(batch: FrameBatch) -> int:
+    if batch.columns is None:
+        return sum(len(text_of(one)) for one in batch.records)
+    return batch.columns.characters
+
+
+class FindableRecords:
+    """Those records of a batch that are found by their texts.
+
+    Args:
+        batch: The batch.
+
+    Attributes:
+        texts: Their texts.
+    """
+
+    def __init__(self, batch: FrameBatch) -> None:
+        self._places = list(_places_of(batch))
+        self.texts = [text_of(batch.records[place]) for place in self._places]
+
+    def with_vectors(
+        self,
+        batch: FrameBatch,
+        rows: Vectors,
+        errors: Mapping[int, Exception],
+        embedder: EmbedderIdentity,
+    ) -> FrameBatch:
+        """Returns the batch with vectors; documents without one that they need become dead letters.
+
+        Args:
+            batch: The batch, which is changed.
+            rows: The vector of each text.
+            errors: Why a text has none, by its place.
+            embedder: Whose they are.
+        """
+        failed: dict[int, tuple[int, Exception]] = {}
+
+        def fail(place: int, error: Exception) -> None:
+            document = batch.documents[place] if batch.documents else place
+            failed.setdefault(document, (place, error))
+
+        for place, record in enumerate(batch.records):
+            if getattr(record, "vector", None) is not None:
+                fail(place, RecordError(_OWN_VECTOR.format(embedder.spec)))
+        for number, place in enumerate(self._places):
+            if number in errors:
+                fail(place, errors[number])
+                continue
+            record = batch.records[place]
+            record.vector, record.embedder = rows[number], embedder.fingerprint
+        return _without(batch, failed)
 
 
 def _places_of(batch: FrameBatch) -> Iterator[int]:
@@ -255,8 +306,7 @@ class TextVectors:
         self._embedder, self._stored, self._cache = embedder, stored, cache
         self._max_tokens = max_tokens
         self._spent = 0
-        self.fingerprint = embedder.identity.fingerprint
-        self.name = embedder.identity.spec
+        self.identity = embedder.identity
 
     def of(self, texts: Sequence[str]) -> Embedded:
         """Returns the vectors of texts; equal ones are looked for and embedded once.

@@ -29,8 +29,8 @@ from contextframe_beam.store.receipt import CommitReceipt
 from contextframe_beam.store.search import Hit
 from contextframe_beam.store.state import DOCUMENTS
 from contextframe_beam.store.versions import open_version
-from contextframe_beam.transforms.chunk import chunk_id
 from contextframe_beam.transforms.elements import FrameBatch, letter_of
+from contextframe_beam.transforms.pieces import chunk_id
 from contextframe_beam.transforms.write import WriteToLance
 
 __all__ = ["LanceSearchHandler", "LanceVectorWriterConfig", "ReadItems", "item_of", "record_of"]

@@ -27,8 +27,10 @@ from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import read_texts
 from contextframe_beam.transforms.chunk import Chunk, ChunkerSpec
 from contextframe_beam.transforms.chunkers.registry import NONE, chunker_identity
+from contextframe_beam.transforms.contents import ContentOrigins
 from contextframe_beam.transforms.elements import FrameBatch, batch_of_records, in_global_window
 from contextframe_beam.transforms.embed import Embed
+from contextframe_beam.transforms.recognise import StoredIn
 
 __all__ = ["PrepareTexts", "Texts", "embedder_settings"]
 
@@ -205,11 +207,20 @@ class PrepareTexts(beam.PTransform[Any, Any]):
         at: The dataset that the run ends in.
         version: The version of it whose vectors are reused; None without a dataset.
         run: Tells the run from others in the same process.
+        stored: Where documents are found that need not be cut again; None for nowhere.
     """
 
-    def __init__(self, texts: Texts, at: Address, version: int | None, run: str) -> None:
+    def __init__(
+        self,
+        texts: Texts,
+        at: Address,
+        version: int | None,
+        run: str,
+        stored: StoredIn | None = None,
+    ) -> None:
         super().__init__()
         self._texts, self._at, self._version, self._run = texts, at, version, run
+        self._stored = stored
 
     def expand(self, given: beam.PCollection[Any]) -> beam.PCollection[FrameBatch]:
         texts, embedder = self._texts, self._texts.embedder
@@ -221,7 +232,8 @@ class PrepareTexts(beam.PTransform[Any, Any]):
         if embedder is not None:
             workers = given.pipeline.options.view_as(DirectOptions).direct_num_workers
             embedder = replace(embedder, workers=max(1, workers or 1))
-        batches = batches | "Cut" >> Chunk(texts.chunker, embedder)
+        origins = ContentOrigins(texts.made_with, self._stored)
+        batches = batches | "Cut" >> Chunk(texts.chunker, embedder, origins)
         if embedder is not None and embedder.identity is not None and not texts.dry_run:
             batches = batches | "Vectors" >> Embed(
                 embedder, self._at, self._version, texts.max_tokens, self._run

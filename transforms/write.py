@@ -121,6 +121,7 @@ class WriteToLance(
             not name them.
         embedded_by: Whose vectors the records bring, where they were embedded before.
         mapping: A digest of how items become documents, to be kept in the state of their source.
+        full: Cut and embed those documents too that are stored with the same content.
 
     Returns:
         A PCollection of one `CommitReceipt`.
@@ -160,6 +161,7 @@ class WriteToLance(
         columns: Mapping[str, str] | Sequence[str] = (),
         embedded_by: EmbedderIdentity | None = None,
         mapping: str = "",
+        full: bool = False,
     ) -> None:
         super().__init__()
         check_storage_version(storage_version)
@@ -168,6 +170,7 @@ class WriteToLance(
         secrets.refuse_credentials(dead_letters or "", "the dead letters")
         at = Address(str(uri), dict(storage_options) if storage_options else None)
         run_id = run_id or new_run_id()
+        self._full = full
         self._texts = texts = Texts.of(
             at,
             chunk=chunk,
@@ -240,7 +243,11 @@ class WriteToLance(
             # One commit for all rows, in any windows.
             batches = batches | "OneWindow" >> beam.WindowInto(GlobalWindows())
         batches = batches | "Texts" >> PrepareTexts(
-            self._texts, run.address, run.base_version, run.start
+            self._texts,
+            run.address,
+            run.base_version,
+            run.start,
+            self.stored if run.mode.replaces_rows and not self._full else None,
         )
         if run.dry_run:
             counts: beam.PCollection[CommitReceipt] = batches | DryRun(self._texts, run)
@@ -318,7 +325,7 @@ def _share(batch: FrameBatch) -> float:
     if share >= 1:
         return share
     columns = batch.columns
-    size = _size_of(batch.records) if columns is None else columns.texts.nbytes
+    size = _size_of(batch.records) if columns is None else columns.size
     return max(share, size / _SIZE_TOGETHER)
 
 
@@ -520,7 +527,8 @@ def encode_batches(
         start = stop
     if incomplete:
         stored = sorted(set(range(start)) - {index for index, _ in errors})
-        encoded.rows = rows.filter(pa.array(index not in incomplete for index in stored))
+        kept = [index not in incomplete for index in stored]
+        encoded.rows = rows.filter(pa.array(kept, pa.bool_()))
     return encoded
 
 

@@ -20,14 +20,18 @@ import pyarrow.compute as pc
 
 from contextframe_beam.frames.cells import values_of
 from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.frames.values import vectors_of
 
 __all__ = [
     "MISSING",
     "Cells",
+    "Chunks",
     "FrameColumns",
     "Links",
     "Mask",
     "NotByColumns",
+    "Parents",
+    "Rows",
     "as_strings",
     "filled",
 ]
@@ -100,6 +104,17 @@ class Cells:
                 values[index] = missing
         return values
 
+    def take(self, rows: Rows) -> Cells:
+        """Returns the values of some rows."""
+        given, missing = self.values, self.missing
+        missing = None if missing is None else missing[rows]
+        if isinstance(given, pa.Array):
+            try:
+                return Cells(given.take(pa.array(rows)), missing)
+            except NotImplementedError:  # of views inside of objects, for example
+                given = self.to_list()
+        return Cells([given[row] for row in rows.tolist()], missing)
+
 
 _ARROW: dict[frozenset[type], pa.DataType] = {
     frozenset({str}): pa.string(),
@@ -143,9 +158,19 @@ class Links:
         order = pa.array(np.argsort(rows, kind="stable"))
         columns = [
             pa.concat_arrays([getattr(part, name) for part in parts]).take(order)
-            for name in ("kinds", "targets", "notes")
+            for name in _LINK_COLUMNS
         ]
         return cls(rows[order.to_numpy()], *columns)
+
+    def take(self, rows: Rows) -> Links:
+        """Returns the links of some rows, which are in order."""
+        if not len(rows):
+            places = np.zeros(0, np.int64)
+            return Links(places, *(getattr(self, name)[:0] for name in _LINK_COLUMNS))
+        places = np.minimum(np.searchsorted(rows, self.rows), len(rows) - 1)
+        kept = np.flatnonzero(rows[places] == self.rows)
+        columns = [getattr(self, name).take(pa.array(kept)) for name in _LINK_COLUMNS]
+        return Links(places[kept], *columns)
 
     def by_row(self) -> dict[int, list[dict[str, Any]]]:
         """Returns the relationships of each row that has any, as metadata has them."""
@@ -161,6 +186,44 @@ class Links:
         return found
 
 
+_LINK_COLUMNS = ("kinds", "targets", "notes")
+
+
+@dataclass(slots=True)
+class Parents:
+    """The document of each record, where all of them are chunks.
+
+    Attributes:
+        keys: Their uuids.
+        uris: Their unique_ids; null where the uuid is another one than that of the unique_id.
+    """
+
+    keys: pa.Array
+    uris: pa.Array
+
+    def take(self, places: pa.Array) -> Parents:
+        """Returns those at some places."""
+        return Parents(self.keys.take(places), self.uris.take(places))
+
+    def links(self) -> Iterator[list[dict[str, Any]]]:
+        """Yields the relationships of each chunk, as metadata has them."""
+        for key, uri in zip(self.keys.to_pylist(), self.uris.to_pylist(), strict=True):
+            yield [{"type": "parent", "id": key, **({} if uri is None else {"uri": uri})}]
+
+
+@dataclass(slots=True)
+class Chunks:
+    """The chunks of records that are columns.
+
+    Attributes:
+        owners: The row of each chunk's document, in order.
+        columns: The chunks as records; all have parents.
+    """
+
+    owners: Rows
+    columns: FrameColumns
+
+
 @dataclass(slots=True)
 class FrameColumns:
     """Records as columns.
@@ -172,6 +235,11 @@ class FrameColumns:
         record_type: Their type.
         metadata: Their metadata, by name.
         links: Their metadata `relationships`, where it is not among the others.
+        origins: Their origins; None where none has one.
+        parents: Their documents, where they are chunks; then these are their relationships.
+        vectors: Their vectors, in the type of the column; null for records without one.
+        embedder: What made the vectors.
+        chunks: Their chunks, where they were cut.
     """
 
     texts: pa.Array
@@ -180,14 +248,49 @@ class FrameColumns:
     record_type: str
     metadata: dict[str, Cells] = field(default_factory=dict)
     links: Links | None = None
+    origins: pa.Array | None = None
+    parents: Parents | None = None
+    vectors: pa.Array | None = None
+    embedder: str | None = None
+    chunks: Chunks | None = None
 
     @property
     def count(self) -> int:
-        """The number of records."""
+        """The number of records, without their chunks."""
         return len(self.texts)
 
+    @property
+    def rows(self) -> int:
+        """The number of records and their chunks."""
+        return self.count + (0 if self.chunks is None else self.chunks.columns.count)
+
+    @property
+    def characters(self) -> int:
+        """The length of the texts."""
+        own = pc.sum(pc.utf8_length(self.texts)).as_py() or 0
+        return int(own) + (0 if self.chunks is None else self.chunks.columns.characters)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the texts, about."""
+        return int(self.texts.nbytes) + (0 if self.chunks is None else self.chunks.columns.size)
+
+    @property
+    def order(self) -> Rows:
+        """The order of all rows, records first and then chunks, in which each follows its own."""
+        owners = np.zeros(0, np.int64) if self.chunks is None else self.chunks.owners
+        ranks = np.concatenate([np.arange(self.count) * 2, owners * 2 + 1])
+        return np.argsort(ranks, kind="stable")
+
     def records(self) -> list[FrameRecord]:
-        """Returns the same as single records."""
+        """Returns the same as single records, each with its chunks after it."""
+        own = self._own_records()
+        if self.chunks is None:
+            return own
+        own += self.chunks.columns._own_records()
+        return [own[place] for place in self.order.tolist()]
+
+    def _own_records(self) -> list[FrameRecord]:
         timestamps = [None] * self.count if self.timestamps is None else self.timestamps.to_pylist()
         records = [
             FrameRecord(text, metadata, self.record_type, unique_id, timestamp)
@@ -201,35 +304,103 @@ class FrameColumns:
         ]
         for row, links in {} if self.links is None else self.links.by_row().items():
             records[row].metadata["relationships"] = links
+        if self.origins is not None:
+            for record, origin in zip(records, self.origins.to_pylist(), strict=True):
+                record.origin = origin
+        if self.parents is not None:
+            keys = self.parents.keys.to_pylist()
+            for record, key, links in zip(records, keys, self.parents.links(), strict=True):
+                record.parent, record.metadata["relationships"] = key, links
+        if self.vectors is not None:
+            for record, vector in zip(records, vectors_of(self.vectors), strict=True):
+                if vector is not None:
+                    record.vector, record.embedder = vector, self.embedder
         return records
+
+    def take(self, rows: Rows) -> FrameColumns:
+        """Returns some records, which are in order, with their chunks."""
+        places = pa.array(rows)
+        chunks = None
+        if self.chunks is not None:
+            owners = self.chunks.owners
+            owned = np.flatnonzero(np.isin(owners, rows))
+            columns = self.chunks.columns.take(owned)
+            chunks = Chunks(np.searchsorted(rows, owners[owned]), columns)
+        return replace(
+            self,
+            texts=self.texts.take(places),
+            unique_ids=self.unique_ids.take(places),
+            timestamps=None if self.timestamps is None else self.timestamps.take(places),
+            origins=None if self.origins is None else self.origins.take(places),
+            parents=None if self.parents is None else self.parents.take(places),
+            vectors=None if self.vectors is None else self.vectors.take(places),
+            metadata={name: cells.take(rows) for name, cells in self.metadata.items()},
+            links=None if self.links is None else self.links.take(rows),
+            chunks=chunks,
+        )
 
     @classmethod
     def concat(cls, parts: Sequence[FrameColumns]) -> FrameColumns:
         """Joins batches.
 
         Raises:
-            NotByColumns: they are of different types.
+            NotByColumns: they are of different types, or some are chunks and some are not.
         """
         if len(parts) == 1:
             return parts[0]
-        if len({part.record_type for part in parts}) > 1:
+        embedders = {part.embedder for part in parts if part.vectors is not None}
+        kinds = {(part.record_type, part.parents is None) for part in parts}
+        if len(kinds) > 1 or len(embedders) > 1:
             raise NotByColumns
         names = dict.fromkeys(name for part in parts for name in part.metadata)
         counts = [part.count for part in parts]
-        timestamps = None
-        if any(part.timestamps is not None for part in parts):
-            timestamps = pa.concat_arrays(
-                pa.nulls(part.count, pa.string()) if part.timestamps is None else part.timestamps
-                for part in parts
-            )
+        parents = [part.parents for part in parts if part.parents is not None]
         return cls(
             pa.concat_arrays([part.texts for part in parts]),
             pa.concat_arrays([part.unique_ids for part in parts]),
-            timestamps,
+            _concat([part.timestamps for part in parts], counts),
             parts[0].record_type,
             {name: _joined([part.metadata.get(name) for part in parts], counts) for name in names},
             _joined_links(parts),
+            _concat([part.origins for part in parts], counts),
+            Parents(
+                pa.concat_arrays([one.keys for one in parents]),
+                pa.concat_arrays([one.uris for one in parents]),
+            )
+            if parents
+            else None,
+            _concat([part.vectors for part in parts], counts),
+            next(iter(embedders), None),
+            _joined_chunks(parts),
         )
+
+
+def _concat(columns: Sequence[pa.Array | None], counts: Sequence[int]) -> pa.Array | None:
+    """Joins columns of parts; those of parts without it are null.
+
+    Raises:
+        NotByColumns: they have different types.
+    """
+    kinds = {column.type for column in columns if column is not None}
+    if not kinds:
+        return None
+    if len(kinds) > 1:
+        raise NotByColumns
+    (kind,) = kinds
+    return pa.concat_arrays(
+        pa.nulls(count, kind) if column is None else column
+        for column, count in zip(columns, counts, strict=True)
+    )
+
+
+def _joined_chunks(parts: Sequence[FrameColumns]) -> Chunks | None:
+    found, owners, first = [], [], 0
+    for part in parts:
+        if part.chunks is not None:
+            found.append(part.chunks.columns)
+            owners.append(part.chunks.owners + first)
+        first += part.count
+    return Chunks(np.concatenate(owners), FrameColumns.concat(found)) if found else None
 
 
 def dictionaries(fields: Mapping[str, Cells], count: int) -> Iterator[dict[str, Any]]:

@@ -63,6 +63,7 @@ from contextframe_beam.frames.values import (
 )
 
 __all__ = [
+    "content_digests",
     "decode_rows",
     "document_digest",
     "encode_records",
@@ -88,6 +89,15 @@ def record_uuid(record: FrameRecord) -> str:
     for error in encoder.errors.values():
         raise error
     return str(encoder.columns["uuid"][0])
+
+
+def content_digests(records: Sequence[FrameRecord]) -> list[bytes | None]:
+    """Returns the digest of each record's row by itself; None for one that cannot be stored."""
+    encoder = _Encoder(records, None)
+    if not encoder.errors and not encoder.sparse:
+        return list(encoder.columns.get("x_digest", ()))
+    half = len(records) // 2
+    return content_digests(records[:half]) + content_digests(records[half:]) if half else [None]
 
 
 def encode_records(

@@ -8,6 +8,7 @@ Arrow puts together. A batch with a record that cannot be stored is not encoded 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,25 @@ from contextframe_beam.frames.columns import (
     Links,
     Mask,
     NotByColumns,
-    as_strings,
     filled,
 )
 from contextframe_beam.frames.encode import day_of_timestamp
+from contextframe_beam.frames.encode_units import (
+    as_units,
+    digest_ends,
+    embedded,
+    parent_keys,
+    parent_links,
+)
 from contextframe_beam.frames.fields import OwnField, with_fields
 from contextframe_beam.frames.json_columns import (
     Fragment,
     digests_of,
     json_lists,
+    objects_as_json,
     put_together,
     uuids_of,
+    values_as_json,
 )
 from contextframe_beam.frames.layout import MetadataLayout, RowNotes, note_text
 from contextframe_beam.frames.record import ANCHOR_KEY, RESERVED, title_of
@@ -51,16 +60,15 @@ from contextframe_beam.frames.schema import (
     frame_schema_of,
     is_date,
 )
-from contextframe_beam.frames.values import dump_objects, null_array
+from contextframe_beam.frames.values import null_array
 
-__all__ = ["encode_columns"]
+__all__ = ["Contents", "contents_of", "encode_columns"]
 
 _UUIDS = r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\z"
 # One bit a condition that some rows meet.
 _MOST_CONDITIONS = 60
 # What ids begin with is looked for in all targets.
 _MOST_SOURCES = 16
-_OBJECTS = frozenset({dict, list, type(None)})
 
 
 def encode_columns(
@@ -81,8 +89,12 @@ def encode_columns(
     Raises:
         NotByColumns: they have to be encoded as single records, which may refuse some of them.
     """
+    chunks = columns.chunks
     try:
         rows = _Encoder(columns).batch(embed_dim, source)
+        if chunks is not None and chunks.columns.count:
+            others = _Encoder(chunks.columns).batch(embed_dim, source)
+            rows = as_units(rows, others, chunks.owners, columns.order)
         if not fields:
             return rows
         rows, misfits = with_fields(rows, fields)
@@ -91,6 +103,34 @@ def encode_columns(
     if misfits:
         raise NotByColumns
     return rows
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What records are, before anything is made of their texts.
+
+    Attributes:
+        keys: Their uuids.
+        titles: Their titles.
+        digests: The digests of their rows.
+    """
+
+    keys: pa.Array
+    titles: pa.Array
+    digests: pa.Array
+
+
+def contents_of(records: FrameColumns) -> Contents:
+    """Returns the keys, titles and digests of records as they are.
+
+    Raises:
+        NotByColumns: they have to be encoded as single records, which may refuse some of them.
+    """
+    try:
+        columns = _Encoder(records).columns
+    except (RecordError, UnicodeError, orjson.JSONEncodeError, pa.ArrowInvalid):
+        raise NotByColumns from None
+    return Contents(columns["uuid"], columns["title"], columns["x_digest"])
 
 
 class _Encoder:
@@ -122,6 +162,10 @@ class _Encoder:
             self._lay_out(name, self._metadata[name])
         if records.links is not None:
             self._relationships(records.links)
+        if records.parents is not None:
+            self.columns["x_parent"] = parent_keys(records.parents)
+            self.columns["relationships"], seen = parent_links(records.parents)
+            self._hashed["relationships"] = seen
         self._timestamps()
         self._titles()
         self._identify()
@@ -132,6 +176,9 @@ class _Encoder:
         self.columns["custom_metadata"] = _custom_metadata(self._entries, self._count)
         if source is not None:
             self.columns["x_source"] = pa.repeat(pa.scalar(source, pa.string()), self._count)
+        vectors = self.columns.get("vector")
+        if vectors is not None and vectors.type != schema.field("vector").type:
+            raise NotByColumns
         arrays = [
             self.columns[field.name]
             if field.name in self.columns
@@ -182,13 +229,17 @@ class _Encoder:
             if pa.types.is_string(kind):
                 self._text(name, values, cells.missing, fit)
                 return
-            if fit is None and (made := _as_json(values)) is not None:
+            if fit is None and (made := values_as_json(values)) is not None:
                 self._json(name, made, cells)
                 return
             if fit is fit_texts and _is_texts(values):
                 self._texts(name, values, cells)
                 return
-        if fit in (None, FIT["author"]) and (made := _objects_as_json(name, cells)) is not None:
+            if fit is FIT["position"] and cells.missing is None and _are_positions(values):
+                self.columns[name] = values.cast(pa.int32())
+                self._hashed[name] = Fragment(values.cast(pa.string()))
+                return
+        if fit in (None, FIT["author"]) and (made := objects_as_json(name, cells)) is not None:
             self._json(name, made, cells)
             if fit is not None:
                 self.columns[name] = _authors(cells)
@@ -362,7 +413,10 @@ class _Encoder:
             Fragment.of_nullable(records.texts),
             *(self._hashed[name] for name in sorted(self._hashed)),
         ]
-        columns["x_digest"] = digests_of(fragments)
+        columns.update(embedded(records))
+        if records.origins is not None:
+            columns["x_origin"] = records.origins
+        columns["x_digest"] = digests_of(fragments, digest_ends(records))
 
     def _heads(self) -> tuple[Fragment, pa.Array | None]:
         """Returns what digests begin with, and the notes on each row.
@@ -412,57 +466,6 @@ def _targets_of(unique_ids: pa.Array, links: Links) -> pa.Array:
     return pc.binary_join_element_wise(spaces, links.targets, "")
 
 
-def _as_json(values: pa.Array) -> pa.Array | None:
-    """Returns numbers and flags as JSON; None for values of other types."""
-    kind = values.type
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return values.cast(pa.string())
-    if pa.types.is_float64(kind):
-        numbers = _filled_numbers(values)
-        if not np.isfinite(numbers).all():
-            raise NotByColumns
-        texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-        made = pa.array(texts if len(values) else [], pa.binary()).cast(pa.string())
-        return pc.if_else(values.is_valid(), made, pa.scalar(None, pa.string()))
-    if pa.types.is_decimal(kind):
-        return pc.binary_join_element_wise('"', values.cast(pa.string()), '"', "")
-    return None
-
-
-def _objects_as_json(name: str, cells: Cells) -> pa.Array | None:
-    """Returns objects and lists as JSON; None if there are other values."""
-    values = cells.values
-    if isinstance(values, pa.Array):
-        if not pa.types.is_nested(values.type) or pa.types.is_union(values.type):
-            return None
-        if isinstance(values, pa.StructArray) and (made := _struct_as_json(values)) is not None:
-            return made
-        values = cells.to_list()
-    elif not _OBJECTS.issuperset(map(type, values)):
-        return None
-    texts = dump_objects(values, f"metadata[{name!r}]")
-    return pa.array(texts, pa.binary()).cast(pa.string())
-
-
-def _struct_as_json(values: pa.StructArray) -> pa.Array | None:
-    """Returns objects of texts as JSON; None for other objects."""
-    names = [field.name for field in values.type]
-    if not names or len(set(names)) < len(names):
-        return None
-    if not all(pa.types.is_string(field.type) for field in values.type):
-        return None
-    parts: list[Any] = [""]
-    for name, child in zip(names, values.flatten(), strict=True):
-        key = orjson.dumps(name).decode()
-        Fragment.of_nullable(as_strings(child), "null").put(parts, f"{key}:")
-    parts[0] = "{" + parts[0].removeprefix(",")
-    parts[-1] += "}"
-    texts = put_together(parts)
-    if not values.null_count:
-        return texts
-    return pc.if_else(values.is_valid(), texts, pa.scalar(None, pa.string()))
-
-
 def _authors(cells: Cells) -> pa.Array:
     """Returns the names of authors that are objects."""
     values = cells.values
@@ -473,11 +476,6 @@ def _authors(cells: Cells) -> pa.Array:
     return pa.array(map(FIT["author"], cells.to_list()), pa.string())
 
 
-def _filled_numbers(values: pa.Array) -> Any:
-    """Returns numbers with 0 for null."""
-    return np.ascontiguousarray(pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False))
-
-
 def _is_texts(values: pa.Array) -> bool:
     kind = values.type
     return bool(
@@ -485,6 +483,13 @@ def _is_texts(values: pa.Array) -> bool:
         and pa.types.is_string(kind.value_type)
         and not values.flatten().null_count
     )
+
+
+def _are_positions(values: pa.Array) -> bool:
+    if not pa.types.is_integer(values.type) or values.null_count:
+        return False
+    ends = pc.min_max(values).as_py()
+    return bool(ends["min"] >= 0 and ends["max"] < 2**31)
 
 
 def _custom_metadata(entries: dict[str, pa.Array], count: int) -> pa.Array:

@@ -16,21 +16,37 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_128_digest
 
-from contextframe_beam.frames.columns import Mask, NotByColumns, filled
+from contextframe_beam.frames.columns import Cells, Mask, NotByColumns, as_strings, filled
 from contextframe_beam.frames.record import NAMESPACE
 from contextframe_beam.frames.schema import DIGEST
+from contextframe_beam.frames.values import dump_objects
 
 # What stays in the processor's cache while it is written and read again: in larger pieces it takes
 # twice the time, and to look for what to escape ten times.
 _ROWS_AT_ONCE = 1024
 _BYTES_AT_ONCE = 1 << 20
 _BACKSLASH = ord("\\")
+_OBJECTS = frozenset({dict, list, type(None)})
 
-__all__ = ["Fragment", "digests_of", "escaped", "json_lists", "put_together", "uuids_of"]
+__all__ = [
+    "Fragment",
+    "digests_of",
+    "escaped",
+    "json_lists",
+    "objects_as_json",
+    "put_together",
+    "uuids_of",
+    "values_as_json",
+]
 
 
-def digests_of(fragments: Sequence[Fragment]) -> pa.Array:
-    """Returns the digest of each row, whose JSON is a list of the fragments."""
+def digests_of(fragments: Sequence[Fragment], ends: Sequence[bytes] | None = None) -> pa.Array:
+    """Returns the digest of each row, whose JSON is a list of the fragments.
+
+    Args:
+        fragments: The parts of each row.
+        ends: What follows the JSON of each row.
+    """
     parts: list[Any] = ["["]
     for fragment in fragments:
         fragment.put(parts)
@@ -41,7 +57,10 @@ def digests_of(fragments: Sequence[Fragment]) -> pa.Array:
     for start in range(0, count, _ROWS_AT_ONCE):
         stop = start + _ROWS_AT_ONCE
         rows = put_together([part if isinstance(part, str) else part[start:stop] for part in parts])
-        digests += map(xxh3_128_digest, _slices(rows))
+        given = _slices(rows)
+        if ends is not None:
+            given = map(b"".join, zip(given, ends[start:stop], strict=True))
+        digests += map(xxh3_128_digest, given)
     packed = pa.py_buffer(b"".join(digests))
     return pa.FixedSizeBinaryArray.from_buffers(DIGEST, count, [None, packed])
 
@@ -104,6 +123,62 @@ def json_lists(values: pa.Array) -> pa.Array:
     lists = pa.ListArray.from_arrays(pa.array(ends), flat)
     texts = pc.binary_join_element_wise("[", pc.binary_join(lists, ","), "]", "")
     return pc.if_else(values.is_valid(), texts, '""') if values.null_count else texts
+
+
+def values_as_json(values: pa.Array) -> pa.Array | None:
+    """Returns numbers and flags as JSON; None for values of other types."""
+    kind = values.type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return values.cast(pa.string())
+    if pa.types.is_float64(kind):
+        numbers = _filled_numbers(values)
+        if not np.isfinite(numbers).all():
+            raise NotByColumns
+        texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        made = pa.array(texts if len(values) else [], pa.binary()).cast(pa.string())
+        return pc.if_else(values.is_valid(), made, pa.scalar(None, pa.string()))
+    if pa.types.is_decimal(kind):
+        return pc.binary_join_element_wise('"', values.cast(pa.string()), '"', "")
+    return None
+
+
+def objects_as_json(name: str, cells: Cells) -> pa.Array | None:
+    """Returns objects and lists as JSON; None if there are other values."""
+    values = cells.values
+    if isinstance(values, pa.Array):
+        if not pa.types.is_nested(values.type) or pa.types.is_union(values.type):
+            return None
+        if isinstance(values, pa.StructArray) and (made := _struct_as_json(values)) is not None:
+            return made
+        values = cells.to_list()
+    elif not _OBJECTS.issuperset(map(type, values)):
+        return None
+    texts = dump_objects(values, f"metadata[{name!r}]")
+    return pa.array(texts, pa.binary()).cast(pa.string())
+
+
+def _struct_as_json(values: pa.StructArray) -> pa.Array | None:
+    """Returns objects of texts as JSON; None for other objects."""
+    names = [field.name for field in values.type]
+    if not names or len(set(names)) < len(names):
+        return None
+    if not all(pa.types.is_string(field.type) for field in values.type):
+        return None
+    parts: list[Any] = [""]
+    for name, child in zip(names, values.flatten(), strict=True):
+        key = orjson.dumps(name).decode()
+        Fragment.of_nullable(as_strings(child), "null").put(parts, f"{key}:")
+    parts[0] = "{" + parts[0].removeprefix(",")
+    parts[-1] += "}"
+    texts = put_together(parts)
+    if not values.null_count:
+        return texts
+    return pc.if_else(values.is_valid(), texts, pa.scalar(None, pa.string()))
+
+
+def _filled_numbers(values: pa.Array) -> Any:
+    """Returns numbers with 0 for null."""
+    return np.ascontiguousarray(pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False))
 
 
 def uuids_of(unique_ids: pa.Array) -> pa.Array:
@@ -178,6 +253,6 @@ def _parts(column: pa.Array) -> tuple[Any, Any]:
     return ends.astype(np.int64) - start, memoryview(data or b"")[start:stop]
 
 
-def _slices(column: pa.Array) -> Iterable[memoryview]:
+def _slices(column: pa.Array) -> Iterable[memoryview | bytes]:
     ends, view = _parts(column)
     return [view[start:stop] for start, stop in pairwise(ends.tolist())]

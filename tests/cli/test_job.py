@@ -88,7 +88,7 @@ def test_an_option_that_is_not_given_means_the_default():
 def test_a_sink_takes_its_settings_as_ingest_does(sink):
     given = parameters_of(sink.__init__)
     # A run finds these out from its settings; a sink alone has to be told.
-    assert sorted(given.keys() - {"embedded_by", "mapping"}) == sorted(["uri", *OF_SINK])
+    assert sorted(given.keys() - {"embedded_by", "full", "mapping"}) == sorted(["uri", *OF_SINK])
     of_ingest = parameters_of(ingest)
     for name in OF_SINK:
         assert given[name].default == of_ingest[name].default, name

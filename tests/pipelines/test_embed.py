@@ -58,8 +58,10 @@ class TestWhatIsStored:
         assert rest_of(after) == rest_of(before)
         wanted = tmp_path / "wanted.lance"
         ingest_texts(TEXTS, wanted, embed=other)
+        # Who counts tokens in another way may cut documents in another way.
+        cut_so = () if other == NOISY else ("x_digest", "x_origin")
         for name, row in rows_in(wanted).items():
-            for column in ("x_embedder", "x_text", "x_digest", "x_origin"):
+            for column in ("x_embedder", "x_text", *cut_so):
                 assert after[name][column] == row[column], (name, column)
 
     def test_has_the_vectors_of_the_new_embedder(self, kb: Path) -> None:

@@ -117,8 +117,9 @@ class TestWhatIsPaidFor:
         assert len(sent) == 3 + 1  # one of them asks for the dimension
         assert (first.texts_embedded, first.requests) == (3, 1)
         assert service.texts == sent  # the dataset says what the dimension is
-        for receipt in (again, full):
-            assert (receipt.texts_embedded, receipt.texts_reused, receipt.rows_written) == (0, 3, 0)
+        assert (again.documents, again.rows_unchanged) == (2, 2)
+        assert (again.texts_embedded, again.texts_reused, again.rows_written) == (0, 0, 0)
+        assert (full.texts_embedded, full.texts_reused, full.rows_written) == (0, 3, 0)
 
     def test_only_what_has_changed(self, kb: Path) -> None:
         words = [f"word{n}" for n in range(40)]
@@ -458,5 +459,6 @@ class TestADryRun:
         texts = {"a": paragraphs("one", "two")}
         ingest_texts(texts, kb, embed=HASH)
         receipt = ingest_texts({**texts, "b": paragraphs("three")}, kb, dry_run=True)
-        assert (receipt.chunks, receipt.texts_embedded, receipt.texts_reused) == (3, 1, 2)
+        assert (receipt.documents, receipt.rows_unchanged) == (2, 1)
+        assert (receipt.chunks, receipt.texts_embedded, receipt.texts_reused) == (1, 1, 0)
         assert FrameDataset.open(str(kb)).version == 1
