@@ -17,8 +17,9 @@ from xxhash import xxh3_128_digest
 
 from contextframe_beam.connectors.page import SourceInfo, Tally
 from contextframe_beam.connectors.read import runtime
+from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.encode import content_digests
-from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.frames.record import FrameRecord, readers_of
 from contextframe_beam.transforms.elements import FrameBatch, uuid_of_record
 from contextframe_beam.transforms.readers import mark_of
 from contextframe_beam.transforms.recognise import StoredIn
@@ -97,6 +98,7 @@ class ContentOrigins:
             if isinstance(record, FrameRecord)
             and record.parent is None
             and record.origin is None
+            and _names_readers(record)
             and (not batch.documents or parts[batch.documents[place]] == 1)
         ]
         digests = content_digests([_unshared(records[place]) for place in asked])
@@ -112,7 +114,7 @@ class ContentOrigins:
 
         def told(number: int) -> tuple[bytes, Sequence[str] | None]:
             record = records[given[number]]
-            return UUID(uuid_of_record(record)).bytes, record.readers
+            return UUID(uuid_of_record(record)).bytes, readers_of(record.readers)
 
         known = self.known(list(made.values()), batch.source, batch.tally, told)
         gone = {place for place, is_known in zip(given, known, strict=True) if is_known}
@@ -122,6 +124,17 @@ class ContentOrigins:
             batch.documents = [numbers[place] for place in kept]
             batch.items = [batch.items[place] for place in kept]
             batch.records = [records[place] for place in kept]
+
+
+def _names_readers(record: FrameRecord) -> bool:
+    """Returns whether its readers can be stored; the sink refuses others."""
+    if not isinstance(record.readers, list | tuple | set | None):
+        return False
+    try:
+        readers_of(record.readers)
+    except RecordError:
+        return False
+    return True
 
 
 def _unshared(record: FrameRecord) -> FrameRecord:

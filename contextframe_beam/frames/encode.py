@@ -27,7 +27,7 @@ the document does, and it shows which state of the document a chunk belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from operator import attrgetter
 from typing import Any
@@ -71,12 +71,6 @@ __all__ = [
     "null_array",
     "record_uuid",
 ]
-
-
-# The most records, and the most bytes of their content, to encode together; this keeps a column
-# below Arrow's limit of 2 GiB.
-_BATCH_ROWS = 1024
-_BATCH_SIZE = 64 << 20
 
 
 def record_uuid(record: FrameRecord) -> str:
@@ -580,27 +574,3 @@ def _wrong(name: str, expected: str, value: object) -> str:
     plain = value is None or isinstance(value, str | int | float)
     shown = f"{value!r:.60}" if plain else f"a {type(value).__name__}"
     return f"{name} is {shown}; expected {expected}"
-
-
-def batches_of(records: Iterable[FrameRecord]) -> Iterator[list[FrameRecord]]:
-    """Yields records in lists to encode together: up to 1,024 records or 64 MiB of content.
-
-    Raises:
-        RecordError: one of them is not a record.
-    """
-    batch: list[FrameRecord] = []
-    size = 0
-    for record in records:
-        if not isinstance(record, FrameRecord):
-            raise RecordError(f"{type(record).__name__} is not a FrameRecord; map the item to one")
-        batch.append(record)
-        size += sum(
-            len(value)
-            for value in (record.text_content, record.raw_data)
-            if isinstance(value, str | bytes)
-        )
-        if len(batch) == _BATCH_ROWS or size > _BATCH_SIZE:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid as _uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
@@ -25,6 +25,11 @@ NAMESPACE = _uuid.uuid5(_uuid.NAMESPACE_URL, "https://contextframe.org/frames")
 
 #: Ids with this beginning name the dataset's own rows, not documents.
 RESERVED = "contextframe-beam:"
+
+# The most records, and the most bytes of their content, to encode together; this keeps a column
+# below Arrow's limit of 2 GiB.
+_BATCH_ROWS = 1024
+_BATCH_SIZE = 64 << 20
 
 _TITLE_LENGTH = 120
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
@@ -320,3 +325,27 @@ class Deletion:
     def time(self) -> str | None:
         """The timestamp as text."""
         return self.timestamp.isoformat() if isinstance(self.timestamp, date) else self.timestamp
+
+
+def batches_of(records: Iterable[FrameRecord]) -> Iterator[list[FrameRecord]]:
+    """Yields records in lists to encode together: up to 1,024 records or 64 MiB of content.
+
+    Raises:
+        RecordError: one of them is not a record.
+    """
+    batch: list[FrameRecord] = []
+    size = 0
+    for record in records:
+        if not isinstance(record, FrameRecord):
+            raise RecordError(f"{type(record).__name__} is not a FrameRecord; map the item to one")
+        batch.append(record)
+        size += sum(
+            len(value)
+            for value in (record.text_content, record.raw_data)
+            if isinstance(value, str | bytes)
+        )
+        if len(batch) == _BATCH_ROWS or size > _BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

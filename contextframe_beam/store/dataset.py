@@ -22,9 +22,9 @@ from contextframe_beam.errors import (
     SchemaError,
 )
 from contextframe_beam.frames.embedders import Embedder, EmbedderIdentity, Vectors
-from contextframe_beam.frames.encode import batches_of, decode_rows, encode_records, fit_vector
+from contextframe_beam.frames.encode import decode_rows, encode_records, fit_vector
 from contextframe_beam.frames.fields import Fields, fields_in, fields_of, parse_fields
-from contextframe_beam.frames.record import FrameRecord
+from contextframe_beam.frames.record import FrameRecord, batches_of
 from contextframe_beam.frames.schema import (
     DEFAULT_EMBED_DIM,
     check_storage_version,

@@ -151,11 +151,12 @@ def test_readers_that_nobody_knows_any_more_become_unknown(source):
     assert source.search("Danube", ANA) == set()
 
 
-def test_without_versions_a_new_share_writes_the_rows_and_embeds_nothing(tmp_path):
+def test_without_versions_a_new_share_is_all_that_is_made_anew(tmp_path):
     source = Source(tmp_path / "plain", versioned=False)
     source.run(document("plan", ANA), document("menu", ANA))
     receipt = source.run(document("plan", ANA, BEN), document("menu", ANA))
-    assert (receipt.rows_written, receipt.rows_unchanged, receipt.texts_embedded) == (1, 1, 0)
+    assert (receipt.readers_changed, receipt.rows_unchanged, receipt.rows_written) == (1, 2, 0)
+    assert (receipt.texts_embedded, receipt.texts_reused) == (0, 0)
     assert source.search("Danube", BEN) == {"plan"}
 
 
@@ -206,11 +207,12 @@ def test_a_connector_that_names_other_readers_than_its_record_is_told_so(source)
         ),
         min_size=2,
         max_size=3,
-    )
+    ),
+    st.booleans(),
 )
-def test_any_runs_leave_the_rows_of_one_run_over_the_last_state(tmp_path_factory, runs):
+def test_any_runs_leave_the_rows_of_one_run_over_the_last_state(tmp_path_factory, runs, versioned):
     folder = tmp_path_factory.mktemp("law")
-    source, fresh = Source(folder), Source(folder)
+    source, fresh = Source(folder, versioned=versioned), Source(folder, versioned=versioned)
     fresh.to = str(folder / "fresh.lance")
     how = {"embed": None, "embed_dim": 2, "max_deletes": "100%"}
     for state in runs:
