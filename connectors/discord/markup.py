@@ -34,6 +34,7 @@ _ADDRESS = re.compile(
 )
 _SIGNED = re.compile(r"https?://(?:cdn|media)\.discordapp\.(?:com|net)/[^\s<>)\"']+")
 _SPOILER = re.compile(r"\|\|(.+?)\|\|", re.S)
+_UNDERLINE = re.compile(r"(?<![_\\])__(?=[^\s_])(.+?)(?<=[^\s_])__(?!_)", re.S)
 _SMALL = re.compile(r"^-# +", re.M)
 _LONG_QUOTE = re.compile(r"^>>> ?(.*)\Z", re.M | re.S)
 _GUIDES = {
@@ -106,7 +107,8 @@ class Markup:
         for match in _ADDRESS.finditer(text):
             self.found.addresses[match["channel"], match["message"] or ""] = None
         text = _FORM.sub(self._form, text)
-        return _SMALL.sub("", _SPOILER.sub(r"\1", text))
+        text = _UNDERLINE.sub(r"<u>\1</u>", _SPOILER.sub(r"\1", text))
+        return _SMALL.sub("", text)
 
     def _form(self, match: re.Match[str]) -> str:
         if user := match["user"]:
