@@ -30,8 +30,11 @@ from contextframe_beam.connectors.discord.reading import LeftOutError, Reader, S
 from contextframe_beam.connectors.discord.records import (
     attachment_in,
     file_record,
+    holder_in,
+    id_of,
     place_of_file,
     record_of,
+    where_in,
 )
 from contextframe_beam.connectors.discord.servers import Servers
 from contextframe_beam.connectors.files.item import FileItem
@@ -168,7 +171,9 @@ class DiscordConnector(PaginatedConnector):
         self._files = HostedFiles(self._how.attachments, self._fresh, self.http_client)
         self._lock = threading.Lock()
         self._walks: dict[str, tuple[int, Iterator[Step]]] = {}
-        self._refused: dict[str, object] = {}
+        self._refused: dict[str, HttpError | LeftOutError] = {}
+        self._open: set[str] = set()
+        self._gates: dict[str, threading.Lock] = {}
         self._began = ""
         self._unknown: set[str] = set()
         self._me: Mapping[str, Any] = {}
@@ -247,14 +252,11 @@ class DiscordConnector(PaginatedConnector):
         self._begin_run(str(params.get("began", "")))
         where = params.get("where")
         channel = where["channel"]["id"] if where else ""
-        if channel in self._refused:
-            return self.skip(name_of(where), self._refused[channel])
         try:
-            page, is_last = self._step(partition, int(cursor or 0))
+            page, is_last = self._opened_step(partition, int(cursor or 0), channel)
         except (HttpError, LeftOutError) as error:
             if where is None or (isinstance(error, HttpError) and not error.is_unreadable):
                 raise
-            self._refused[channel] = error
             return self.skip(name_of(where), error)
         page.next_cursor = None if is_last else int(cursor or 0) + 1
         return page
@@ -263,10 +265,8 @@ class DiscordConnector(PaginatedConnector):
         """Returns the id of a file, which never changes; messages come whole and have none."""
         if not self.is_file(item):
             return None
-        where = item["where"]
-        return DocumentVersion(
-            str(item["id"]), item.get("version"), place_of_file(item), where.get("readers")
-        )
+        readers = where_in(item).get("readers")
+        return DocumentVersion(id_of(item), item.get("version"), place_of_file(item), readers)
 
     def is_file(self, item: Any) -> bool:
         """Returns whether an item is a file, which a run parses."""
@@ -322,6 +322,29 @@ class DiscordConnector(PaginatedConnector):
             self._count_unknown(form, count)
         return record
 
+    def _opened_step(self, partition: Partition, number: int, channel: str) -> Step:
+        """Returns a page of a walk; until a channel has answered once, it is asked one question.
+
+        Raises:
+            HttpError: Discord refuses the channel, or has refused it in this run.
+            LeftOutError: it shows no messages.
+        """
+        if channel in self._open:
+            return self._step(partition, number)
+        with self._lock:
+            gate = self._gates.setdefault(channel, threading.Lock())
+        with gate:
+            if channel in self._refused:
+                raise self._refused[channel]
+            try:
+                step = self._step(partition, number)
+            except (HttpError, LeftOutError) as error:
+                if isinstance(error, LeftOutError) or error.is_unreadable:
+                    self._refused[channel] = error
+                raise
+            self._open.add(channel)
+            return step
+
     def _step(self, partition: Partition, number: int) -> Step:
         """Returns the page with a number of a partition's walk."""
         at, walk = self._walks.pop(partition.id, (-1, iter(())))
@@ -343,12 +366,13 @@ class DiscordConnector(PaginatedConnector):
             self._began = began
             self._walks.clear()
             self._refused.clear()
+            self._open.clear()
+            self._gates.clear()
         self._bot.forget()
 
     def _fresh(self, item: Mapping[str, Any]) -> str | None:
         """Returns an address at which a file can be read now; None where it is gone."""
-        where = item["where"]
-        holder = where.get("thread") or where["channel"]
+        holder = holder_in(where_in(item))
         url = f"channels/{holder['id']}/messages/{item['message']}"
         try:
             told = self._http.send(HttpRequest("GET", url)).json()

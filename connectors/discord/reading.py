@@ -394,24 +394,23 @@ class Reader:
         where = where or params["where"]
         items: list[Any] = []
         for group in groups:
-            names = self._with_threads(group, params["names"])
-            item = item_of(group, kind, documents, where, names)
+            names = params["names"]
+            item = item_of(group, kind, documents, where, names, self._threads_in(group, names))
             items.append(item)
             items += files_of(group, item, self._how.attachments)
         return items
 
-    def _with_threads(
+    def _threads_in(
         self, messages: Sequence[Mapping[str, Any]], names: Mapping[str, str]
-    ) -> Mapping[str, str]:
-        """Returns names, with those of threads that messages mention."""
-        found = {
+    ) -> dict[str, str]:
+        """Returns the names of threads that messages mention."""
+        return {
             identifier: name
             for one in messages
             for kind, identifier in mentioned(one)
             if kind == "channel" and identifier not in names
             if (name := self._bot.name_of_channel(identifier))
         }
-        return {**names, **found} if found else names
 
     def _require_history(self, where: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """Refuses to take a channel for empty whose messages the bot may not see."""

@@ -18,6 +18,7 @@ from contextframe_beam.connectors.attachments import (
 )
 from contextframe_beam.connectors.conversations import (
     DAY,
+    DOCUMENTS,
     MESSAGE,
     THREAD,
     Documents,
@@ -91,8 +92,47 @@ def is_by_program(message: Mapping[str, Any]) -> bool:
 
 
 def point_of_message(message: Mapping[str, Any]) -> Decimal:
-    """Returns when a message was sent, in seconds since 1970."""
-    return point_of_id(message["id"])
+    """Returns when a message was sent, in seconds since 1970.
+
+    Raises:
+        RecordError: it has no id.
+    """
+    identifier = id_in(message, "id")
+    if not identifier:
+        raise RecordError("a message of the item has no id; give one that Discord told")
+    return point_of_id(identifier)
+
+
+def id_of(item: Mapping[str, Any]) -> str:
+    """Returns the id of the document that an item is.
+
+    Raises:
+        RecordError: the item is not from this connector.
+    """
+    own = item.get("id")
+    if not isinstance(own, str) or not own.startswith("discord:"):
+        raise RecordError("the item has no id of Discord; give one that this connector has read")
+    return own
+
+
+def where_in(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns where the messages of an item are.
+
+    Raises:
+        RecordError: the item is not from this connector.
+    """
+    where = item.get("where")
+    where = where if isinstance(where, Mapping) else {}
+    parts = [where.get("server"), where.get("channel"), where.get("thread", where.get("channel"))]
+    if not all(isinstance(one, Mapping) and id_in(one, "id") and one.get("name") for one in parts):
+        raise RecordError("the item tells no server and channel; give one that was read")
+    return where
+
+
+def holder_in(where: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the thread, or else the channel, that messages are in."""
+    holder: Mapping[str, Any] = where.get("thread") or where["channel"]
+    return holder
 
 
 def place_in(where: Mapping[str, Any]) -> str:
@@ -107,6 +147,7 @@ def item_of(
     documents: Documents,
     where: Mapping[str, Any],
     names: Mapping[str, str],
+    threads: Mapping[str, str],
 ) -> dict[str, Any]:
     """Returns the item of a document.
 
@@ -115,10 +156,11 @@ def item_of(
         kind: message, conversation, day or thread.
         documents: How messages become documents.
         where: The server, the channel and the thread that they are in.
-        names: The names of roles and channels by their ids.
+        names: The names of the roles and the channels of the server by their ids.
+        threads: Those of threads that are mentioned.
     """
     first = messages[0]
-    holder = where.get("thread") or where["channel"]
+    holder = holder_in(where)
     name = documents.name_of(first["id"], point_of_message(first))
     own = f"{holder['id']}" if kind == THREAD else f"{holder['id']}/{name}"
     kept = [_kept(one) for one in messages]
@@ -128,7 +170,7 @@ def item_of(
         "id": f"discord:{kind}/{own}",
         "kind": kind,
         "where": where,
-        "names": dict(_names_in(kept, names)),
+        "names": dict(_names_in(kept, {**names, **threads})),
         # A channel that the server does not list is a thread.
         "threads": sorted(one for guild, one in places if guild == server and one not in names),
         "messages": kept,
@@ -188,22 +230,23 @@ def record_of(
     Raises:
         RecordError: the item is not from this connector.
     """
-    kind, where, messages = item.get("kind"), item.get("where"), listed(item.get("messages"))
-    if not isinstance(where, Mapping) or not isinstance(kind, str) or not messages:
+    own, where = id_of(item), where_in(item)
+    kind, messages = item.get("kind"), listed(item.get("messages"))
+    if kind not in DOCUMENTS or not messages:
         raise RecordError("the item has no messages; give one that this connector has read")
     names = item.get("names")
     markup = Markup(names if isinstance(names, Mapping) else {}, found)
     said = [_said(one, markup) for one in messages]
     text = transcript(said, documents)
-    holder = where.get("thread") or where["channel"]
+    holder = holder_in(where)
     first = messages[0]
     if first.get("type") == 19:
         # Its text begins with what it replies to.
-        own = Markup(names if isinstance(names, Mapping) else {}).message({**first, "type": 0})
+        begin = Markup(names if isinstance(names, Mapping) else {}).message({**first, "type": 0})
     else:
-        own = said[0].text
+        begin = said[0].text
     metadata = {
-        "title": _title(kind, where, own, documents, said[0].point),
+        "title": _title(kind, where, begin, documents, said[0].point),
         **metadata_of(said),
         **_told_of(where),
         "source": "discord",
@@ -224,7 +267,7 @@ def record_of(
         text,
         metadata,
         "document",
-        str(item["id"]),
+        own,
         changed_at(said),
         place=Place(place_in(where), said[0].point),
         readers=where.get("readers"),
@@ -237,10 +280,10 @@ def file_record(item: FileItem) -> FrameRecord:
     Raises:
         RecordError: it was not read.
     """
-    where, document = item.get("where"), item.document
-    if document is None or not isinstance(where, Mapping):
+    own, where, document = id_of(item), where_in(item), item.document
+    if document is None:
         raise RecordError("the file was not read; a run reads files before it maps them")
-    holder = where.get("thread") or where["channel"]
+    holder = holder_in(where)
     stated = {name: one for name, one in document.metadata.items() if name != "attachments"}
     metadata = {
         **({"properties": stated} if stated else {}),
@@ -260,7 +303,7 @@ def file_record(item: FileItem) -> FrameRecord:
         document.text,
         {name: value for name, value in metadata.items() if value not in (None, "")},
         "document",
-        str(item["id"]),
+        own,
         item.get("modified_at"),
         raw_data=data,
         raw_data_type=None if data is None else media_type(str(item["name"])),
@@ -271,7 +314,7 @@ def file_record(item: FileItem) -> FrameRecord:
 
 def place_of_file(item: Mapping[str, Any]) -> Place:
     """Returns the place of a file, which is that of its message."""
-    return Place(place_in(item["where"]), point_of_id(item["message"]))
+    return Place(place_in(where_in(item)), point_of_message({"id": item.get("message")}))
 
 
 def attachment_in(message: Mapping[str, Any], identifier: str) -> str | None:
@@ -297,9 +340,9 @@ def _said(message: Mapping[str, Any], markup: Markup) -> Said:
 
 
 def _title(
-    kind: str, where: Mapping[str, Any], text: str, documents: Documents, point: Decimal
+    kind: Any, where: Mapping[str, Any], text: str, documents: Documents, point: Decimal
 ) -> str:
-    holder = where.get("thread") or where["channel"]
+    holder = holder_in(where)
     if kind == THREAD:
         return str(holder["name"])
     if kind == DAY:

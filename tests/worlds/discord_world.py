@@ -42,6 +42,9 @@ _KINDS.append({"title": "GUILD_MEDIA", "const": MEDIA})
 _CHANNEL = DISCORD.document["components"]["schemas"]["GuildChannelResponse"]
 _CHANNEL["properties"]["type"]["enum"].append(MEDIA)
 
+# So are forwarded messages.
+_REFERENCES = DISCORD.document["components"]["schemas"]["MessageReferenceType"]["oneOf"]
+_REFERENCES.append({"title": "FORWARD", "const": 1})
 # Discord's clients write booleans of a query as 1 as well.
 _COUNTS = DISCORD.document["paths"]["/guilds/{guild_id}"]["get"]["parameters"][0]
 _COUNTS["schema"] = {"enum": ["true", "false", "1", "0"]}
