@@ -71,6 +71,9 @@ class DocumentVersion:
         place: The place of the record, if it has one. A document that moved is another version.
         readers: Who may read it, as in the record. They are no part of the version: where only they
             are others, the stored rows get them, and nothing is fetched, parsed or embedded.
+        collection: What it is filed in, such as the path of its folder, where the record has that
+            in its metadata as `collection`. Like the readers, it is no part of the version. None
+            where it is not told here.
 
     Raises:
         RecordError: the readers are not texts that name somebody.
@@ -80,6 +83,7 @@ class DocumentVersion:
     version: str | bytes | None
     place: Place | None = None
     readers: Sequence[str] | None = None
+    collection: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "readers", readers_of(self.readers))
@@ -145,6 +149,8 @@ class Tally:
             stands for the document and all its chunks. They count in `unchanged` too.
         readers: Who may read recognised documents of which others may by what is stored: the keys
             of these documents, 16 bytes each, joined, by their readers.
+        collections: Where recognised documents are filed that are filed elsewhere by what is
+            stored: their keys in the same way, by their collections.
         stale: One entry for each failed item whose documents are known: their keys, 16 bytes each,
             joined. The stored content of these documents stays.
         unsure: How many items failed in each partition whose documents are not known.
@@ -173,6 +179,7 @@ class Tally:
     unchanged_rows: list[bytes] = field(default_factory=list)
     recognised_rows: list[bytes] = field(default_factory=list)
     readers: dict[tuple[str, ...] | None, bytes] = field(default_factory=dict)
+    collections: dict[str, bytes] = field(default_factory=dict)
     stale: list[bytes] = field(default_factory=list)
     unsure: dict[str, int] = field(default_factory=dict)
     windows: set[tuple[str, Window]] = field(default_factory=set)
@@ -203,6 +210,8 @@ class Tally:
         self.recognised_rows += other.recognised_rows
         for readers, keys in other.readers.items():
             self.readers[readers] = self.readers.get(readers, b"") + keys
+        for collection, keys in other.collections.items():
+            self.collections[collection] = self.collections.get(collection, b"") + keys
         self.stale += other.stale
         for partition, count in other.unsure.items():
             self.unsure[partition] = self.unsure.get(partition, 0) + count
@@ -224,6 +233,10 @@ class Tally:
         """Lets the commit write who may read a stored document, which stays as it is."""
         named = None if readers is None else tuple(readers)
         self.readers[named] = self.readers.get(named, b"") + key
+
+    def note_collection(self, collection: str, key: bytes) -> None:
+        """Lets the commit write where a stored document is filed, which stays as it is."""
+        self.collections[collection] = self.collections.get(collection, b"") + key
 
     def note_stale(self, readers: Sequence[str] | None, key: bytes) -> None:
         """Notes that a document failed, so that its stored content stays."""

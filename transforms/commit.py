@@ -322,7 +322,7 @@ def _update(
         gone = _chunks_to_remove(plan, dataset, sources, documents, lost, missed)
         chunks = np.union1d(chunks, gone)
     gone = np.concatenate([documents, chunks, guards])
-    reshared = Reshared(dataset, plan.readers, sources, gone)
+    reshared = Reshared(dataset, plan.readers, sources, gone, plan.collections)
     removal = remove_rows(dataset, np.concatenate([gone, reshared.rows]))
     rewritten = []
     if len(reshared):
@@ -336,7 +336,8 @@ def _update(
         missed=missed,
         kept=claims.kept,
         stale=len(np.setdiff1d(stale, matched)),
-        readers_changed=len(reshared),
+        readers_changed=reshared.with_other_readers,
+        moved=reshared.with_other_collections,
     )
     return _pending(
         plan,
@@ -497,6 +498,7 @@ def _summary(
     kept: str = "",
     stale: int = 0,
     readers_changed: int = 0,
+    moved: int = 0,
 ) -> CommitReceipt:
     unique = plan.unique
     chunks = sum(fragment.chunks for fragment in unique.fragments)
@@ -523,6 +525,7 @@ def _summary(
         chunks=chunks,
         stale=stale,
         readers_changed=readers_changed,
+        moved=moved,
         **plan.work,
     )
 

@@ -25,7 +25,7 @@ from contextframe_beam.frames.record import FrameRecord, uuid_of
 from contextframe_beam.parsers import ParseError, Parsing, UnknownTypeError
 from contextframe_beam.parsers.contract import in_words
 from contextframe_beam.transforms.elements import letter_of, uuid_of_record
-from contextframe_beam.transforms.readers import mark_of
+from contextframe_beam.transforms.readers import collection_mark, mark_of
 from contextframe_beam.transforms.recognise import Found, StoredOrigins, origin_of
 from contextframe_beam.transforms.unchanged import pack
 
@@ -140,6 +140,11 @@ def _require_same(version: DocumentVersion, record: FrameRecord) -> None:
         raise ConnectorError(
             f"document_version gives {version.unique_id!r} the readers {version.readers}, and "
             f"map_to_frame_record the readers {record.readers}; let both name the same"
+        )
+    if version.collection is not None and record.metadata.get("collection") != version.collection:
+        raise ConnectorError(
+            f"document_version gives {version.unique_id!r} the collection {version.collection!r}, "
+            f"and map_to_frame_record {record.metadata.get('collection')!r}; let both name the same"
         )
     if record.place != version.place:
         raise ConnectorError(
@@ -330,17 +335,34 @@ class _Work:
     def _without(self, ones: list[_One], asked: list[_One], found: Found) -> list[_One]:
         """Returns those that were not found, and notes the others as stored."""
         stored = set()
-        for one, number, readers in zip(asked, *found, strict=True):
+        for one, number, readers in zip(asked, found.numbers, found.readers, strict=True):
             if number >= 0:
                 stored.add(id(one))
                 if one.version is not None and mark_of(one.version.readers) != int(readers):
                     self._tally.note_readers(one.version.readers, one.key)
+        self._note_moved(asked, found)
         if stored:
             self._tally.recognised_rows.append(pack(found.numbers[found.numbers >= 0]))
             self._tally.unchanged += len(stored)
             self._tally.documents += len(stored)
             self._tally.read += len(stored)
         return [one for one in ones if id(one) not in stored]
+
+    def _note_moved(self, asked: list[_One], found: Found) -> None:
+        """Notes the stored ones that are filed elsewhere by now."""
+        told = [
+            (one, place, collection)
+            for one, number, place in zip(asked, found.numbers, found.places, strict=True)
+            if number >= 0
+            and one.version is not None
+            and (collection := one.version.collection) is not None
+        ]
+        if not told or self._making.stored is None:
+            return
+        before = self._making.stored.collections
+        for one, place, collection in told:
+            if collection_mark(collection) != int(before[place]):
+                self._tally.note_collection(collection, one.key)
 
     def _data_of(self, one: _One) -> bytes | Exception:
         """Returns the bytes of a file, or why it is not parsed."""

@@ -25,7 +25,7 @@ from contextframe_beam.transforms.letters import LetterFile
 from contextframe_beam.transforms.limits import DeletionLimit, FailureLimit
 from contextframe_beam.transforms.modes import Mode
 from contextframe_beam.transforms.newest import Deduplicated, Shared
-from contextframe_beam.transforms.readers import readers_told
+from contextframe_beam.transforms.readers import collections_told, readers_told
 from contextframe_beam.transforms.unchanged import SeenRows
 from contextframe_beam.transforms.written import Written
 
@@ -171,6 +171,11 @@ class Plan:
     def readers(self) -> dict[bytes, tuple[str, ...] | None]:
         """Who may read documents that stay as they are, where the run was told, by their keys."""
         return readers_told(self.tallies)
+
+    @property
+    def collections(self) -> dict[bytes, str]:
+        """Where documents are filed that stay as they are, by their keys."""
+        return collections_told(self.tallies)
 
     @property
     def partial(self) -> tuple[str, ...]:

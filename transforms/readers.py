@@ -2,7 +2,8 @@
 
 A share that was given or taken away changes no text. So the source is asked who may read a document
 even if the document itself is recognised as stored. Where the answer is another one, the rows of
-the document and of its chunks are written anew, with everything else as it was.
+the document and of its chunks are written anew, with everything else as it was. The same is done
+with what documents are filed in, since a renamed folder changes no text of what is in it.
 """
 
 from __future__ import annotations
@@ -24,14 +25,22 @@ from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.store.keys import KeySet, Numbers, NumberSet
 from contextframe_beam.store.rows import Addresses, any_row, find_chunks, scan_rows
 
-__all__ = ["Reshared", "mark_of", "marks_of", "readers_told"]
+__all__ = [
+    "Reshared",
+    "collection_mark",
+    "collection_marks",
+    "collections_told",
+    "mark_of",
+    "marks_of",
+    "readers_told",
+]
 
 #: Who may read a document; None where that is unknown.
 Readers = tuple[str, ...] | None
 
 # So many rows are read and written together, but always a document with all its chunks.
 _ROWS_TOGETHER = 1024
-_DOCUMENT_COLUMNS = ("uuid", "x_source", "x_digest", "x_readers")
+_DOCUMENT_COLUMNS = ("uuid", "x_source", "x_digest", "x_readers", "collection")
 
 
 def mark_of(readers: Sequence[str] | None) -> int:
@@ -50,6 +59,30 @@ def marks_of(stored: pa.Array) -> np.ndarray[Any, np.dtype[np.uint64]]:
     return marks
 
 
+def collection_mark(collection: str | None) -> int:
+    """Returns a number for what a document is filed in, by which it is compared."""
+    return 0 if collection is None else xxh3_64_intdigest(collection.encode())
+
+
+def collection_marks(stored: pa.Array) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Returns the numbers of a column of collections, of which many documents share each."""
+    coded = pc.dictionary_encode(stored)
+    known = [*map(collection_mark, coded.dictionary.to_pylist()), 0]
+    places = pc.fill_null(coded.indices, len(known) - 1).to_numpy(zero_copy_only=False)
+    marks: np.ndarray[Any, np.dtype[np.uint64]] = np.array(known, np.uint64)[places]
+    return marks
+
+
+def collections_told(tallies: Iterable[Tally]) -> dict[bytes, str]:
+    """Returns what documents are filed in by what a run was told, by their keys, 16 bytes each."""
+    return {
+        keys[start : start + 16]: collection
+        for tally in tallies
+        for collection, keys in tally.collections.items()
+        for start in range(0, len(keys), 16)
+    }
+
+
 def readers_told(tallies: Iterable[Tally]) -> dict[bytes, Readers]:
     """Returns the readers that a run was told, by the keys of documents, 16 bytes each.
 
@@ -66,7 +99,7 @@ def readers_told(tallies: Iterable[Tally]) -> dict[bytes, Readers]:
 
 @dataclass(frozen=True)
 class _Document:
-    """A stored document that others may read now.
+    """A stored document that others may read now, or that is filed elsewhere.
 
     Attributes:
         address: The address of its row.
@@ -74,6 +107,7 @@ class _Document:
         digest: What its chunks have as their origin.
         source: The id of its source.
         readers: Who may read it from now on.
+        collection: What it is filed in from now on; None where that stays.
     """
 
     address: int
@@ -81,16 +115,22 @@ class _Document:
     digest: bytes | None
     source: str
     readers: Readers
+    collection: str | None
 
 
 class Reshared:
-    """The stored documents whose readers are others now, with their chunks.
+    """The stored documents whose readers or collections are others now, with their chunks.
 
     Args:
         dataset: The version that the run is committed to.
         told: The readers that the run was told, by the keys of documents.
         sources: The ids of the run's sources.
         others: Rows that the run removes anyway.
+        collections: What documents are filed in by what the run was told, by their keys.
+
+    Attributes:
+        with_other_readers: How many of them have other readers.
+        with_other_collections: How many are filed elsewhere.
     """
 
     def __init__(
@@ -99,12 +139,16 @@ class Reshared:
         told: Mapping[bytes, Readers],
         sources: Sequence[str],
         others: Addresses,
+        collections: Mapping[bytes, str] | None = None,
     ) -> None:
         self._dataset = dataset
+        self.with_other_readers = self.with_other_collections = 0
         self._documents: list[_Document] = []
         self._chunks: dict[int, list[int]] = {}
-        if told and (any(told.values()) or any_row(dataset, "x_readers IS NOT NULL")):
-            self._find_documents(told, sources, others)
+        if told and not any(told.values()) and not any_row(dataset, "x_readers IS NOT NULL"):
+            told = {}
+        if told or collections:
+            self._find_documents(told, collections or {}, sources, others)
         if self._documents:
             self._find_chunks(others)
 
@@ -139,30 +183,45 @@ class Reshared:
             yield from self._written(some, embed_dim, fields)
 
     def _find_documents(
-        self, told: Mapping[bytes, Readers], sources: Sequence[str], others: Addresses
+        self,
+        told: Mapping[bytes, Readers],
+        collections: Mapping[bytes, str],
+        sources: Sequence[str],
+        others: Addresses,
     ) -> None:
-        asked = KeySet(Numbers.of_bytes(b"".join(told)))
-        answers = list(told.values())
-        marks = np.array([mark_of(one) for one in answers], np.uint64)
+        named = list(dict.fromkeys([*told, *collections]))
+        asked = KeySet(Numbers.of_bytes(b"".join(named)))
+        has_readers = np.array([one in told for one in named])
+        marks = np.array([mark_of(told.get(one)) for one in named], np.uint64)
+        is_filed = np.array([one in collections for one in named])
+        filed = np.array([collection_mark(collections.get(one)) for one in named], np.uint64)
         own = pa.array(list(sources), pa.string())
         for batch, at in scan_rows(self._dataset, _DOCUMENT_COLUMNS, filter="x_parent IS NULL"):
             places = asked.find(batch.column("uuid"))
             ours = pc.is_in(batch.column("x_source"), value_set=own)
-            found = (places >= 0) & ours.to_numpy(zero_copy_only=False)
-            found &= marks_of(batch.column("x_readers")) != marks[places]
-            found &= ~np.isin(at, others)
+            found = (places >= 0) & ours.to_numpy(zero_copy_only=False) & ~np.isin(at, others)
+            reshared = found & has_readers[places]
+            reshared &= marks_of(batch.column("x_readers")) != marks[places]
+            moved = found & is_filed[places]
+            moved &= collection_marks(batch.column("collection")) != filed[places]
+            self.with_other_readers += int(reshared.sum())
+            self.with_other_collections += int(moved.sum())
+            found = reshared | moved
             chosen = batch.filter(pa.array(found))
-            self._documents += [
-                _Document(address, bytes.fromhex(key.replace("-", "")), digest, source, readers)
-                for address, key, digest, source, readers in zip(
-                    at[found].tolist(),
-                    chosen["uuid"].to_pylist(),
-                    chosen["x_digest"].to_pylist(),
-                    chosen["x_source"].to_pylist(),
-                    (answers[place] for place in places[found]),
-                    strict=True,
+            for address, digest, source, stored, place in zip(
+                at[found].tolist(),
+                chosen["x_digest"].to_pylist(),
+                chosen["x_source"].to_pylist(),
+                chosen["x_readers"].to_pylist(),
+                places[found],
+                strict=True,
+            ):
+                key = named[place]
+                kept = None if stored is None else tuple(stored)
+                readers = told.get(key, kept)
+                self._documents.append(
+                    _Document(address, key, digest, source, readers, collections.get(key))
                 )
-            ]
 
     def _find_chunks(self, others: Addresses) -> None:
         """Finds the chunks of each document: an append may have stored several states of one."""
@@ -200,6 +259,8 @@ class Reshared:
             number = owners[address]
             document = self._documents[number]
             record.readers = None if document.readers is None else list(document.readers)
+            if document.collection is not None:
+                record.metadata["collection"] = document.collection
             by_source.setdefault(document.source, []).append((number, record))
         for source, owned in by_source.items():
             rows, errors = encode_records(

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -44,7 +44,7 @@ from contextframe_beam.store.rows import (
     no_addresses,
     scan_rows,
 )
-from contextframe_beam.transforms.readers import marks_of
+from contextframe_beam.transforms.readers import collection_marks, marks_of
 
 # What tells the digest of bytes from what a source calls a version.
 _OF_BYTES, _OF_SOURCE = b"b", b"v"
@@ -149,10 +149,12 @@ class Found(NamedTuple):
     Attributes:
         numbers: The number of each row, or -1.
         readers: Who may read each, as `marks_of` tells it.
+        places: The place of each among all documents of the source, or -1.
     """
 
     numbers: Places
     readers: Any
+    places: Places
 
 
 class StoredOrigins:
@@ -164,13 +166,15 @@ class StoredOrigins:
     """
 
     def __init__(self, dataset: lance.LanceDataset, source: str) -> None:
+        self._dataset = dataset
+        self._whole = ""
         origins: list[Numbers] = []
         keys: list[Numbers] = []
         readers: list[Any] = []
         addresses: list[Addresses] = [no_addresses()]
         if {"x_origin", "x_parent"} <= set(dataset.schema.names):
             ours = f"x_source = {sql_literal(source)}"
-            whole = f"{ours} AND x_parent IS NULL AND x_origin IS NOT NULL"
+            self._whole = whole = f"{ours} AND x_parent IS NULL AND x_origin IS NOT NULL"
             known = ["x_readers"] if "x_readers" in dataset.schema.names else []
             for batch, at in scan_rows(dataset, ["x_origin", "uuid", *known], filter=whole):
                 origins.append(Numbers.of_digests(batch.column("x_origin")))
@@ -179,7 +183,8 @@ class StoredOrigins:
                     marks_of(batch.column("x_readers")) if known else np.zeros(len(at), np.uint64)
                 )
                 addresses.append(at)
-        self._numbers = RowNumbers(dataset).of(np.concatenate(addresses))
+        self._addresses = np.concatenate(addresses)
+        self._numbers = RowNumbers(dataset).of(self._addresses)
         self._readers = np.concatenate([*readers, np.zeros(0, np.uint64)])
         self._origins = NumberSet(Numbers.concat(origins))
         self._keys = NumberSet(Numbers.concat(keys))
@@ -195,8 +200,22 @@ class StoredOrigins:
     def _found(self, known: NumberSet, asked: Sequence[bytes]) -> Found:
         places = known.find(Numbers.of_bytes(b"".join(asked)))
         if not len(known):
-            return Found(places, np.zeros(len(places), np.uint64))
-        return Found(np.where(places >= 0, self._numbers[places], -1), self._readers[places])
+            return Found(places, np.zeros(len(places), np.uint64), places)
+        numbers = np.where(places >= 0, self._numbers[places], -1)
+        return Found(numbers, self._readers[places], places)
+
+    @cached_property
+    def collections(self) -> Any:
+        """What the documents are filed in, as `collection_marks` tells it.
+
+        Few sources tell that a document was filed elsewhere, so it is read when one does.
+        """
+        marks = np.zeros(len(self._addresses), np.uint64)
+        order = np.argsort(self._addresses)
+        for batch, at in scan_rows(self._dataset, ["collection"], filter=self._whole):
+            places = order[np.searchsorted(self._addresses, at, sorter=order)]
+            marks[places] = collection_marks(batch.column("collection"))
+        return marks
 
 
 @dataclass(frozen=True)

@@ -280,6 +280,7 @@ class GoogleDriveConnector(PaginatedConnector):
             version if isinstance(version, str) else None,
             place_of(item),
             item.get("readers"),
+            item.get("collection"),
         )
 
     def is_file(self, item: Any) -> bool:

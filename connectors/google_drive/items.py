@@ -182,7 +182,7 @@ class Taken:
             digest_told=_text(file.get("md5Checksum")),
             # As text it takes a tenth of the memory of its many small parts.
             file=json.dumps(told, separators=(",", ":"), ensure_ascii=False),
-            version=self._version(file, told, spot),
+            version=self._version(file, told),
         )
 
     def takes_comments(self, item: Mapping[str, Any]) -> bool:
@@ -215,7 +215,7 @@ class Taken:
         has_one = mimetypes.guess_type(name)[0] is not None or "." in name[1:]
         return name if kind.startswith(_APPS) or has_one else f"{name}{ending}"
 
-    def _version(self, file: Mapping[str, Any], told: Mapping[str, Any], spot: Spot) -> str:
+    def _version(self, file: Mapping[str, Any], told: Mapping[str, Any]) -> str:
         """Returns what is another one when the content or what is told of a file is.
 
         No time moves when a file is shared, moved or restored, and `version` does with each of
@@ -224,7 +224,7 @@ class Taken:
         content = file.get("md5Checksum") or file.get("headRevisionId") or file.get("modifiedTime")
         if self.comments == "inline":
             content = f"{content} {file.get('version')}"
-        text = json.dumps([told, list(spot.names)], sort_keys=True, ensure_ascii=False)
+        text = json.dumps(told, sort_keys=True, ensure_ascii=False)
         return f"{content} {xxh3_128_hexdigest(text.encode('utf-8', 'surrogatepass'))}"
 
 

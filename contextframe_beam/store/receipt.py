@@ -25,6 +25,7 @@ WORK = (
     "stale",
     "skipped",
     "readers_changed",
+    "moved",
 )
 
 
@@ -65,6 +66,7 @@ class CommitReceipt:
         skipped: Items of types without a parser.
         readers_changed: Unchanged documents that others may read now; that was written into their
             rows.
+        moved: Unchanged documents that are in another collection now, which was written as well.
         already_committed: Whether the run had been committed before, so that nothing was done now.
     """
 
@@ -97,6 +99,7 @@ class CommitReceipt:
     stale: int = 0
     skipped: int = 0
     readers_changed: int = 0
+    moved: int = 0
     already_committed: bool = False
 
     #: The stored names of these attributes.
@@ -235,6 +238,7 @@ _WORDS = (
     ("stale", "stale (stays as it was)", "stale (stay as they were)"),
     ("skipped", "skipped (nothing reads its type)", "skipped (nothing reads their type)"),
     ("readers_changed", "document with other readers", "documents with other readers"),
+    ("moved", "document in another collection", "documents in other collections"),
 )
 
 _COUNTED = tuple(

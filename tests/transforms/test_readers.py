@@ -48,7 +48,10 @@ class Shares(BaseConnector):
         if not self.versioned:
             return None
         version = str(item.get("version", 1))
-        return DocumentVersion(f"doc:{item['id']}", version, readers=item["readers"])
+        collection = item.get("collection")
+        return DocumentVersion(
+            f"doc:{item['id']}", version, readers=item["readers"], collection=collection
+        )
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
         with open(f"{self.file}.fetched", "a") as file:
@@ -57,7 +60,7 @@ class Shares(BaseConnector):
             raise ValueError("it cannot be mapped")
         return FrameRecord(
             item.get("text", SECTIONS),
-            {"pages": 3},
+            {"pages": 3, **({"collection": item["collection"]} if "collection" in item else {})},
             unique_id=f"doc:{item['id']}",
             raw_data=b"bytes",
             raw_data_type="text/plain",
@@ -187,6 +190,25 @@ def test_all_states_of_a_document_that_were_appended_get_its_readers(source):
     assert {tuple(row["x_readers"]) for row in rows} == {(BEN,)}
 
 
+def test_what_was_filed_elsewhere_is_written_without_being_fetched(source):
+    source.run(document("plan", ANA, collection="a/old"), document("menu", ANA, collection="b"))
+    moved = [document("plan", ANA, collection="a/new"), document("menu", ANA, collection="b")]
+    receipt = source.run(*moved)
+    assert source.fetched == []
+    assert (receipt.moved, receipt.readers_changed, receipt.rows_written) == (1, 0, 0)
+    plan = [row for row in source.rows() if row["collection"] != "b"]
+    assert {row["collection"] for row in plan} == {"a/new"} and len(plan) > 1
+    assert {tuple(row["x_readers"]) for row in source.rows()} == {(ANA,)}
+    assert source.run(*moved).moved == 0
+
+
+def test_a_collection_that_is_not_told_stays(source):
+    source.run(document("plan", ANA, collection="a"))
+    receipt = source.run(document("plan", BEN))
+    assert (receipt.moved, receipt.readers_changed) == (0, 1)
+    assert {row["collection"] for row in source.rows()} == {"a"}
+
+
 def test_a_connector_that_names_other_readers_than_its_record_is_told_so(source):
     class Wrong(Shares):
         def document_version(self, item: dict[str, Any]) -> DocumentVersion:
@@ -202,7 +224,11 @@ def test_a_connector_that_names_other_readers_than_its_record_is_told_so(source)
     st.lists(
         st.dictionaries(
             st.sampled_from("abc"),
-            st.tuples(st.integers(1, 2), st.none() | st.sets(st.sampled_from([ANA, BEN, ENG]))),
+            st.tuples(
+                st.integers(1, 2),
+                st.none() | st.sets(st.sampled_from([ANA, BEN, ENG])),
+                st.sampled_from(["plans", "plans/old"]),
+            ),
             min_size=1,
         ),
         min_size=2,
@@ -222,8 +248,9 @@ def test_any_runs_leave_the_rows_of_one_run_over_the_last_state(tmp_path_factory
                 "version": version,
                 "text": f"{SECTIONS}{version}",
                 "readers": None if readers is None else sorted(readers),
+                "collection": collection,
             }
-            for name, (version, readers) in state.items()
+            for name, (version, readers, collection) in state.items()
         ]
         source.run(*items, **how)
     fresh.run(*items, **how)
