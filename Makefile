@@ -10,6 +10,7 @@ AIRBYTE ?= airbyte-cdk>=7.39,<8 airbyte-source-github==2.7.1
 DOCUMENT_LIBRARIES := html-to-markdown==3.21.2 langchain-text-splitters==1.1.3 lancedb==0.40.0 wordllama==0.4.0.post1
 COCOINDEX ?= cocoindex[lancedb]==1.0.26
 LANGCHAIN ?= langchain-classic==1.0.8 langchain-community==0.4.2 greenlet
+UNSTRUCTURED ?= unstructured-ingest==1.12.0 unstructured[md]==0.27.35
 LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-readers-github==0.12.0 llama-index-vector-stores-lancedb==0.6.0 pandas
 
 VENV := .venv
@@ -19,7 +20,9 @@ VENV_AIRBYTE := .venv-airbyte
 VENV_COCOINDEX := .venv-cocoindex
 VENV_LANGCHAIN := .venv-langchain
 VENV_LLAMAINDEX := .venv-llamaindex
-VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_COCOINDEX) $(VENV_LANGCHAIN) $(VENV_LLAMAINDEX)
+VENV_UNSTRUCTURED := .venv-unstructured
+VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_COCOINDEX) $(VENV_LANGCHAIN) $(VENV_LLAMAINDEX) \
+	$(VENV_UNSTRUCTURED)
 # Outside the checkout, like the engines: large, and the same for all of them.
 VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
 # Vendors' own clients, which read the worlds of the tests as a second opinion.
@@ -137,7 +140,9 @@ $(VENV_AIRBYTE)/.installed: Makefile
 $(VENV_COCOINDEX)/.installed: PEER := $(COCOINDEX)
 $(VENV_LANGCHAIN)/.installed: PEER := $(LANGCHAIN)
 $(VENV_LLAMAINDEX)/.installed: PEER := $(LLAMAINDEX)
-$(VENV_COCOINDEX)/.installed $(VENV_LANGCHAIN)/.installed $(VENV_LLAMAINDEX)/.installed: Makefile
+$(VENV_UNSTRUCTURED)/.installed: PEER := $(UNSTRUCTURED)
+$(VENV_COCOINDEX)/.installed $(VENV_LANGCHAIN)/.installed $(VENV_LLAMAINDEX)/.installed \
+$(VENV_UNSTRUCTURED)/.installed: Makefile
 	$(call make_venv,$(@D))
 	@echo "Installing $(PEER) into $(@D) (once) ..."
 	@$(@D)/bin/python $(PIP_INSTALL) --upgrade pip

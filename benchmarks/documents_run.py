@@ -7,7 +7,8 @@ one deleted. Each party has a copy of the folder and its own store, and each run
 - the limit: what ours does with a file, in a loop that neither knows what was there nor stores it
   (`documents_limit.py`); the limit of the peers' libraries is beside it (`documents_peers.py`);
 - ours: `contextframe-beam ingest files --mode mirror --embed wordllama`, chunks of 256 tokens;
-- CocoIndex, LangChain's `index` and LlamaIndex's pipeline, chunks of 1,000 characters.
+- CocoIndex, LangChain's `index`, LlamaIndex's pipeline and Unstructured's, chunks of 1,000
+  characters; Unstructured's parses in its own way, and stores files of JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 import documents_corpus as corpus
 
 HERE = Path(__file__).parent
-PEERS = ("cocoindex", "langchain", "llamaindex")
+PEERS = ("cocoindex", "langchain", "llamaindex", "unstructured")
 
 #: What is changed before each step.
 STEPS: dict[str, Callable[[Path], None]] = {
