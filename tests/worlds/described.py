@@ -259,6 +259,8 @@ class Window:
 def _server(world: World) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Otherwise the body waits for the client to acknowledge the headers, 40 ms each time.
+        disable_nagle_algorithm = True
 
         def serve(self) -> None:
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
