@@ -150,6 +150,7 @@ setup(
             "markdown = contextframe_beam.transforms.chunkers.markdown:MarkdownChunker",
         ],
         "contextframe.connectors": [
+            "airbyte = contextframe_beam.connectors.programs.airbyte:AirbyteConnector",
             "api = contextframe_beam.connectors.api.connector:APIConnector",
             "arrow = contextframe_beam.connectors.tables.arrow:ArrowConnector",
             "csv = contextframe_beam.connectors.tables.csv_file:CSVConnector",
@@ -163,6 +164,7 @@ setup(
             "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",
             "parquet = contextframe_beam.connectors.tables.parquet:ParquetConnector",
             "slack = contextframe_beam.connectors.slack.connector:SlackConnector",
+            "singer = contextframe_beam.connectors.programs.singer:SingerConnector",
             "sql = contextframe_beam.connectors.sql.connector:SqlConnector",
         ],
         # `class` is what package.module:Class stands for.

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, SupportsIndex
 from urllib.parse import quote_plus, unquote, unquote_plus
 
@@ -34,6 +35,7 @@ from contextframe_beam.connectors.plain_secrets import (
     plain_forms,
     without_credentials,
 )
+from contextframe_beam.connectors.shared_files import write_private
 from contextframe_beam.errors import ConfigError, SecretError
 
 _REFERENCE = re.compile(r"(?:env:[^\s=]+|file:(?!//)\S[^\n]*|keyring:\S+|gcp-secret:\S+)\Z")
@@ -382,6 +384,31 @@ def write_keyring(reference: str, text: str) -> None:
         SecretError: the keyring cannot be asked.
     """
     _ask_keyring(reference, lambda keyring, entry: keyring.set_password(*entry, text))
+
+
+def store(reference: str, text: str) -> None:
+    """Stores a renewed secret where its reference points, and remembers it for `redact`.
+
+    A file keeps its final newline.
+
+    Raises:
+        ConfigError: nothing can be stored in such a reference.
+        SecretError: storing fails.
+    """
+    register(text, reference)
+    kind, _, where = reference.partition(":")
+    if kind == "keyring":
+        write_keyring(reference, text)
+    elif kind != "file":
+        raise ConfigError(f"nothing can be stored in {reference}")
+    else:
+        path = Path(os.path.expanduser(where))
+        try:
+            ends = path.exists() and path.read_bytes().endswith(b"\n")
+            write_private(path, f"{text}\n" if ends else text)
+        except OSError as error:
+            raise SecretError(f"cannot store into {reference} ({error.strerror})") from error
+    _cache.pop(reference, None)
 
 
 def _ask_keyring(reference: str, ask: Callable[[Any, tuple[str, str]], Any]) -> Any:

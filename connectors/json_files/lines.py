@@ -200,7 +200,7 @@ def parse_lines(
             values = list(map(orjson.loads, rows))
         except orjson.JSONDecodeError:
             values = _parse_each(rows, longest)
-    for index in _rows_with_big_integers(data, rows):
+    for index in rows_with_big_integers(data, rows):
         values[index] = _parse(rows[index], longest)
 
     items = []
@@ -369,7 +369,8 @@ def _head(data: bytes, longest: int) -> bytes:
     )
 
 
-def _rows_with_big_integers(data: bytes, rows: list[bytes]) -> set[int]:
+def rows_with_big_integers(data: bytes, rows: list[bytes]) -> set[int]:
+    """Returns which lines of `data` may hold integers beyond 64 bits."""
     found = big_integers(data)
     if not found:
         return set()

@@ -33,10 +33,11 @@ def live_connector(connector: BaseConnector) -> BaseConnector:
 def _key_of(connector: BaseConnector) -> Any:
     kind = type(connector)
     try:
-        arguments = pickle.dumps(connector.__reduce__()[1][1:])
+        _, arguments, *state = connector.__reduce__()
+        made_of = pickle.dumps((arguments[1:], state))
     except Exception:  # only Beam's pickler accepts the arguments; then it is not shared
         return id(connector)
-    return kind, arguments
+    return kind, made_of
 
 
 NAMESPACE = "contextframe"

@@ -1,0 +1,1 @@
+"""Connectors that other programs are: those of Airbyte and of Singer."""
