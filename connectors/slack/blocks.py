@@ -68,7 +68,7 @@ class _Writer:
             "divider": lambda _: "---",
             "image": self._image,
             "input": self._input,
-            "file": lambda block: escaped(f"[file {text_in(block, 'external_id')}]"),
+            "file": lambda block: _named(f"file {text_in(block, 'external_id')}"),
             "video": self._video,
             "markdown": lambda block: text_in(block, "text").strip("\n"),
             "table": self._table,
@@ -115,7 +115,7 @@ class _Writer:
         self._found.unknown[f"block {kind or 'without a type'}"] += 1
         inner = [self.blocks(block.get(name)) for name in ("blocks", "elements", "child_blocks")]
         texts = [self._text(block.get(name)) for name in ("title", "text", "description")]
-        return apart(*texts, *inner) or escaped(f"[{kind or 'block'}]")
+        return apart(*texts, *inner) or _named(kind or "block")
 
     def _text(self, told: Any) -> str:
         """Returns a text object: mrkdwn, plain text, or rich text."""
@@ -157,7 +157,7 @@ class _Writer:
         if kind == _LISTS:
             return self._list(element)
         self._found.unknown[f"rich text {kind or 'without a type'}"] += 1
-        return self._line(parts) or escaped(text_in(element, "text"))
+        return self._line(parts) or escaped(text_in(element, "text")) or _named(kind)
 
     def _list(self, element: Mapping[str, Any]) -> str:
         indent, offset = element.get("indent"), element.get("offset")
@@ -202,7 +202,7 @@ class _Writer:
             return make(part), styles - {"code"}, ""
         self._found.unknown[f"rich text {kind or 'without a type'}"] += 1
         shown = text_in(part, "text") or text_in(part, "fallback") or text_in(part, "name")
-        return escaped(shown or f"[{kind}]"), styles, ""
+        return escaped(shown) or _named(kind), styles, ""
 
     def _section(self, block: Mapping[str, Any]) -> str:
         accessory = block.get("accessory")
@@ -241,7 +241,7 @@ class _Writer:
         known = kind.endswith(("_select", "picker", "_input"))
         if not known:
             self._found.unknown[f"element {kind or 'without a type'}"] += 1
-        return escaped("[") + (shown or escaped(kind)) + "]" if shown or not known else ""
+        return f"\\[{shown}\\]" if shown else "" if known else _named(kind)
 
     def _button(self, element: Mapping[str, Any]) -> str:
         text = self._text(element.get("text")).strip()
@@ -348,7 +348,7 @@ class _Writer:
             self._attached_image(told, title),
             joined(self._action(one) for one in _objects(told, "actions")),
         )
-        whole = apart(head, styled(linked(title, link), ("bold",)), body)
+        whole = apart(head, styled(linked(title, link) if title else "", ("bold",)), body)
         if not whole:
             whole = self._mrkdwn.markdown(told.get("fallback"))
         footer = self._mrkdwn.markdown(told.get("footer"))
@@ -397,6 +397,11 @@ class _Writer:
 def file_name(told: Mapping[str, Any]) -> str:
     """Returns the name of a file."""
     return text_in(told, "name") or text_in(told, "title") or text_in(told, "id") or "file"
+
+
+def _named(what: str) -> str:
+    """Returns the name of something that has no text, in brackets."""
+    return f"\\[{escaped(what)}\\]"
 
 
 def _heading(text: str) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from contextframe_beam.connectors.attachments import MOST_BYTES, Attachments, media_type
 from contextframe_beam.connectors.conversations import (
     CONVERSATION,
+    DOCUMENTS,
     THREAD,
     USUAL_GAP,
     Documents,
@@ -291,9 +292,16 @@ class SlackConnector(PaginatedConnector):
                 raise
             return self.skip(str(partition.params["channel"]["label"]), error)
 
-    def sync_documents_stream(self, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Yields all documents with their replies, and what belongs to each after it."""
-        for item in super().sync_documents_stream(**kwargs):
+    def sync_documents_stream(  # type: ignore[override]
+        self, since: str | None = None, until: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yields all documents with their replies, and what belongs to each after it.
+
+        Args:
+            since: The time of the first message.
+            until: The time before which messages are.
+        """
+        for item in super().sync_documents_stream(since=since, until=until):
             assert isinstance(item, FileItem)
             try:
                 item.document = self._reader.read(item)
@@ -553,11 +561,16 @@ def _several(given: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def _unique_id(item: Mapping[str, Any]) -> str:
-    own, path = item.get("id"), item.get("path")
-    if isinstance(own, str) and own.startswith("slack:"):
+    own, path, channel, kind = (item.get(name) for name in ("id", "path", "channel", "kind"))
+    known = isinstance(channel, Mapping) and all(
+        isinstance(channel.get(name), str) and channel[name] for name in ("id", "label", "kind")
+    )
+    if not known or kind not in (*DOCUMENTS, GONE, ATTACHMENT):
+        raise RecordError("the item has no channel and kind; give one that this connector gave")
+    if kind == ATTACHMENT and isinstance(own, str) and own.startswith("slack:file/"):
         return own
-    if not isinstance(path, str) or not path or not isinstance(item.get("channel"), Mapping):
-        raise RecordError("the item has no path and channel; give one that this connector gave")
+    if not isinstance(path, str) or not path or kind == ATTACHMENT:
+        raise RecordError("the item has no path; give one that this connector gave")
     return f"slack:{path}"
 
 

@@ -44,6 +44,9 @@ from contextframe_beam.connectors.slack.messages import (
 #: The kind of an item that is gone, while its replies may be there.
 GONE = "gone"
 
+#: Of an item of a run that tells all that belongs to messages, so that the item need not.
+WHOLE = "whole"
+
 # Of so many messages of a channel it is remembered that they may have replies or files.
 _MOST_PARTS = 20_000
 # A day of 25 hours is the longest that a document may go on.
@@ -293,7 +296,7 @@ class Listing:
             # As text it takes a tenth of the memory of its many small parts.
             messages=json.dumps(group, separators=(",", ":")),
             version=version_of_messages(group),
-            is_whole=params["anew"] == "all",
+            handle=WHOLE if params["anew"] == "all" else None,
         )
 
     def _may_have_parts(self, message: Mapping[str, Any], kind: str) -> bool:

@@ -28,7 +28,7 @@ from contextframe_beam.connectors.slack.blocks import (
     file_name,
     message_to_markdown,
 )
-from contextframe_beam.connectors.slack.listing import GONE, Reading, parts_of
+from contextframe_beam.connectors.slack.listing import GONE, WHOLE, Reading, parts_of
 from contextframe_beam.connectors.slack.messages import (
     at,
     cleaned,
@@ -127,9 +127,9 @@ class ConversationReader:
             RecordError: the item is not one that the connector gave.
             SlackError: it cannot be read.
         """
-        channel, messages = item.get("channel"), _messages_in(item)
-        if not isinstance(channel, Mapping) or not messages:
-            raise RecordError("the item has no channel and messages; give one of this connector's")
+        channel, messages = item["channel"], _messages_in(item)
+        if not messages:
+            raise RecordError("the item has no messages; give one that this connector gave")
         kind, is_part = item.get("kind"), item.get("is_part") is True
         threads = [self._thread(channel, one, is_part) for one in messages]
         if not is_part:
@@ -270,7 +270,7 @@ class ConversationReader:
             for message in thread.all:
                 parent = f"{channel['id']}/{ts_of(message)}" if has_replies else str(item["path"])
                 item.parts += self._file_items(channel, message, ts, parent)
-            if item.get("is_whole") is not True and not self._how.keeps_files:
+            if item.handle != WHOLE and not self._how.keeps_files:
                 # All that belongs to the message is known now, so that other parts are gone.
                 item.windows.append(Window(place, ts, ts))
 
@@ -331,7 +331,11 @@ def _messages_in(item: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = json.loads(told) if isinstance(told, str) else told
     except ValueError:
         return []
-    return [one for one in (found if isinstance(found, list) else ()) if isinstance(one, dict)]
+    return [
+        one
+        for one in (found if isinstance(found, list) else ())
+        if isinstance(one, dict) and point_of_ts(ts_of(one)) is not None
+    ]
 
 
 def _opened(channel: Mapping[str, Any], message: Mapping[str, Any]) -> str:

@@ -2,83 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contextframe_beam import FrameDataset
-from contextframe_beam.connectors.read.source import Source
-from contextframe_beam.connectors.slack.connector import SlackConnector
+from contextframe_beam.connectors.files.item import FileItem
+from contextframe_beam.errors import ConnectorError
 from contextframe_beam.frames.record import FrameRecord
-from contextframe_beam.pipelines.ingest import ingest
-from contextframe_beam.transforms.commit import CommitReceipt
+from tests.support.pdf_files import pdf
+from tests.support.slack_runs import (
+    connector,
+    items,
+    methods,
+    record,
+    relationships,
+    run,
+    stored,
+    told,
+    world,
+)
+from tests.worlds.slack_blocks import of_every_type
 from tests.worlds.slack_world import TOKEN, SlackWorld
 
 DAY = 86_400
 
-
-@pytest.fixture
-def world() -> Iterator[SlackWorld]:
-    with SlackWorld() as made:
-        yield made
-        assert made.problems == []
-
-
-def connector(world: SlackWorld, **settings: Any) -> SlackConnector:
-    """Returns a connector for a world that does not wait between requests."""
-    return SlackConnector(
-        **{"token": TOKEN, "base_url": world.api, "requests_per_minute": 600_000, **settings}
-    )
-
-
-def run(world: SlackWorld, to: Path, mode: str = "upsert", **settings: Any) -> CommitReceipt:
-    full = settings.pop("full", False)
-    made = connector(world, **settings)
-    return ingest(made, str(to), mode=mode, full=full, max_deletes="100%", embed_dim=2)
-
-
-def stored(to: Path) -> dict[str, FrameRecord]:
-    """Returns the records of a dataset by their unique ids, without `slack:`."""
-    return {str(one.unique_id).partition(":")[2]: one for one in FrameDataset.open(str(to))}
-
-
-def told(to: Path) -> dict[str, Any]:
-    """Returns what is stored, to be compared."""
-    return {
-        name: (one.text_content, one.metadata, one.timestamp, one.readers)
-        for name, one in stored(to).items()
-    }
-
-
-def methods(world: SlackWorld, since: int = 0) -> list[str]:
-    """Returns the methods that were called since a request."""
-    return [one.asked.path.removeprefix("/api/") for one in world.served[since:]]
-
-
-def items(world: SlackWorld, **settings: Any) -> list[Any]:
-    made = connector(world, **settings)
-    made.authenticate()
-    return [item for page in Source(made).pages() for item in page.items]
-
-
-def record(world: SlackWorld, path: str, **settings: Any) -> FrameRecord:
-    """Returns what becomes of one document, read outside of a run."""
-    made = connector(world, **settings)
-    made.authenticate()
-    item = next(one for one in made.sync_documents() if one["path"] == path)
-    found = made.map_to_frame_record(item)
-    assert isinstance(found, FrameRecord)
-    return found
-
-
-def relationships(found: FrameRecord) -> list[tuple[str, str]]:
-    return [
-        (one["relationship_type"], one["target_id"].partition(":")[2])
-        for one in found.metadata.get("relationships", ())
-    ]
+__all__ = ["world"]
 
 
 class TestARunWritesWhatChanged:
@@ -242,3 +193,216 @@ class TestARunWritesWhatChanged:
         fresh = tmp_path / "fresh.lance"
         run(world, fresh, full=True, **settings)
         assert told(to) == told(fresh)
+
+
+class TestWhatIsRead:
+    def test_a_thread_is_a_document_with_who_took_part(self, world: SlackWorld) -> None:
+        channel = world.channel("general")
+        thread = world.say(channel, "Ask <@U00000002>, see <https://x.test|this>")
+        world.say(channel, "Yes", world.bob, thread)
+        world.react(channel, thread, "eyes", world.bob)
+        found = record(world, f"{channel}/{thread}", attachments="none")
+        assert found.text_content == (
+            "**Ada** (2026-01-05 08:00): Ask @Bob, see [this](https://x.test)\n\n"
+            "**Bob** (2026-01-05 08:00): Yes"
+        )
+        assert found.metadata["title"] == "Ask @Bob, see this"
+        assert found.metadata["author"] == "Ada"
+        assert found.metadata["participants"] == ["Ada", "Bob"]
+        assert found.metadata["tags"] == ["eyes"]
+        assert (found.metadata["collection"], found.metadata["kind"]) == ("#general", "thread")
+        assert found.metadata["uri"] == (
+            f"https://acme.slack.test/archives/{channel}/p{thread.replace('.', '')}"
+        )
+        assert relationships(found) == [("mentions", f"user/{world.bob}")]
+        assert str(found.timestamp) > str(found.metadata["created_at"])
+
+    def test_replies_are_documents_of_their_own_where_each_message_is_one(
+        self, world: SlackWorld, tmp_path: Path
+    ) -> None:
+        channel = world.channel("general")
+        thread = world.say(channel, "Question")
+        reply = world.say(channel, "Answer", world.bob, thread)
+        shown = world.say(channel, "Shown", world.bob, thread, subtype="thread_broadcast")
+        run(world, tmp_path / "kb.lance", document="message")
+        found = stored(tmp_path / "kb.lance")
+        assert set(found) == {f"{channel}/{ts}" for ts in (thread, reply, shown)}
+        for ts in (reply, shown):
+            assert relationships(found[f"{channel}/{ts}"]) == [("parent", f"{channel}/{thread}")]
+            assert f"?thread_ts={thread}" in found[f"{channel}/{ts}"].metadata["uri"]
+
+    def test_direct_messages_are_conversations_and_channels_threads(
+        self, world: SlackWorld
+    ) -> None:
+        direct = world.channel("", "im", members=[world.bob])
+        first = world.say(direct, "Hi")
+        world.say(direct, "Hello", world.bob)
+        world.now += 3600
+        later = world.say(direct, "Later")
+        world.say(world.channel("general"), "In a channel")
+        found = items(world, types=["im", "public_channel"])
+        direct_ones = {one["path"]: one["kind"] for one in found if one["channel"]["id"] == direct}
+        assert direct_ones == dict.fromkeys(
+            (f"{direct}/{first}", f"{direct}/{later}"), "conversation"
+        )
+        assert {(one["kind"], one["channel"]["label"]) for one in found} == {
+            ("conversation", "@Bob"),
+            ("thread", "#general"),
+        }
+
+    def test_5000_messages_and_400_threads_come_each_once(self, world: SlackWorld) -> None:
+        channels = [world.channel(f"c{number}") for number in range(3)]
+        asked = 0
+        for number in range(5000):
+            ts = world.say(channels[number % 3], f"Message {number}")
+            if number % 25 == 0 or number % 25 == 12:
+                world.say(channels[number % 3], "Reply", thread=ts)
+                asked += 1
+        world.empty |= {"conversations.history", "conversations.list", "users.list"}
+        found = items(world)
+        assert len(found) == len({one["path"] for one in found}) == 5000 and asked == 400
+        # Eight or nine pages of 200 of each channel, and an empty one before them.
+        assert world.sent("conversations.history") == 3 * 10
+        assert world.sent("conversations.replies") == 0
+
+    def test_all_blocks_bots_and_system_messages(self, world: SlackWorld) -> None:
+        channel = world.channel("general")
+        world.say(channel, "fallback", blocks=of_every_type())
+        world.say(channel, "<@U1> has joined", subtype="channel_join")
+        bot = {"bot_id": "B1", "username": "CI", "subtype": "bot_message"}
+        alert = world.say(channel, "", **bot, attachments=[{"title": "Build", "id": 1}])
+        world.say(channel, "On it", world.bob, alert)
+        world.say(channel, "Noise", **bot)
+        made = connector(world)
+        found = made.sync_documents()
+        assert len(found) == 3 and made.get_stats()["system_messages"] == 1
+        said = record(world, f"{channel}/{alert}")
+        assert said.metadata["author"] == "CI"
+        assert said.text_content.startswith("**CI** (2026-01-05 08:00):\n\n> **Build**")
+        quiet = record(world, f"{channel}/{alert}", bots=False)
+        assert (quiet.text_content, quiet.metadata["author"]) == ("On it", "Bob")
+        assert len(items(world, bots=False)) == 2
+
+    def test_people_of_other_workspaces_are_asked_for_and_unknown_ones_stay_ids(
+        self, world: SlackWorld
+    ) -> None:
+        guest = world.user("Guest", listed=False)
+        channel = world.channel("general")
+        one, other = world.say(channel, "Hi", guest), world.say(channel, "Ho", "U0GONE")
+        assert record(world, f"{channel}/{one}").metadata["author"] == "Guest"
+        assert record(world, f"{channel}/{other}").metadata["author"] == "U0GONE"
+        world.scopes -= {"users:read"}
+        assert record(world, f"{channel}/{one}").metadata["author"] == guest
+
+    def test_channels_are_chosen_by_id_name_and_pattern(self, world: SlackWorld) -> None:
+        names = ("eng-web", "eng-api", "ops", "old")
+        made = {name: world.channel(name, is_archived=name == "old") for name in names}
+        for identifier in made.values():
+            world.say(identifier, "Hi")
+
+        def read(**settings: Any) -> set[str]:
+            return {one["channel"]["label"] for one in items(world, **settings)}
+
+        assert read() == {"#eng-web", "#eng-api", "#ops", "#old"}
+        assert read(archived=False) == {"#eng-web", "#eng-api", "#ops"}
+        assert read(channels=["eng-*", "#ops"], exclude=["*-api"]) == {"#eng-web", "#ops"}
+        asked = len(world.served)
+        assert read(channels=[made["ops"]]) == {"#ops"}
+        assert "conversations.list" not in methods(world, asked)
+
+    def test_what_is_before_the_start_or_outside_of_a_stretch_is_not_read(
+        self, world: SlackWorld, tmp_path: Path
+    ) -> None:
+        channel = world.channel("general")
+        days = [
+            world.say(channel, "x", ts=f"{1767571200 + n * DAY + 3600}.000001") for n in range(5)
+        ]
+        world.now += 6 * DAY
+
+        def read(**kwargs: Any) -> set[str]:
+            made = connector(world, **kwargs.pop("settings", {}))
+            made.authenticate()
+            parts = made.partitions(**kwargs)
+            found = [i for part in parts for i in made.fetch_page(part, None).items]
+            return {one["path"].partition("/")[2] for one in found}
+
+        assert read(settings={"start": "2026-01-08"}) == set(days[3:])
+        assert read(since="2026-01-06", until="2026-01-08") == set(days[1:3])
+        for kind in ("conversation", "day"):
+            settings = {"document": kind}
+            slices = [
+                read(since=f"2026-01-{day:02}", until=f"2026-01-{day + 1:02}", settings=settings)
+                for day in range(5, 10)
+            ]
+            assert set().union(*slices) == read(settings=settings)
+            assert all(len(one) == 1 for one in slices)
+
+
+class TestFiles:
+    def test_a_pdf_becomes_text_and_an_image_is_named(
+        self, world: SlackWorld, tmp_path: Path
+    ) -> None:
+        to, settings = tmp_path / "kb.lance", {"attachments": "text", "max_attachment_bytes": 4000}
+        channel = world.channel("general")
+        thread = world.say(
+            channel,
+            "See",
+            files=[
+                world.upload("paper.pdf", pdf(["Paper of the year"])),
+                world.upload("cat.png", b"png"),
+                world.upload("large.txt", b"x" * 5000),
+                world.upload("gone.txt", b"x", mode="tombstone"),
+                world.upload("old.txt", b"x", mode="hidden_by_limit"),
+                world.upload("far.txt", b"x", is_external=True, mode="external"),
+                world.upload("else.txt", b"x", url_private_download="https://evil.test/x"),
+            ],
+        )
+        run(world, to, **settings)
+        found = stored(to)
+        texts = {one.metadata["title"]: one.text_content for k, one in found.items() if "file" in k}
+        assert texts == {"paper.pdf": "Paper of the year"}
+        parent = found[f"{channel}/{thread}"]
+        assert len(parent.metadata["attachments"]) == 7
+        (name,) = [name for name in found if name.startswith("file/")]
+        assert relationships(found[name]) == [("parent", f"{channel}/{thread}")]
+        assert ("reference", name) in relationships(parent)
+        # A file that is as it was is not asked for again, although its message changed.
+        asked = len(world.served)
+        world.edit(channel, thread, "See them")
+        assert run(world, to, **settings).rows_written == 1
+        assert not [one for one in methods(world, asked) if "files-pri" in one]
+
+    def test_without_the_scope_files_are_named_and_stored_ones_stay(
+        self, world: SlackWorld, tmp_path: Path
+    ) -> None:
+        to = tmp_path / "kb.lance"
+        channel = world.channel("general")
+        world.say(channel, "See", files=[world.upload("a.txt", b"a")])
+        run(world, to, attachments="text")
+        world.scopes -= {"files:read"}
+        receipt = run(world, to, "mirror", attachments="text", join=False, full=True)
+        assert receipt.rows_deleted == 0 and "files:read" in receipt.unread[0]
+
+    def test_a_page_to_sign_in_is_no_file(self, world: SlackWorld, tmp_path: Path) -> None:
+        channel = world.channel("general")
+        world.say(channel, "See", files=[world.upload("a.txt", b"a")])
+        made = connector(world, attachments="bytes")
+        made.authenticate()
+        item = next(one for one in made.sync_documents() if one["kind"] == "attachment")
+        world.scopes -= {"files:read"}
+        with pytest.raises(ConnectorError, match="needs the scope files:read"):
+            made.map_to_frame_record(item)
+
+    def test_bytes_are_kept_and_a_dead_letter_asks_for_the_address_again(
+        self, world: SlackWorld
+    ) -> None:
+        channel = world.channel("general")
+        world.say(channel, "See", files=[world.upload("a.bin", b"abc")])
+        made = connector(world, attachments="bytes")
+        made.authenticate()
+        item = next(one for one in made.sync_documents() if one["kind"] == "attachment")
+        again = FileItem.of(json.loads(json.dumps(item)))
+        found = made.map_to_frame_record(again)
+        assert isinstance(found, FrameRecord)
+        assert (found.raw_data, found.raw_data_type) == (b"abc", "application/bin")
+        assert world.sent("files.info") == 1

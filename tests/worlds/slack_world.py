@@ -328,6 +328,7 @@ class SlackWorld(World):
             "users.list": self._users,
             "users.info": self._user,
             "usergroups.list": self._groups,
+            "files.info": self._file_info,
         }[method](given)
         answer.headers.setdefault("x-oauth-scopes", ",".join(sorted(self.scopes)))
         # The workspace has a clock of its own.
@@ -364,7 +365,7 @@ class SlackWorld(World):
         found = self.channels.get(given["channel"])
         if found is None or (found.get("is_private") and not found.get("is_member")):
             return refused("channel_not_found")
-        return self._lacks(f"{_PREFIXES[kind_of(found)]}:read") or ok(channel=found)
+        return self._lacks(f"{_PREFIXES[kind_of(found)]}:read") or ok(channel=_without_count(found))
 
     def _join(self, given: Mapping[str, str]) -> Answer:
         found = self.channels.get(given["channel"])
@@ -375,7 +376,7 @@ class SlackWorld(World):
         if found["is_archived"]:
             return refused("is_archived")
         found["is_member"] = True
-        return ok(channel=found)
+        return ok(channel=_without_count(found))
 
     def _members(self, given: Mapping[str, str]) -> Answer:
         if (refusal := self._unread(given["channel"], "read")) is not None:
@@ -396,6 +397,14 @@ class SlackWorld(World):
         if missing := self._lacks("users:read"):
             return missing
         return ok(user=self._shown(found)) if found else refused("user_not_found")
+
+    def _file_info(self, given: Mapping[str, str]) -> Answer:
+        told = (one for said in self.messages.values() for one in said.values())
+        files = (file for one in told for file in one.get("files", ()))
+        found = next((file for file in files if file["id"] == given["file"]), None)
+        if missing := self._lacks("files:read"):
+            return missing
+        return ok(file=found) if found else refused("file_not_found")
 
     def _groups(self, _: Mapping[str, str]) -> Answer:
         return self._lacks("usergroups:read") or ok(usergroups=self.groups)
@@ -467,9 +476,7 @@ class SlackWorld(World):
         size = min(int(given.get("limit") or most), most)
         cursor = given.get("cursor", "")
         start = int(told_by(cursor)) if cursor else 0
-        if not cursor and method in self.empty:
-            return page_of(name, [], cursor_of("0"), **more)
-        end = start + size
+        end = start if not cursor and method in self.empty else start + size
         following = cursor_of(str(end)) if end < len(found) else ""
         answer = page_of(name, list(found[start:end]), following, **more)
         answer.body.pop("has_more")
@@ -588,6 +595,11 @@ def kind_of(channel: Mapping[str, Any]) -> str:
     if channel.get("is_mpim"):
         return "mpim"
     return "private_channel" if channel.get("is_private") else "public_channel"
+
+
+def _without_count(channel: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a channel as Slack shows it where nobody asks how many are in it."""
+    return {name: one for name, one in channel.items() if name != "num_members"}
 
 
 def _first(order: Sequence[str], is_in: Any) -> int:
