@@ -26,7 +26,13 @@ from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.discord.bot import Bot
 from contextframe_beam.connectors.discord.markup import Found
 from contextframe_beam.connectors.discord.plan import How, Plan
-from contextframe_beam.connectors.discord.reading import LeftOutError, Reader, Step, name_of
+from contextframe_beam.connectors.discord.reading import (
+    LeftOutError,
+    Reader,
+    Step,
+    name_of,
+    reason_of,
+)
 from contextframe_beam.connectors.discord.records import (
     attachment_in,
     file_record,
@@ -257,7 +263,7 @@ class DiscordConnector(PaginatedConnector):
         except (HttpError, LeftOutError) as error:
             if where is None or (isinstance(error, HttpError) and not error.is_unreadable):
                 raise
-            return self.skip(name_of(where), error)
+            return self.skip(name_of(where), reason_of(error))
         page.next_cursor = None if is_last else int(cursor or 0) + 1
         return page
 

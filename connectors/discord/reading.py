@@ -336,7 +336,7 @@ class Reader:
         """
         if isinstance(error, HttpError) and not error.is_unreadable:
             raise error
-        page: Page = self._skip(name_of(where), error)
+        page: Page = self._skip(name_of(where), reason_of(error))
         return page
 
     def _deleted(self, threads: Sequence[str]) -> Iterator[str]:
@@ -527,6 +527,18 @@ def where_of(thread: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, 
 def tags_of(thread: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     """Returns the tags of a post by name."""
     return [params["tags"].get(one, one) for one in thread["tags"]]
+
+
+def reason_of(error: HttpError | LeftOutError) -> object:
+    """Returns why a channel or a thread cannot be read, for people."""
+    if not isinstance(error, HttpError):
+        return error
+    if error.status == 404:
+        return "it is gone (404)"
+    return (
+        f"the bot may not read it ({error.status}); give it View Channels and Read Message History "
+        "there, or exclude it"
+    )
 
 
 def name_of(where: Mapping[str, Any]) -> str:

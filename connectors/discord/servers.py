@@ -122,19 +122,20 @@ class Servers:
         """Yields the wanted servers.
 
         Raises:
-            ConnectorError: the bot is in no server, or Discord cannot be asked.
+            ConnectorError: the bot is in none of them, or Discord cannot be asked.
         """
         met: set[str] = set()
         count = 0
         for identifier in self._ids():
-            count += 1
             server = self._server(identifier)
             if server is not None:
+                count += 1
                 met |= self._met(server)
                 yield server
-        if not count and not self._wanted:
+        if not count:
+            which = "no server" if not self._wanted else f"none of {', '.join(self._wanted)}"
             raise ConnectorError(
-                "the bot is in no server; open its address for invitations (Installation, in the "
+                f"the bot is in {which}; open its address for invitations (Installation, in the "
                 "developer portal) as somebody who manages the server"
             )
         for one in self._channels:
@@ -186,7 +187,7 @@ class Servers:
         except HttpError as error:
             if not error.is_unreadable:
                 raise
-            self._skip(f"server {identifier}", f"{error}; is the bot a member of it?")
+            self._skip(f"server {identifier}", f"the bot is not in it ({error.status})")
             return None
         told = told if isinstance(told, Mapping) else {}
         roles = [one for one in listed(told.get("roles")) if id_in(one, "id")]

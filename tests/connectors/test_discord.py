@@ -635,8 +635,11 @@ class TestWhatCannotBeRead:
         assert len(world.served) == 1
 
     def test_a_bot_in_no_server_is_told_what_to_do(self, world: Discord, tmp_path: Path) -> None:
-        with pytest.raises(ConnectorError, match="invitations"):
+        with pytest.raises(ConnectorError, match=r"in no server.*invitations"):
             run(world, tmp_path / "kb.lance")
+        world.guild("Acme")
+        with pytest.raises(ConnectorError, match="in none of 123"):
+            run(world, tmp_path / "kb.lance", guilds=["123"])
 
     @pytest.mark.parametrize(
         ("settings", "problem"),
