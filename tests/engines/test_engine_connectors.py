@@ -10,11 +10,14 @@ import lance
 import pytest
 
 from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.discord.connector import DiscordConnector
 from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.pipelines.ingest import ingest
 from tests.support.engines import Engines, engines, worker_pool
+from tests.worlds.discord_world import FORUM, Discord
+from tests.worlds.discord_world import TOKEN as BOT
 from tests.worlds.github_world import GitHub
 from tests.worlds.notion_blocks import block, hosted
 from tests.worlds.notion_world import TOKEN, NotionWorld
@@ -28,7 +31,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
 def flink(engines: Engines, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Gives the arguments of a run on Flink, whose two workers share nothing with this process."""
     engine = engines.get("FlinkRunner")
-    with worker_pool(tmp_path, NOTION_TOKEN=TOKEN, GITHUB_TOKEN="ghp_all") as pool:
+    with worker_pool(
+        tmp_path, NOTION_TOKEN=TOKEN, GITHUB_TOKEN="ghp_all", DISCORD_TOKEN=BOT
+    ) as pool:
         options = (f"--environment_config={pool}", "--sdk_worker_parallelism=2")
         arguments = engine.arguments(*options, workers="EXTERNAL")
         yield {"runner": engine.runner, "beam_args": arguments}
@@ -93,6 +98,39 @@ def test_github(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
         repositories[2].delete_issue(3)
         receipt = compare(tmp_path, connector, flink, "mirror")
         assert (receipt.rows_written, receipt.rows_deleted) == (0, 2)
+        assert world.problems == []
+
+
+def test_discord(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCORD_TOKEN", BOT)
+    with Discord() as world:
+        acme = world.guild("Acme")
+        forum = world.channel(acme, "help", FORUM, available_tags=["bug"])
+        posts = [world.post(forum, f"Post {number}", "Text", ["bug"]) for number in range(12)]
+        for one in posts[:6]:
+            world.archive(one)
+        channels = [world.channel(acme, f"channel-{number}") for number in range(3)]
+        for channel in channels:
+            for hours in range(20):
+                world.message(channel, f"Message {hours}", at=world.now - hours * 3600)
+        files = [world.upload(channels[0], "a.md", b"# A")]
+        last = world.message(channels[0], "A file", attachments=files)
+        connector = DiscordConnector(
+            "env:DISCORD_TOKEN",
+            base_url=world.base_url,
+            requests_per_second=5000,
+            attachments="text",
+            document="thread",
+        )
+        assert compare(tmp_path, connector, flink, "upsert").rows_written == 12 + 3 * 20 + 2
+        world.edit(channels[1], max(world.messages[channels[1]], key=int), content="Edited")
+        world.message(posts[0], "Once more")
+        world.delete(channels[0], last)
+        receipt = compare(tmp_path, connector, flink, "upsert")
+        assert (receipt.rows_written, receipt.rows_deleted) == (2, 2)
+        world.remove(posts[1])
+        receipt = compare(tmp_path, connector, flink, "mirror")
+        assert (receipt.rows_written, receipt.rows_deleted) == (0, 1)
         assert world.problems == []
 
 
