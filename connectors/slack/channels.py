@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -78,15 +78,23 @@ class Choice:
 
 
 def found_channels(
-    api: SlackApi, choice: Choice, team: Team, skip: Callable[[str, object], object]
+    api: SlackApi,
+    choice: Choice,
+    team: Team,
+    skip: Callable[[str, object], object],
+    known: Container[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields the channels that are to be read.
+
+    Public channels that the app is not in are named by a run that reads everything. A later run
+    names those that it has read before.
 
     Args:
         api: Asks Slack.
         choice: Which of them.
         team: The workspace.
         skip: Is told of those that cannot be read, and why.
+        known: The ids of those that an earlier run has read; None to read everything.
 
     Raises:
         SlackError: Slack refuses the token.
@@ -100,7 +108,8 @@ def found_channels(
         if choice.is_excluded(channel) or not (choice.archived or not _is_archived(channel)):
             continue
         if _is_outside(channel, team) and not (choice.join and _joined(api, channel, skip)):
-            if not choice.join or _is_archived(channel):
+            is_told = known is None or channel["id"] in known or channel["id"] in choice.channels
+            if is_told and (not choice.join or _is_archived(channel)):
                 outside.append(label_of(channel))
             continue
         yield channel

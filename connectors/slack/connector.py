@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 from contextframe_beam.connectors.attachments import MOST_BYTES, Attachments, media_type
 from contextframe_beam.connectors.conversations import (
     CONVERSATION,
-    DOCUMENTS,
     THREAD,
     USUAL_GAP,
     Documents,
@@ -32,7 +31,7 @@ from contextframe_beam.connectors.hosted import HostedFiles
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.request import origin_of
 from contextframe_beam.connectors.kinds import PaginatedConnector
-from contextframe_beam.connectors.page import DocumentVersion, Page, Partition, Place
+from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
 from contextframe_beam.connectors.slack.api import SlackApi, SlackError
 from contextframe_beam.connectors.slack.channels import (
     DIRECT,
@@ -46,16 +45,20 @@ from contextframe_beam.connectors.slack.channels import (
     label_of,
     shared_with,
 )
+from contextframe_beam.connectors.slack.items import (
+    ATTACHMENT,
+    GONE,
+    id_of_item,
+    metadata_of_file,
+    place_of_item,
+    readers_of_item,
+)
 from contextframe_beam.connectors.slack.limits import INTERNAL, Limits
-from contextframe_beam.connectors.slack.listing import GONE, Listing, Reading, parts_of
+from contextframe_beam.connectors.slack.listing import Listing, Reading
 from contextframe_beam.connectors.slack.mrkdwn import text_in
 from contextframe_beam.connectors.slack.people import People
-from contextframe_beam.connectors.slack.reading import (
-    ATTACHMENT,
-    ConversationReader,
-    SlackDocument,
-)
-from contextframe_beam.errors import ConfigError, RecordError
+from contextframe_beam.connectors.slack.reading import ConversationReader, SlackDocument
+from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.times import when
 
@@ -253,7 +256,9 @@ class SlackConnector(PaginatedConnector):
             self.skip("files", "the app lacks the scope files:read; their names are read")
         states = resume_from or {}
         bounds = _point(since), _point(until)
-        channels = list(found_channels(self._api, self._choice, self._team, self.skip))
+        channels = list(
+            found_channels(self._api, self._choice, self._team, self.skip, states or None)
+        )
         self._people.remember({str(one["id"]): text_in(one, "name") for one in channels})
         recent = [state.get("recent") for state in states.values() if isinstance(state, Mapping)]
         pages = sum(-(-int(one) // self._limits.messages) or 1 for one in recent if one is not None)
@@ -314,10 +319,10 @@ class SlackConnector(PaginatedConnector):
         """Returns the id of the document that an item is, and what its list tells of it."""
         version = item.get("version")
         return DocumentVersion(
-            _unique_id(item),
+            id_of_item(item),
             version if isinstance(version, str) else None,
-            _place_of(item),
-            _readers_of(item),
+            place_of_item(item),
+            readers_of_item(item),
         )
 
     def own_document(self, item: FileItem, most: int) -> tuple[Any, bytes] | None:
@@ -367,14 +372,14 @@ class SlackConnector(PaginatedConnector):
         """
         if not isinstance(item, FileItem):
             item = FileItem.of(item)
-        unique_id = _unique_id(item)
+        unique_id = id_of_item(item)
         if item.document is None:
             self._read_alone(item)
         if item["kind"] == GONE:
             return Deletion(unique_id)
         channel, document = item["channel"], item.document
         is_file = item["kind"] == ATTACHMENT
-        metadata = _told_of_file(item, document.metadata) if is_file else dict(document.metadata)
+        metadata = metadata_of_file(item, document.metadata) if is_file else dict(document.metadata)
         metadata |= {
             "collection": channel["label"],
             "collection_id": channel["id"],
@@ -391,8 +396,8 @@ class SlackConnector(PaginatedConnector):
             changed if isinstance(changed, str) else None,
             raw_data=data,
             raw_data_type=None if data is None else item["type"] or media_type(str(item["name"])),
-            place=_place_of(item),
-            readers=_readers_of(item),
+            place=place_of_item(item),
+            readers=readers_of_item(item),
         )
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -558,48 +563,3 @@ def _point(text: str | None) -> Decimal | None:
 
 def _several(given: Sequence[str] | str) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _unique_id(item: Mapping[str, Any]) -> str:
-    own, path, channel, kind = (item.get(name) for name in ("id", "path", "channel", "kind"))
-    known = isinstance(channel, Mapping) and all(
-        isinstance(channel.get(name), str) and channel[name] for name in ("id", "label", "kind")
-    )
-    if not known or kind not in (*DOCUMENTS, GONE, ATTACHMENT):
-        raise RecordError("the item has no channel and kind; give one that this connector gave")
-    if kind == ATTACHMENT and isinstance(own, str) and own.startswith("slack:file/"):
-        return own
-    if not isinstance(path, str) or not path or kind == ATTACHMENT:
-        raise RecordError("the item has no path; give one that this connector gave")
-    return f"slack:{path}"
-
-
-def _place_of(item: Mapping[str, Any]) -> Place:
-    """Returns where a document lies: in its channel, or among what belongs to messages of it."""
-    channel = str(item["channel"]["id"])
-    is_part = item.get("kind") == ATTACHMENT or item.get("is_part") is True
-    return Place(parts_of(channel) if is_part else channel, item.get("point"))
-
-
-def _readers_of(item: Mapping[str, Any]) -> list[str] | None:
-    readers = item["channel"].get("readers")
-    return list(readers) if isinstance(readers, list) else None
-
-
-def _told_of_file(item: FileItem, told: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is said of a file: by its message, and by itself."""
-    stated = {name: one for name, one in told.items() if name != "attachments"}
-    named = {
-        "title": item.get("title") or item.get("name"),
-        "author": item.get("author"),
-        "uri": item.get("uri"),
-        "file_size": item.get("size"),
-        "created_at": item.get("modified_at"),
-        "properties": stated,
-    }
-    return {
-        **{name: one for name, one in named.items() if one not in (None, "", {})},
-        "relationships": [
-            {"relationship_type": "parent", "target_id": f"slack:{item.get('parent')}"}
-        ],
-    }

@@ -26,6 +26,7 @@ from contextframe_beam.connectors.conversations import (
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.page import Page, Partition, Window
 from contextframe_beam.connectors.slack.api import SlackApi, following
+from contextframe_beam.connectors.slack.items import GONE, parts_of
 from contextframe_beam.connectors.slack.limits import Limits
 from contextframe_beam.connectors.slack.messages import (
     at,
@@ -41,9 +42,6 @@ from contextframe_beam.connectors.slack.messages import (
     version_of_messages,
 )
 
-#: The kind of an item that is gone, while its replies may be there.
-GONE = "gone"
-
 #: Of an item of a run that tells all that belongs to messages, so that the item need not.
 WHOLE = "whole"
 
@@ -52,11 +50,6 @@ _MOST_PARTS = 20_000
 # A day of 25 hours is the longest that a document may go on.
 _LONGEST_DAY = Decimal(90_000)
 _STEP = Decimal("0.000001")
-
-
-def parts_of(channel: str) -> str:
-    """Returns the name of the place of replies and files of a channel."""
-    return f"{channel}/parts"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from contextframe_beam.connectors.slack.blocks import (
     file_name,
     message_to_markdown,
 )
-from contextframe_beam.connectors.slack.listing import GONE, WHOLE, Reading, parts_of
+from contextframe_beam.connectors.slack.items import ATTACHMENT, GONE, parts_of
+from contextframe_beam.connectors.slack.listing import WHOLE, Reading
 from contextframe_beam.connectors.slack.messages import (
     at,
     cleaned,
@@ -47,9 +48,6 @@ from contextframe_beam.connectors.slack.mrkdwn import Found, text_in
 from contextframe_beam.connectors.slack.people import People
 from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.place import Window
-
-#: The kind of an item that is a file.
-ATTACHMENT = "attachment"
 
 
 @dataclass(frozen=True)

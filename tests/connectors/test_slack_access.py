@@ -45,6 +45,10 @@ class TestWhatCannotBeRead:
         assert "invite it" in skipped["#random"]
         receipt = run(world, to, "mirror")
         assert receipt.rows_deleted == 0 and "#random" in receipt.unread[0]
+        # A later run only names those that it could read before.
+        assert run(world, to).unread == ()
+        world.channels[general]["is_member"] = False
+        assert ["#general" in one for one in run(world, to).unread] == [True]
 
     def test_a_channel_that_is_refused_in_mid_run_is_named_and_the_rest_is_read(
         self, world: SlackWorld, tmp_path: Path
