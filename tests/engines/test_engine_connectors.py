@@ -14,6 +14,7 @@ from contextframe_beam.connectors.discord.connector import DiscordConnector
 from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
+from contextframe_beam.connectors.slack.connector import SlackConnector
 from contextframe_beam.pipelines.ingest import ingest
 from tests.support.engines import Engines, engines, worker_pool
 from tests.worlds.discord_world import FORUM, Discord
@@ -21,6 +22,8 @@ from tests.worlds.discord_world import TOKEN as BOT
 from tests.worlds.github_world import GitHub
 from tests.worlds.notion_blocks import block, hosted
 from tests.worlds.notion_world import TOKEN, NotionWorld
+from tests.worlds.slack_world import TOKEN as SLACK_TOKEN
+from tests.worlds.slack_world import SlackWorld
 
 __all__ = ["engines"]
 
@@ -31,9 +34,13 @@ pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("FlinkRunner")]
 def flink(engines: Engines, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Gives the arguments of a run on Flink, whose two workers share nothing with this process."""
     engine = engines.get("FlinkRunner")
-    with worker_pool(
-        tmp_path, NOTION_TOKEN=TOKEN, GITHUB_TOKEN="ghp_all", DISCORD_TOKEN=BOT
-    ) as pool:
+    tokens = {
+        "NOTION_TOKEN": TOKEN,
+        "GITHUB_TOKEN": "ghp_all",
+        "DISCORD_TOKEN": BOT,
+        "SLACK_TOKEN": SLACK_TOKEN,
+    }
+    with worker_pool(tmp_path, **tokens) as pool:
         options = (f"--environment_config={pool}", "--sdk_worker_parallelism=2")
         arguments = engine.arguments(*options, workers="EXTERNAL")
         yield {"runner": engine.runner, "beam_args": arguments}
@@ -131,6 +138,27 @@ def test_discord(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monk
         world.remove(posts[1])
         receipt = compare(tmp_path, connector, flink, "mirror")
         assert (receipt.rows_written, receipt.rows_deleted) == (0, 1)
+        assert world.problems == []
+
+
+def test_slack(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLACK_TOKEN", SLACK_TOKEN)
+    with SlackWorld() as world:
+        channels = [world.channel(f"c{number}") for number in range(3)]
+        threads = [world.say(channels[n % 3], f"Message {n}") for n in range(30)]
+        world.say(channels[0], "Reply", world.bob, threads[0], files=[world.upload("a.md", b"# A")])
+        connector = SlackConnector(
+            token="env:SLACK_TOKEN",
+            base_url=world.api,
+            requests_per_minute=600_000,
+            attachments="text",
+        )
+        assert compare(tmp_path, connector, flink, "upsert").rows_written == 31
+        world.edit(channels[1], threads[1], "Edited")
+        world.say(channels[0], "Late", thread=threads[0])
+        world.delete(channels[2], threads[2])
+        receipt = compare(tmp_path, connector, flink, "upsert")
+        assert (receipt.rows_written, receipt.rows_deleted) == (2, 1)
         assert world.problems == []
 
 
