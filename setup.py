@@ -160,6 +160,7 @@ setup(
             "google-drive = contextframe_beam.connectors.google_drive.connector:"
             "GoogleDriveConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
+            "linear = contextframe_beam.connectors.linear.connector:LinearConnector",
             "notion = contextframe_beam.connectors.notion.connector:NotionConnector",
             "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",
             "parquet = contextframe_beam.connectors.tables.parquet:ParquetConnector",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contextframe_beam.connectors.http.client import HttpClient
-from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
+from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.secrets import redact
 from contextframe_beam.errors import ConnectorError
@@ -58,16 +58,35 @@ class Queries:
             QueryError: the answer has errors, even beside data.
             ConnectorError: it has no data.
         """
+        data, faults = self.partial(query, variables)
+        if faults:
+            raise refused(faults, where=self._http.absolute(self._url))
+        return data
+
+    def partial(
+        self, query: str, variables: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], list[Fault]]:
+        """Returns the data of an answer, and the errors beside it.
+
+        Args:
+            query: Text that only reads; it is sent again after an error that may pass.
+            variables: Its variables.
+
+        Raises:
+            QueryError: the answer has errors and no data.
+            ConnectorError: it has no data.
+        """
         asked = {"query": query, "variables": dict(variables or {})}
         request = HttpRequest("POST", self._url, json=asked, safe_to_repeat=True)
         response = self._http.send(request)
         answer = response.json()
-        if faults := faults_in(answer):
-            raise refused(faults, response=response)
+        faults = faults_in(answer)
         data = answer.get("data") if isinstance(answer, Mapping) else None
-        if not isinstance(data, dict):
-            raise response.error("has no data, and no errors either; check the address")
-        return data
+        if isinstance(data, dict):
+            return data, faults
+        if faults:
+            raise refused(faults, where=response.url)
+        raise response.error("has no data, and no errors either; check the address")
 
     def nodes(
         self,
@@ -153,19 +172,16 @@ def faults_in(data: Any) -> list[Fault]:
     return [_fault(one) for one in errors] if isinstance(errors, list) else []
 
 
-def refused(
-    faults: Sequence[Fault], hint: str = "", response: HttpResponse | None = None
-) -> QueryError:
+def refused(faults: Sequence[Fault], hint: str = "", where: str = "the API") -> QueryError:
     """Returns the exception for a run that cannot go on because of these errors.
 
     Args:
         faults: The errors.
         hint: What to do about them.
-        response: The answer, which is named.
+        where: What answered.
     """
     more = f" and {len(faults) - _SHOWN_ERRORS} more" if len(faults) > _SHOWN_ERRORS else ""
     shown = "; ".join(map(str, faults[:_SHOWN_ERRORS]))
-    where = "the API" if response is None else response.url
     return QueryError(redact(f"{where} answered with errors: {shown}{more}{hint}"), faults)
 
 

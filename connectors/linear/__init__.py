@@ -1,0 +1,1 @@
+"""The linear connector: issues, comments, projects, documents and initiatives of a workspace."""
