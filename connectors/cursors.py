@@ -158,9 +158,11 @@ NUMBER = "number"
 #: Clocks of two machines may normally differ by this much.
 SKEW = timedelta(minutes=1)
 
+#: How late a list may show a change that is read from a copy of a database.
+LATE = timedelta(minutes=1)
+
 _KINDS = ("time", "number")
-# How late a list may show a change, and how many changes a state keeps of that time.
-_LATE = timedelta(minutes=1)
+# How many of the changes a state keeps that the next run sees again.
 _MOST_RECENT = 1000
 # Times of ISO 8601 are compared up to their whole seconds.
 _SECONDS = len("2026-01-31T08:00:00")
@@ -249,14 +251,17 @@ def clamped_cursor(
     return value if time is None or time.at <= latest else write(latest, time.form)
 
 
-def moved_back(since: str) -> str:
-    """Returns a time of ISO 8601, a minute before another one, in whole seconds.
+def moved_back(since: str, late: timedelta = LATE) -> str:
+    """Returns a time of ISO 8601 that is a little earlier, in whole seconds.
 
-    A list that is asked from there misses nothing that it shows a little late, as lists do that are
-    read from a copy of a database.
+    A list that is asked from there misses nothing that it shows a little late.
+
+    Args:
+        since: The time.
+        late: How late a list may show a change.
     """
     time = when(since)
-    return since if time is None else (time - _LATE).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return since if time is None else (time - late).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def recent(
@@ -264,18 +269,21 @@ def recent(
     items: Iterable[tuple[str, str]],
     newest: str | None,
     began: datetime,
+    late: timedelta = LATE,
 ) -> dict[str, str]:
     """Returns which items the next run sees again although it need not read them again.
 
     Args:
         before: Those of earlier pages.
         items: The items of a page: what each is called, and when it was changed (ISO 8601, UTC).
-        newest: The newest change that was seen; the next run asks from a minute before it.
+        newest: The newest change that was seen.
         began: When the run began.
+        late: How much earlier the next run asks from.
     """
     if newest is None:
         return {}
-    first, last = moved_back(newest)[:_SECONDS], moved_back(began.isoformat())[:_SECONDS]
+    first = moved_back(newest, late)[:_SECONDS]
+    last = moved_back(began.isoformat(), late)[:_SECONDS]
     # What has only just changed may change again within the same second.
     found = {**before, **dict(items)}
     kept = [(name, time) for name, time in found.items() if first <= time[:_SECONDS] < last]

@@ -30,6 +30,15 @@ _AT_START = re.compile(
     r"|={2,}\s*$|-{3,}\s*$|~{3,})"
 )
 
+# Fenced blocks, spans of code, and comments.
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.M | re.S)
+_HIDDEN = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|<!--.*?(?:-->|\Z)", re.S)
+
+
+def without_code(text: str) -> str:
+    """Returns Markdown without its code and its comments, in which nothing refers to anything."""
+    return _HIDDEN.sub(" ", _FENCE.sub("\n", text.replace("\r\n", "\n")))
+
 
 def escaped(text: str) -> str:
     """Returns plain text so that nothing in it reads as a mark of Markdown."""

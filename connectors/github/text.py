@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from contextframe_beam.connectors.markdown import without_code
+
 _NAME = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
 _REPOSITORY = rf"{_NAME}/[A-Za-z0-9._-]{{1,100}}"
 _KINDS = {"issues": "issue", "pull": "issue", "discussions": "discussion"}
 
-# Fenced blocks, spans of code, and comments.
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*\n.*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", re.M | re.S)
-_HIDDEN = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)|<!--.*?(?:-->|\Z)", re.S)
 _REFERENCE = re.compile(
     rf"(?:\b(?P<closes>clos(?:e|es|ed)|fix(?:es|ed)?|resolv(?:e|es|ed))\b:?[ \t]+)?"
     rf"(?:https?://(?P<host>[\w.:-]+)/(?P<there>{_REPOSITORY})/(?P<kind>issues|pull|discussions)/"
@@ -55,7 +54,7 @@ def references(text: str, host: str) -> list[Referred]:
         host: The host whose addresses are of GitHub, such as github.com.
     """
     found: dict[tuple[str, str, int], Referred] = {}
-    for match in _REFERENCE.finditer(seen(text)):
+    for match in _REFERENCE.finditer(without_code(text)):
         if match["host"] and match["host"].lower() != host.lower():
             continue
         number = int(match["at"] or match["its"] or match["own"])
@@ -72,15 +71,10 @@ def references(text: str, host: str) -> list[Referred]:
 
 def mentions(text: str) -> list[str]:
     """Returns the people and teams that a text mentions, each once, without the @."""
-    without_links = _LINK.sub(" ", seen(text))
+    without_links = _LINK.sub(" ", without_code(text))
     return list(
         {one["login"].lower(): one["login"] for one in _MENTION.finditer(without_links)}.values()
     )
-
-
-def seen(text: str) -> str:
-    """Returns a text without its code and its comments."""
-    return _HIDDEN.sub(" ", _FENCE.sub("\n", text.replace("\r\n", "\n")))
 
 
 def relationships(

@@ -1,4 +1,4 @@
-"""LinearConnector: issues, comments, projects, updates, documents and initiatives of a workspace."""
+"""LinearConnector: issues, comments, projects, documents and initiatives of a workspace."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ _LONGEST_WAIT = 3900.0
 class LinearConnector(PaginatedConnector):
     """Issues, comments, projects, their updates, documents and initiatives of a Linear workspace.
 
-    A record's unique_id is `linear:<kind>/<id>`, such as `linear:issue/<uuid>`, so that it stays when
-    an issue moves to another team. Texts are Linear's Markdown as it is.
+    A record's unique_id is `linear:<kind>/<id>`, such as `linear:issue/<uuid>`, so that it stays
+    when an issue moves to another team. Texts are Linear's Markdown as it is.
 
     Args:
         token: A personal API key, or an access token of OAuth.
         client_id: Instead of a token: the id of an OAuth application.
         client_secret: Its secret.
-        refresh_token: The refresh token of a user who agreed; without one, the application reads for
-            itself.
-        teams: The keys of teams whose content is read, as in `ENG`; by default all that the account
-            may read.
+        refresh_token: The refresh token of a user who agreed; without one, the application reads
+            for itself.
+        teams: The keys of teams whose content is read, as in `ENG`; by default all that the
+            account may read.
         projects: Projects to which it is narrowed: their names, addresses or ids.
-        states: States that issues have to be in, by name or type, as in `In Progress` or `completed`.
+        states: States that issues have to be in, by name or type: `In Progress`, `completed`.
         include: Patterns of keys or names of teams, of which one has to match, as in `Eng*`.
         exclude: Patterns of keys or names of teams that are left out.
         resources: What is read: `issues`, `comments`, `projects`, `project_updates`, `documents`,
@@ -57,7 +57,8 @@ class LinearConnector(PaginatedConnector):
         comments: `documents` makes a document of each comment, `inline` puts those on issues into
             the text of the issue, `none` leaves them out.
         attachments: What becomes of files that were uploaded into texts: `none`, `metadata` (their
-            names), `text` or `bytes`. By default `text` where the parsers of documents are installed.
+            names), `text` or `bytes`. By default `text` where the parsers of documents are
+            installed.
         max_attachment_bytes: Of larger files only metadata is read.
         archived: Read what is archived as well.
         page_size: How many issues are asked for at once. Linear counts the points that a query may
@@ -191,6 +192,7 @@ class LinearConnector(PaginatedConnector):
             "chosen": chosen,
             "projects": self._chosen_projects(),
             "began": began,
+            "is_later": bool(resume_from),
         }
         parts = [(f"issues/{one['id']}", "issues", str(one["id"])) for one in teams]
         parts += [(name, name, "") for name in RESOURCES if name != "issues"]
@@ -208,7 +210,6 @@ class LinearConnector(PaginatedConnector):
                 "team": team or None,
                 "open_to": open_to,
                 "state": {} if is_anew else state,
-                "is_anew": is_anew,
             }
             yield Partition(name, params)
 

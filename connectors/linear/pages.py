@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from contextframe_beam.connectors.attachments import Attachments
@@ -32,6 +32,11 @@ from contextframe_beam.connectors.linear.text import handles, profiles, targets,
 from contextframe_beam.connectors.linear.workspace import Workspace
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition, Window
 from contextframe_beam.errors import ConnectorError, RecordError
+
+# A change shows as late as its transaction ends.
+_LATE = timedelta(seconds=2)
+# A query costs by what it may give, and most runs for changes find little: they ask for a fifth.
+_SHARE = 5
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,9 @@ class LinearPages:
         """
         told = Part(partition.params, self._how)
         at = dict(cursor or {})
-        listing, faults, size = self._asked(told, at)
-        nodes = listing.get("nodes")
-        if not isinstance(nodes, list):
+        listing, faults, most = self._asked(told, at)
+        nodes, info = listing.get("nodes"), listing.get("pageInfo")
+        if not isinstance(nodes, list) or not isinstance(info, Mapping):
             raise ConnectorError(f"Linear gave no {told.resource.field}; check base_url")
         failed = failed_nodes(faults, told.resource.field)
         given = [
@@ -95,7 +100,9 @@ class LinearPages:
             for number, one in enumerate(nodes)
             if isinstance(one, dict) and number not in failed
         ]
-        whole = [self._completed(one, told.resource.kind) for one in given if told.is_new(one)]
+        met: Mapping[str, str] = at.get("met") or {}
+        new = [one for one in given if told.is_new(one) and met.get(one["id"]) != told.changed(one)]
+        whole = [self._completed(one, told.resource.kind) for one in new]
         seen = whole if told.is_inline else given
         changed = [(str(one["id"]), told.changed(one)) for one in seen]
         page = self._made(whole, told)
@@ -108,41 +115,56 @@ class LinearPages:
             page.unread = (f"{partition.id}: Linear could not give {count} of a page",)
         reached = [at.get("newest"), told.since, *(time for _, time in changed)]
         newest = max((one for one in reached if one), default=None)
-        kept = recent(at.get("recent", {}), changed, newest, told.began)
-        info = listing.get("pageInfo")
-        info = info if isinstance(info, Mapping) else {}
+        following = {
+            "after": info.get("endCursor"),
+            "from": at.get("from"),
+            "most": most,
+            "newest": newest,
+            "recent": recent(at.get("recent", {}), changed, newest, told.began, _LATE),
+            "met": {**(at.get("last") or {}), **dict(changed)},
+            "last": dict(changed),
+        }
         if info.get("hasNextPage"):
-            following = {"after": info.get("endCursor"), "newest": newest, "recent": kept}
-            page.next_cursor = {**following, "first": size}
-            return page
-        page.state = {"open_to": told.open_to}
-        if newest is not None:
-            page.state |= {"since": clamped_cursor(newest, told.began), "recent": kept}
-        if told.files and not told.is_incremental:
-            page.windows = [*page.windows, Window(told.files)]
+            page.next_cursor = following
+        elif told.resource.sorts and at.get("after") is not None and at.get("newest"):
+            # A cursor is an item, and one that was edited meanwhile stands at the end, behind all
+            # that was not read. So what changed since the page before is asked for once more.
+            page.next_cursor = {**following, "after": None, "from": at["newest"]}
+        else:
+            self._end(page, told, following)
         return page
 
+    def _end(self, page: Page, told: Part, reached: Mapping[str, Any]) -> None:
+        """Sets the state that the last page of a partition leaves."""
+        page.state = {"open_to": told.open_to}
+        if reached["newest"] is not None:
+            since = clamped_cursor(reached["newest"], told.began)
+            page.state |= {"since": since, "recent": reached["recent"]}
+        if told.files and not told.is_incremental:
+            page.windows = [*page.windows, Window(told.files)]
+
     def _asked(self, told: Part, at: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault], int]:
-        """Returns a page of a list, the errors beside it, and how many were asked for."""
-        size = int(at.get("first") or min(self._how.page_size * told.resource.share, LARGEST_PAGE))
+        """Returns a page of a list, the errors beside it, and how many the next page may have."""
+        most = int(at.get("most") or min(self._how.page_size * told.resource.share, LARGEST_PAGE))
+        size = max(1, most // _SHARE) if told.is_incremental and not at else most
         query = told.resource.query(told.with_comments)
         while True:
             variables = {
                 "first": size,
                 "after": at.get("after"),
                 "archived": told.with_archived,
-                "filter": told.filter(),
+                "filter": told.filter(at.get("from")),
             }
             try:
                 data, faults = self._queries.partial(query, variables)
             except TooComplexError:
                 if size == 1:
                     raise
-                size = max(1, size // 2)
+                size = most = size // 2
                 logger.info("a page of %s costs Linear too much; asking for %d", told.what, size)
                 continue
             listing = data.get(told.resource.field)
-            return (listing if isinstance(listing, dict) else {}), faults, size
+            return (listing if isinstance(listing, dict) else {}), faults, most
 
     def _completed(self, node: Mapping[str, Any], kind: str) -> dict[str, Any]:
         """Returns an item whose inner lists are whole lists, and no pages of them."""
@@ -249,7 +271,7 @@ class LinearPages:
         group = team if item["_kind"] == "issue" and isinstance(team, Mapping) else {}
         for one in found:
             how = attachments.of_file(one.name)
-            if how not in ("text", "bytes"):
+            if how not in ("text", "bytes") or (how == "text" and one.is_image):
                 continue
             yield FileItem(
                 f"attachment/{item['id']}{one.address.removeprefix(host)}",
@@ -280,7 +302,7 @@ class Part:
         began: When the run began.
         workspace: The name of the workspace in addresses.
         open_to: Who may read what is in each team, which the next run compares.
-        is_incremental: Whether the dataset has what an earlier run has read.
+        is_incremental: Whether the dataset has what an earlier run has read, if not of this list.
     """
 
     def __init__(self, params: Mapping[str, Any], how: Reading) -> None:
@@ -291,7 +313,7 @@ class Part:
         self.began = datetime.fromisoformat(params["began"])
         state: Mapping[str, Any] = params["state"]
         self.since: str | None = state.get("since")
-        self.is_incremental: bool = self.since is not None or params["is_anew"]
+        self.is_incremental: bool = params["is_later"]
         self._known: Mapping[str, str] = state.get("recent") or {}
         self._team: str | None = params.get("team")
         self._how = how
@@ -353,37 +375,35 @@ class Part:
             point = point_of(f"linear:comment/{one['id']}")
             yield Window(files_of("comment"), point, point)
 
-    def filter(self) -> dict[str, Any] | None:
+    def filter(self, start: str | None = None) -> dict[str, Any] | None:
         """Returns the filter of its list.
 
-        What leaves the states or projects that were chosen has to be seen, and deleted. So a run for
-        changes asks for all that changed.
+        What leaves the states or projects that were chosen has to be seen, and deleted. So a run
+        for changes asks for all that changed.
         """
-        made: list[dict[str, Any]] = []
+        made: dict[str, Any] = {}
         choice, scope, what = self._how.choice, self.scope, self.what
         if self._team is not None:
-            made.append({"team": {"id": {"eq": self._team}}})
+            made["team"] = {"id": {"eq": self._team}}
         if what == "comments" and self._how.comments == "inline":
-            made.append({"issue": {"null": True}})
+            made["issue"] = {"null": True}
         elif what == "comments" and scope.chosen is not None:
             on_team = {"issue": {"team": {"id": {"in": sorted(scope.chosen)}}}}
-            made.append({"or": [on_team, {"issue": {"null": True}}]})
-        if self.since is not None:
-            later = {"updatedAt": {"gte": moved_back(self.since)}}
-            commented = {"comments": {"some": later}}
-            made.append({"or": [later, commented]} if self.is_inline else later)
-        elif not self.is_incremental:
+            made["or"] = [on_team, {"issue": {"null": True}}]
+        start = start or (moved_back(self.since, _LATE) if self.since is not None else None)
+        if start is not None:
+            later = {"updatedAt": {"gte": start}}
+            made |= {"or": [later, {"comments": {"some": later}}]} if self.is_inline else later
+        if not self.is_incremental:
             if what == "issues" and scope.projects is not None:
-                made.append({"project": {"id": {"in": sorted(scope.projects)}}})
+                made["project"] = {"id": {"in": sorted(scope.projects)}}
             if what == "issues" and choice.states:
-                made.append({"state": _in_states(choice.states)})
+                made["state"] = _in_states(choice.states)
             if what == "projects" and scope.projects is not None:
-                made.append({"id": {"in": sorted(scope.projects)}})
+                made["id"] = {"in": sorted(scope.projects)}
             if what == "projects" and scope.chosen is not None:
-                made.append({"accessibleTeams": {"some": {"id": {"in": sorted(scope.chosen)}}}})
-        if len(made) < 2:
-            return made[0] if made else None
-        return {"and": made}
+                made["accessibleTeams"] = {"some": {"id": {"in": sorted(scope.chosen)}}}
+        return made or None
 
 
 def files_of(kind: str, team: Any = None) -> str:

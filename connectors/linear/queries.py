@@ -1,8 +1,8 @@
 """What is asked of Linear: a query for each list, and one for the rest of each list inside of it.
 
-A query may cost 10,000 points: an object 1, a field 0.1, times `first` of each list around it, which
-counts 50 where it is left out. So each list says how many it asks for, and a list inside of another
-one asks for few and is followed to its end by a query of its own.
+A query may cost 10,000 points: an object 1, a field 0.1, times `first` of each list around it,
+which counts 50 where it is left out. So each list says how many it asks for. A list inside of
+another one asks for few, and is followed to its end by a query of its own.
 
 Source of names and types: the schema of Linear's SDK, release 88.3.0.
 """
@@ -26,7 +26,7 @@ _TIMES = "createdAt updatedAt archivedAt"
 _TEAMS = f"teams(first: 5) {{ {PAGE} nodes {{ id }} }}"
 _SHARED = "sharedAccess { sharedWithUsers { id email } }"
 
-# What has to be known of the container of something, to tell whether it is read, and who may read it.
+# What has to be known of what something lies in, to tell whether it is read and who may read it.
 _IN_ISSUE = f"""issue {{
   id identifier title archivedAt trashed
   team {{ id key name }} project {{ id name }} state {{ name type }} {_SHARED}
@@ -104,8 +104,12 @@ class Resource:
         """
         order = "sort: [{updatedAt: {order: Ascending}}]" if self.sorts else "orderBy: createdAt"
         comments = _COMMENTS if with_comments and self.kind in COMMENTED else ""
-        return f"""query($first: Int!, $after: String, $archived: Boolean!, $filter: {self.filter}) {{
-  {self.field}(first: $first, after: $after, includeArchived: $archived, {order}, filter: $filter) {{
+        return f"""query(
+  $first: Int!, $after: String, $archived: Boolean!, $filter: {self.filter}
+) {{
+  {self.field}(
+    first: $first, after: $after, includeArchived: $archived, filter: $filter, {order}
+  ) {{
     {PAGE} nodes {{ {self.nodes} {comments} }}
   }}
 }}"""
@@ -188,7 +192,9 @@ def rest_query(kind: str, inner: str) -> tuple[str, str]:
 
 #: What comments are on that are on no issue. Most are, and the others cost seven times as much.
 OWNERS = f"""query($ids: [ID!], $after: String) {{
-  comments(first: {OWNERS_AT_ONCE}, after: $after, includeArchived: true, filter: {{id: {{in: $ids}}}}) {{
+  comments(
+    first: {OWNERS_AT_ONCE}, after: $after, includeArchived: true, filter: {{id: {{in: $ids}}}}
+  ) {{
     {PAGE} nodes {{ id {_IN_PROJECT} {_IN_INITIATIVE} {_IN_UPDATE} {_IN_CONTENT} }}
   }}
 }}"""

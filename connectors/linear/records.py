@@ -1,8 +1,8 @@
 """What items of Linear become: records, with the ids and the metadata of each kind.
 
-An item is what Linear's API gave, its inner lists as lists. Beside it stands what was found out while
-it was read: `_kind`; `_readers`; `_in`, the kind and id of what it lies in; `_links` and `_people`, the
-ids of what its texts refer to; `_workspace`, the name of the workspace in addresses.
+An item is what Linear's API gave, its inner lists as lists. Beside it stands what was found out
+while it was read: `_kind`; `_readers`; `_in`, the kind and id of what it lies in; `_links` and
+`_people`, the ids of what its texts refer to; `_workspace`, the name of the workspace in addresses.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from contextframe_beam.connectors.attachments import media_type
 from contextframe_beam.connectors.linear.scope import listed
 from contextframe_beam.connectors.linear.text import relationships
+from contextframe_beam.connectors.markdown import apart, quoted
 from contextframe_beam.connectors.page import Place
 from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
@@ -95,13 +96,11 @@ def id_of(item: Mapping[str, Any]) -> str:
 def text_of(item: Mapping[str, Any]) -> str:
     """Returns the text of an item, with the comments that were put into it."""
     parts = [_text(item.get(name)) for name in ("description", "body", "content")]
-    if quoted := _text(item.get("quotedText")):
-        lines = (f"> {line}" if line else ">" for line in quoted.split("\n"))
-        parts.insert(0, "\n".join(lines))
+    parts.insert(0, quoted(_text(item.get("quotedText"))))
     for one in listed(item.get("_comments")):
         who, at = _author(one) or "unknown", _text(one.get("createdAt"))
         parts.append(f"---\n\n**{who}**, {at}:\n\n{text_of(one)}")
-    return "\n\n".join(one for one in parts if one)
+    return apart(*parts)
 
 
 def texts_of(item: Mapping[str, Any]) -> str:
@@ -313,12 +312,12 @@ def _related(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             target, kind = f"linear:issue/{other}", _text(relation.get("type"))
             seen.add(("reference", target))
             yield _reference(target, {"kind": kind})
-    for name, field in (("attachments", "title"), ("externalLinks", "label"), ("links", "label")):
+    for name, label in (("attachments", "title"), ("externalLinks", "label"), ("links", "label")):
         for link in listed(item.get(name)):
             target = _text(link.get("url"))
             if target and ("reference", target) not in seen:
                 seen.add(("reference", target))
-                yield _reference(target, {"title": _text(link.get(field))})
+                yield _reference(target, {"title": _text(link.get(label))})
     links, people = item.get("_links"), item.get("_people")
     found = relationships(
         texts_of(item),

@@ -146,9 +146,9 @@ class Scope:
             for team in listed(holder.get("teams")):
                 found.update(self._of_team(team))
         elif last == "initiative":
-            team = holder.get("leadTeam")
+            lead = holder.get("leadTeam")
             is_public = holder.get("visibility") == "public"
-            found.update([self.everybody] if is_public else self._of_team(team))
+            found.update([self.everybody] if is_public else self._of_team(lead))
         elif last == "team":
             found.update(self._of_team(holder))
         return sorted(found) or None
@@ -175,8 +175,8 @@ class Scope:
             return False
         if not self.choice.states:
             return True
-        state = state if isinstance(state, Mapping) else {}
-        names = {str(state.get(name)).lower() for name in ("name", "type")}
+        told = state if isinstance(state, Mapping) else {}
+        names = {str(told.get(name)).lower() for name in ("name", "type")}
         return bool(names & {one.lower() for one in self.choice.states})
 
     def _keeps_team(self, team: Any) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from contextframe_beam.connectors.github.text import seen
+from contextframe_beam.connectors.markdown import without_code
 
 # The names in addresses end with a letter or a digit; what follows is of the sentence around them.
 _NAME = r"[\w%](?:[\w%.~-]*[^\W_])?"
@@ -48,10 +48,12 @@ class Upload(NamedTuple):
     Attributes:
         address: Where it is; it needs the account's credentials.
         name: What the text calls it.
+        is_image: Whether the text shows it as an image.
     """
 
     address: str
     name: str
+    is_image: bool = False
 
 
 def targets(text: str, workspace: str) -> list[Target]:
@@ -90,7 +92,7 @@ def profiles(text: str, workspace: str) -> list[str]:
 
 def handles(text: str) -> list[str]:
     """Returns the names after an @, each once, in order; they need not be of people."""
-    shown = _LINK.sub(" ", seen(text))
+    shown = _LINK.sub(" ", without_code(text))
     return list(dict.fromkeys(match["name"] for match in _HANDLE.finditer(shown)))
 
 
@@ -102,18 +104,18 @@ def uploads(text: str, host: str) -> list[Upload]:
         host: The address before their paths, https://uploads.linear.app.
     """
     pattern = re.compile(
-        rf"(?:\[(?P<label>(?:[^\[\]\\]|\\.)*)\]\(\s*<?)?"
+        rf"(?:(?P<image>!)?\[(?P<label>(?:[^\[\]\\]|\\.)*)\]\(\s*<?)?"
         rf"(?P<address>{re.escape(host.rstrip('/'))}/{_UPLOAD_END})",
         re.I,
     )
     found: dict[str, Upload] = {}
-    for match in pattern.finditer(seen(text)):
+    for match in pattern.finditer(without_code(text)):
         address = match["address"].rstrip(".,;:!*_~|/")
         label = re.sub(r"\\(.)", r"\1", match["label"] or "").strip()
         last = unquote(address.rpartition("/")[2])
         known = found.get(address)
         if known is None or (known.name == last and label):
-            found[address] = Upload(address, label or last)
+            found[address] = Upload(address, label or last, match["image"] is not None)
     return list(found.values())
 
 
@@ -145,6 +147,6 @@ def relationships(
 
 
 def _addresses(text: str, workspace: str) -> Iterator[re.Match[str]]:
-    for match in _ADDRESS.finditer(seen(text)):
+    for match in _ADDRESS.finditer(without_code(text)):
         if not workspace or match["workspace"].lower() == workspace.lower():
             yield match

@@ -55,7 +55,7 @@ class Workspace:
         """Returns the workspace, and all of its teams that the account may read."""
         first = self._queries.data(TEAMS, {"after": None})
         found = self._queries.nodes(TEAMS, {}, "teams", first["teams"])
-        return first["organization"], list(found)
+        return first["organization"], sorted(found, key=lambda one: str(one.get("key")))
 
     def counts(self) -> dict[str, int]:
         """Returns how many issues each team has, by its id."""

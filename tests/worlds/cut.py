@@ -142,7 +142,8 @@ def cut_graphql(text: str, kept: Sequence[str]) -> str:
     Args:
         text: The whole schema.
         kept: `Type.field` keeps this field; `Type` keeps all its fields whose types are kept.
-            Scalars, enums, and the inputs that arguments of kept fields need come along.
+            Scalars, enums, and the inputs that arguments of kept fields need come along; an input
+            of which fields are named keeps these alone.
     """
     from graphql import parse, print_ast
     from graphql.language import ast
@@ -188,7 +189,7 @@ def cut_graphql(text: str, kept: Sequence[str]) -> str:
         for field in node.fields or ():
             kind = _named(field.type)
             is_chosen = field.name.value in chosen or ("*" in chosen and is_kept(kind))
-            if not (is_input or is_chosen):
+            if not (is_chosen or (is_input and name not in wanted)):
                 continue
             add(kind)
             if is_input:

@@ -46,6 +46,8 @@ class GraphQL:
     def __init__(self, text: str, path: str = "/graphql") -> None:
         self._text = text
         self._path = path
+        # Clients ask the same few queries again and again.
+        self._checked: dict[str, tuple[ast.DocumentNode | None, list[GraphQLError]]] = {}
 
     @classmethod
     def read(cls, name: str, path: str = "/graphql") -> GraphQL:
@@ -68,7 +70,7 @@ class GraphQL:
         unknown = asked.body.keys() - {"query", "variables", "operationName"}
         return [
             *(f"body.{name} is not in the description" for name in sorted(unknown)),
-            *(error.message for error in self._wrong(asked.body["query"])),
+            *(error.message for error in self._parsed(asked.body["query"])[1]),
         ]
 
     def answer_problems(self, asked: Asked, answer: Answer) -> list[str]:
@@ -84,11 +86,12 @@ class GraphQL:
                 must not be null and is left out is the least value of its type.
         """
         query = body.get("query") if isinstance(body, Mapping) else None
-        if wrong := self._wrong(str(query)):
+        document, wrong = self._parsed(str(query))
+        if document is None or wrong:
             return {"errors": [error.formatted for error in wrong]}
         result = execute_sync(
             self.schema,
-            parse(str(query)),
+            document,
             root_value=root,
             variable_values=body.get("variables") or {},
             field_resolver=_resolved,
@@ -98,11 +101,15 @@ class GraphQL:
             told["errors"] = [error.formatted for error in result.errors]
         return told
 
-    def _wrong(self, query: str) -> list[GraphQLError]:
-        try:
-            return validate(self.schema, parse(query))
-        except GraphQLError as error:
-            return [error]
+    def _parsed(self, query: str) -> tuple[ast.DocumentNode | None, list[GraphQLError]]:
+        """Returns a query, and what is wrong with it; None if it cannot be parsed."""
+        if query not in self._checked:
+            try:
+                document = parse(query)
+                self._checked[query] = document, validate(self.schema, document)
+            except GraphQLError as error:
+                self._checked[query] = None, [error]
+        return self._checked[query]
 
 
 def fields_of(document: ast.DocumentNode, node: Any) -> Iterator[ast.FieldNode]:
