@@ -91,6 +91,7 @@ setup(
         "snowflake": ["adbc-driver-manager>=1.6,<2", "adbc-driver-snowflake>=1.6,<2"],
         "bigquery": ["adbc-driver-manager>=1.6,<2", "adbc-driver-bigquery>=1.6,<2"],
         "flightsql": ["adbc-driver-manager>=1.6,<2", "adbc-driver-flightsql>=1.6,<2"],
+        "translate": ["Jinja2>=3.1,<4"],
         "ui": ["Jinja2>=3.1,<4", "starlette>=0.40,<2", "uvicorn>=0.30,<1"],
         "yaml": ["apache-beam[yaml]>=2.77,<3"],
         "dev": [

@@ -177,6 +177,14 @@ def _as_text(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
+def _number_as_text(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+HeaderText = Annotated[str, BeforeValidator(_number_as_text)]
+
+
 class Incremental(Section):
     """How a run reads only what changed since the last run."""
 
@@ -200,6 +208,8 @@ class Incremental(Section):
     """Reads the time from start to now in slices of this length, in parallel."""
     until_param: Parameter | None = None
     """Where the request for a slice says until when; or use {until}."""
+    end: Annotated[str | int | float | None, BeforeValidator(_as_text)] = None
+    """Until when slices are read; a run reads until now by default."""
 
     @model_validator(mode="after")
     def _check(self) -> Incremental:
@@ -269,7 +279,7 @@ class Resource(AnswerRules):
     """The HTTP method."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Query parameters."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, HeaderText] = Field(default_factory=dict)
     """Headers of its requests."""
     body: Any = None
     """The JSON body of its requests."""
@@ -330,6 +340,11 @@ class Resource(AnswerRules):
         used = self._checked_roots()
         if self.parent is None and "parent" in used:
             raise wrong(("path",), "uses {parent...}, but the resource has no parent")
+        paginator = paginator_of(self.paginator)
+        if getattr(paginator, "param", "") is None and "cursor" not in used:
+            raise wrong(
+                ("paginator",), "has no param; write {= cursor } where the next page is named"
+            )
         if self.incremental is None and used & {"since", "until"}:
             raise wrong(("path",), "uses {since} or {until} without incremental")
         if self.incremental is not None and self.incremental.slice is not None:
@@ -409,7 +424,7 @@ class ApiConfig(AnswerRules):
     """How requests authenticate; secrets are references such as env:TOKEN."""
     auth_check: str | None = None
     """An address to request first, to see whether the API accepts the credentials."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, HeaderText] = Field(default_factory=dict)
     """Headers of all requests."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Query parameters of all requests."""

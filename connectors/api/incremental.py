@@ -166,13 +166,16 @@ def slices(settings: Incremental, since: Value, now: datetime) -> Iterator[Slice
     """Yields slices of time, the oldest first.
 
     They overlap by the smallest step that requests can write, because APIs differ in whether the
-    ends belong to them. The last one ends at `now`, or at `since` when that is later.
+    ends belong to them. The last one ends at `now`, or at the `end` of the settings if that is
+    earlier, or at `since` when that is later.
 
     Raises:
         ConfigError: `since` is not a time, or there would be too many slices.
     """
     first = _resumed_time(since, settings)
     last = instant_of(now)
+    if settings.end is not None:
+        last = min(last, time_of(settings.end, settings).at)
     length = Fraction(seconds_of(settings.slice or 0))
     if length <= 0 or (last - first.at) / length > _MOST_SLICES:
         raise ConfigError(

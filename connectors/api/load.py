@@ -125,7 +125,7 @@ def _document(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> Docu
 
 
 # Where a value that is not given is left out; anywhere else it is missing.
-_OPTIONAL = ("params", "headers", "body", "form", "constants")
+_OPTIONAL = ("params", "headers", "body", "form", "constants", "end")
 
 
 def _with_settings(document: Document) -> Document:
@@ -181,8 +181,8 @@ def _filled_text(
                 document, path, f"{shown(path)} uses settings.{name}, which is not there{hint}"
             )
         )
-    # The first run begins at a time; requests tell the time of their own run.
-    roots = ("settings", "now") if path[-1:] == ("start",) else ("settings",)
+    # What is read begins and ends at a time; requests tell the time of their own run.
+    roots = ("settings", "now") if path[-1:] in (("start",), ("end",)) else ("settings",)
     if not names and "now" not in roots:
         return text
     value = found.partly(known, roots)

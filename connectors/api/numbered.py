@@ -155,7 +155,7 @@ class PageNumber(_Counted):
     """Asks for pages by their number.
 
     Attributes:
-        param: Where the number goes.
+        param: Where the number goes; null where `{= cursor }` in the request stands for it.
         first: The number of the first page, usually 0 or 1.
         size: The number of records to ask for on a page.
         size_param: Where the size goes, such as `per_page`.
@@ -171,7 +171,7 @@ class PageNumber(_Counted):
         end_status: HTTP errors that mean that a page does not exist; 404 and 416 always do.
     """
 
-    param: str = "page"
+    param: str | None = "page"
     first: int = 1
     size: int | None = None
     size_param: str | None = None
@@ -192,7 +192,8 @@ class PageNumber(_Counted):
         return At(self.first + index, size)
 
     def apply(self, request: HttpRequest, token: At) -> HttpRequest:
-        request = Place.of(self.param).put(request, token.position)
+        if self.param is not None:
+            request = Place.of(self.param).put(request, token.position)
         if self.size and self.size_param:
             request = Place.of(self.size_param).put(request, self.size)
         return request
@@ -204,7 +205,7 @@ class PageNumber(_Counted):
     def _pages(self, answer: Answer) -> int | None:
         if self.total is not None and self.pages is None:
             return None
-        if self.pages is None and "last" in answer.links:
+        if self.pages is None and self.param is not None and "last" in answer.links:
             query = dict(parse_qsl(urlsplit(answer.links["last"]).query))
             last = as_count(query.get(Place.of(self.param).name))
             if last is not None:
@@ -257,7 +258,7 @@ class Offset(_ByOffset):
     """Asks for a page by the number of records before it.
 
     Attributes:
-        param: Where the offset goes.
+        param: Where the offset goes; null where `{= cursor }` in the request stands for it.
         size: The number of records to ask for on a page.
         size_param: Where the size goes.
         total: The path of the number of records, `header:X-Total` for a header; by default it is
@@ -268,7 +269,7 @@ class Offset(_ByOffset):
         end_status: As for `PageNumber`.
     """
 
-    param: str = "offset"
+    param: str | None = "offset"
     size: int | None = None
     size_param: str | None = "limit"
     total: str | None = None
@@ -281,7 +282,8 @@ class Offset(_ByOffset):
         return _Settings(self.size, self.has_more, self.stop_at_short_page, self.end_status)
 
     def apply(self, request: HttpRequest, token: At) -> HttpRequest:
-        request = Place.of(self.param).put(request, token.position)
+        if self.param is not None:
+            request = Place.of(self.param).put(request, token.position)
         size = (token.size or self.size) if self.size else None
         if size and self.size_param:
             request = Place.of(self.size_param).put(request, size)

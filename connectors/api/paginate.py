@@ -31,7 +31,8 @@ _COUNTED = re.compile(
 WHERE = ("query", "header", "body", "form", "path")
 
 #: A name alone is a query parameter; `header:X-Page` and `body:variables.after` name other places.
-PATTERN = rf"^(?:(?:{'|'.join(WHERE)}):)?[^\s:]+$"
+#: `query:date:min` is a query parameter with a colon in its name.
+PATTERN = rf"^(?:(?:{'|'.join(WHERE)}):\S+|[^\s:]+)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +168,14 @@ class CursorInBody(Paginator):
     Attributes:
         cursor: The path of the cursor in the answer, or an expression about the answer, such as
             `{= records[-1].id }` or `{= headers['x-next'] }`.
-        param: Where it goes.
+        param: Where it goes; null where `{= cursor }` in the request stands for it.
         first: The cursor of the first request, for APIs that require one (`*`).
         has_more: The path of a flag that ends the pages when it is false.
         stop_when: An expression that ends the pages when it holds, such as `length(records) < 100`.
     """
 
     cursor: str
-    param: str = "cursor"
+    param: str | None = "cursor"
     first: Any = None
     has_more: str | None = None
     stop_when: str | None = None
@@ -186,7 +187,7 @@ class CursorInBody(Paginator):
         return _with_token(request, self.param, token)
 
     def is_counted(self, token: Any) -> bool:
-        return is_counted(Place.of(self.param).name, token)
+        return self.param is not None and is_counted(Place.of(self.param).name, token)
 
     def next(self, token: Any, answer: Answer, items: Sequence[Any]) -> Any:
         if _stops(self.stop_when, token, answer, items):
@@ -502,7 +503,9 @@ def _shown(cursor: Any) -> str:
     return text if len(text) <= _SHOWN_CURSOR else text[:_SHOWN_CURSOR] + "..."
 
 
-def _with_token(request: HttpRequest, param: str, token: Any) -> HttpRequest:
+def _with_token(request: HttpRequest, param: str | None, token: Any) -> HttpRequest:
+    if param is None:
+        return request
     place = Place.of(param)
     return without_placeholder(request, place) if token is None else place.put(request, token)
 

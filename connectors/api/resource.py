@@ -113,17 +113,18 @@ class Endpoint:
             self.incremental and (self.incremental.param or "since" in resource.uses)
         )
 
-    def request(self, scope: Scope) -> HttpRequest:
-        """Returns the request for a partition, without the token of a page.
+    def request(self, scope: Scope, cursor: Any = None) -> HttpRequest:
+        """Returns the request for a partition; a paginator adds the token of a page.
 
         Args:
             scope: What is read.
+            cursor: The value of the placeholder `{= cursor }`.
 
         Raises:
             ConfigError: a value for the address is missing.
             SecretError: a secret cannot be resolved.
         """
-        known = self.known(scope)
+        known = {**self.known(scope), "cursor": cursor}
         incremental = self.incremental
         resource = self.resource
         request = HttpRequest(

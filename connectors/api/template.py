@@ -23,9 +23,9 @@ from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.connectors.secrets import SecretReference
 
 #: What requests can use.
-OF_REQUESTS = ("settings", "parent", "each", "since", "until", "now")
+OF_REQUESTS = ("settings", "parent", "each", "since", "until", "now", "cursor")
 #: What the fields and filters of records can use.
-OF_RECORDS = ("record", *OF_REQUESTS)
+OF_RECORDS = ("record", *OF_REQUESTS[:-1])
 #: What the next page can be computed from.
 OF_PAGES = ("response", "headers", "records", "cursor")
 #: What rules about answers can use.

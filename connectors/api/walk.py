@@ -424,7 +424,14 @@ def place_learned(answer: Answer) -> str:
 
 
 def _request(endpoint: Endpoint, scope: Scope, paginator: Paginator, token: Any) -> HttpRequest:
-    return endpoint.for_origin(paginator.apply(endpoint.request(scope), token))
+    request = endpoint.request(scope, _cursor_of(token))
+    return endpoint.for_origin(paginator.apply(request, token))
+
+
+def _cursor_of(token: Any) -> Any:
+    """Returns the value of the placeholder `{= cursor }` for a page."""
+    inner = token.token if isinstance(token, Found) else token
+    return inner.position if isinstance(inner, At) else inner
 
 
 def _read(endpoint: Endpoint, response: HttpResponse, place: str) -> tuple[Answer, list[Any]]:

@@ -40,6 +40,7 @@ from contextframe_beam.pipelines.cli.shared import (
     storage_options,
     version_option,
 )
+from contextframe_beam.pipelines.cli.translate import translate_group
 from contextframe_beam.pipelines.cli.upkeep import (
     cleanup_command,
     compact_command,
@@ -444,6 +445,7 @@ for _command in (
     new_command,
     test_group,
     check_group,
+    translate_group,
     login_command,
     _search,
     _inspect,

@@ -167,12 +167,15 @@ def test_it_uses_the_words_of_yaml():
     [
         ("retries: many", "retries is 'many'; it should be a whole number"),
         ("timeout: true", "timeout is true; write a duration"),
-        ("headers: {X: 1}", "headers.X is 1; it should be text"),
+        ("headers: {X: [1]}", "headers.X is a list; it should be text"),
         ("params: [1]", "params is a list; it should be a mapping of keys to values"),
         ("allowed_origins: x", "allowed_origins is 'x'; it should be a list"),
         ("resources: [a]", "it should be a mapping of keys to values"),
         ("resources: [{name: a, ingest: maybe}]", "it should be true or false"),
-        ("resources: [{name: a, paginator: {type: page, param: null}}]", "param is null"),
+        (
+            "resources: [{name: a, paginator: {type: page, param: null}}]",
+            "has no param; write {= cursor }",
+        ),
         ("resources: [{name: a, paginator: {type: page, param: 5}}]", "paginator.param is 5"),
         ("resources: [{name: a, paginator: {type: page, param: 'a b'}}]", "write a place such as"),
         ("resources: [{name: a, paginator: {type: page, params: x}}]", "did you mean param?"),

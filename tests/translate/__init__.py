@@ -1,0 +1,1 @@
+"""Tests of the translation of what other programs say of a source."""
