@@ -49,6 +49,7 @@ _ADVICE = {
     "not_in_channel": "invite the app to the channel (/invite @app), or set join",
     "channel_not_found": "there is no such channel, or it is private and the app is not in it",
     "ekm_access_denied": "an administrator suspended the workspace's encryption key",
+    "unknown_method": "check base_url, which ends in /api/",
     "org_login_required": "the workspace is being moved; try again later",
 }
 
@@ -61,7 +62,7 @@ class SlackError(HttpError):
         needed: The scope that is missing, of `missing_scope`.
     """
 
-    def __init__(self, message: str, code: str, needed: str = "") -> None:
+    def __init__(self, message: str, code: str = "", needed: str = "") -> None:
         super().__init__(message, 200)
         self.code = code
         self.needed = needed

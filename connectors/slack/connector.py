@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -53,7 +54,7 @@ from contextframe_beam.connectors.slack.items import (
     place_of_item,
     readers_of_item,
 )
-from contextframe_beam.connectors.slack.limits import INTERNAL, Limits
+from contextframe_beam.connectors.slack.limits import HISTORY, INTERNAL, Limits
 from contextframe_beam.connectors.slack.listing import Listing, Reading
 from contextframe_beam.connectors.slack.mrkdwn import text_in
 from contextframe_beam.connectors.slack.people import People
@@ -64,6 +65,8 @@ from contextframe_beam.frames.times import when
 
 _ADDRESS = "https://slack.com/api/"
 _KEPT_ALONE = 32
+# A run that takes longer says so where nobody asks for more messages.
+_LONG_MINUTES = 10
 _HTML = (b"<!doctype html", b"<html")
 _PREFIXES = {PUBLIC: "channels", PRIVATE: "groups", GROUP: "mpim", DIRECT: "im"}
 _READERS = ("members", "channel")
@@ -262,7 +265,9 @@ class SlackConnector(PaginatedConnector):
         self._people.remember({str(one["id"]): text_in(one, "name") for one in channels})
         recent = [state.get("recent") for state in states.values() if isinstance(state, Mapping)]
         pages = sum(-(-int(one) // self._limits.messages) or 1 for one in recent if one is not None)
-        self.logger.info("slack: %s", self._limits.estimate(len(channels), pages))
+        least = self._limits.minutes({HISTORY: pages or len(channels)})
+        level = logging.WARNING if least >= _LONG_MINUTES else logging.INFO
+        self.logger.log(level, "slack: %s", self._limits.estimate(len(channels), pages))
         by_member = self.readers == "members"
         for one in channels:
             state = states.get(str(one["id"]))

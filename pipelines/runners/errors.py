@@ -75,13 +75,25 @@ def ours_of(error: BaseException) -> errors.ContextFrameError | None:
     """Returns our own exception from inside Beam's, or None."""
     text = text_of(error)
     if isinstance(error, errors.ContextFrameError):
-        return type(error)(_without_step(text))
+        return _made(type(error), _without_step(text))
     raised = list(_RAISED.finditer(text))
     for match in reversed(raised):
         kind = _class_of(match["type"])
         if kind is not None:
-            return kind(_message_at(text, match, raised))
+            return _made(kind, _message_at(text, match, raised))
     return None
+
+
+def _made(kind: type[errors.ContextFrameError], message: str) -> errors.ContextFrameError:
+    """Returns an exception with a message, of the nearest class that needs no more than that."""
+    for one in kind.__mro__:
+        try:
+            made = one(message)
+        except TypeError:  # such as the size of a file, which no message tells
+            continue
+        if isinstance(made, errors.ContextFrameError):
+            return made
+    return errors.ContextFrameError(message)
 
 
 def _usage(error: click.UsageError) -> Report:

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.errors import ConnectorError
 from contextframe_beam.pipelines import progress
 from contextframe_beam.pipelines.cli import watch
 from contextframe_beam.pipelines.cli.outcome import Outcome
 from contextframe_beam.pipelines.cli.show import snippet_of
-from contextframe_beam.pipelines.runners.errors import report_of
+from contextframe_beam.pipelines.runners.errors import ours_of, report_of
 from contextframe_beam.transforms import CommitReceipt
 from tests.support.cli_helpers import (
     Result,
@@ -800,11 +801,14 @@ Traceback (most recent call last):
 """
 
     def test_a_steps_name_is_taken_off(self) -> None:
-        from contextframe_beam.errors import ConnectorError
-
         error = ConnectorError("docs: cannot be read [while running 'Read/ReadFromConnector/Read']")
         assert report_of(error).message == "docs: cannot be read"
         assert not report_of(error).wrong_usage
+
+    def test_an_error_that_takes_more_than_a_message_keeps_its_message(self) -> None:
+        raised = "contextframe_beam.connectors.files.listing.FileTooLargeError: it has 9 bytes"
+        found = ours_of(RuntimeError(f"Traceback (most recent call last):\n{raised}"))
+        assert type(found) is ConnectorError and str(found) == "it has 9 bytes"
 
     def test_an_error_of_ours_from_a_worker(self) -> None:
         raised = (
