@@ -7,7 +7,7 @@ something is new. Edits and deletes are told nowhere, so the last two weeks are 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -24,15 +24,16 @@ from contextframe_beam.connectors.conversations import (
 )
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.discord.bot import Bot
+from contextframe_beam.connectors.discord.channels import ChannelReader
 from contextframe_beam.connectors.discord.markup import Found
-from contextframe_beam.connectors.discord.plan import How, Plan
-from contextframe_beam.connectors.discord.reading import (
+from contextframe_beam.connectors.discord.messages import (
     LeftOutError,
-    Reader,
+    Messages,
     Step,
     name_of,
     reason_of,
 )
+from contextframe_beam.connectors.discord.plan import How, Plan
 from contextframe_beam.connectors.discord.records import (
     attachment_in,
     file_record,
@@ -43,6 +44,7 @@ from contextframe_beam.connectors.discord.records import (
     where_in,
 )
 from contextframe_beam.connectors.discord.servers import Servers
+from contextframe_beam.connectors.discord.threads import ThreadReader
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.files.listing import FileTooLargeError
 from contextframe_beam.connectors.hosted import HostedFiles
@@ -173,7 +175,14 @@ class DiscordConnector(PaginatedConnector):
             self._http, _several(guilds), _several(channels), _several(exclude), self.skip
         )
         self._bot = Bot(self._http)
-        self._reader = Reader(self._http, self._how, self._bot, self.skip)
+        messages = Messages(self._http, self._how, self._bot)
+        channel = ChannelReader(self._http, self._how, messages)
+        thread = ThreadReader(self._http, self._how, messages, self.skip)
+        self._readers: dict[str, Callable[[Mapping[str, Any]], Iterator[Step]]] = {
+            "channel": channel.walk,
+            "gone": channel.gone,
+            "threads": thread.walk,
+        }
         self._files = HostedFiles(self._how.attachments, self._fresh, self.http_client)
         self._lock = threading.Lock()
         self._walks: dict[str, tuple[int, Iterator[Step]]] = {}
@@ -236,12 +245,11 @@ class DiscordConnector(PaginatedConnector):
         """
         began = point_of_time(datetime.now(timezone.utc))
         plan = Plan(self._how, resume_from or {}, began)
-        left_out = len(self.get_stats().get("skipped", {}))
         there: set[str] = set()
         for server in self._servers.all():
             there.update(str(one.get("id")) for one in server.channels)
             yield from plan.partitions(server, list(self._servers.channels_of(server)))
-        if len(self.get_stats().get("skipped", {})) == left_out:
+        if self._servers.are_all_read:
             yield from plan.gone(there)
 
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
@@ -356,7 +364,7 @@ class DiscordConnector(PaginatedConnector):
         at, walk = self._walks.pop(partition.id, (-1, iter(())))
         if number == 0 or at != number:
             # What another process began is walked anew.
-            at, walk = 0, self._reader.walk(partition)
+            at, walk = 0, self._readers[partition.params["what"]](partition.params)
         step = next(walk)
         while at < number and not step[1]:
             at, step = at + 1, next(walk)

@@ -28,6 +28,7 @@ from contextframe_beam.connectors.page import Partition
 #: A channel is read in stretches of this length, in seconds, which may be read in parallel.
 STRETCH = Decimal(2 * 365 * 86_400)
 
+_EARLIEST = "2015-01-01T00:00:00+00:00"
 _LEAST = Decimal("0.001")
 
 
@@ -140,11 +141,17 @@ class Plan:
                 start = self._resumed(str(state.get("last") or ""), begin)
                 last = int(state.get("last") or 0)
                 is_quiet = last and point_of_id(last) < self._since
-                if end is None and is_quiet and int(newest) <= last:
+                is_pinned = channel.get("last_pin_timestamp") != state.get("pinned_at")
+                if end is None and is_quiet and int(newest) <= last and not is_pinned:
                     continue
+            pinned_at = str(channel.get("last_pin_timestamp") or "")
+            pins = str(state.get("pinned_at") or _EARLIEST) if is_known and end is None else ""
+            has_pins = pinned_at and pinned_at != state.get("pinned_at")
             told = {
                 **shared,
                 "what": "channel",
+                "pinned_at": pinned_at,
+                "pins": pins if has_pins else "",
                 "newest": newest if end is None else "",
                 "after": _before(_latest(start, self._how.start)),
                 "until": None if end is None else str(id_at(end)),
@@ -204,6 +211,7 @@ def thread_of(told: Mapping[str, Any]) -> dict[str, Any]:
         "count": max(_number(told.get("total_message_sent")), _number(told.get("message_count"))),
         "tags": [one for one in told.get("applied_tags") or () if isinstance(one, str)],
         "locked": about.get("locked") is True,
+        "pinned": str(told.get("last_pin_timestamp") or ""),
         "archived_at": str(about.get("archive_timestamp") or ""),
     }
 

@@ -269,7 +269,7 @@ def record_of(
         "document",
         own,
         changed_at(said),
-        place=Place(place_in(where), said[0].point),
+        place=Place(place_in(where), point_of_message(first)),
         readers=where.get("readers"),
     )
 

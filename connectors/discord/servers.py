@@ -6,6 +6,7 @@ see, and all its active threads that it may.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -26,6 +27,8 @@ PRIVATE_THREAD = 12
 
 #: The moment at which ids begin, in milliseconds since 1970.
 _FIRST_MILLISECOND = 1_420_070_400_000
+# An address of a server, and of a channel in it.
+_ADDRESS = re.compile(r"https?://(?:\w+\.)?discord\.com/channels/(\d+)(?:/(\d+))?(?:/\d+)?/?\Z")
 _SERVERS_IN_A_PAGE = 200
 
 Skip = Callable[[str, object], Any]
@@ -108,10 +111,12 @@ class Servers:
         skip: Skip,
     ) -> None:
         self._http = http
-        self._wanted = [one.strip() for one in servers]
+        self._wanted = [_ADDRESS.sub(r"\1", one.strip()) for one in servers]
         self._channels = [_plain(one) for one in channels]
         self._exclude = [_plain(one) for one in exclude]
         self._skip = skip
+        #: Whether `all` could read all that are wanted.
+        self.are_all_read = False
 
     @property
     def are_named(self) -> bool:
@@ -124,6 +129,7 @@ class Servers:
         Raises:
             ConnectorError: the bot is in none of them, or Discord cannot be asked.
         """
+        self.are_all_read = True
         met: set[str] = set()
         count = 0
         for identifier in self._ids():
@@ -176,6 +182,7 @@ class Servers:
             after = newest
         for wanted in patterns:
             if wanted not in met:
+                self.are_all_read = False
                 self._skip(f"server {wanted}", "the bot is in no such server")
 
     def _server(self, identifier: str) -> Server | None:
@@ -187,10 +194,13 @@ class Servers:
         except HttpError as error:
             if not error.is_unreadable:
                 raise
+            self.are_all_read = False
             self._skip(f"server {identifier}", f"the bot is not in it ({error.status})")
             return None
         told = told if isinstance(told, Mapping) else {}
         roles = [one for one in listed(told.get("roles")) if id_in(one, "id")]
+        # Each bot has a role of its own, and no person has it.
+        of_people = [one for one in roles if not _is_of_bot(one)]
         found = listed(channels)
         threads = active.get("threads") if isinstance(active, Mapping) else None
         return Server(
@@ -199,7 +209,7 @@ class Servers:
             id_in(told, "owner_id"),
             {
                 one["id"]: may
-                for one in roles
+                for one in of_people
                 if (may := bits_of(one.get("permissions"))) is not None
             },
             {
@@ -222,6 +232,11 @@ def listed(told: Any) -> list[Mapping[str, Any]]:
     return [one for one in found if isinstance(one, Mapping)]
 
 
+def _is_of_bot(role: Mapping[str, Any]) -> bool:
+    tags = role.get("tags")
+    return isinstance(tags, Mapping) and bool(tags.get("bot_id"))
+
+
 def _names_of(server: Server, channel: Mapping[str, Any]) -> tuple[str, ...]:
     path = server.path_of(channel).lower()
     return id_in(channel, "id"), path.rpartition("/")[2], path
@@ -232,4 +247,4 @@ def _matches(names: Sequence[str], known: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    return name.strip().removeprefix("#").lower()
+    return _ADDRESS.sub(r"\2", name.strip()).removeprefix("#").lower()

@@ -1,7 +1,7 @@
-"""Reads the partitions of Discord: messages of channels page after page, and whole threads.
+"""Reads the threads of a channel: which of them have something new, and their messages.
 
-Each partition is a walk over pages, from its first to its last. Discord lists messages by their
-ids, each page with the newest first whichever way the pages go.
+All threads of a channel are one partition, so that its state remembers them together: it moves
+where all of them were read, and forgets those in which nothing is written any more.
 """
 
 from __future__ import annotations
@@ -16,38 +16,30 @@ from contextframe_beam.connectors.conversations import (
     MESSAGE,
     THREAD,
     Documents,
-    Gathered,
     point_of_time,
     version_of,
 )
-from contextframe_beam.connectors.discord.bot import Bot
-from contextframe_beam.connectors.discord.markup import mentioned
-from contextframe_beam.connectors.discord.plan import How, thread_of
-from contextframe_beam.connectors.discord.records import (
-    files_of,
-    is_by_program,
-    is_shown,
-    item_of,
-    place_in,
-    point_of_message,
+from contextframe_beam.connectors.discord.messages import (
+    MOST_IN_A_PAGE,
+    LeftOutError,
+    Messages,
+    Step,
+    name_of,
+    reason_of,
 )
+from contextframe_beam.connectors.discord.plan import How, thread_of
+from contextframe_beam.connectors.discord.records import place_in, point_of_message
 from contextframe_beam.connectors.discord.servers import (
     PRIVATE_THREAD,
     Skip,
     id_at,
-    id_in,
     listed,
     point_of_id,
 )
-from contextframe_beam.connectors.http import HttpClient, HttpError, HttpRequest, HttpResponse
-from contextframe_beam.connectors.page import Page, Partition, Window
-from contextframe_beam.errors import ConnectorError
+from contextframe_beam.connectors.http import HttpClient, HttpError, HttpRequest
+from contextframe_beam.connectors.page import Page, Window
 from contextframe_beam.frames.times import when
 
-#: A page of a walk, and whether it is the last one.
-Step = tuple[Page, bool]
-
-_MESSAGES_IN_A_PAGE = 100
 _THREADS_IN_A_PAGE = 100
 # Of so many threads all messages are asked for at once.
 _TOGETHER = 8
@@ -58,14 +50,12 @@ _LONGEST_THREAD = 1000
 # Threads in which nothing was written for this long are forgotten; most are archived.
 _REMEMBERED = Decimal(90 * 86_400)
 _MOST_REMEMBERED = 100_000
-
-
-class LeftOutError(ConnectorError):
-    """A channel that cannot be read although Discord answers."""
+_EARLIEST = "2015-01-01T00:00:00+00:00"
+_MOMENT = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
-class _Due:
+class Due:
     """A thread that is read.
 
     Attributes:
@@ -93,90 +83,32 @@ class _Due:
         return THREAD if self.documents is None else self.documents.kind
 
 
-class Reader:
-    """Reads partitions.
+class ThreadReader:
+    """Reads the threads of channels.
 
     Args:
         http: Asks Discord.
         how: How documents are made.
-        bot: Knows what the bot may see.
+        messages: Asks for messages.
         skip: Names what cannot be read.
     """
 
-    def __init__(self, http: HttpClient, how: How, bot: Bot, skip: Skip) -> None:
+    def __init__(self, http: HttpClient, how: How, messages: Messages, skip: Skip) -> None:
         self._http = http
         self._how = how
-        self._bot = bot
+        self._messages = messages
         self._skip = skip
 
-    def walk(self, partition: Partition) -> Iterator[Step]:
-        """Yields the pages of a partition, each with whether it is the last one.
+    def walk(self, params: Mapping[str, Any]) -> Iterator[Step]:
+        """Yields pages with the threads of a channel in which something is new.
 
         Raises:
-            HttpError: Discord refuses a channel, or the bot.
-            LeftOutError: the channel shows no messages.
-            ConnectorError: Discord cannot be asked.
+            HttpError: Discord refuses the channel.
         """
-        walk = {"channel": self._channel, "threads": self._threads, "gone": self._gone}
-        return walk[partition.params["what"]](partition.params)
-
-    def _channel(self, params: Mapping[str, Any]) -> Iterator[Step]:
-        """Reads a stretch of a channel."""
-        where, newest = params["where"], str(params["newest"])
-        until = None if params["until"] is None else int(params["until"])
-        start, end = params["window"]
-        place = place_in(where)
-        for messages, groups, is_last in self._stream(
-            where, self._how.channel, params["after"], until, params
-        ):
-            newest = max([newest or "0", *(one["id"] for one in messages)], key=int)
-            page = Page(self._items(groups, self._how.channel.kind, self._how.channel, params))
-            if is_last:
-                page.windows = [Window(place, start, end)]
-                page.state = {"last": newest, "mark": params["mark"]}
-                if until is not None:
-                    page.state["done"] = True
-            yield page, is_last
-
-    def _stream(
-        self,
-        where: Mapping[str, Any],
-        documents: Documents,
-        after: str,
-        until: int | None,
-        params: Mapping[str, Any],
-        newest: str = "",
-    ) -> Iterator[tuple[list[dict[str, Any]], list[list[dict[str, Any]]], bool]]:
-        """Yields messages, the documents that are whole with them, and whether these are all."""
-        holder = (where.get("thread") or where["channel"])["id"]
-        gathered: Gathered[dict[str, Any]] = Gathered(
-            documents, point_of_message, newest_first=False
-        )
-        newest, is_first = newest or str(params.get("newest") or ""), True
-        while True:
-            found = self._checked(self._http.send(_messages(holder, after)))
-            later = [one for one in found if int(one["id"]) > int(after)]
-            if is_first and not later and newest and int(newest) > int(after):
-                self._require_history(where, params)
-            is_first = False
-            is_last = len(found) < _MESSAGES_IN_A_PAGE or not later
-            if later:
-                after = later[-1]["id"]
-            if until is not None and int(after) >= until:
-                later, is_last = [one for one in later if int(one["id"]) < until], True
-            groups = gathered.add(self._wanted(later))
-            if is_last:
-                groups += gathered.rest()
-            yield later, groups, is_last
-            if is_last:
-                return
-
-    def _threads(self, params: Mapping[str, Any]) -> Iterator[Step]:
-        """Reads the threads of a channel in which something is new."""
-        known = _Known(params)
+        known = Known(params)
         unread: list[str] = []
         is_whole, stop = True, known.stop
-        for threads, narrowed in self._listed_threads(params, stop):
+        for threads, narrowed in self._listed(params, stop):
             due = [one for one in threads if known.is_due(one)]
             if narrowed:
                 is_whole = False
@@ -192,7 +124,7 @@ class Reader:
         state = None if unread else known.state(gone)
         yield Page([], windows=windows, state=state), True
 
-    def _listed_threads(
+    def _listed(
         self, params: Mapping[str, Any], stop: Decimal | None
     ) -> Iterator[tuple[list[dict[str, Any]], str]]:
         """Yields threads as Discord lists them, and why others cannot be seen.
@@ -246,10 +178,10 @@ class Reader:
             before = new[-1]["id"] if by_id else _just_after(found[-1]["archived_at"], before)
 
     def _read(
-        self, threads: Sequence[dict[str, Any]], params: Mapping[str, Any], known: _Known
+        self, threads: Sequence[dict[str, Any]], params: Mapping[str, Any], known: Known
     ) -> Iterator[Page]:
         """Yields pages with the messages of threads; short ones are read together."""
-        together: list[_Due] = []
+        together: list[Due] = []
         for thread in threads:
             due = self._due(thread, params, known)
             if thread["count"] > _SHORT_THREAD:
@@ -257,18 +189,18 @@ class Reader:
                 continue
             together.append(due)
             if len(together) == _TOGETHER:
-                yield self._read_together(together, params)
+                yield from self._read_together(together, params)
                 together = []
         if together:
-            yield self._read_together(together, params)
+            yield from self._read_together(together, params)
 
-    def _due(self, thread: dict[str, Any], params: Mapping[str, Any], known: _Known) -> _Due:
+    def _due(self, thread: dict[str, Any], params: Mapping[str, Any], known: Known) -> Due:
         documents = self._documents_of(thread)
         start = None if documents is None else known.begin_of(thread, documents)
         first = [one for one in (start, self._how.start) if one is not None]
         after = str(max(id_at(max(first)) - 1, 0)) if first else "0"
         newest = "" if thread["is_empty"] else str(thread["newest"])
-        return _Due(where_of(thread, params), documents, start, after, newest)
+        return Due(where_of(thread, params), documents, start, after, newest)
 
     def _documents_of(self, thread: Mapping[str, Any]) -> Documents | None:
         """Returns how the messages of a thread become documents; None for one document."""
@@ -276,54 +208,77 @@ class Reader:
             return self._how.long_thread
         return self._how.thread
 
-    def _read_alone(self, due: _Due, params: Mapping[str, Any]) -> Iterator[Page]:
+    def _read_alone(self, due: Due, params: Mapping[str, Any]) -> Iterator[Page]:
         """Yields the documents of a long thread."""
-        documents = due.documents or Documents(MESSAGE)
-        whole: list[dict[str, Any]] = []
         try:
-            for messages, groups, is_last in self._stream(
-                due.where, documents, due.after, None, params, due.newest
-            ):
-                if due.documents is None:
-                    whole += self._wanted(messages)
-                    groups = [whole] if is_last and whole else []
-                page = Page(self._items(groups, due.kind, documents, params, due.where))
-                if is_last:
-                    page.windows = [Window(place_in(due.where), due.start)]
-                yield page
+            if due.documents is None and (whole := self._whole(due, params)) is not None:
+                yield self._page_of([(due, whole)], params)
+                return
+            documents = due.documents or self._how.long_thread
+            pages = self._messages.stream(due.where, due.after, None, due.newest, params)
+            for items, _, is_last in self._messages.gathered(due.where, documents, pages, params):
+                windows = [Window(place_in(due.where), due.start)] if is_last else []
+                yield Page(items, windows=windows)
         except (HttpError, LeftOutError) as error:
             yield self._skipped(due.where, error)
 
-    def _read_together(self, threads: Sequence[_Due], params: Mapping[str, Any]) -> Page:
-        """Returns the documents of threads, whose messages are asked for at the same time."""
-        page = Page([])
-        windows: list[Window] = []
+    def _whole(self, due: Due, params: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """Returns all messages of a thread; None for one that is too long for a document."""
+        found: list[dict[str, Any]] = []
+        for messages, _ in self._messages.stream(due.where, due.after, None, due.newest, params):
+            found += messages
+            if len(found) > _LONGEST_THREAD:
+                return None
+        return found
+
+    def _read_together(self, threads: Sequence[Due], params: Mapping[str, Any]) -> Iterator[Page]:
+        """Yields the documents of threads, whose messages are asked for at the same time."""
+        unread: list[str] = []
         told: dict[int, list[dict[str, Any]]] = {number: [] for number in range(len(threads))}
         waiting = {number: due.after for number, due in enumerate(threads)}
+        long_ones: list[Due] = []
         while waiting:
-            asked = [_messages(threads[number].id, after) for number, after in waiting.items()]
+            asked = [
+                self._messages.asked(threads[number].id, after) for number, after in waiting.items()
+            ]
             answers = self._http.all(asked, at_once=_TOGETHER, raise_for_status=False)
             for (number, after), answer in zip(list(waiting.items()), answers, strict=True):
                 del waiting[number]
                 due = threads[number]
                 try:
-                    found = self._checked(answer)
-                    if not found and due.newest and int(due.newest) > int(after):
-                        self._require_history(due.where, params)
+                    found = self._messages.checked(answer)
+                    if not found:
+                        self._messages.require_history(due.where, after, due.newest, params)
                 except (HttpError, LeftOutError) as error:
-                    page.unread += self._skipped(due.where, error).unread
+                    unread += self._skipped(due.where, error).unread
                     del told[number]
                     continue
                 later = [one for one in found if int(one["id"]) > int(after)]
                 told[number] += later
-                if later and len(found) >= _MESSAGES_IN_A_PAGE:
+                if later and len(found) >= MOST_IN_A_PAGE:
                     waiting[number] = later[-1]["id"]
-        for number, messages in told.items():
-            due, wanted = threads[number], self._wanted(messages)
+                    if len(told[number]) > _SHORT_THREAD:
+                        # Discord does not count all messages of old threads.
+                        long_ones.append(due)
+                        del told[number], waiting[number]
+        page = self._page_of([(threads[number], one) for number, one in told.items()], params)
+        page.unread = tuple(unread)
+        yield page
+        for due in long_ones:
+            yield from self._read_alone(due, params)
+
+    def _page_of(
+        self, threads: Iterable[tuple[Due, list[dict[str, Any]]]], params: Mapping[str, Any]
+    ) -> Page:
+        """Returns a page with the documents of threads of which all messages are there."""
+        page = Page([])
+        windows: list[Window] = []
+        for due, messages in threads:
+            wanted = self._messages.wanted(messages, due.kind)
             documents = due.documents or Documents(MESSAGE)
             groups = documents.cut(wanted, point_of_message) if due.documents else [wanted]
             some = [one for one in groups if one]
-            page.items += self._items(some, due.kind, documents, params, due.where)
+            page.items += self._messages.items(due.where, some, due.kind, documents, params)
             windows.append(Window(place_in(due.where), due.start))
         page.windows = windows
         return page
@@ -349,77 +304,8 @@ class Reader:
             elif answer.status >= 400 and answer.status != 403:
                 raise answer.refused("to a question for a thread")
 
-    def _gone(self, params: Mapping[str, Any]) -> Iterator[Step]:
-        """Asks whether a channel is gone that no server lists any more."""
-        channel = params["channel"]
-        answer = self._http.send(HttpRequest("GET", f"channels/{channel}"), raise_for_status=False)
-        if answer.status == 404:
-            windows = [Window(f"channel/{channel}", below=True)]
-            yield Page([], windows=windows, state={"gone": True}), True
-            return
-        if answer.status >= 400 and answer.status != 403:
-            raise answer.refused("to a question for a channel")
-        yield Page([], state={}), True
 
-    def _checked(self, response: HttpResponse) -> list[dict[str, Any]]:
-        """Returns the messages of an answer, the oldest first.
-
-        Raises:
-            HttpError: it is a refusal.
-            ConnectorError: it holds no messages, or the bot may not see what is in them.
-        """
-        if response.status >= 400:
-            raise response.refused("to a question for messages")
-        told = response.json()
-        if not isinstance(told, list):
-            raise response.error("is no list of messages")
-        found = [dict(one) for one in listed(told) if id_in(one, "id")]
-        self._bot.require_content(found)
-        return sorted(found, key=lambda one: int(one["id"]))
-
-    def _wanted(self, messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [
-            one for one in messages if is_shown(one) and (self._how.bots or not is_by_program(one))
-        ]
-
-    def _items(
-        self,
-        groups: Iterable[Sequence[dict[str, Any]]],
-        kind: str,
-        documents: Documents,
-        params: Mapping[str, Any],
-        where: Mapping[str, Any] | None = None,
-    ) -> list[Any]:
-        """Returns the items of documents, and of their files."""
-        where = where or params["where"]
-        items: list[Any] = []
-        for group in groups:
-            names = params["names"]
-            item = item_of(group, kind, documents, where, names, self._threads_in(group, names))
-            items.append(item)
-            items += files_of(group, item, self._how.attachments)
-        return items
-
-    def _threads_in(
-        self, messages: Sequence[Mapping[str, Any]], names: Mapping[str, str]
-    ) -> dict[str, str]:
-        """Returns the names of threads that messages mention."""
-        return {
-            identifier: name
-            for one in messages
-            for kind, identifier in mentioned(one)
-            if kind == "channel" and identifier not in names
-            if (name := self._bot.name_of_channel(identifier))
-        }
-
-    def _require_history(self, where: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-        """Refuses to take a channel for empty whose messages the bot may not see."""
-        lacks = self._bot.lacks(where["server"]["id"], params["rules"])
-        if lacks:
-            raise LeftOutError(lacks)
-
-
-class _Known:
+class Known:
     """What an earlier run knew of the threads of a channel, and what this one meets.
 
     Args:
@@ -501,12 +387,8 @@ class _Known:
         }
 
     def _mark(self, thread: Mapping[str, Any]) -> str:
-        told = [thread["name"], tags_of(thread, self._params), thread["locked"]]
+        told = [thread["name"], tags_of(thread, self._params), thread["locked"], thread["pinned"]]
         return version_of(told, thread["count"] > _LONGEST_THREAD)[:8]
-
-
-_EARLIEST = "2015-01-01T00:00:00+00:00"
-_MOMENT = timedelta(milliseconds=1)
 
 
 def where_of(thread: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -527,30 +409,6 @@ def where_of(thread: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, 
 def tags_of(thread: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
     """Returns the tags of a post by name."""
     return [params["tags"].get(one, one) for one in thread["tags"]]
-
-
-def reason_of(error: HttpError | LeftOutError) -> object:
-    """Returns why a channel or a thread cannot be read, for people."""
-    if not isinstance(error, HttpError):
-        return error
-    if error.status == 404:
-        return "it is gone (404)"
-    return (
-        f"the bot may not read it ({error.status}); give it View Channels and Read Message History "
-        "there, or exclude it"
-    )
-
-
-def name_of(where: Mapping[str, Any]) -> str:
-    """Returns what a channel or a thread is called, for people."""
-    thread = where.get("thread")
-    whole = f"{where['server']['name']} / #{where['channel']['name']}"
-    return f"{whole} / {thread['name']}" if thread else whole
-
-
-def _messages(channel: str, after: str) -> HttpRequest:
-    params = {"after": after, "limit": _MESSAGES_IN_A_PAGE}
-    return HttpRequest("GET", f"channels/{channel}/messages", params=params)
 
 
 def _archived_at(thread: Mapping[str, Any]) -> Decimal:
