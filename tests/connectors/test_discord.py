@@ -175,6 +175,45 @@ class TestARunWritesWhatChanged:
         run(world, to)
         assert f"channels/{old}" not in asked(world, before)
 
+    @pytest.mark.parametrize(("document", "count"), [("message", 1), (None, 2)])
+    def test_an_older_message_that_is_pinned_is_written_anew(
+        self, world: Discord, tmp_path: Path, document: str | None, count: int
+    ) -> None:
+        to = tmp_path / "kb.lance"
+        channel = world.channel(world.guild("Acme"), "general", at=world.now - 200 * DAY)
+        thread = world.thread(channel, "T")
+        old = [
+            world.message(holder, f"{minute}", at=world.now - 100 * DAY + minute * MINUTE)
+            for holder in (channel, thread)
+            for minute in range(2)
+        ]
+        world.message(channel, "Recent")
+        run(world, to, document=document)
+        world.pin(channel, old[0])
+        if document is None:
+            world.pin(thread, old[2])
+        before = len(world.served)
+        assert run(world, to, document=document).rows_written == count
+        pinned = [key for key, one in stored(to).items() if one.metadata.get("pinned")]
+        assert len(pinned) == count and f"channels/{channel}/messages/pins" in asked(world, before)
+        assert run(world, to, document=document).rows_written == 0
+        assert told_by(to) == told_by_fresh(world, tmp_path, document=document)
+
+    def test_what_is_stored_of_a_server_stays_when_the_bot_has_left_it(
+        self, world: Discord, tmp_path: Path
+    ) -> None:
+        to = tmp_path / "kb.lance"
+        acme, other = world.guild("Acme"), world.guild("Other")
+        for guild in (acme, other):
+            world.message(world.channel(guild, "general"), "Hi")
+        run(world, to, guilds=[acme, other])
+        for channel in [k for k, told in world.channels.items() if told["guild_id"] == other]:
+            world.remove(channel)
+        del world.guilds[other]
+        for mode in ("upsert", "mirror"):
+            receipt = run(world, to, mode=mode, guilds=[acme, other])
+            assert receipt.rows_deleted == 0 and f"server {other}" in receipt.unread[0]
+
     def test_who_loses_access_to_a_channel_is_no_reader_of_it_any_more(
         self, world: Discord, tmp_path: Path
     ) -> None:
@@ -320,6 +359,19 @@ class TestWhatADocumentHolds:
         assert told_by(to) == told_by_fresh(world, tmp_path)
         assert len(world.served) - before > 10
 
+    def test_an_old_thread_whose_messages_were_not_counted_is_cut_as_well(
+        self, world: Discord
+    ) -> None:
+        channel = world.channel(world.guild("Acme"), "general")
+        thread, short = world.thread(channel, "Long"), world.thread(channel, "Short")
+        world.message(short, "x")
+        for number in range(1100):
+            world.message(thread, f"{number}", at=world.now - DAY + number)
+        world.channels[thread] |= {"message_count": 50, "total_message_sent": 50}
+        found = records(world)
+        assert {key.partition("/")[0] for key in found} == {"thread", "conversation"}
+        assert sum(one.metadata.get("message_count", 1) for one in found.values()) == 1101
+
 
 def told_by_fresh(world: Discord, tmp_path: Path, **settings: Any) -> dict[str, Any]:
     """Returns what a dataset tells into which all there is was read at once."""
@@ -356,6 +408,7 @@ class TestWhatIsRead:
         thread = world.thread(channel, "Plan", starter=starter)
         world.message(channel, "", "bob", type=18)
         world.message(thread, "Yes", "bob")
+        assert f"message/{thread}/{thread}" not in records(world, document="message")
         found = records(world, document="thread", attachments="bytes")
         lines = str(found[f"thread/{thread}"].text_content).split("\n\n")
         assert next(line.partition(": ")[2] for line in lines if ": " in line) == "Shall we?"
@@ -493,6 +546,8 @@ class TestWhatIsRead:
         for channel in (one, two):
             world.message(channel, "Hi")
         assert len(records(world, guilds=[acme], channels=[one])) == 1
+        address = f"https://discord.com/channels/{acme}/{one}"
+        assert len(records(world, guilds=[address], channels=[f"{address}/123"])) == 1
         assert not [path for path in asked(world) if path.startswith("users/@me/guilds")]
 
     def test_what_was_written_before_a_start_is_left_out(self, world: Discord) -> None:
