@@ -25,8 +25,10 @@ from contextframe_beam.connectors.linear.queries import (
 from contextframe_beam.connectors.linear.text import Target
 
 _REMEMBERED = 20_000
-#: Codes of errors that concern one thing only: it is not there, or the account may not read it.
-UNREADABLE = frozenset({"ENTITY_NOT_FOUND", "NOT_FOUND", "FORBIDDEN", "INPUT_ERROR"})
+#: Codes of errors that say of a list that the account, or its plan, may not have it.
+UNREADABLE = frozenset({"FORBIDDEN", "FEATURE_NOT_ACCESSIBLE", "ENTITY_NOT_FOUND", "NOT_FOUND"})
+# And of one issue that there is none.
+_ABSENT = UNREADABLE | {"INPUT_ERROR"}
 
 
 class Workspace:
@@ -151,7 +153,7 @@ class Workspace:
         try:
             found = self._queries.data(ISSUE, {"id": identifier}).get("issue")
         except QueryError as error:
-            if not all(one.code in UNREADABLE for one in error.faults):
+            if not all(one.code in _ABSENT for one in error.faults):
                 raise
             return None
         except HttpError as error:

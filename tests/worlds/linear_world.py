@@ -42,6 +42,13 @@ LISTS = {
     "teams": "team",
     "users": "user",
 }
+# How Linear calls its kinds of errors, by their codes.
+_TYPES = {
+    "AUTHENTICATION_ERROR": "authentication error",
+    "FORBIDDEN": "forbidden",
+    "INPUT_ERROR": "invalid input",
+    "RATELIMITED": "ratelimited",
+}
 _TIME = "%Y-%m-%dT%H:%M:%S.000Z"
 
 
@@ -438,7 +445,7 @@ def price(query: str, variables: Mapping[str, Any]) -> int:
                 continue
             times = 1
             if any(inner.name.value in ("nodes", "edges") for inner in fields_of(document, one)):
-                given = {arg.name.value: arg.value for arg in one.arguments}
+                given = {arg.name.value: arg.value for arg in one.arguments or ()}
                 size = given.get("first", given.get("last"))
                 if isinstance(size, ast.IntValueNode):
                     times = int(size.value)
@@ -470,7 +477,7 @@ def matches(node: Any, wanted: Mapping[str, Any]) -> bool:
 
 def refused(code: str, message: str, status: int = 200) -> Answer:
     """Returns an answer as Linear refuses."""
-    told = {"code": code, "type": code.lower(), "userPresentableMessage": message}
+    told = {"code": code, "type": _TYPES.get(code, "other"), "userPresentableMessage": message}
     return Answer(status, body={"errors": [{"message": message, "extensions": told}]})
 
 
