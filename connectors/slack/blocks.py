@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from contextframe_beam.connectors.attachments import without_signature
 from contextframe_beam.connectors.markdown import (
     apart,
     escaped,
@@ -253,7 +252,7 @@ class _Writer:
     def _image(self, block: Mapping[str, Any]) -> str:
         alt = escaped(text_in(block, "alt_text"))
         title = self._text(block.get("title"))
-        url = without_signature(text_in(block, "image_url"))
+        url = text_in(block, "image_url")
         image = f"!{linked(alt or 'image', url)}" if url else alt
         return image if title in ("", alt) else apart(title, image)
 
@@ -380,7 +379,7 @@ class _Writer:
         return linked(text, url) if url else (f"\\[{text}\\]" if text else "")
 
     def _attached_image(self, told: Mapping[str, Any], title: str) -> str:
-        url = without_signature(text_in(told, "image_url"))
+        url = text_in(told, "image_url")
         return f"!{linked(title or 'image', url)}" if url else ""
 
     def _file(self, told: Mapping[str, Any]) -> str:

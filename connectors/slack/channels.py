@@ -19,7 +19,8 @@ TYPES = ("public_channel", "private_channel", "mpim", "im")
 PUBLIC, PRIVATE, GROUP, DIRECT = TYPES
 
 _ID = re.compile(r"[CGD][A-Z0-9]{6,}\Z")
-_PAGE = 1000
+# Slack asks for less than 1000.
+_PAGE = 999
 # More channels that the app is not in are named together.
 _NAMED_ALONE = 20
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from contextframe_beam.connectors.attachments import without_signature
 from contextframe_beam.connectors.conversations import version_of
 from contextframe_beam.connectors.slack.mrkdwn import text_in
 
@@ -29,8 +30,8 @@ _KEPT_OF_FILES = (
     *("permalink", "url_private", "url_private_download", "timestamp", "edit_timestamp", "updated"),
 )
 _VERSION_OF_FILES = ("id", "name", "title", "mode", "size", "edit_timestamp", "updated")
-# Pictures of link previews, whose addresses may be others each time.
-_VOLATILE = frozenset(("thumb_url", "image_url", "service_icon", "author_icon", "footer_icon"))
+# Pictures beside a text, whose addresses may be others each time.
+_VOLATILE = frozenset(("thumb_url", "service_icon", "author_icon", "footer_icon"))
 
 
 def ts_of(message: Mapping[str, Any]) -> str:
@@ -88,11 +89,14 @@ def files_of(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def cleaned(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is kept of a message; the secrets of public links to its files are not."""
+    """Returns what is kept of a message, without signatures and public links to its files."""
     told = {name: message[name] for name in _KEPT if name in message}
     profile = message.get("bot_profile")
     if isinstance(profile, Mapping) and text_in(profile, "name"):
         told["bot_profile"] = {"name": profile["name"]}
+    for name in ("blocks", "attachments"):
+        if name in told:
+            told[name] = _without(told[name])
     files = [{n: one[n] for n in _KEPT_OF_FILES if n in one} for one in files_of(message)]
     return {**told, "files": files} if files else told
 
@@ -120,11 +124,15 @@ def _told(message: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(one, Mapping)
         ],
         "files": [[one.get(name) for name in _VERSION_OF_FILES] for one in files_of(message)],
-        "attachments": _without(message.get("attachments")),
+        "attachments": message.get("attachments"),
     }
 
 
-def _without(told: Any) -> Any:
+def _without(told: Any, name: str = "") -> Any:
+    """Returns blocks or attachments without signatures in the addresses of pictures."""
     if isinstance(told, Mapping):
-        return {name: _without(one) for name, one in told.items() if name not in _VOLATILE}
-    return [_without(one) for one in told] if isinstance(told, list) else told
+        return {key: _without(one, key) for key, one in told.items() if key not in _VOLATILE}
+    if isinstance(told, list):
+        return [_without(one) for one in told]
+    is_picture = name == "image_url" and isinstance(told, str)
+    return without_signature(told) if is_picture else told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,18 @@ class TestARunWritesWhatChanged:
         run(world, fresh, full=True, **settings)
         assert told(to) == told(fresh)
 
+    def test_other_documents_take_the_place_of_the_former(
+        self, world: SlackWorld, tmp_path: Path
+    ) -> None:
+        to = tmp_path / "kb.lance"
+        channel = world.channel("general")
+        for number in range(3):
+            world.say(channel, f"Message {number}")
+        run(world, to)
+        receipt = run(world, to, document="day")
+        assert (receipt.rows_written, receipt.rows_deleted) == (1, 3)
+        assert list(stored(to)) == [f"{channel}/2026-01-05"]
+
 
 class TestWhatIsRead:
     def test_a_thread_is_a_document_with_who_took_part(self, world: SlackWorld) -> None:
@@ -282,6 +295,16 @@ class TestWhatIsRead:
         quiet = record(world, f"{channel}/{alert}", bots=False)
         assert (quiet.text_content, quiet.metadata["author"]) == ("On it", "Bob")
         assert len(items(world, bots=False)) == 2
+
+    def test_no_item_that_travels_has_a_signed_address(self, world: SlackWorld) -> None:
+        signed = "https://x.test/i.png?X-Amz-Signature=5ecre7"
+        image = {"type": "image", "image_url": signed, "alt_text": "Chart"}
+        files = [world.upload("a.txt", b"a")]
+        attachments = [{"id": 1, "image_url": signed}]
+        world.say(
+            world.channel("general"), "x", blocks=[image], attachments=attachments, files=files
+        )
+        assert b"5ecre7" not in pickle.dumps(items(world))
 
     def test_people_of_other_workspaces_are_asked_for_and_unknown_ones_stay_ids(
         self, world: SlackWorld
