@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from contextframe_beam.connectors.google_drive.feeds import ALL, Choice
+from contextframe_beam.connectors.secrets import SecretReference
 from contextframe_beam.errors import ConfigError
 
 SCOPE = "https://www.googleapis.com/auth/drive.readonly"
@@ -91,6 +92,8 @@ def auth_of(
 
 def _as_reference(credentials: str) -> str:
     """Returns the path of a file as a reference to what is in it."""
+    if isinstance(credentials, SecretReference):
+        return credentials
     is_path = "{" not in credentials and ":" not in credentials
     return f"file:{os.path.expanduser(credentials)}" if is_path else credentials
 

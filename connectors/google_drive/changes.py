@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from contextframe_beam.connectors.google_drive.account import FOLDER, Account, DriveError
@@ -57,8 +58,10 @@ class FeedRun:
         self._before = Folders.unpacked(state.get("folders"))
         self._bodies: OrderedDict[str, bytes] = OrderedDict()
         self._changed: dict[str, dict[str, Any] | None] = {}
+        self._lost: set[str] = set()
         self._gone: list[str] = []
-        self._come: list[str] = []
+        self._come: set[str] = set()
+        self._shared: list[str] = []
         self._moved: list[str] = []
         self._is_anew = False
         self.folders = Folders()
@@ -76,12 +79,12 @@ class FeedRun:
             return self._below(int(at["below"]), at.get("token"))
         if self._is_anew:
             page = Page([], windows=[self._window(one) for one in self._gone])
-            page.next_cursor = self._after_feed()
+            page.next_cursor = self._following(0)
             return page
         page, following = self._changes(str(at.get("token", self._first)))
         if not at:
             page.windows = [*page.windows, *(self._window(one) for one in self._gone)]
-        page.next_cursor = {"token": following} if following else self._after_feed()
+        page.next_cursor = {"token": following} if following else self._following(0)
         return page
 
     def _learn(self, tell: Callable[[str, str], object]) -> None:
@@ -116,6 +119,7 @@ class FeedRun:
                 self._changed[identifier] = file if is_there else None
             elif is_known or self._before is None:
                 self._changed[identifier] = None
+                self._lost.add(identifier)
 
     def _compare(self) -> None:
         """Finds what became of the folders since the run before."""
@@ -123,8 +127,8 @@ class FeedRun:
         if before is None:
             self.folders = self._listing.folders()
             self._gone = [one for one in self._changed if one not in self.folders]
-            self._moved = [one for one in self._changed if one in self.folders]
-            self._moved = list(self.folders.below(self._moved))
+            changed = [one for one in self._changed if one in self.folders]
+            self._shared = list(self.folders.below(changed))
             return
         now = Folders(before.known)
         there = [one for one in self._changed.values() if one is not None]
@@ -156,15 +160,15 @@ class FeedRun:
     def _take(self, before: Folders, now: Folders) -> None:
         difference = Difference.between(before, now)
         self.folders = now
-        self._gone, self._come = difference.gone, difference.come
-        self._moved = difference.moved
+        self._gone, self._come = difference.gone, set(difference.come)
+        self._shared, self._moved = difference.shared, difference.moved
 
     def _list_anew(self) -> None:
         self._is_anew = True
         self.token = self._account.start(self._feed.drive)
         now = self._listing.folders()
         self._gone = [one for one in (self._before or now).known if one not in now]
-        self.folders, self._come = now, list(now.known)
+        self.folders, self._come = now, set(now.known)
 
     def _changes(self, token: str) -> tuple[Page, str | None]:
         """Returns a page of the feed, and the token of the next one."""
@@ -191,34 +195,38 @@ class FeedRun:
 
     def _below(self, number: int, token: str | None) -> Page:
         """Returns files of folders whose files show no change."""
-        some = self._portion(number)
-        spots = self._spots(some)
-        is_shared = SHARED in some
-        listed = (
-            self._listing.files_shared(token) if is_shared else self._listing.files_in(some, token)
+        some, is_loose = self._portions[number]
+        # Where folders moved, no more than the paths of files are others.
+        has_come, has_moved = self._come.issuperset(some), some[0] in set(self._moved)
+        if is_loose:
+            listed = self._listing.files_loose(token)
+        else:
+            listed = self._listing.files_in(some, token)
+        page = self._listing.page(
+            listed, self._spots(some), self.folders if is_loose else None, not has_moved
         )
-        come = set(self._come)
-        page = self._listing.page(listed, spots, self.folders, with_comments=come >= set(some))
         if listed.following:
             page.next_cursor = {"below": number, "token": listed.following}
             return page
-        if come >= set(some):
-            page.windows = [*page.windows, *map(self._window, some)]
-        page.next_cursor = {"below": number + 1} if self._portion(number + 1) else None
+        windows = map(self._window, some) if has_come else ()
+        page.windows = [*page.windows, *windows]
+        page.next_cursor = self._following(number + 1)
         return page
 
-    def _after_feed(self) -> dict[str, Any] | None:
-        return {"below": 0} if self._portion(0) else None
+    def _following(self, number: int) -> dict[str, Any] | None:
+        return {"below": number} if number < len(self._portions) else None
 
-    def _portion(self, number: int) -> list[str]:
-        """Returns folders whose files are listed together, all of one kind."""
-        kinds = [self._come, self._moved, [SHARED] if SHARED in self._come else []]
-        for kind in kinds[:2]:
-            for some in self._listing.chunks(kind):
-                if number == 0:
-                    return some
-                number -= 1
-        return kinds[2] if number == 0 else []
+    @cached_property
+    def _portions(self) -> list[tuple[list[str], bool]]:
+        """Folders whose files are listed together, and whether these are in no folder."""
+        listing = self._listing
+        # Of a folder that the account sees no longer, its own files are still its own.
+        is_lost = not self._lost.isdisjoint(self._gone)
+        loose = [one for one in listing.loose if is_lost or one in self._come]
+        come = [(some, False) for some in listing.chunks(sorted(self._come))]
+        shared = [(some, False) for some in listing.chunks(self._shared)]
+        moved = [(some, False) for some in listing.chunks(self._moved)]
+        return [*come, *shared, *moved, *([(loose, True)] if loose else [])]
 
     def _spots(self, folders: Sequence[str] | set[str]) -> dict[str, Spot]:
         return self._listing.spots(self.folders, [one for one in folders if one in self.folders])

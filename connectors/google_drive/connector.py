@@ -383,17 +383,18 @@ class GoogleDriveConnector(PaginatedConnector):
             groups = list(listing.chunks(params["spots"]))
             spots = {one: Spot.of(params["spots"][one]) for one in groups[at["number"]]}
             listed = listing.files_in(list(spots), token)
-            page = listing.page(listed, spots, Folders())
+            page = listing.page(listed, spots)
             following = {"number": at["number"] + 1} if groups[at["number"] + 1 :] else None
         else:
             spots, following = dict.fromkeys(params["gone"], Spot(())), None
-            if SHARED not in feed.tops:
+            if not listing.loose:
                 windows = [Window(f"{feed.id}/{one}") for one in spots]
                 return Page([], state=params["reached"], windows=windows)
             folders = Folders.unpacked(params["reached"]["folders"]) or Folders()
-            listed = listing.files_shared(token)
-            page = listing.page(listed, listing.spots(folders, [SHARED]), folders)
-            spots[SHARED] = Spot(())
+            listed = listing.files_loose(token)
+            page = listing.page(listed, listing.spots(folders, listing.loose), folders)
+            if SHARED in listing.loose:
+                spots[SHARED] = Spot(())
         if listed.following:
             page.next_cursor = {"number": at["number"], "token": listed.following}
             return page

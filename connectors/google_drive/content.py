@@ -27,7 +27,7 @@ from contextframe_beam.connectors.http.request import BodyTooLargeError
 from contextframe_beam.connectors.markdown import apart
 from contextframe_beam.parsers import Parsers
 
-_HEAD_BYTES = 256 << 10
+_HEAD_BYTES = 4 << 20
 _TRIES = 3
 _TOO_LARGE = "exportSizeLimitExceeded"
 _MARKDOWN, _PLAIN, _CSV = "text/markdown", "text/plain", "text/csv"
@@ -199,10 +199,11 @@ class Contents:
         if item["how"] == "bytes":
             data = self.read(item, most)
             return DriveDocument("", data, _media_type(item))
-        if self._parsers.find(path) is not None:
-            return None
-        item.handle = file = self._file(item)
-        head = file.head(_HEAD_BYTES) if size != 0 else b""
+        head = b""
+        if size != 0:
+            # What may not be read is refused here, where it still becomes a document.
+            item.handle = file = self._file(item)
+            head = file.head(_HEAD_BYTES)
         if self._parsers.find(path, head) is not None:
             return None
         if _text_of(head[:-4] or head) is None:

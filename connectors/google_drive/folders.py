@@ -191,11 +191,13 @@ class Difference:
     Attributes:
         gone: Those that are no longer read.
         come: Those that are read for the first time.
-        moved: Those whose path is another one, or of whose files others may be readers.
+        shared: Those of whose files others may be readers now.
+        moved: Others whose path is another one.
     """
 
     gone: list[str]
     come: list[str]
+    shared: list[str]
     moved: list[str]
 
     @classmethod
@@ -203,10 +205,7 @@ class Difference:
         """Returns what became of the folders of one run in the next."""
         gone = [one for one in before.known if one not in now]
         come = [one for one in now.known if one not in before]
-        moved = [
-            one
-            for one in now.known
-            if one in before
-            and (before.path(one), before.marks(one)) != (now.path(one), now.marks(one))
-        ]
-        return cls(gone, come, moved)
+        kept = [one for one in now.known if one in before]
+        shared = [one for one in kept if before.marks(one) != now.marks(one)]
+        moved = [one for one in kept if before.path(one) != now.path(one)]
+        return cls(gone, come, shared, [one for one in moved if one not in set(shared)])

@@ -17,7 +17,7 @@ from xxhash import xxh3_128_hexdigest, xxh3_128_intdigest
 from contextframe_beam.connectors.attachments import Attachments
 from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.google_drive.account import FOLDER, SHORTCUT
-from contextframe_beam.connectors.google_drive.folders import Wanted
+from contextframe_beam.connectors.google_drive.folders import SHARED, Wanted
 from contextframe_beam.connectors.google_drive.sharing import Readers
 from contextframe_beam.connectors.page import Place, Window
 
@@ -84,6 +84,12 @@ class Feed:
     def params(self) -> dict[str, Any]:
         """The feed as JSON values."""
         return {**asdict(self), "tops": list(self.tops)}
+
+    @property
+    def home(self) -> str:
+        """The id of the account's My Drive, if that is read; otherwise ""."""
+        is_own = self.is_whole and not self.drive and self.tops[:1] not in ((), (SHARED,))
+        return self.tops[0] if is_own else ""
 
     def place(self, folder: str, file: str) -> Place:
         """Returns the place of a file, and of the comments on it."""

@@ -115,9 +115,10 @@ class Listing:
         parents = file.get("parents")
         if isinstance(parents, list) and parents:
             return str(parents[0])
-        if self.feed.drive or file.get("ownedByMe") is True:
+        if self.feed.drive:
             return ""
-        return SHARED
+        # Whose folder the owner sees no longer, a file is still the owner's.
+        return self.feed.home if file.get("ownedByMe") is True else SHARED
 
     def told(self, files: Sequence[Mapping[str, Any]]) -> dict[str, Readers]:
         """Returns who may read those files or folders that have permissions of their own."""
@@ -137,15 +138,22 @@ class Listing:
         """Returns the files that are directly in some folders, a thousand at a time."""
         return self._account.files(self._narrowed(_in_any(folders)), self.feed.drive, token)
 
-    def files_shared(self, token: str | None) -> Listed:
-        """Returns the files that were shared with the account one by one."""
-        return self._account.files(self._narrowed("sharedWithMe = true"), None, token)
+    @property
+    def loose(self) -> list[str]:
+        """The folders that hold what is in no folder that the account sees."""
+        return [one for one in (self.feed.home, SHARED) if one and one in self.feed.tops]
+
+    def files_loose(self, token: str | None) -> Listed:
+        """Returns files of which some are in no folder that the account sees."""
+        terms = {self.feed.home: "'me' in owners", SHARED: "sharedWithMe = true"}
+        condition = " or ".join(terms[one] for one in self.loose)
+        return self._account.files(self._narrowed(f"({condition})"), None, token)
 
     def page(
         self,
         listed: Listed,
         spots: Mapping[str, Spot],
-        folders: Folders,
+        folders: Folders | None = None,
         with_comments: bool = True,
     ) -> Page:
         """Returns the items of one answer, without windows of folders.
@@ -153,13 +161,12 @@ class Listing:
         Args:
             listed: The answer.
             spots: The folders whose files are read.
-            folders: All folders that are read: what was shared by itself may be in one of them.
+            folders: For `files_loose`: all folders that are read, whose files come elsewhere.
             with_comments: Whether comments are asked for.
         """
         files = listed.files
-        if SHARED in spots:
-            elsewhere = folders.known.keys() - {SHARED}
-            files = [one for one in files if self.parent(one) not in elsewhere]
+        if folders is not None:
+            files = [one for one in files if (one.get("parents") or [""])[0] not in folders]
         page = self.items(files, spots, with_comments)
         if listed.is_cut:
             page.partial = (

@@ -124,7 +124,7 @@ class Files:
             name: Its name.
             *members: Permissions; by default Ada is an organizer.
         """
-        identifier = f"0AD{next(self._numbers):05d}"
+        identifier = f"0ADrive{next(self._numbers):05d}"
         root = self._new("Drive", FOLDER, None, identifier, "", identifier)
         root.own = list(members) or [may(ADA, "organizer")]
         self.drives[identifier] = name

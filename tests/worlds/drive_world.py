@@ -52,6 +52,7 @@ class DriveWorld(World):
         delegated: Whom the service account may act for.
         scopes: The scopes that were asked for.
         revoked: Tokens that are no longer taken.
+        robots: Whose files a service account sees, by its name; Ada's by default.
     """
 
     description = DESCRIPTION
@@ -67,7 +68,7 @@ class DriveWorld(World):
         self.delegated = {ADA, "bob@acme.test"}
         self.scopes: set[str] = set()
         self.revoked: set[str] = set()
-        self.robot = ADA
+        self.robots: dict[str, str] = {}
         self._refused = 0
         # A list is asked for page by page.
         self._listed: tuple[Any, list[dict[str, Any]]] = (None, [])
@@ -87,16 +88,17 @@ class DriveWorld(World):
         }
         super().__init__()
 
-    def account(self, key: str) -> dict[str, str]:
+    def account(self, key: str, name: str = "robot") -> dict[str, str]:
         """Returns the key file of a service account whose tokens this world gives.
 
         Args:
             key: A private key, PEM.
+            name: What the account is called; `robots` says whose files it sees.
         """
         return {
             "type": "service_account",
             "project_id": "acme",
-            "client_email": "robot@acme.iam.gserviceaccount.com",
+            "client_email": f"{name}@acme.iam.gserviceaccount.com",
             "client_id": "1",
             "private_key_id": "1",
             "private_key": key,
@@ -153,7 +155,7 @@ class DriveWorld(World):
             part = str(form.get("assertion")).split(".")[1]
             claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
             self.scopes |= set(str(claims.get("scope")).split())
-            person = claims.get("sub") or self.robot
+            person = claims.get("sub") or self.robots.get(claims["iss"].partition("@")[0], ADA)
             if claims.get("sub") and person not in self.delegated:
                 return Answer(401, body={"error": "unauthorized_client"})
         told = {"access_token": f"ya29.{person}", "expires_in": 3600, "token_type": "Bearer"}
