@@ -302,16 +302,9 @@ class SlackConnector(PaginatedConnector):
                 raise
             return self.skip(str(partition.params["channel"]["label"]), error)
 
-    def sync_documents_stream(  # type: ignore[override]
-        self, since: str | None = None, until: str | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Yields all documents with their replies, and what belongs to each after it.
-
-        Args:
-            since: The time of the first message.
-            until: The time before which messages are.
-        """
-        for item in super().sync_documents_stream(since=since, until=until):
+    def sync_documents_stream(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        """Yields all documents with their replies, and what belongs to each after it."""
+        for item in super().sync_documents_stream():
             assert isinstance(item, FileItem)
             try:
                 item.document = self._reader.read(item)

@@ -289,7 +289,7 @@ class Listing:
             # As text it takes a tenth of the memory of its many small parts.
             messages=json.dumps(group, separators=(",", ":")),
             version=version_of_messages(group),
-            handle=WHOLE if params["anew"] == "all" else None,
+            handle=WHOLE if params["anew"] == "all" and not params.get("only") else None,
         )
 
     def _may_have_parts(self, message: Mapping[str, Any], kind: str) -> bool:
@@ -302,14 +302,8 @@ class Listing:
     def _windows(self, partition: Partition, progress: _Progress) -> Iterator[Window]:
         """Yields the stretches of which the run has seen all documents, or all parts of them."""
         params, channel = partition.params, partition.id
-        if only := params.get("only"):
-            since, until = (None if one is None else Decimal(one) for one in only)
-            # The end of a window belongs to it.
-            end = None if until is None else until - _STEP
-            yield Window(channel, since, end)
-            if not self._how.keeps_files:
-                yield Window(parts_of(channel), since, end)
-            return
+        if params.get("only"):
+            return  # a run that reads a stretch deletes nothing that it did not see
         yield Window(channel, params["oldest"])
         if self._how.keeps_files:
             return
