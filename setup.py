@@ -165,8 +165,8 @@ setup(
             "notion = contextframe_beam.connectors.notion.connector:NotionConnector",
             "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",
             "parquet = contextframe_beam.connectors.tables.parquet:ParquetConnector",
-            "slack = contextframe_beam.connectors.slack.connector:SlackConnector",
             "singer = contextframe_beam.connectors.programs.singer:SingerConnector",
+            "slack = contextframe_beam.connectors.slack.connector:SlackConnector",
             "sql = contextframe_beam.connectors.sql.connector:SqlConnector",
         ],
         # `class` is what package.module:Class stands for.

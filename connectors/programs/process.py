@@ -28,7 +28,9 @@ from contextframe_beam.errors import ConnectorError
 
 __all__ = ["Program"]
 
-_READ_BYTES = 1 << 20
+# Larger blocks cost more, as what is made of them leaves the processor's cache.
+_READ_BYTES = 1 << 16
+_PIPE_BYTES = 1 << 20
 _LONGEST_LINE = 256 << 20
 _TAIL_LINES = 40
 _SHOWN_TAIL = 8
@@ -245,4 +247,4 @@ def _enlarge(handle: int) -> None:
     with contextlib.suppress(ImportError, AttributeError, OSError):
         import fcntl
 
-        fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, _READ_BYTES)
+        fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

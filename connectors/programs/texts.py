@@ -32,16 +32,14 @@ def described_columns(items: ItemColumns, fields: Sequence[str]) -> pa.Array:
     import pyarrow.compute as pc
 
     from contextframe_beam.connectors.item_columns import texts_of, without_empty
+    from contextframe_beam.frames.columns import filled
 
-    lines = [
-        pc.binary_join_element_wise(
-            f"{name}: ", without_empty(texts_of(items.fields[name], items.nowhere)), ""
-        )
-        for name in _ordered(items.fields, fields)
-    ]
-    if not lines:
-        return pa.array([""] * items.count, pa.string())
-    return pc.binary_join_element_wise(*lines, "\n", null_handling="skip")
+    lines = [pa.array([""] * items.count, pa.string())]
+    for name in _ordered(items.fields, fields):
+        texts = without_empty(texts_of(items.fields[name], items.nowhere))
+        lines.append(filled(pc.binary_join_element_wise(f"\n{name}: ", texts, ""), ""))
+    # Each line begins with an end of line, and the first one needs none.
+    return pc.utf8_slice_codeunits(pc.binary_join_element_wise(*lines, ""), 1)
 
 
 def _ordered(names: Mapping[str, Any], fields: Sequence[str]) -> list[str]:
