@@ -28,7 +28,7 @@ VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
 # Vendors' own clients, which read the worlds of the tests as a second opinion.
 CLIENTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/clients
 NPM_CLIENTS ?= @linear/sdk@88.3.0 @notionhq/client@5.26.0 octokit@5.0.5
-PIP_CLIENTS ?= discord.py==2.7.1 slack_sdk==3.48.0
+PIP_CLIENTS ?= discord.py==2.7.1 google-api-python-client==2.202.0 slack_sdk==3.48.0
 PY := $(VENV)/bin/python
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 

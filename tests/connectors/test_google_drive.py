@@ -33,6 +33,7 @@ from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms.commit import CommitReceipt
 from tests.support.drive_copy import EVE, Copy, connector, edit
 from tests.support.pdf_files import pdf
+from tests.worlds.clients import python
 from tests.worlds.described import Asked, Window
 from tests.worlds.drive_files import ADA, BOB, DRAWING, FORM, may
 from tests.worlds.drive_world import REFRESH_TOKEN, DriveWorld
@@ -843,3 +844,85 @@ def _serve_files(told: Any, count: int) -> None:
                 world.files.file(f"{inner}.txt", b"text", folder)
         told.send(world.url)
         threading.Event().wait()
+
+
+SECOND_OPINION = """
+import io
+from google.oauth2.credentials import Credentials
+from googleapiclient.discovery import build
+from googleapiclient.errors import HttpError
+from googleapiclient.http import MediaIoBaseDownload
+
+url, token, doc, file, sheets, talk, drive, start = given
+def service(name, version, path):
+    at = {"api_endpoint": url + path}
+    return build(name, version, credentials=Credentials(token), client_options=at)
+api = service("drive", "v3", "/drive/v3/")
+every = {"supportsAllDrives": True, "includeItemsFromAllDrives": True}
+files, request = [], api.files().list(q="trashed=false", pageSize=3, **every)
+while request is not None:
+    answer = request.execute()
+    files += [one["id"] for one in answer["files"]]
+    request = api.files().list_next(request, answer)
+data = io.BytesIO()
+download = MediaIoBaseDownload(data, api.files().get_media(fileId=file), chunksize=4)
+while not download.next_chunk()[1]:
+    pass
+changes = api.changes().list(pageToken=start, **every).execute()
+def refused(call):
+    try:
+        call.execute()
+    except HttpError as error:
+        return [error.resp.status, error.error_details[0]["reason"]]
+cells = service("sheets", "v4", "/").spreadsheets().get(spreadsheetId=sheets).execute()
+tell({
+    "me": api.about().get(fields="user").execute()["user"]["emailAddress"],
+    "files": files,
+    "drives": [one["id"] for one in api.drives().list().execute()["drives"]],
+    "text": api.files().export(fileId=doc, mimeType="text/markdown").execute().decode(),
+    "data": data.getvalue().decode(),
+    "comments": len(api.comments().list(fileId=doc, fields="*").execute()["comments"]),
+    "members": len(api.permissions().list(fileId=drive, supportsAllDrives=True)
+                   .execute()["permissions"]),
+    "changed": [one["fileId"] for one in changes["changes"]],
+    "next": changes["newStartPageToken"] == api.changes().getStartPageToken().execute()[
+        "startPageToken"],
+    "sheets": [one["properties"]["title"] for one in cells["sheets"]],
+    "slides": len(service("slides", "v1", "/").presentations().get(presentationId=talk)
+                  .execute()["slides"]),
+    "missing": refused(api.files().get(fileId="none")),
+    "no_bytes": refused(api.files().get_media(fileId=doc)),
+})
+"""
+
+
+def test_googles_own_client_reads_the_same_world(world: DriveWorld) -> None:
+    files = world.files
+    folder = files.folder("Folder")
+    doc, file = files.doc("Doc", "# Text", folder), files.file("a.txt", b"plain text", folder)
+    sheets = files.sheets("Numbers", {"One": [["a"]], "Two": [["b"]]}, folder)
+    talk = files.slides("Talk", [{"objectId": "p1"}], folder)
+    files.comment(doc, "Nice")
+    drive = files.drive("Team")
+    start = str(len(files.log))
+    files.edit(doc, "# Text\n\nmore")
+    given = [world.url, f"ya29.{ADA}", doc, file, sheets, talk, drive, start]
+    found = python("googleapiclient", SECOND_OPINION, *given)
+    assert {*found["files"]} - {folder} == {
+        one.partition("/")[2] for one in Copy(world).run().stored if one.startswith("file/")
+    }
+    del found["files"]
+    assert found == {
+        "me": ADA,
+        "drives": [drive],
+        "text": "# Text\n\nmore",
+        "data": "plain text",
+        "comments": 1,
+        "members": 1,
+        "changed": [doc],
+        "next": True,
+        "sheets": ["One", "Two"],
+        "slides": 1,
+        "missing": [404, "notFound"],
+        "no_bytes": [403, "fileNotDownloadable"],
+    }

@@ -12,6 +12,7 @@ import pytest
 from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.discord.connector import DiscordConnector
 from contextframe_beam.connectors.github.connector import GitHubConnector
+from contextframe_beam.connectors.google_drive.connector import GoogleDriveConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.slack.connector import SlackConnector
@@ -19,6 +20,8 @@ from contextframe_beam.pipelines.ingest import ingest
 from tests.support.engines import Engines, engines, worker_pool
 from tests.worlds.discord_world import FORUM, Discord
 from tests.worlds.discord_world import TOKEN as BOT
+from tests.worlds.drive_files import BOB, may
+from tests.worlds.drive_world import REFRESH_TOKEN, DriveWorld
 from tests.worlds.github_world import GitHub
 from tests.worlds.notion_blocks import block, hosted
 from tests.worlds.notion_world import TOKEN, NotionWorld
@@ -39,6 +42,8 @@ def flink(engines: Engines, tmp_path: Path) -> Iterator[dict[str, Any]]:
         "GITHUB_TOKEN": "ghp_all",
         "DISCORD_TOKEN": BOT,
         "SLACK_TOKEN": SLACK_TOKEN,
+        "DRIVE_TOKEN": REFRESH_TOKEN,
+        "DRIVE_SECRET": "secret-of-the-client",
     }
     with worker_pool(tmp_path, **tokens) as pool:
         options = (f"--environment_config={pool}", "--sdk_worker_parallelism=2")
@@ -159,6 +164,38 @@ def test_slack(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
         world.delete(channels[2], threads[2])
         receipt = compare(tmp_path, connector, flink, "upsert")
         assert (receipt.rows_written, receipt.rows_deleted) == (2, 1)
+        assert world.problems == []
+
+
+def test_google_drive(
+    flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIVE_TOKEN", REFRESH_TOKEN)
+    monkeypatch.setenv("DRIVE_SECRET", "secret-of-the-client")
+    with DriveWorld() as world:
+        files = world.files
+        folders = [files.folder(f"Folder {number}") for number in range(60)]
+        docs = [files.doc(f"Doc {number}", f"# {number}", folders[number]) for number in range(60)]
+        plain = files.file("a.txt", b"plain", files.folder("Inner", files.drive("Team")))
+        files.comment(docs[0], "Nice")
+        connector = GoogleDriveConnector(
+            client_id="id",
+            client_secret="env:DRIVE_SECRET",
+            refresh_token="env:DRIVE_TOKEN",
+            permissions=True,
+            base_url=world.url,
+        )
+        assert compare(tmp_path, connector, flink, "upsert").rows_written == 62
+        files.edit(docs[1], "# New")
+        files.trash(folders[2])
+        files.rename(folders[3], "Renamed")
+        files.share(docs[4], may(BOB))
+        files.delete(plain)
+        receipt = compare(tmp_path, connector, flink, "upsert")
+        assert (receipt.rows_written, receipt.rows_deleted) == (1, 2)
+        assert (receipt.moved, receipt.readers_changed) == (1, 1)
+        files.delete(docs[5])
+        assert compare(tmp_path, connector, flink, "mirror").rows_deleted == 1
         assert world.problems == []
 
 
