@@ -29,6 +29,10 @@ VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
 CLIENTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/clients
 NPM_CLIENTS ?= @linear/sdk@88.3.0 @notionhq/client@5.26.0 octokit@5.0.5
 PIP_CLIENTS ?= discord.py==2.7.1 google-api-python-client==2.202.0 slack_sdk==3.48.0
+# Libraries of loaders, which tests read documents by; the pinned versions of what we need go with them.
+LOADERS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/loaders
+LOADER_LIBRARIES ?= beautifulsoup4 'dlt>=1.31,<1.32' GitPython langchain-community==0.4.2 llama-index-core==0.14.25 \
+	llama-index-readers-file==0.7.0 pypdf
 PY := $(VENV)/bin/python
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 
@@ -37,7 +41,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-engines lint types tests engines airflow browser clients soak bench audit docs format clean
+.PHONY: help demo test test-engines lint types tests engines airflow browser clients loaders soak bench audit docs format clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +69,8 @@ engines: $(VENV)/.installed ## Fetch what the tests of Flink, Spark and Prism ne
 	@$(PY) -m tools.engine_install
 
 airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its template, apart from everything else.
+
+loaders: $(LOADERS)/.installed ## Install LangChain, LlamaIndex and dlt for the long tests of their loaders.
 
 clients: $(CLIENTS)/.installed ## Install vendors' own clients, which read the tests' worlds as a second opinion (needs Node).
 
@@ -109,6 +115,12 @@ $(CLIENTS)/.installed: Makefile
 	@npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(CLIENTS) $(NPM_CLIENTS)
 	$(call make_venv,$(CLIENTS)/python)
 	@$(CLIENTS)/python/bin/python $(PIP_INSTALL) $(PIP_CLIENTS)
+	@touch $@
+
+$(LOADERS)/.installed: Makefile constraints.txt $(VENV)/.installed
+	@mkdir -p $(LOADERS)
+	@echo "Installing libraries of loaders into $(LOADERS) (once) ..."
+	@$(PY) $(PIP_INSTALL) --upgrade --constraint constraints.txt --target $(LOADERS) $(LOADER_LIBRARIES)
 	@touch $@
 
 # What users install with two extras, and no more: Beam also imports some packages that are only there for tests.

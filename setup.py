@@ -161,7 +161,9 @@ setup(
             "google-drive = contextframe_beam.connectors.google_drive.connector:"
             "GoogleDriveConnector",
             "json = contextframe_beam.connectors.json_file:JSONFileConnector",
+            "langchain = contextframe_beam.connectors.loaders.langchain:LangChainConnector",
             "linear = contextframe_beam.connectors.linear.connector:LinearConnector",
+            "llamaindex = contextframe_beam.connectors.loaders.llamaindex:LlamaIndexConnector",
             "notion = contextframe_beam.connectors.notion.connector:NotionConnector",
             "obsidian = contextframe_beam.connectors.obsidian.connector:ObsidianConnector",
             "parquet = contextframe_beam.connectors.tables.parquet:ParquetConnector",

@@ -37,7 +37,15 @@ def _key_of(connector: BaseConnector) -> Any:
         made_of = pickle.dumps((arguments[1:], state))
     except Exception:  # only Beam's pickler accepts the arguments; then it is not shared
         return id(connector)
-    return kind, made_of
+    return kind, made_of, _here()
+
+
+def _here() -> str:
+    """Returns the folder that relative paths begin at, since a notebook may move elsewhere."""
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
 
 
 NAMESPACE = "contextframe"

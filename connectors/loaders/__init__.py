@@ -1,0 +1,1 @@
+"""Document loaders of other libraries as sources."""
