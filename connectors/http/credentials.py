@@ -6,11 +6,13 @@ import base64
 import hashlib
 import itertools
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timezone
 from os import PathLike
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
@@ -322,8 +324,22 @@ def google_auth(settings: GoogleSettings, http: Sender | None) -> Auth:
         raise ConnectorError(f"Google gave no token ({message}); check the account and its scopes")
 
     account = settings.account()
+    if settings.credentials is None:
+        # Tokens are shared with other processes, whose machine's own account may be another one.
+        account = f"{account} {_default_account()}"
     tokens = TokenSource(fetch, TokenStore(None, account))
     return _GoogleAuth(tokens, account, settings.quota_project)
+
+
+def _default_account() -> str:
+    """Returns what tells the machine's own account from others: a digest of its file."""
+    folder = os.environ.get("CLOUDSDK_CONFIG") or "~/.config/gcloud"
+    usual = Path(folder).expanduser() / "application_default_credentials.json"
+    file = Path(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or usual)
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:  # the account of the virtual machine, or none
+        return str(file)
 
 
 def _credentials(settings: GoogleSettings) -> Any:

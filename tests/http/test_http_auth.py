@@ -396,6 +396,14 @@ def test_google_service_accounts_and_default_credentials(server, tmp_path, monke
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     with client(server, {"type": "google", "scopes": scopes}) as http:
         assert http.send(API).status == 200
+    # Another file is another account, whose token is another one.
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(service_account(server)))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(other))
+    before = server.count("/oauth/token")
+    with client(server, {"type": "google", "scopes": scopes}) as http:
+        assert http.send(API).status == 200
+    assert server.count("/oauth/token") == before + 1
     wrong = {**auth, "credentials": '{"a": 1}'}
     refusal(server, wrong, "neither the JSON key of a service account", ConfigError)
 
