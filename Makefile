@@ -11,7 +11,7 @@ DOCUMENT_LIBRARIES := html-to-markdown==3.21.2 langchain-text-splitters==1.1.3 l
 COCOINDEX ?= cocoindex[lancedb]==1.0.26
 LANGCHAIN ?= langchain-classic==1.0.8 langchain-community==0.4.2 greenlet
 UNSTRUCTURED ?= unstructured-ingest==1.12.0 unstructured[md]==0.27.35
-LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-readers-github==0.12.0 llama-index-vector-stores-lancedb==0.6.0 pandas
+LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-readers-discord==0.6.0 llama-index-readers-github==0.12.0 discord.py==2.7.1 llama-index-vector-stores-lancedb==0.6.0 pandas
 
 VENV := .venv
 VENV_BENCH := .venv-bench

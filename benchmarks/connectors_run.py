@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ HERE = Path(__file__).parent
 TESTS = HERE.parent / ".venv" / "bin" / "python"
 AIRBYTE = HERE.parent / ".venv-airbyte" / "bin" / "python"
 LLAMAINDEX = HERE.parent / ".venv-llamaindex" / "bin" / "python"
-TOKEN = "ghp_all"
 STEPS = ("first", "unchanged", "edit", "comment", "delete")
 
 _COUNT_KINDS = """
@@ -33,35 +32,70 @@ names = {"review-comment": "line comments"}
 kinds = Counter(one.metadata["kind"] for one in FrameDataset.open(sys.argv[1]))
 print(json.dumps({names.get(kind, f"{kind}s"): count for kind, count in kinds.items()}))
 """
+# A message of a thread counts as of that kind.
+_COUNT_MESSAGES = """
+import json, sys
+from collections import Counter
+from contextframe_beam import FrameDataset
+counts = Counter()
+for one in FrameDataset.open(sys.argv[1]):
+    told, count = one.metadata, one.metadata.get("message_count", 1)
+    is_post = told["collection"].endswith("#help")
+    kind = "posts" if is_post else "threads" if "thread" in told else "messages"
+    # A thread begins with the message that it was started from.
+    counts[kind] += count - (kind == "threads")
+print(json.dumps(counts))
+"""
+
+Job = Callable[[str, Path], "tuple[Measurement, dict[str, int]]"]
 
 
-def measure(issues: int) -> None:
-    """Reads the repository with each connector, and prints what it found and asked.
+def measure(issues: int, messages: int) -> None:
+    """Reads each service with each connector, and prints what it found and asked.
 
     Args:
-        issues: How many issues and pull requests the repository has.
+        issues: How many issues and pull requests the repository of GitHub has.
+        messages: How many messages each of two channels of Discord has.
     """
-    jobs: dict[str, Callable[[str, Path], tuple[Measurement, dict[str, int]]]] = {
+    github = ["--repositories", "acme/app", "--resources", "files,issues,pulls,comments"]
+    jobs: dict[str, Job] = {
         # Peers do not read reviews, which are a request for each pull request.
-        "ours": partial(_ours, "files,issues,pulls,comments"),
-        "with reviews": partial(_ours, "files,issues,pulls,comments,reviews"),
+        "ours": partial(_ours, "github", github, "ghp_all", _COUNT_KINDS),
+        "with reviews": partial(
+            _ours, "github", [*github[:-1], f"{github[-1]},reviews"], "ghp_all", _COUNT_KINDS
+        ),
     }
     for name, python, script in (
         ("Airbyte", AIRBYTE, "connectors_airbyte.py"),
         ("LlamaIndex", LLAMAINDEX, "connectors_llamaindex.py"),
     ):
-        if python.exists():
-            jobs[name] = _peer(python, script, has_state=name == "Airbyte")
-        else:
-            print(f"{name} was not measured: {python.parts[-3]} is missing (make bench makes it)")
+        if is_there(name, python):
+            jobs[name] = _peer(python, script, "ghp_all", has_state=name == "Airbyte")
+    _measure("github", issues, jobs)
+    bot = "bot.token.of-the-world"
+    jobs = {"ours": partial(_ours, "discord", [], bot, _COUNT_MESSAGES)}
+    if is_there("LlamaIndex", LLAMAINDEX):
+        jobs["LlamaIndex"] = _peer(LLAMAINDEX, "connectors_discord.py", bot, has_state=False)
+    _measure("discord", messages, jobs)
+
+
+def is_there(name: str, python: Path) -> bool:
+    """Returns whether a peer is installed, and says so if it is not."""
+    if not python.exists():
+        print(f"{name} was not measured: {python.parts[-3]} is missing (make bench makes it)")
+    return python.exists()
+
+
+def _measure(service: str, size: int, jobs: Mapping[str, Job]) -> None:
+    print(f"{service}:")
     for name, job in jobs.items():
-        with tempfile.TemporaryDirectory() as scratch, _World(issues) as world:
+        with tempfile.TemporaryDirectory() as scratch, _World(service, size) as world:
             _report(name, job, world, Path(scratch))
 
 
 def _report(
     name: str,
-    job: Callable[[str, Path], tuple[Measurement, dict[str, int]]],
+    job: Job,
     world: _World,
     scratch: Path,
 ) -> None:
@@ -75,23 +109,22 @@ def _report(
             print(f"{'':12} found {', '.join(shown)}", flush=True)
 
 
-def _ours(resources: str, url: str, scratch: Path) -> tuple[Measurement, dict[str, int]]:
+def _ours(
+    service: str, options: list[str], token: str, counting: str, url: str, scratch: Path
+) -> tuple[Measurement, dict[str, int]]:
     to = str(scratch / "kb.lance")
-    command = [sys.executable, "-m", "contextframe_beam", "ingest", "github", "--base-url", url]
-    command += ["--repositories", "acme/app", "--token", "env:BENCH_TOKEN", "--to", to]
-    command += ["--resources", resources]
-    measured = run(command, env={"BENCH_TOKEN": TOKEN})
+    command = [sys.executable, "-m", "contextframe_beam", "ingest", service, "--base-url", url]
+    command += [*options, "--token", "env:BENCH_TOKEN", "--to", to]
+    measured = run(command, env={"BENCH_TOKEN": token})
     # In another process, because our imports would count as memory of those that we start.
-    found = subprocess.check_output([sys.executable, "-c", _COUNT_KINDS, to], text=True)
+    found = subprocess.check_output([sys.executable, "-c", counting, to], text=True)
     return measured, json.loads(found)
 
 
-def _peer(
-    python: Path, script: str, has_state: bool
-) -> Callable[[str, Path], tuple[Measurement, dict[str, int]]]:
+def _peer(python: Path, script: str, token: str, has_state: bool) -> Job:
     def job(url: str, scratch: Path) -> tuple[Measurement, dict[str, int]]:
         printed = scratch / "printed"
-        command = [str(python), str(HERE / script), url, TOKEN]
+        command = [str(python), str(HERE / script), url, token]
         command += [str(scratch / "state")] if has_state else []
         shell = ["sh", "-c", 'out=$1; shift; exec "$@" > "$out"', "sh", str(printed), *command]
         measured = run(shell)
@@ -103,8 +136,8 @@ def _peer(
 class _World:
     """The world's process."""
 
-    def __init__(self, issues: int) -> None:
-        command = [str(TESTS), str(HERE / "connectors_world.py"), str(issues)]
+    def __init__(self, service: str, size: int) -> None:
+        command = [str(TESTS), str(HERE / "connectors_world.py"), service, str(size)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

@@ -1,4 +1,6 @@
-"""A GitHub for the benchmark of connectors: the tests' world of one repository, in a process.
+"""A service for the benchmark of connectors: a world of the tests, in a process.
+
+    python benchmarks/connectors_world.py github 250
 
 It prints its address, and then answers each line of its standard input with one line of JSON: what
 was asked since the last one. A line `edit`, `comment` or `delete` makes that change.
@@ -8,43 +10,112 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from tests.worlds.described import World
+from tests.worlds.discord_world import FORUM, Discord
 from tests.worlds.github_world import GitHub
 
 
-def main(issues: int) -> None:
-    with GitHub() as world:
-        app = world.add("acme/app")
-        for number in range(1, issues + 1):
-            app.add_issue(f"Issue {number}", f"Body of {number}. " * 20, number % 5 == 0)
-            if number % 3 == 0:
-                app.add_comment(number, f"Comment on {number}. " * 10)
-        for number in range(5, issues + 1, 25):
-            app.add_review_comment(number, "Why?")
-        files = {f"docs/{number}.md": f"# Page {number}\n" * 20 for number in range(20)}
-        app.commit({"README.md": "# App\n", **files})
-        changes = {
-            "edit": lambda: app.edit_issue(7, title="Edited"),
-            "comment": lambda: app.add_comment(9, "New"),
-            "delete": lambda: app.commit({"docs/7.md": None}),
-        }
-        told = {
-            "issues": sum(not one["pull"] for one in app.issues.values()),
-            "pulls": sum(one["pull"] for one in app.issues.values()),
-            "comments": len(app.comments),
-            "line comments": len(app.review_comments),
-            "files": len(app.commits[app.branches["main"]].files),
-        }
-        print(json.dumps({"url": world.url, "there": told}), flush=True)
+@dataclass(frozen=True)
+class Service:
+    """What is read.
+
+    Attributes:
+        world: The server.
+        url: The address that connectors are given.
+        there: How many there are of each kind.
+        changes: What each step changes.
+    """
+
+    world: World
+    url: str
+    there: dict[str, int]
+    changes: dict[str, Callable[[], Any]]
+
+
+def github(issues: int) -> Service:
+    """Returns a GitHub with one repository of so many issues and pull requests."""
+    world = GitHub()
+    app = world.add("acme/app")
+    for number in range(1, issues + 1):
+        app.add_issue(f"Issue {number}", f"Body of {number}. " * 20, number % 5 == 0)
+        if number % 3 == 0:
+            app.add_comment(number, f"Comment on {number}. " * 10)
+    for number in range(5, issues + 1, 25):
+        app.add_review_comment(number, "Why?")
+    files = {f"docs/{number}.md": f"# Page {number}\n" * 20 for number in range(20)}
+    app.commit({"README.md": "# App\n", **files})
+    changes = {
+        "edit": lambda: app.edit_issue(7, title="Edited"),
+        "comment": lambda: app.add_comment(9, "New"),
+        "delete": lambda: app.commit({"docs/7.md": None}),
+    }
+    there = {
+        "issues": sum(not one["pull"] for one in app.issues.values()),
+        "pulls": sum(one["pull"] for one in app.issues.values()),
+        "comments": len(app.comments),
+        "line comments": len(app.review_comments),
+        "files": len(app.commits[app.branches["main"]].files),
+    }
+    return Service(world, world.url, there, changes)
+
+
+def discord(messages: int) -> Service:
+    """Returns a Discord with two channels of so many messages each, their threads, and a forum."""
+    world = Discord()
+    acme = world.guild("Acme")
+    channels = [world.channel(acme, name) for name in ("general", "dev")]
+    there = dict.fromkeys(("messages", "threads", "posts"), 0)
+    day = 86_400
+    for channel in channels:
+        for number in range(messages):
+            at = world.now - 60 * day + number * 50 * day / messages
+            sent = world.message(channel, f"Message {number}. " * 5, at=at)
+            there["messages"] += 1
+            if number % 100 == 0:
+                thread = world.thread(channel, f"Thread {number}", starter=sent, at=at + 1)
+                for reply in range(3):
+                    world.message(thread, f"Reply {reply}", "bob", at=at + 60 * reply + 60)
+                there["threads"] += 3
+                if number % 200 == 0:
+                    world.archive(thread, at=at + day)
+    forum = world.channel(acme, "help", FORUM, available_tags=["bug"])
+    for number in range(messages // 10):
+        at = world.now - 60 * day + number * 60
+        post = world.post(forum, f"Post {number}", "How? " * 20, ["bug"], at=at)
+        world.message(post, "So. " * 20, "bob", at=at + 30)
+        there["posts"] += 2
+        if number % 6:
+            world.archive(post, at=at + day)
+    latest = [world.message(channels[0], f"Today {number}") for number in range(3)]
+    there["messages"] += 3
+    changes = {
+        "edit": lambda: world.edit(channels[0], latest[0], content="Edited"),
+        "comment": lambda: world.message(post, "And more"),
+        "delete": lambda: world.delete(channels[0], latest[1]),
+    }
+    return Service(world, world.base_url, there, changes)
+
+
+SERVICES = {"github": github, "discord": discord}
+
+
+def main(name: str, size: int) -> None:
+    service = SERVICES[name](size)
+    with service.world as world:
+        print(json.dumps({"url": service.url, "there": service.there}), flush=True)
         for line in sys.stdin:
             asked = sum(one.asked.template != "/rate_limit" for one in world.served)
             world.served.clear()
-            changes.get(line.strip(), lambda: None)()
+            service.changes.get(line.strip(), lambda: None)()
             print(json.dumps({"requests": asked}), flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -8,7 +8,7 @@ make bench BENCH=upsert                       # into up to 5,000,000 rows; when 
 make bench BENCH=scale                        # costly enrichment, start-up by engine; when named
 make bench BENCH=search                       # 100,000 chunks of documentation; when named only
 make bench BENCH='documents --folder DIR'     # documents to vectors; when named
-make bench BENCH=connectors                   # GitHub beside peers' connectors; when named
+make bench BENCH=connectors                   # services beside peers' connectors; when named
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")
     parser.add_argument("--enriched", type=int, default=10_000, help="for scale")
     parser.add_argument("--chunks", type=int, default=100_000, help="for search")
-    parser.add_argument("--issues", type=int, default=250, help="for connectors")
+    parser.add_argument("--issues", type=int, default=250, help="for connectors of GitHub")
+    parser.add_argument("--messages", type=int, default=2000, help="for connectors of Discord")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where inputs are kept between runs")
     parser.add_argument("--workers", type=int, default=1, help="of ours, for documents")
@@ -79,7 +80,7 @@ def main() -> None:
     if "documents" in groups:
         documents_run.measure(options.rounds, options.folder, options.workers)
     if "connectors" in groups:
-        connectors_run.measure(options.issues)
+        connectors_run.measure(options.issues, options.messages)
 
 
 if __name__ == "__main__":

@@ -225,6 +225,7 @@ class Discord(World):
         kind: int = PUBLIC_THREAD,
         joined: bool = False,
         tags: Sequence[str] = (),
+        at: float | None = None,
     ) -> str:
         """Adds a thread, and returns its id.
 
@@ -235,11 +236,12 @@ class Discord(World):
             kind: The type of channel that it is.
             joined: Whether the bot is a member.
             tags: The names of tags of the forum.
+            at: When, in seconds since 1970.
         """
         self.now += 1
         above = self.channels[channel]
         known = {one["name"]: one["id"] for one in above.get("available_tags", ())}
-        identifier = starter or self.snowflake()
+        identifier = starter or self.snowflake(at)
         self.channels[identifier] = {
             "id": identifier,
             "type": kind,
@@ -269,14 +271,14 @@ class Discord(World):
         if starter:
             self.messages[channel][starter]["thread"] = identifier
             reference = {"type": 0, "channel_id": channel, "message_id": starter}
-            self.message(identifier, type=21, message_reference=reference)
+            self.message(identifier, type=21, message_reference=reference, at=at)
         return identifier
 
     def post(
         self, forum: str, name: str, content: str, tags: Sequence[str] = (), **more: Any
     ) -> str:
         """Adds a post of a forum with its first message, and returns its id."""
-        identifier = self.thread(forum, name, tags=tags)
+        identifier = self.thread(forum, name, tags=tags, at=more.pop("at", None))
         self.message(identifier, content, id=identifier, **more)
         return identifier
 
