@@ -183,7 +183,8 @@ class BaseConnector(metaclass=_ConnectorMeta):
         except (ConfigError, ConnectorError):
             raise
         except Exception as error:
-            reason = secrets.redact(with_line(error))
+            own = isinstance(error, ContextFrameError)
+            reason = secrets.redact(str(error) if own else with_line(error))
             raise ConnectorError(f"{self.name}: authentication failed: {reason}") from error
         if accepted is False:
             raise ConnectorError(f"{self.name}: authentication failed; check its credentials")

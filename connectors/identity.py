@@ -480,9 +480,12 @@ def page_name(connector: Any, partition: Any, cursor: Any) -> str:
 
 
 def _problem(connector: Any, partition: str, where: str, error: Exception) -> ConnectorError:
-    what = str(error) if isinstance(error, ContextFrameError) else with_line(error)
+    is_ours = isinstance(error, ContextFrameError)
+    if is_ours and where.endswith("()"):
+        where = ""  # which method it was helps only who has to correct it
+    what = str(error) if is_ours else with_line(error)
     place = ", ".join(filter(None, [partition and f"partition {partition}", where]))
-    problem = ConnectorError(redact(f"{connector.name}: {place}: {what}"))
+    problem = ConnectorError(redact(": ".join(filter(None, [connector.name, place, what]))))
     trace = "".join(traceback.format_exception(error))
     # A runner also prints the cause, which may show a secret.
     problem.__cause__ = error if redact(trace) == trace else None

@@ -19,6 +19,7 @@ those that hold for all of them. Each source is a run of its own, in one transac
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,8 +40,10 @@ _ABOUT_SOURCES = "What to read, in order; each source is a run in one transactio
 _ABOUT_NAME = "Names the source in messages and for --only; by default its connector."
 _BOUNDS = ("since", "until", "slice")
 
-#: Options of `ingest` that are not settings of a job, and not of a file either.
+#: Settings of `ingest` that a file cannot have, and those of them that `run` has as options.
 _NOT_IN_FILES = ("run_id", "dry_run", "bounds", "sync_kwargs")
+_OF_THE_COMMAND = ("run_id", "dry_run")
+_FLAGS = {one.name for one in settings() if one.default is False}
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,18 @@ class FileSource:
         name: Its name, which no other source of the file has.
         place: Its file and line, for messages.
         words: What follows `contextframe-beam ingest` to run it.
+        lines: The file and line of each of its options.
     """
 
     name: str
     place: str
     words: tuple[str, ...]
+    lines: Mapping[str, str]
+
+    def place_of(self, message: str) -> str:
+        """Returns the place of the option that a message names, or that of the source."""
+        named = (one for flag, one in self.lines.items() if re.search(rf"{flag}(?![\w-])", message))
+        return next(named, self.place)
 
 
 def read_job_file(path: str | os.PathLike[str]) -> list[FileSource]:
@@ -73,16 +83,18 @@ def read_job_file(path: str | os.PathLike[str]) -> list[FileSource]:
     common = dict(read.values)
     common.pop("$schema", None)
     sources = common.pop(_SOURCES, None)
-    if not isinstance(sources, list) or not sources:
-        raise ConfigError(f"the job file {name} has no sources: a list with a connector for each")
     known = {one.name for one in settings()} - {_CONNECTOR, *_NOT_IN_FILES}
     known |= {"storage_option", "enrich", "parser", *_BOUNDS}
-    for key in common:
+    lines = {key: f"{name}, {_line(read.tree, key)}" for key in common}
+    for key, value in common.items():
+        _check_setting(key, value, lines[key])
         if key not in known:
-            place = _line(read.tree, key)
-            raise ConfigError(f"{name}, {place}: there is no setting {key!r}{nearest(key, known)}")
+            hint = nearest(key, [*known, _SOURCES])
+            raise ConfigError(f"{lines[key]}: there is no setting {key!r}{hint}")
+    if not isinstance(sources, list) or not sources:
+        raise ConfigError(f"the job file {name} has no sources: a list with a connector for each")
     found = [
-        _source(name, common, values, node)
+        _source(name, common, lines, values, node)
         for values, node in zip(sources, _nodes(read.tree, _SOURCES), strict=True)
     ]
     names = [one.name for one in found]
@@ -94,11 +106,35 @@ def read_job_file(path: str | os.PathLike[str]) -> list[FileSource]:
     return found
 
 
-def _source(file: str, common: Mapping[str, Any], values: Any, node: yaml.Node) -> FileSource:
+def _check_setting(key: str, value: Any, place: str) -> None:
+    if key in _OF_THE_COMMAND:
+        flag = f"--{key.replace('_', '-')}"
+        raise ConfigError(f"{place}: {key} is of one run; give {flag} to the command")
+    if key in _FLAGS and not isinstance(value, bool):
+        raise ConfigError(f"{place}: {key} is {value!r}; it is true or false")
+
+
+def _source(
+    file: str,
+    common: Mapping[str, Any],
+    lines: Mapping[str, str],
+    values: Any,
+    node: yaml.Node,
+) -> FileSource:
     place = f"{file}, line {node.start_mark.line + 1}"
     connector = values.get(_CONNECTOR) if isinstance(values, dict) else None
     if not isinstance(connector, str):
-        raise ConfigError(f"{place}: a source needs the name of its `connector`")
+        written = [str(key) for key in values] if isinstance(values, dict) else []
+        like = next((key for key in written if nearest(key, [_CONNECTOR])), None)
+        hint = f"; is {like!r} it?" if like and like != _CONNECTOR else ""
+        raise ConfigError(f"{place}: a source needs the name of its `connector`{hint}")
+    name = values.get(_NAME) or connector
+    if isinstance(name, dict | list):
+        raise ConfigError(f"{place}: `{_NAME}` is {name!r}; it is a text")
+    assert isinstance(node, yaml.MappingNode)
+    lines = {**lines, **{key: f"{file}, {_line(node, key)}" for key in values}}
+    for key, value in values.items():
+        _check_setting(str(key), value, lines[key])
     own = {key: one for key, one in values.items() if key not in (_CONNECTOR, _NAME)}
     told = {**common, **own}
     if "to" not in told:
@@ -109,7 +145,8 @@ def _source(file: str, common: Mapping[str, Any], values: Any, node: yaml.Node) 
             f"{place}: `{_BEAM}` is a list of Beam's options, as in [--parallelism=4]"
         )
     words = [word for key, one in told.items() for word in option_words(key, one)]
-    return FileSource(str(values.get(_NAME) or connector), place, (connector, *words, *to_beam))
+    flags = {f"--{str(key).replace('_', '-')}": line for key, line in lines.items()}
+    return FileSource(str(name), place, (connector, *words, *to_beam), flags)
 
 
 def _check(node: yaml.Node, file: str, key: str = "", plain: frozenset[str] = frozenset()) -> None:
@@ -157,8 +194,8 @@ def _nodes(tree: yaml.MappingNode, key: str) -> list[yaml.Node]:
     return found
 
 
-def _line(tree: yaml.MappingNode, key: str) -> str:
-    node = next(name for name, _ in tree.value if name.value == key)
+def _line(tree: yaml.MappingNode, key: Any) -> str:
+    node = next(name for name, _ in tree.value if name.value == str(key))
     return f"line {node.start_mark.line + 1}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from contextframe_beam.frames.record import Deletion
 from contextframe_beam.pipelines.history import recorded
 from contextframe_beam.pipelines.ingest import committed, partitions_of, run_pipeline, state_of
 from contextframe_beam.pipelines.job import Job, default_dead_letters
-from contextframe_beam.store.address import Address
+from contextframe_beam.store.address import Address, is_local
 from contextframe_beam.store.files import open_dataset, reading
 from contextframe_beam.store.filters import sql_literal
 from contextframe_beam.store.history import History, RunRecord, time_of
@@ -125,6 +126,8 @@ def replay(
             "from Python"
         )
     path = letters or (record.dead_letters if record else "") or default_dead_letters(to, run_id)
+    if letters and is_local(letters) and not os.path.exists(letters):
+        raise ConfigError(f"there is no file {letters}; correct `letters`")
     found = _letters_of(path, run_id, storage_options)
     if not found.open:
         return Replayed(None, path=path)

@@ -31,6 +31,7 @@ from contextframe_beam.connectors.mapped import MappedConnector, stream_named
 from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import PlannedRun
+from contextframe_beam.connectors.record_mapper import RecordMapper
 from contextframe_beam.connectors.tables.columns import (
     completed,
     leads_to,
@@ -471,6 +472,9 @@ class TableConnector(MappedConnector, PartsConnector):
     def _unsuitable(self, mode: str) -> str:
         """Returns why a run in a mode makes no sense, and what to do; "" if it does."""
         told = self._without_id() if mode in ("upsert", "mirror") else ""
+        mapper = self.mapper_of()
+        if told and mapper.id_paths != RecordMapper("", {}).id_paths:
+            return ""  # the column that it names is missing, which is said before the rows are read
         return told and (
             f"the rows of {self.path} have no id, so {mode} cannot tell which document a row "
             "replaces. Name the column with id=..., or several that identify a row together; "

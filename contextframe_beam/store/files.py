@@ -140,6 +140,8 @@ def open_dataset(at: Address, version: int | None = None) -> lance.LanceDataset 
                 return None
             raise
 
+    if is_local(at.uri) and os.path.isfile(at.uri):
+        raise DatasetError(f"{at.uri} is a file, and a dataset is a folder; correct the path")
     try:
         if version is not None:
             return opened()

@@ -7,6 +7,7 @@ import json
 import click
 
 from contextframe_beam.pipelines.cli.shared import (
+    CommandGroup,
     as_json,
     command,
     dataset_argument,
@@ -19,6 +20,7 @@ from contextframe_beam.store.address import Address
 
 @click.group(
     "columns",
+    cls=CommandGroup,
     short_help="List, add or drop columns of fields of metadata, to filter by.",
     epilog=examples("contextframe-beam columns add kb.lance price:float64 team"),
     no_args_is_help=True,

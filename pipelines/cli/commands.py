@@ -14,6 +14,7 @@ import click
 
 import contextframe_beam
 from contextframe_beam.errors import ConfigError, nearest
+from contextframe_beam.lazy import registered
 from contextframe_beam.pipelines.cli.authors import (
     check_group,
     login_command,
@@ -29,6 +30,7 @@ from contextframe_beam.pipelines.cli.history import (
 from contextframe_beam.pipelines.cli.ingest import flex_command, ingest_group
 from contextframe_beam.pipelines.cli.run import init_command, run_command
 from contextframe_beam.pipelines.cli.shared import (
+    CommandGroup,
     as_json,
     command,
     completion_command,
@@ -36,6 +38,7 @@ from contextframe_beam.pipelines.cli.shared import (
     dataset_argument,
     examples,
     option,
+    port_number,
     say_done,
     storage_options,
     version_option,
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
 
 @click.group(
     "templates",
+    cls=CommandGroup,
     short_help="List and write files for schedulers: Airflow, Kubernetes, systemd, ...",
     epilog=examples("contextframe-beam templates write systemd deploy"),
     no_args_is_help=True,
@@ -98,7 +102,7 @@ def _write(name: str, folder: str, force: bool) -> None:
 @command("worker-pool", "contextframe-beam worker-pool --port 50000")
 @option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=port_number,
     default=50000,
     show_default=True,
     metavar="PORT",
@@ -172,22 +176,17 @@ class _SearchCommand(click.Command):
             raise click.UsageError(f"{message}; {rest}", ctx) from error
 
 
-class _Commands(click.Group):
-    """A group that suggests the nearest command for an unknown one."""
+class _Program(CommandGroup):
+    """All commands. It knows that a connector is named behind `ingest`."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if self.get_command(ctx, name) is None:
-            hint = nearest(name, self.commands)
-            known = ", ".join(self.list_commands(ctx))
-            raise click.UsageError(f"no such command: {name}{hint} (there are: {known})", ctx)
-        return super().resolve_command(ctx, args)
+    def hint(self, name: str) -> str:
+        if any(one.name == name for one in registered("contextframe.connectors")):
+            return f"; {name} is a connector: write `ingest {name}`"
+        return super().hint(name)
 
 
 @click.group(
-    cls=_Commands,
+    cls=_Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,
     epilog=examples(
@@ -387,7 +386,7 @@ def _inspect(
 @dataset_argument
 @option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=port_number,
     default=0,
     metavar="PORT",
     help="The port to listen on.  [default: a free one]",
@@ -401,12 +400,16 @@ def _ui(dataset: str, port: int, no_browser: bool, storage_options: dict[str, st
     """
     import webbrowser
 
+    from contextframe_beam.pipelines.history import runs_of
     from contextframe_beam.pipelines.ui.app import listening, page_of, serve
     from contextframe_beam.store.address import Address
 
-    app = page_of(Address(dataset, storage_options))
+    shown = Address(dataset, storage_options)
+    app = page_of(shown)
     with listening(port) as at:
         address = f"http://127.0.0.1:{at.getsockname()[1]}/"
+        if not runs_of(shown):
+            click.echo(f"there is no dataset at {dataset} yet, and no run into it", err=True)
         click.echo(f"{dataset} is shown at {address}; Ctrl-C ends it", err=True)
         if not no_browser:
             # Once the server answers: the socket takes what comes before.

@@ -284,7 +284,7 @@ def _why_none(
     dataset: str, known: Sequence[RunRecord], source: str | None, failed: bool, run_id: str | None
 ) -> str:
     if not known:
-        return f"no run into {dataset} is known"
+        return f"no run into {dataset} is known; check the address"
     if run_id:
         return f"no run {run_id} into {dataset} is known; the last one is {known[0].run_id}"
     names = ", ".join(sorted({one.connector for one in known if one.connector}))

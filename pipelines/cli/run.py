@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from contextframe_beam.connectors.base import BaseConnector
+from contextframe_beam.connectors.identity import constructor_arguments, reading_arguments
 from contextframe_beam.connectors.registry import (
     Parameter,
     connector_parameters,
     list_connectors,
     load_connector_class,
+    sync_parameters,
 )
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, nearest
 from contextframe_beam.pipelines.cli.ingest import ingest_group
 from contextframe_beam.pipelines.cli.shared import (
     command,
+    flag_of,
     job_options,
     option,
     option_words,
@@ -27,6 +31,7 @@ from contextframe_beam.pipelines.cli.shared import (
     say_done,
     say_failed,
 )
+from contextframe_beam.pipelines.job import settings
 from contextframe_beam.pipelines.process import (
     DONE,
     INCOMPLETE,
@@ -108,14 +113,14 @@ def _run(ctx: click.Context, source: FileSource, flags: list[str], as_json: bool
         click.echo(f"{source.name}:")
     try:
         words = [*source.words, *flags]
-        with ingest_group.make_context("ingest", words, parent=ctx) as context:
+        with ingest_group.make_context("ingest", words, parent=ctx.parent) as context:
             ingest_group.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
     except (OutputError, InterruptedRunError, click.exceptions.Abort):
         raise
     except Exception as error:
-        return say_failed(error, ctx.ensure_object(Settings), source.place)
+        return say_failed(error, ctx.ensure_object(Settings), source.place_of)
     return DONE
 
 
@@ -162,7 +167,9 @@ def init_command(
             raise click.UsageError("missing option --connector, as in --connector files", ctx)
         names = [one.name for one in list_connectors()]
         connector = click.prompt("What to read", type=click.Choice(names), default="files")
-    needed = [one for one in connector_parameters(load_connector_class(connector)) if one.required]
+    cls = load_connector_class(connector)
+    _check_arguments(ctx, connector, cls, arguments)
+    needed = [one for one in connector_parameters(cls) if one.required]
     told: dict[str, Any] = dict(arguments)
     for one in needed:
         if one.name not in told and asks:
@@ -192,6 +199,20 @@ def init_command(
     say_done(
         f"wrote {file}, and {schema} for editors; next:\n\n  contextframe-beam run {file} --dry-run"
     )
+
+
+def _check_arguments(
+    ctx: click.Context, connector: str, cls: type[BaseConnector], given: Mapping[str, str]
+) -> None:
+    """Refuses names that neither the connector nor its runs have."""
+    if constructor_arguments(cls).is_open or reading_arguments(cls).is_open:
+        return
+    own = [one.name for one in (*connector_parameters(cls), *sync_parameters(cls))]
+    known = {*own, *(flag_of(one).lstrip("-").replace("-", "_") for one in settings())}
+    for name in given:
+        if name.replace("-", "_") not in known:
+            hint = nearest(name, known)
+            raise click.UsageError(f"{connector} has no argument {name!r}{hint}", ctx)
 
 
 def _question(parameter: Parameter) -> str:

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class, shell_complete
 
 from contextframe_beam.connectors import secrets
+from contextframe_beam.errors import nearest
 from contextframe_beam.pipelines import logs, process
 from contextframe_beam.pipelines.job import about, settings
 from contextframe_beam.pipelines.process import Settings
@@ -63,6 +64,24 @@ class _Command(click.Command):
         return (self.help or "").partition("\n")[0]
 
 
+class CommandGroup(click.Group):
+    """A group that suggests the nearest command for an unknown one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None:
+            shown = (one for one in self.list_commands(ctx) if not self.commands[one].hidden)
+            there = f"(there are: {', '.join(shown)})"
+            raise click.UsageError(f"no such command: {name}{self.hint(name)} {there}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def hint(self, name: str) -> str:
+        """Returns what an unknown command may mean; "" if it is like no other."""
+        return nearest(name, [one for one in self.commands if not self.commands[one].hidden])
+
+
 def command(
     name: str, *shown: str, of: click.Group | None = None, **attributes: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
@@ -86,18 +105,22 @@ def command(
     return decorated
 
 
-def count_from(least: int) -> Callable[[object], int]:
+def count_from(least: int, most: int | None = None) -> Callable[[object], int]:
     """Returns what reads a whole number; click's own range writes `[x>=1]` into the help."""
+    range = f"from {least} on" if most is None else f"from {least} to {most}"
 
     def count(text: object) -> int:
-        if str(text).isascii() and str(text).isdigit() and int(str(text)) >= least:
-            return int(str(text))
-        raise click.BadParameter(f"{text!r} is not a whole number from {least} on")
+        if str(text).isascii() and str(text).isdigit():
+            number = int(str(text))
+            if least <= number and (most is None or number <= most):
+                return number
+        raise click.BadParameter(f"{text!r} is not a whole number {range}")
 
     return count
 
 
 count = count_from(1)
+port_number = count_from(0, 65535)
 
 
 def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -238,13 +261,15 @@ def _set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
         logs.tell_more(settings)
 
 
-def say_failed(error: Exception, settings: Settings, place: str = "") -> int:
+def say_failed(
+    error: Exception, settings: Settings, place_of: Callable[[str], str] | None = None
+) -> int:
     """Prints the one message about a failure, and returns the exit code.
 
     Args:
         error: What failed.
         settings: How lines are written, and whether tracebacks are shown.
-        place: What the message begins with, such as a line of a file.
+        place_of: Returns what the message begins with, such as a line of a file.
     """
     from contextframe_beam.pipelines.runners.errors import report_of
 
@@ -252,8 +277,8 @@ def say_failed(error: Exception, settings: Settings, place: str = "") -> int:
     if settings.debug:
         logs.show_traceback(error)
     text = report.text(settings.debug)
-    if place:
-        text = text.replace("Error: ", f"Error: {place}: ", 1)
+    if place_of is not None:
+        text = text.replace("Error: ", f"Error: {place_of(text)}: ", 1)
     click.echo(logs.line(settings, text, logging.ERROR), err=True)
     return process.WRONG_USAGE if report.wrong_usage else process.FAILED
 

@@ -16,6 +16,7 @@ from contextframe_beam.connectors import secrets
 from contextframe_beam.pipelines.cli.connector import check_others
 from contextframe_beam.pipelines.cli.shared import (
     PASSES_ON,
+    CommandGroup,
     as_json,
     command,
     dataset_argument,
@@ -395,6 +396,7 @@ _source = option(
 
 @click.group(
     "state",
+    cls=CommandGroup,
     short_help="Show, edit or reset how far the sources of a dataset were read.",
     epilog=examples("contextframe-beam state show kb.lance"),
     no_args_is_help=True,

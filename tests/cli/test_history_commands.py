@@ -95,7 +95,7 @@ def test_a_run_says_when_its_history_is_lost(kb, caplog):
 
 def test_a_dry_run_leaves_no_record(folder, kb):
     ingested(folder, kb, "--dry-run")
-    assert cli("history", kb).out == f"no run into {kb} is known\n"
+    assert cli("history", kb).out == f"no run into {kb} is known; check the address\n"
 
 
 def test_no_secret_is_recorded(kb, monkeypatch):

@@ -120,6 +120,24 @@ def test_an_incomplete_run_is_told_by_its_exit_code(job):
         ("to: x\nsources:\n  - files", "line 3: a source needs the name of its `connector`"),
         ("sources:\n  - connector: files", "line 2: `to`, the dataset, is missing"),
         ("to: x\nmod: mirror\nsources: [{{connector: a}}]", "line 2: there is no setting 'mod'"),
+        ("to: x\nsource: [a]", "line 2: there is no setting 'source'; did you mean sources?"),
+        (
+            "to: x\nsources: [{{conector: a}}]",
+            "line 2: a source needs the name of its `connector`; is",
+        ),
+        (
+            "to: x\nrun_id: r\nsources: [{{connector: a}}]",
+            "line 2: run_id is of one run; give --run-id",
+        ),
+        ("to: x\nsources:\n  - connector: a\n    dry_run: true", "line 4: dry_run is of one run"),
+        (
+            "to: x\nfull: maybe\nsources: [{{connector: a}}]",
+            "line 2: full is 'maybe'; it is true or",
+        ),
+        (
+            "to: x\nsources:\n  - connector: a\n    name: [b]",
+            "line 3: `name` is ['b']; it is a text",
+        ),
         ("to: x\nto: y\nsources: [{{connector: a}}]", "line 2: the key 'to' is there twice"),
         (
             "to: x\nsources:\n  - connector: a\n  - connector: a",
@@ -151,7 +169,7 @@ def test_a_wrong_key_of_a_source_is_said_with_its_line(job):
     job.write_text(job.read_text().replace("    mode:", "    mod:"))
     done = cli("run", job, "--only", "files")
     assert done.code == 2
-    assert "line 5: no such option: --mod; did you mean --mode?" in done.err
+    assert "line 7: no such option: --mod; did you mean --mode?" in done.err
 
 
 @pytest.mark.parametrize(
@@ -230,9 +248,10 @@ def test_init_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_error(cli("init"), 2, "--connector")
     assert_error(cli("init", "--connector", "files"), 2, "files needs --argument directory=")
-    refused = cli(
-        "init", "--connector", "files", "--argument", "directory=d", "--argument", "token=plain-one"
-    )
+    misspelt = cli("init", "--connector", "files", "--argument", "directry=d")
+    assert_error(misspelt, 2, "files has no argument 'directry'; did you mean directory?")
+    plain = ("--argument", "repositories=a/b", "--argument", "token=plain-one")
+    refused = cli("init", "--connector", "github", *plain)
     assert_error(refused, 2, "holds a secret in plain text")
     assert not list(tmp_path.glob("*.yaml"))
 

@@ -125,7 +125,8 @@ def wait_until(condition: Callable[[], object], process: Any = None) -> None:
 
 def without_progress(text: str) -> str:
     """Leaves out the lines that a run prints every few seconds, which a slow machine gets to."""
-    line = r"^[\w.-]+(?: on \w+)?: [^\n]*, (?:\d+:)?\d+:\d\d\n"
+    time = r"(?:\d+:)?\d+:\d\d"
+    line = rf"^[\w.-]+(?: on \w+)?: [^\n]*, {time}(?:, about {time} left)?\n"
     return re.sub(line, "", text, flags=re.MULTILINE)
 
 
