@@ -90,7 +90,9 @@ class LinearWorld(World):
         self.fetched: list[tuple[str, str | None]] = []
         self.grants: list[Mapping[str, Any]] = []
         self._spent, self._reset = [0.0, 0.0], 0.0
-        self._added = 0
+        self._added = self._deleted = 0
+        # The pages of a long list are asked for one after the other.
+        self._latest: tuple[str, list[Node], dict[Any, int]] = "", [], {}
         self.organization = {"id": uid(1), "name": "Acme", "urlKey": WORKSPACE}
         super().__init__()
         self.ana = self.user("Ana Lima", "ana")
@@ -231,6 +233,7 @@ class LinearWorld(World):
 
     def delete(self, one: Node) -> None:
         """Deletes an item for ever, with what is on it."""
+        self._deleted += 1
         del self.objects[one["_kind"]][one["id"]]
         for comment in self._of("comment", **{one["_kind"]: one}):
             del self.objects["comment"][comment["id"]]
@@ -336,7 +339,7 @@ class LinearWorld(World):
             return find
 
         def listing(field: str, kind: str) -> Callable[..., Any]:
-            pages = self._connection(lambda: self._seen(kind))
+            pages = self._connection(lambda: self._seen(kind), field)
 
             def given(**arguments: Any) -> Any:
                 if field in self.forbidden:
@@ -383,7 +386,14 @@ class LinearWorld(World):
         self.objects[kind][one["id"]] = one
         return one
 
-    def _connection(self, items: Callable[[], list[Node]]) -> Callable[..., Any]:
+    def _connection(self, items: Callable[[], list[Node]], kept_as: str = "") -> Callable[..., Any]:
+        """Returns the resolver of a list.
+
+        Args:
+            items: All that is in it.
+            kept_as: The name under which what was selected is kept for the next page.
+        """
+
         def page(
             first: int = 50,
             after: str | None = None,
@@ -393,19 +403,25 @@ class LinearWorld(World):
             orderBy: str = "createdAt",
             **_: Any,
         ) -> Node:
-            found = [
-                one
-                for one in items()
-                if (includeArchived or not one.get("archivedAt")) and matches(one, filter or {})
-            ]
-            name, order = ("updatedAt" if orderBy == "updatedAt" else "createdAt"), "Descending"
-            if sort:
-                ((name, told),) = sort[0].items()
-                order = told.get("order", "Ascending")
-            if found and "createdAt" in found[0]:
-                found.sort(key=lambda one: (one[name], one["id"]), reverse=order == "Descending")
-            ids = [one["id"] for one in found]
-            start = ids.index(after) + 1 if after in ids else 0
+            seen = sorted(self.hidden), sorted(self.broken), self.seconds, self._added
+            asked = repr((kept_as, includeArchived, filter, sort, orderBy, seen, self._deleted))
+            if not kept_as or self._latest[0] != asked:
+                found = [
+                    one
+                    for one in items()
+                    if (includeArchived or not one.get("archivedAt")) and matches(one, filter or {})
+                ]
+                name, order = "updatedAt" if orderBy == "updatedAt" else "createdAt", "Descending"
+                if sort:
+                    ((name, told),) = sort[0].items()
+                    order = told.get("order", "Ascending")
+                if found and "createdAt" in found[0]:
+                    is_down = order == "Descending"
+                    found.sort(key=lambda one: (one[name], one["id"]), reverse=is_down)
+                places = {one["id"]: number for number, one in enumerate(found)}
+                self._latest = asked, found, places
+            _, found, places = self._latest
+            start = places.get(after, -1) + 1
             part = found[start : start + first]
             info = {
                 "hasNextPage": start + first < len(found),
@@ -456,7 +472,7 @@ def price(query: str, variables: Mapping[str, Any]) -> int:
         return total
 
     operations = [d for d in document.definitions if isinstance(d, ast.OperationDefinitionNode)]
-    return math.ceil(of(operations[0]))
+    return math.ceil(round(of(operations[0]), 6))
 
 
 @lru_cache
