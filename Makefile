@@ -87,7 +87,7 @@ bench: $(VENVS_BENCH:=/.installed) ## Measure speed against the limit and the pe
 audit: ## Look for known vulnerabilities in the pinned dependencies (asks a public database).
 	$(call make_venv,build/audit)
 	@build/audit/bin/python $(PIP_INSTALL) 'pip-audit>=2.9,<3'
-	@build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	@build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 docs: $(VENV)/.installed ## Build the documentation site into build/site.
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
