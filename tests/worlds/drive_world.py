@@ -71,7 +71,9 @@ class DriveWorld(World):
         self.robots: dict[str, str] = {}
         self._refused = 0
         # A list is asked for page by page.
-        self._listed: tuple[Any, list[dict[str, Any]]] = (None, [])
+        self._listed: dict[Any, list[dict[str, Any]]] = {}
+        self._listed_at = 0
+        self._below: dict[str | None, list[Item]] = {}
         self._routes: dict[str, Callable[[Asked, str], Any]] = {
             "/drive/v3/about": self._about,
             "/drive/v3/drives": self._drives,
@@ -200,10 +202,12 @@ class DriveWorld(World):
             means = query_of(query["q"]) if "q" in query else lambda _: True
         except ValueError as error:
             return self._fail(400, f"Invalid Value: {error}")
-        key = (query.get("q"), drive, query.get("orderBy"), person, len(self.files.log))
-        if self._listed[0] != key:
-            self._listed = (key, list(self._found(person, drive, means)))
-        found = self._listed[1]
+        if self._listed_at != len(self.files.log):
+            self._listed_at, self._listed, self._below = len(self.files.log), {}, {}
+        key = (query.get("q"), drive, query.get("orderBy"), person)
+        if key not in self._listed:
+            self._listed[key] = list(self._found(query.get("q", ""), person, drive, means))
+        found = self._listed[key]
         if query.get("orderBy") == "createdTime":
             found.sort(key=lambda one: str(one["createdTime"]))
         answer = self._paged(asked, found, "files", 100, "drive#fileList")
@@ -212,10 +216,14 @@ class DriveWorld(World):
         return answer
 
     def _found(
-        self, person: str, drive: str | None, means: Callable[[Mapping[str, Any]], bool]
+        self,
+        query: str,
+        person: str,
+        drive: str | None,
+        means: Callable[[Mapping[str, Any]], bool],
     ) -> Iterator[dict[str, Any]]:
         """Yields what a search finds: in a shared drive, or what is somebody's or shared so."""
-        for item in self.files.items.values():
+        for item in self._candidates(query):
             is_in = item.drive is None or self._direct(person, item)
             if drive:
                 is_in = item.drive == drive
@@ -226,6 +234,18 @@ class DriveWorld(World):
             asked_for = {**told, "owners": [item.owner, *owners]}
             if means({**asked_for, "sharedWithMe": "sharedWithMeTime" in told}):
                 yield told
+
+    def _candidates(self, query: str) -> Iterator[Item]:
+        """Yields what a query may mean: only what is in its folders, where it names some."""
+        folders = re.findall(r"'([^']*)' in parents", query)
+        if not folders:
+            yield from self.files.items.values()
+            return
+        if not self._below:
+            for item in self.files.items.values():
+                self._below.setdefault(item.parent, []).append(item)
+        for folder in folders:
+            yield from self._below.get(folder, ())
 
     def _get(self, asked: Asked, person: str) -> Any:
         identifier = asked.params["fileId"]
