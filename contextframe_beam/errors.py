@@ -57,7 +57,7 @@ class ConcurrentRunError(CommitError):
 
 
 class UnknownCommitError(ContextFrameError):
-    """A commit whose outcome the object store does not say; a run may be repeated with its id."""
+    """A commit whose outcome the store or the engine does not say; repeat the run with its id."""
 
 
 class TooManyFailures(CommitError):

@@ -39,7 +39,13 @@ from apache_beam.runners.worker import worker_pool_main
 
 from contextframe_beam.connectors.read import runtime
 from contextframe_beam.connectors.read.held import released
-from contextframe_beam.errors import CommitError, ConfigError, nearest
+from contextframe_beam.errors import (
+    CommitError,
+    ConfigError,
+    ContextFrameError,
+    UnknownCommitError,
+    nearest,
+)
 from contextframe_beam.pipelines.runners.engines import ENGINES
 from contextframe_beam.pipelines.runners.errors import ours_of
 from contextframe_beam.pipelines.runners.harness import sample_often
@@ -249,6 +255,7 @@ def run_to_end(pipeline: beam.Pipeline, workers: int) -> AnyResult:
     Raises:
         ContextFrameError: one of our exceptions from a step.
         CommitError: a worker process died.
+        UnknownCommitError: the job server is gone, and the job may go on at its engine.
     """
     while death_of_worker(0.0):
         pass  # from an earlier run in this process
@@ -263,9 +270,22 @@ def run_to_end(pipeline: beam.Pipeline, workers: int) -> AnyResult:
         if ours is None:
             died = death_of_worker(_PATIENCE_SECONDS) if workers > 1 else None
             ours = CommitError(died) if died is not None else staging_failure(error)
+            if ours is None and isinstance(error, grpc.RpcError):
+                ours = _lost(error)
             if ours is None:
                 raise
         raise ours from error
+
+
+def _lost(error: Any) -> ContextFrameError | None:
+    """Returns our exception for a connection that ended, or None for another answer of a server."""
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return None
+    return UnknownCommitError(
+        f"the connection to the job server was lost ({error.details()}), and the job may go on at "
+        "its engine. To do the run again under the same id (`run_id`) is safe: it is never applied "
+        "twice"
+    )
 
 
 def unknown_options(beam_args: Sequence[str]) -> list[str]:

@@ -6,11 +6,13 @@ import hashlib
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from contextframe_beam import FrameRecord
 from contextframe_beam.connectors.registry import build_connector, load_connector_class
-from contextframe_beam.errors import CommitError
+from contextframe_beam.errors import CommitError, UnknownCommitError
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.pipelines.runners.engines import serve
 from tests.support.cli_helpers import start, wait_until
@@ -20,10 +22,12 @@ from tests.support.engines import (
     each_engine,
     engine,
     engines,
+    free_port,
+    program,
     require,
     worker_pool,
 )
-from tests.support.pipeline_helpers import EMBED_DIM, documents, texts_in
+from tests.support.pipeline_helpers import EMBED_DIM, Documents, document, documents, texts_in
 from tests.support.vault import KEY, PASSWORD, vault
 
 __all__ = ["engine", "engines"]
@@ -138,3 +142,29 @@ def test_a_worker_that_ends_before_it_connects_fails_the_job(
         how = engine.arguments(f"--environment_config={pool}", workers="EXTERNAL")
         with pytest.raises(CommitError, match="a worker of the pool exited with status 3"):
             ingest(documents(1), str(tmp_path / "kb.lance"), runner=engine.runner, beam_args=how)
+
+
+class KillsTheJobServer(Documents):
+    """The job server is gone before its first document is mapped."""
+
+    def map_to_frame_record(self, item: Any) -> FrameRecord:
+        os.kill(item["server"], signal.SIGKILL)
+        return document(item["id"])
+
+
+@pytest.mark.engine
+@pytest.mark.xdist_group("PrismRunner")
+def test_a_job_server_that_is_gone_leaves_the_outcome_to_the_next_run(tmp_path: Path) -> None:
+    port = free_port()
+    command = [require("PrismRunner"), "--job_port", str(port), "--serve_http=false"]
+    with program(command, port, tmp_path / "prism.log") as server:
+        connector = KillsTheJobServer({"all": [[{"id": 1, "server": server}]]})
+        how = Running("PrismRunner", f"localhost:{port}")
+        with pytest.raises(UnknownCommitError, match="the connection to the job server was lost"):
+            ingest(
+                connector,
+                str(tmp_path / "kb.lance"),
+                embed_dim=EMBED_DIM,
+                runner=how.runner,
+                beam_args=how.arguments(),
+            )
