@@ -8,6 +8,7 @@ AIRFLOW ?= apache-airflow==3.3.2
 AIRBYTE ?= airbyte-cdk>=7.39,<8 airbyte-source-github==2.7.1
 # They all split, embed and store with the same libraries.
 DOCUMENT_LIBRARIES := html-to-markdown==3.21.2 langchain-text-splitters==1.1.3 lancedb==0.40.0 wordllama==0.4.0.post1
+PYAIRBYTE ?= airbyte==0.71.3
 COCOINDEX ?= cocoindex[lancedb]==1.0.26
 LANGCHAIN ?= langchain-classic==1.0.8 langchain-community==0.4.2 greenlet
 UNSTRUCTURED ?= unstructured-ingest==1.12.0 unstructured[md]==0.27.35
@@ -17,14 +18,21 @@ VENV := .venv
 VENV_BENCH := .venv-bench
 VENV_DLT := .venv-dlt
 VENV_AIRBYTE := .venv-airbyte
+VENV_PYAIRBYTE := .venv-pyairbyte
 VENV_COCOINDEX := .venv-cocoindex
 VENV_LANGCHAIN := .venv-langchain
 VENV_LLAMAINDEX := .venv-llamaindex
 VENV_UNSTRUCTURED := .venv-unstructured
-VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_COCOINDEX) $(VENV_LANGCHAIN) $(VENV_LLAMAINDEX) \
+VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_PYAIRBYTE) $(VENV_COCOINDEX) $(VENV_LANGCHAIN) $(VENV_LLAMAINDEX) \
 	$(VENV_UNSTRUCTURED)
 # Outside the checkout, like the engines: large, and the same for all of them.
 VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
+# Sources of Airbyte and taps of Singer, each with what it pins, and two manifests of Airbyte's.
+PROGRAMS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/programs
+FAKER ?= airbyte-source-faker==7.2.1
+TAP_POSTGRES ?= meltanolabs-tap-postgres==0.10.0
+TAP_JSONL ?= tap-jsonl==0.3.1
+MANIFESTS ?= airbyte-source-callrail==0.1.14 airbyte-source-pokeapi==0.2.15
 # Vendors' own clients, which read the worlds of the tests as a second opinion.
 CLIENTS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/clients
 NPM_CLIENTS ?= @linear/sdk@88.3.0 @notionhq/client@5.26.0 octokit@5.0.5
@@ -41,7 +49,7 @@ unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-engines lint types tests engines airflow browser clients loaders soak bench audit docs format clean
+.PHONY: help demo test test-engines lint types tests engines airflow browser clients loaders programs soak bench audit docs format clean
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +81,8 @@ airflow: $(VENV_AIRFLOW)/.installed ## Install Airflow for the tests of its temp
 loaders: $(LOADERS)/.installed ## Install LangChain, LlamaIndex and dlt for the long tests of their loaders.
 
 clients: $(CLIENTS)/.installed ## Install vendors' own clients, which read the tests' worlds as a second opinion (needs Node).
+
+programs: $(PROGRAMS)/.installed ## Install sources of Airbyte and taps of Singer for the long tests of them.
 
 browser: ## Install Chromium for the tests of the page (Debian and Ubuntu, as root).
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
@@ -123,6 +133,18 @@ $(LOADERS)/.installed: Makefile constraints.txt $(VENV)/.installed
 	@$(PY) $(PIP_INSTALL) --upgrade --constraint constraints.txt --target $(LOADERS) $(LOADER_LIBRARIES)
 	@touch $@
 
+$(PROGRAMS)/.installed: Makefile
+	@mkdir -p $(PROGRAMS)
+	$(call make_venv,$(PROGRAMS)/faker)
+	$(call make_venv,$(PROGRAMS)/tap-postgres)
+	$(call make_venv,$(PROGRAMS)/tap-jsonl)
+	@echo "Installing sources and taps into $(PROGRAMS) (once) ..."
+	@$(PROGRAMS)/faker/bin/python $(PIP_INSTALL) '$(FAKER)'
+	@$(PROGRAMS)/tap-postgres/bin/python $(PIP_INSTALL) '$(TAP_POSTGRES)'
+	@$(PROGRAMS)/tap-jsonl/bin/python $(PIP_INSTALL) '$(TAP_JSONL)'
+	@$(PROGRAMS)/faker/bin/python $(PIP_INSTALL) --no-deps --upgrade --target $(PROGRAMS)/manifests $(MANIFESTS)
+	@touch $@
+
 # What users install with two extras, and no more: Beam also imports some packages that are only there for tests.
 $(VENV_BENCH)/.installed: setup.py constraints.txt
 	$(call make_venv,$(VENV_BENCH))
@@ -146,6 +168,14 @@ $(VENV_AIRBYTE)/.installed: Makefile
 	@echo "Installing Airbyte's CDK into $(VENV_AIRBYTE) (once) ..."
 	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) --upgrade pip
 	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) $(foreach one,$(AIRBYTE),'$(one)')
+	@touch $@
+
+# Airbyte's own way to run its sources from Python.
+$(VENV_PYAIRBYTE)/.installed: Makefile
+	$(call make_venv,$(VENV_PYAIRBYTE))
+	@echo "Installing $(PYAIRBYTE) into $(VENV_PYAIRBYTE) (once) ..."
+	@$(VENV_PYAIRBYTE)/bin/python $(PIP_INSTALL) --upgrade pip
+	@$(VENV_PYAIRBYTE)/bin/python $(PIP_INSTALL) '$(PYAIRBYTE)'
 	@touch $@
 
 # The peers of documents, each with what it pins.

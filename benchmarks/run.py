@@ -21,6 +21,7 @@ import connectors_run
 import documents_run
 import http_run
 import ingest_run
+import programs_run
 import scale_run
 import startup_run
 import upsert_run
@@ -34,6 +35,7 @@ GROUPS = (
     "search",
     "documents",
     "connectors",
+    "programs",
 )
 
 
@@ -45,8 +47,8 @@ def main() -> None:
         nargs="*",
         metavar="GROUP",
         help="ingest (from files), http (from an API), columns, upsert, scale (costly "
-        "enrichment and start-up), search, documents (to vectors), connectors; the first two by "
-        "default",
+        "enrichment and start-up), search, documents (to vectors), connectors, programs (of "
+        "Airbyte); the first two by default",
     )
     parser.add_argument("--documents", type=int, default=1_000_000, help="for ingest and columns")
     parser.add_argument("--http-records", type=int, default=20_000, help="for http")
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=100_000, help="for search")
     parser.add_argument("--issues", type=int, default=250, help="for connectors of GitHub")
     parser.add_argument("--messages", type=int, default=2000, help="for connectors of Discord")
+    parser.add_argument("--records", type=int, default=100_000, help="for programs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where inputs are kept between runs")
     parser.add_argument("--workers", type=int, default=1, help="of ours, for documents")
@@ -81,6 +84,8 @@ def main() -> None:
         documents_run.measure(options.rounds, options.folder, options.workers)
     if "connectors" in groups:
         connectors_run.measure(options.issues, options.messages)
+    if "programs" in groups:
+        programs_run.measure(options.records)
 
 
 if __name__ == "__main__":

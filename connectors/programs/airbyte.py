@@ -36,7 +36,7 @@ __all__ = ["AirbyteConnector", "AirbyteReading"]
 
 _DECLARATIVE = "source-declarative-manifest"
 _INJECTED = "__injected_declarative_manifest"
-_LEVELS = {"FATAL": logging.ERROR, "ERROR": logging.ERROR, "WARN": logging.WARNING}
+_LEVELS = dict.fromkeys(("FATAL", "ERROR", "WARN"), logging.WARNING)
 
 
 class AirbyteConnector(ProgramConnector):
@@ -101,11 +101,11 @@ class AirbyteConnector(ProgramConnector):
                 raise ConnectorError(f"{self.program} cannot connect: {reason}")
         return super().access()
 
-    def _secrets(self) -> set[tuple[str, ...]]:
+    def _secrets(self) -> set[tuple[str, ...]] | None:
+        """Returns which fields of the configuration are secrets; None where only names tell."""
         if self.manifest is not None:
-            spec = self.manifest.get("spec")
-            schema = spec.get("connection_specification") if isinstance(spec, Mapping) else None
-            return secret_paths(schema)
+            schema = _object(self.manifest.get("spec")).get("connection_specification")
+            return None if schema is None else secret_paths(schema)
         for message in self._answers(["spec"]):
             spec = message.get("spec")
             if message.get("type") == "SPEC" and isinstance(spec, Mapping):
