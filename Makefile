@@ -6,24 +6,26 @@ PYTHON ?= python3.12 python3.11 python3.10 python3
 DLT ?= dlt[lance,postgres,sql_database]>=1.31,<1.32
 AIRFLOW ?= apache-airflow==3.3.2
 AIRBYTE ?= airbyte-cdk>=7.39,<8 airbyte-source-github==2.7.1
+AIRBYTE_SLACK ?= airbyte-cdk==6.58.0 airbyte-source-slack==3.0.0
 # They all split, embed and store with the same libraries.
 DOCUMENT_LIBRARIES := html-to-markdown==3.21.2 langchain-text-splitters==1.1.3 lancedb==0.40.0 wordllama==0.4.0.post1
 PYAIRBYTE ?= airbyte==0.71.3
 COCOINDEX ?= cocoindex[lancedb]==1.0.26
 LANGCHAIN ?= langchain-classic==1.0.8 langchain-community==0.4.2 greenlet
 UNSTRUCTURED ?= unstructured-ingest==1.12.0 unstructured[md]==0.27.35
-LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-readers-discord==0.6.0 llama-index-readers-github==0.12.0 discord.py==2.7.1 llama-index-vector-stores-lancedb==0.6.0 pandas
+LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-readers-discord==0.6.0 llama-index-readers-github==0.12.0 llama-index-readers-slack==0.6.0 discord.py==2.7.1 llama-index-vector-stores-lancedb==0.6.0 pandas
 
 VENV := .venv
 VENV_BENCH := .venv-bench
 VENV_DLT := .venv-dlt
 VENV_AIRBYTE := .venv-airbyte
 VENV_PYAIRBYTE := .venv-pyairbyte
+VENV_AIRBYTE_SLACK := .venv-airbyte-slack
 VENV_COCOINDEX := .venv-cocoindex
 VENV_LANGCHAIN := .venv-langchain
 VENV_LLAMAINDEX := .venv-llamaindex
 VENV_UNSTRUCTURED := .venv-unstructured
-VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_PYAIRBYTE) $(VENV_COCOINDEX) $(VENV_LANGCHAIN) $(VENV_LLAMAINDEX) \
+VENVS_BENCH := $(VENV_BENCH) $(VENV_DLT) $(VENV_AIRBYTE) $(VENV_AIRBYTE_SLACK) $(VENV_PYAIRBYTE) $(VENV_COCOINDEX) $(VENV_LANGCHAIN) $(VENV_LLAMAINDEX) \
 	$(VENV_UNSTRUCTURED)
 # Outside the checkout, like the engines: large, and the same for all of them.
 VENV_AIRFLOW := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/contextframe-beam/airflow
@@ -162,12 +164,14 @@ $(VENV_DLT)/.installed: Makefile
 	@$(VENV_DLT)/bin/python $(PIP_INSTALL) '$(DLT)'
 	@touch $@
 
-# So does Airbyte's CDK, which pins most of what it needs.
-$(VENV_AIRBYTE)/.installed: Makefile
-	$(call make_venv,$(VENV_AIRBYTE))
-	@echo "Installing Airbyte's CDK into $(VENV_AIRBYTE) (once) ..."
-	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) --upgrade pip
-	@$(VENV_AIRBYTE)/bin/python $(PIP_INSTALL) $(foreach one,$(AIRBYTE),'$(one)')
+# So does Airbyte's CDK, which pins most of what it needs, and once more for a source that needs an older one.
+$(VENV_AIRBYTE)/.installed: PEER := $(AIRBYTE)
+$(VENV_AIRBYTE_SLACK)/.installed: PEER := $(AIRBYTE_SLACK)
+$(VENV_AIRBYTE)/.installed $(VENV_AIRBYTE_SLACK)/.installed: Makefile
+	$(call make_venv,$(@D))
+	@echo "Installing $(PEER) into $(@D) (once) ..."
+	@$(@D)/bin/python $(PIP_INSTALL) --upgrade pip
+	@$(@D)/bin/python $(PIP_INSTALL) $(foreach one,$(PEER),'$(one)')
 	@touch $@
 
 # Airbyte's own way to run its sources from Python.

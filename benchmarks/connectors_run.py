@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 # The world needs what the tests need.
 TESTS = HERE.parent / ".venv" / "bin" / "python"
 AIRBYTE = HERE.parent / ".venv-airbyte" / "bin" / "python"
+AIRBYTE_SLACK = HERE.parent / ".venv-airbyte-slack" / "bin" / "python"
 LLAMAINDEX = HERE.parent / ".venv-llamaindex" / "bin" / "python"
 STEPS = ("first", "unchanged", "edit", "comment", "delete")
 
@@ -47,6 +48,14 @@ for one in FrameDataset.open(sys.argv[1]):
 print(json.dumps(counts))
 """
 
+_COUNT_TEXTS = """
+import json, re, sys
+from contextframe_beam import FrameDataset
+text = "\\n".join(one.text_content or "" for one in FrameDataset.open(sys.argv[1]))
+found = {"messages": r"Message \\d+\\.", "replies": r"Reply \\d+ to \\d+\\."}
+print(json.dumps({name: len(set(re.findall(form, text))) for name, form in found.items()}))
+"""
+
 Job = Callable[[str, Path], "tuple[Measurement, dict[str, int]]"]
 
 
@@ -55,7 +64,7 @@ def measure(issues: int, messages: int) -> None:
 
     Args:
         issues: How many issues and pull requests the repository of GitHub has.
-        messages: How many messages each of two channels of Discord has.
+        messages: How many messages each of two channels of Discord has, and all of Slack.
     """
     github = ["--repositories", "acme/app", "--resources", "files,issues,pulls,comments"]
     jobs: dict[str, Job] = {
@@ -77,6 +86,15 @@ def measure(issues: int, messages: int) -> None:
     if is_there("LlamaIndex", LLAMAINDEX):
         jobs["LlamaIndex"] = _peer(LLAMAINDEX, "connectors_discord.py", bot, has_state=False)
     _measure("discord", messages, jobs)
+    app = "xoxb-reader-0123456789"
+    # Without the limits of Slack, which the world does not have here.
+    unlimited = ["--requests-per-minute", "100000"]
+    jobs = {"ours": partial(_ours, "slack", unlimited, app, _COUNT_TEXTS)}
+    if is_there("Airbyte", AIRBYTE_SLACK):
+        jobs["Airbyte"] = _peer(AIRBYTE_SLACK, "connectors_slack_airbyte.py", app, has_state=True)
+    if is_there("LlamaIndex", LLAMAINDEX):
+        jobs["LlamaIndex"] = _peer(LLAMAINDEX, "connectors_slack.py", app, has_state=False)
+    _measure("slack", messages, jobs)
 
 
 def is_there(name: str, python: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.worlds.described import World
 from tests.worlds.discord_world import FORUM, Discord
 from tests.worlds.github_world import GitHub
+from tests.worlds.slack_world import SlackWorld
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,29 @@ def discord(messages: int) -> Service:
     return Service(world, world.base_url, there, changes)
 
 
-SERVICES = {"github": github, "discord": discord}
+def slack(messages: int) -> Service:
+    """Returns a Slack with so many messages of the last month; each tenth has three replies."""
+    world = SlackWorld(now=time.time() - 28 * 86_400)
+    channels = [world.channel(name) for name in ("general", "random", "ops")]
+    threads = []
+    for number in range(messages):
+        world.now += 2_000_000 // messages
+        channel = channels[number % 3]
+        ts = world.say(channel, f"Message {number}. " + "Words of it. " * 10)
+        if number % 10 == 0:
+            threads.append((channel, ts))
+            for reply in range(3):
+                world.say(channel, f"Reply {reply} to {number}.", world.bob, ts)
+    changes = {
+        "edit": lambda: world.edit(*threads[-1], "Message 0. Edited."),
+        "comment": lambda: world.say(threads[1][0], "Reply 9 to 9.", thread=threads[1][1]),
+        "delete": lambda: world.delete(channels[1], next(iter(world.messages[channels[1]]))),
+    }
+    there = {"messages": messages, "replies": 3 * len(threads)}
+    return Service(world, world.api, there, changes)
+
+
+SERVICES = {"github": github, "discord": discord, "slack": slack}
 
 
 def main(name: str, size: int) -> None:

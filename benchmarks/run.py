@@ -55,8 +55,10 @@ def main() -> None:
     parser.add_argument("--enriched", type=int, default=10_000, help="for scale")
     parser.add_argument("--chunks", type=int, default=100_000, help="for search")
     parser.add_argument("--issues", type=int, default=250, help="for connectors of GitHub")
-    parser.add_argument("--messages", type=int, default=2000, help="for connectors of Discord")
     parser.add_argument("--records", type=int, default=100_000, help="for programs")
+    parser.add_argument(
+        "--messages", type=int, default=2000, help="for connectors of Discord and Slack"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where inputs are kept between runs")
     parser.add_argument("--workers", type=int, default=1, help="of ours, for documents")
