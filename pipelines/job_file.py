@@ -64,7 +64,11 @@ class FileSource:
 
     def place_of(self, message: str) -> str:
         """Returns the place of the option that a message names, or that of the source."""
-        named = (one for flag, one in self.lines.items() if re.search(rf"{flag}(?![\w-])", message))
+        named = (
+            one
+            for flag, one in self.lines.items()
+            if re.search(rf"{re.escape(flag)}(?![\w-])", message)
+        )
         return next(named, self.place)
 
 
@@ -195,8 +199,9 @@ def _nodes(tree: yaml.MappingNode, key: str) -> list[yaml.Node]:
 
 
 def _line(tree: yaml.MappingNode, key: Any) -> str:
-    node = next(name for name, _ in tree.value if name.value == str(key))
-    return f"line {node.start_mark.line + 1}"
+    # A key that is merged from elsewhere, or is no text, has no node of that name here.
+    found = (name for name, _ in tree.value if name.value == str(key))
+    return f"line {next(found, tree).start_mark.line + 1}"
 
 
 def job_schema() -> dict[str, Any]:

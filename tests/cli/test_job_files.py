@@ -97,6 +97,14 @@ def test_a_range_of_time_on_the_command_line_holds_in_place_of_the_files(job):
     assert ids(job) == {"files:2.md"}
 
 
+def test_keys_may_be_merged_from_elsewhere(tmp_path):
+    text = (
+        "to: x\nsources:\n  - &base {{connector: a, max_failures: 3}}\n  - {{<<: *base, name: b}}"
+    )
+    first, second = read_job_file(written(tmp_path, text))
+    assert second.name == "b" and second.words == first.words
+
+
 def test_options_of_beam_stand_in_a_list(tmp_path):
     text = "to: x\nbeam_args: [--parallelism=4]\nsources:\n  - connector: a\n  - connector: b\n"
     first, second = read_job_file(written(tmp_path, text + "    beam_args: [--job_endpoint=h:1]"))
@@ -120,6 +128,7 @@ def test_an_incomplete_run_is_told_by_its_exit_code(job):
         ("to: x\nsources:\n  - files", "line 3: a source needs the name of its `connector`"),
         ("sources:\n  - connector: files", "line 2: `to`, the dataset, is missing"),
         ("to: x\nmod: mirror\nsources: [{{connector: a}}]", "line 2: there is no setting 'mod'"),
+        ("to: x\nyes: 1\nsources: [{{connector: a}}]", "there is no setting True"),
         ("to: x\nsource: [a]", "line 2: there is no setting 'source'; did you mean sources?"),
         (
             "to: x\nsources: [{{conector: a}}]",
