@@ -46,12 +46,13 @@ class YamlText:
     tree: yaml.Node | None
 
 
-def read_yaml_file(path: str | os.PathLike[str], what: str) -> YamlText:
+def read_yaml_file(path: str | os.PathLike[str], what: str, scale: int = 1) -> YamlText:
     """Reads a file of YAML.
 
     Args:
         path: The file.
         what: What it is, for messages, as in `the configuration`.
+        scale: How many times larger than a configuration it may be.
 
     Raises:
         ConfigError: it cannot be read, is not YAML, or stands for too many values.
@@ -60,28 +61,29 @@ def read_yaml_file(path: str | os.PathLike[str], what: str) -> YamlText:
     try:
         file = pathlib.Path(name).expanduser()
         with file.open("rb") as opened:
-            data = opened.read(_MOST_BYTES + 1)
+            data = opened.read(_MOST_BYTES * scale + 1)
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, an unknown user
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"{what} {name} cannot be read ({reason}); give the path of a YAML file"
         ) from error
-    if len(data) > _MOST_BYTES:
+    if len(data) > _MOST_BYTES * scale:
         raise ConfigError(
-            f"{what} {name} has more than {_MOST_BYTES >> 20} MB; is it another file?"
+            f"{what} {name} has more than {_MOST_BYTES * scale >> 20} MB; is it another file?"
         )
     try:
-        return parse_yaml(data.decode("utf-8-sig"), name)
+        return parse_yaml(data.decode("utf-8-sig"), name, scale)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{what} {name} is not UTF-8 text ({error.reason})") from error
 
 
-def parse_yaml(text: str, name: str) -> YamlText:
+def parse_yaml(text: str, name: str, scale: int = 1) -> YamlText:
     """Reads YAML.
 
     Args:
         text: The text.
         name: Where it is from, for messages.
+        scale: How many times larger than a configuration it may be.
 
     Raises:
         ConfigError: it is not YAML, or stands for too many values; the message names the line.
@@ -95,7 +97,7 @@ def parse_yaml(text: str, name: str) -> YamlText:
         )
     loader, tree = None, None
     try:
-        _look_through(text, name)
+        _look_through(text, name, _MOST_VALUES * scale)
         loader = _Loader(text)
         tree = loader.get_single_node()
         if tree is None:
@@ -117,7 +119,7 @@ def parse_yaml(text: str, name: str) -> YamlText:
     return YamlText(values, tree)
 
 
-def _look_through(text: str, name: str) -> None:
+def _look_through(text: str, name: str, most: int) -> None:
     """Counts the values that a text stands for, with all that its aliases repeat."""
     sizes: dict[str, int] = {}
     open_nodes: list[list[Any]] = [["", 0]]  # each with its anchor, and its values so far
@@ -145,9 +147,9 @@ def _look_through(text: str, name: str) -> None:
         else:
             continue
         open_nodes[-1][1] += size
-        if open_nodes[-1][1] > _MOST_VALUES:
+        if open_nodes[-1][1] > most:
             raise ConfigError(
-                f"{name}, line {line}: it holds more than {_MOST_VALUES:,} values, with what its "
+                f"{name}, line {line}: it holds more than {most:,} values, with what its "
                 "aliases repeat; write out what is needed"
             )
 

@@ -21,6 +21,8 @@ PARAMETERS = "$parameters"
 
 _REF = "$ref"
 _DEEPEST = 60
+# Manifests hold the schemas of all their records.
+_SCALE = 10
 
 
 class Part(dict[str, Any]):
@@ -90,7 +92,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         ConfigError: it cannot be read, or is no manifest.
     """
     name = os.fspath(path)
-    root = _part_of(read_yaml_file(name, "the manifest").tree)
+    root = _part_of(read_yaml_file(name, "the manifest", _SCALE).tree)
     if not isinstance(root, Part) or not isinstance(root.get("streams"), list):
         dynamic = isinstance(root, Part) and "dynamic_streams" in root
         found = "its streams are only known to its API" if dynamic else "it has no list of streams"
