@@ -189,7 +189,8 @@ def _filled_text(
     if value is NOTHING and not set(_OPTIONAL) & set(map(str, path)):
         empty = next((one for one in sorted(names) if known["settings"][one] is None), "")
         if not empty:
-            return value
+            problem = f"{shown(path)} has no value; {text} gives none for these settings"
+            raise ConfigError(_located(document, path, problem))
         where = _located(document, ("settings", empty), f"settings.{empty} has no value")
         raise ConfigError(f"{where}, and {shown(path)} needs it")
     return value.reference if isinstance(value, secrets.SecretReference) else value

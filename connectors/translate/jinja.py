@@ -52,7 +52,7 @@ def template_of(text: Any, names: Names) -> Any:
         return text
     if not _is_template(text):
         return str(text)
-    parts = _parts(text, names)
+    parts = _unquoted(_parts(text, names))
     if len(parts) == 1:
         return _placeholder(parts[0]) if isinstance(parts[0], Code) else _literal(parts[0].value)
     return "".join(
@@ -121,6 +121,20 @@ def duration_of(text: Any, names: Names) -> str:
 
 def _is_template(text: str) -> bool:
     return "{{" in text or "{%" in text
+
+
+def _unquoted(parts: list[Const | Code]) -> list[Const | Code]:
+    """Returns parts without the quotes around them all, which Airbyte takes for those of Python."""
+    first, last = parts[0], parts[-1]
+    if len(parts) < 3 or not isinstance(first, Const) or not isinstance(last, Const):
+        return parts
+    begin, end = str(first.value), str(last.value)
+    quote = begin[:1]
+    inner = "".join(str(one.value) for one in parts if isinstance(one, Const))
+    if quote not in ("'", '"') or end[-1:] != quote or inner.count(quote) != 2:
+        return parts
+    made = [Const(begin[1:]), *parts[1:-1], Const(end[:-1])]
+    return [one for one in made if one != Const("")]
 
 
 def _literal(value: Any) -> Any:

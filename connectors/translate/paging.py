@@ -106,7 +106,7 @@ def _cursor(
     if size is not None and paginator.child("page_size_option"):
         added[place_of(paginator.child("page_size_option"), names)] = size
     value, condition = strategy.get("cursor_value"), strategy.get("stop_condition")
-    if _is_next_link(value):
+    if _is_next_link(value, condition, option):
         return "link_header", added
     cursor = expression_of(value, own)
     if not isinstance(cursor, Code):
@@ -131,11 +131,14 @@ def _cursor(
     return made, added
 
 
-def _is_next_link(value: Any) -> bool:
+def _is_next_link(value: Any, condition: Any, option: Part) -> bool:
     found = reference_of(value)
     if isinstance(found, Ref):
         return found.root == "headers" and found.path[:2] in (("link", "next"), ("Link", "next"))
-    return False
+    # The header taken apart by hand, as far as it is that of the next page.
+    by_hand = re.search(r"headers\W+(?:get\W+)?link\b", str(value), re.I) is not None
+    by_link = option.get("type") == "RequestPath"
+    return by_hand and by_link and "next" in f"{value} {condition}"
 
 
 def _place(value: Any, cursor: Code) -> str:

@@ -23,6 +23,9 @@ from contextframe_beam.connectors.translate.streams import parents_of, resource_
 from contextframe_beam.connectors.translate.values import Names, Untranslatable
 from contextframe_beam.errors import ConfigError
 
+# Characters of what a manifest says of a setting.
+_SHOWN = 200
+
 
 class PlainSecretError(ConfigError):
     """The settings hold a secret in plain text."""
@@ -59,12 +62,14 @@ class Translation:
         streams: The names of the streams that were translated.
         problems: What stands in the way of the others.
         needed: The settings that the user still has to write.
+        about: What the manifest says of its settings, by their names.
     """
 
     configs: list[dict[str, Any]] = field(default_factory=list)
     streams: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     needed: list[str] = field(default_factory=list)
+    about: dict[str, str] = field(default_factory=dict)
 
 
 def translate(manifest: Manifest, config: Mapping[str, Any] | None = None) -> Translation:
@@ -80,10 +85,29 @@ def translate(manifest: Manifest, config: Mapping[str, Any] | None = None) -> Tr
     return _Translator(manifest, config or {}).translation()
 
 
-def text_of(config: Mapping[str, Any]) -> str:
-    """Returns a configuration as YAML."""
+def text_of(config: Mapping[str, Any], about: Mapping[str, str] | None = None) -> str:
+    """Returns a configuration as YAML.
+
+    Args:
+        config: The configuration.
+        about: What its settings mean, by their names; it becomes comments.
+    """
+    settings = {"settings": config["settings"]} if "settings" in config else {}
+    others = {name: value for name, value in config.items() if name not in ("name", "settings")}
+    parts = [_dumped({"name": config["name"]}), _dumped(settings), _dumped(others)]
+    lines = []
+    for line in parts[1].splitlines(keepends=True):
+        match = re.match(r"  ([\w-]+):", line)
+        said = (about or {}).get(match[1]) if match is not None else None
+        lines += [f"  # {said}\n", line] if said else [line]
+    return "".join([parts[0], *lines, parts[2]])
+
+
+def _dumped(values: Mapping[str, Any]) -> str:
+    if not values:
+        return ""
     text: str = yaml.dump(
-        dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+        dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
     )
     return text
 
@@ -140,6 +164,11 @@ class _Translator:
             except Untranslatable as problem:
                 self._problem(name, problem)
         self._group()
+        for config in self._found.configs:
+            for name in config.get("settings") or {}:
+                said = _said_of(self._manifest.spec, name)
+                if said:
+                    self._found.about[name] = said
         return self._found
 
     def _problem(self, stream: str, problem: Untranslatable) -> None:
@@ -338,6 +367,18 @@ class _Translator:
         return True
 
 
+def _said_of(spec: Mapping[str, Any], name: str) -> str:
+    """Returns what a schema says of a setting, in one line."""
+    found = _property(spec, name)
+    told = [str(found.get(one) or "") for one in ("title", "description")]
+    text = re.sub(r"<[^>]*>", "", ": ".join(one.strip(" .") for one in told if one))
+    text = " ".join(text.split())
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    if name in (spec.get("required") or []):
+        text = f"Required. {text}"
+    return text
+
+
 def _origin(address: str) -> str:
     match = re.match(r"(?:[a-z]+://|\{[^{}]*\})[^/]*", address)
     return match[0] if match else urlsplit(address).netloc
@@ -394,16 +435,18 @@ _ANY_TIME = "2024-01-01T00:00:00Z"
 
 def _with_any(config: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a configuration to check, with made-up values for settings that have none."""
+    checked: dict[str, Any] = _plain(config)
+    # A setting that chooses from a table has one of its names.
+    names = dict(re.findall(r"settings\.(\w+) == '([^'\\]*)'", json.dumps(checked)))
 
     def fill(values: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         return {
             name: fill(value, _property(above, name))
             if isinstance(value, dict)
-            else _made_up(name, value, _property(above, name))
+            else _made_up(name, value or names.get(name), _property(above, name))
             for name, value in values.items()
         }
 
-    checked: dict[str, Any] = _plain(config)
     checked["settings"] = fill(checked.get("settings") or {}, spec)
     return checked
 
@@ -418,4 +461,4 @@ def _made_up(name: str, value: Any, spec: Mapping[str, Any]) -> Any:
     if kind in _ANY:
         return _ANY[kind]
     is_time = re.search(r"date|time|since|start|end", name) or "date" in str(spec.get("format"))
-    return _ANY_TIME if is_time else "a"
+    return _ANY_TIME if is_time else "1"

@@ -58,7 +58,7 @@ def _airbyte(
     from contextframe_beam.connectors.translate import read_manifest, text_of, translate
 
     found = translate(read_manifest(manifest), _settings_in(config_file))
-    texts = [text_of(one) for one in found.configs]
+    texts = [text_of(one, found.about) for one in found.configs]
     if to is None:
         for number, text in enumerate(texts):
             click.echo(f"---\n{text}" if number else text, nl=False)
