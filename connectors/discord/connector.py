@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any, ClassVar
 
+from contextframe_beam import __version__
 from contextframe_beam.connectors.attachments import MOST_BYTES, Attachments
 from contextframe_beam.connectors.conversations import (
     CONVERSATION,
@@ -57,7 +58,7 @@ from contextframe_beam.frames.times import when
 
 _ADDRESS = "https://discord.com/api/v10"
 # Discord refuses requests without it.
-_AGENT = "DiscordBot (https://contextframe.org, 0.1)"
+_AGENT = f"DiscordBot (https://contextframe.org, {__version__})"
 
 
 @dataclass(frozen=True)

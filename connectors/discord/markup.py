@@ -83,7 +83,7 @@ class Markup:
 
     def message(self, told: Mapping[str, Any]) -> str:
         """Returns all that people see of a message."""
-        parts = [self._reply(told), self.text(_text(told.get("content")))]
+        parts = [self._reply(told), _command(told), self.text(_text(told.get("content")))]
         parts += map(self._snapshot, _dicts(told.get("message_snapshots")))
         parts += map(self._embed, _dicts(told.get("embeds")))
         parts += self._components(told.get("components"))
@@ -330,6 +330,16 @@ def _time(seconds: int, style: str) -> str:
     at = datetime.fromtimestamp(seconds, timezone.utc)
     form = _STYLES.get(style, _USUAL_STYLE)
     return at.strftime(form) + (" UTC" if "%H" in form else "")
+
+
+def _command(told: Mapping[str, Any]) -> str:
+    """Returns who asked a program for the answer that a message is, and by which command."""
+    asked = told.get("interaction")
+    if told.get("type") not in (20, 23) or not isinstance(asked, Mapping):
+        return ""
+    user, name = asked.get("user"), _text(asked.get("name"))
+    who = person_name(user) if isinstance(user, Mapping) else ""
+    return f"> {who} used {'/' if told['type'] == 20 else ''}{name}" if who and name else ""
 
 
 def _attachment(told: Mapping[str, Any]) -> str:

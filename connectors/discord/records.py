@@ -62,7 +62,7 @@ _SHOWN = (
 )
 _KEPT = (
     *("id", "type", "author", "timestamp", "edited_timestamp", "pinned", "reactions"),
-    *("message_reference", "referenced_message", *_SHOWN),
+    *("message_reference", "referenced_message", "interaction", *_SHOWN),
 )
 # Nobody sees these, or they are signed and lead to copies.
 _DROPPED = frozenset(

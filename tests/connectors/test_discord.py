@@ -856,6 +856,30 @@ class TestUnderLimits:
             assert told_by(to) == whole
 
     @pytest.mark.soak
+    def test_two_servers_are_read_whole_within_the_limits(
+        self, world: Discord, tmp_path: Path
+    ) -> None:
+        acme, other = world.guild("Acme"), world.guild("Other")
+        for number in range(12):
+            channel = world.channel(acme if number % 2 else other, f"c{number}")
+            for minutes in range(3300):
+                world.message(channel, f"{minutes}", at=world.now - (40 * 60 + minutes) * MINUTE)
+        forum = world.channel(acme, "help", FORUM, available_tags=["bug"])
+        for number in range(300):
+            post = world.post(forum, f"Post {number}", "Text", ["bug"])
+            world.message(post, "Answer", "bob")
+            if number < 250:
+                world.archive(post)
+        world.limits.bucket, world.limits.in_a_second = (5, 1.0), 50
+        to = tmp_path / "kb.lance"
+        receipt = run(world, to, document="thread", requests_per_second=50)
+        assert receipt.rows_written == 12 * 3300 + 300
+        refused = sum(one.status == 429 for one in world.served)
+        assert refused < 0.05 * len(world.served)
+        # One for each hundred messages and each post, and for the lists of 13 channels.
+        assert len(world.served) - refused < 12 * 34 + 300 + 13 + 10
+
+    @pytest.mark.soak
     def test_a_hundred_thousand_messages_are_read_in_little_memory(self) -> None:
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()

@@ -137,6 +137,14 @@ CARD = component(
         ),
         ({"sticker_items": [{"name": "Wave"}]}, "Sticker: Wave"),
         (
+            {
+                "type": 20,
+                "content": "Done",
+                "interaction": {"name": "deploy", "user": {"global_name": "Ana"}},
+            },
+            "> Ana used /deploy\n\nDone",
+        ),
+        (
             {"attachments": [{"filename": "a.png", "description": "A cat"}, {"filename": "b.pdf"}]},
             "Attachment: a.png (A cat)\n\nAttachment: b.pdf",
         ),
