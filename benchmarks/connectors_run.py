@@ -63,7 +63,8 @@ def measure(issues: int, messages: int) -> None:
     """Reads each service with each connector, and prints what it found and asked.
 
     Args:
-        issues: How many issues and pull requests the repository of GitHub has.
+        issues: How many issues and pull requests the repository of GitHub has, and how many issues
+            the team of Linear.
         messages: How many messages each of two channels of Discord has, and all of Slack.
     """
     github = ["--repositories", "acme/app", "--resources", "files,issues,pulls,comments"]
@@ -95,6 +96,11 @@ def measure(issues: int, messages: int) -> None:
     if is_there("LlamaIndex", LLAMAINDEX):
         jobs["LlamaIndex"] = _peer(LLAMAINDEX, "connectors_slack.py", app, has_state=False)
     _measure("slack", messages, jobs)
+    key = "lin_api_0123456789abcdef"
+    jobs = {"ours": partial(_ours, "linear", [], key, _COUNT_KINDS)}
+    if is_there("LlamaIndex", LLAMAINDEX):
+        jobs["LlamaIndex"] = _peer(LLAMAINDEX, "connectors_linear.py", key, has_state=False)
+    _measure("linear", issues, jobs)
 
 
 def is_there(name: str, python: Path) -> bool:

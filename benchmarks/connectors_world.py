@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.worlds.described import World
 from tests.worlds.discord_world import FORUM, Discord
 from tests.worlds.github_world import GitHub
+from tests.worlds.linear_world import LinearWorld
 from tests.worlds.slack_world import SlackWorld
 
 
@@ -127,7 +128,39 @@ def slack(messages: int) -> Service:
     return Service(world, world.api, there, changes)
 
 
-SERVICES = {"github": github, "discord": discord, "slack": slack}
+def linear(issues: int) -> Service:
+    """Returns a Linear with one team of so many issues, a third of them with a comment."""
+    world = LinearWorld()
+    team = world.team("ENG", "Engineering")
+    projects = [
+        world.project(f"Project {number}", team, content="# Why\n" * 20) for number in range(5)
+    ]
+    made = []
+    for number in range(issues):
+        project, body = projects[number % 5], f"Body of {number}. " * 20
+        one = world.issue(team, f"Issue {number}", body, assignee=world.bob, project=project)
+        one["_labels"] = [{"id": f"label-{n}", "name": f"Label {n}"} for n in range(2)]
+        made.append(one)
+    comments = [world.comment(one, "Comment. " * 10) for one in made[::3]]
+    for number, project in enumerate(projects):
+        world.update(project, f"Update {number}")
+        world.document(f"Document {number}", "# Spec\n" * 20, project=project)
+    changes = {
+        "edit": lambda: world.edit(made[7], title="Edited"),
+        "comment": lambda: world.comment(made[9], "New"),
+        "delete": lambda: world.trash(made[8]),
+    }
+    there = {
+        "issues": issues,
+        "comments": len(comments),
+        "projects": len(projects),
+        "project_updates": len(projects),
+        "documents": len(projects),
+    }
+    return Service(world, world.url, there, changes)
+
+
+SERVICES = {"github": github, "discord": discord, "slack": slack, "linear": linear}
 
 
 def main(name: str, size: int) -> None:

@@ -13,6 +13,7 @@ from contextframe_beam.connectors.base import BaseConnector
 from contextframe_beam.connectors.discord.connector import DiscordConnector
 from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.google_drive.connector import GoogleDriveConnector
+from contextframe_beam.connectors.linear.connector import LinearConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.slack.connector import SlackConnector
@@ -23,6 +24,7 @@ from tests.worlds.discord_world import TOKEN as BOT
 from tests.worlds.drive_files import BOB, may
 from tests.worlds.drive_world import REFRESH_TOKEN, DriveWorld
 from tests.worlds.github_world import GitHub
+from tests.worlds.linear_world import KEY, LinearWorld
 from tests.worlds.notion_blocks import block, hosted
 from tests.worlds.notion_world import TOKEN, NotionWorld
 from tests.worlds.slack_world import TOKEN as SLACK_TOKEN
@@ -38,6 +40,7 @@ def flink(engines: Engines, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Gives the arguments of a run on Flink, whose two workers share nothing with this process."""
     engine = engines.get("FlinkRunner")
     tokens = {
+        "LINEAR_KEY": KEY,
         "NOTION_TOKEN": TOKEN,
         "GITHUB_TOKEN": "ghp_all",
         "DISCORD_TOKEN": BOT,
@@ -86,6 +89,32 @@ def test_notion(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
         world.now += 3600
         receipt = compare(tmp_path, connector, flink, "mirror")
         assert (receipt.rows_written, receipt.rows_deleted) == (1, 1)
+        assert world.problems == []
+
+
+def test_linear(flink: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEAR_KEY", KEY)
+    with LinearWorld() as world:
+        teams = [world.team(key, key.title()) for key in ("ENG", "OPS", "SEC")]
+        issues = [world.issue(teams[n % 3], f"Issue {n}", "Text") for n in range(60)]
+        for issue in issues[:20]:
+            world.comment(issue)
+        world.edit(issues[0], description=f"[a.md]({world.upload('a', b'# A')})")
+        world.update(world.project("App", *teams))
+        connector = LinearConnector(
+            token="env:LINEAR_KEY",
+            base_url=world.url,
+            uploads_url=f"{world.url}/uploads",
+            attachments="text",
+        )
+        assert compare(tmp_path, connector, flink, "upsert").rows_written == 60 + 20 + 1 + 2
+        world.edit(issues[1], title="Edited")
+        world.trash(issues[2])
+        receipt = compare(tmp_path, connector, flink, "upsert")
+        assert (receipt.rows_written, receipt.rows_deleted) == (1, 2)
+        world.delete(issues[3])
+        receipt = compare(tmp_path, connector, flink, "mirror")
+        assert (receipt.rows_written, receipt.rows_deleted) == (0, 2)
         assert world.problems == []
 
 

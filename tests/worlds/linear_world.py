@@ -111,6 +111,7 @@ class LinearWorld(World):
         """Adds a team."""
         told = {"key": key, "name": name, "visibility": visibility, "restrictedBy": within}
         one = self._add("team", told)
+        one["issues"] = self._connection(lambda: self._of("issue", team=one))
         one["issueCount"] = lambda **_: len(self._of("issue", team=one))
         return one
 
@@ -331,7 +332,7 @@ class LinearWorld(World):
         def one_of(kind: str) -> Callable[..., Any]:
             def find(id: str) -> Any:
                 for node in self._seen(kind):
-                    names = (node["id"], node.get("identifier"), node.get("slugId"))
+                    names = [node.get(name) for name in ("id", "key", "identifier", "slugId")]
                     if id in (*names, *node.get("previousIdentifiers", ())):
                         return node
                 raise EntityNotFoundError(f"Entity not found: {kind.capitalize()}")
