@@ -123,6 +123,7 @@ class LinearPages:
             "recent": recent(at.get("recent", {}), changed, newest, told.began, _LATE),
             "met": {**(at.get("last") or {}), **dict(changed)},
             "last": dict(changed),
+            "lacks": bool(failed) or at.get("lacks", False),
         }
         if info.get("hasNextPage"):
             page.next_cursor = following
@@ -135,7 +136,9 @@ class LinearPages:
         return page
 
     def _end(self, page: Page, told: Part, reached: Mapping[str, Any]) -> None:
-        """Sets the state that the last page of a partition leaves."""
+        """Sets the state that the last page of a partition leaves; none if items were not given."""
+        if reached["lacks"]:
+            return
         page.state = {"open_to": told.open_to}
         if reached["newest"] is not None:
             since = clamped_cursor(reached["newest"], told.began)
