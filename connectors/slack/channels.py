@@ -73,6 +73,10 @@ class Choice:
         """The ids among `channels`."""
         return [one for one in self.channels if _ID.match(one)]
 
+    def names(self, channel: Mapping[str, Any]) -> bool:
+        """Returns whether a channel was named, and not only meant by a pattern."""
+        return any(matches(channel, one) for one in self.channels if not _is_pattern(one))
+
     def is_excluded(self, channel: Mapping[str, Any]) -> bool:
         """Returns whether a channel is to be left out."""
         return any(matches(channel, one) for one in self.exclude)
@@ -109,7 +113,7 @@ def found_channels(
         if choice.is_excluded(channel) or not (choice.archived or not _is_archived(channel)):
             continue
         if _is_outside(channel, team) and not (choice.join and _joined(api, channel, skip)):
-            is_told = known is None or channel["id"] in known or channel["id"] in choice.channels
+            is_told = known is None or channel["id"] in known or choice.names(channel)
             if is_told and (not choice.join or _is_archived(channel)):
                 outside.append(label_of(channel))
             continue

@@ -197,6 +197,7 @@ class SlackConnector(PaginatedConnector):
         self._alone: dict[str, Any] = {}
         self._team = Team("", "", "", True)
         self._scopes: list[str] = []
+        self._began = ""
         self._begin_reading(self._how)
 
     def authenticate(self) -> bool:
@@ -253,10 +254,13 @@ class SlackConnector(PaginatedConnector):
         Raises:
             SlackError: Slack refuses the token.
         """
-        self._people.forget()
-        self._alone.clear()
+        began = self._api.now.isoformat()
+        self._begin_run(began)
         if self._how.keeps_files:
-            self.skip("files", "the app lacks the scope files:read; their names are read")
+            self.skip(
+                "files",
+                "the app lacks the scope files:read; give it that, or set attachments to metadata",
+            )
         states = resume_from or {}
         bounds = _point(since), _point(until)
         channels = list(
@@ -283,7 +287,7 @@ class SlackConnector(PaginatedConnector):
             kept = {"members": shared.members}
             if channel["kind"] == DIRECT:
                 kept["label"] = str(channel["label"])
-            yield self._listing.partition(channel, state, bounds, kept)
+            yield self._listing.partition(channel, state, bounds, kept, began)
 
     def fetch_page(self, partition: Partition, cursor: Any) -> Page:
         """Returns the documents of up to two hundred messages, without their replies.
@@ -295,6 +299,7 @@ class SlackConnector(PaginatedConnector):
         Raises:
             SlackError: Slack refuses the token.
         """
+        self._begin_run(str(partition.params["began"]))
         try:
             return self._listing.page(partition, cursor)
         except SlackError as error:
@@ -406,6 +411,15 @@ class SlackConnector(PaginatedConnector):
             for name, one in identity["arguments"].items()
         }
         return identity
+
+    def _begin_run(self, began: str) -> None:
+        """Forgets what an earlier run in this process has learned, once for each run."""
+        with self._lock:
+            if began == self._began:
+                return
+            self._began = began
+        self._people.forget()
+        self._alone.clear()
 
     def _begin_reading(self, how: Reading) -> None:
         """Makes what reads channels and threads in this way."""

@@ -84,6 +84,8 @@ class _Progress:
     Attributes:
         gathered: Cuts messages to documents.
         newest: The greatest ts seen.
+        oldest: The smallest ts seen.
+        is_limited: Whether Slack says that it hides older messages, because of its plan.
         missing: Messages of the run before that were not seen yet.
         recent_from: Where the stretch begins that a later run lists again.
         recent: How many messages it has.
@@ -95,6 +97,8 @@ class _Progress:
     missing: set[str]
     recent_from: Decimal
     recent: int = 0
+    oldest: str = ""
+    is_limited: bool = False
     parts: list[str] = field(default_factory=list)
 
 
@@ -120,6 +124,7 @@ class Listing:
         state: Mapping[str, Any],
         bounds: tuple[Decimal | None, Decimal | None],
         kept: Mapping[str, Any],
+        began: str,
     ) -> Partition:
         """Returns the part of a channel that this run reads.
 
@@ -129,6 +134,7 @@ class Listing:
             bounds: The first point, and the first that does not belong to it, of a run that reads
                 a stretch only.
             kept: What the next run finds in its state as well.
+            began: When the run began, which tells it from others.
         """
         documents = self._how.documents(channel["kind"])
         known = dict(state)
@@ -137,6 +143,7 @@ class Listing:
             "channel": dict(channel),
             "anew": "all",
             "state": known,
+            "began": began,
             "kept": {name: one for name, one in kept.items() if one},
         }
         since, until = bounds
@@ -181,12 +188,15 @@ class Listing:
             for one in told.get("messages") or ()
             if isinstance(one, Mapping) and point_of_ts(ts_of(one)) is not None
         ]
+        progress.is_limited |= told.get("is_limited") is True
         page = Page(list(self._items(messages, partition, progress)))
         page.next_cursor = following(told)
         if page.next_cursor is None:
             rest = progress.gathered.rest()
             page.items += [self._item(one, params) for one in self._within(rest, params)]
             page.windows = list(self._windows(partition, progress))
+            if progress.is_limited:
+                page.narrowed = "Slack hides older messages, because of the limit of its plan"
             page.state = self._state(params, progress)
             with self._lock:
                 self._progress.pop(key, None)
@@ -222,6 +232,7 @@ class Listing:
         for message in messages:
             ts = ts_of(message)
             progress.newest = max(progress.newest, ts, key=lambda one: point_of_ts(one) or 0)
+            progress.oldest = min(progress.oldest or ts, ts, key=lambda one: point_of_ts(one) or 0)
             progress.missing.discard(ts)
             if at(message) >= progress.recent_from:
                 progress.recent += 1
@@ -304,13 +315,16 @@ class Listing:
         params, channel = partition.params, partition.id
         if params.get("only"):
             return  # a run that reads a stretch deletes nothing that it did not see
-        yield Window(channel, params["oldest"])
+        first = params["oldest"]
+        if progress.is_limited and progress.oldest:
+            first = max(first or "0", progress.oldest, key=Decimal)
+        yield Window(channel, first)
         if self._how.keeps_files:
             return
         if params["anew"] == "all":
-            yield Window(parts_of(channel), params["oldest"])
+            yield Window(parts_of(channel), first)
             return
-        oldest = Decimal(params["oldest"] or 0)
+        oldest = Decimal(first or 0)
         for ts in progress.missing:
             point = point_of_ts(ts)
             if point is not None and point >= oldest:

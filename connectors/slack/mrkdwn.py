@@ -34,7 +34,9 @@ _QUOTE = re.compile(r"(?m)^&gt; ?")
 _QUOTE_ALL = re.compile(r"(?ms)^&gt;&gt;&gt; ?(.*)\Z")
 # What people and programs begin the items of a list with.
 _BULLET = re.compile(r"(\s*)[•◦▪‣-]\ufe0e?[ \t]+")
-_PERMALINK = re.compile(r"https?://[^/]+\.slack\.[a-z]+/archives/([A-Z0-9]+)/p(\d{10})(\d{6})")
+_PERMALINK = re.compile(
+    r"https?://[^/]+\.slack(?:-gov)?\.[a-z]+/archives/([A-Z0-9]+)/p(\d{10})(\d{6})"
+)
 _THREAD = re.compile(r"[?&]thread_ts=(\d+\.\d+)")
 _DATE_PART = re.compile(r"\{(\w+)\}")
 _DATES = {

@@ -246,7 +246,7 @@ class ConversationReader:
                 for one in dict.fromkeys((*references, *files))
             ),
             *(
-                {"relationship_type": "mentions", "target_id": f"slack:user/{one}"}
+                {"relationship_type": "mentions", "target_id": f"slack:{_kind_of(one)}/{one}"}
                 for one in found.mentions
             ),
         ]
@@ -307,6 +307,11 @@ class ConversationReader:
         is_there = text_in(told, "mode") not in WITHOUT_CONTENT and self._how.has_files
         is_own = told.get("is_external") is not True and self._has_source(_source_of(told))
         return how if how is None or (is_there and is_own) else "metadata"
+
+
+def _kind_of(identifier: str) -> str:
+    """Returns what an id that is mentioned names: a person, or a group of people."""
+    return "group" if identifier.startswith("S") else "user"
 
 
 def _reply_item(channel: Mapping[str, Any], reply: dict[str, Any], root: str) -> FileItem:
