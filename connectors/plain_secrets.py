@@ -58,6 +58,8 @@ _ADDRESSES = (
         r"hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/(?P<secret>[^\s\"'<>?#]+)"
     ),
     re.compile(r"(?:discord|discordapp)\.com/api/(?:v\d+/)?webhooks/\d+/(?P<secret>[\w\-]+)"),
+    # A signed address of a file of Discord, whose names alone say little.
+    re.compile(r"[?&]ex=[0-9a-f]+&is=[0-9a-f]+&hm=(?P<secret>[^&#\s\"'<>]+)"),
     re.compile(r"webhook\.office\.com/webhookb2/(?P<secret>[^\s\"'<>?#]+)"),
     re.compile(r"api\.telegram\.org/(?:file/)?bot(?P<secret>\d+:[\w\-]+)"),
     re.compile(r"://(?:web)?hooks?\.[^/\s\"'<>]+/(?P<secret>[^\s\"'<>?#*]+)"),

@@ -779,6 +779,18 @@ class TestFiles:
         again = made.map_to_frame_record(FileItem.of(json.loads(json.dumps(file))))
         assert again == found
 
+    def test_a_file_that_cannot_be_had_is_named_without_its_signature(
+        self, world: Discord, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        channel = world.channel(world.guild("Acme"), "general")
+        world.message(channel, "x", attachments=[world.upload(channel, "a.md", b"# A")])
+        world.files.files.clear()
+        receipt = run(world, tmp_path / "kb.lance", attachments="text")
+        assert (receipt.failed, receipt.rows_written) == (1, 1)
+        told = "".join([repr(receipt), *capfd.readouterr()])
+        files = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+        assert "a.md" in told and "hm=sig" not in told and b"hm=sig" not in files
+
 
 class TestUnderLimits:
     def test_a_bucket_that_is_used_up_holds_up_no_other_channel(

@@ -62,6 +62,7 @@ ADDRESSES = [
     f"https://d.cloudfront.net/k?Policy=e&Signature={HIDDEN}&Key-Pair-Id=K",
     f"https://hooks.slack.com/services/T000/B000/{HIDDEN}",
     f"https://hooks.slack.com/workflows/T000/A000/1/{HIDDEN}",
+    f"https://cdn.discordapp.com/attachments/1/2/a.pdf?ex=6b0d&is=6b0c&hm={HIDDEN}",
     f"https://discord.com/api/webhooks/123456/{HIDDEN}",
     f"https://discordapp.com/api/v10/webhooks/123456/{HIDDEN}",
     f"https://x.webhook.office.com/webhookb2/1@2/IncomingWebhook/{HIDDEN}/3",
