@@ -63,7 +63,7 @@ class Command:
             return self.image.rpartition("/")[2].partition("@")[0].partition(":")[0]
         first = os.path.basename(self.words[0])
         kind = first.partition(".")[0]
-        others = [word for word in self.words[1:] if not word.startswith("-")]
+        others = [one for one in self.words[1:] if not (one.startswith("-") or "=" in one)]
         if not others or kind not in (*_INTERPRETERS, *_INSTALLERS):
             return first
         named = others[0 if kind in _INTERPRETERS else -1]

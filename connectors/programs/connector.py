@@ -41,6 +41,7 @@ __all__ = ["ALL_STREAMS", "ProgramConnector"]
 #: The part of a run that reads all streams in one process.
 ALL_STREAMS = "all streams"
 _OTHERS = "*"
+_SHOWN = 30
 
 
 class ProgramConnector(MappedConnector, PartsConnector):
@@ -102,14 +103,15 @@ class ProgramConnector(MappedConnector, PartsConnector):
             self.command.require()
             if holds_text(self.config):
                 self._refuse_plain()
-        self._require_mappings(self.catalog)
-        self.authenticated = True
+        self.authenticated = bool(self.catalog)
         return True
 
     @cached_property
     def catalog(self) -> Catalog:
         """The streams that are read."""
-        return Catalog.of(self._discovered(), self.streams, self.program)
+        streams = self._discovered()
+        self._require_mappings(streams)
+        return Catalog.of(streams, self.streams, self.program)
 
     def access(self) -> list[str]:
         """Returns the streams with their keys and cursors, a line each."""
@@ -276,16 +278,14 @@ class ProgramConnector(MappedConnector, PartsConnector):
         names = (stream.label, stream.name, _OTHERS)
         return next((self._mappings[one] for one in names if one in self._mappings), {})
 
-    def _require_mappings(self, catalog: Catalog) -> None:
-        """Refuses a mapping of a stream that is not there."""
-        if not self._is_streams:
-            return
-        known = [*catalog, *(one.name for one in catalog.values())]
-        for name in self._mappings:
+    def _require_mappings(self, streams: Sequence[Stream]) -> None:
+        """Refuses a mapping of a stream that does not exist."""
+        known = {label for one in streams for label in (one.label, one.name)}
+        for name in self._mappings if self._is_streams else ():
             if name not in known and name != _OTHERS:
                 raise ConfigError(
-                    f"mapping has a stream {name!r}, which is not read{nearest(name, known)} "
-                    f"(there are: {', '.join(catalog)})"
+                    f"mapping has {name!r}, and {self.program} has no such stream"
+                    f"{nearest(name, known)} (there are: {', '.join(sorted(known)[:_SHOWN])})"
                 )
 
     def _unsuitable(self, mode: str) -> str:

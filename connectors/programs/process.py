@@ -114,10 +114,12 @@ class Program:
         output = self._process.stdout
         assert output is not None
         _enlarge(output.fileno())
+        waiting = select.poll()
+        waiting.register(output, select.POLLIN)
         rest: list[bytes] = []
         held = 0
         while True:
-            if not select.select([output], [], [], _LINGER_SECONDS)[0]:
+            if not waiting.poll(_LINGER_SECONDS * 1000):
                 yield b""
                 continue
             data = output.read(_READ_BYTES)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from contextframe_beam import FrameDataset
+from contextframe_beam.connectors.look import look
 from contextframe_beam.connectors.programs.airbyte import AirbyteConnector
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.pipelines.ingest import ingest
@@ -263,11 +264,24 @@ def test_a_renewed_token_goes_back_to_where_its_reference_points(
 
 def test_a_mapping_may_say_what_each_stream_is(script: Script):
     mapping = {"users": {"text": "# {name}", "id": "name"}, "*": {"title": "body"}}
+    assert set(read(script.connector(mapping=mapping, streams=["teams"])).frames) == {"teams:1"}
     frames = read(script.connector(mapping=mapping, prefix="acme/")).frames
     assert frames["acme/users:Ada"].text_content == "# Ada"
     assert frames["acme/teams:1"].metadata["title"] == "Red"
-    with pytest.raises(ConfigError, match=r"has a stream 'user', which .* did you mean users"):
+    with pytest.raises(ConfigError, match=r"mapping has 'user', .* did you mean users\?"):
         read(script.connector(mapping={"user": {"text": "name"}}))
+
+
+def test_a_look_asks_the_source_whether_it_can_connect(script: Script):
+    found = look(script.connector())
+    assert found.access == [
+        "users: key id, read from the last at on",
+        "teams: key id, read whole each time",
+    ]
+    assert not found.problem and len(found.samples) == 3
+    status = {"status": "FAILED", "message": "wrong password"}
+    script.write(check={"type": "CONNECTION_STATUS", "connectionStatus": status})
+    assert "speaking cannot connect: wrong password" in look(script.connector()).problem
 
 
 def test_a_stream_that_does_not_exist_is_refused_with_those_that_do(script: Script):

@@ -154,6 +154,7 @@ def test_a_command_with_a_secret_is_refused():
         ("/venvs/x/bin/source-faker", "source-faker"),
         ("uvx --from airbyte-source-faker==7.2.1 source-faker", "source-faker"),
         ("python -m tap_github", "tap_github"),
+        ("env TZ=UTC /opt/tap-x", "tap-x"),
         ("/usr/bin/python3 /opt/tap_notes.py --verbose", "tap_notes"),
     ],
 )

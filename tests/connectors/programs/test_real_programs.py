@@ -132,15 +132,15 @@ def test_a_manifest_with_pages_slices_of_time_and_a_key(
 
     monkeypatch.setenv("CALLRAIL_KEY", SECRET)
     monkeypatch.setenv("CALLRAIL_ACCOUNT", "acme")
-    # The manifest finds its schemas in the working directory.
-    monkeypatch.chdir(PROGRAMS / "manifests")
+    # The manifest finds its schemas in its package.
+    command = f"env PYTHONPATH={PROGRAMS / 'manifests'} {source}"
     kb, config = tmp_path / "kb.lance", tmp_path / "callrail.yaml"
     config.write_text(
         "api_key: env:CALLRAIL_KEY\naccount_id: env:CALLRAIL_ACCOUNT\nstart_date: 2026-01-01\n"
     )
     with serving(answer) as server, watched(SECRET) as seen:
         file = manifest("callrail", "https://api.callrail.com", server.url, tmp_path)
-        arguments = ["airbyte", "--manifest", file, "--command", source, "--config", config]
+        arguments = ["airbyte", "--manifest", file, "--command", command, "--config", config]
         arguments += ["--streams", "calls,users"]
         first = ingested(kb, *arguments, "--workers", 2)
         assert first["rows_written"] == 231
