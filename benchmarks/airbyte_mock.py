@@ -327,17 +327,14 @@ def answer(
         token = {"access_token": "t-1", "token": "t-1", "expires_in": 3600, "token_type": "bearer"}
         return 200, {}, {**token, "data": token, "id": "t-1", "session": token}
     kind = max(fitting, key=lambda one: one.literal)
-    is_second = _is_second(kind, query, headers, sent)
-    records = kind.page[1 if is_second else 0]
-    is_paged = bool(kind.strategy)
-    if not is_paged and is_second:
-        records = []
+    number = _page_of(kind, query, headers, sent)
+    records = kind.page[number] if number < (2 if kind.strategy else 1) else []
     body: Any = records
-    for number, step in enumerate(reversed(kind.place)):
-        listed = {"group": body} if number else [*records]
+    for depth, step in enumerate(reversed(kind.place)):
+        listed = {"group": body} if depth else [*records]
         body = listed if step == "*" else {step: body}
     told: dict[str, str] = {}
-    if is_paged and not is_second:
+    if kind.strategy and number == 0:
         # The address with a mark for the second page; it may stand in a header or in the body.
         mark = "&" if parts.query else "?"
         link = f"{address}{target}{mark}mock_page={_SECOND}"
@@ -362,11 +359,10 @@ def _put_missing(body: dict[str, Any], path: list[str], value: Any) -> None:
         here.setdefault(path[-1], value)
 
 
-def _is_second(
-    kind: Kind, query: Mapping[str, str], headers: Mapping[str, str], sent: bytes
-) -> bool:
+def _page_of(kind: Kind, query: Mapping[str, str], headers: Mapping[str, str], sent: bytes) -> int:
+    """Returns the page that a request asks for, from 0; 2 stands for all that are empty."""
     if query.get("mock_page") == _SECOND:
-        return True
+        return 1
     where, name = kind.token
     text = sent.decode("utf-8", "replace")
     value: Any = query.get(name)
@@ -382,9 +378,19 @@ def _is_second(
     elif where == "body_data":
         value = dict(parse_qsl(text)).get(name)
     if value in (None, ""):
-        return False
-    if kind.strategy == "PageIncrement":
-        return str(value).isdecimal() and int(value) == kind.first + 1
-    if kind.strategy == "OffsetIncrement":
-        return str(value).isdecimal() and int(value) == len(kind.page[0])
-    return True
+        return 0
+    if kind.strategy in ("PageIncrement", "OffsetIncrement"):
+        size = 1 if kind.strategy == "PageIncrement" else len(kind.page[0])
+        first = kind.first if kind.strategy == "PageIncrement" else 0
+        return min((int(value) - first) // size, 2) if str(value).isdecimal() else 0
+    # A cursor that is a value of the last record leads to the page after it.
+    last = kind.page[0][-1] if kind.page[0] else {}
+    return 1 if value == _SECOND or str(value) in _leaves(last) else 2
+
+
+def _leaves(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return {leaf for one in value.values() for leaf in _leaves(one)}
+    if isinstance(value, list):
+        return {leaf for one in value for leaf in _leaves(one)}
+    return {str(value)}

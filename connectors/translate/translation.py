@@ -150,7 +150,9 @@ class _Translator:
     def translation(self) -> Translation:
         for stream in self._manifest.streams:
             if stream.get("type") == "ConditionalStreams":
-                self._problem(str(stream.get("name")), Untranslatable("conditional streams"))
+                listed = ", ".join(str(one.get("name")) for one in stream.children("streams"))
+                problem = Untranslatable("conditional streams", "", stream.line)
+                self._problem(listed or "?", problem)
                 continue
             name = str(stream.get("name"))
             try:
@@ -162,6 +164,7 @@ class _Translator:
                     self._resource(stream)
                 self._found.streams.append(name)
             except Untranslatable as problem:
+                problem.line = problem.line or stream.line
                 self._problem(name, problem)
         self._group()
         for config in self._found.configs:

@@ -181,6 +181,49 @@ def test_an_expression_ends_the_pages_and_names_the_next_one():
     assert [one["id"] for one in found] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(
+    ("paginator", "asked"),
+    [
+        (
+            {"type": "cursor", "cursor": "next", "param": None},
+            ["size 2", "size 2 after 2", "size 2 after 4"],
+        ),
+        (
+            {"type": "offset", "size": 2, "param": None, "size_param": None},
+            ["size 2 after 0", "size 2 after 2", "size 2 after 4", "size 2 after 6"],
+        ),
+    ],
+)
+def test_the_next_page_can_be_named_inside_of_another_text(paginator, asked):
+    def paged(got: Got) -> Any:
+        begin = int(got.query["q"].partition("after ")[2] or 0)
+        items = [{"id": one} for one in range(begin, min(begin + 2, 6))]
+        return {"items": items, "next": begin + 2 if begin < 4 else None}
+
+    query = "size 2{= text(' after ', cursor) if cursor != null else '' }"
+    with serving(paged) as server:
+        api = source(server.url, records="items", paginator=paginator, params={"q": query})
+        assert len(read(api)) == 6
+        assert [one.query["q"] for one in server.requests] == asked
+
+
+def test_slices_end_where_the_configuration_says(server):
+    api = source(
+        server.url,
+        incremental={
+            "field": "day",
+            "param": "query:day:from",
+            "until_param": "query:day:to",
+            "start": "2026-01-01",
+            "end": "2026-01-05",
+            "slice": "2d",
+        },
+    )
+    read(api)
+    ends = [query["day:to"] for _, query in asked_of(server, "/items")]
+    assert len(ends) == 2 and max(ends) == "2026-01-05"
+
+
 def test_a_rule_about_an_answer_can_be_an_expression():
     def refusing(got: Got) -> Any:
         refused = {"code": 403, "errors": [{"kind": "plan"}]}
