@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from contextframe_beam.connectors import secrets
 from contextframe_beam.connectors.identity import jsonable
 from contextframe_beam.connectors.loaders.objects import build, find
 from contextframe_beam.connectors.page import Page, Partition, Place, Window
-from contextframe_beam.connectors.programs.streams import Catalog, Stream
 from contextframe_beam.connectors.read.reader import READ_ON, PlannedRun
-from contextframe_beam.connectors.stream_mapping import StreamsConnector
+from contextframe_beam.connectors.streams.connector import StreamsConnector
+from contextframe_beam.connectors.streams.stream import Stream
 from contextframe_beam.errors import ConfigError, ConnectorError, ContextFrameError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 
@@ -87,8 +86,7 @@ class DltConnector(StreamsConnector):
             ConfigError: there is no such resource, or none that a mapping names.
             ConnectorError: the source cannot be made.
         """
-        self._require_mappings(self.catalog)
-        self.authenticated = True
+        self.authenticated = bool(self.catalog)
         return True
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -167,17 +165,12 @@ class DltConnector(StreamsConnector):
             raise NotByColumns
         return super().map_columns(items)
 
-    @cached_property
-    def catalog(self) -> Catalog:
-        """The resources that are read."""
-        source = self._made()
-        found = source.resources if _is_source(source) else {source.name: source}
-        selected = source.selected_resources if _is_source(source) else found
-        wanted = self.streams or list(selected)
-        return Catalog.of(map(_stream_of, found.values()), wanted, self.program)
-
     def _discovered(self) -> list[Stream]:
-        return list(self.catalog.values())
+        source = self._made()
+        if not _is_source(source):
+            return [_stream_of(source)]
+        self._usual = list(source.selected_resources)
+        return list(map(_stream_of, source.resources.values()))
 
     def _made(self) -> Any:
         """Returns the source, made anew: it can be read once.

@@ -23,8 +23,8 @@ from contextframe_beam.connectors.programs.settings import (
     secret_paths,
     store_renewed,
 )
-from contextframe_beam.connectors.programs.streams import STREAM_FIELD, Catalog, Stream, cursor_of
 from contextframe_beam.connectors.secrets import redact, register_literals
+from contextframe_beam.connectors.streams.stream import STREAM_FIELD, Catalog, Stream, cursor_of
 from contextframe_beam.errors import ConfigError, ConnectorError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import orjson
 from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.page import DeadLetter, Page
 from contextframe_beam.connectors.programs.process import Program
-from contextframe_beam.connectors.programs.streams import STREAM_FIELD, Catalog, Stream
 from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.connectors.streams.stream import STREAM_FIELD, Catalog, Stream
 from contextframe_beam.errors import ConnectorError
 
 __all__ = ["Reading", "messages_in"]

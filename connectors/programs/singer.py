@@ -18,7 +18,7 @@ from contextframe_beam.connectors.programs.connector import ALL_STREAMS, Program
 from contextframe_beam.connectors.programs.process import Program
 from contextframe_beam.connectors.programs.reading import Reading
 from contextframe_beam.connectors.programs.settings import refuse_plain
-from contextframe_beam.connectors.programs.streams import Catalog, Stream, cursor_of
+from contextframe_beam.connectors.streams.stream import Catalog, Stream, cursor_of
 from contextframe_beam.errors import ConnectorError
 
 if TYPE_CHECKING:

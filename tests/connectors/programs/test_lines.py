@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from contextframe_beam.connectors.item_columns import ItemColumns
 from contextframe_beam.connectors.programs.airbyte import AirbyteConnector, AirbyteReading
 from contextframe_beam.connectors.programs.reading import Unreadable, messages_in
-from contextframe_beam.connectors.programs.streams import STREAM_FIELD, Catalog, Stream
-from contextframe_beam.connectors.programs.texts import described, described_columns
+from contextframe_beam.connectors.streams.stream import STREAM_FIELD, Catalog, Stream
+from contextframe_beam.connectors.streams.texts import described, described_columns
 from contextframe_beam.frames.columns import NotByColumns
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

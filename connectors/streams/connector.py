@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from contextframe_beam.connectors.kinds import PartsConnector
 from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.mapper import FieldMapper
-from contextframe_beam.connectors.programs.streams import STREAM_FIELD, Catalog, Stream
-from contextframe_beam.connectors.programs.texts import described, described_columns
 from contextframe_beam.connectors.record_mapper import RecordMapper
+from contextframe_beam.connectors.streams.stream import STREAM_FIELD, Catalog, Stream
+from contextframe_beam.connectors.streams.texts import described, described_columns
 from contextframe_beam.errors import ConfigError, nearest
 from contextframe_beam.frames.record import Deletion, FrameRecord
 
@@ -28,6 +28,7 @@ __all__ = ["StreamsConnector"]
 
 # What holds in a mapping for all streams that it does not name.
 _OTHERS = "*"
+_SHOWN = 30
 
 
 class StreamsConnector(MappedConnector, PartsConnector):
@@ -45,6 +46,9 @@ class StreamsConnector(MappedConnector, PartsConnector):
     #: The names of the streams to read; empty for all.
     streams: Sequence[str] = ()
 
+    # Those that are read where none are named, once they are discovered; empty for all.
+    _usual: Sequence[str] = ()
+
     @property
     @abstractmethod
     def program(self) -> str:
@@ -57,7 +61,9 @@ class StreamsConnector(MappedConnector, PartsConnector):
     @cached_property
     def catalog(self) -> Catalog:
         """The streams that are read."""
-        return Catalog.of(self._discovered(), self.streams, self.program)
+        found = self._discovered()
+        self._require_mappings(found)
+        return Catalog.of(found, self.streams or self._usual, self.program)
 
     def access(self) -> list[str]:
         """Returns the streams with their keys and cursors, a line each."""
@@ -145,16 +151,14 @@ class StreamsConnector(MappedConnector, PartsConnector):
         names = (stream.label, stream.name, _OTHERS)
         return next((self._mappings[one] for one in names if one in self._mappings), {})
 
-    def _require_mappings(self, catalog: Catalog) -> None:
-        """Refuses a mapping of a stream that is not there."""
-        if not self._is_streams:
-            return
-        known = [*catalog, *(one.name for one in catalog.values())]
-        for name in self._mappings:
+    def _require_mappings(self, streams: Sequence[Stream]) -> None:
+        """Refuses a mapping of a stream that does not exist."""
+        known = {label for one in streams for label in (one.label, one.name)}
+        for name in self._mappings if self._is_streams else ():
             if name not in known and name != _OTHERS:
                 raise ConfigError(
-                    f"mapping has a stream {name!r}, which is not read{nearest(name, known)} "
-                    f"(there are: {', '.join(catalog)})"
+                    f"mapping has {name!r}, and {self.program} has no such stream"
+                    f"{nearest(name, known)} (there are: {', '.join(sorted(known)[:_SHOWN])})"
                 )
 
     def _unsuitable(self, mode: str) -> str:
