@@ -17,6 +17,7 @@ from typing import Any
 
 from contextframe_beam.connectors.attachments import without_signature
 from contextframe_beam.connectors.conversations import title_in
+from contextframe_beam.connectors.markdown import apart, joined, linked, quoted
 
 #: What a member did, and not what somebody wrote: joins, boosts, pins, new threads, calls.
 #: The type 21 is the message that a thread was started from.
@@ -91,7 +92,7 @@ class Markup:
         stickers = _dicts(told.get("sticker_items")) or _dicts(told.get("stickers"))
         parts += [f"Sticker: {_text(one.get('name'))}" for one in stickers]
         parts += map(_attachment, _dicts(told.get("attachments")))
-        return "\n\n".join(part for part in parts if part)
+        return apart(*parts)
 
     def text(self, text: str) -> str:
         """Returns a text with the names of what it mentions, outside of code."""
@@ -144,7 +145,7 @@ class Markup:
     def _snapshot(self, told: Mapping[str, Any]) -> str:
         inner = told.get("message")
         text = self.message(inner) if isinstance(inner, Mapping) else ""
-        return quoted(f"Forwarded:\n\n{text}") if text else ""
+        return quoted(apart("Forwarded:", text)) if text else ""
 
     def _embed(self, told: Mapping[str, Any]) -> str:
         if told.get("type") == "poll_result":
@@ -170,7 +171,7 @@ class Markup:
         if isinstance(footer, Mapping) and (text := _text(footer.get("text"))):
             lines.append(text)
         lines += self._components(told.get("components"))
-        return quoted("\n\n".join(line for line in lines if line))
+        return quoted(apart(*lines))
 
     def _components(self, told: Any) -> list[str]:
         """Returns components, which bots lay out: texts, galleries, files, buttons, choices."""
@@ -184,10 +185,10 @@ class Markup:
         self._note(f"component {kind}")
         inner = self._components(told.get("components"))
         own = (self.text(_text(told.get(name))) for name in ("content", "label", "description"))
-        return "\n\n".join([*filter(None, own), *inner])
+        return apart(*own, *inner)
 
     def _inside(self, told: Mapping[str, Any]) -> str:
-        return "\n\n".join(self._components(told.get("components")))
+        return apart(*self._components(told.get("components")))
 
     def _row(self, told: Mapping[str, Any]) -> str:
         return " | ".join(self._components(told.get("components")))
@@ -196,7 +197,7 @@ class Markup:
         emoji = told.get("emoji")
         symbol = _text(emoji.get("name")) if isinstance(emoji, Mapping) else ""
         label = self.text(_text(told.get("label"))) or symbol
-        return f"[{label}]({told['url']})" if _text(told.get("url")) else f"[{label}]"
+        return _linked(label, told["url"]) if _text(told.get("url")) else f"[{label}]"
 
     def _choice(self, told: Mapping[str, Any]) -> str:
         labels = [_text(one.get("label")) for one in _dicts(told.get("options"))]
@@ -209,7 +210,7 @@ class Markup:
     def _section(self, told: Mapping[str, Any]) -> str:
         accessory = told.get("accessory")
         beside = self._component(accessory) if isinstance(accessory, Mapping) else ""
-        return "\n\n".join(filter(None, (self._inside(told), beside)))
+        return apart(self._inside(told), beside)
 
     def _gallery(self, told: Mapping[str, Any]) -> str:
         return "\n".join(filter(None, map(self._media, _dicts(told.get("items")))))
@@ -240,7 +241,7 @@ class Markup:
             return ""
         emoji = told.get("emoji")
         symbol = emoji_name(emoji) if isinstance(emoji, Mapping) else ""
-        return " ".join(filter(None, (symbol, self.text(_text(told.get("text"))))))
+        return joined((symbol, self.text(_text(told.get("text")))))
 
     def _note(self, form: str) -> None:
         self.found.unknown[form] = self.found.unknown.get(form, 0) + 1
@@ -304,11 +305,6 @@ def unsigned(text: str) -> str:
     return _SIGNED.sub(lambda match: without_signature(match[0]), text)
 
 
-def quoted(text: str) -> str:
-    """Returns a text as a quotation."""
-    return "\n".join(f"> {line}" if line else ">" for line in text.split("\n")) if text else ""
-
-
 def _texts_in(told: Any) -> Iterator[str]:
     if isinstance(told, str):
         yield told
@@ -356,8 +352,7 @@ def _name_in(address: str) -> str:
 
 
 def _linked(text: str, address: Any) -> str:
-    url = _text(address)
-    return f"[{text}]({without_signature(url)})" if url else text
+    return linked(text, without_signature(_text(address)))
 
 
 def _text(value: Any) -> str:

@@ -170,7 +170,7 @@ def item_of(
         "id": f"discord:{kind}/{own}",
         "kind": kind,
         "where": where,
-        "names": dict(_names_in(kept, {**names, **threads})),
+        "names": dict(_names_in(kept, names, threads)),
         # A channel that the server does not list is a thread.
         "threads": sorted(one for guild, one in places if guild == server and one not in names),
         "messages": kept,
@@ -461,15 +461,16 @@ def _cleaned(told: Any) -> Any:
 
 
 def _names_in(
-    messages: Sequence[Mapping[str, Any]], names: Mapping[str, str]
+    messages: Sequence[Mapping[str, Any]], names: Mapping[str, str], threads: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Yields the names of what messages mention, by their ids."""
     for message in messages:
         for person in _people_in(message):
             yield id_in(person, "id"), person.get("name") or person_name(person)
         for kind, identifier in mentioned(message):
-            if kind != "user" and identifier in names:
-                yield identifier, names[identifier]
+            name = names.get(identifier) or threads.get(identifier)
+            if kind != "user" and name:
+                yield identifier, name
 
 
 def _people_in(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
