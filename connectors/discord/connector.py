@@ -333,9 +333,21 @@ class DiscordConnector(PaginatedConnector):
             return file_record(file)
         found = Found()
         record = record_of(item, self._how.channel, found, self._how.thread is None)
+        if self._how.attachments.choice == "none":
+            record.metadata.pop("attachments", None)
         for form, count in found.unknown.items():
             self._count_unknown(form, count)
         return record
+
+    def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns the class, and which servers and channels are read, however that was written."""
+        identity = super().source_identity(sync_kwargs)
+        arguments = dict(identity["arguments"])
+        for name, chosen in self._servers.chosen.items():
+            arguments.pop(name, None)
+            if chosen:
+                arguments[name] = chosen
+        return {**identity, "arguments": arguments}
 
     def _opened_step(self, partition: Partition, number: int, channel: str) -> Step:
         """Returns a page of a walk; until a channel has answered once, it is asked one question.

@@ -125,9 +125,8 @@ class Plan:
     def _stretches(self, channel: Mapping[str, Any], shared: dict[str, Any]) -> Iterator[Partition]:
         """Yields the stretches of a channel that may have something new."""
         newest = id_in(channel, "last_message_id")
-        if not newest:
-            return
-        ends = list(self._borders(channel["id"], newest))
+        latest = point_of_id(newest) if newest else self._began
+        ends = list(self._borders(channel["id"], latest))
         begins = [None, *ends]
         for number, (begin, end) in enumerate(zip(begins, [*ends, None], strict=True)):
             name = f"channel/{channel['id']}" + (f"/{number}" if number else "")
@@ -140,9 +139,10 @@ class Plan:
             if is_known:
                 start = self._resumed(str(state.get("last") or ""), begin)
                 last = int(state.get("last") or 0)
-                is_quiet = last and point_of_id(last) < self._since
+                # A channel in which nothing was ever written names no last message.
+                is_quiet = int(newest or 0) <= last and point_of_id(last) < self._since
                 is_pinned = channel.get("last_pin_timestamp") != state.get("pinned_at")
-                if end is None and is_quiet and int(newest) <= last and not is_pinned:
+                if end is None and is_quiet and not is_pinned:
                     continue
             pinned_at = str(channel.get("last_pin_timestamp") or "")
             pins = str(state.get("pinned_at") or _EARLIEST) if is_known and end is None else ""
@@ -159,9 +159,8 @@ class Plan:
             }
             yield Partition(name, told)
 
-    def _borders(self, channel: str, newest: str) -> Iterator[Decimal]:
+    def _borders(self, channel: str, last: Decimal) -> Iterator[Decimal]:
         """Yields where the stretches of a channel end, but for the last one."""
-        last = point_of_id(newest)
         number = 1
         while True:
             border = self._how.channel.begin_of(point_of_id(channel) + number * STRETCH)

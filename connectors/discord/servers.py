@@ -119,6 +119,15 @@ class Servers:
         self.are_all_read = False
 
     @property
+    def chosen(self) -> dict[str, list[str]]:
+        """What is wanted, in one form and order."""
+        return {
+            "guilds": sorted(self._wanted),
+            "channels": sorted(self._channels),
+            "exclude": sorted(self._exclude),
+        }
+
+    @property
     def are_named(self) -> bool:
         """Whether ids say which servers are wanted."""
         return bool(self._wanted) and all(one.isdecimal() for one in self._wanted)

@@ -550,6 +550,38 @@ class TestWhatIsRead:
         assert len(records(world, guilds=[address], channels=[f"{address}/123"])) == 1
         assert not [path for path in asked(world) if path.startswith("users/@me/guilds")]
 
+    def test_one_choice_is_one_source_however_it_is_written(self) -> None:
+        made = [
+            DiscordConnector("t", guilds=["2", "1"], channels=["#Dev"]),
+            DiscordConnector("t", guilds=[1, 2], channels="dev"),  # type: ignore[list-item]
+            DiscordConnector(
+                "u", ["https://discord.com/channels/1", "2"], channels=["dev"], bots=False
+            ),
+        ]
+        assert len({one.source_id() for one in made}) == 1
+        assert DiscordConnector("t", guilds=["1"]).source_id() != made[0].source_id()
+
+    def test_a_channel_that_names_no_last_message_is_asked_once(
+        self, world: Discord, tmp_path: Path
+    ) -> None:
+        to = tmp_path / "kb.lance"
+        acme = world.guild("Acme")
+        told, empty = world.channel(acme, "told"), world.channel(acme, "empty")
+        sent = world.message(told, "Hi")
+        world.channels[told]["last_message_id"] = None
+        assert run(world, to, threads=False).rows_written == 1
+        before = len(world.served)
+        run(world, to, threads=False)
+        assert f"channels/{empty}/messages" not in asked(world, before)
+        world.channels[told]["last_message_id"] = sent
+        assert run(world, to, threads=False).rows_written == 0
+
+    def test_without_attachments_none_is_told(self, world: Discord) -> None:
+        channel = world.channel(world.guild("Acme"), "general")
+        world.message(channel, "x", attachments=[world.upload(channel, "a.md", b"a")])
+        (found,) = records(world, attachments="none").values()
+        assert "attachments" not in found.metadata
+
     def test_what_was_written_before_a_start_is_left_out(self, world: Discord) -> None:
         channel = world.channel(world.guild("Acme"), "general", at=1_700_000_000)
         thread = world.thread(channel, "T")
