@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 TESTS = HERE.parent / ".venv" / "bin" / "python"
 AIRBYTE = HERE.parent / ".venv-airbyte" / "bin" / "python"
 AIRBYTE_SLACK = HERE.parent / ".venv-airbyte-slack" / "bin" / "python"
+LANGCHAIN = HERE.parent / ".venv-langchain" / "bin" / "python"
 LLAMAINDEX = HERE.parent / ".venv-llamaindex" / "bin" / "python"
 STEPS = ("first", "unchanged", "edit", "comment", "delete")
 
@@ -59,13 +60,14 @@ print(json.dumps({name: len(set(re.findall(form, text))) for name, form in found
 Job = Callable[[str, Path], "tuple[Measurement, dict[str, int]]"]
 
 
-def measure(issues: int, messages: int) -> None:
+def measure(issues: int, messages: int, documents: int) -> None:
     """Reads each service with each connector, and prints what it found and asked.
 
     Args:
         issues: How many issues and pull requests the repository of GitHub has, and how many issues
             the team of Linear.
         messages: How many messages each of two channels of Discord has, and all of Slack.
+        documents: How many documents a folder of Google Drive has.
     """
     github = ["--repositories", "acme/app", "--resources", "files,issues,pulls,comments"]
     jobs: dict[str, Job] = {
@@ -101,6 +103,11 @@ def measure(issues: int, messages: int) -> None:
     if is_there("LlamaIndex", LLAMAINDEX):
         jobs["LlamaIndex"] = _peer(LLAMAINDEX, "connectors_linear.py", key, has_state=False)
     _measure("linear", issues, jobs)
+    jobs = {"ours": _drive}
+    for name, python in (("LangChain", LANGCHAIN), ("LlamaIndex", LLAMAINDEX)):
+        if is_there(name, python):
+            jobs[name] = _peer(python, "connectors_drive.py", name.lower(), has_state=False)
+    _measure("google-drive", documents, jobs)
 
 
 def is_there(name: str, python: Path) -> bool:
@@ -134,15 +141,35 @@ def _report(
 
 
 def _ours(
-    service: str, options: list[str], token: str, counting: str, url: str, scratch: Path
+    service: str,
+    options: list[str],
+    token: str,
+    counting: str,
+    url: str,
+    scratch: Path,
+    flag: str = "token",
 ) -> tuple[Measurement, dict[str, int]]:
     to = str(scratch / "kb.lance")
     command = [sys.executable, "-m", "contextframe_beam", "ingest", service, "--base-url", url]
-    command += [*options, "--token", "env:BENCH_TOKEN", "--to", to]
+    command += [*options, f"--{flag}", "env:BENCH_TOKEN", "--to", to]
     measured = run(command, env={"BENCH_TOKEN": token})
     # In another process, because our imports would count as memory of those that we start.
     found = subprocess.check_output([sys.executable, "-c", counting, to], text=True)
     return measured, json.loads(found)
+
+
+def _drive(url: str, scratch: Path) -> tuple[Measurement, dict[str, int]]:
+    address, _, folder = url.partition("#")
+    options = ["--folders", folder, "--client-id", "id", "--client-secret", "env:BENCH_TOKEN"]
+    return _ours(
+        "google-drive",
+        options,
+        "1//refresh-of-ada",
+        _COUNT_KINDS,
+        address,
+        scratch,
+        "refresh-token",
+    )
 
 
 def _peer(python: Path, script: str, token: str, has_state: bool) -> Job:

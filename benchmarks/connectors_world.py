@@ -8,6 +8,7 @@ was asked since the last one. A line `edit`, `comment` or `delete` makes that ch
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -16,10 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import docx
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from contextframe_beam.connectors.google_drive.items import OFFICE
 from tests.worlds.described import World
 from tests.worlds.discord_world import FORUM, Discord
+from tests.worlds.drive_world import DriveWorld
 from tests.worlds.github_world import GitHub
 from tests.worlds.linear_world import LinearWorld
 from tests.worlds.slack_world import SlackWorld
@@ -160,7 +165,52 @@ def linear(issues: int) -> Service:
     return Service(world, world.url, there, changes)
 
 
-SERVICES = {"github": github, "discord": discord, "slack": slack, "linear": linear}
+def google_drive(documents: int) -> Service:
+    """Returns a Drive with so many documents in folders three deep, text files, and comments."""
+    world = DriveWorld()
+    files = world.files
+    top = files.folder("Handbook")
+    folders, as_word = [top], _docx()
+    for number in range(documents // 20):
+        folders.append(files.folder(f"Folder {number}", folders[number // 4]))
+    there = dict.fromkeys(("documents", "files", "comments"), 0)
+    made = []
+    for number in range(documents):
+        text = f"# Document {number}\n\n{'Text of a document. ' * 30}"
+        made.append(files.doc(f"Document {number}", text, folders[number % len(folders)]))
+        files.items[made[-1]].exports[OFFICE[".docx"]] = as_word
+        there["documents"] += 1
+        if number % 2:
+            files.file(f"{number}.txt", b"Text of a file. " * 40, folders[number % len(folders)])
+            there["files"] += 1
+        if number % 5 == 0:
+            files.comment(made[-1], "Why?")
+            there["comments"] += 1
+    changes = {
+        "edit": lambda: files.edit(made[7], "# Edited"),
+        # What is no change of its file is read by a later run of all.
+        "comment": lambda: (files.comment(made[9], "New"), files.rename(made[9], "Renamed")),
+        "delete": lambda: files.trash(folders[-1]),
+    }
+    return Service(world, f"{world.url}#{top}", there, changes)
+
+
+def _docx() -> bytes:
+    """Returns a file of Word, as which a peer takes documents."""
+    data = io.BytesIO()
+    document = docx.Document()
+    document.add_paragraph("Text of a document. " * 30)
+    document.save(data)
+    return data.getvalue()
+
+
+SERVICES = {
+    "github": github,
+    "discord": discord,
+    "slack": slack,
+    "linear": linear,
+    "google-drive": google_drive,
+}
 
 
 def main(name: str, size: int) -> None:

@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument(
         "--messages", type=int, default=2000, help="for connectors of Discord and Slack"
     )
+    parser.add_argument("--drive-documents", type=int, default=500, help="for connectors of Drive")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where inputs are kept between runs")
     parser.add_argument("--workers", type=int, default=1, help="of ours, for documents")
@@ -85,7 +86,7 @@ def main() -> None:
     if "documents" in groups:
         documents_run.measure(options.rounds, options.folder, options.workers)
     if "connectors" in groups:
-        connectors_run.measure(options.issues, options.messages)
+        connectors_run.measure(options.issues, options.messages, options.drive_documents)
     if "programs" in groups:
         programs_run.measure(options.records)
 

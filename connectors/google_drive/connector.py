@@ -149,11 +149,13 @@ class GoogleDriveConnector(PaginatedConnector):
             comments,
         )
         self.query, self.permissions = query, permissions
-        self.max_in_flight = self.files_at_once = max(1, max_in_flight)
+        self.files_at_once = max(1, max_in_flight)
+        # A page is a thousand files, with requests of its own for comments and permissions.
+        self.max_in_flight = max(1, max_in_flight // 2)
         self._settings = {
             "max_wait": max_wait,
             "judge": judged,
-            "pool_size": 2 * self.max_in_flight,
+            "pool_size": 2 * self.files_at_once,
         }
         self._auth = auth_of(
             credentials, client_id, client_secret, refresh_token, quota_project, base_url
@@ -427,7 +429,7 @@ class GoogleDriveConnector(PaginatedConnector):
         with self._lock:
             if subject not in self._accounts:
                 self._accounts[subject] = Account(
-                    self._clients_of(subject), self.permissions, self.max_in_flight
+                    self._clients_of(subject), self.permissions, self.files_at_once
                 )
             return self._accounts[subject]
 

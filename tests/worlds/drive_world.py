@@ -451,7 +451,7 @@ class DriveWorld(World):
         size = int(asked.query.get("pageSize", usual))
         if size > most:
             return self._fail(400, f"Invalid value '{size}' for pageSize.")
-        start = int(asked.query.get("pageToken", "0"))
+        start = int(asked.query.get("pageToken") or "0")
         told: dict[str, Any] = {"kind": kind, name: found[start : start + size]}
         if start + size < len(found):
             told["nextPageToken"] = str(start + size)
