@@ -176,14 +176,21 @@ class Listing:
 
     def items(
         self,
-        files: Sequence[Mapping[str, Any]],
+        files: list[dict[str, Any]],
         spots: Mapping[str, Spot],
         with_comments: bool = True,
     ) -> Page:
-        """Returns files as items, with the comments on them; those that are not read have none."""
+        """Returns files as items, with the comments on them.
+
+        Args:
+            files: As Drive tells them; they are let go one by one, since they take more than items.
+            spots: The folders whose files are read.
+            with_comments: Whether comments are asked for.
+        """
         readers = self.told(files)
         taken = []
-        for file in files:
+        for number, file in enumerate(files):
+            files[number] = {}
             folder = self.parent(file)
             spot = spots.get(folder)
             # A file that was shared by itself may be in a folder that is read.
