@@ -98,8 +98,9 @@ def settings_of(spec: Mapping[str, Any], url: str, name: str = "") -> Any:
 def _text_for(spec: Mapping[str, Any], url: str, name: str) -> str:
     pattern, form = str(spec.get("pattern", "")), str(spec.get("format", ""))
     lower = name.lower()
-    if "date" in form or re.search(r"date|time|since|start", lower) or "[0-9]{4}-" in pattern:
-        start = datetime.now(timezone.utc) - timedelta(days=DAYS)
+    if "date" in form or re.search(r"date|time|since|start|until", lower) or "[0-9]{4}-" in pattern:
+        start = datetime.now(timezone.utc)
+        start -= timedelta(days=0 if re.search(r"end|until", lower) else DAYS)
         is_day = form == "date" or ("T" not in pattern and pattern and form != "date-time")
         return start.strftime("%Y-%m-%d" if is_day else "%Y-%m-%dT%H:%M:%SZ")
     if re.search(r"url|host|endpoint|server", lower):

@@ -22,7 +22,7 @@ from airbyte_cdk.sources.declarative.concurrent_declarative_source import (
     ConcurrentDeclarativeSource,
 )
 
-MOST_PARTITIONS = 30
+MOST_PARTITIONS = 110
 MOST_SECONDS = 120
 
 

@@ -112,7 +112,8 @@ def chosen(files: list[Path], number: int, only: list[str]) -> Iterator[Path]:
                 manifest = read_manifest(file)
             except ConfigError:
                 continue
-            if "class_name" not in file.read_text() and translate(manifest).streams:
+            own = "class_name" in file.read_text() or not manifest.spec.get("properties")
+            if not own and translate(manifest).streams:
                 yield file
                 break
     yield from (one for one in files if any(f"source-{name}/" in str(one) for name in only))
@@ -202,6 +203,11 @@ def difference(ours: Any, theirs: list[Any]) -> str:
         told = {k: (one.get(k, "-"), other.get(k, "-")) for k in fields[:3]}
         return f"{shown}; {str(told)[:300]}"
     return f"{shown}; ours {extra}, theirs {missing}"[:400]
+
+
+def without_empty(record: Any) -> Any:
+    """Returns a record with null for empty texts: a field that is missing becomes one of them."""
+    return {name: None if value == "" else value for name, value in record.items()}
 
 
 def without_secrets(spec: Any, settings: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def path_of(requester: Part, names: Names) -> str:
     """Returns the path of a requester; empty if its address is complete."""
     if not requester.get("url_base"):
         return ""
-    return str(_text(template_of(requester.get("path") or "", names))).strip()
+    found = template_of(requester.get("path") or "", names)
+    return "" if found is None else str(_text(found)).strip()
 
 
 def request_of(requester: Part, names: Names) -> dict[str, Any]:
