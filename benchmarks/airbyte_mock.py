@@ -206,7 +206,8 @@ def _paths_in(text: str) -> list[list[str]]:
 def _records(stream: Mapping[str, Any], needed: set[str], begin: int, count: int) -> list[Any]:
     loader = stream.get("schema_loader") or {}
     loader = loader[0] if isinstance(loader, list) else loader
-    schema = loader.get("schema") or {}
+    schema = loader.get("schema")
+    schema = schema if isinstance(schema, dict) else {}
     key = stream.get("primary_key") or []
     keys = [key] if isinstance(key, str) else key
     paths = {tuple(one) if isinstance(one, list) else (str(one),) for one in keys}
@@ -236,13 +237,14 @@ def _time(time: datetime, cursor: Mapping[str, Any]) -> Any:
     return time.strftime(str(form).replace("%_ms", "%f").replace("%epoch_microseconds", "%f"))
 
 
-def _value(schema: Mapping[str, Any], number: int, name: str, depth: int = 0) -> Any:
+def _value(schema: Any, number: int, name: str, depth: int = 0) -> Any:
+    schema = schema if isinstance(schema, dict) else {}
     kind = schema.get("type")
     kinds = [one for one in (kind if isinstance(kind, list) else [kind]) if one != "null"]
     kind = kinds[0] if kinds else None
     if (kind == "object" or "properties" in schema) and depth < 5:
         properties = schema.get("properties") or {}
-        return {key: _value(one or {}, number, key, depth + 1) for key, one in properties.items()}
+        return {key: _value(one, number, key, depth + 1) for key, one in properties.items()}
     if kind == "array" and depth < 5:
         items = schema.get("items")
         return [_value(items, number, name, depth + 1)] if isinstance(items, dict) else []

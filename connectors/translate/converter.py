@@ -158,10 +158,7 @@ class Converter:
                 for one in (node.arg.start, node.arg.stop)
             ]
             return Code(f"{self._code(self.raw(node.node))}[{ends[0]}:{ends[1]}]", is_simple=True)
-        return self.below(self.raw(node.node), self.raw_or_value(node.arg))
-
-    def raw_or_value(self, node: Any) -> Value:
-        return self.value(node)
+        return self.below(self.raw(node.node), self.value(node.arg))
 
     def call(self, node: Any) -> Value:
         from jinja2 import nodes

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from contextframe_beam.connectors.api.expression import ExpressionError
+from contextframe_beam.connectors.api.expression import ExpressionError, read
 from contextframe_beam.connectors.api.load import load_config
 from contextframe_beam.connectors.api.template import paths_in
 from contextframe_beam.connectors.plain_secrets import looks_secret
@@ -137,6 +137,14 @@ class _Made:
     stream: str
     is_own: bool = True
 
+    def reads_like(self, other: _Made) -> bool:
+        """Returns whether it is for the same stream and reads the same."""
+        mine, others = (
+            [{k: v for k, v in one.resource.items() if k != "name"}, one.base, one.auth, one.stream]
+            for one in (self, other)
+        )
+        return mine == others
+
 
 class _Translator:
     def __init__(self, manifest: Manifest, config: Mapping[str, Any]) -> None:
@@ -155,15 +163,16 @@ class _Translator:
                 self._problem(listed or "?", problem)
                 continue
             name = str(stream.get("name"))
+            parents = parents_of(stream)
+            several: list[Part | None] = [*parents] if len(parents) > 1 else [None]
+            made: list[str] = []
             try:
-                parents = parents_of(stream)
-                if len(parents) > 1:
-                    for number, parent in enumerate(parents):
-                        self._resource(stream, number, parent)
-                else:
-                    self._resource(stream)
+                for number, parent in enumerate(several):
+                    made.append(self._resource(stream, number, parent))
                 self._found.streams.append(name)
             except Untranslatable as problem:
+                for one in made:  # a part of a stream is none
+                    self._made[one].is_own = False
                 problem.line = problem.line or stream.line
                 self._problem(name, problem)
         self._group()
@@ -183,10 +192,7 @@ class _Translator:
         """Makes the resource of a stream once; returns its name."""
         key = json.dumps([stream, number], sort_keys=True, default=str)
         if key in self._names:
-            made = self._made[self._names[key]]
-            made.is_own = made.is_own or is_own
-            made.resource.pop("ingest", None) if made.is_own else None
-            return self._names[key]
+            return self._again(self._names[key], is_own)
         if key in self._failed:
             raise self._failed[key]
         name = self._name_for(str(stream.get("name") or "parent"), number)
@@ -204,12 +210,19 @@ class _Translator:
             # All of them are one stream.
             first = self._name_for(str(stream.get("name")), 0, known=True)
             resource.setdefault("mapping", {})["prefix"] = f"{self._manifest.name}:{first}#"
-        if not is_own:
-            resource["ingest"] = False
         made = _Made(resource, base, auth, str(stream.get("name")), is_own)
+        twin = next((one for one in self._made.values() if one.reads_like(made)), None)
+        if twin is not None:
+            self._names[key] = twin.resource["name"]
+            return self._again(self._names[key], is_own)
         self._check(made)
         self._made[name] = made
         self._names[key] = name
+        return name
+
+    def _again(self, name: str, is_own: bool) -> str:
+        made = self._made[name]
+        made.is_own = made.is_own or is_own
         return name
 
     def _auth_in(self, resource: dict[str, Any]) -> dict[str, Any] | None:
@@ -267,16 +280,30 @@ class _Translator:
                 if above is not None and home[above] != key:
                     self._lost(one, groups)
         for group in list(groups.values()):
-            kept = [one for one in group if one.resource["name"] in self._made]
-            if any(one.is_own for one in kept):
+            needed = self._needed()
+            kept = [one for one in group if one.resource["name"] in needed]
+            if kept:
                 self._found.configs.append(self._config_of(kept, len(self._found.configs)))
+
+    def _needed(self) -> set[str]:
+        """Returns the resources of streams that were translated, and their parents."""
+        found: set[str] = set()
+        pending = [one for one in self._made.values() if one.is_own]
+        while pending:
+            made = pending.pop()
+            found.add(made.resource["name"])
+            above = made.resource.get("parent")
+            if above is not None and above not in found:
+                pending.append(self._made[above])
+        return found
 
     def _lost(self, made: _Made, groups: dict[str, list[_Made]]) -> None:
         """Leaves out a resource, and those below it."""
         name = made.resource["name"]
         if self._made.pop(name, None) is None:
             return
-        if made.is_own and made.stream in self._found.streams:
+        made.is_own, was_own = False, made.is_own
+        if was_own and made.stream in self._found.streams:
             self._found.streams.remove(made.stream)
             problem = Untranslatable("a parent at another server or with other credentials")
             self._problem(made.stream, problem)
@@ -291,6 +318,8 @@ class _Translator:
         resources = []
         for one in group:
             resource = dict(one.resource)
+            if not one.is_own:
+                resource["ingest"] = False
             if one.base and one.base != base:
                 resource["path"] = f"{one.base.rstrip('/')}/{resource['path'].lstrip('/')}"
             resources.append(resource)
@@ -406,8 +435,6 @@ def _expressions(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _used(expression: str) -> set[tuple[str, ...]]:
-    from contextframe_beam.connectors.api.expression import read
-
     return {path[1:] for path in read(expression).paths if path[0] == "settings"}
 
 

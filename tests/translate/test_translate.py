@@ -126,6 +126,37 @@ def test_settings_come_from_the_specification_and_secrets_become_references():
     assert set(found.needed) == {"url", "start_date"}
 
 
+def test_a_parent_that_is_no_stream_of_its_own_is_read_and_not_stored(tmp_path):
+    manifest = yaml.safe_load(SHOP.read_text())
+    lines = manifest["streams"][1]
+    odd = {**lines, "name": "odd", "transformations": [{"type": "CustomTransformation"}]}
+    manifest["streams"] = [lines, odd]
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(manifest))
+    (config,) = translate(read_manifest(file)).configs
+    assert [(one["name"], one.get("ingest", True)) for one in config["resources"]] == [
+        ("orders", False),
+        ("lines", True),
+    ]
+
+
+def test_a_stream_with_several_parents_is_read_for_each_of_them(tmp_path):
+    manifest = yaml.safe_load(SHOP.read_text())
+    lines = manifest["streams"][1]
+    (parent,) = lines["retriever"]["partition_router"]["parent_stream_configs"]
+    other = {"$ref": "#/definitions/orders", "name": "quotes", "$parameters": {"path": "quotes"}}
+    lines["retriever"]["partition_router"]["parent_stream_configs"].append(
+        {**parent, "stream": other}
+    )
+    manifest["streams"] = [lines]
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(manifest))
+    (config,) = translate(read_manifest(file)).configs
+    below = {one["parent"]: one for one in config["resources"] if "parent" in one}
+    assert set(below) == {"orders", "quotes"}
+    assert {one["mapping"]["prefix"] for one in below.values()} == {"shop:lines#"}
+
+
 def test_a_secret_in_plain_text_is_refused_and_not_repeated():
     with pytest.raises(ConfigError, match="api_key in the settings is a secret") as caught:
         translate(read_manifest(SHOP), {"api_key": "hunter2-plain"})
