@@ -233,7 +233,6 @@ class Listing:
             ts = ts_of(message)
             progress.newest = max(progress.newest, ts, key=lambda one: point_of_ts(one) or 0)
             progress.oldest = min(progress.oldest or ts, ts, key=lambda one: point_of_ts(one) or 0)
-            progress.missing.discard(ts)
             if at(message) >= progress.recent_from:
                 progress.recent += 1
                 if replies_of(message) or message.get("files"):
@@ -246,6 +245,7 @@ class Listing:
             if self.is_left_out(message) and not (self._how.replies and replies_of(message)):
                 left_out += is_system(message)
                 continue
+            progress.missing.discard(ts)
             roots.append(message)
         if left_out:
             self._count(left_out)

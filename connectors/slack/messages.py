@@ -106,9 +106,9 @@ def version_of_messages(messages: list[dict[str, Any]]) -> str:
     return version_of([_told(one) for one in messages])
 
 
-def version_of_file(told: Mapping[str, Any]) -> str:
-    """Returns what is another one whenever a file changes."""
-    return version_of([told.get(name) for name in _VERSION_OF_FILES])
+def version_of_file(told: Mapping[str, Any], parent: str) -> str:
+    """Returns what is another one whenever a file changes, or belongs to another document."""
+    return version_of([told.get(name) for name in _VERSION_OF_FILES], parent)
 
 
 def _told(message: Mapping[str, Any]) -> dict[str, Any]:

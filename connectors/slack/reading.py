@@ -294,7 +294,8 @@ class ConversationReader:
                 title=text_in(told, "title"),
                 author=self._author(told),
                 uri=text_in(told, "permalink"),
-                version=version_of_file(told),
+                # A conversation may get another first message, which names it.
+                version=version_of_file(told, parent),
                 channel=dict(channel),
                 point=root,
                 parent=parent,
