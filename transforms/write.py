@@ -27,9 +27,7 @@ from contextframe_beam.frames.encode import encode_records
 from contextframe_beam.frames.encode_columns import encode_columns
 from contextframe_beam.frames.fields import OwnField, parse_fields
 from contextframe_beam.frames.record import Deletion, FrameRecord
-from contextframe_beam.frames.schema import (
-    check_storage_version,
-)
+from contextframe_beam.frames.schema import check_storage_version
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import DEFAULT_STORAGE_VERSION, size_of
 from contextframe_beam.store.runs import COMMITS, check_run_id, new_run_id
@@ -77,6 +75,10 @@ _WAITING_BYTES = 64 << 20
 _BATCHES_TOGETHER = 8
 _SIZE_TOGETHER = 4 << 20
 _RECORDS_TOGETHER = 1024
+# Columns cost work for each call of Arrow: documents of 1.3 KB took 4.8 us each in batches of 1,500
+# rows, 3.9 us in those of 3,000, and 3.1 us in those of 6,000.
+_COLUMNS_TOGETHER = 8192
+_COLUMNS_SIZE_TOGETHER = 8 << 20
 
 
 class WriteToLance(
@@ -321,12 +323,12 @@ class _EncodeDoFn(beam.DoFn):
 
 def _share(batch: FrameBatch) -> float:
     """Returns the share of a batch in the limits of encoding together."""
-    share = max(batch.count / _RECORDS_TOGETHER, 1 / _BATCHES_TOGETHER)
-    if share >= 1:
-        return share
     columns = batch.columns
-    size = _size_of(batch.records) if columns is None else columns.size
-    return max(share, size / _SIZE_TOGETHER)
+    if columns is not None:
+        share = max(batch.count / _COLUMNS_TOGETHER, columns.size / _COLUMNS_SIZE_TOGETHER)
+        return max(share, 1 / (2 * _BATCHES_TOGETHER))
+    share = max(batch.count / _RECORDS_TOGETHER, 1 / _BATCHES_TOGETHER)
+    return share if share >= 1 else max(share, _size_of(batch.records) / _SIZE_TOGETHER)
 
 
 def _size_of(records: Iterable[FrameRecord | Deletion]) -> int:
@@ -501,10 +503,8 @@ def encode_batches(
     source = batches[0].source
     source_id = source.source_id if source else None
     errors: list[tuple[int, RecordError]] = []
-    found = _rows_of_columns(batches, embed_dim, source_id, fields)
-    if found is not None:
-        rows = found
-    else:
+    rows = _rows_of_columns(batches, embed_dim, source_id, fields)
+    if rows is None:
         rows, errors = encode_records(
             [record for batch in batches for record in batch.records],
             embed_dim=embed_dim,

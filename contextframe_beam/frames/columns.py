@@ -272,8 +272,9 @@ class FrameColumns:
 
     @property
     def size(self) -> int:
-        """The bytes of the texts, about."""
-        return int(self.texts.nbytes) + (0 if self.chunks is None else self.chunks.columns.size)
+        """The bytes of the texts and vectors, about."""
+        own = int(self.texts.nbytes) + (0 if self.vectors is None else int(self.vectors.nbytes))
+        return own + (0 if self.chunks is None else self.chunks.columns.size)
 
     @property
     def order(self) -> Rows:

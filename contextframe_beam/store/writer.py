@@ -140,6 +140,8 @@ class FragmentWriter:
             DatasetError: the rows could not be stored; all files were removed.
         """
         self._finish(aborted=False)
+        # What the rows took is kept for more of them, and the commit needs memory of another kind.
+        pa.default_memory_pool().release_unused()
         if self._error is not None:
             raise self._failure() from self._error
         return self._written

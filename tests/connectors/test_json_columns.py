@@ -52,6 +52,23 @@ def test_usual_lines_are_a_table():
 
 
 @pytest.mark.parametrize(
+    "lines",
+    [
+        (b'{"id": "1", "t": "a', b'b"}', b'{"id": "2", "t": "c"}, {"id": "3", "t": "d"}'),
+        (b'{"id": "1", "t": [{}', b"{}]}", b'{"id": "2", "t": []}, {"id": "3", "t": []}'),
+        (b'{"id": "1", "t": [1', b"1, 1]}", b'{"id": "2", "t": [1]}, 7, {"id": "3", "t": [1]}'),
+        (b'{"id": "1"', b'"t": 1}', b'{"id": "2", "t": 1}, {"id": "3", "t": 1}'),
+        (b'{"id": "1"}], [{"id": "2"}', b'{"id": "3"}'),
+        (b'{"id": "1"}', b"", b'{"id": "2"}'),
+        (b'{"id": "1"}', b'{"id": "2"},'),
+        (b'{"id": "1"}', b'/* a */ {"id": "2"}'),
+    ],
+)
+def test_lines_that_are_values_only_together_are_no_table(lines):
+    assert table_of(b"\n".join(lines)) is None
+
+
+@pytest.mark.parametrize(
     "line",
     [
         b'{"id": "2"}',
