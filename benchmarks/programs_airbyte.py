@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["DO_NOT_TRACK"] = "1"
+os.environ.update(DO_NOT_TRACK="1", AIRBYTE_OFFLINE_MODE="1")
 
 import airbyte
 from airbyte.caches import DuckDBCache

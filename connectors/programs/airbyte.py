@@ -171,9 +171,11 @@ class AirbyteConnector(ProgramConnector):
         return arguments, files
 
     def _known(self, catalog: Catalog, states: Mapping[str, Any]) -> dict[str, Any] | None:
-        for state in states.values():
-            if state.get("kind") == "LEGACY" and len(states) == 1:
-                return dict(state)
+        if not any(one.is_incremental for one in catalog.values()):
+            return None
+        own = states.get(next(iter(catalog)) if len(catalog) == 1 else ALL_STREAMS)
+        if own and own.get("kind") == "LEGACY":
+            return dict(own)
         shared = [one for one in states.values() if one.get("kind") == "GLOBAL"]
         if shared:
             return dict(shared[0])

@@ -107,7 +107,7 @@ class ProgramConnector(StreamsConnector):
         """Yields the streams, or one part with all of them."""
         catalog = self.catalog
         states = run.resume_from
-        is_together = self.together or len(catalog) == 1 or self._is_shared(states)
+        is_together = self.together or len(catalog) == 1 or self._is_shared(run.known_states)
         groups = (
             [Catalog(catalog)]
             if is_together

@@ -162,7 +162,9 @@ class Reading(ABC):
         """Keeps what looks like a record and is none, and leaves out what is no message at all."""
         if isinstance(message, Unreadable):
             if not message.is_record:
-                self.log(logging.INFO, message.text)
+                # What begins like a message and is cut off may be the configuration.
+                is_object = message.text.lstrip().startswith("{")
+                self.log(logging.INFO, "a line is cut off" if is_object else message.text)
                 return
             item, reason = {"line": redact(message.text)}, message.reason
         elif isinstance(message, dict) and message.get("type") == "RECORD":

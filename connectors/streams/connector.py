@@ -76,7 +76,9 @@ class StreamsConnector(MappedConnector, PartsConnector):
             stream: The label of the stream.
             **defaults: Keys of a mapping that hold where the user states nothing else.
         """
-        if stream in self._mappers or stream not in self.catalog:
+        if stream in self._mappers:
+            return self._mappers[stream]
+        if stream not in self.catalog:
             return super().mapper_of(stream, **defaults)
         found = self.catalog[stream]
         stated = self._stated_of(found)

@@ -60,7 +60,8 @@ def airbyte(verb: str, given: dict[str, str], script: dict, got: dict) -> None:
         say({"type": "CATALOG", "catalog": {"streams": script["streams"]}})
     else:
         states = {}
-        for one in got["state"] or []:
+        given = got["state"]
+        for one in given if isinstance(given, list) else []:
             if one["type"] == "STREAM":
                 stream = one["stream"]
                 states[stream["stream_descriptor"]["name"]] = stream["stream_state"]

@@ -33,13 +33,13 @@ def spec(monkeypatch: pytest.MonkeyPatch) -> None:
 def script(tmp_path: Path) -> Script:
     return Script(tmp_path / "script.json", "airbyte").write(
         streams=[stream("users", cursor="at"), stream("teams")],
-        records={"users": USERS, "teams": [{"id": 1, "body": "Red"}]},
+        records={"users": USERS, "teams": [{"id": 1, "body": "Red"}, {"id": 2, "body": "Blue"}]},
     )
 
 
 def test_each_stream_has_ids_of_its_own_and_a_record_without_text_is_described(script: Script):
     found = read(script.connector())
-    assert set(found.frames) == {"users:1", "users:2", "teams:1"}
+    assert set(found.frames) == {"users:1", "users:2", "teams:1", "teams:2"}
     ada = found.frames["users:1"]
     assert ada.text_content == "id: 1\nname: Ada\nat: 2026-01-01T00:00:00Z"
     assert ada.timestamp == "2026-01-01T00:00:00Z"
@@ -63,9 +63,9 @@ def test_states_hold_whatever_processes_the_streams_are_read_in(script: Script):
     apart = read(script.connector())
     both = script.write(streams=[stream("users", cursor="at"), stream("teams", cursor="id")])
     together = read(both.connector(together=True), apart.states)
-    assert set(together.frames) == {"users:2", "teams:1"}
+    assert set(together.frames) == {"users:2", "teams:1", "teams:2"}
     again = read(both.connector(), together.states)
-    assert set(again.frames) == {"users:2", "teams:1"}
+    assert set(again.frames) == {"users:2", "teams:2"}
     merged = both.connector().merge_states({**apart.states, **together.states})
     assert set(merged) == {"users", "teams"}
 
@@ -97,7 +97,7 @@ def test_a_deleted_record_deletes_its_document(script: Script, tmp_path: Path):
     script.write(records={}, lines={"users": [gone, stays]})
     receipt = ingest(script.connector(), kb, embed_dim=4)
     assert (receipt.deleted, receipt.rows_replaced) == (1, 1)
-    assert {one.unique_id for one in FrameDataset.open(kb)} == {"users:2", "teams:1"}
+    assert {one.unique_id for one in FrameDataset.open(kb)} == {"users:2", "teams:1", "teams:2"}
 
 
 FAILED: list[tuple[list[Any], str]] = [
@@ -189,6 +189,24 @@ def test_one_state_for_all_streams_is_kept_by_one_process(script: Script):
     assert given["global"]["stream_states"][0]["stream_state"] == {"n": 7}
 
 
+def test_a_state_of_the_old_form_is_handed_back_as_it_was(script: Script):
+    state = {"type": "STATE", "state": {"data": {"users": {"at": "2026-01-02"}}}}
+    script.write(records={}, lines={"users": [record("users", **USERS[0]), state]})
+    found = read(script.connector())
+    read(script.connector(), found.states)
+    given = [one["state"] for one in script.got if one["catalog"]]
+    assert [one for one in given if one] == [{"users": {"at": "2026-01-02"}}]
+
+
+def test_a_configuration_that_is_cut_off_is_not_logged(
+    script: Script, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.DEBUG, logger="contextframe_beam")
+    script.write(lines={"users": ['{"type": "CONTROL", "control": {"token": "n3w-t0ken', "Hello"]})
+    read(script.connector(streams=["users"]))
+    assert "n3w-t0ken" not in caplog.text and "speaking: Hello" in caplog.text
+
+
 def test_lines_that_are_no_messages_are_left_out_and_broken_records_become_letters(
     script: Script, caplog: pytest.LogCaptureFixture
 ):
@@ -264,7 +282,10 @@ def test_a_renewed_token_goes_back_to_where_its_reference_points(
 
 def test_a_mapping_may_say_what_each_stream_is(script: Script):
     mapping = {"users": {"text": "# {name}", "id": "name"}, "*": {"title": "body"}}
-    assert set(read(script.connector(mapping=mapping, streams=["teams"])).frames) == {"teams:1"}
+    assert set(read(script.connector(mapping=mapping, streams=["teams"])).frames) == {
+        "teams:1",
+        "teams:2",
+    }
     frames = read(script.connector(mapping=mapping, prefix="acme/")).frames
     assert frames["acme/users:Ada"].text_content == "# Ada"
     assert frames["acme/teams:1"].metadata["title"] == "Red"
@@ -296,6 +317,7 @@ def test_a_cursor_is_chosen_where_the_source_leaves_the_choice(script: Script):
     assert set(read(script.connector(cursor={"users": "at"}), first.states).frames) == {
         "users:2",
         "teams:1",
+        "teams:2",
     }
     assert not read(script.connector()).states
     with pytest.raises(ConfigError, match="no such field; did you mean at"):
