@@ -29,6 +29,8 @@ from contextframe_beam.parsers import Parsers
 
 _HEAD_BYTES = 4 << 20
 _TRIES = 3
+# Why there is no content, where the list already tells.
+_LEFT_OUT = {"large": "too large", "refused": "cannotDownload"}
 _TOO_LARGE = "exportSizeLimitExceeded"
 _MARKDOWN, _PLAIN, _CSV = "text/markdown", "text/plain", "text/csv"
 _ENDING_OF = dict(EDITED.values())
@@ -84,7 +86,7 @@ class Contents:
             return self._left_out(item, error.reason, str(error))
         except (FileTooLargeError, BodyTooLargeError) as error:
             return self._left_out(item, "too large", f"it has {error.size:,} bytes or more")
-        return DriveDocument("")
+        return DriveDocument("", left_out=_LEFT_OUT.get(str(item.get("how")), ""))
 
     def head(self, item: FileItem, size: int) -> bytes:
         """Returns the first bytes of a file.

@@ -204,14 +204,14 @@ class Taken:
         kind, size = str(file.get("mimeType")), str(file.get("size", ""))
         if kind == SHORTCUT or (kind.startswith(_APPS) and kind not in EDITED):
             return "metadata"
-        if kind in EDITED:
-            how: str | None = "export"
-        else:
-            how = self.attachments.of_file(name, int(size) if size.isdigit() else None)
+        how = "export" if kind in EDITED else self.attachments.of_file(name)
         may = file.get("capabilities")
-        if how is not None and isinstance(may, Mapping) and may.get("canDownload") is False:
-            return "metadata"
-        return how
+        if how in (None, "metadata"):
+            return how
+        if isinstance(may, Mapping) and may.get("canDownload") is False:
+            return "refused"
+        is_large = size.isdigit() and int(size) > self.attachments.most_bytes
+        return "large" if is_large and how != "export" else how
 
     def _parsed_name(self, name: str, kind: str) -> str:
         """Returns the name of a file with an ending by which a parser knows it."""

@@ -439,6 +439,10 @@ class TestContent:
             "log": "a line",
             **dict.fromkeys(("blob", "image", "large", "empty", "drawing", "form"), ""),
         }
+        reasons = {
+            name: found[f"file/{one}"].metadata.get("text_left_out") for name, one in kinds.items()
+        }
+        assert {name: why for name, why in reasons.items() if why} == {"large": "too large"}
         address = f"https://drive.google.com/open?id={doc}"
         one = found[f"file/{doc}"]
         assert one.text_content == f"# A\n\n![Image]({address}) [b]({link})"
@@ -500,6 +504,14 @@ class TestContent:
         assert isinstance(found, FrameRecord)
         assert (found.text_content, found.metadata["text_left_out"]) == ("", reason)
         assert made.get_stats()["content_left_out"] == 1
+
+    def test_what_a_list_says_may_not_be_downloaded_is_not_asked_for(
+        self, world: DriveWorld
+    ) -> None:
+        no = {"capabilities": {"canDownload": False}}
+        for one in (world.files.doc("Doc", "a", **no), world.files.file("a.txt", b"a", **no)):
+            assert record(world, one).metadata["text_left_out"] == "cannotDownload"
+        assert world.content_requests == 0
 
     def test_malware_is_read_only_if_that_is_wanted(self, world: DriveWorld) -> None:
         one = world.files.file("one", b"text", mime="application/octet-stream")
