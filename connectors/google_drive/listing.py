@@ -230,11 +230,12 @@ class Listing:
         windows: list[Window] = []
         for item, comments in zip(items, lists, strict=True):
             if isinstance(comments, DriveError):
-                if not comments.is_missing:
-                    self._count("comments_refused", comments)
-                continue
+                if comments.is_missing:
+                    continue
+                self._count("comments_refused", comments)
+                comments = []
             page.items += comment_items(item, comments)
-            # All comments on the file are known now, so that others are gone.
+            # All comments that may be read are known now. Others are gone, or not to be kept.
             windows.append(self.feed.window(item["id"]))
         page.windows = windows
 
@@ -249,6 +250,8 @@ class Listing:
     def _told(self, files: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Folder]]:
         for some in _portions(list(files), 1000):
             marks = self.told(some)
+            if self._sharing is not None:
+                self._sharing.remember(marks)
             for one in some:
                 if not self.is_elsewhere(one):
                     yield str(one.get("id")), self.folder(one, marks)
@@ -265,7 +268,9 @@ class Listing:
     def _drive_mark(self, drive: str) -> str:
         if self._sharing is None:
             return ""
-        return mark_of(self._sharing.asked([drive])[drive])
+        found = self._sharing.asked([drive])
+        self._sharing.remember(found)
+        return mark_of(found[drive])
 
     def _all_files(self, query: str) -> Iterator[dict[str, Any]]:
         token = None

@@ -91,6 +91,10 @@ class Sharing:
                 found[identifier] = None
         return {**found, **self.asked(asked)}
 
+    def remember(self, folders: Mapping[str, Readers]) -> None:
+        """Remembers who may read folders, for what is in them."""
+        self._folders |= folders
+
     def inherited(self, folders: Folders, identifiers: Iterable[str]) -> dict[str, Readers]:
         """Returns who may read what is in folders of a shared drive and has nothing of its own.
 

@@ -234,7 +234,7 @@ class TestLargeDrives:
         assert len(copy.read) == 500 and not copy.gone
         told = [one.asked.path.rpartition("/")[2] for one in world.served[asked:]]
         assert sorted(told) == [
-            *("about", *["changes"] * 3, "drives", "files", *["permissions"] * 4),
+            *("about", *["changes"] * 3, "drives", "files", *["permissions"] * 3),
         ]
 
     def test_the_members_of_a_drive_are_readers_of_all_in_it(self, large):
