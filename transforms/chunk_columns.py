@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -70,11 +69,9 @@ class ColumnCut:
         self._columns = replace(self._columns, origins=pa.array(made, DIGEST))
         tally = Tally()
         keys = self._parents.keys
-
-        def told(row: int) -> tuple[bytes, None]:
-            return UUID(keys[row].as_py()).bytes, None
-
-        known = origins.known(made, self._batch.source, tally, told)
+        known = origins.known(
+            made, self._batch.source, tally, [None] * len(made), lambda row: str(keys[row])
+        )
         if any(known):
             kept = np.flatnonzero(~np.array(known))
             places = pa.array(kept)
@@ -103,7 +100,7 @@ class ColumnCut:
                 if cuts is not None and text:
                     pieces = pieces_of(cuts, Document(text))
                 headings = [" > ".join(piece.headings) for piece in pieces]
-                characters = len(text or "") + sum(len(piece.text) for piece in pieces)
+                characters = len(text or "") + sum(len(one) for one in _texts_of(pieces))
             except Exception as error:
                 number = int(self._numbers[row])
                 records = columns.take(np.array([row])).records()
@@ -149,6 +146,9 @@ class ColumnCut:
         pieces = [piece for own in part.pieces for piece in own]
         if not pieces:
             return None
+        texts = _texts_of(pieces)
+        if len(texts) < len(pieces):
+            raise NotByColumns
         counts = np.array([len(own) for own in part.pieces])
         owners = np.repeat(np.arange(len(rows)), counts)
         numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -171,7 +171,7 @@ class ColumnCut:
             metadata["page"] = Cells.of(pages)
         times = documents.timestamps
         columns = FrameColumns(
-            pa.array([piece.text for piece in pieces], pa.string()),
+            pa.array(texts, pa.string()),
             pa.array(ids, pa.string()),
             None if times is None else times.take(pa.array(owners)),
             "document",
@@ -179,6 +179,11 @@ class ColumnCut:
             parents=parents,
         )
         return Chunks(owners, columns)
+
+
+def _texts_of(pieces: Sequence[Piece]) -> list[str]:
+    """Returns the texts of chunks, without what a chunker gave in place of texts."""
+    return [piece.text for piece in pieces if isinstance(piece.text, str)]
 
 
 @dataclass(slots=True)

@@ -57,7 +57,8 @@ class ContentOrigins:
         origins: Sequence[bytes],
         source: SourceInfo | None,
         tally: Tally,
-        told: Callable[[int], tuple[bytes, Sequence[str] | None]],
+        readers: Sequence[Sequence[str] | None],
+        key_of: Callable[[int], str],
     ) -> list[bool]:
         """Returns which documents are stored with the same origin, and notes them in a tally.
 
@@ -65,7 +66,8 @@ class ContentOrigins:
             origins: Theirs.
             source: Their source; None for records without a connector, which are not looked up.
             tally: Is told of those that are stored, and of those that others may read now.
-            told: Returns the key of a document, by its place, and who may read it.
+            readers: Who may read each.
+            key_of: Returns the uuid of a document, by its place.
 
         Raises:
             DatasetError: the dataset cannot be read.
@@ -79,10 +81,10 @@ class ContentOrigins:
             tally.unchanged += len(places)
             tally.documents += len(places)
             runtime.count(unchanged=len(places))
-        for place in places.tolist():
-            key, readers = told(place)
-            if mark_of(readers) != int(found.readers[place]):
-                tally.note_readers(readers, key)
+        stored = found.readers[places].tolist()
+        for place, mark in zip(places.tolist(), stored, strict=True):
+            if mark_of(readers[place]) != mark:
+                tally.note_readers(readers[place], UUID(key_of(place)).bytes)
         return list((found.numbers >= 0).tolist())
 
     def prepare(self, batch: FrameBatch) -> None:
@@ -110,14 +112,15 @@ class ContentOrigins:
         }
         for place, origin in made.items():
             records[place].origin = origin
-        given = list(made)
-
-        def told(number: int) -> tuple[bytes, Sequence[str] | None]:
-            record = records[given[number]]
-            return UUID(uuid_of_record(record)).bytes, readers_of(record.readers)
-
-        known = self.known(list(made.values()), batch.source, batch.tally, told)
-        gone = {place for place, is_known in zip(given, known, strict=True) if is_known}
+        given = [records[place] for place in made]
+        known = self.known(
+            list(made.values()),
+            batch.source,
+            batch.tally,
+            [readers_of(record.readers) for record in given],
+            lambda number: uuid_of_record(given[number]),
+        )
+        gone = {place for place, is_known in zip(made, known, strict=True) if is_known}
         if gone:
             kept = [place for place in range(len(records)) if place not in gone]
             numbers = batch.documents or range(len(records))

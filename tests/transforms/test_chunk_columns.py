@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lance
 import pyarrow as pa
@@ -55,6 +55,8 @@ class Odd:
         found = [Piece(text, 0, len(text), (one,), len(one) % 3 or None) for one in text.split(",")]
         if '"' in text:
             found[0] = Piece("\ud800", 0, -1)
+        if "name" in text or "null" in text:
+            found.append(Piece(cast("Any", b"bytes" if "name" in text else None), 0, 0))
         if "é" in text:
             found.append(Piece(" ", 2**70, 1))
         return found
@@ -109,6 +111,8 @@ def test_rows_of_a_table_are_cut_and_embedded_as_single_documents_are(table, map
     items=[{"id": "1", "body": "a,é"}, {"id": "1", "body": "\u2003"}, {"id": "b", "body": "2024"}],
     made=("odd", "choosy", None, 1024),
 )
+@example(items=[{"id": 1, "body": "a"}, {"id": 2, "body": "name"}], made=("odd", "all", None, 9))
+@example(items=[{"id": 1, "body": "null"}, {"id": 2, "body": "b"}], made=("odd", "all", None, 9))
 @given(items=json_items(), made=MADE)
 @settings(max_examples=examples(400))
 def test_lines_of_json_are_cut_and_embedded_as_single_documents_are(items, made):
