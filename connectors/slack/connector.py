@@ -85,6 +85,8 @@ class SlackConnector(PaginatedConnector):
         client_id: Instead of a token, where tokens rotate: the id of the app.
         client_secret: Its secret.
         refresh_token: Its refresh token (xoxe-), best in a file, since each renewal changes it.
+        team: The id of the workspace, such as `T0123ABCD`, where a dataset holds several; the token
+            of another one is refused.
         channels: Ids, names, or patterns of names such as `eng-*`; all that the app is in by
             default.
         exclude: Channels to leave out, in the same way.
@@ -121,7 +123,7 @@ class SlackConnector(PaginatedConnector):
     """
 
     identity_args: ClassVar[tuple[str, ...] | None] = (
-        *("base_url", "channels", "exclude", "types", "archived", "start"),
+        *("base_url", "team", "channels", "exclude", "types", "archived", "start"),
     )
     gives_files = True
     version: ClassVar[str] = "1"
@@ -139,6 +141,7 @@ class SlackConnector(PaginatedConnector):
         client_id: str | None = None,
         client_secret: str | None = None,
         refresh_token: str | None = None,
+        team: str | None = None,
         channels: Sequence[str] = (),
         exclude: Sequence[str] = (),
         types: Sequence[str] = (PUBLIC, PRIVATE),
@@ -166,7 +169,7 @@ class SlackConnector(PaginatedConnector):
         )
         if readers not in _READERS:
             raise ConfigError(f"readers is {readers!r}; it is one of {', '.join(_READERS)}")
-        self.readers = readers
+        self.readers, self.team = readers, team
         in_channels = Documents(document or THREAD, gap, time_zone)
         in_messages = Documents(document or CONVERSATION, gap, time_zone)
         self._attachments = Attachments.of(attachments, max_attachment_bytes)
@@ -205,6 +208,7 @@ class SlackConnector(PaginatedConnector):
 
         Raises:
             SlackError: Slack does not accept the token.
+            ConfigError: it is the token of another workspace.
         """
         told, self._scopes = self._api.answer("auth.test")
         url = text_in(told, "url")
@@ -214,6 +218,11 @@ class SlackConnector(PaginatedConnector):
             url if url.endswith("/") else f"{url}/",
             bool(text_in(told, "bot_id")),
         )
+        if self.team is not None and self.team != self._team.id:
+            raise ConfigError(
+                f"the token is of the workspace {self._team.name} ({self._team.id}), and team is "
+                f"{self.team}"
+            )
         if self._how.has_files and self._scopes and "files:read" not in self._scopes:
             self._begin_reading(replace(self._how, has_files=False, keeps_files=True))
         self.authenticated = True
@@ -223,7 +232,7 @@ class SlackConnector(PaginatedConnector):
         """Returns the workspace, the scopes that it lacks, the channels, and how long it takes."""
         team = self._team
         whose = "a bot" if team.is_bot else "a person"
-        told = [f"{team.name} ({team.url}), with the token of {whose}"]
+        told = [f"{team.name} ({team.id}, {team.url}), with the token of {whose}"]
         missing = [one for one in self._needed() if self._scopes and one not in self._scopes]
         if missing:
             told.append(f"scopes that are missing: {', '.join(missing)}")

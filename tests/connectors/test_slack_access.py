@@ -108,6 +108,12 @@ class TestWhatCannotBeRead:
         assert "thread_not_found" in receipt.unread[0] and len(stored(to)) == 1
         assert run(world, to).rows_deleted == 1
 
+    def test_the_token_of_another_workspace_is_refused(self, world: SlackWorld) -> None:
+        assert connector(world, team=TEAM).authenticate()
+        assert connector(world, team=TEAM).source_id() != connector(world).source_id()
+        with pytest.raises(ConfigError, match=f"Acme \\({TEAM}\\), and team is T0OTHER"):
+            connector(world, team="T0OTHER").authenticate()
+
     def test_messages_that_the_plan_hides_stay(self, world: SlackWorld, tmp_path: Path) -> None:
         to = tmp_path / "kb.lance"
         channel = world.channel("general")
@@ -484,7 +490,7 @@ def test_a_look_shows_what_the_app_may_read_and_three_frames(world: SlackWorld) 
     world.scopes -= {"users:read.email"}
     found = look(connector(world))
     assert found.access[:2] == [
-        "Acme (https://acme.slack.test/), with the token of a bot",
+        f"Acme ({TEAM}, https://acme.slack.test/), with the token of a bot",
         "scopes that are missing: users:read.email",
     ]
     assert found.access[2].startswith("2 channels: at least as many requests")
