@@ -8,7 +8,6 @@ last the files of folders that came, moved or were shared anew, which tell no ch
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -56,7 +55,7 @@ class FeedRun:
         self._feed = listing.feed
         self._first = str(state["token"])
         self._before = Folders.unpacked(state.get("folders"))
-        self._bodies: OrderedDict[str, bytes] = OrderedDict()
+        self._bodies: dict[str, bytes] = {}
         self._changed: dict[str, dict[str, Any] | None] = {}
         self._lost: set[str] = set()
         self._gone: list[str] = []

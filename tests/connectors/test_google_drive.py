@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.files.item import FileItem, GoneError
+from contextframe_beam.connectors.google_drive import account, changes
 from contextframe_beam.connectors.google_drive.connector import GoogleDriveConnector
 from contextframe_beam.connectors.google_drive.items import OFFICE
 from contextframe_beam.connectors.google_drive.sharing import readers_of
@@ -145,12 +146,14 @@ class TestARun:
             assert secret.encode() not in held
 
     @settings(max_examples=8, deadline=None)
-    @given(st.integers(0, 10**6), st.booleans())
+    @given(st.integers(0, 10**6), st.booleans(), st.sampled_from([3, 1000]))
     def test_whatever_was_done_leaves_what_a_fresh_run_finds(
-        self, seed: int, only_folders: bool
+        self, seed: int, only_folders: bool, page: int
     ) -> None:
         chance = random.Random(seed)
-        with DriveWorld() as world:
+        with DriveWorld() as world, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(account, "PAGE_SIZE", page)
+            patch.setattr(changes, "_KEPT_BYTES", 900 * page)
             files = world.files
             folders = [files.folder("Top"), files.folder("Inner", files.drive("Team"))]
             how: dict[str, Any] = {"permissions": True}
@@ -586,8 +589,8 @@ class TestAccounts:
     ) -> None:
         files = world.files
         mine, theirs = files.doc("Mine", "a"), files.doc("Theirs", "a", owner=BOB)
-        account = json.dumps(world.account(key))
-        copy = Copy(world, credentials=account, subjects=[ADA, BOB], drives=[], my_drive=True).run()
+        given = json.dumps(world.account(key))
+        copy = Copy(world, credentials=given, subjects=[ADA, BOB], drives=[], my_drive=True).run()
         places = {name: str(one.place and one.place.partition) for name, one in copy.stored.items()}
         assert places == {
             f"file/{mine}": f"user/{ADA}/{files.root()}",
