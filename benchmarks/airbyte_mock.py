@@ -88,6 +88,8 @@ def settings_of(spec: Mapping[str, Any], url: str, name: str = "") -> Any:
         return {key: settings_of(one, url, key) for key, one in spec.get("properties", {}).items()}
     if kind == "array":
         return [settings_of(spec.get("items") or {}, url, name)]
+    if kind in ("integer", "number") and re.search(r"date|since|start", name.lower()):
+        return int((datetime.now(timezone.utc) - timedelta(days=DAYS)).timestamp())
     if kind in ("integer", "number"):
         return max(int(spec.get("minimum", 1)), 1)
     if kind == "boolean":
@@ -383,9 +385,9 @@ def _page_of(kind: Kind, query: Mapping[str, str], headers: Mapping[str, str], s
     if value in (None, ""):
         return 0
     if kind.strategy in ("PageIncrement", "OffsetIncrement"):
-        size = 1 if kind.strategy == "PageIncrement" else len(kind.page[0])
-        first = kind.first if kind.strategy == "PageIncrement" else 0
-        return min((int(value) - first) // size, 2) if str(value).isdecimal() else 0
+        is_page = kind.strategy == "PageIncrement"
+        known = (kind.first, kind.first + 1) if is_page else (0, len(kind.page[0]))
+        return known.index(int(value)) if value in map(str, known) else 2
     # A cursor that is a value of the last record leads to the page after it.
     last = kind.page[0][-1] if kind.page[0] else {}
     return 1 if value == _SECOND or str(value) in _leaves(last) else 2

@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--compare", type=int, default=0)
-    parser.add_argument("--cdk", default=".venv-airbyte/bin/python")
+    parser.add_argument("--cdk", default=".venv-airbyte/bin/python", type=os.path.abspath)
     parser.add_argument("--only", nargs="*", default=[])
     given = parser.parse_args()
     files = sorted(given.folder.glob("**/manifest.yaml"))
@@ -92,6 +92,7 @@ def compare(files: list[Path], number: int, cdk: str, only: list[str]) -> None:
             jobs.append((name, str(made), settings_of(read.spec, url), wanted))
             servers[name] = url, unknown
         theirs = by_cdk(jobs, cdk, Path(folder))
+        os.chdir(folder)  # tokens that are renewed are files
         total: Counter[str] = Counter()
         for name, path, settings, wanted in jobs:
             result, lines = compared(path, settings, theirs.get(name), wanted)
@@ -142,6 +143,8 @@ def compared(
         config = {**config, "retries": 0}
         config["settings"] = completed(config.get("settings") or {}, settings)
         for variable, value in secrets_in(config["settings"], settings):
+            if variable.startswith("file:"):
+                Path(variable.removeprefix("file:")).write_text(str(value))
             os.environ[variable] = str(value)
         try:
             connector = APIConnector(config=config)
@@ -248,11 +251,13 @@ def completed(made: dict[str, Any], values: Any) -> dict[str, Any]:
 
 
 def secrets_in(settings: dict[str, Any], values: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the variables that settings refer to, with their values."""
+    """Yields the variables and files that settings refer to, with their values."""
     for name, value in settings.items():
         given = values.get(name) if isinstance(values, dict) else None
         if isinstance(value, dict):
             yield from secrets_in(value, given)
+        elif isinstance(value, str) and value.startswith("file:"):
+            yield value, given if given is not None else f"{name}-1"
         elif isinstance(value, str) and value.startswith("env:"):
             yield value.removeprefix("env:"), given if given is not None else f"{name}-1"
 

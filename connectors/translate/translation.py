@@ -339,7 +339,7 @@ class _Translator:
         settings: dict[str, Any] = {}
         used = {path[1:] for path in paths_in(_plain(config)) if path[0] == "settings"}
         used |= {path for one in _expressions(config) for path in _used(one)}
-        composed = _composed(_plain(config))
+        composed, kept = _composed(_plain(config)), _renewed(config)
         for path in sorted(used):
             # An element of a list is a part of its value.
             end = next((at for at, one in enumerate(path) if one.isdecimal()), len(path))
@@ -352,16 +352,18 @@ class _Translator:
                     here[step] = inner if isinstance(inner, dict) else {}
                     here = here[step]
                 elif not isinstance(here.get(step), dict):
-                    here[step] = self._value(list(path[:end]), given, path[:end] not in composed)
+                    names, is_whole = list(path[:end]), path[:end] not in composed
+                    here[step] = self._value(names, given, is_whole, path[:end] in kept)
         return settings
 
-    def _value(self, names: list[str], given: Any, is_whole: bool) -> Any:
+    def _value(self, names: list[str], given: Any, is_whole: bool, is_renewed: bool) -> Any:
         """Returns the value of a setting.
 
         Args:
             names: Its path.
             given: What the user gave for it.
             is_whole: Whether it stands alone wherever it is used.
+            is_renewed: Whether its server replaces it, so that a run has to write it.
         """
         is_secret = self._is_secret(names)
         if given is not None:
@@ -373,6 +375,8 @@ class _Translator:
             return given
         # Many ids count as secrets, and they are parts of paths.
         if is_secret and (is_whole or looks_secret(names[-1])):
+            if is_renewed:
+                return f"file:{self._manifest.name}-{names[-1]}"
             variable = "_".join([self._manifest.name, *names]).upper()
             return f"env:{re.sub(r'[^A-Z0-9]+', '_', variable)}"
         default = self._spec_of(names).get("default")
@@ -445,6 +449,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, str) else value
+
+
+def _renewed(config: Mapping[str, Any]) -> set[tuple[str, ...]]:
+    """Returns the settings that hold a refresh token which is replaced with each renewal."""
+    auth = config.get("auth") or {}
+    found = paths_in(_plain(auth.get("refresh_token"))) if auth.get("rotates") else set()
+    return {path[1:] for path in found if path[0] == "settings"}
 
 
 def _composed(value: Any) -> set[tuple[str, ...]]:

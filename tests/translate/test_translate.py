@@ -157,6 +157,24 @@ def test_a_stream_with_several_parents_is_read_for_each_of_them(tmp_path):
     assert {one["mapping"]["prefix"] for one in below.values()} == {"shop:lines#"}
 
 
+def test_a_refresh_token_that_its_server_replaces_is_kept_in_a_file(tmp_path):
+    manifest = yaml.safe_load(SHOP.read_text())
+    manifest["definitions"]["requester"]["authenticator"] = {
+        "type": "OAuthAuthenticator",
+        "token_refresh_endpoint": "https://shop.example.com/token",
+        "client_id": "{{ config['client'] }}",
+        "client_secret": "{{ config['api_key'] }}",
+        "refresh_token": "{{ config['credentials']['refresh_token'] }}",
+        "refresh_token_updater": {"refresh_token_config_path": ["credentials", "refresh_token"]},
+    }
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(manifest))
+    (config,) = translate(read_manifest(file)).configs
+    assert config["auth"]["rotates"] is True
+    assert config["settings"]["credentials"] == {"refresh_token": "file:shop-refresh_token"}
+    assert config["settings"]["api_key"] == "env:SHOP_API_KEY"
+
+
 def test_a_secret_in_plain_text_is_refused_and_not_repeated():
     with pytest.raises(ConfigError, match="api_key in the settings is a secret") as caught:
         translate(read_manifest(SHOP), {"api_key": "hunter2-plain"})
