@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from contextframe_beam.connectors.json_files.lines import rows_with_big_integers
 from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.programs.command import Command
 from contextframe_beam.connectors.programs.connector import ALL_STREAMS, ProgramConnector
@@ -283,23 +286,29 @@ class AirbyteReading(Reading):
 
     def take_lines(self, block: bytes) -> None:
         """Takes the lines of a block."""
-        # One loop without calls: it runs for each record.
+        rows = block.split(b"\n")
+        if rows_with_big_integers(block, rows):
+            super().take_lines(block)
+            return
+        # One loop without calls, which forgets each message before the next: it runs for every
+        # record, and what is no plain record goes the longer way.
         known, names, count = self._items, self._names, 0
-        for message in messages_in(block):
+        for row in rows:
             try:
+                message = orjson.loads(row)
                 if message["type"] == "RECORD":
                     record = message["record"]
                     label = names[record["stream"], record.get("namespace")]
                     data = record["data"]
                     data[STREAM_FIELD] = label
-                    if data.get("_ab_cdc_deleted_at"):
+                    if data.get(self.deleted_at):
                         data[MappedConnector.GONE] = True
                     known[label].append(data)
                     count += 1
                     continue
-            except (KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 pass  # the first of its stream, or no record
-            self.take_one(message)
+            super().take_lines(row)
         self._held += count
 
     def take(self, message: dict[str, Any]) -> None:
