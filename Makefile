@@ -13,7 +13,7 @@ PYAIRBYTE ?= airbyte==0.71.3
 COCOINDEX ?= cocoindex[lancedb]==1.0.26
 LANGCHAIN ?= langchain-classic==1.0.8 langchain-community==0.4.2 langchain-google-community[drive]==5.1.1 greenlet
 UNSTRUCTURED ?= unstructured-ingest==1.12.0 unstructured[md]==0.27.35
-LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-readers-discord==0.6.0 llama-index-readers-github==0.12.0 llama-index-readers-google==0.8.0 llama-index-readers-file==0.7.0 docx2txt==0.9 llama-index-readers-linear==0.6.0 llama-index-readers-slack==0.6.0 discord.py==2.7.1 llama-index-vector-stores-lancedb==0.6.0 pandas
+LLAMAINDEX ?= llama-index-core==0.14.25 llama-index-readers-discord==0.6.0 llama-index-readers-github==0.12.0 llama-index-readers-google==0.8.0 llama-index-readers-file==0.7.0 docx2txt==0.9 llama-index-readers-linear==0.6.0 llama-index-readers-notion==0.6.0 llama-index-readers-obsidian==0.8.0 llama-index-readers-slack==0.6.0 discord.py==2.7.1 llama-index-vector-stores-lancedb==0.6.0 pandas
 
 VENV := .venv
 VENV_BENCH := .venv-bench

@@ -57,6 +57,26 @@ found = {"messages": r"Message \\d+\\.", "replies": r"Reply \\d+ to \\d+\\."}
 print(json.dumps({name: len(set(re.findall(form, text))) for name, form in found.items()}))
 """
 
+_COUNT_PAGES = """
+import json, sys
+from contextframe_beam import FrameDataset
+found = [(one.metadata["kind"], one.text_content) for one in FrameDataset.open(sys.argv[1])]
+pages = [text for kind, text in found if kind == "page"]
+nested = sum("Nested" in text for text in pages)
+comments = len(found) - len(pages)
+print(json.dumps({"pages": len(pages), "nested blocks": nested, "comments": comments}))
+"""
+_COUNT_NOTES = """
+import json, sys
+from contextframe_beam import FrameDataset
+found = [one.metadata for one in FrameDataset.open(sys.argv[1])]
+notes = [one for one in found if one["kind"] == "note"]
+linked = sum(bool(one.get("relationships")) for one in notes)
+tagged = sum(bool(one.get("tags")) for one in notes)
+files = len(found) - len(notes)
+print(json.dumps({"notes": len(notes), "links": linked, "tags": tagged, "files": files}))
+"""
+
 Job = Callable[[str, Path], "tuple[Measurement, dict[str, int]]"]
 
 
@@ -67,7 +87,8 @@ def measure(issues: int, messages: int, documents: int) -> None:
         issues: How many issues and pull requests the repository of GitHub has, and how many issues
             the team of Linear.
         messages: How many messages each of two channels of Discord has, and all of Slack.
-        documents: How many documents a folder of Google Drive has.
+        documents: How many documents a folder of Google Drive has, how many pages Notion, and how
+            many notes a vault of Obsidian.
     """
     github = ["--repositories", "acme/app", "--resources", "files,issues,pulls,comments"]
     jobs: dict[str, Job] = {
@@ -103,6 +124,17 @@ def measure(issues: int, messages: int, documents: int) -> None:
     if is_there("LlamaIndex", LLAMAINDEX):
         jobs["LlamaIndex"] = _peer(LLAMAINDEX, "connectors_linear.py", key, has_state=False)
     _measure("linear", issues, jobs)
+    bot = "ntn_reader_0123456789"
+    quick = ["--requests-per-second", "5000"]
+    jobs = {"ours": partial(_ours, "notion", quick, bot, _COUNT_PAGES)}
+    if is_there("LlamaIndex", LLAMAINDEX):
+        jobs["LlamaIndex"] = _peer(LLAMAINDEX, "connectors_notion.py", bot, has_state=False)
+    _measure("notion", documents, jobs)
+    jobs = {"ours": _vault}
+    for name, python in (("LangChain", LANGCHAIN), ("LlamaIndex", LLAMAINDEX)):
+        if is_there(name, python):
+            jobs[name] = _peer(python, "connectors_obsidian.py", name.lower(), has_state=False)
+    _measure("obsidian", documents, jobs)
     jobs = {"ours": _drive}
     for name, python in (("LangChain", LANGCHAIN), ("LlamaIndex", LLAMAINDEX)):
         if is_there(name, python):
@@ -155,6 +187,14 @@ def _ours(
     measured = run(command, env={"BENCH_TOKEN": token})
     # In another process, because our imports would count as memory of those that we start.
     found = subprocess.check_output([sys.executable, "-c", counting, to], text=True)
+    return measured, json.loads(found)
+
+
+def _vault(folder: str, scratch: Path) -> tuple[Measurement, dict[str, int]]:
+    to = str(scratch / "kb.lance")
+    command = [sys.executable, "-m", "contextframe_beam", "ingest", "obsidian", "--vault", folder]
+    measured = run([*command, "--to", to])
+    found = subprocess.check_output([sys.executable, "-c", _COUNT_NOTES, to], text=True)
     return measured, json.loads(found)
 
 

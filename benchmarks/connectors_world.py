@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from tests.worlds.discord_world import FORUM, Discord
 from tests.worlds.drive_world import DriveWorld
 from tests.worlds.github_world import GitHub
 from tests.worlds.linear_world import LinearWorld
+from tests.worlds.notion_blocks import block
+from tests.worlds.notion_world import NotionWorld
 from tests.worlds.slack_world import SlackWorld
 
 
@@ -35,13 +38,13 @@ class Service:
     """What is read.
 
     Attributes:
-        world: The server.
+        world: The server, or the vault.
         url: The address that connectors are given.
         there: How many there are of each kind.
         changes: What each step changes.
     """
 
-    world: World
+    world: World | Vault
     url: str
     there: dict[str, int]
     changes: dict[str, Callable[[], Any]]
@@ -204,7 +207,68 @@ def _docx() -> bytes:
     return data.getvalue()
 
 
+def notion(pages: int) -> Service:
+    """Returns a Notion of so many pages, each of ten blocks, one of which holds another one."""
+    world = NotionWorld()
+    inner = block("toggle", "Outer", below=[block("paragraph", "Nested text")])
+    made = []
+    for number in range(pages):
+        texts = [block("paragraph", f"Text {number}. " * 10) for _ in range(9)]
+        made.append(world.page(f"Page {number}", blocks=[*texts, inner]))
+    for page in made[::3]:
+        world.comment(page, "Nice")
+    # Edits are told in whole minutes; what a run reads lies before it.
+    world.now += 3600
+
+    def later(change: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: (change(), setattr(world, "now", world.now + 3600))
+
+    changes = {
+        "edit": later(lambda: world.edit(made[7], "Edited.")),
+        # No edited time tells of a comment alone.
+        "comment": later(lambda: (world.comment(made[9], "New"), world.edit(made[9], "See below"))),
+        "delete": later(lambda: world.trash(made[8])),
+    }
+    there = {"pages": pages, "nested blocks": pages, "comments": len(made[::3])}
+    return Service(world, world.url, there, changes)
+
+
+class Vault:
+    """A folder of notes, which is read without requests."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.path = Path(self._folder.name)
+        self.served: list[Any] = []
+
+    def __enter__(self) -> Vault:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+
+def obsidian(notes: int) -> Service:
+    """Returns a vault of so many notes with tags and links; each tenth embeds a file of text."""
+    vault = Vault()
+    for number in range(notes):
+        body = f"---\ntags: [work]\n---\n# Note {number}\n\nSee [[{(number + 1) % notes}]].\n"
+        (vault.path / f"{number}.md").write_text(body + "Text of a note. " * 20)
+    for number in range(0, notes, 10):
+        (vault.path / f"{number}.txt").write_text("Text of a file. " * 20)
+        (vault.path / f"{number + 1}.md").open("a").write(f"\n![[{number}.txt]]\n")
+    changes = {
+        "edit": lambda: (vault.path / "7.md").write_text("# Edited"),
+        "comment": lambda: (vault.path / "new.md").write_text("# New"),
+        "delete": lambda: (vault.path / "8.md").unlink(),
+    }
+    there = {"notes": notes, "links": notes, "tags": notes, "files": len(range(0, notes, 10))}
+    return Service(vault, str(vault.path), there, changes)
+
+
 SERVICES = {
+    "notion": notion,
+    "obsidian": obsidian,
     "github": github,
     "discord": discord,
     "slack": slack,

@@ -572,15 +572,15 @@ class TestLimits:
             assert contents(to) == whole
 
     @pytest.mark.soak
-    def test_a_hundred_thousand_issues_are_read_in_little_memory(self) -> None:
+    def test_a_hundred_thousand_comments_are_read_in_little_memory(self) -> None:
         # In a process of its own, since a world keeps all there is in memory.
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve_issues, args=(theirs, 100_000), daemon=True)
+        process = context.Process(target=_serve_comments, args=(theirs, 100_000), daemon=True)
         process.start()
         url = ours.recv()
         subject = Subject(
-            lambda: LinearConnector(token=KEY, base_url=url, resources=["issues"], page_size=50),
+            lambda: LinearConnector(token=KEY, base_url=url, resources=["comments"], page_size=62),
             limit=100_000,
         )
         (found,) = run_checks(subject, ["memory_stays_bounded"])
@@ -588,12 +588,12 @@ class TestLimits:
         assert found.status is Status.PASSED, found
 
 
-def _serve_issues(told: Any, count: int) -> None:
-    """Serves a world with so many issues, and tells its address."""
+def _serve_comments(told: Any, count: int) -> None:
+    """Serves a world with so many comments, and tells its address."""
     with LinearWorld() as world:
-        eng = world.team("ENG", "Engineering")
+        issue = world.issue(world.team("ENG", "Engineering"))
         for number in range(count):
-            world.issue(eng, f"Issue {number}", "Text " * 20)
+            world.comment(issue, f"Comment {number}. " * 10)
         told.send(world.url)
         threading.Event().wait()
 
