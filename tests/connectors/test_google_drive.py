@@ -743,16 +743,24 @@ class TestWhatCannotBeRead:
         self, world: DriveWorld, tmp_path: Path
     ) -> None:
         world.files.doc("Doc", "a")
-
-        def revoke(asked: Asked) -> bool:
-            if asked.path.endswith("/export"):
-                world.revoked.add(f"ya29.{ADA}")
-            return False
-
-        world.closing = revoke
+        world.renews = False
+        world.closing = lambda asked: _revoked(world, asked)
         with pytest.raises(Exception, match="401"):
             run(world, tmp_path / "kb.lance")
         assert not (tmp_path / "kb.lance").exists()
+
+    def test_a_token_that_ends_in_mid_run_is_renewed(self, world: DriveWorld) -> None:
+        doc = world.files.doc("Doc", "a")
+        world.closing = lambda asked: _revoked(world, asked)
+        assert record(world, doc).text_content == "a"
+        assert world.sent("/token") == 2
+
+
+def _revoked(world: DriveWorld, asked: Asked) -> bool:
+    """Lets the first token end with the first request for content."""
+    if asked.path.endswith("/export"):
+        world.revoked.add(f"ya29.{ADA}")
+    return False
 
 
 class TestGoogleDriveConnector(ConnectorTests):

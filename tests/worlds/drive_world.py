@@ -52,6 +52,7 @@ class DriveWorld(World):
         delegated: Whom the service account may act for.
         scopes: The scopes that were asked for.
         revoked: Tokens that are no longer taken.
+        renews: Whether others are given in their place.
         robots: Whose files a service account sees, by its name; Ada's by default.
     """
 
@@ -68,6 +69,7 @@ class DriveWorld(World):
         self.delegated = {ADA, "bob@acme.test"}
         self.scopes: set[str] = set()
         self.revoked: set[str] = set()
+        self.renews = True
         self.robots: dict[str, str] = {}
         self._refused = 0
         # A list is asked for page by page.
@@ -160,14 +162,17 @@ class DriveWorld(World):
             person = claims.get("sub") or self.robots.get(claims["iss"].partition("@")[0], ADA)
             if claims.get("sub") and person not in self.delegated:
                 return Answer(401, body={"error": "unauthorized_client"})
-        told = {"access_token": f"ya29.{person}", "expires_in": 3600, "token_type": "Bearer"}
+        names = (f"ya29.{person}~{number}" if number else f"ya29.{person}" for number in range(99))
+        # One that is no longer taken is given again where nothing renews it.
+        token = next((one for one in names if one not in self.revoked or not self.renews), "")
+        told = {"access_token": token, "expires_in": 3600, "token_type": "Bearer"}
         return Answer(body=told)
 
     def _person(self, asked: Asked) -> str | None:
         token = asked.bearer
         if not token.startswith("ya29.") or token in self.revoked:
             return None
-        return token.removeprefix("ya29.")
+        return token.removeprefix("ya29.").partition("~")[0]
 
     def _about(self, asked: Asked, person: str) -> Any:
         if "fields" not in asked.query:
