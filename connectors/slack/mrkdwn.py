@@ -24,11 +24,12 @@ from contextframe_beam.connectors.markdown import (
 _FENCE = re.compile(r"[ \t]*```(.*?)```[ \t]*", re.S)
 _CODE = re.compile(r"`([^`\n]+)`")
 _REFERENCE = re.compile(r"<([^<>\n]+)>")
-# A mark counts where no letter stands outside of it, and no space inside.
+# A mark counts where no letter stands outside of it, and no space inside. Its end is looked for
+# within a thousand characters, or a text of nothing but marks would take minutes.
 _STYLES = (
-    ("bold", re.compile(r"(?<![\w*])\*(?=[^\s*])([^\n]*?[^\s*])\*(?![\w*])")),
-    ("italic", re.compile(r"(?<![\w_])_(?=[^\s_])([^\n]*?[^\s_])_(?![\w_])")),
-    ("strikethrough", re.compile(r"(?<![\w~])~(?=[^\s~])([^\n]*?[^\s~])~(?![\w~])")),
+    ("bold", re.compile(r"(?<![\w*])\*(?=[^\s*])([^\n]{0,1000}?[^\s*])\*(?![\w*])")),
+    ("italic", re.compile(r"(?<![\w_])_(?=[^\s_])([^\n]{0,1000}?[^\s_])_(?![\w_])")),
+    ("strikethrough", re.compile(r"(?<![\w~])~(?=[^\s~])([^\n]{0,1000}?[^\s~])~(?![\w~])")),
 )
 _QUOTE = re.compile(r"(?m)^&gt; ?")
 _QUOTE_ALL = re.compile(r"(?ms)^&gt;&gt;&gt; ?(.*)\Z")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import pickle
 import threading
@@ -257,9 +258,16 @@ class TestTokens:
         assert world.sent("oauth.v2.access") == 2
         assert kept.read_text().strip() == world.refresh_token
 
-    def test_credentials_are_in_no_pickle(self, world: SlackWorld, tmp_path: Path) -> None:
-        made = pickle.dumps(SlackConnector(token="env:SLACK_TOKEN", base_url=world.api))
-        assert TOKEN.encode() not in made
+    def test_credentials_are_in_no_pickle_and_no_log(
+        self, world: SlackWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("SLACK_TOKEN", TOKEN)
+        world.say(world.channel("general"), "Hi", files=[world.upload("a.txt", b"a")])
+        with caplog.at_level(logging.DEBUG):
+            found = items(world, token="env:SLACK_TOKEN", attachments="text")
+        made = SlackConnector(token="env:SLACK_TOKEN", base_url=world.api)
+        assert TOKEN.encode() not in pickle.dumps([made, found])
+        assert "conversations.history" in caplog.text and TOKEN not in caplog.text
 
 
 class TestLimits:

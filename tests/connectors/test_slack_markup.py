@@ -211,6 +211,14 @@ def test_any_text_can_be_read_and_keeps_its_letters(written):
 
 NAMES = ["type", "text", "elements", "style", "blocks", "rows", "fields", "url", "title", "tasks"]
 KINDS = ["rich_text", "section", "actions", "table", "card", "plan", "video", "input"]
+
+
+@pytest.mark.parametrize("sign", ["*a ", "_a ", "~a ", "`a ", "<a ", "```", "&gt;"])
+def test_marks_without_an_end_stay_as_they_are(sign):
+    made = text(sign * 2000)
+    assert made.count("a") == (2000 if "a" in sign else 0)
+
+
 value = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
