@@ -55,6 +55,7 @@ class FeedRun:
         self._feed = listing.feed
         self._first = str(state["token"])
         self._before = Folders.unpacked(state.get("folders"))
+        self._tops_before = state.get("tops")
         self._bodies: dict[str, bytes] = {}
         self._changed: dict[str, dict[str, Any] | None] = {}
         self._lost: set[str] = set()
@@ -126,8 +127,9 @@ class FeedRun:
         if before is None:
             self.folders = self._listing.folders()
             self._gone = [one for one in self._changed if one not in self.folders]
+            tops = {one: self.folders.known[one].mark for one in feed.tops if one in self.folders}
             changed = [one for one in self._changed if one in self.folders]
-            self._shared = list(self.folders.below(changed))
+            self._shared = list(self.folders.below(changed if tops == self._tops_before else tops))
             return
         now = Folders(before.known)
         there = [one for one in self._changed.values() if one is not None]

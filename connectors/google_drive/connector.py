@@ -522,7 +522,10 @@ def _part_of(feed: Feed, number: int) -> str:
 
 def _state(feed: Feed, token: str, folders: Folders, made_by: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: made_by.get(name) for name in (*_MADE_BY, "listing", "parts")}
-    return {"feed": feed.params, "token": token, "folders": folders.packed(), **known}
+    # Folders may be too many to be kept; then those at the top are compared by their marks.
+    tops = {one: folders.known[one].mark for one in feed.tops if one in folders}
+    told = {"feed": feed.params, "token": token, "folders": folders.packed(), "tops": tops}
+    return {**told, **known}
 
 
 def _goes_on(

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.files.item import FileItem, GoneError
-from contextframe_beam.connectors.google_drive import account, changes
+from contextframe_beam.connectors.google_drive import account, changes, folders
 from contextframe_beam.connectors.google_drive.connector import GoogleDriveConnector
 from contextframe_beam.connectors.google_drive.items import OFFICE
 from contextframe_beam.connectors.google_drive.sharing import readers_of
@@ -259,6 +259,31 @@ class TestLargeDrives:
         assert not copy.run().gone
         world.files.share(drive, may(ADA, "organizer"))
         assert len(copy.run().read) == 6 * 166
+
+
+def test_with_too_many_folders_to_keep_they_are_listed_each_time(
+    world: DriveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "MOST_KEPT", 0)
+    files = world.files
+    drive = files.drive("Team")
+    top = files.folder("Top", drive)
+    doc = files.doc("Doc", "a", files.folder("Inner", top))
+    old = files.doc("Old", "a", files.folder("Gone", top))
+    copy = Copy(world, drives=[drive], permissions=True).run()
+    assert copy.states[f"drive/{drive}"]["folders"] is None
+    files.rename(top, "Upper")
+    files.delete(files.items[old].parent or "")
+    new = files.doc("New", "a", top)
+    copy.run()
+    assert set(copy.stored) == {f"file/{doc}", f"file/{new}"}
+    assert copy.stored[f"file/{doc}"].collection == "Team/Upper/Inner"
+    files.share(drive, may(BOB))
+    copy.run()
+    assert {tuple(one.readers or ()) for one in copy.stored.values()} == {
+        (f"user:{ADA}", f"user:{BOB}")
+    }
+    assert not copy.run().read
 
 
 class TestWhatIsRead:
