@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -153,8 +154,15 @@ def compared(
             lines.append(f"ours: {error}")
             continue
         own = [one["name"] for one in config["resources"] if one.get("ingest", True)]
-        for stream in (one for one in own if one in wanted):
-            expected = theirs.get(stream)
+        for stream in own:
+            # Names of resources have fewer signs than those of streams.
+            name = next(
+                (one for one in wanted if re.sub(r"\W+", "_", one) == re.sub(r"\W+", "_", stream)),
+                None,
+            )
+            if name is None:
+                continue
+            expected = theirs.get(name)
             if not isinstance(expected, list):
                 result["not read by the CDK"] += 1
                 lines.append(f"{stream}: {expected}")
@@ -191,7 +199,8 @@ def difference(ours: Any, theirs: list[Any]) -> str:
     if isinstance(ours, str):
         return f"we fail: {ours[:300]}"
     left, right = (
-        {json.dumps(one, sort_keys=True): one for one in each} for each in (ours, theirs)
+        {json.dumps(one, sort_keys=True): one for one in map(without_empty, each)}
+        for each in (ours, theirs)
     )
     if left.keys() == right.keys():
         return ""
