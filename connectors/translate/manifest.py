@@ -102,6 +102,9 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         )
     resolved = _resolved(root, root, ())
     assert isinstance(resolved, Part)
+    for number, stream in enumerate(resolved["streams"], 1):
+        if not isinstance(stream, Part):
+            raise ConfigError(f"{name}: stream {number} is not a mapping of keys to values")
     return Manifest(_propagated(resolved, {}), _name_of(Path(name)))
 
 

@@ -78,6 +78,8 @@ def resource_of(
     names = Names(requester.get(PARAMETERS) or {}, {**read.slices, "cursor": "cursor"})
     made: dict[str, Any] = {"name": name}
     base, path = base_of(requester, names), path_of(requester, names)
+    if not base:
+        raise Untranslatable("a stream without an address", "", requester.line or stream.line)
     made["path"] = path or base
     made.update(request_of(requester, names))
     made["records"] = _records_of(retriever, names)

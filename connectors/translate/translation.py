@@ -122,6 +122,10 @@ def _block(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
 _Dumper.add_multi_representer(str, _block)
 
 
+# What a manifest with values of other types than Airbyte's own leads to.
+_NO_FORM = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
 @dataclass
 class _Made:
     """A resource, and what its configuration has to have."""
@@ -159,10 +163,10 @@ class _Translator:
                 self._problem(listed or "?", problem)
                 continue
             name = str(stream.get("name"))
-            parents = parents_of(stream)
-            several: list[Part | None] = [*parents] if len(parents) > 1 else [None]
             made: list[str] = []
             try:
+                parents = parents_of(stream)
+                several: list[Part | None] = [*parents] if len(parents) > 1 else [None]
                 for number, parent in enumerate(several):
                     made.append(self._resource(stream, number, parent))
                 self._found.streams.append(name)
@@ -195,6 +199,10 @@ class _Translator:
             resource, base, authenticator = resource_of(stream, name, self._parent, parent)
             names = Names(authenticator.get(PARAMETERS) or {})
             auth, added = auth_of(authenticator, names, self._config)
+        except _NO_FORM as error:
+            problem = Untranslatable("a value that no manifest has", repr(error), stream.line)
+            self._failed[key] = problem
+            raise problem from None
         except Untranslatable as problem:
             self._failed[key] = problem
             raise

@@ -222,6 +222,7 @@ def test_a_source_with_several_servers_becomes_several_files(tmp_path):
         ("dynamic_streams: []", "its streams are only known to its API"),
         ("streams: ['#/definitions/x']", "line 1: #/definitions/x refers to nothing"),
         ("streams: [{$ref: '#/streams/0'}]", "make a circle"),
+        ("streams: [5]", "stream 1 is not a mapping"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_refused(tmp_path, text, problem):
@@ -233,6 +234,45 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path, text, problem):
     with pytest.raises(ConfigError) as caught:
         read_manifest(file)
     assert problem in str(caught.value)
+
+
+REQUESTER = "url_base: 'https://x.example.com', path: a"
+
+
+@pytest.mark.parametrize(
+    ("stream", "cause"),
+    [
+        ("retriever: text", "a stream without an address"),
+        (f"retriever: {{requester: {{{REQUESTER}, http_method: DELETE}}}}", "the method DELETE"),
+        (f"retriever: {{requester: {{{REQUESTER}, request_parameters: [1]}}}}", "as one template"),
+        (
+            f"retriever: {{requester: {{{REQUESTER}, "
+            "authenticator: {type: ApiKeyAuthenticator}}}",
+            "a value that no manifest has",
+        ),
+        (
+            f"retriever: {{requester: {{{REQUESTER}, error_handler: {{response_filters: "
+            "[{action: IGNORE, http_codes: [x]}]}}}",
+            "a value that no manifest has",
+        ),
+        (
+            "retriever: {requester: {url_base: 'https://x.example.com', path: '{{ a.b( }}'}}",
+            "Jinja",
+        ),
+        (
+            f"retriever: {{requester: {{{REQUESTER}}}, partition_router: "
+            "{type: ListPartitionRouter, cursor_field: c, values: 5}}",
+            "refused by api",
+        ),
+    ],
+)
+def test_a_stream_with_nonsense_is_left_out_with_its_line(tmp_path, stream, cause):
+    file = tmp_path / "manifest.yaml"
+    file.write_text(f"streams:\n  - {{name: a, {stream}}}\n")
+    found = translate(read_manifest(file))
+    assert (found.configs, found.streams) == ([], [])
+    (problem,) = map(str, found.problems)
+    assert problem.startswith("line 2: stream a: ") and cause in problem
 
 
 NAMES = Names(
