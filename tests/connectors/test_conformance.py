@@ -32,9 +32,12 @@ from contextframe_beam.connectors import (
 )
 from contextframe_beam.connectors.discord.connector import DiscordConnector
 from contextframe_beam.connectors.github.connector import GitHubConnector
+from contextframe_beam.connectors.google_drive.connector import GoogleDriveConnector
+from contextframe_beam.connectors.linear.connector import LinearConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
 from contextframe_beam.connectors.registry import list_connectors
+from contextframe_beam.connectors.slack.connector import SlackConnector
 from contextframe_beam.connectors.sql.connector import SqlConnector
 from contextframe_beam.connectors.tables.arrow import ArrowConnector
 from contextframe_beam.connectors.tables.csv_file import CSVConnector
@@ -335,10 +338,13 @@ def test_every_registered_connector_is_checked_here() -> None:
         DiscordConnector,  # in test_discord.py
         FilesConnector,
         GitHubConnector,  # in test_github.py
+        GoogleDriveConnector,  # in test_google_drive.py
         JSONFileConnector,
+        LinearConnector,  # in test_linear.py
         NotionConnector,  # in test_notion.py
         ObsidianConnector,
         ParquetConnector,
+        SlackConnector,  # in test_slack_access.py
         SqlConnector,
     }
     assert registered == {one.__name__ for one in checked}
