@@ -18,6 +18,8 @@ from contextframe_beam.errors import ConfigError, nearest
 TYPES = ("public_channel", "private_channel", "mpim", "im")
 PUBLIC, PRIVATE, GROUP, DIRECT = TYPES
 
+# The names of people in group messages, and a number.
+_GROUP = re.compile(r"mpdm-(.+)-\d+")
 _ID = re.compile(r"[CGD][A-Z0-9]{6,}\Z")
 # Slack asks for less than 1000.
 _PAGE = 999
@@ -145,8 +147,11 @@ def kind_of(channel: Mapping[str, Any]) -> str:
 
 
 def label_of(channel: Mapping[str, Any]) -> str:
-    """Returns what people call a channel: `#general`, or the id of a direct message."""
+    """Returns what people call a channel: `#general`, or `@ada, @bob` for their group messages."""
     name = text_in(channel, "name")
+    group = _GROUP.fullmatch(name)
+    if group is not None and kind_of(channel) == GROUP:
+        return ", ".join(f"@{one}" for one in group[1].split("--"))
     return f"#{name}" if name else text_in(channel, "id")
 
 

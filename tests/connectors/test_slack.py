@@ -252,13 +252,15 @@ class TestWhatIsRead:
         world.now += 3600
         later = world.say(direct, "Later")
         world.say(world.channel("general"), "In a channel")
-        found = items(world, types=["im", "public_channel"])
+        world.say(world.channel("mpdm-ada--bob-1", "mpim"), "In a group")
+        found = items(world, types=["im", "mpim", "public_channel"])
         direct_ones = {one["path"]: one["kind"] for one in found if one["channel"]["id"] == direct}
         assert direct_ones == dict.fromkeys(
             (f"{direct}/{first}", f"{direct}/{later}"), "conversation"
         )
         assert {(one["kind"], one["channel"]["label"]) for one in found} == {
             ("conversation", "@Bob"),
+            ("conversation", "@ada, @bob"),
             ("thread", "#general"),
         }
 
