@@ -20,7 +20,7 @@ from contextframe_beam.connectors.google_drive.arguments import auth_of, choice_
 from contextframe_beam.connectors.google_drive.changes import FeedRun
 from contextframe_beam.connectors.google_drive.content import Contents
 from contextframe_beam.connectors.google_drive.feeds import Feeds, feed_in
-from contextframe_beam.connectors.google_drive.folders import SHARED, Folders, Wanted
+from contextframe_beam.connectors.google_drive.folders import MOST_TEXT, SHARED, Folders, Wanted
 from contextframe_beam.connectors.google_drive.items import Feed, Spot, Taken
 from contextframe_beam.connectors.google_drive.listing import FOLDERS_TOGETHER, Listing
 from contextframe_beam.connectors.google_drive.records import (
@@ -228,15 +228,19 @@ class GoogleDriveConnector(PaginatedConnector):
         states = {} if anew else dict(resume_from or {})
         feeds = self._feeds.found(states)
         drives = self._feeds.drive_ids(feeds)
+        sizes = {feed.id: _kept_size(states.get(feed.id)) for feed in feeds}
         for feed in feeds:
-            params = {"feed": feed.params, "drives": drives, "began": began}
+            room = MOST_TEXT - sum(size for name, size in sizes.items() if name != feed.id)
+            params = {"feed": feed.params, "drives": drives, "began": began, "room": room}
             state = states.get(feed.id)
             made_by = {"made_with": made_with, "account": self._id_of_account(feed.subject)}
             if isinstance(state, Mapping) and _goes_on(feed, state, states, made_by):
                 yield Partition(feed.id, {**params, "state": dict(state)})
                 continue
             try:
-                yield from self._listed(feed, params, state, made_by)
+                for part in self._listed(feed, params, state, made_by):
+                    sizes[feed.id] = _kept_size(part.params.get("reached"))
+                    yield part
             except DriveError as error:
                 if not error.is_unreadable:
                     raise
@@ -373,7 +377,7 @@ class GoogleDriveConnector(PaginatedConnector):
             yield Partition(_part_of(feed, number), {**params, "spots": told, "reached": done})
         before = Folders.unpacked(state.get("folders")) if isinstance(state, Mapping) else None
         gone = [one for one in (before.known if before else ()) if one not in folders]
-        reached = _state(feed, token, folders, by)
+        reached = _state(feed, token, folders, by, params["room"])
         yield Partition(feed.id, {**params, "reached": reached, "gone": gone})
 
     def _list(self, partition: Partition, feed: Feed, cursor: Any) -> Page:
@@ -415,7 +419,7 @@ class GoogleDriveConnector(PaginatedConnector):
             self._runs[partition.id] = run
         page = run.page(cursor)
         if page.next_cursor is None:
-            page.state = _state(feed, run.token, run.folders, params["state"])
+            page.state = _state(feed, run.token, run.folders, params["state"], params["room"])
             self._runs.pop(partition.id, None)
         return page
 
@@ -520,11 +524,18 @@ def _part_of(feed: Feed, number: int) -> str:
     return f"{feed.id}/files/{number}"
 
 
-def _state(feed: Feed, token: str, folders: Folders, made_by: Mapping[str, Any]) -> dict[str, Any]:
+def _kept_size(state: Any) -> int:
+    folders = state.get("folders") if isinstance(state, Mapping) else None
+    return len(folders) if isinstance(folders, str) else 0
+
+
+def _state(
+    feed: Feed, token: str, folders: Folders, made_by: Mapping[str, Any], room: int
+) -> dict[str, Any]:
     known = {name: made_by.get(name) for name in (*_MADE_BY, "listing", "parts")}
     # Folders may be too many to be kept; then those at the top are compared by their marks.
     tops = {one: folders.known[one].mark for one in feed.tops if one in folders}
-    told = {"feed": feed.params, "token": token, "folders": folders.packed(), "tops": tops}
+    told = {"feed": feed.params, "token": token, "folders": folders.packed(room), "tops": tops}
     return {**told, **known}
 
 

@@ -18,6 +18,9 @@ from contextframe_beam.connectors.files.listing import Exclusion, Match, match_n
 #: More folders are not kept in a state; then each run lists them.
 MOST_KEPT = 100_000
 
+#: The folders of all feeds together take no more in a state, which has a limit of its own.
+MOST_TEXT = 12 << 20
+
 #: What lies directly in what is shared with an account, and in no folder that it sees.
 SHARED = "shared"
 
@@ -93,8 +96,12 @@ class Folders:
         except (ValueError, LookupError, TypeError, zlib.error):  # edited by hand
             return None
 
-    def packed(self) -> str | None:
-        """Returns the folders as text for a state; None where they are too many."""
+    def packed(self, most: int = MOST_TEXT) -> str | None:
+        """Returns the folders as text for a state; None where they are too many.
+
+        Args:
+            most: How long the text may be.
+        """
         if len(self.known) > MOST_KEPT:
             return None
         places = {identifier: number for number, identifier in enumerate(self.known)}
@@ -103,7 +110,8 @@ class Folders:
             for identifier, one in self.known.items()
         ]
         text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
-        return base64.b85encode(zlib.compress(text.encode("utf-8", "surrogatepass"))).decode()
+        data = base64.b85encode(zlib.compress(text.encode("utf-8", "surrogatepass"))).decode()
+        return data if len(data) <= most else None
 
     def __contains__(self, identifier: object) -> bool:
         return identifier in self.known

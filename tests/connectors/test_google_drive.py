@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.files.item import FileItem, GoneError
 from contextframe_beam.connectors.google_drive import account, changes, folders
+from contextframe_beam.connectors.google_drive import connector as drive_connector
 from contextframe_beam.connectors.google_drive.connector import GoogleDriveConnector
 from contextframe_beam.connectors.google_drive.items import OFFICE
 from contextframe_beam.connectors.google_drive.sharing import readers_of
@@ -261,10 +262,12 @@ class TestLargeDrives:
         assert len(copy.run().read) == 6 * 166
 
 
+@pytest.mark.parametrize("limit", ["MOST_KEPT", "MOST_TEXT"])
 def test_with_too_many_folders_to_keep_they_are_listed_each_time(
-    world: DriveWorld, monkeypatch: pytest.MonkeyPatch
+    world: DriveWorld, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(folders, "MOST_KEPT", 0)
+    for module in (folders, drive_connector):
+        monkeypatch.setattr(module, limit, 0, raising=False)
     files = world.files
     drive = files.drive("Team")
     top = files.folder("Top", drive)
