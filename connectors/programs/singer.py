@@ -100,8 +100,10 @@ class SingerConnector(ProgramConnector):
         valid = list(own.get("valid-replication-keys") or ())
         told = entry.get("replication_key") or own.get("replication-key")
         told = told or (valid[0] if len(valid) == 1 else "")
-        cursor = cursor_of(self.cursor, name, name, list(properties)) or str(told or "")
-        if cursor and method != "LOG_BASED" and not own.get("forced-replication-method"):
+        chosen = cursor_of(self.cursor, name, name, list(properties))
+        cursor = chosen or str(told or "")
+        is_free = not own.get("forced-replication-method")
+        if (chosen and is_free) or (cursor and not method):
             method = _INCREMENTAL
         return Stream(
             name,
@@ -131,7 +133,7 @@ class SingerConnector(ProgramConnector):
         if not any(one.is_incremental for one in catalog.values()):
             return None
         part = next(iter(catalog)) if len(catalog) == 1 else ALL_STREAMS
-        known = [part] if part in states else [*(set(states) & set(catalog)), ALL_STREAMS]
+        known = [part] if part in states else [*sorted(set(states) & set(catalog)), ALL_STREAMS]
         values = [_object(states[one].get("value")) for one in known if one in states]
         bookmarks: dict[str, Any] = {}
         for value in values:

@@ -56,6 +56,9 @@ def test_a_cursor_is_chosen_where_the_tap_leaves_the_choice(script: Script):
     own = script.got[-2]["catalog"]["streams"][0]["metadata"][0]["metadata"]
     assert own["replication-key"] == "at" and own["replication-method"] == "INCREMENTAL"
     assert not read(script.connector()).states
+    # A tap that says how a stream is read is believed.
+    whole = {**entry("users", cursor="at"), "replication_method": "FULL_TABLE"}
+    assert not read(script.write(streams=[whole]).connector()).states
 
 
 def test_rows_that_are_gone_are_deleted_by_a_mirror_and_by_their_mark(
