@@ -26,11 +26,6 @@ class Changes:
     added: Sequence[tuple[Sequence[str], Any]]
     removed: Sequence[Sequence[str]]
 
-    @property
-    def adds(self) -> bool:
-        """Whether fields are added."""
-        return bool(self.added)
-
     def add(self, item: dict[str, Any], known: Known) -> None:
         """Adds the fields to a record, in their order; each can use those before it.
 

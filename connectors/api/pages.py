@@ -374,10 +374,24 @@ class ApiPages:
             ]
         page.failures += failed
         if endpoint.chooses(scope):
-            page.items = [one for one in page.items if endpoint.keeps(one, scope)]
+            self._choose(page, partition, endpoint)
         endpoint.strip(page.items)
         endpoint.mark(page.items, scope.parent)
         return page
+
+    def _choose(self, page: Page, partition: Partition, endpoint: Endpoint) -> None:
+        """Leaves out the records that become no documents; one that cannot be judged is failed."""
+        scope: Scope = partition.params
+        items, known = page.items, endpoint.known(scope)
+        page.items = []
+        for number, one in enumerate(items):
+            try:
+                if endpoint.keeps(one, scope, known):
+                    page.items.append(one)
+            except ExpressionError as error:
+                where = f"{page.position}[{number}]"
+                problem = RecordError(f"filters: {error}")
+                page.failures.append(_letter(problem, one, partition, where))
 
     def _completed(
         self, records: list[Any], partition: Partition, endpoint: Endpoint, position: str
@@ -385,11 +399,11 @@ class ApiPages:
         """Adds fields to records; returns those that could be completed, and letters for others."""
         if not endpoint.resource.add_fields:
             return records, []
-        made, failed = [], []
+        made, failed, known = [], [], endpoint.known(partition.params)
         for number, one in enumerate(records):
             try:
                 if isinstance(one, dict):
-                    endpoint.complete(one, partition.params)
+                    endpoint.complete(one, known)
             except ExpressionError as error:
                 where = f"{position}[{number}]"
                 failed.append(_letter(RecordError(f"add_fields: {error}"), one, partition, where))

@@ -280,12 +280,13 @@ class Endpoint:
         first = records[0] if records else None
         return isinstance(first, Mapping) and self._mapper.unique_id(first) is not None
 
-    def keeps(self, item: Mapping[str, Any], scope: Scope) -> bool:
+    def keeps(self, item: Mapping[str, Any], scope: Scope, known: Known) -> bool:
         """Returns whether a record becomes a document.
 
         Args:
             item: The record.
             scope: What is read.
+            known: What placeholders stand for, from `known`.
         """
         incremental, since, bounds = self.incremental, scope.since, scope.bounds
         if incremental is not None:
@@ -300,17 +301,19 @@ class Endpoint:
                     return False
         if self._is_deleted and self._is_deleted(item):
             return True
-        known = self.known(scope) if self._filters else {}
         return all(condition(item, known) for condition in self._filters)
 
-    def complete(self, item: dict[str, Any], scope: Scope) -> None:
+    def complete(self, item: dict[str, Any], known: Known) -> None:
         """Adds the fields of `add_fields` to a record.
+
+        Args:
+            item: The record.
+            known: What placeholders stand for, from `known`.
 
         Raises:
             ExpressionError: a value cannot be computed.
         """
-        if self._changes.adds:
-            self._changes.add(item, self.known(scope))
+        self._changes.add(item, known)
 
     def strip(self, items: list[dict[str, Any]]) -> None:
         """Removes the fields of `remove_fields` from records."""

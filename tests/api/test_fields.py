@@ -127,11 +127,16 @@ def test_records_get_fields_and_lose_fields(server):
     }
 
 
-def test_a_record_whose_field_cannot_be_computed_becomes_a_dead_letter(server, tmp_path):
-    def connector() -> APIConnector:
-        return source(server.url, add_fields={"n": "{= 10 / (record.id - 1) }"})
-
-    receipt = ingest(connector(), to=tmp_path / "kb.lance")
+@pytest.mark.parametrize(
+    "resource",
+    [
+        {"add_fields": {"n": "{= 10 / (record.id - 1) }"}},
+        {"filters": ["10 / (record.id - 1) > 1"]},
+    ],
+    ids=["add_fields", "filters"],
+)
+def test_a_record_that_cannot_be_computed_with_becomes_a_dead_letter(server, tmp_path, resource):
+    receipt = ingest(source(server.url, **resource), to=tmp_path / "kb.lance")
     assert (receipt.written, receipt.failed) == (1, 1)
 
 
