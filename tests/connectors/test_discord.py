@@ -920,8 +920,9 @@ class TestUnderLimits:
         assert receipt.rows_written == 12 * 3300 + 300
         refused = sum(one.status == 429 for one in world.served)
         assert refused < 0.05 * len(world.served)
-        # One for each hundred messages and each post, and for the lists of 13 channels.
-        assert len(world.served) - refused < 12 * 34 + 300 + 13 + 10
+        # One for each hundred messages and each post, the lists of archived threads of 13 channels
+        # (the forum's has three pages), and what tells of the bot and its servers.
+        assert len(world.served) - refused <= 12 * 34 + 300 + 15 + 8
 
     @pytest.mark.soak
     def test_a_hundred_thousand_messages_are_read_in_little_memory(self) -> None:
