@@ -24,6 +24,7 @@ _KEY = "lin_api_"
 _NOT_ACCEPTED = "AUTHENTICATION_ERROR"
 _LIMITED = "RATELIMITED"
 _TOO_COMPLEX = re.compile(r"too complex|complexity .*(?:exceed|limit|maximum)", re.I)
+_AMOUNTS = ("Remaining", "Limit")
 # Where no header says more; each further wait is twice as long.
 _LIMIT_SECONDS = 2.0
 
@@ -94,17 +95,16 @@ def _until_reset(response: HttpResponse) -> float | None:
     now = answered_at(headers, time.time())
     found = []
     for name in ("Requests", "Endpoint-Requests", "Complexity"):
-        left, most, reset = (
-            headers.get(f"X-RateLimit-{name}-{one}") for one in ("Remaining", "Limit", "Reset")
-        )
-        wait = seconds_until(reset or "", now)
-        if wait is not None and _is_number(left) and _is_number(most) and float(most or 0) > 0:
-            found.append((float(left or 0) / float(most or 1), wait))
+        wait = seconds_until(headers.get(f"X-RateLimit-{name}-Reset") or "", now)
+        if wait is not None:
+            left, most = (_number(headers.get(f"X-RateLimit-{name}-{one}")) for one in _AMOUNTS)
+            found.append((left / most if most else left, wait))
     return min(found)[1] if found else None
 
 
-def _is_number(text: str | None) -> bool:
-    return text is not None and re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text.strip()) is not None
+def _number(text: str | None) -> float:
+    is_one = text is not None and re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", text.strip())
+    return float(text or 0) if is_one else 0.0
 
 
 def _json(response: HttpResponse) -> Any:
