@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.worlds.clients import python
 from tests.worlds.discord_world import FORUM, HISTORY, MEDIA, TOKEN, VIEW, Discord
 
 AGENT = "DiscordBot (https://example.test, 1.0)"
@@ -118,46 +117,4 @@ def test_a_bucket_that_is_used_up_stops_no_other_channel(world: Discord) -> None
     asked = [ask(world, f"/channels/{one}/messages")[0] for _ in range(3)]
     status, _ = ask(world, f"/channels/{other}/messages")
     assert (asked, status) == ([200, 200, 429], 200)
-    assert world.problems == []
-
-
-_READS = """
-import asyncio, discord, discord.http
-discord.http.Route.BASE = given[0]
-
-async def main():
-    found = {}
-    client = discord.Client(intents=discord.Intents.all())
-    async with client:
-        await client.login(given[1])
-        guild = await client.fetch_guild(int(given[2]))
-        for channel in await guild.fetch_channels():
-            if isinstance(channel, discord.TextChannel):
-                async for one in channel.history(limit=None, oldest_first=True):
-                    found[str(one.id)] = one.content
-            async for thread in channel.archived_threads(limit=None):
-                async for one in thread.history(limit=None):
-                    found[str(one.id)] = one.content
-        for thread in await guild.active_threads():
-            async for one in thread.history(limit=None):
-                found[str(one.id)] = one.content
-    tell(found)
-
-asyncio.run(main())
-"""
-
-
-def test_discord_py_reads_the_same_world(world: Discord) -> None:
-    guild, channel = next(iter(world.guilds)), channel_of(world)
-    for number in range(150):
-        world.message(channel, f"Message {number}")
-    forum = next(one for one, told in world.channels.items() if told["name"] == "help")
-    for number in range(24):
-        post = world.post(forum, f"Post {number}", f"Text {number}")
-        if number % 2:
-            world.archive(post)
-    world.remove(next(one for one, told in world.channels.items() if told["name"] == "pictures"))
-    found = python("discord", _READS, world.base_url, TOKEN, guild)
-    there = {k: one["content"] for inside in world.messages.values() for k, one in inside.items()}
-    assert found == there
     assert world.problems == []
