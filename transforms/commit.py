@@ -93,7 +93,7 @@ from contextframe_beam.transforms.plan import (
     missed_for_the_first_time,
     sources_of,
 )
-from contextframe_beam.transforms.readers import Reshared
+from contextframe_beam.transforms.readers import Reshared, readers_appended
 from contextframe_beam.transforms.unchanged import SeenRows, rows_of_sources
 from contextframe_beam.transforms.windows import Claims
 from contextframe_beam.transforms.written import Written
@@ -322,7 +322,12 @@ def _update(
         gone = _chunks_to_remove(plan, dataset, sources, documents, lost, missed)
         chunks = np.union1d(chunks, gone)
     gone = np.concatenate([documents, chunks, guards])
-    reshared = Reshared(dataset, plan.readers, sources, gone, plan.collections)
+    told = plan.readers
+    if run.mode.only_adds:
+        told |= readers_appended(
+            dataset, run.destination, run.schema, unique.fragments, unique.keys
+        )
+    reshared = Reshared(dataset, told, sources, gone, plan.collections, stale)
     removal = remove_rows(dataset, np.concatenate([gone, reshared.rows]))
     rewritten = []
     if len(reshared):

@@ -150,6 +150,9 @@ def enrich_batch(batch: FrameBatch, enrichers: Sequence[AnyEnricher]) -> FrameBa
         # Nobody knows what would have been made of the items that have failed before.
         batch.tally.stale = []
     numbers = batch.documents or range(len(batch.records))
+    named = {
+        number: _readers(record) for number, record in zip(numbers, batch.records, strict=True)
+    }
     parts = [_Part(*one) for one in zip(numbers, batch.records, batch.items, strict=True)]
     refused: dict[int, tuple[Exception, Any, list[FrameRecord]]] = {}
     for place, enricher in enumerate(enrichers):
@@ -168,12 +171,22 @@ def enrich_batch(batch: FrameBatch, enrichers: Sequence[AnyEnricher]) -> FrameBa
                         record.readers = part.record.readers
                     made.append(_Part(part.document, record, part.item))
         parts = [part for part in made if part.document not in refused]
+    for part in parts:
+        if _readers(part.record) != named[part.document]:
+            # The source would be asked who may read it, and does not know what an enricher says.
+            part.record.origin = None
     for number, (error, item, known) in sorted(refused.items(), key=lambda pair: pair[0]):
         batch.fail("enrich", error, item, number, known)
     batch.records = [part.record for part in parts]
     batch.items = [part.item for part in parts]
     batch.documents = [part.document for part in parts]
     return batch
+
+
+def _readers(record: FrameRecord) -> list[Any] | None:
+    """Returns a copy of who may read a record: an enricher may change the list itself."""
+    readers = record.readers
+    return list(readers) if isinstance(readers, list) else readers
 
 
 class _Part(NamedTuple):

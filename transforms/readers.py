@@ -8,9 +8,10 @@ with what documents are filed in, since a renamed folder changes no text of what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import lance
 import numpy as np
@@ -23,7 +24,9 @@ from contextframe_beam.frames.encode import decode_rows, encode_records
 from contextframe_beam.frames.fields import OwnField
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.store.keys import KeySet, Numbers, NumberSet
-from contextframe_beam.store.rows import Addresses, any_row, find_chunks, scan_rows
+from contextframe_beam.store.files import Destination, WrittenFragment
+from contextframe_beam.store.rows import Addresses, any_row, find_chunks, find_rows, scan_rows
+from contextframe_beam.store.writer import preview
 
 __all__ = [
     "Reshared",
@@ -32,6 +35,7 @@ __all__ = [
     "collections_told",
     "mark_of",
     "marks_of",
+    "readers_appended",
     "readers_told",
 ]
 
@@ -40,7 +44,7 @@ Readers = tuple[str, ...] | None
 
 # So many rows are read and written together, but always a document with all its chunks.
 _ROWS_TOGETHER = 1024
-_DOCUMENT_COLUMNS = ("uuid", "x_source", "x_digest", "x_readers", "collection")
+_DOCUMENT_COLUMNS = ("uuid", "x_source", "x_digest", "x_origin", "x_readers", "collection")
 
 
 def mark_of(readers: Sequence[str] | None) -> int:
@@ -97,6 +101,51 @@ def readers_told(tallies: Iterable[Tally]) -> dict[bytes, Readers]:
     return told
 
 
+def readers_appended(
+    dataset: lance.LanceDataset,
+    destination: Destination,
+    schema: pa.Schema,
+    fragments: Sequence[WrittenFragment],
+    keys: Numbers,
+) -> dict[bytes, Readers]:
+    """Returns who may read documents of which a run adds one more state, by their keys.
+
+    Earlier states stay, and are for the same readers as the newest.
+
+    Args:
+        dataset: The version that the run is committed to.
+        destination: The dataset that its rows were written for.
+        schema: Their columns.
+        fragments: Their data files.
+        keys: The keys of all of its rows.
+    """
+    if not fragments or not any_row(dataset, "x_readers IS NOT NULL"):
+        return {}
+    known = KeySet(keys)
+    _, stored = find_rows(dataset, known)
+    if not len(stored):
+        return {}
+    told: dict[bytes, Readers] = {}
+    rows = preview(destination, schema, fragments)
+    columns = ["uuid", "x_readers"]
+    for batch, _ in scan_rows(rows, columns, filter="x_parent IS NULL"):
+        both = batch.filter(pa.array(np.isin(known.find(batch["uuid"]), stored)))
+        for uuid, readers in zip(
+            both["uuid"].to_pylist(), both["x_readers"].to_pylist(), strict=True
+        ):
+            told[UUID(uuid).bytes] = None if readers is None else tuple(readers)
+    return told
+
+
+def _in_both(some: Readers, others: Readers) -> Readers:
+    """Returns who is certain to be among both."""
+    if some is None or others is None:
+        return None
+    if "anyone" in some:
+        return others
+    return some if "anyone" in others else tuple(one for one in some if one in others)
+
+
 @dataclass(frozen=True)
 class _Document:
     """A stored document that others may read now, or that is filed elsewhere.
@@ -127,6 +176,7 @@ class Reshared:
         sources: The ids of the run's sources.
         others: Rows that the run removes anyway.
         collections: What documents are filed in by what the run was told, by their keys.
+        failed: The documents that failed: they lose readers, and get none.
 
     Attributes:
         with_other_readers: How many of them have other readers.
@@ -140,6 +190,7 @@ class Reshared:
         sources: Sequence[str],
         others: Addresses,
         collections: Mapping[bytes, str] | None = None,
+        failed: Addresses | None = None,
     ) -> None:
         self._dataset = dataset
         self.with_other_readers = self.with_other_collections = 0
@@ -148,7 +199,8 @@ class Reshared:
         if told and not any(told.values()) and not any_row(dataset, "x_readers IS NOT NULL"):
             told = {}
         if told or collections:
-            self._find_documents(told, collections or {}, sources, others)
+            known = frozenset(() if failed is None else failed.tolist())
+            self._find_documents(told, collections or {}, sources, others, known)
         if self._documents:
             self._find_chunks(others)
 
@@ -188,6 +240,7 @@ class Reshared:
         collections: Mapping[bytes, str],
         sources: Sequence[str],
         others: Addresses,
+        failed: Set[int],
     ) -> None:
         named = list(dict.fromkeys([*told, *collections]))
         asked = KeySet(Numbers.of_bytes(b"".join(named)))
@@ -204,14 +257,15 @@ class Reshared:
             reshared &= marks_of(batch.column("x_readers")) != marks[places]
             moved = found & is_filed[places]
             moved &= collection_marks(batch.column("collection")) != filed[places]
-            self.with_other_readers += int(reshared.sum())
             self.with_other_collections += int(moved.sum())
             found = reshared | moved
             chosen = batch.filter(pa.array(found))
-            for address, digest, source, stored, place in zip(
+            for address, is_moved, digest, source, origin, stored, place in zip(
                 at[found].tolist(),
+                moved[found].tolist(),
                 chosen["x_digest"].to_pylist(),
                 chosen["x_source"].to_pylist(),
+                chosen["x_origin"].to_pylist(),
                 chosen["x_readers"].to_pylist(),
                 places[found],
                 strict=True,
@@ -219,32 +273,42 @@ class Reshared:
                 key = named[place]
                 kept = None if stored is None else tuple(stored)
                 readers = told.get(key, kept)
+                # Of what failed, enrichers have not said who may read it: nobody is added.
+                if key in told and (origin is None or address in failed):
+                    readers = _in_both(readers, kept)
+                self.with_other_readers += readers != kept
+                if readers == kept and not is_moved:
+                    continue
                 self._documents.append(
                     _Document(address, key, digest, source, readers, collections.get(key))
                 )
 
     def _find_chunks(self, others: Addresses) -> None:
         """Finds the chunks of each document: an append may have stored several states of one."""
-        by_key: dict[bytes, dict[bytes | None, int]] = {}
+        # Several sources may have appended a document with one key.
+        by_key: dict[tuple[bytes, str], dict[bytes | None, int]] = {}
         for number, one in enumerate(self._documents):
-            by_key.setdefault(one.key, {})[one.digest] = number
-        keys = NumberSet(Numbers.of_bytes(b"".join(by_key)))
+            by_key.setdefault((one.key, one.source), {})[one.digest] = number
+        keys = NumberSet(Numbers.of_bytes(b"".join(key for key, _ in by_key)))
 
         def collect(parents: Numbers, batch: pa.RecordBatch) -> Any:
             found = keys.contains(parents) & ~np.isin(batch["_rowaddr"], others)
             chosen = batch.filter(pa.array(found))
-            for address, parent, origin in zip(
+            for address, parent, source, origin in zip(
                 chosen["_rowaddr"].to_pylist(),
                 chosen["x_parent"].to_pylist(),
+                chosen["x_source"].to_pylist(),
                 chosen["x_origin"].to_pylist(),
                 strict=True,
             ):
-                states = by_key[parent]
+                states = by_key.get((parent, source))
+                if states is None:
+                    continue
                 number = states.get(origin, next(iter(states.values())))
                 self._chunks.setdefault(number, []).append(address)
             return found
 
-        find_chunks(self._dataset, collect, ["x_origin"])
+        find_chunks(self._dataset, collect, ["x_source", "x_origin"])
 
     def _written(
         self, numbers: Sequence[int], embed_dim: int, fields: Sequence[OwnField]

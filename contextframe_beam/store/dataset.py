@@ -405,10 +405,11 @@ class FrameDataset(DocumentTables):
             embedder=embedder,
             settings={"url": embed_url, "key": embed_key, **(embed_options or {})},
         )
-        condition = self._documents(where, readable_by(readers, self._dataset.schema))
+        readable = readable_by(readers, self._dataset.schema)
+        condition = self._documents(where, readable)
         if question.by_words and not self._pinned:
             self._make_sure_of_index()
-        return search(self._dataset, question, condition)
+        return search(self._dataset, question, condition, readable)
 
     def index_text(self, language: str | None = None) -> bool:
         """Makes the full-text index, and replaces one that splits text in another way.
@@ -454,8 +455,9 @@ class FrameDataset(DocumentTables):
         Raises:
             ConfigError: the search cannot be understood.
         """
-        condition = self._documents(where, readable_by(readers, self._dataset.schema))
-        found = nearest(self._dataset, self._vector(vector), limit, condition, where)
+        readable = readable_by(readers, self._dataset.schema)
+        condition = self._documents(where, readable)
+        found = nearest(self._dataset, self._vector(vector), limit, condition, where, readable)
         if not found and not has_vectors(self._dataset):
             _LOGGER.warning(
                 "nothing is near: no document of %s has a vector; embed them with "

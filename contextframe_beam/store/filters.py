@@ -181,6 +181,16 @@ _RESERVED = frozenset(
 )
 
 
+# Signs that end a condition or begin a text that has no end, and what is wrong with them.
+_ENDS = {
+    "'": "give SQL with text in single quotes, and a quote within it twice: 'O''Brien'",
+    '"': 'a " is not closed',
+    "`": "a ` is not closed",
+    ";": "it is one condition, without a semicolon",
+    "$": "text stands in single quotes, not between dollar signs",
+}
+
+
 @dataclass
 class _Token:
     kind: str
@@ -195,6 +205,7 @@ def _translated(where: str, fields: Sequence[OwnField]) -> str:
     """Returns SQL with the columns of own fields in place of their names."""
     tokens = [_Token(str(found.lastgroup), found[0]) for found in _TOKEN.finditer(where)]
     told = [one for one in tokens if one.kind != "space"]
+    _require_one_condition(where, told)
     for place, one in enumerate(told):
         before = told[place - 1] if place else None
         after = told[place + 1] if place + 1 < len(told) else None
@@ -215,6 +226,27 @@ def _translated(where: str, fields: Sequence[OwnField]) -> str:
         text if one.field is None else one.field.sql
         for one, text in zip(tokens, texts, strict=True)
     )
+
+
+def _require_one_condition(where: str, told: Iterable[_Token]) -> None:
+    """Refuses what would end before its own end, so that conditions joined to it were left out.
+
+    Lance ignores what follows a complete condition, and knows texts between dollar signs.
+
+    Raises:
+        ConfigError: brackets or quotes are not closed, or there is more than a condition.
+    """
+    open_brackets = 0
+    for one in told:
+        if one.kind != "sign":
+            continue
+        open_brackets += {"(": 1, ")": -1}.get(one.text, 0)
+        if open_brackets < 0:
+            raise ConfigError(f"the filter {where} cannot be used: a ) closes nothing")
+        if one.text in _ENDS:
+            raise ConfigError(f"the filter {where} cannot be used: {_ENDS[one.text]}")
+    if open_brackets:
+        raise ConfigError(f"the filter {where} cannot be used: a ( is not closed")
 
 
 def _field_at(

@@ -125,13 +125,16 @@ class Question:
         _check_around(self.around)
 
 
-def search(dataset: LanceDataset, question: Question, condition: str | None) -> list[Hit]:
+def search(
+    dataset: LanceDataset, question: Question, condition: str | None, readable: str = ""
+) -> list[Hit]:
     """Finds the passages that answer a question best, best first, each with its score.
 
     Args:
         dataset: What to search.
         question: What is looked for.
         condition: SQL that rows fulfil.
+        readable: The part of it that says who asks; the rows around hits fulfil it too.
 
     Raises:
         ConfigError: the search cannot be understood, or needs an embedder that is not known.
@@ -140,7 +143,7 @@ def search(dataset: LanceDataset, question: Question, condition: str | None) -> 
     """
     # Only Unicode text is a word.
     text = question.text.encode(errors="replace").decode()
-    candidates = _Candidates(dataset, condition, question.where)
+    candidates = _Candidates(dataset, condition, question.where, readable)
     rankings: list[_Ranking] = []
     if question.by_words:
         rankings.append(candidates.by_words(text))
@@ -226,7 +229,12 @@ def _embedder(
 
 
 def nearest(
-    dataset: LanceDataset, vector: Vectors, limit: int, condition: str | None, where: Where
+    dataset: LanceDataset,
+    vector: Vectors,
+    limit: int,
+    condition: str | None,
+    where: Where,
+    readable: str = "",
 ) -> list[Hit]:
     """Finds the passages whose vectors are nearest; their score is the distance.
 
@@ -236,12 +244,13 @@ def nearest(
         limit: The most hits to return.
         condition: SQL that rows fulfil.
         where: The filter that the user gave.
+        readable: As in `search`.
 
     Raises:
         ConfigError: the filter cannot be used.
     """
     check_limit(limit)
-    candidates = _Candidates(dataset, condition, where)
+    candidates = _Candidates(dataset, condition, where, readable)
     ranking = candidates.by_meaning(vector, metric_of(dataset), distance=True)
     return candidates.hits(candidates.best([ranking], limit))
 
@@ -271,12 +280,16 @@ class _Candidates:
         dataset: The version.
         condition: SQL that the rows fulfil.
         where: The part of it that the user gave, for messages.
+        readable: The part of it that says who asks.
     """
 
-    def __init__(self, dataset: LanceDataset, condition: str | None, where: Where) -> None:
+    def __init__(
+        self, dataset: LanceDataset, condition: str | None, where: Where, readable: str
+    ) -> None:
         self._dataset = dataset
         self._condition = condition
         self._where = where
+        self._readable = readable
         names = dataset.schema.names
         self._columns = ["uuid", *([_PARENT] if _PARENT in names else [])]
         self._has_chunks = _PARENT in names and any_row(dataset, f"{_PARENT} IS NOT NULL")
@@ -324,7 +337,7 @@ class _Candidates:
                     metric=metric,
                     columns=self._columns,
                     condition=self._condition,
-                    filtered=bool(self._where),
+                    filtered=bool(self._where or self._readable),
                 )
             )
             score = float if distance else lambda value: similarity(value, metric)
@@ -387,7 +400,8 @@ class _Candidates:
         if not wanted:
             return
         chunks: dict[str, list[tuple[int, FrameRecord]]] = defaultdict(list)
-        for record, row in self._records(" OR ".join(wanted), [_PARENT, "position"]):
+        around_them = _both(self._readable, f"({' OR '.join(wanted)})")
+        for record, row in self._records(around_them, [_PARENT, "position"]):
             chunks[_uuid_text(row[_PARENT])].append((row["position"], record))
         for match, hit, place in zip(matches, hits, places, strict=True):
             if match.parent is None or place is None:

@@ -172,6 +172,16 @@ def test_a_document_that_failed_keeps_its_text_and_loses_its_readers(source):
     assert source.search("Danube", ANA) == {"plan"}
 
 
+def test_a_document_that_failed_is_shown_to_nobody_new(source):
+    source.run(document("plan", ANA), document("menu", ENG))
+    failing = document("plan", BEN, ANA, version=2, broken=True)
+    receipt = source.run(failing, document("menu", ENG), max_failures="60%")
+    assert (receipt.stale, receipt.readers_changed) == (1, 0)
+    assert source.search("Danube", BEN) == set()
+    source.run(document("plan", BEN, ANA, version=2), document("menu", ENG))
+    assert source.search("Danube", BEN) == {"plan"}
+
+
 def test_a_document_that_changes_gets_its_readers_with_its_text(source):
     source.run(document("plan", ANA))
     receipt = source.run(document("plan", BEN, version=2, text="# Seas\n\nThe Aral is small."))
@@ -188,6 +198,53 @@ def test_all_states_of_a_document_that_were_appended_get_its_readers(source):
     assert len(states) == 2
     assert {row["x_origin"] for row in rows if row["x_parent"] is not None} == states
     assert {tuple(row["x_readers"]) for row in rows} == {(BEN,)}
+
+
+def test_what_was_shared_before_an_append_is_no_longer_shared_after_it(source):
+    source.run(document("plan", ANA, BEN), mode="append")
+    source.run(document("plan", ANA, version=2, text=f"{SECTIONS}!"), mode="append")
+    assert source.search("Danube", BEN) == set()
+    assert {tuple(row["x_readers"]) for row in source.rows()} == {(ANA,)}
+
+
+def test_a_document_of_another_source_with_the_same_id_keeps_its_chunks_and_readers(
+    source, tmp_path
+):
+    other = Source(tmp_path / "other")
+    other.to = source.to
+    source.run(document("plan", ANA), mode="append")
+    other.run(document("plan", BEN), mode="append")
+    before = [row for row in source.rows() if row["x_readers"] == [BEN]]
+    source.run(document("plan", ENG), mode="append")
+    assert [row for row in source.rows() if row["x_readers"] == [BEN]] == before
+    assert {row["x_source"] for row in source.rows() if row["x_readers"] == [ENG]} == {
+        row["x_source"] for row in source.rows()
+    } - {row["x_source"] for row in before}
+
+
+class Confidential:
+    """Says of each document that Ben only may read it; some it refuses."""
+
+    def enrich(self, record: FrameRecord, source_item: dict[str, Any]) -> FrameRecord:
+        if source_item.get("refused"):
+            raise ValueError("it is refused")
+        record.readers = [BEN]
+        return record
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_what_an_enricher_says_of_readers_holds_in_all_runs(tmp_path, versioned):
+    source = Source(tmp_path / "narrow", versioned)
+    how = {"enrichers": [Confidential()], "max_failures": "60%"}
+    menu = document("menu", ANA)
+    source.run(document("plan", "anyone"), menu, **how)
+    for _ in range(2):
+        source.run(document("plan", "anyone"), menu, **how)
+        assert source.search("Danube", ANA) == set()
+    for how_it_fails in ({"refused": True}, {"broken": True}):
+        source.run(document("plan", "anyone", version=2, **how_it_fails), menu, **how)
+        assert source.search("Danube", ANA) == set()
+        assert source.search("Danube", BEN) == {"plan", "menu"}
 
 
 def test_what_was_filed_elsewhere_is_written_without_being_fetched(source):
@@ -272,6 +329,33 @@ class TestReaders:
         source.run(document("plan", ANA))
         with pytest.raises(ConfigError, match="a reader is"):
             FrameDataset.open(source.to).search("Danube", readers=[""])
+
+    @pytest.mark.parametrize(
+        "where",
+        [
+            "true) OR (true",
+            "true) OR (true --",
+            "true); ",
+            "true)",
+            "(true",
+            "$$'$$) OR ($$'$$ = ''",
+        ],
+    )
+    def test_no_filter_reaches_beyond_who_asks(self, source, where):
+        source.run(document("plan", ANA))
+        dataset = FrameDataset.open(source.to)
+        for how in ({}, {"vector": True}):
+            with pytest.raises(ConfigError, match="cannot be used"):
+                dataset.search("Danube", where=where, readers=[BEN], **how)
+        with pytest.raises(ConfigError, match="cannot be used"):
+            dataset.count(where)
+
+    def test_brackets_and_quotes_within_texts_are_text(self, source):
+        source.run(document("plan", ANA, text="The Danube :) is (long; $1"))
+        dataset = FrameDataset.open(source.to)
+        where = "(text_content LIKE '%:)%' AND text_content <> 'it''s ); $') -- a ) comment"
+        assert len(dataset.search("Danube", where=where, readers=[ANA])) == 1
+        assert dataset.search("Danube", where=where, readers=[BEN]) == []
 
     def test_different_answers_about_one_document_leave_it_unknown(self):
         one, two = Tally(), Tally()
