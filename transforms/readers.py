@@ -23,8 +23,8 @@ from contextframe_beam.connectors.page import Tally
 from contextframe_beam.frames.encode import decode_rows, encode_records
 from contextframe_beam.frames.fields import OwnField
 from contextframe_beam.frames.record import FrameRecord
-from contextframe_beam.store.keys import KeySet, Numbers, NumberSet
 from contextframe_beam.store.files import Destination, WrittenFragment
+from contextframe_beam.store.keys import KeySet, Numbers, NumberSet
 from contextframe_beam.store.rows import Addresses, any_row, find_chunks, find_rows, scan_rows
 from contextframe_beam.store.writer import preview
 
