@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from contextframe_beam import FrameDataset
+from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.pipelines.ui.app import listening
@@ -100,6 +100,23 @@ def test_a_document_is_shown_with_its_chunks(page):
     assert " chunks</h2>" in text and "Plums are blue." in text
     chunk = text.rpartition('<p><a href="')[2].partition('"')[0]
     assert "A chunk of" in got(page + chunk)
+
+
+@pytest.mark.parametrize(
+    ("readers", "said"),
+    [
+        (["user:ana@example.com", "group:<b>"], "group:&lt;b&gt;, user:ana@example.com"),
+        ([f"user:{number}" for number in range(60)], "and 10 more"),
+        ([], "nobody"),
+        (None, "nobody knows"),
+    ],
+)
+def test_a_document_says_who_may_read_it(tmp_path, readers, said):
+    dataset = FrameDataset.create(str(tmp_path / "kb.lance"), embed_dim=2)
+    dataset.add(FrameRecord("text", unique_id="doc:1", readers=readers))
+    with served(tmp_path / "kb.lance") as address:
+        text = got(f"{address}/documents/{uuid_of('doc:1')}")
+    assert f"{said}.</p>" in text.partition("Who may read it: ")[2].splitlines()[0]
 
 
 def test_a_document_links_to_those_it_is_related_to(page):
