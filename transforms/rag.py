@@ -336,6 +336,8 @@ class LanceSearchHandler(EnrichmentSourceHandler[Any, Any]):
         mode: Whether to search by `text`, by `vector` or by both (`hybrid`).
         limit: The most chunks to return for an item.
         where: A filter, or a function that gives that of an item.
+        readers: Who asks, or a function that gives who asks by an item: only what one of them, or
+            anyone, may read is found. By default all is.
         parents: Whether to return of each document the best chunk only.
         embedder: The name of the embedder, where it is not found by the recorded one.
         embed_url: Where its service is, if it moved.
@@ -354,6 +356,7 @@ class LanceSearchHandler(EnrichmentSourceHandler[Any, Any]):
         mode: SearchMode = "hybrid",
         limit: int = 10,
         where: Where | Callable[[EmbeddableItem], Where] = None,
+        readers: Iterable[str] | Callable[[EmbeddableItem], Iterable[str]] | None = None,
         parents: bool = False,
         embedder: str | None = None,
         embed_url: str | None = None,
@@ -366,6 +369,7 @@ class LanceSearchHandler(EnrichmentSourceHandler[Any, Any]):
         secrets.refuse_credentials(uri, "the dataset")
         self._at = Address(uri, storage_options)
         self._where = where
+        self._readers = readers
         self._asked: dict[str, Any] = {
             "limit": limit,
             "hybrid": mode == "hybrid",
@@ -390,6 +394,9 @@ class LanceSearchHandler(EnrichmentSourceHandler[Any, Any]):
         """Returns the item with what was found for it."""
         asked = dict(self._asked)
         asked["where"] = self._where(request) if callable(self._where) else self._where
+        asked["readers"] = self._readers(request) if callable(self._readers) else self._readers
+        if callable(self._readers) and asked["readers"] is None:
+            raise ConfigError("the function `readers` gave None for an item; expected who asks")
         if asked["hybrid"] or asked["vector"]:
             asked["query_vector"] = request.dense_embedding
         text = request.content.text

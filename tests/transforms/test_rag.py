@@ -22,7 +22,7 @@ from apache_beam.transforms.enrichment import Enrichment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contextframe_beam import ConfigError, FrameDataset
+from contextframe_beam import ConfigError, FrameDataset, FrameRecord
 from contextframe_beam.frames.encode import decode_rows, encode_records
 from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.transforms import LanceSearchHandler, LanceVectorWriterConfig, ReadItems
@@ -288,6 +288,23 @@ class TestTheWayBack:
                 | beam.Map(lambda chunk: chunk["text"])
             )
             assert_that(found, equal_to(["A quokka lives on an island."]))
+
+    def test_only_what_the_one_who_asks_may_read_is_found(self, tmp_path):
+        dataset = FrameDataset.create(str(tmp_path / "kb.lance"), embed_dim=DIM)
+        dataset.add(FrameRecord("plans of Ana", unique_id="a", readers=["user:ana@example.com"]))
+        dataset.add(FrameRecord("plans of Ben", unique_id="b", readers=["user:ben@example.com"]))
+        item = EmbeddableItem.from_text("plans", metadata={"for": "user:ben@example.com"})
+
+        def found(readers: Any) -> list[str]:
+            handler = LanceSearchHandler(dataset.uri, mode="text", readers=readers)
+            with handler:
+                return [one["text"] for one in handler(item)[1]["chunks"]]
+
+        assert found(["user:ana@example.com"]) == ["plans of Ana"]
+        assert found(lambda one: [one.metadata["for"]]) == ["plans of Ben"]
+        assert found([]) == []
+        with pytest.raises(ConfigError, match="gave None for an item"):
+            found(lambda one: one.metadata.get("nobody"))
 
     def test_an_unknown_mode_is_refused(self):
         with pytest.raises(ConfigError, match="choose text, vector or hybrid"):
