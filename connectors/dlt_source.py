@@ -141,7 +141,7 @@ class DltConnector(StreamsConnector):
             told = f"{self.program}, {stream.name}: {type(first).__name__}: {first}"
             raise ConnectorError(secrets.redact(told)) from error
         windows = [Window(stream.label)] if stream.entry["replaces"] else []
-        ended = {_STATE: json.typed_dumps(state)} if state else {}
+        ended = {_STATE: json.typed_dumps(state)} if state or known else None
         yield Page([], state=ended, windows=windows)
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from contextframe_beam.connectors.mapper import FieldMapper, as_text, first, lookup, names
 from contextframe_beam.connectors.secrets import redact
+from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.frames.times import parse
 
@@ -269,7 +270,14 @@ class RecordMapper:
 
 
 def quoted(value: Any) -> str:
-    """Returns a value as one segment of a URL's path."""
-    text = quote(str(value), safe="")
+    """Returns a value as one segment of a URL's path.
+
+    Raises:
+        RecordError: it holds half a character.
+    """
+    try:
+        text = quote(str(value), safe="")
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{value!a:.80} names nothing: it is not Unicode text") from error
     # A segment of only dots would name another folder.
     return text.replace(".", "%2E") if text in (".", "..") else text

@@ -157,6 +157,10 @@ class LinearConnector(PaginatedConnector):
         self.authenticated = True
         return True
 
+    def account_id(self) -> str:
+        """Returns the id of the workspace, which the key alone says."""
+        return str(self._account["organization"].get("id") or "")
+
     def access(self) -> list[str]:
         """Returns the account, and the teams that it may read, with their numbers of issues."""
         viewer, workspace = self._account["viewer"], self._account["organization"]

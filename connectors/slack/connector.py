@@ -203,6 +203,10 @@ class SlackConnector(PaginatedConnector):
         self._began = ""
         self._begin_reading(self._how)
 
+    def account_id(self) -> str:
+        """Returns the id of the workspace, which the token alone says."""
+        return self._team.id
+
     def authenticate(self) -> bool:
         """Asks which workspace the token belongs to, and what it may do.
 

@@ -330,11 +330,7 @@ class FrameDataset(DocumentTables):
             yield from scanner.to_batches()
 
     def count(self, where: Where = None) -> int:
-        """Returns how many documents and chunks fulfil a filter; it is as in `search`.
-
-        Raises:
-            ConfigError: the filter cannot be used.
-        """
+        """Returns how many documents and chunks fulfil a filter, which is as in `search`."""
         condition = self._documents(where)
         with understood(self._dataset, where):
             return int(self._dataset.count_rows(filter=condition))
@@ -361,10 +357,9 @@ class FrameDataset(DocumentTables):
         A passage is a chunk, or a document without a chunk that fulfils `where`.
 
         By default those are found whose text holds the words (BM25). That makes the full-text index
-        when there is none, which takes a commit; an earlier version without one is read through
-        instead, and so is a dataset that cannot be written. Where no passage holds any of the
-        words, those are returned in which one stands within a longer word, as `control` in
-        `uncontrolled`; their score is 0.
+        when there is none, which takes a commit; an earlier version without one, or a dataset that
+        cannot be written, is read through. Where no passage holds any of the words, those are
+        returned in which one stands within a longer word, with the score 0.
 
         Args:
             text: Words, or a question.
@@ -378,7 +373,7 @@ class FrameDataset(DocumentTables):
                 score is the similarity; of cosine, 1 is the same.
             parents: Whether to return of each document the best passage only.
             context: How many chunks before and after each passage to return with it.
-            query_vector: The vector of the text, where you have it; `embed_dim` numbers.
+            query_vector: The vector of the text, `embed_dim` numbers.
             embedder: What makes the vector of the text, or its name, as in `onnx:models/minilm`.
                 The default is the embedder that made the vectors of the dataset; others are
                 refused.

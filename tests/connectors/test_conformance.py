@@ -31,11 +31,16 @@ from contextframe_beam.connectors import (
     Window,
 )
 from contextframe_beam.connectors.discord.connector import DiscordConnector
+from contextframe_beam.connectors.dlt_source import DltConnector
 from contextframe_beam.connectors.github.connector import GitHubConnector
 from contextframe_beam.connectors.google_drive.connector import GoogleDriveConnector
 from contextframe_beam.connectors.linear.connector import LinearConnector
+from contextframe_beam.connectors.loaders.langchain import LangChainConnector
+from contextframe_beam.connectors.loaders.llamaindex import LlamaIndexConnector
 from contextframe_beam.connectors.notion.connector import NotionConnector
 from contextframe_beam.connectors.obsidian.connector import ObsidianConnector
+from contextframe_beam.connectors.programs.airbyte import AirbyteConnector
+from contextframe_beam.connectors.programs.singer import SingerConnector
 from contextframe_beam.connectors.registry import list_connectors
 from contextframe_beam.connectors.slack.connector import SlackConnector
 from contextframe_beam.connectors.sql.connector import SqlConnector
@@ -332,18 +337,23 @@ def test_the_mapping_of_the_page_is_caught_where_an_author_is_null() -> None:
 def test_every_registered_connector_is_checked_here() -> None:
     registered = {one.class_path.rpartition(":")[2] for one in list_connectors()}
     checked = {
+        AirbyteConnector,  # in programs/test_airbyte.py
         APIConnector,
         ArrowConnector,
         CSVConnector,
         DiscordConnector,  # in test_discord.py
+        DltConnector,  # in test_dlt.py
         FilesConnector,
         GitHubConnector,  # in test_github.py
         GoogleDriveConnector,  # in test_google_drive.py
         JSONFileConnector,
+        LangChainConnector,  # in test_loaders.py
         LinearConnector,  # in test_linear.py
+        LlamaIndexConnector,  # in test_loaders.py
         NotionConnector,  # in test_notion.py
         ObsidianConnector,
         ParquetConnector,
+        SingerConnector,  # in programs/test_singer.py
         SlackConnector,  # in test_slack_access.py
         SqlConnector,
     }

@@ -11,6 +11,7 @@ import pytest
 
 from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.connectors.dlt_source import DltConnector
+from contextframe_beam.connectors.testing import ConnectorTests
 from contextframe_beam.errors import ConfigError, ConnectorError
 from contextframe_beam.pipelines.ingest import ingest
 from tests.support.small_server import Got, serving
@@ -55,6 +56,19 @@ class Tracker:
 def tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
     monkeypatch.setenv("TRACKER_KEY", KEY)
     return Tracker(tmp_path)
+
+
+class TestDltConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _tracker(self, tracker: Tracker) -> None:
+        issues = [{"id": number, "title": f"Issue {number}"} for number in range(10)]
+        tracker.put({"issues": issues})
+        self.args = {"path": str(tracker.file)}
+
+    def connector(self) -> DltConnector:
+        # With an incremental resource, dlt reads what has the last value of its cursor once more,
+        # and sources use credentials only when they read.
+        return DltConnector(f"{OWN}:alone", self.args)
 
 
 def test_ids_are_of_the_primary_keys_and_texts_of_the_usual_fields(tracker):

@@ -16,6 +16,7 @@ from contextframe_beam.connectors.loaders.connector import LoaderConnector
 from contextframe_beam.connectors.loaders.langchain import LangChainConnector
 from contextframe_beam.connectors.loaders.llamaindex import LlamaIndexConnector
 from contextframe_beam.connectors.loaders.objects import build, find, plain, with_file
+from contextframe_beam.connectors.testing import ConnectorTests
 from contextframe_beam.errors import ConfigError, ConnectorError, TooManyFailures
 from contextframe_beam.pipelines.ingest import ingest
 
@@ -146,6 +147,28 @@ class TestFiles:
     def test_two_workers_read_as_one_does(self, site, kb):
         assert run(lines(site), kb, workers=2).rows_written == 3
         assert run(lines(site), kb).rows_written == 0
+
+
+class TestLangChainConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _files(self, site: Path) -> None:
+        self.site = site
+        for number in range(8):
+            put(site, f"{number}.txt", f"text {number}")
+
+    def connector(self) -> LangChainConnector:
+        return lines(self.site)
+
+
+class TestLlamaIndexConnector(ConnectorTests):
+    @pytest.fixture(autouse=True)
+    def _files(self, site: Path) -> None:
+        self.files = f"{site}/**/*.txt"
+        for number in range(8):
+            put(site, f"{number}.txt", f"text {number}")
+
+    def connector(self) -> LlamaIndexConnector:
+        return LlamaIndexConnector(f"{OWN}:FileReader", files=self.files)
 
 
 class TestWhole:
