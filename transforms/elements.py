@@ -24,10 +24,10 @@ from contextframe_beam.connectors.files.item import FileItem
 from contextframe_beam.connectors.files.seen import outcome_state
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
 from contextframe_beam.connectors.read.transform import register
-from contextframe_beam.errors import ConfigError
+from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.frames.columns import FrameColumns
 from contextframe_beam.frames.encode import null_array
-from contextframe_beam.frames.record import Deletion, FrameRecord, is_uuid, uuid_of
+from contextframe_beam.frames.record import Deletion, FrameRecord, is_uuid, readers_of, uuid_of
 from contextframe_beam.frames.values import is_unicode
 
 
@@ -138,10 +138,20 @@ class FrameBatch:
             # It is read again by the next run, although it may not change.
             self.tally.partitions[str(item["path"])] = outcome_state([item.mark], []) or {}
         known = {
-            key: record.readers for record in records if (key := document_key(record)) is not None
+            key: _readers_of(record)
+            for record in records
+            if (key := document_key(record)) is not None
         }
         for key in sorted(known):
             self.tally.note_stale(known[key], key)
+
+
+def _readers_of(record: FrameRecord) -> list[str] | None:
+    """Returns who may read a record that failed; nobody knows where it does not name anybody."""
+    try:
+        return readers_of(record.readers)
+    except RecordError:
+        return None
 
 
 @dataclass(slots=True)

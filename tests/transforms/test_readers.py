@@ -222,6 +222,20 @@ def test_a_document_of_another_source_with_the_same_id_keeps_its_chunks_and_read
     } - {row["x_source"] for row in before}
 
 
+def test_what_stands_around_a_passage_is_only_what_the_one_who_asks_may_read(source, tmp_path):
+    other = Source(tmp_path / "other")
+    other.to = source.to
+    source.run(
+        document("plan", ANA, text=f"{SECTIONS}\n# Safe\n\nThe code is 1234."), mode="append"
+    )
+    other.run(document("plan", BEN), mode="append")
+    hits = FrameDataset.open(source.to).search("Danube", readers=[BEN], context=9)
+    assert hits and all("1234" not in hit.passage for hit in hits)
+    assert {who for hit in hits for one in (*hit.before, *hit.after) for who in one.readers} == {
+        BEN
+    }
+
+
 class Confidential:
     """Says of each document that Ben only may read it; some it refuses."""
 
@@ -245,6 +259,24 @@ def test_what_an_enricher_says_of_readers_holds_in_all_runs(tmp_path, versioned)
         source.run(document("plan", "anyone", version=2, **how_it_fails), menu, **how)
         assert source.search("Danube", ANA) == set()
         assert source.search("Danube", BEN) == {"plan", "menu"}
+
+
+@pytest.mark.parametrize("readers", ["anyone", 7, [7], [[BEN]], {BEN: 1}, [None], ["a\0b"], [""]])
+def test_an_enricher_that_names_nobody_spoils_that_document_only(source, readers):
+    class Wrong:
+        def enrich(self, record: FrameRecord, source_item: dict[str, Any]) -> FrameRecord:
+            if source_item["id"] == "plan":
+                record.readers = readers
+            return record
+
+    how = {"embed": None, "embed_dim": 2}
+    source.run(document("plan", ANA), **how)
+    items = (document("plan", ANA, version=2), document("menu", ANA))
+    receipt = source.run(*items, enrichers=[Wrong()], max_failures="60%", **how)
+    assert (receipt.failed, receipt.stale, receipt.rows_written) == (1, 1, 1)
+    assert "reader" in receipt.reasons[0].message
+    found = FrameDataset.open(source.to).search("Danube", readers=[ANA])
+    assert {str(one.unique_id).partition("#")[0] for one in found} == {"doc:menu"}
 
 
 def test_what_was_filed_elsewhere_is_written_without_being_fetched(source):
