@@ -153,6 +153,8 @@ class Tally:
             stored: their keys in the same way, by their collections.
         stale: One entry for each failed item whose documents are known: their keys, 16 bytes each,
             joined. The stored content of these documents stays.
+        doubtful: Keys of documents of which the source alone said who may read them, not what comes
+            after it; in the same way.
         unsure: How many items failed in each partition whose documents are not known.
         windows: Stretches that were told completely, each with the partition whose page said so.
         documents: Documents that were parsed or chunked, or recognised before that.
@@ -181,6 +183,7 @@ class Tally:
     readers: dict[tuple[str, ...] | None, bytes] = field(default_factory=dict)
     collections: dict[str, bytes] = field(default_factory=dict)
     stale: list[bytes] = field(default_factory=list)
+    doubtful: list[bytes] = field(default_factory=list)
     unsure: dict[str, int] = field(default_factory=dict)
     windows: set[tuple[str, Window]] = field(default_factory=set)
     documents: int = 0
@@ -213,6 +216,7 @@ class Tally:
         for collection, keys in other.collections.items():
             self.collections[collection] = self.collections.get(collection, b"") + keys
         self.stale += other.stale
+        self.doubtful += other.doubtful
         for partition, count in other.unsure.items():
             self.unsure[partition] = self.unsure.get(partition, 0) + count
         self.windows |= other.windows
@@ -241,6 +245,7 @@ class Tally:
     def note_stale(self, readers: Sequence[str] | None, key: bytes) -> None:
         """Notes that a document failed, so that its stored content stays."""
         self.stale.append(key)
+        self.doubtful.append(key)
         self.note_readers(readers, key)
 
     @property

@@ -327,7 +327,7 @@ def _update(
         told |= readers_appended(
             dataset, run.destination, run.schema, unique.fragments, unique.keys
         )
-    reshared = Reshared(dataset, told, sources, gone, plan.collections, stale)
+    reshared = Reshared(dataset, told, sources, gone, plan.collections, plan.doubtful)
     removal = remove_rows(dataset, np.concatenate([gone, reshared.rows]))
     rewritten = []
     if len(reshared):

@@ -173,6 +173,11 @@ class Plan:
         return readers_told(self.tallies)
 
     @property
+    def doubtful(self) -> frozenset[bytes]:
+        """The keys of documents that get no new readers, since they failed."""
+        return frozenset(key for tally in self.tallies for key in tally.doubtful)
+
+    @property
     def collections(self) -> dict[bytes, str]:
         """Where documents are filed that stay as they are, by their keys."""
         return collections_told(self.tallies)

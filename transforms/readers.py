@@ -44,7 +44,7 @@ Readers = tuple[str, ...] | None
 
 # So many rows are read and written together, but always a document with all its chunks.
 _ROWS_TOGETHER = 1024
-_DOCUMENT_COLUMNS = ("uuid", "x_source", "x_digest", "x_origin", "x_readers", "collection")
+_DOCUMENT_COLUMNS = ("uuid", "x_source", "x_digest", "x_readers", "collection")
 
 
 def mark_of(readers: Sequence[str] | None) -> int:
@@ -176,7 +176,7 @@ class Reshared:
         sources: The ids of the run's sources.
         others: Rows that the run removes anyway.
         collections: What documents are filed in by what the run was told, by their keys.
-        failed: The documents that failed: they lose readers, and get none.
+        doubtful: The keys of documents that failed: they lose readers, and get none.
 
     Attributes:
         with_other_readers: How many of them have other readers.
@@ -190,7 +190,7 @@ class Reshared:
         sources: Sequence[str],
         others: Addresses,
         collections: Mapping[bytes, str] | None = None,
-        failed: Addresses | None = None,
+        doubtful: Set[bytes] = frozenset(),
     ) -> None:
         self._dataset = dataset
         self.with_other_readers = self.with_other_collections = 0
@@ -199,8 +199,7 @@ class Reshared:
         if told and not any(told.values()) and not any_row(dataset, "x_readers IS NOT NULL"):
             told = {}
         if told or collections:
-            known = frozenset(() if failed is None else failed.tolist())
-            self._find_documents(told, collections or {}, sources, others, known)
+            self._find_documents(told, collections or {}, sources, others, doubtful)
         if self._documents:
             self._find_chunks(others)
 
@@ -240,7 +239,7 @@ class Reshared:
         collections: Mapping[bytes, str],
         sources: Sequence[str],
         others: Addresses,
-        failed: Set[int],
+        doubtful: Set[bytes],
     ) -> None:
         named = list(dict.fromkeys([*told, *collections]))
         asked = KeySet(Numbers.of_bytes(b"".join(named)))
@@ -260,12 +259,11 @@ class Reshared:
             self.with_other_collections += int(moved.sum())
             found = reshared | moved
             chosen = batch.filter(pa.array(found))
-            for address, is_moved, digest, source, origin, stored, place in zip(
+            for address, is_moved, digest, source, stored, place in zip(
                 at[found].tolist(),
                 moved[found].tolist(),
                 chosen["x_digest"].to_pylist(),
                 chosen["x_source"].to_pylist(),
-                chosen["x_origin"].to_pylist(),
                 chosen["x_readers"].to_pylist(),
                 places[found],
                 strict=True,
@@ -274,7 +272,7 @@ class Reshared:
                 kept = None if stored is None else tuple(stored)
                 readers = told.get(key, kept)
                 # Of what failed, enrichers have not said who may read it: nobody is added.
-                if key in told and (origin is None or address in failed):
+                if key in doubtful:
                     readers = _in_both(readers, kept)
                 self.with_other_readers += readers != kept
                 if readers == kept and not is_moved:

@@ -246,10 +246,20 @@ class Confidential:
         return record
 
 
+class ConfidentialParts(Confidential):
+    """Does the same as what may make several records of one."""
+
+    enrich = None
+
+    def expand(self, record: FrameRecord, source_item: dict[str, Any]) -> list[FrameRecord]:
+        return [Confidential.enrich(self, record, source_item)]
+
+
+@pytest.mark.parametrize("enricher", [Confidential(), ConfidentialParts()])
 @pytest.mark.parametrize("versioned", [True, False])
-def test_what_an_enricher_says_of_readers_holds_in_all_runs(tmp_path, versioned):
+def test_what_an_enricher_says_of_readers_holds_in_all_runs(tmp_path, versioned, enricher):
     source = Source(tmp_path / "narrow", versioned)
-    how = {"enrichers": [Confidential()], "max_failures": "60%"}
+    how = {"enrichers": [enricher], "max_failures": "60%"}
     menu = document("menu", ANA)
     source.run(document("plan", "anyone"), menu, **how)
     for _ in range(2):

@@ -33,6 +33,7 @@ tallies = st.builds(
     readers=st.dictionaries(st.sampled_from([None, (), ("anyone",)]), st.binary(max_size=2)),
     collections=st.dictionaries(st.sampled_from(["", "a/b"]), st.binary(max_size=2)),
     stale=st.lists(st.binary(max_size=2), max_size=2),
+    doubtful=st.lists(st.binary(max_size=2), max_size=2),
     documents=counts,
     texts_embedded=counts,
 )
@@ -65,6 +66,7 @@ TOLD = {
     "readers": {("user:ana@example.com",): b"1"},
     "collections": {"a/b": b"1"},
     "stale": [b"1"],
+    "doubtful": [b"1"],
     "unsure": {"p": 1},
     "windows": {("p", Window("c", 1, 2))},
 }
