@@ -26,6 +26,7 @@ from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.store.files import Destination, WrittenFragment
 from contextframe_beam.store.keys import KeySet, Numbers, NumberSet
 from contextframe_beam.store.rows import Addresses, any_row, find_chunks, find_rows, scan_rows
+from contextframe_beam.store.runs import NO_SOURCE
 from contextframe_beam.store.writer import preview
 
 __all__ = [
@@ -162,7 +163,7 @@ class _Document:
     address: int
     key: bytes
     digest: bytes | None
-    source: str
+    source: str | None
     readers: Readers
     collection: str | None
 
@@ -247,7 +248,8 @@ class Reshared:
         marks = np.array([mark_of(told.get(one)) for one in named], np.uint64)
         is_filed = np.array([one in collections for one in named])
         filed = np.array([collection_mark(collections.get(one)) for one in named], np.uint64)
-        own = pa.array(list(sources), pa.string())
+        # Rows of records without a connector have no source.
+        own = pa.array([None if one == NO_SOURCE else one for one in sources], pa.string())
         for batch, at in scan_rows(self._dataset, _DOCUMENT_COLUMNS, filter="x_parent IS NULL"):
             places = asked.find(batch.column("uuid"))
             ours = pc.is_in(batch.column("x_source"), value_set=own)
@@ -284,7 +286,7 @@ class Reshared:
     def _find_chunks(self, others: Addresses) -> None:
         """Finds the chunks of each document: an append may have stored several states of one."""
         # Several sources may have appended a document with one key.
-        by_key: dict[tuple[bytes, str], dict[bytes | None, int]] = {}
+        by_key: dict[tuple[bytes, str | None], dict[bytes | None, int]] = {}
         for number, one in enumerate(self._documents):
             by_key.setdefault((one.key, one.source), {})[one.digest] = number
         keys = NumberSet(Numbers.of_bytes(b"".join(key for key, _ in by_key)))
@@ -316,7 +318,7 @@ class Reshared:
         for number in numbers:
             owners[self._documents[number].address] = number
             owners.update(dict.fromkeys(self._chunks.get(number, ()), number))
-        by_source: dict[str, list[tuple[int, FrameRecord]]] = {}
+        by_source: dict[str | None, list[tuple[int, FrameRecord]]] = {}
         for address, record in self._records(sorted(owners)):
             number = owners[address]
             document = self._documents[number]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from contextframe_beam.connectors.page import DocumentVersion, Tally
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.store.state import DOCUMENTS
+from contextframe_beam.transforms import WriteToLance
 from contextframe_beam.transforms.readers import mark_of, marks_of, readers_told
 
 ANA, BEN, ENG = "user:ana@example.com", "user:ben@example.com", "group:eng@example.com"
@@ -205,6 +207,17 @@ def test_what_was_shared_before_an_append_is_no_longer_shared_after_it(source):
     source.run(document("plan", ANA, version=2, text=f"{SECTIONS}!"), mode="append")
     assert source.search("Danube", BEN) == set()
     assert {tuple(row["x_readers"]) for row in source.rows()} == {(ANA,)}
+
+
+def test_records_without_a_connector_that_are_appended_hide_what_was_shared_before(tmp_path):
+    to = str(tmp_path / "kb.lance")
+    for text, readers in (("the Danube", [ANA, BEN]), ("the long Danube", [ANA])):
+        with beam.Pipeline("DirectRunner") as pipeline:
+            record = FrameRecord(text, unique_id="doc:plan", readers=readers)
+            _ = pipeline | beam.Create([record]) | WriteToLance(to, mode="append", embed_dim=2)
+    dataset = FrameDataset.open(to)
+    assert dataset.search("Danube", readers=[BEN]) == []
+    assert len(dataset.search("Danube", readers=[ANA])) == 2
 
 
 def test_a_document_of_another_source_with_the_same_id_keeps_its_chunks_and_readers(
