@@ -15,8 +15,12 @@ from contextframe_beam.connectors.files.item import FileItem, GoneError
 from contextframe_beam.connectors.files.listing import FileTooLargeError
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.request import HttpError, origin_of
+from contextframe_beam.connectors.kinds import PaginatedConnector
+from contextframe_beam.errors import RecordError
 
 _HEAD_BYTES = 256 << 10
+# Documents that are kept where items are mapped outside of runs.
+_KEPT_ALONE = 32
 # How hosts refuse an address whose time is over.
 _EXPIRED = frozenset({400, 401, 403, 410})
 
@@ -128,3 +132,66 @@ class HostedFiles:
                 most = max(self._attachments.most_bytes, _HEAD_BYTES)
                 self._clients[origin] = self._client(origin, max_response_bytes=most)
             return RemoteFile(self._clients[origin], address)
+
+
+class HostedConnector(PaginatedConnector):
+    """A connector that gives files, which its `_files` reads: a `HostedFiles`, or one like it."""
+
+    gives_files = True
+    _files: Any
+
+    def read_head(self, item: FileItem, size: int) -> bytes:
+        """Returns the first bytes of a file.
+
+        Raises:
+            HttpError: it cannot be had.
+        """
+        head: bytes = self._files.head(item, size)
+        return head
+
+    def read_file(self, item: FileItem, most: int) -> bytes:
+        """Returns the bytes of a file.
+
+        Raises:
+            FileTooLargeError: it has more than `most`.
+            HttpError: it cannot be had.
+        """
+        data: bytes = self._files.read(item, most)
+        return data
+
+
+def read_alone(
+    connector: Any, item: FileItem, kept: dict[str, Any] | None = None, key: str = ""
+) -> None:
+    """Gives an item its document outside of a run, which would have read it before.
+
+    Args:
+        connector: Whose item it is.
+        item: The item.
+        kept: The last documents by their keys, so that whoever maps an item again gets the same.
+        key: The key of this one.
+
+    Raises:
+        RecordError: the file is too large, or the item is not from this connector.
+        ContextFrameError: it cannot be read.
+    """
+    from contextframe_beam.parsers import Parsing
+
+    if kept is not None and key in kept:
+        item.document = kept[key]
+        return
+    parsing = Parsing()
+    most = parsing.limits.max_file_bytes
+    try:
+        made = connector.own_document(item, most)
+        if made is not None:
+            item.document = made[0]
+        else:
+            data = connector.read_file(item, most)
+            item.document = parsing.pool.parse(str(item.get("name") or item["path"]), data)
+    except (FileTooLargeError, KeyError) as error:
+        raise RecordError(f"the file cannot be read: {error}") from error
+    if kept is not None:
+        kept[key] = item.document
+        if len(kept) > _KEPT_ALONE:
+            kept.pop(next(iter(kept)))

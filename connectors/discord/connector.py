@@ -47,10 +47,8 @@ from contextframe_beam.connectors.discord.records import (
 from contextframe_beam.connectors.discord.servers import Servers
 from contextframe_beam.connectors.discord.threads import ThreadReader
 from contextframe_beam.connectors.files.item import FileItem
-from contextframe_beam.connectors.files.listing import FileTooLargeError
-from contextframe_beam.connectors.hosted import HostedFiles
+from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles, read_alone
 from contextframe_beam.connectors.http import HttpError, HttpRequest
-from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.frames.record import FrameRecord
@@ -76,7 +74,7 @@ class KeptFile:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-class DiscordConnector(PaginatedConnector):
+class DiscordConnector(HostedConnector):
     """Messages, threads, posts of forums and files of Discord servers.
 
     It reads as a bot. A record's unique_id is `discord:thread/<id>` for threads and posts, and
@@ -114,7 +112,6 @@ class DiscordConnector(PaginatedConnector):
     identity_args: ClassVar[tuple[str, ...] | None] = (
         *("guilds", "channels", "exclude", "threads", "private_threads"),
     )
-    gives_files = True
     version: ClassVar[str] = "1"
     max_in_flight = 8
     #: Content is waited for most of the time.
@@ -301,23 +298,6 @@ class DiscordConnector(PaginatedConnector):
         made = self._files.begin(item, most)
         return None if made is None else (KeptFile(made.data), made.content)
 
-    def read_head(self, item: FileItem, size: int) -> bytes:
-        """Returns the first bytes of a file.
-
-        Raises:
-            HttpError: it cannot be had.
-        """
-        return self._files.head(item, size)
-
-    def read_file(self, item: FileItem, most: int) -> bytes:
-        """Returns the bytes of a file.
-
-        Raises:
-            FileTooLargeError: it has more than `most`.
-            HttpError: it cannot be had.
-        """
-        return self._files.read(item, most)
-
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord:
         """Turns an item into a record.
 
@@ -329,7 +309,7 @@ class DiscordConnector(PaginatedConnector):
         if self.is_file(item):
             file = item if isinstance(item, FileItem) else FileItem.of(item)
             if file.document is None:
-                self._read_alone(file)
+                read_alone(self, file)
             return file_record(file)
         found = Found()
         record = record_of(item, self._how.channel, found, self._how.thread is None)
@@ -409,21 +389,6 @@ class DiscordConnector(PaginatedConnector):
             return None
         identifier = str(item["id"]).rpartition("/")[2]
         return attachment_in(told, identifier) if isinstance(told, Mapping) else None
-
-    def _read_alone(self, item: FileItem) -> None:
-        """Reads a file outside of a run, which would have read it before."""
-        from contextframe_beam.parsers import Parsing
-
-        parsing = Parsing()
-        most = parsing.limits.max_file_bytes
-        try:
-            made = self.own_document(item, most)
-            if made is not None:
-                item.document = made[0]
-                return
-            item.document = parsing.pool.parse(str(item["path"]), self.read_file(item, most))
-        except (FileTooLargeError, KeyError) as error:
-            raise RecordError(f"the file cannot be read: {error}") from error
 
     def _count_unknown(self, form: str, count: int) -> None:
         with self._lock:

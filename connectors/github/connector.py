@@ -32,6 +32,7 @@ from contextframe_beam.connectors.github.repositories import (
     Choice,
     LeftOutError,
 )
+from contextframe_beam.connectors.hosted import read_alone
 from contextframe_beam.connectors.http import HttpError, HttpRequest
 from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
@@ -55,6 +56,7 @@ _LONGEST_WAIT = 3900.0
 _FILES_IN_A_PAGE = 1000
 _MOST_NUMBERS = 2000
 _EMPTY = 409
+_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 # The address of a repository, as people copy it.
 _ADDRESS = re.compile(r"https?://[^/]+/([^/]+/[^/]+?)(?:\.git)?/?\Z")
 
@@ -347,6 +349,8 @@ class GitHubConnector(PaginatedConnector):
             data, item.handle = item.handle, None
             return data
         repository = item["_repository"]
+        if not _SHA.fullmatch(str(item.get("sha"))):
+            raise RecordError("the file has no sha; give one that this connector has read")
         url = f"repos/{repository['name']}/git/blobs/{item['sha']}"
         data = self.http.send(HttpRequest("GET", url, headers={"Accept": _RAW})).body
         item["size"] = len(data)
@@ -364,24 +368,9 @@ class GitHubConnector(PaginatedConnector):
             raise RecordError(f"an item of GitHub is an object, not {type(item).__name__}")
         if item.get("_kind") == "file" and getattr(item, "document", None) is None:
             item = item if isinstance(item, FileItem) else FileItem.of(item)
-            self._read_alone(item)
+            id_of_file(item)
+            read_alone(self, item)
         return record_of(item)
-
-    def _read_alone(self, item: FileItem) -> None:
-        """Reads a file outside of a run, which would have read it before."""
-        from contextframe_beam.parsers import Parsing
-
-        id_of_file(item)
-        parsing = Parsing()
-        most = parsing.limits.max_file_bytes
-        try:
-            made = self.own_document(item, most)
-            if made is not None:
-                item.document = made[0]
-                return
-            item.document = parsing.pool.parse(str(item["path"]), self.read_file(item, most))
-        except (FileTooLargeError, KeyError) as error:
-            raise RecordError(f"the file cannot be read: {error}") from error
 
     def _found(self) -> Iterator[dict[str, Any]]:
         return self._choice.found(self.http, self.max_in_flight, self.skip)

@@ -16,6 +16,7 @@ from contextframe_beam.connectors.github.text import relationships
 from contextframe_beam.connectors.page import Place
 from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
+from contextframe_beam.frames.values import is_unicode
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def id_of_file(item: Mapping[str, Any]) -> str:
         RecordError: the item is not from this connector.
     """
     path = item.get("path")
-    if not isinstance(path, str) or not path:
+    if not isinstance(path, str) or not path or not is_unicode(path):
         raise RecordError("the file has no path; give one that this connector has read")
     return _Of.item(item).id_of("file", path)
 

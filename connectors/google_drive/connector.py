@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from contextframe_beam.connectors.attachments import Attachments
 from contextframe_beam.connectors.files.item import FileItem, GoneError
-from contextframe_beam.connectors.files.listing import FileTooLargeError
 from contextframe_beam.connectors.google_drive.account import Account, Clients, DriveError, judged
 from contextframe_beam.connectors.google_drive.arguments import auth_of, choice_of, several
 from contextframe_beam.connectors.google_drive.changes import FeedRun
@@ -29,8 +28,8 @@ from contextframe_beam.connectors.google_drive.records import (
     id_of,
     place_of,
 )
+from contextframe_beam.connectors.hosted import HostedConnector, read_alone
 from contextframe_beam.connectors.http.request import origin_of
-from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition, Window
 from contextframe_beam.errors import ConfigError, RecordError
 from contextframe_beam.frames.record import Deletion, FrameRecord
@@ -47,13 +46,12 @@ _COMMENTS = ("documents", "inline", "none")
 # Google allows an account that many requests a minute of each of its APIs.
 _PER_MINUTE = 12_000
 _SHEETS_PER_MINUTE, _SLIDES_PER_MINUTE = 60, 600
-_KEPT_ALONE = 32
 _MADE_BY = ("made_with", "account")
 # A listing is cut into so many partitions at most.
 _MOST_PARTS = 64
 
 
-class GoogleDriveConnector(PaginatedConnector):
+class GoogleDriveConnector(HostedConnector):
     """Files, documents, spreadsheets, presentations and comments of Google Drive.
 
     A record's unique_id is `google-drive:file/<id>`, or `google-drive:comment/<file>/<comment>`.
@@ -99,7 +97,6 @@ class GoogleDriveConnector(PaginatedConnector):
         *("subject", "subjects", "folders", "drives", "my_drive", "shared_with_me", "query"),
         *("include", "exclude", "mime_types"),
     )
-    gives_files = True
     version: ClassVar[str] = "1"
     _maps_by: ClassVar[tuple[str, ...]] = (
         *("export", "comments", "attachments", "max_file_bytes", "permissions"),
@@ -170,7 +167,7 @@ class GoogleDriveConnector(PaginatedConnector):
         self._told: set[str] = set()
         self._alone: dict[str, Any] = {}
         self._began = ""
-        self._contents = Contents(
+        self._files = Contents(
             self._account, self.taken, acknowledge_abuse, self._tell, self._count_unknown
         )
         self._feeds = Feeds(self.choice, self._account, self.skip)
@@ -305,25 +302,8 @@ class GoogleDriveConnector(PaginatedConnector):
             HttpError: Google refuses all requests.
         """
         id_of(item)
-        document = self._contents.own(item, most)
+        document = self._files.own(item, most)
         return None if document is None else (document, document.content)
-
-    def read_head(self, item: FileItem, size: int) -> bytes:
-        """Returns the first bytes of a file.
-
-        Raises:
-            HttpError: it cannot be had.
-        """
-        return self._contents.head(item, size)
-
-    def read_file(self, item: FileItem, most: int) -> bytes:
-        """Returns the bytes of a file.
-
-        Raises:
-            FileTooLargeError: it has more than `most`.
-            HttpError: it cannot be had.
-        """
-        return self._contents.read(item, most)
 
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns an item into a record.
@@ -470,28 +450,8 @@ class GoogleDriveConnector(PaginatedConnector):
             self._alone.clear()
 
     def _read_alone(self, item: FileItem) -> None:
-        """Reads the content of an item outside of a run, which would have read it before."""
-        from contextframe_beam.parsers import Parsing
-
-        # Whoever maps an item again gets the same document.
-        key = json.dumps([id_of(item), item.get("version")])
-        if key in self._alone:
-            item.document = self._alone[key]
-            return
-        parsing = Parsing()
-        most = parsing.limits.max_file_bytes
-        document = self._contents.own(item, most)
-        try:
-            if document is not None:
-                item.document = document
-            else:
-                data = self.read_file(item, most)
-                item.document = parsing.pool.parse(str(item["path"]), data)
-        except FileTooLargeError as error:
-            raise RecordError(f"the file cannot be read: {error}") from error
-        self._alone[key] = item.document
-        if len(self._alone) > _KEPT_ALONE:
-            self._alone.pop(next(iter(self._alone)))
+        """Reads an item outside of a run."""
+        read_alone(self, item, self._alone, json.dumps([id_of(item), item.get("version")]))
 
     def _tell(self, name: str, why: str) -> None:
         """Says something once a run."""

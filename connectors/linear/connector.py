@@ -8,15 +8,13 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar
 
 from contextframe_beam.connectors.attachments import MOST_BYTES, Attachments
-from contextframe_beam.connectors.files.item import FileItem, GoneError
-from contextframe_beam.connectors.files.listing import FileTooLargeError
-from contextframe_beam.connectors.hosted import HostedFiles
+from contextframe_beam.connectors.files.item import FileItem
+from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles, read_alone
 from contextframe_beam.connectors.http import HttpClient, HttpError, HttpResponse, QueryError
 from contextframe_beam.connectors.http.credentials import KeyAuth
 from contextframe_beam.connectors.http.queries import Queries
 from contextframe_beam.connectors.http.request import logger, origin_of
 from contextframe_beam.connectors.http.retry import Verdict
-from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.linear.answers import TokenPlacement, cost_of, judged
 from contextframe_beam.connectors.linear.pages import LinearPages, Reading
 from contextframe_beam.connectors.linear.queries import LARGEST_PAGE, RESOURCES
@@ -34,7 +32,7 @@ _COMMENTS = ("documents", "inline", "none")
 _LONGEST_WAIT = 3900.0
 
 
-class LinearConnector(PaginatedConnector):
+class LinearConnector(HostedConnector):
     """Issues, comments, projects, their updates, documents and initiatives of a Linear workspace.
 
     A record's unique_id is `linear:<kind>/<id>`, such as `linear:issue/<uuid>`, so that it stays
@@ -75,7 +73,6 @@ class LinearConnector(PaginatedConnector):
         *("base_url", "teams", "projects", "states", "include", "exclude", "resources"),
         "archived",
     )
-    gives_files = True
     version: ClassVar[str] = "1"
     max_in_flight = 4
     #: Files are waited for most of the time.
@@ -264,23 +261,6 @@ class LinearConnector(PaginatedConnector):
         made = self._files.begin(item, most)
         return None if made is None else (UploadedFile(made.data), made.content)
 
-    def read_head(self, item: FileItem, size: int) -> bytes:
-        """Returns the first bytes of a file.
-
-        Raises:
-            HttpError: it cannot be had.
-        """
-        return self._files.head(item, size)
-
-    def read_file(self, item: FileItem, most: int) -> bytes:
-        """Returns the bytes of a file.
-
-        Raises:
-            FileTooLargeError: it has more than `most`.
-            HttpError: it cannot be had.
-        """
-        return self._files.read(item, most)
-
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns an item into a record, and one that is in the trash into its deletion.
 
@@ -291,7 +271,8 @@ class LinearConnector(PaginatedConnector):
             raise RecordError(f"an item of Linear is an object, not {type(item).__name__}")
         if item.get("_kind") == "file" and getattr(item, "document", None) is None:
             item = item if isinstance(item, FileItem) else FileItem.of(item)
-            self._read_alone(item)
+            id_of(item)
+            read_alone(self, item)
         return record_of(item)
 
     def source_identity(self, sync_kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -338,22 +319,6 @@ class LinearConnector(PaginatedConnector):
                 return
             self._began = began
         self._workspace.forget()
-
-    def _read_alone(self, item: FileItem) -> None:
-        """Reads a file outside of a run, which would have read it before."""
-        from contextframe_beam.parsers import Parsing
-
-        id_of(item)
-        parsing = Parsing()
-        most = parsing.limits.max_file_bytes
-        try:
-            made = self.own_document(item, most)
-            if made is not None:
-                item.document = made[0]
-                return
-            item.document = parsing.pool.parse(str(item.get("name")), self.read_file(item, most))
-        except (FileTooLargeError, GoneError) as error:
-            raise RecordError(f"the file cannot be read: {error}") from error
 
 
 def _auth(

@@ -19,8 +19,7 @@ from contextframe_beam.connectors.attachments import (
 )
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.files.item import FileItem, GoneError
-from contextframe_beam.connectors.hosted import HostedFiles
-from contextframe_beam.connectors.kinds import PaginatedConnector
+from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles, read_alone
 from contextframe_beam.connectors.notion.listing import Choice, Listing
 from contextframe_beam.connectors.notion.properties import title_of
 from contextframe_beam.connectors.notion.reading import (
@@ -48,7 +47,6 @@ _RESOURCES = ("pages", "rows", "comments")
 _COMMENTS = ("documents", "inline", "none")
 # Notion allows three a second on average, and refuses some already at that.
 _PER_SECOND = 2.5
-_KEPT_ALONE = 32
 # What an item has beside that which is read of it.
 _NOT_READ = frozenset(
     ("path", "size", "modified_at", "version", "digest", "collection", "collection_id")
@@ -56,7 +54,7 @@ _NOT_READ = frozenset(
 _CONTENT_KINDS = ("page", "row", "comment", "data_source")
 
 
-class NotionConnector(PaginatedConnector):
+class NotionConnector(HostedConnector):
     """Pages, rows of databases, comments and files of a Notion workspace.
 
     It reads what the integration was given access to. A record's unique_id is `notion:page/<id>`
@@ -102,7 +100,6 @@ class NotionConnector(PaginatedConnector):
     identity_args: ClassVar[tuple[str, ...] | None] = (
         *("roots", "workspace", "exclude", "resources", "trash"),
     )
-    gives_files = True
     version: ClassVar[str] = "1"
     max_in_flight = 4
     #: Content is waited for most of the time.
@@ -317,23 +314,6 @@ class NotionConnector(PaginatedConnector):
             return None
         return NotionDocument("", data=made.data), made.content
 
-    def read_head(self, item: FileItem, size: int) -> bytes:
-        """Returns the first bytes of a file.
-
-        Raises:
-            HttpError: it cannot be had.
-        """
-        return self._files.head(item, size)
-
-    def read_file(self, item: FileItem, most: int) -> bytes:
-        """Returns the bytes of a file.
-
-        Raises:
-            FileTooLargeError: it has more than `most`.
-            HttpError: it cannot be had.
-        """
-        return self._files.read(item, most)
-
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns an item into a record, and what is in the trash into its deletion.
 
@@ -407,25 +387,9 @@ class NotionConnector(PaginatedConnector):
         self._alone.clear()
 
     def _read_alone(self, item: FileItem) -> None:
-        """Reads an item outside of a run, which would have read it before."""
-        from contextframe_beam.parsers import Parsing
-
-        # Whoever maps an item again gets the same document.
+        """Reads an item outside of a run."""
         told = {name: item[name] for name in sorted(item) if name not in _NOT_READ}
-        key = json.dumps(told, default=str)
-        if key in self._alone:
-            item.document = self._alone[key]
-            return
-        parsing = Parsing()
-        made = self.own_document(item, parsing.limits.max_file_bytes)
-        if made is not None:
-            item.document = made[0]
-        else:
-            data = self.read_file(item, parsing.limits.max_file_bytes)
-            item.document = parsing.pool.parse(str(item["path"]), data)
-        self._alone[key] = item.document
-        if len(self._alone) > _KEPT_ALONE:
-            self._alone.pop(next(iter(self._alone)))
+        read_alone(self, item, self._alone, json.dumps(told, default=str))
 
     def _count_unknown(self, form: str, count: int) -> None:
         with self._lock:

@@ -28,10 +28,9 @@ from contextframe_beam.connectors.conversations import (
 )
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.files.item import FileItem, GoneError
-from contextframe_beam.connectors.hosted import HostedFiles
+from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles, read_alone
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.request import origin_of
-from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
 from contextframe_beam.connectors.slack.api import SlackApi, SlackError
 from contextframe_beam.connectors.slack.channels import (
@@ -64,7 +63,6 @@ from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.frames.times import when
 
 _ADDRESS = "https://slack.com/api/"
-_KEPT_ALONE = 32
 # A run that takes longer says so where nobody asks for more messages.
 _LONG_MINUTES = 10
 _HTML = (b"<!doctype html", b"<html")
@@ -74,7 +72,7 @@ _READERS = ("members", "channel")
 _NOT_READ = frozenset(("size", "modified_at", "digest"))
 
 
-class SlackConnector(PaginatedConnector):
+class SlackConnector(HostedConnector):
     """Messages, threads and files of the channels of a Slack workspace.
 
     A record's unique_id is `slack:<channel>/<ts>` for a message, a thread or a conversation,
@@ -125,7 +123,6 @@ class SlackConnector(PaginatedConnector):
     identity_args: ClassVar[tuple[str, ...] | None] = (
         *("base_url", "team", "channels", "exclude", "types", "archived", "start"),
     )
-    gives_files = True
     version: ClassVar[str] = "1"
     max_in_flight = 4
     #: Replies are waited for most of the time.
@@ -362,23 +359,6 @@ class SlackConnector(PaginatedConnector):
         self._require_file(item, made.data or b"")
         return SlackDocument("", data=made.data), made.content
 
-    def read_head(self, item: FileItem, size: int) -> bytes:
-        """Returns the first bytes of a file.
-
-        Raises:
-            HttpError: it cannot be had.
-        """
-        return self._files.head(item, size)
-
-    def read_file(self, item: FileItem, most: int) -> bytes:
-        """Returns the bytes of a file.
-
-        Raises:
-            FileTooLargeError: it has more than `most`.
-            HttpError: it cannot be had.
-        """
-        return self._files.read(item, most)
-
     def map_to_frame_record(self, item: dict[str, Any]) -> FrameRecord | Deletion:
         """Turns an item into a record, and a message that is gone into its deletion.
 
@@ -501,25 +481,9 @@ class SlackConnector(PaginatedConnector):
             )
 
     def _read_alone(self, item: FileItem) -> None:
-        """Reads an item outside of a run, which would have read it before."""
-        from contextframe_beam.parsers import Parsing
-
-        # Whoever maps an item again gets the same document.
+        """Reads an item outside of a run."""
         told = {name: item[name] for name in sorted(item) if name not in _NOT_READ}
-        key = json.dumps(told, default=str)
-        if key in self._alone:
-            item.document = self._alone[key]
-            return
-        parsing = Parsing()
-        made = self.own_document(item, parsing.limits.max_file_bytes)
-        if made is not None:
-            item.document = made[0]
-        else:
-            data = self.read_file(item, parsing.limits.max_file_bytes)
-            item.document = parsing.pool.parse(str(item["path"]), data)
-        self._alone[key] = item.document
-        if len(self._alone) > _KEPT_ALONE:
-            self._alone.pop(next(iter(self._alone)))
+        read_alone(self, item, self._alone, json.dumps(told, default=str))
 
     def _count_system(self, count: int) -> None:
         with self._lock:
