@@ -404,7 +404,7 @@ def test_what_was_passed_over_is_no_reason_to_delete(server):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({}, "has no condition; give status, field or text"),
+        ({}, "has no condition; give status, field, text or when"),
         ({"equals": 1, "status": 200}, "give the field that holds it"),
         ({"status": 42}, "ignore_when"),
         ({"status": "6xx"}, "ignore_when"),
