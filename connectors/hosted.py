@@ -6,9 +6,10 @@ anybody could use it, so none is kept: a file is asked for its address when it i
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from contextframe_beam.connectors.attachments import Attachments, RemoteFile
 from contextframe_beam.connectors.files.item import FileItem, GoneError
@@ -17,6 +18,7 @@ from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.request import HttpError, origin_of
 from contextframe_beam.connectors.kinds import PaginatedConnector
 from contextframe_beam.errors import RecordError
+from contextframe_beam.frames.values import is_unicode
 
 _HEAD_BYTES = 256 << 10
 # Documents that are kept where items are mapped outside of runs.
@@ -140,6 +142,16 @@ class HostedConnector(PaginatedConnector):
     gives_files = True
     _files: Any
 
+    #: What items have that may be another value when the same item is mapped again.
+    _not_read: ClassVar[frozenset[str]] = frozenset(("size", "modified_at", "digest"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._unknown: set[str] = set()
+        # Documents that were read outside of runs.
+        self._alone: dict[str, Any] = {}
+
     def read_head(self, item: FileItem, size: int) -> bytes:
         """Returns the first bytes of a file.
 
@@ -158,6 +170,20 @@ class HostedConnector(PaginatedConnector):
         """
         data: bytes = self._files.read(item, most)
         return data
+
+    def _read_alone(self, item: FileItem) -> None:
+        """Reads an item outside of a run; whoever maps it again gets the same document."""
+        told = {name: item[name] for name in sorted(item) if name not in self._not_read}
+        read_alone(self, item, self._alone, json.dumps(told, default=str))
+
+    def _count_unknown(self, form: str, count: int) -> None:
+        """Counts markup that is not known, and tells of each form once."""
+        with self._lock:
+            self.add_stats(unknown_markup=count)
+            if form in self._unknown:
+                return
+            self._unknown.add(form)
+        self.logger.warning("%s: %s is not known here, and stands as plain text", self.name, form)
 
 
 def read_alone(
@@ -187,8 +213,10 @@ def read_alone(
         if made is not None:
             item.document = made[0]
         else:
-            data = connector.read_file(item, most)
-            item.document = parsing.pool.parse(str(item.get("name") or item["path"]), data)
+            name = str(item.get("name") or item["path"])
+            if not is_unicode(name):
+                raise RecordError(f"the name of the file, {name!a:.80}, is not Unicode text")
+            item.document = parsing.pool.parse(name, connector.read_file(item, most))
     except (FileTooLargeError, KeyError) as error:
         raise RecordError(f"the file cannot be read: {error}") from error
     if kept is not None:

@@ -182,13 +182,11 @@ class DiscordConnector(HostedConnector):
             "threads": thread.walk,
         }
         self._files = HostedFiles(self._how.attachments, self._fresh, self.http_client)
-        self._lock = threading.Lock()
         self._walks: dict[str, tuple[int, Iterator[Step]]] = {}
         self._refused: dict[str, HttpError | LeftOutError] = {}
         self._open: set[str] = set()
         self._gates: dict[str, threading.Lock] = {}
         self._began = ""
-        self._unknown: set[str] = set()
         self._me: Mapping[str, Any] = {}
 
     def authenticate(self) -> bool:
@@ -389,14 +387,6 @@ class DiscordConnector(HostedConnector):
             return None
         identifier = str(item["id"]).rpartition("/")[2]
         return attachment_in(told, identifier) if isinstance(told, Mapping) else None
-
-    def _count_unknown(self, form: str, count: int) -> None:
-        with self._lock:
-            self.add_stats(unknown_markup=count)
-            if form in self._unknown:
-                return
-            self._unknown.add(form)
-        self.logger.warning("discord: %s is not known here, and stands as plain text", form)
 
 
 def _duration(text: str) -> Decimal:

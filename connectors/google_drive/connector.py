@@ -6,8 +6,6 @@ changes. Content is fetched afterwards, and only of what the dataset does not ho
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, ClassVar
@@ -28,7 +26,7 @@ from contextframe_beam.connectors.google_drive.records import (
     id_of,
     place_of,
 )
-from contextframe_beam.connectors.hosted import HostedConnector, read_alone
+from contextframe_beam.connectors.hosted import HostedConnector
 from contextframe_beam.connectors.http.request import origin_of
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition, Window
 from contextframe_beam.errors import ConfigError, RecordError
@@ -160,12 +158,10 @@ class GoogleDriveConnector(HostedConnector):
         if any(self.choice.subjects) and self._auth["type"] != "google":
             raise ConfigError("a subject needs a service account; leave out client_id and the like")
         self.base_url, self.requests_per_minute = base_url, requests_per_minute
-        self._lock = threading.Lock()
         self._accounts: dict[str, Account] = {}
         self._people: dict[str, dict[str, Any]] = {}
         self._runs: dict[str, FeedRun] = {}
         self._told: set[str] = set()
-        self._alone: dict[str, Any] = {}
         self._began = ""
         self._files = Contents(
             self._account, self.taken, acknowledge_abuse, self._tell, self._count_unknown
@@ -448,10 +444,6 @@ class GoogleDriveConnector(HostedConnector):
             self._began = began
             self._told.clear()
             self._alone.clear()
-
-    def _read_alone(self, item: FileItem) -> None:
-        """Reads an item outside of a run."""
-        read_alone(self, item, self._alone, json.dumps([id_of(item), item.get("version")]))
 
     def _tell(self, name: str, why: str) -> None:
         """Says something once a run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, ClassVar
@@ -126,7 +125,6 @@ class LinearConnector(HostedConnector):
         how = Reading(self._choice, with_comments, chosen, uploads_url, page_size)
         self._pages = LinearPages(queries, self._workspace, how)
         self._files = HostedFiles(chosen, lambda item: item.get("_address"), self._file_client)
-        self._lock = threading.Lock()
         self._began = ""
         self._account: dict[str, Any] = {}
 

@@ -6,8 +6,6 @@ and only of what the dataset does not hold in the version that the list names.
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -19,7 +17,7 @@ from contextframe_beam.connectors.attachments import (
 )
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.files.item import FileItem, GoneError
-from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles, read_alone
+from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles
 from contextframe_beam.connectors.notion.listing import Choice, Listing
 from contextframe_beam.connectors.notion.properties import title_of
 from contextframe_beam.connectors.notion.reading import (
@@ -48,9 +46,6 @@ _COMMENTS = ("documents", "inline", "none")
 # Notion allows three a second on average, and refuses some already at that.
 _PER_SECOND = 2.5
 # What an item has beside that which is read of it.
-_NOT_READ = frozenset(
-    ("path", "size", "modified_at", "version", "digest", "collection", "collection_id")
-)
 _CONTENT_KINDS = ("page", "row", "comment", "data_source")
 
 
@@ -104,6 +99,9 @@ class NotionConnector(HostedConnector):
     max_in_flight = 4
     #: Content is waited for most of the time.
     files_at_once = 4
+    _not_read: ClassVar[frozenset[str]] = frozenset(
+        ("path", "size", "modified_at", "version", "digest", "collection", "collection_id")
+    )
     _maps_by: ClassVar[tuple[str, ...]] = (
         *("attachments", "max_attachment_bytes", "comments", "block_comments", "properties"),
         *("markdown", "max_depth", "resources"),
@@ -188,9 +186,6 @@ class NotionConnector(HostedConnector):
         self._files = HostedFiles(
             self._how.attachments, self._reader.fresh_address, self.http_client
         )
-        self._lock = threading.Lock()
-        self._unknown: set[str] = set()
-        self._alone: dict[str, Any] = {}
         self._began = ""
         self._me: dict[str, Any] = {}
         self._bot: Mapping[str, Any] = {}
@@ -385,19 +380,6 @@ class NotionConnector(HostedConnector):
         self._workspace.forget()
         self._reader.begin()
         self._alone.clear()
-
-    def _read_alone(self, item: FileItem) -> None:
-        """Reads an item outside of a run."""
-        told = {name: item[name] for name in sorted(item) if name not in _NOT_READ}
-        read_alone(self, item, self._alone, json.dumps(told, default=str))
-
-    def _count_unknown(self, form: str, count: int) -> None:
-        with self._lock:
-            self.add_stats(unknown_markup=count)
-            if form in self._unknown:
-                return
-            self._unknown.add(form)
-        self.logger.warning("notion: %s is not known here, and stands as plain text", form)
 
 
 def _auth(

@@ -8,9 +8,7 @@ version that the list tells.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -28,7 +26,7 @@ from contextframe_beam.connectors.conversations import (
 )
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.files.item import FileItem, GoneError
-from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles, read_alone
+from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.request import origin_of
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
@@ -69,7 +67,6 @@ _HTML = (b"<!doctype html", b"<html")
 _PREFIXES = {PUBLIC: "channels", PRIVATE: "groups", GROUP: "mpim", DIRECT: "im"}
 _READERS = ("members", "channel")
 # What an item has beside that which is read of it.
-_NOT_READ = frozenset(("size", "modified_at", "digest"))
 
 
 class SlackConnector(HostedConnector):
@@ -192,9 +189,6 @@ class SlackConnector(HostedConnector):
         self._api = SlackApi(self._http)
         self._people = People(self._api, lambda told: self.logger.warning("slack: %s", told))
         self._files = HostedFiles(self._attachments, self._address, self._client_of_files)
-        self._lock = threading.Lock()
-        self._unknown: set[str] = set()
-        self._alone: dict[str, Any] = {}
         self._team = Team("", "", "", True)
         self._scopes: list[str] = []
         self._began = ""
@@ -480,22 +474,9 @@ class SlackConnector(HostedConnector):
                 "files:read",
             )
 
-    def _read_alone(self, item: FileItem) -> None:
-        """Reads an item outside of a run."""
-        told = {name: item[name] for name in sorted(item) if name not in _NOT_READ}
-        read_alone(self, item, self._alone, json.dumps(told, default=str))
-
     def _count_system(self, count: int) -> None:
         with self._lock:
             self.add_stats(system_messages=count)
-
-    def _count_unknown(self, form: str, count: int) -> None:
-        with self._lock:
-            self.add_stats(unknown_markup=count)
-            if form in self._unknown:
-                return
-            self._unknown.add(form)
-        self.logger.warning("slack: %s is not known here, and stands as plain text", form)
 
 
 def _auth(
