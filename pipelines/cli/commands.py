@@ -311,7 +311,7 @@ def _why_nothing(opened: FrameDataset, text: str, asked: Mapping[str, Any]) -> s
     if asked["readers"]:
         return (
             "Documents of which nobody knows who may read them are never found with --reader; "
-            "connectors tell it with their option --permissions, where they have one."
+            "connectors of services with permissions tell it, as their pages say."
         )
     return (
         "No text contains any of its words, not even within a longer word. Titles and metadata "
