@@ -354,6 +354,33 @@ def read_module(path: str) -> ModuleType:
         raise ConfigError(f"cannot import {path}: {type(error).__name__}: {error}") from error
 
 
+def module_named(where: str, spec: str) -> ModuleType:
+    """Returns the module that a user names.
+
+    Args:
+        where: Its name, or the path of a Python file.
+        spec: What the user wrote, for messages.
+
+    Raises:
+        ConfigError: there is no such module or file, or it cannot be imported.
+    """
+    if where.endswith(".py"):
+        return read_module(where)
+    try:
+        return importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{where}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{spec}: importing {where} failed: {error}") from error
+        raise ConfigError(
+            f"{spec}: there is no module {error.name!r}; install its package, put its folder on "
+            "PYTHONPATH, or give path/to/file.py:Class"
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"{spec}: importing {where} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
 def module_of(path: str, text: str) -> ModuleType:
     """Returns the module with this path and text; runs it the first time in this process."""
     stem = re.sub(r"\W", "_", Path(path).stem)

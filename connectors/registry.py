@@ -33,6 +33,7 @@ from contextframe_beam.connectors.identity import (
     Arguments,
     constructor_arguments,
     line_of,
+    module_named,
     read_module,
     reading_arguments,
     reading_methods,
@@ -104,7 +105,7 @@ def load_connector_class(spec: str) -> type[BaseConnector]:
             where, qualname = spec, ""
         return _class_in(read_module(where), qualname, where)
     if where:
-        return _class_in(_import(where, spec), qualname, where)
+        return _class_in(module_named(where, spec), qualname, where)
     return _load_entry_point(spec)
 
 
@@ -336,22 +337,6 @@ def _written_summary(entry: EntryPoint) -> str:
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
     owner = entry.dist
     return ("an unknown package", "") if owner is None else (owner.name, owner.version)
-
-
-def _import(module: str, spec: str) -> ModuleType:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            raise ConfigError(
-                f"{spec}: there is no module {error.name!r}; install its package, put its folder "
-                "on PYTHONPATH, or give path/to/file.py:Class"
-            ) from error
-        raise ConfigError(f"{spec}: importing {module} failed: {error}") from error
-    except Exception as error:
-        raise ConfigError(
-            f"{spec}: importing {module} failed: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _class_in(module: ModuleType, qualname: str, where: str) -> type[BaseConnector]:

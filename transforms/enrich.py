@@ -9,13 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, reduce
-from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import apache_beam as beam
 
-from contextframe_beam.connectors.identity import FileClass, read_module, source_file
+from contextframe_beam.connectors.identity import FileClass, module_named, source_file
 from contextframe_beam.errors import ConfigError, nearest
 from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.transforms.elements import FrameBatch, Step, required, type_shown
@@ -375,7 +374,7 @@ def _load(spec: str) -> AnyEnricher:
             f"(there are: {', '.join(_NAMED)}); "
             "one of your own is given as package.module:Class or path/to/file.py:Class"
         )
-    cls = _class_in(_module(where, spec), qualname, where)
+    cls = _class_in(module_named(where, spec), qualname, where)
     file = source_file(cls)
     try:
         enricher: AnyEnricher = cls()
@@ -388,24 +387,6 @@ def _load(spec: str) -> AnyEnricher:
         return enricher
     from_file: Enricher = cast("Any", FileEnricher(*file, cls.__qualname__, str(method_of(cls))))
     return from_file
-
-
-def _module(where: str, spec: str) -> ModuleType:
-    if where.endswith(".py"):
-        return read_module(where)
-    try:
-        return import_module(where)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{where}.".startswith(f"{error.name}."):
-            raise ConfigError(f"{spec}: importing {where} failed: {error}") from error
-        raise ConfigError(
-            f"{spec}: there is no module {error.name!r}; install its package, put its folder on "
-            "PYTHONPATH, or give path/to/file.py:Class"
-        ) from error
-    except Exception as error:
-        raise ConfigError(
-            f"{spec}: importing {where} failed: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _class_in(module: ModuleType, qualname: str, where: str) -> Any:

@@ -11,10 +11,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, time
 from functools import reduce
-from importlib import import_module
 from typing import Any
 
-from contextframe_beam.connectors.identity import read_module
+from contextframe_beam.connectors.identity import module_named
 from contextframe_beam.errors import ConfigError, nearest
 
 __all__ = ["build", "find", "first_parameter", "plain", "with_file"]
@@ -38,27 +37,13 @@ def find(spec: str) -> Any:
     where, colon, names = spec.rpartition(":")
     if not colon or not where or not names:
         raise ConfigError(f"{spec!r:.120} names nothing; write package.module:Class")
-    module = read_module(where) if where.endswith(".py") else _imported(where, spec)
+    module = module_named(where, spec)
     try:
         return reduce(getattr, names.split("."), module)
     except AttributeError:
         known = [name for name in vars(module) if not name.startswith("_")]
         hint = nearest(names, known) or ""
         raise ConfigError(f"{where} has no {names!r}{hint}") from None
-
-
-def _imported(module: str, spec: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{spec}: there is no module {error.name!r}; install the package that has it in the "
-            "environment of contextframe-beam"
-        ) from error
-    except Exception as error:
-        raise ConfigError(
-            f"{spec}: importing {module} failed: {type(error).__name__}: {error}"
-        ) from error
 
 
 def build(value: Any) -> Any:
