@@ -251,3 +251,37 @@ def _one_time_code(secret: str) -> str:
     except (ValueError, TypeError):
         message = "auth of type session: totp_secret is not base32 text, as a QR code holds it"
     raise ConfigError(message)
+
+
+def token_or_refresh(
+    needs: str,
+    token: str | None,
+    client_id: str | None,
+    client_secret: str | None,
+    refresh_token: str | None,
+    **oauth: Any,
+) -> dict[str, Any]:
+    """Returns the settings of an account that has a token, or a refresh token of an app.
+
+    Args:
+        needs: What to say where there are no credentials, or two kinds of them.
+        token: The token.
+        client_id: The id of the app.
+        client_secret: Its secret.
+        refresh_token: The refresh token.
+        **oauth: What else the service needs to know for a new token, such as `token_url`.
+
+    Raises:
+        ConfigError: there are no credentials, or two kinds of them.
+    """
+    if token is not None and client_id is None and refresh_token is None:
+        return {"type": "bearer", "token": token}
+    if token is None and client_id and client_secret and refresh_token:
+        return {
+            "type": "oauth2_refresh_token",
+            "client_id": client_id,
+            "client_secret": client_secret,
+            "refresh_token": refresh_token,
+            **oauth,
+        }
+    raise ConfigError(needs)

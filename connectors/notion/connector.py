@@ -18,6 +18,7 @@ from contextframe_beam.connectors.attachments import (
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.files.item import FileItem, GoneError
 from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles
+from contextframe_beam.connectors.http.auth import token_or_refresh
 from contextframe_beam.connectors.notion.listing import Choice, Listing
 from contextframe_beam.connectors.notion.properties import title_of
 from contextframe_beam.connectors.notion.reading import (
@@ -47,6 +48,10 @@ _COMMENTS = ("documents", "inline", "none")
 _PER_SECOND = 2.5
 # What an item has beside that which is read of it.
 _CONTENT_KINDS = ("page", "row", "comment", "data_source")
+_NEEDS = (
+    "Notion needs the token of an integration (token, best as env:NOTION_TOKEN), or "
+    "client_id, client_secret and refresh_token"
+)
 
 
 class NotionConnector(HostedConnector):
@@ -176,7 +181,14 @@ class NotionConnector(HostedConnector):
         self.token, self.client_id, self.base_url = token, client_id, base_url
         client = self.http_client(
             base_url,
-            auth=_auth(token, client_id, client_secret, refresh_token, base_url),
+            auth=token_or_refresh(
+                _NEEDS,
+                *(token, client_id, client_secret, refresh_token),
+                token_url=f"{base_url.rstrip('/')}/v1/oauth/token",
+                client_auth="basic",
+                token_body="json",
+                token_headers={"Notion-Version": MARKDOWN_VERSION},
+            ),
             budget={"per_second": requests_per_second, "burst": 1},
             max_wait=max_wait,
         )
@@ -380,37 +392,6 @@ class NotionConnector(HostedConnector):
         self._workspace.forget()
         self._reader.begin()
         self._alone.clear()
-
-
-def _auth(
-    token: str | None,
-    client_id: str | None,
-    client_secret: str | None,
-    refresh_token: str | None,
-    base_url: str,
-) -> dict[str, Any]:
-    """Returns the settings of the authentication.
-
-    Raises:
-        ConfigError: there are no credentials, or two kinds of them.
-    """
-    if token is not None and client_id is None and refresh_token is None:
-        return {"type": "bearer", "token": token}
-    if token is None and client_id and client_secret and refresh_token:
-        return {
-            "type": "oauth2_refresh_token",
-            "token_url": f"{base_url.rstrip('/')}/v1/oauth/token",
-            "client_id": client_id,
-            "client_secret": client_secret,
-            "client_auth": "basic",
-            "refresh_token": refresh_token,
-            "token_body": "json",
-            "token_headers": {"Notion-Version": MARKDOWN_VERSION},
-        }
-    raise ConfigError(
-        "Notion needs the token of an integration (token, best as env:NOTION_TOKEN), or "
-        "client_id, client_secret and refresh_token"
-    )
 
 
 def _duration(text: str) -> timedelta:

@@ -27,6 +27,7 @@ from contextframe_beam.connectors.conversations import (
 from contextframe_beam.connectors.cursors import seconds_of
 from contextframe_beam.connectors.files.item import FileItem, GoneError
 from contextframe_beam.connectors.hosted import HostedConnector, HostedFiles
+from contextframe_beam.connectors.http.auth import token_or_refresh
 from contextframe_beam.connectors.http.client import HttpClient
 from contextframe_beam.connectors.http.request import origin_of
 from contextframe_beam.connectors.page import DocumentVersion, Page, Partition
@@ -67,6 +68,10 @@ _HTML = (b"<!doctype html", b"<html")
 _PREFIXES = {PUBLIC: "channels", PRIVATE: "groups", GROUP: "mpim", DIRECT: "im"}
 _READERS = ("members", "channel")
 # What an item has beside that which is read of it.
+_NEEDS = (
+    "Slack needs the token of an app (token, best as env:SLACK_TOKEN), or client_id, "
+    "client_secret and refresh_token where tokens rotate"
+)
 
 
 class SlackConnector(HostedConnector):
@@ -182,7 +187,13 @@ class SlackConnector(HostedConnector):
         self.token, self.client_id, self.base_url = token, client_id, base_url
         self._http = self.http_client(
             base_url,
-            auth=_auth(token, client_id, client_secret, refresh_token, base_url),
+            auth=token_or_refresh(
+                _NEEDS,
+                *(token, client_id, client_secret, refresh_token),
+                token_url=f"{base_url}oauth.v2.access",
+                client_auth="post",
+                rotates=True,
+            ),
             budget=self._limits.budget(_account(base_url, token, refresh_token)),
             max_wait=max_wait,
         )
@@ -477,36 +488,6 @@ class SlackConnector(HostedConnector):
     def _count_system(self, count: int) -> None:
         with self._lock:
             self.add_stats(system_messages=count)
-
-
-def _auth(
-    token: str | None,
-    client_id: str | None,
-    client_secret: str | None,
-    refresh_token: str | None,
-    base_url: str,
-) -> dict[str, Any]:
-    """Returns the settings of the authentication.
-
-    Raises:
-        ConfigError: there are no credentials, or two kinds of them.
-    """
-    if token is not None and client_id is None and refresh_token is None:
-        return {"type": "bearer", "token": token}
-    if token is None and client_id and client_secret and refresh_token:
-        return {
-            "type": "oauth2_refresh_token",
-            "token_url": f"{base_url}oauth.v2.access",
-            "client_id": client_id,
-            "client_secret": client_secret,
-            "client_auth": "post",
-            "refresh_token": refresh_token,
-            "rotates": True,
-        }
-    raise ConfigError(
-        "Slack needs the token of an app (token, best as env:SLACK_TOKEN), or client_id, "
-        "client_secret and refresh_token where tokens rotate"
-    )
 
 
 def _account(base_url: str, token: str | None, refresh_token: str | None) -> str:
