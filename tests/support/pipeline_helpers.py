@@ -35,10 +35,11 @@ from contextframe_beam.transforms import (
 )
 from contextframe_beam.transforms.begin import begin_run
 from contextframe_beam.transforms.commit import commit_run
+from contextframe_beam.transforms.encode import encode_batches
 from contextframe_beam.transforms.limits import DEFAULT_MAX_DELETES, DeletionLimit
 from contextframe_beam.transforms.modes import mode_of
 from contextframe_beam.transforms.plan import Run
-from contextframe_beam.transforms.write import _WriteFragmentsDoFn, encode_batches
+from contextframe_beam.transforms.write import _WriteFragmentsDoFn
 from contextframe_beam.transforms.written import Written
 
 EMBED_DIM = 4

@@ -32,8 +32,8 @@ from contextframe_beam.transforms.elements import FrameBatch
 from contextframe_beam.transforms.embed import TextVectors, embed_batches
 from contextframe_beam.transforms.embedders.batching import Piece as Vectors
 from contextframe_beam.transforms.embedders.hashing import HashEmbedder
+from contextframe_beam.transforms.encode import encode_batches
 from contextframe_beam.transforms.map import columns_of, map_page
-from contextframe_beam.transforms.write import encode_batches
 from tests.support.laws import examples
 from tests.support.pipeline_helpers import SOURCE
 from tests.support.table_strategies import json_items, tables

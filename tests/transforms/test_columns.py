@@ -25,8 +25,8 @@ from contextframe_beam.transforms import map as mapping
 from contextframe_beam.transforms.chunk import chunk_batch
 from contextframe_beam.transforms.chunkers import MarkdownChunker
 from contextframe_beam.transforms.elements import RowBatch
+from contextframe_beam.transforms.encode import encode_batches
 from contextframe_beam.transforms.map import columns_of, map_page
-from contextframe_beam.transforms.write import encode_batches
 from tests.support.laws import examples
 from tests.support.pipeline_helpers import EMBED_DIM, SOURCE
 from tests.support.table_strategies import TEXTS, json_items, tables

@@ -11,8 +11,8 @@ import pytest
 
 from contextframe_beam import ConfigError, FrameRecord
 from contextframe_beam.transforms.elements import FrameBatch
+from contextframe_beam.transforms.encode import encode_batches
 from contextframe_beam.transforms.enrich import checked_enrichers, enrich_batch, load_enrichers
-from contextframe_beam.transforms.write import encode_batches
 from tests.support.pipeline_helpers import documents, run, texts_in
 
 

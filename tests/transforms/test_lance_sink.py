@@ -19,7 +19,7 @@ from contextframe_beam.frames.encode import encode_records
 from contextframe_beam.frames.schema import FORMAT_COLUMNS
 from contextframe_beam.transforms import CommitReceipt, MapToFrames, ToRecords, WriteToLance
 from contextframe_beam.transforms.elements import FrameBatch, RowBatch
-from contextframe_beam.transforms.write import _EncodeDoFn, encode_batches
+from contextframe_beam.transforms.encode import _EncodeDoFn, encode_batches
 from tests.support.pipeline_helpers import (
     EACH_BUNDLE_TWICE,
     EMBED_DIM,

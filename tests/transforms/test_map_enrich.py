@@ -17,9 +17,9 @@ from contextframe_beam.connectors.page import SourceInfo, Tally
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.record import Deletion
 from contextframe_beam.transforms import Enrich, FrameBatch, KeywordEnricher, MapToFrames
+from contextframe_beam.transforms.encode import encode_batches
 from contextframe_beam.transforms.enrich import enrich_batch
 from contextframe_beam.transforms.map import map_page
-from contextframe_beam.transforms.write import encode_batches
 from tests.support.frame_strategies import records
 from tests.support.pipeline_helpers import (
     EMBED_DIM,
