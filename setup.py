@@ -52,6 +52,7 @@ setup(
         "fsspec>=2024.6",
         "google-auth>=2.35,<3",
         "joserfc>=1.4,<2",
+        "msgspec>=0.19,<1",
         "orjson>=3.10,<4",
         "pyarrow>=18,<26",
         "pydantic>=2.8,<3",

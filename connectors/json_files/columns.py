@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import msgspec
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from contextframe_beam.connectors.column_mapper import constant, or_else, together
 from contextframe_beam.connectors.item_columns import ItemColumns, strings, texts_of, without_empty
-from contextframe_beam.connectors.json_files.lines import Lines, big_integers, id_text
+from contextframe_beam.connectors.json_files.lines import (
+    Lines,
+    ends_of_objects,
+    id_text,
+    offsets_of,
+)
 from contextframe_beam.frames.columns import Cells, FrameColumns, NotByColumns, filled
 
 if TYPE_CHECKING:
@@ -100,24 +106,18 @@ def table_of_lines(
         The table. None if one of the lines is no object, is without an id, or has what a table
         cannot hold exactly: other names than the first, values of several types, large numbers.
     """
-    data = lines.data
-    rows = data.split(b"\n")
-    if lines.bad or max(map(len, rows)) > longest or big_integers(data):
+    ends = None if lines.bad else ends_of_objects(lines.data, longest)
+    if ends is None:
         return None
-    try:
-        values = list(map(orjson.loads, rows))
-    except orjson.JSONDecodeError:
-        return None
-    fields = _exact_fields(values)
+    fields = _fields_of(lines.data, int(ends[0]), len(ends))
     if fields is None or id_field not in fields or fields.keys() & {*place, "_line_offset"}:
         return None
     ids = fields[id_field]
     if ids.null_count or (pa.types.is_string(ids.type) and pc.any(pc.equal(ids, "")).as_py()):
         return None
     for name, value in place.items():
-        fields[name] = pa.repeat(pa.scalar(value, pa.string()), len(rows))
-    offsets = np.cumsum([lines.offset, *map(len, rows[:-1])]) + np.arange(len(rows))
-    fields["_line_offset"] = pa.array(offsets, pa.int64())
+        fields[name] = pa.repeat(pa.scalar(value, pa.string()), len(ends))
+    fields["_line_offset"] = pa.array(offsets_of(lines, ends), pa.int64())
     return pa.table(fields)
 
 
@@ -127,6 +127,68 @@ def joined_tables(before: pa.Table, found: pa.Table) -> pa.Table | None:
         return pa.concat_tables([before, found], promote_options="default")
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         return None
+
+
+def _fields_of(data: bytes, first: int, count: int) -> dict[str, pa.Array] | None:
+    """Returns lines as columns that give back just their objects; None if there are none.
+
+    Args:
+        data: The lines, each of which begins and ends as an object does.
+        first: The length of the first one.
+        count: How many they are.
+    """
+    try:
+        # Deeper values are looked at one by one.
+        shape = tuple((name, _kind_of(one)) for name, one in orjson.loads(data[:first]).items())
+        values = _decoder_of(shape).decode_lines(data)
+    except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError):
+        return None
+    if len(values) != count:
+        return None
+    fields: dict[str, pa.Array] = {}
+    columns = zip(*map(msgspec.structs.astuple, values), strict=True)
+    for (name, kind), column in zip(shape, columns, strict=True):
+        made = _exact(column, 1) if kind is None else _of_kind(column, kind)
+        if made is None:
+            return None
+        fields[name] = made
+    return fields
+
+
+# Of values whose types are known when they are parsed. Others are numbers, of which a whole one may
+# stand among fractions, and what a first line does not tell, such as null.
+_KINDS: dict[Any, tuple[Any, pa.DataType]] = {
+    str: (str | None, pa.string()),
+    bool: (bool | None, pa.bool_()),
+    list: (list[str] | None, pa.list_(pa.string())),
+}
+
+
+def _kind_of(value: Any) -> type | None:
+    """Returns the type that a value tells of all those of its field; None if it tells none."""
+    kind = type(value)
+    if kind is list and not (value and {str}.issuperset(map(type, value))):
+        return None
+    return kind if kind in _KINDS else None
+
+
+@lru_cache(maxsize=64)
+def _decoder_of(shape: tuple[tuple[str, type | None], ...]) -> msgspec.json.Decoder[Any]:
+    """Returns what parses lines that have just these fields, into tuples of their values."""
+    if not shape:
+        raise msgspec.DecodeError
+    places = [(f"f{place}", name, kind) for place, (name, kind) in enumerate(shape)]
+    fields = [(place, Any if kind is None else _KINDS[kind][0]) for place, _, kind in places]
+    names = {place: name for place, name, _ in places}
+    try:
+        line = msgspec.defstruct("Line", fields, rename=names, forbid_unknown_fields=True, gc=False)
+    except ValueError as error:  # a name with a quotation mark, for example
+        raise msgspec.DecodeError from error
+    return msgspec.json.Decoder(line)
+
+
+def _of_kind(values: Sequence[Any], kind: type) -> pa.Array:
+    return pa.array(values, _KINDS[kind][1])
 
 
 def _exact_fields(values: Sequence[Any], depth: int = 0) -> dict[str, pa.Array] | None:

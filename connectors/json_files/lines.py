@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Protocol, TypeAlias
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -41,6 +42,8 @@ _TAIL_BYTES = 16 << 10
 _LONGEST_READ = 4 << 20
 _BOM = b"\xef\xbb\xbf"
 _ZERO = np.uint8(ord("0"))
+_NEWLINE, _RETURN, _OPENING, _CLOSING = map(np.uint8, b"\n\r{}")
+_DECODER = msgspec.json.Decoder()
 _Array: TypeAlias = "np.ndarray[Any, Any]"
 
 ReadAt = Callable[[int, int], bytes]
@@ -190,33 +193,83 @@ def parse_lines(
     Returns:
         The items, and the lines that are no JSON objects, each in the order of the file.
     """
+    bad = list(lines.bad)
+    ends = ends_of_objects(lines.data, longest)
+    values = None if ends is None else _objects_of(lines.data, len(ends))
+    if values is None:
+        return _parse_each_line(lines, path, name, modified_at, longest)
+    assert ends is not None
+    for value, offset in zip(values, offsets_of(lines, ends).tolist(), strict=True):
+        _place(value, path, name, modified_at, offset)
+    return values, bad
+
+
+def ends_of_objects(data: bytes, longest: int) -> _Array | None:
+    """Returns where lines end, if each begins and ends as an object does; otherwise None.
+
+    Between `}` and `{` inside of an object or a list there is a comma, and no newline stands in a
+    text. So one parse of all such lines, if it succeeds, parses each line by itself.
+
+    Args:
+        data: The lines, with newlines between them.
+        longest: The length of the longest line that is read.
+    """
+    if not data.startswith(b"{") or not data.endswith((b"}", b"}\r")):
+        return None
+    text = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(text == _NEWLINE)
+    last = text[ends - 1]
+    if _RETURN in last[:1]:
+        last = np.where(last == _RETURN, text[ends - 2], last)
+    if (last != _CLOSING).any() or (text[ends + 1] != _OPENING).any():
+        return None
+    ends = np.append(ends, len(data))
+    return ends if len(data) <= longest or np.diff(ends, prepend=-1).max() <= longest + 1 else None
+
+
+def offsets_of(lines: Lines, ends: _Array) -> _Array:
+    """Returns where each line begins in the file, in bytes."""
+    return np.concatenate([[lines.offset], ends[:-1] + (lines.offset + 1)])
+
+
+def _objects_of(data: bytes, count: int) -> list[dict[str, Any]] | None:
+    """Returns the objects of lines of which each begins and ends as one; None if one is bad."""
+    try:
+        values: list[dict[str, Any]] = _DECODER.decode_lines(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return values if len(values) == count else None
+
+
+def _place(
+    value: dict[str, Any], path: str, name: str, modified_at: str | None, offset: int
+) -> None:
+    if (
+        "_file_path" in value
+        or "_file_name" in value
+        or "_modified_at" in value
+        or "_line_offset" in value
+    ):
+        free_names(value)
+    value["_file_path"] = path
+    value["_file_name"] = name
+    value["_modified_at"] = modified_at
+    value["_line_offset"] = offset
+
+
+def _parse_each_line(
+    lines: Lines, path: str, name: str, modified_at: str | None, longest: int
+) -> tuple[list[dict[str, Any]], list[BadDocument]]:
+    """Does what `parse_lines` does, one line after the other."""
     data, offset, bad = lines.data, lines.offset, list(lines.bad)
     rows = data.split(b"\n")
-    values: list[Any]
-    if len(data) > longest and max(map(len, rows)) > longest:
-        values = _parse_each(rows, longest)
-    else:
-        try:
-            values = list(map(orjson.loads, rows))
-        except orjson.JSONDecodeError:
-            values = _parse_each(rows, longest)
+    values = _parse_each(rows, longest)
     for index in rows_with_big_integers(data, rows):
         values[index] = _parse(rows[index], longest)
-
     items = []
     for value, row in zip(values, rows, strict=True):
         if type(value) is dict:
-            if (
-                "_file_path" in value
-                or "_file_name" in value
-                or "_modified_at" in value
-                or "_line_offset" in value
-            ):
-                free_names(value)
-            value["_file_path"] = path
-            value["_file_name"] = name
-            value["_modified_at"] = modified_at
-            value["_line_offset"] = offset
+            _place(value, path, name, modified_at, offset)
             items.append(value)
         elif value is not _BLANK:
             kept = row if len(row) <= min(longest, KEPT_WHOLE_BYTES) else _head(row, longest)

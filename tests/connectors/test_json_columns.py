@@ -51,6 +51,41 @@ def test_usual_lines_are_a_table():
     assert items_of(table_of(data, 7)) == items(data, 7)
 
 
+def test_the_order_of_fields_does_not_matter():
+    data = b'{"id": "1", "n": 1, "by": {"a": 1}}\n{"by": {"a": 2}, "n": 2, "id": "2"}'
+    assert items_of(table_of(data)) == items(data)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": "1", "by": {"b": 1, "a": 2}}',  # its JSON is part of a row
+        b'{"id": "1", "by": {"a": 1}} {"id": "2", "by": {"a": 1}}',
+        b'{"id": "1", "by": {"a": 1}, "new": null}',
+        b'{"id": "1", "by": null}',
+        b' {"id": "1", "by": {"a": 1}}',
+    ],
+)
+def test_lines_unlike_the_first_stay_items(line):
+    first = b'{"id": "1", "by": {"a": 1, "b": 2}}'
+    assert table_of(first) is not None
+    assert table_of(first + b"\n" + line) is None
+
+
+def test_lines_may_end_as_on_windows():
+    lines = [b'{"id": "1", "n": 1}\r', b'{"id": "2", "n": 2}\r', b'{"id": "3", "n": 3}']
+    for data in (b"\n".join(lines), b"\n".join(lines[:2]), lines[0]):
+        assert items_of(table_of(data)) == items(data)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "", "f0", "class", "é", "a b", "__dict__"])
+def test_names_of_fields_may_be_any(name):
+    data = b"\n".join(json.dumps({"id": "1", name: n}).encode() for n in range(2))
+    table = table_of(data)
+    assert table is None or items_of(table) == items(data)
+    assert [one[name] for one in items(data)] == [0, 1]
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -74,7 +109,6 @@ def test_lines_that_are_values_only_together_are_no_table(lines):
         b'{"id": "2"}',
         b'{"id": null, "n": 1}',
         b'{"id": "", "n": 1}',
-        b'{"n": 1, "id": "2"}',
         b'{"id": "2", "n": 1.0}',
         b'{"id": "2", "n": "1"}',
         b'{"id": "2", "n": true}',

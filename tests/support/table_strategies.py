@@ -173,4 +173,6 @@ def json_items(draw: st.DrawFn) -> list[dict[str, Any]]:
     if draw(st.integers(0, 4)):
         for item in items:
             item["id"] = draw(_IDS | st.integers(0, 9))
+    if not draw(st.integers(0, 3)):
+        items = [dict(draw(st.permutations([*item.items()]))) for item in items]
     return items
