@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from contextframe_beam.connectors.item_columns import (
     ItemColumns,
+    marked,
     strings,
     texts_of,
     without_empty,
@@ -41,6 +42,7 @@ from contextframe_beam.frames.columns import (
     filled,
 )
 from contextframe_beam.frames.json_columns import escaped
+from contextframe_beam.frames.values import is_unicode
 
 if TYPE_CHECKING:
     from typing import TypeGuard
@@ -91,8 +93,15 @@ def fields_in_columns(mapper: FieldMapper, items: ItemColumns) -> FrameColumns:
 def constant(value: Any, count: int) -> Cells:
     """Returns a value for each of so many rows."""
     if isinstance(value, str):
-        return Cells(pa.repeat(strings([value])[0], count))
+        return Cells(pa.repeat(_one_text(value), count))
     return Cells.of([value] * count)
+
+
+def _one_text(value: str) -> pa.Scalar:
+    try:
+        return pa.scalar(value, pa.string())
+    except UnicodeEncodeError:
+        raise NotByColumns from None
 
 
 def put(metadata: dict[str, Cells], name: str, cells: Cells, rows: Mask) -> None:
@@ -172,7 +181,7 @@ def _text(mapper: FieldMapper, items: ItemColumns) -> pa.Array:
 def together(parts: Sequence[Any], items: ItemColumns) -> pa.Array:
     """Returns literals and columns put together; null where a column is null."""
     if all(isinstance(part, str) for part in parts):
-        return pa.repeat(strings(["".join(parts)])[0], items.count)
+        return pa.repeat(_one_text("".join(parts)), items.count)
     try:
         return pc.binary_join_element_wise(*parts, "")
     except pa.ArrowInvalid:  # more than a column can hold
@@ -336,7 +345,11 @@ def links_to(kind: str, targets: Sequence[list[str]], note: str | None = None) -
         note: Their metadata, as JSON.
     """
     rows = np.repeat(np.arange(len(targets)), list(map(len, targets)))
-    return _linked(kind, rows, strings(list(chain.from_iterable(targets))), note)
+    try:
+        flat = pa.array(chain.from_iterable(targets), pa.string())
+    except UnicodeEncodeError:
+        raise NotByColumns(marked(not all(map(is_unicode, one)) for one in targets)) from None
+    return _linked(kind, rows, flat, note)
 
 
 def _linked(kind: str, rows: Any, targets: pa.Array, notes: pa.Array | str | None) -> Links:

@@ -6,7 +6,7 @@ have to be looked at one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -17,9 +17,18 @@ import pyarrow.compute as pc
 
 from contextframe_beam.connectors.mapper import as_text, lookup
 from contextframe_beam.frames.cells import plain
-from contextframe_beam.frames.columns import MISSING, Cells, NotByColumns, as_strings, filled
+from contextframe_beam.frames.columns import (
+    MISSING,
+    Cells,
+    Mask,
+    NotByColumns,
+    Rows,
+    as_strings,
+    filled,
+)
+from contextframe_beam.frames.values import is_unicode
 
-__all__ = ["ItemColumns", "strings", "texts_of", "without_empty"]
+__all__ = ["ItemColumns", "marked", "strings", "texts_of", "without_empty"]
 
 # The work grows with rows times names: not with more than so many times the number of values.
 _SPARSE = 8
@@ -46,12 +55,12 @@ class ItemColumns:
             NotByColumns: they are no dictionaries with names, or share too few names.
         """
         if not items or not {dict}.issuperset(map(type, items)):
-            raise NotByColumns
+            raise NotByColumns(marked(type(one) is not dict for one in items))
         first = tuple(items[0])
         alike = all(map(first.__eq__, map(tuple, items)))
         names = dict.fromkeys(first if alike else chain.from_iterable(items))
         if not {str}.issuperset(map(type, names)):
-            raise NotByColumns
+            raise NotByColumns(marked(not {str}.issuperset(map(type, one)) for one in items))
         if alike:
             columns = zip(*map(dict.values, items), strict=True)
             fields = dict(zip(names, map(Cells.of, columns), strict=True))
@@ -76,6 +85,10 @@ class ItemColumns:
         }
         return cls(fields, table.num_rows)
 
+    def take(self, rows: Rows) -> ItemColumns:
+        """Returns some of the items."""
+        return ItemColumns({name: one.take(rows) for name, one in self.fields.items()}, len(rows))
+
     @cached_property
     def nowhere(self) -> pa.Array:
         """A column of nulls, as text."""
@@ -88,7 +101,7 @@ class ItemColumns:
             return found
         if found is not None:
             if found.missing is not None:
-                raise NotByColumns  # other items may have the place in an object
+                raise NotByColumns(found.missing)  # they may have the place in an object
             return found
         heads = [
             (head, path[len(head) + 1 :])
@@ -100,7 +113,7 @@ class ItemColumns:
         head, rest = heads[0]
         cells = self.fields[head]
         if len(heads) > 1 and cells.missing is not None:
-            raise NotByColumns
+            raise NotByColumns(cells.missing)
         return _inside(cells, rest)
 
     def common(self, name: str) -> Any:
@@ -175,7 +188,7 @@ def texts_of(cells: Cells | None, nowhere: pa.Array) -> pa.Array:
 
 
 def strings(values: Sequence[str | None]) -> pa.Array:
-    """Returns texts as a column.
+    """Returns texts as a column, one for each row.
 
     Raises:
         NotByColumns: one of them is not Unicode.
@@ -183,7 +196,12 @@ def strings(values: Sequence[str | None]) -> pa.Array:
     try:
         return pa.array(values, pa.string())
     except UnicodeEncodeError:
-        raise NotByColumns from None
+        raise NotByColumns(marked(one and not is_unicode(one) for one in values)) from None
+
+
+def marked(rows: Iterable[Any]) -> Mask:
+    """Returns rows as a mask."""
+    return np.array([bool(one) for one in rows], np.bool_)
 
 
 def without_empty(values: pa.Array) -> pa.Array:
@@ -237,7 +255,10 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _list_of_texts(column: pa.Array) -> pa.Array:
-    flat = as_strings(plain(column.flatten()))
+    try:
+        flat = as_strings(plain(column.flatten()))
+    except NotByColumns:  # of the lists, not of the rows
+        raise NotByColumns from None
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
     mask = column.is_null() if column.null_count else None

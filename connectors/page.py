@@ -462,6 +462,15 @@ class Page:
         """The number of its items, or of the rows of its table."""
         return len(self.items) if self.table is None else int(self.table.num_rows)
 
+    def items_at(self, places: Sequence[int]) -> list[Any]:
+        """Returns some of its items; those of a table are made for this, and it stays."""
+        if self.table is None:
+            return [self.items[place] for place in places]
+        try:
+            return items_of(self.table.take(places))
+        except NotImplementedError:  # of views inside of objects, for example
+            return [items_of(self.table.slice(place, 1))[0] for place in places]
+
     @property
     def tally(self) -> Tally:
         """Its counts and states for the commit."""

@@ -134,7 +134,9 @@ def chunk_batch(
             pass  # as single records, which takes longer
         else:
             yield from cut.parts(chunker, most_records, most_characters)
-            return
+            if cut.others is None:
+                return
+            batch = cut.others
     if origins is not None:
         origins.prepare(batch)
     part, tally = batch.empty(), batch.tally

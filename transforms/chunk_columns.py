@@ -42,22 +42,30 @@ class ColumnCut:
         batch: The batch, which has columns.
         origins: Gives origins; None for none.
 
+    Attributes:
+        others: Those that have to be cut as single records, with the failures and counts of the
+            batch once all parts were made; None if there are none.
+
     Raises:
-        NotByColumns: they have to be cut as single records.
+        NotByColumns: all have to be cut as single records.
     """
 
     def __init__(self, batch: FrameBatch, origins: ContentOrigins | None) -> None:
         columns, page = batch.columns, batch.page
-        if columns is None or page is None or columns.chunks is not None or batch.documents:
+        if columns is None or page is None or columns.chunks is not None:
             raise NotByColumns
+        contents, apart = contents_of(columns)
+        self.others: FrameBatch | None = None
+        if apart.any():
+            self.others = batch.set_apart(apart)
+            columns = columns.take(np.flatnonzero(~apart))
         self._batch, self._page = batch, page
-        contents = contents_of(columns)
         uris = columns.unique_ids
         if "uuid" in columns.metadata:
             # A document with a uuid of its own shares its id with others, perhaps.
             named = pc.equal(uuids_of(uris), contents.keys)
             uris = pc.if_else(named, uris, pa.scalar(None, pa.string()))
-        self._numbers = np.arange(columns.count)
+        self._numbers = np.array(batch.documents or range(columns.count), np.int64)
         self._columns, self._titles = columns, contents.titles
         self._parents = Parents(contents.keys, uris)
         if origins is not None and columns.origins is None:
@@ -83,7 +91,9 @@ class ColumnCut:
     def parts(
         self, chunker: Chunker | None, most_records: int, most_characters: int
     ) -> Iterator[FrameBatch]:
-        """Yields the documents with their chunks, in parts of some size; at least one.
+        """Yields the documents with their chunks, in parts of some size.
+
+        The last part has the failures and counts, unless there are others.
 
         Args:
             chunker: What cuts; None leaves all documents whole.
@@ -104,7 +114,8 @@ class ColumnCut:
             except Exception as error:
                 number = int(self._numbers[row])
                 records = columns.take(np.array([row])).records()
-                batch.fail("chunk", error, self._page.items[number], number, records)
+                [item] = self._page.items_at([number])
+                batch.fail("chunk", error, item, number, records)
                 continue
             rows = 1 + len(pieces)
             is_full = part.count + rows > most_records or part.characters + characters > (
@@ -116,8 +127,10 @@ class ColumnCut:
             part.add(row, pieces, headings, characters)
         last = self._made(part)
         # At the end, when all is known that went wrong.
-        last.failures, last.deletions, last.tally = batch.failures, batch.deletions, batch.tally
-        yield last
+        end = last if self.others is None else self.others
+        end.failures, end.deletions, end.tally = batch.failures, batch.deletions, batch.tally
+        if end is last or part.count:
+            yield last
 
     def _made(self, part: _Part) -> FrameBatch:
         """Returns a part as a batch."""
@@ -137,7 +150,7 @@ class ColumnCut:
                 for record, pieces in zip(documents.records(), part.pieces, strict=True)
                 for one in (record, *records_of(record, pieces))
             ]
-            batch.items = [self._page.items[number] for number in batch.documents]
+            batch.items = self._page.items_at(batch.documents)
             return batch
         batch.put_columns(replace(documents, chunks=chunks), self._page)
         return batch

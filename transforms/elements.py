@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import UUID
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints import Any as Anything
@@ -25,7 +26,7 @@ from contextframe_beam.connectors.files.seen import outcome_state
 from contextframe_beam.connectors.page import DeadLetter, Page, SourceInfo, Tally
 from contextframe_beam.connectors.read.transform import register
 from contextframe_beam.errors import ConfigError, RecordError
-from contextframe_beam.frames.columns import FrameColumns
+from contextframe_beam.frames.columns import FrameColumns, Mask
 from contextframe_beam.frames.encode import null_array
 from contextframe_beam.frames.record import Deletion, FrameRecord, is_uuid, readers_of, uuid_of
 from contextframe_beam.frames.values import is_unicode
@@ -48,7 +49,8 @@ class FrameBatch:
         deletions: The items that were mapped to a deletion, each with its deletion.
         tally: The page's counts and states for the commit.
         columns: The records as columns, where they were mapped so and nobody asked for `records`.
-        page: The page that they were mapped from; `documents` are places on it.
+        page: The page that they were mapped from, as long as it is here; `documents` are places
+            on it.
     """
 
     records: list[FrameRecord]
@@ -63,24 +65,50 @@ class FrameBatch:
     page: Page | None = None
 
     @classmethod
-    def of_columns(cls, page: Page, columns: FrameColumns) -> FrameBatch:
-        """Makes the batch of a page that was mapped by columns."""
-        batch = cls(
+    def of_page(cls, page: Page) -> FrameBatch:
+        """Makes a batch for the records of a page, with its failures and counts."""
+        return cls(
             [],
             [],
             page.partition,
             page.position,
             failures=list(page.failures),
             tally=page.tally,
-            columns=columns,
             page=page,
         )
-        del batch.records, batch.items
-        return batch
 
     def empty(self) -> FrameBatch:
         """Returns a batch of the same page, without its records and counts."""
-        return FrameBatch([], [], self.partition, self.position, tally=Tally(source=self.source))
+        tally = Tally(source=self.source)
+        return FrameBatch([], [], self.partition, self.position, tally=tally, page=self.page)
+
+    def set_apart(self, which: Mask) -> FrameBatch:
+        """Takes documents out of the columns, and returns a batch with their records.
+
+        Args:
+            which: Marks these documents.
+        """
+        columns = self.columns
+        assert columns is not None
+        gone = which[columns.owners]
+        numbers = np.array(self.documents or range(columns.count), np.int64)
+        other = self.empty()
+        other.documents = numbers[gone].tolist()
+        if self.page is not None:
+            other.items = self.page.items_at(other.documents)
+        else:
+            items = list(zip(self.items, gone.tolist(), strict=True))
+            other.items = [item for item, is_gone in items if is_gone]
+            self.items = [item for item, is_gone in items if not is_gone]
+        other.records = columns.take(np.flatnonzero(which)).records()
+        self.columns = columns.take(np.flatnonzero(~which))
+        self.documents = numbers[~gone].tolist()
+        return other
+
+    def with_records(self) -> FrameBatch:
+        """Lets its records take the place of its columns, and returns it."""
+        self.records = self.records
+        return self
 
     def put_columns(self, columns: FrameColumns, page: Page) -> None:
         """Puts columns of some items of a page in place of its records."""
@@ -96,7 +124,8 @@ class FrameBatch:
                 return self.records
             if name == "items" and self.page is not None:
                 given, self.page = self.page.items, None
-                self.items = [given[number] for number in self.documents] or given
+                is_whole = not self.documents and self.count
+                self.items = given if is_whole else [given[one] for one in self.documents]
                 return self.items
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 

@@ -99,7 +99,8 @@ class FindableColumns:
         for row, error in sorted(failed.items()):
             records = columns.take(np.array([row])).records()
             number = numbers[row]
-            batch.fail("embed", error, page.items[number], number, records)
+            [item] = page.items_at([number])
+            batch.fail("embed", error, item, number, records)
         kept = np.setdiff1d(np.arange(columns.count), list(failed))
         batch.columns = columns.take(kept)
         batch.documents = [

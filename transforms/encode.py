@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors.read import runtime
 from contextframe_beam.errors import RecordError
-from contextframe_beam.frames.columns import FrameColumns, NotByColumns
+from contextframe_beam.frames.columns import FrameColumns, Mask, NotByColumns, Rows
 from contextframe_beam.frames.encode import encode_records
 from contextframe_beam.frames.encode_columns import encode_columns
+from contextframe_beam.frames.encode_units import rows_at
 from contextframe_beam.frames.fields import OwnField
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.transforms.elements import (
@@ -87,8 +89,9 @@ class _EncodeDoFn(beam.DoFn):
         # Counted as soon as they are read, although they wait here.
         tally = batch.tally
         runtime.count(items=tally.read, finished=tally.finished)
+        before = self._batches[-1].page if self._batches else None
         self._batches.append(batch)
-        self._filled += _share(batch)
+        self._filled += _share(batch, goes_on=before is not None and batch.page is before)
         if self._filled >= 1:
             yield self._encoded()
 
@@ -102,13 +105,18 @@ class _EncodeDoFn(beam.DoFn):
         return encode_batches(batches, self._embed_dim, self._fields, deletes=self._deletes)
 
 
-def _share(batch: FrameBatch) -> float:
-    """Returns the share of a batch in the limits of encoding together."""
+def _share(batch: FrameBatch, goes_on: bool) -> float:
+    """Returns the share of a batch in the limits of encoding together.
+
+    Args:
+        batch: The batch.
+        goes_on: Whether it goes on with the page of the one before it.
+    """
     columns = batch.columns
     if columns is not None:
         share = max(batch.count / _COLUMNS_TOGETHER, columns.size / _COLUMNS_SIZE_TOGETHER)
         return max(share, 1 / (2 * _BATCHES_TOGETHER))
-    share = max(batch.count / _RECORDS_TOGETHER, 1 / _BATCHES_TOGETHER)
+    share = max(batch.count / _RECORDS_TOGETHER, 0 if goes_on else 1 / _BATCHES_TOGETHER)
     return share if share >= 1 else max(share, _size_of(batch.records) / _SIZE_TOGETHER)
 
 
@@ -142,54 +150,65 @@ def encode_batches(
         fields: Its own fields.
         deletes: Whether the run looks at stored rows; otherwise deletions become dead letters too.
     """
-    source = batches[0].source
-    source_id = source.source_id if source else None
-    errors: list[tuple[int, RecordError]] = []
-    rows = _rows_of_columns(batches, embed_dim, source_id, fields)
-    if rows is None:
-        rows, errors = encode_records(
-            [record for batch in batches for record in batch.records],
-            embed_dim=embed_dim,
-            source=source_id,
-            documents=_numbers_of(batches),
-            fields=fields,
-        )
-    encoded = RowBatch(rows)
-    start = 0
-    incomplete: set[int] = set()
-    for batch in batches:
-        stop = start + batch.count
-        refused = [(index - start, error) for index, error in errors if start <= index < stop]
-        _refuse(batch, refused, deletes)
+    rows, batches = _rows_of_columns(batches, embed_dim, fields)
+    singles = [batch for batch in batches if batch.columns is None]
+    others, errors = encode_records(
+        [record for batch in singles for record in batch.records],
+        embed_dim=embed_dim,
+        source=_source_of(batches),
+        documents=_numbers_of(singles),
+        fields=fields,
+    )
+    refused = _by_batch(batches, errors)
+    encoded = RowBatch(_in_order(batches, rows, others, refused))
+    for batch, records in zip(batches, refused, strict=True):
+        _refuse(batch, records, deletes)
         encoded.failures += batch.failures
-        incomplete |= {start + index for index in _parts_with(batch, refused)}
         encoded.tally += batch.tally
         if deletes:
             encoded.deletions += [deletion for deletion, _ in batch.deletions]
-        start = stop
-    if incomplete:
-        stored = sorted(set(range(start)) - {index for index, _ in errors})
-        kept = [index not in incomplete for index in stored]
-        encoded.rows = rows.filter(pa.array(kept, pa.bool_()))
     return encoded
 
 
 def _rows_of_columns(
-    batches: Sequence[FrameBatch],
-    embed_dim: int,
-    source_id: str | None,
-    fields: Sequence[OwnField],
-) -> pa.RecordBatch | None:
-    """Returns the rows of batches of columns; None if their records have to be encoded."""
-    parts = [batch.columns for batch in batches if batch.columns is not None]
-    if not parts or any(batch.columns is None and batch.records for batch in batches):
-        return None
+    batches: Sequence[FrameBatch], embed_dim: int, fields: Sequence[OwnField]
+) -> tuple[pa.RecordBatch | None, list[FrameBatch]]:
+    """Encodes the batches that have columns.
+
+    Returns:
+        Their rows, and all batches. Documents that cannot be encoded so are batches of their own;
+        if none can be, all are records from here on, and there are no rows.
+    """
+    given = list(batches)
+    parts = [batch.columns for batch in given if batch.columns is not None]
+    if not parts:
+        return None, given
     try:
-        return encode_columns(
-            FrameColumns.concat(parts), embed_dim=embed_dim, source=source_id, fields=fields
+        rows, apart = encode_columns(
+            FrameColumns.concat(parts),
+            embed_dim=embed_dim,
+            source=_source_of(batches),
+            fields=fields,
         )
     except NotByColumns:
-        return None
+        return None, [batch.with_records() for batch in given]
+    if not apart.any():
+        return rows, given
+    found: list[FrameBatch] = []
+    start = 0
+    for batch in given:
+        found.append(batch)
+        if batch.columns is not None:
+            which = apart[start : start + batch.columns.count]
+            start += len(which)
+            if which.any():
+                found.append(batch.set_apart(which))
+    return rows, found
+
+
+def _source_of(batches: Sequence[FrameBatch]) -> str | None:
+    source = batches[0].source
+    return source.source_id if source else None
 
 
 def _numbers_of(batches: Sequence[FrameBatch]) -> list[int]:
@@ -202,18 +221,59 @@ def _numbers_of(batches: Sequence[FrameBatch]) -> list[int]:
     return numbers
 
 
+_Refused = list[tuple[int, RecordError]]
+
+
+def _by_batch(batches: Sequence[FrameBatch], errors: _Refused) -> list[_Refused]:
+    """Returns which records of each batch do not fit into a row; columns have no such records."""
+    found: list[_Refused] = []
+    start = 0
+    for batch in batches:
+        stop = start + (len(batch.records) if batch.columns is None else 0)
+        found.append([(at - start, error) for at, error in errors if start <= at < stop])
+        start = stop
+    return found
+
+
+def _in_order(
+    batches: Sequence[FrameBatch],
+    rows: pa.RecordBatch | None,
+    others: pa.RecordBatch,
+    refused: Sequence[_Refused],
+) -> pa.RecordBatch:
+    """Returns rows in the order of their documents, without parts of documents with refused parts.
+
+    Args:
+        batches: The batches.
+        rows: The rows of those with columns; None where there are none.
+        others: The rows of the records of the others, as far as they fit.
+        refused: The records of each batch that do not fit.
+    """
+    if not any(refused) and (rows is None or not others.num_rows):
+        return others if rows is None else rows
+    pages: dict[int, int] = {}
+    # The page and the document of each row, and whether it stays; those with columns come first.
+    by_columns: list[tuple[Rows, Rows, Mask]] = []
+    single: list[tuple[Rows, Rows, Mask]] = []
+    for number, (batch, errors) in enumerate(zip(batches, refused, strict=True)):
+        page = number if batch.page is None else pages.setdefault(id(batch.page), number)
+        documents = np.array(batch.documents or range(batch.count), np.int64)
+        gone = np.array([index for index, _ in errors], np.int64)
+        stored = np.delete(documents, gone)
+        stays = ~np.isin(stored, documents[gone])
+        found = single if batch.columns is None else by_columns
+        found.append((np.full(len(stored), page), stored, stays))
+    page_of, document_of, stays = map(np.concatenate, zip(*by_columns, *single, strict=True))
+    order = np.lexsort((document_of, page_of))
+    given = [others] if rows is None else [rows, others]
+    return rows_at(given, order[stays[order]])
+
+
 def _parts_of(batch: FrameBatch, number: int) -> list[FrameRecord]:
     if not batch.documents:
         return [batch.records[number]]
     numbered = zip(batch.records, batch.documents, strict=True)
     return [record for record, one in numbered if one == number]
-
-
-def _parts_with(batch: FrameBatch, refused: list[tuple[int, RecordError]]) -> Iterator[int]:
-    """Yields the other parts of documents that have a refused part."""
-    if refused and batch.documents:
-        gone = {batch.documents[index] for index, _ in refused}
-        yield from (index for index, number in enumerate(batch.documents) if number in gone)
 
 
 def _refuse(batch: FrameBatch, records: list[tuple[int, RecordError]], deletes: bool) -> None:

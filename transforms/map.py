@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.column_mapper import fields_in_columns
-from contextframe_beam.connectors.item_columns import ItemColumns
-from contextframe_beam.connectors.mapper import FieldMapper
 from contextframe_beam.connectors.page import Page
 from contextframe_beam.connectors.read.runtime import live_connector
-from contextframe_beam.errors import ConfigError, ContextFrameError
-from contextframe_beam.frames.columns import FrameColumns, NotByColumns
+from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.parsers import Parsing
 from contextframe_beam.transforms.elements import FrameBatch, Step, required, type_shown
+from contextframe_beam.transforms.map_columns import ByColumns, columns_of, mapped_by_columns
 from contextframe_beam.transforms.parse import Making, Ready, is_prepared, ready_items
 from contextframe_beam.transforms.recognise import StoredIn
 
@@ -94,7 +88,7 @@ class _MapDoFn(beam.DoFn):
             mapper = live_connector(mapper)
         call = getattr(mapper, "map_to_frame_record", None) or mapper.map
         if not isinstance(mapper, BaseConnector) or not is_prepared(mapper):
-            yield map_page(page, call, columns_of(mapper))
+            yield from map_batches(page, call, columns_of(mapper))
             return
         stored = None
         if self._stored is not None and page.source is not None:
@@ -102,20 +96,6 @@ class _MapDoFn(beam.DoFn):
         making = Making(mapper, self._made_with, self._parsing, stored)
         for ready in ready_items(page, making):
             yield map_ready(page, ready, call)
-
-
-_LOGGER = logging.getLogger(__name__)
-
-# With fewer items the calls of Arrow cost more than they save.
-_FEWEST_IN_COLUMNS = 100
-# The same error comes for the item that is to blame, where there is one.
-_NOT_BY_COLUMNS = (NotByColumns, ContextFrameError, pa.ArrowException, NotImplementedError)
-
-
-def _columns_of(page: Page) -> ItemColumns:
-    if page.table is not None:
-        return ItemColumns.of_table(page.table)
-    return ItemColumns.of_items(page.items)
 
 
 class ToRecords(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):
@@ -138,46 +118,44 @@ def _records_of(batch: FrameBatch) -> list[FrameRecord]:
     return required(batch, FrameBatch, "ToRecords").records
 
 
-def columns_of(mapper: Any) -> Callable[[ItemColumns], FrameColumns] | None:
-    """Returns what maps many items at once, the same as one by one; None if nothing does.
-
-    That is the mapper's `map_columns`, unless its mapping of one item was written after that.
-    """
-    if type(mapper) is FieldMapper:
-        return partial(fields_in_columns, mapper)
-    names = {"map_columns", "map_to_frame_record"}
-    owner: type = next((one for one in type(mapper).__mro__ if names & vars(one).keys()), object)
-    if not names <= vars(owner).keys() or "map_to_frame_record" in vars(mapper):
-        return None
-    found: Callable[[ItemColumns], FrameColumns] = mapper.map_columns
-    return found
-
-
-def map_page(
-    page: Page,
-    mapper: Callable[[Any], FrameRecord | Deletion],
-    columns: Callable[[ItemColumns], FrameColumns] | None = None,
-) -> FrameBatch:
-    """Makes the records of a page, one call of `mapper` an item.
-
-    An item for which it returns a Deletion makes no record. One that it refuses with an exception,
-    or for which it returns anything else, becomes a dead letter of the stage `map`.
+def map_batches(
+    page: Page, mapper: Callable[[Any], FrameRecord | Deletion], columns: ByColumns | None
+) -> Iterator[FrameBatch]:
+    """Makes the records of a page by columns, and what cannot be made so as `map_page` does.
 
     Args:
         page: The page.
         mapper: Maps one item.
-        columns: Maps many items at once, the same as `mapper`, or raises NotByColumns.
+        columns: Maps many items at once, the same as `mapper`; None if nothing does.
+
+    Yields:
+        The records by columns, and then the others, with the failures and counts of the page.
     """
-    if columns is not None and page.count >= _FEWEST_IN_COLUMNS:
-        try:
-            return _with_unsure(FrameBatch.of_columns(page, columns(_columns_of(page))))
-        except _NOT_BY_COLUMNS as reason:
-            _LOGGER.debug("page %s is mapped item by item: %r", page.position, reason)
-    batch = FrameBatch(
-        [], [], page.partition, page.position, failures=list(page.failures), tally=page.tally
-    )
+    found = None if columns is None else mapped_by_columns(page, columns)
+    if found is None:
+        yield map_page(page, mapper)
+        return
+    batch = FrameBatch.of_page(page)
+    if not len(found.apart):
+        batch.put_columns(found.columns, page)
+        yield _with_unsure(batch)
+        return
+    others = batch.empty()
+    others.documents = found.places.tolist()
+    others.put_columns(found.columns, page)
+    yield others
+    places = found.apart.tolist()
+    yield _mapped(batch, page.items_at(places), places, mapper)
+
+
+def map_page(page: Page, mapper: Callable[[Any], FrameRecord | Deletion]) -> FrameBatch:
+    """Makes the records of a page, one call of `mapper` an item.
+
+    An item for which it returns a Deletion makes no record. One that it refuses with an exception,
+    or for which it returns anything else, becomes a dead letter of the stage `map`.
+    """
     items = page.items
-    return _mapped(batch, items, range(len(items)), mapper)
+    return _mapped(FrameBatch.of_page(page), items, range(len(items)), mapper)
 
 
 def map_ready(page: Page, ready: Ready, mapper: Callable[[Any], Any]) -> FrameBatch:
@@ -214,8 +192,11 @@ def _mapped(
         else:
             records.append(record)
     others = failed.keys() | deletions.keys()
+    kept = [number for number in range(len(items)) if number not in others]
     batch.records = records
-    batch.items = items if not others else [i for n, i in enumerate(items) if n not in others]
+    batch.items = items if not others else [items[number] for number in kept]
+    if len(kept) < len(places) or places != range(len(places)):
+        batch.documents = [places[number] for number in kept]
     batch.deletions = [(deletion, items[index]) for index, deletion in deletions.items()]
     for index, reason in failed.items():
         batch.fail("map", reason, items[index], places[index])

@@ -41,7 +41,15 @@ Rows: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 
 class NotByColumns(Exception):  # no failure: another way is taken
-    """A batch that has to be mapped or encoded record by record."""
+    """A batch that has to be mapped or encoded record by record.
+
+    Args:
+        rows: The rows that have to be, where the others could go by columns without them.
+    """
+
+    def __init__(self, rows: Mask | None = None) -> None:
+        super().__init__()
+        self.rows = rows
 
 
 class Missing:
@@ -283,6 +291,12 @@ class FrameColumns:
         ranks = np.concatenate([np.arange(self.count) * 2, owners * 2 + 1])
         return np.argsort(ranks, kind="stable")
 
+    @property
+    def owners(self) -> Rows:
+        """The record that each row is or is a chunk of, in that order."""
+        numbers = np.arange(self.count)
+        return numbers if self.chunks is None else np.sort(np.append(numbers, self.chunks.owners))
+
     def records(self) -> list[FrameRecord]:
         """Returns the same as single records, each with its chunks after it."""
         own = self._own_records()
@@ -463,7 +477,21 @@ def as_strings(column: pa.Array) -> pa.Array:
         column.validate(full=True)
         return column if pa.types.is_string(column.type) else column.cast(pa.string())
     except pa.ArrowInvalid:
-        raise NotByColumns from None
+        raise NotByColumns(_not_unicode(column)) from None
+
+
+def _not_unicode(column: pa.Array) -> Mask | None:
+    """Marks text that is not Unicode; None if there is none."""
+    given = column.cast(pa.large_binary()).to_pylist()
+    rows = np.array([one is not None and not _is_unicode(one) for one in given], np.bool_)
+    return rows if rows.any() else None
+
+
+def _is_unicode(text: bytes) -> bool:
+    try:
+        return text.decode() is not None
+    except UnicodeDecodeError:
+        return False
 
 
 def filled(column: pa.Array, value: str) -> pa.Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -24,15 +24,18 @@ from contextframe_beam.frames.columns import (
     Links,
     Mask,
     NotByColumns,
+    Rows,
     filled,
 )
 from contextframe_beam.frames.encode import day_of_timestamp
+from contextframe_beam.frames.encode_links import relationships_of
 from contextframe_beam.frames.encode_units import (
     as_units,
     digest_ends,
     embedded,
     parent_keys,
     parent_links,
+    rows_at,
 )
 from contextframe_beam.frames.fields import OwnField, with_fields
 from contextframe_beam.frames.json_columns import (
@@ -40,7 +43,6 @@ from contextframe_beam.frames.json_columns import (
     digests_of,
     json_lists,
     objects_as_json,
-    put_together,
     uuids_of,
     values_as_json,
 )
@@ -51,7 +53,6 @@ from contextframe_beam.frames.schema import (
     FIT,
     KEY_VALUE,
     RECORD_TYPES,
-    RELATIONSHIP,
     VERSION_FORM,
     fit_date,
     fit_text,
@@ -67,8 +68,8 @@ __all__ = ["Contents", "contents_of", "encode_columns"]
 _UUIDS = r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\z"
 # One bit a condition that some rows meet.
 _MOST_CONDITIONS = 60
-# What ids begin with is looked for in all targets.
-_MOST_SOURCES = 16
+# How often rows are left out and the others tried again.
+_MOST_ROUNDS = 8
 
 
 def encode_columns(
@@ -77,7 +78,7 @@ def encode_columns(
     embed_dim: int,
     source: str | None,
     fields: Sequence[OwnField] = (),
-) -> pa.RecordBatch:
+) -> tuple[pa.RecordBatch, Mask]:
     """Encodes records as one batch of rows in the order of `frame_schema`, then of own fields.
 
     Args:
@@ -86,23 +87,31 @@ def encode_columns(
         source: The value of the column `x_source`.
         fields: The own fields of the dataset.
 
+    Returns:
+        The rows, and which documents are not among them: these have to be encoded as single
+        records, which may refuse them.
+
     Raises:
-        NotByColumns: they have to be encoded as single records, which may refuse some of them.
+        NotByColumns: all of them have to be.
     """
-    chunks = columns.chunks
-    try:
-        rows = _Encoder(columns).batch(embed_dim, source)
+
+    def encoded(given: FrameColumns) -> tuple[pa.RecordBatch, Mask]:
+        rows = _Encoder(given).batch(embed_dim, source)
+        chunks = given.chunks
         if chunks is not None and chunks.columns.count:
-            others = _Encoder(chunks.columns).batch(embed_dim, source)
-            rows = as_units(rows, others, chunks.owners, columns.order)
-        if not fields:
-            return rows
+            try:
+                others = _Encoder(chunks.columns).batch(embed_dim, source)
+            except NotByColumns as reason:
+                raise NotByColumns(_documents_of(chunks.owners, reason.rows, given.count)) from None
+            rows = as_units(rows, others, chunks.owners, given.order)
         rows, misfits = with_fields(rows, fields)
-    except (RecordError, UnicodeError, orjson.JSONEncodeError, pa.ArrowInvalid):
-        raise NotByColumns from None
-    if misfits:
-        raise NotByColumns
-    return rows
+        refused = np.zeros(given.count, np.bool_)
+        if misfits:
+            refused[given.owners[list(misfits)]] = True
+            rows = rows_at([rows], np.flatnonzero(~refused[given.owners]))
+        return rows, refused
+
+    return _without_odd(columns, encoded)
 
 
 @dataclass(frozen=True)
@@ -120,17 +129,61 @@ class Contents:
     digests: pa.Array
 
 
-def contents_of(records: FrameColumns) -> Contents:
+def contents_of(records: FrameColumns) -> tuple[Contents, Mask]:
     """Returns the keys, titles and digests of records as they are.
 
+    Returns:
+        Those of the records, and which records are not among them: these have to be looked at as
+        single ones.
+
     Raises:
-        NotByColumns: they have to be encoded as single records, which may refuse some of them.
+        NotByColumns: all of them have to be.
     """
-    try:
-        columns = _Encoder(records).columns
-    except (RecordError, UnicodeError, orjson.JSONEncodeError, pa.ArrowInvalid):
-        raise NotByColumns from None
-    return Contents(columns["uuid"], columns["title"], columns["x_digest"])
+
+    def contents(given: FrameColumns) -> tuple[Contents, Mask]:
+        columns = _Encoder(given).columns
+        found = Contents(columns["uuid"], columns["title"], columns["x_digest"])
+        return found, np.zeros(given.count, np.bool_)
+
+    return _without_odd(records, contents)
+
+
+_Made = TypeVar("_Made")
+
+
+def _without_odd(
+    columns: FrameColumns, make: Callable[[FrameColumns], tuple[_Made, Mask]]
+) -> tuple[_Made, Mask]:
+    """Makes something of records, and leaves out those that are no way for all to go.
+
+    Args:
+        columns: The records.
+        make: Makes it of them; it may leave out some more.
+    """
+    total = columns.count
+    kept = np.arange(total)
+    for _ in range(_MOST_ROUNDS):
+        try:
+            made, refused = make(columns)
+        except NotByColumns as reason:
+            if reason.rows is None or reason.rows.all():
+                raise
+            places = np.flatnonzero(~reason.rows)
+            kept, columns = kept[places], columns.take(places)
+        except (RecordError, UnicodeError, orjson.JSONEncodeError, pa.ArrowInvalid):
+            break
+        else:
+            return made, ~np.isin(np.arange(total), kept[~refused])
+    raise NotByColumns
+
+
+def _documents_of(owners: Rows, chunks: Mask | None, count: int) -> Mask | None:
+    """Returns the documents of some chunks."""
+    if chunks is None:
+        return None
+    found = np.zeros(count, np.bool_)
+    found[owners[chunks]] = True
+    return found
 
 
 class _Encoder:
@@ -195,12 +248,12 @@ class _Encoder:
             and self._records.record_type in RECORD_TYPES
             and "relationships" not in names
             and all(isinstance(name, str) for name in names)
-            and not ids.null_count
-            and pc.min(pc.binary_length(ids)).as_py()
-            and not pc.any(pc.starts_with(ids, RESERVED)).as_py()
         )
         if not is_known:
             raise NotByColumns
+        odd = pc.or_(pc.equal(ids, ""), pc.starts_with(ids, RESERVED)).fill_null(True)
+        if pc.any(odd).as_py():
+            raise NotByColumns(np.asarray(odd, np.bool_))
         try:
             "".join(names).encode()
         except UnicodeEncodeError:
@@ -239,7 +292,7 @@ class _Encoder:
                 self.columns[name] = values.cast(pa.int32())
                 self._hashed[name] = Fragment(values.cast(pa.string()))
                 return
-        if fit in (None, FIT["author"]) and (made := objects_as_json(name, cells)) is not None:
+        if fit in (None, FIT["author"]) and (made := _objects_as_json(name, cells)) is not None:
             self._json(name, made, cells)
             if fit is not None:
                 self.columns[name] = _authors(cells)
@@ -270,14 +323,12 @@ class _Encoder:
     def _own_keys(self, cells: Cells) -> None:
         """Takes the keys of rows from their metadata, where all have one."""
         keys = cells.values
-        is_known = (
-            cells.is_text
-            and cells.absent is None
-            and pc.all(pc.match_substring_regex(keys, _UUIDS)).as_py()
-            and not pc.any(pc.equal(keys, ANCHOR_KEY)).as_py()
-        )
-        if not is_known:
+        if not cells.is_text:
             raise NotByColumns
+        known = pc.and_(pc.match_substring_regex(keys, _UUIDS), pc.not_equal(keys, ANCHOR_KEY))
+        odd = ~np.asarray(known.fill_null(False), np.bool_)
+        if odd.any():
+            raise NotByColumns(odd)
         self.columns["uuid"] = keys
         self._hashed["uuid"] = Fragment.of_text(keys)
         # Otherwise a reader would think that it was made from the unique_id.
@@ -308,7 +359,7 @@ class _Encoder:
         notes = _Notes(self._count)
         layout = MetadataLayout.of_name(name, cells.to_list(MISSING), notes, self._count)
         if layout.errors:
-            raise NotByColumns
+            raise NotByColumns(np.isin(np.arange(self._count), list(layout.errors)))
         for kind, about, rows in notes.found():
             mask = np.zeros(self._count, np.bool_)
             mask[list(rows)] = True
@@ -322,39 +373,10 @@ class _Encoder:
         self._hashed[name] = Fragment(pa.array(texts, pa.string()), cells.missing)
 
     def _relationships(self, links: Links) -> None:
-        """Lays out relationships, whose targets are in the id space of their record."""
-        rows = pa.array(links.rows)
-        ids = _targets_of(self._records.unique_ids, links).dictionary_encode()
-        uuids = uuids_of(ids.dictionary).take(ids.indices)
-        nothing = pa.nulls(len(rows), pa.string())
-        values = [links.kinds, uuids, links.targets, nothing, nothing, nothing, links.notes]
-        structs = pa.StructArray.from_arrays(values, fields=list(RELATIONSHIP))
-        counts = np.bincount(links.rows, minlength=self._count)
-        ends = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-        without = counts == 0
-        self.columns["relationships"] = pa.ListArray.from_arrays(
-            ends, structs, mask=pa.array(without) if without.any() else None
-        )
-        fragments = [
-            Fragment.of_text(links.kinds),
-            Fragment.of_text(uuids),
-            Fragment.of_text(links.targets),
-            Fragment.of_nullable(links.notes, "null"),
-        ]
-        parts: list[Any] = [""]
-        names = (
-            '{"type":',
-            '"id":',
-            '"uri":',
-            '"path":null,"cid":null,"title":null,"description":',
-        )
-        for name, fragment in zip(names, fragments, strict=True):
-            fragment.put(parts, name)
-        parts[0] = parts[0].removeprefix(",")
-        parts[-1] += "}"
-        texts = pa.ListArray.from_arrays(ends, put_together(parts))
-        whole = pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
-        self._hashed["relationships"] = Fragment(whole, without)
+        laid_out = relationships_of(links, self._records.unique_ids)
+        without = laid_out.without
+        self.columns["relationships"] = laid_out.column
+        self._hashed["relationships"] = laid_out.seen
         if without.any():
             self._missing["relationships"] = without
         self._note("targets", None, ~without)
@@ -445,25 +467,11 @@ class _Encoder:
         return Fragment.of_text(pa.array(heads, pa.string())).take(places), texts
 
 
-def _targets_of(unique_ids: pa.Array, links: Links) -> pa.Array:
-    """Returns the unique_ids of the targets of links, as `target_unique_id` does."""
-    spaces = pc.replace_substring_regex(unique_ids, r"(?s)\A([^:]*:).*\z", r"\1")
-    has_source = pc.match_substring(unique_ids, ":")
-    sources = pc.if_else(has_source, spaces, "").dictionary_encode()
-    if len(sources.dictionary) > _MOST_SOURCES:
-        raise NotByColumns
-    containers = pc.replace_substring_regex(unique_ids, r"(?s)\A(.*#)[^#]*\z", r"\1")
-    spaces = pc.if_else(pc.match_substring(unique_ids, "#"), containers, spaces)
-    spaces = pc.if_else(has_source, spaces, "")
-    rows = pa.array(links.rows)
-    source = sources.indices.take(rows)
-    spaces = spaces.take(rows)
-    for number, prefix in enumerate(sources.dictionary.to_pylist()):
-        # Ids that begin so are complete.
-        whole = pc.and_(pc.equal(source, number), pc.starts_with(links.targets, prefix))
-        if prefix and pc.any(whole).as_py():
-            spaces = pc.if_else(whole, "", spaces)
-    return pc.binary_join_element_wise(spaces, links.targets, "")
+def _objects_as_json(name: str, cells: Cells) -> pa.Array | None:
+    try:
+        return objects_as_json(name, cells)
+    except RecordError:
+        return None  # it is told of which row
 
 
 def _authors(cells: Cells) -> pa.Array:

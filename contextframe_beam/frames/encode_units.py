@@ -6,6 +6,7 @@ with its chunks; the values are those that `encode.py` makes of single records.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from contextframe_beam.frames.json_columns import Fragment, put_together
 from contextframe_beam.frames.schema import DIGEST, RELATIONSHIP
 from contextframe_beam.frames.values import null_array
 
-__all__ = ["as_units", "digest_ends", "embedded", "parent_keys", "parent_links"]
+__all__ = ["as_units", "digest_ends", "embedded", "parent_keys", "parent_links", "rows_at"]
 
 
 def embedded(records: FrameColumns) -> dict[str, pa.Array]:
@@ -120,11 +121,26 @@ def as_units(
     others = dict(zip(chunks.schema.names, chunks.columns, strict=True))
     columns["x_digest"] = pa.array(digests, DIGEST)
     others["x_origin"] = pa.array(origins, DIGEST)
-    places = pa.array(order)
-    arrays = [
-        null_array(column.type, len(order))
-        if column.null_count == len(column) and others[name].null_count == len(others[name])
-        else pa.concat_arrays([column, others[name]]).take(places)
-        for name, column in columns.items()
+    made = [
+        pa.RecordBatch.from_arrays(list(one.values()), schema=rows.schema)
+        for one in (columns, others)
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=rows.schema)
+    return rows_at(made, order)
+
+
+def rows_at(batches: Sequence[pa.RecordBatch], places: Rows) -> pa.RecordBatch:
+    """Returns some rows of batches, in an order of their own.
+
+    Args:
+        batches: The batches, of one schema.
+        places: Where the rows are, counted through all batches.
+    """
+    wanted = pa.array(places)
+    arrays = []
+    for column in zip(*(batch.columns for batch in batches), strict=True):
+        if all(part.null_count == len(part) for part in column):
+            arrays.append(null_array(column[0].type, len(places)))
+        else:
+            whole = column[0] if len(column) == 1 else pa.concat_arrays(column)
+            arrays.append(whole.take(wanted))
+    return pa.RecordBatch.from_arrays(arrays, schema=batches[0].schema)

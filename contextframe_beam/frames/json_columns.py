@@ -132,8 +132,9 @@ def values_as_json(values: pa.Array) -> pa.Array | None:
         return values.cast(pa.string())
     if pa.types.is_float64(kind):
         numbers = _filled_numbers(values)
-        if not np.isfinite(numbers).all():
-            raise NotByColumns
+        finite = np.isfinite(numbers)
+        if not finite.all():
+            raise NotByColumns(~finite)
         texts = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         made = pa.array(texts if len(values) else [], pa.binary()).cast(pa.string())
         return pc.if_else(values.is_valid(), made, pa.scalar(None, pa.string()))
