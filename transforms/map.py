@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.utils.windowed_value import WindowedValue
 
 from contextframe_beam.connectors.base import BaseConnector
-from contextframe_beam.connectors.page import Page
+from contextframe_beam.connectors.page import Page, SourceInfo
 from contextframe_beam.connectors.read.runtime import live_connector
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.record import Deletion, FrameRecord
 from contextframe_beam.parsers import Parsing
-from contextframe_beam.transforms.elements import FrameBatch, Step, required, type_shown
-from contextframe_beam.transforms.map_columns import ByColumns, columns_of, mapped_by_columns
+from contextframe_beam.transforms.elements import (
+    FrameBatch,
+    Step,
+    in_global_window,
+    required,
+    type_shown,
+)
+from contextframe_beam.transforms.map_columns import (
+    ByColumns,
+    MappedColumns,
+    columns_of,
+    mapped_by_columns,
+    mapped_together,
+)
 from contextframe_beam.transforms.parse import Making, Ready, is_prepared, ready_items
 from contextframe_beam.transforms.recognise import StoredIn
 
@@ -66,36 +80,127 @@ class MapToFrames(Step[beam.PCollection[Page], beam.PCollection[FrameBatch]]):
         self._how = (parsing, made_with, stored)
 
     def expand(self, pages: beam.PCollection[Page]) -> beam.PCollection[FrameBatch]:
+        # What waits for other pages comes out in the one window that there usually is.
+        waits = pages.windowing.is_default()
         frames: beam.PCollection[FrameBatch] = pages | "Map" >> beam.ParDo(
-            _MapDoFn(self._mapper, *self._how)
+            _MapDoFn(self._mapper, *self._how, waits)
         ).with_output_types(FrameBatch)
         return frames
 
 
 class _MapDoFn(beam.DoFn):
     def __init__(
-        self, mapper: Any, parsing: Parsing | None, made_with: bytes, stored: StoredIn | None
+        self,
+        mapper: Any,
+        parsing: Parsing | None,
+        made_with: bytes,
+        stored: StoredIn | None,
+        waits: bool = False,
     ) -> None:
         self._mapper = mapper
         self._parsing = parsing
         self._made_with = made_with
         self._stored = stored
+        self._waits = waits
+
+    def start_bundle(self) -> None:
+        self._live: Any = None
+        self._waiting = _Waiting()
 
     def process(self, page: Page) -> Iterator[FrameBatch]:
         required(page, Page, "MapToFrames")
+        if self._live is None:
+            self._begin()
+        if self._is_prepared:
+            yield from self._prepared(page)
+            return
+        if not self._waits or self._columns is None or page.table is not None:
+            yield from self._mapped(self._waiting.all())
+            yield from map_batches(page, self._call, self._columns)
+        else:
+            yield from self._mapped(self._waiting.add(page, self._kind_of(page)))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        yield from map(in_global_window, self._mapped(self._waiting.all()))
+
+    def _begin(self) -> None:
         mapper = self._mapper
         if isinstance(mapper, BaseConnector):
             mapper = live_connector(mapper)
-        call = getattr(mapper, "map_to_frame_record", None) or mapper.map
-        if not isinstance(mapper, BaseConnector) or not is_prepared(mapper):
-            yield from map_batches(page, call, columns_of(mapper))
-            return
+        self._live = mapper
+        self._call = getattr(mapper, "map_to_frame_record", None) or mapper.map
+        self._columns = columns_of(mapper)
+        self._is_prepared = isinstance(mapper, BaseConnector) and is_prepared(mapper)
+        self._told_apart_by: str = getattr(mapper, "_told_apart_by", "")
+
+    def _kind_of(self, page: Page) -> str | None:
+        """Returns which pages can be mapped with a page."""
+        first = page.items[0] if page.items and self._told_apart_by else None
+        kind = first.get(self._told_apart_by) if isinstance(first, dict) else None
+        return kind if isinstance(kind, str) else None
+
+    def _prepared(self, page: Page) -> Iterator[FrameBatch]:
         stored = None
         if self._stored is not None and page.source is not None:
             stored = self._stored.of(page.source.source_id)
-        making = Making(mapper, self._made_with, self._parsing, stored)
+        making = Making(self._live, self._made_with, self._parsing, stored)
         for ready in ready_items(page, making):
-            yield map_ready(page, ready, call)
+            yield map_ready(page, ready, self._call)
+
+    def _mapped(self, together: Iterable[list[Page]]) -> Iterator[FrameBatch]:
+        for pages in together:
+            assert self._columns is not None
+            yield from map_pages(pages, self._call, self._columns)
+
+
+class _Waiting:
+    """Pages that wait for others of their kind, to be mapped together."""
+
+    def __init__(self) -> None:
+        self._pages: dict[str | None, list[Page]] = {}
+        self._source: SourceInfo | None = None
+        self._filled = 0.0
+        self._since = 0.0
+
+    def add(self, page: Page, kind: str | None) -> Iterator[list[Page]]:
+        """Lets a page wait, and yields those of each kind that wait no more."""
+        now = time.monotonic()
+        if page.source != self._source or now > self._since + _LONGEST_WAIT:
+            yield from self.all()
+        if not self._pages:
+            self._source, self._since = page.source, now
+        together = self._pages.setdefault(kind, [])
+        together.append(page)
+        self._filled += _share(page)
+        if self._filled >= 1:
+            yield from self.all()
+        elif sum(one.count for one in together) >= _ENOUGH_TOGETHER:
+            del self._pages[kind]
+            self._filled -= sum(map(_share, together))
+            yield together
+
+    def all(self) -> Iterator[list[Page]]:
+        """Yields all pages of each kind; none waits any more."""
+        pages, self._pages, self._filled = self._pages, {}, 0.0
+        yield from pages.values()
+
+
+def _share(page: Page) -> float:
+    """Returns the share of a page in the limits of what waits."""
+    size = page.size / _SIZE_WAITING if page.size else 1 / _UNKNOWN_WAITING
+    return max(page.count / _ITEMS_WAITING, size)
+
+
+# Records of 1 KB took 3.5 us each to map in pages of 100, 1.3 us in ten of them together, and
+# 1.2 us in eighty.
+_ENOUGH_TOGETHER = 1000
+# Pages of all kinds wait up to these limits on their items and their bytes, or on the number of
+# those whose bytes are unknown.
+_ITEMS_WAITING = 8192
+_SIZE_WAITING = 8 << 20
+_UNKNOWN_WAITING = 16
+# A slow source does not wait for this many seconds to be counted.
+_LONGEST_WAIT = 0.5
 
 
 class ToRecords(Step[beam.PCollection[FrameBatch], beam.PCollection[FrameRecord]]):
@@ -132,6 +237,27 @@ def map_batches(
         The records by columns, and then the others, with the failures and counts of the page.
     """
     found = None if columns is None else mapped_by_columns(page, columns)
+    yield from _batches(page, found, mapper)
+
+
+def map_pages(
+    pages: Sequence[Page], mapper: Callable[[Any], FrameRecord | Deletion], columns: ByColumns
+) -> Iterator[FrameBatch]:
+    """Makes the records of pages of items together, as `map_batches` does of each page.
+
+    Args:
+        pages: The pages, best with items that are alike.
+        mapper: Maps one item.
+        columns: Maps many items at once, the same as `mapper`.
+    """
+    for page, found in zip(pages, mapped_together(pages, columns), strict=True):
+        yield from _batches(page, found, mapper)
+
+
+def _batches(
+    page: Page, found: MappedColumns | None, mapper: Callable[[Any], FrameRecord | Deletion]
+) -> Iterator[FrameBatch]:
+    """Makes the batches of a page of which some records were made by columns, or none."""
     if found is None:
         yield map_page(page, mapper)
         return

@@ -88,6 +88,7 @@ class Answer:
         status: Its HTTP status.
         asked: The parameters that were sent, in the query, the body or a form.
         place: The path of the records in it; empty where that is not known.
+        size: The bytes of its body.
     """
 
     data: Any = None
@@ -97,6 +98,7 @@ class Answer:
     status: int = 200
     asked: Mapping[str, Any] = field(default_factory=dict)
     place: str = ""
+    size: int = 0
 
     def header(self, name: str) -> str | None:
         """Returns a header; upper and lower case in its name are the same."""

@@ -98,6 +98,8 @@ class APIConnector(PaginatedConnector):
     """
 
     _by_partition = ("max_items", "max_pages", "only")
+    # The field of a record that says how it is mapped.
+    _told_apart_by = RESOURCE
 
     def __init__(
         self,

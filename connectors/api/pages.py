@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from contextframe_beam.connectors.api.answer import Answer
 from contextframe_beam.connectors.api.config import Incremental, paginator_of, setting_of
 from contextframe_beam.connectors.api.detect import Detect, detect
 from contextframe_beam.connectors.api.evidence import RECORDS, Stated, cut_short
@@ -278,7 +280,8 @@ class ApiPages:
                 elif not paginator.ends_at(token, error.status):
                     raise
                 return records, None
-            follow(self._asking.answer, endpoint, partition.params, found)
+            walk.size += answer.size
+            follow(partial(self._more, walk), endpoint, partition.params, found)
             records += found
             walk.compare(paginator.stated(answer, found))
             walk.doubt(endpoint.unread(answer, token))
@@ -287,6 +290,12 @@ class ApiPages:
             if rest is None:
                 return records, paginator.next(token, answer, found)
             token = rest
+
+    def _more(self, walk: Walk, endpoint: Endpoint, scope: Scope, request: HttpRequest) -> Answer:
+        """Returns the answer to a request for more of a record of a page."""
+        answer = self._asking.answer(endpoint, scope, request)
+        walk.size += answer.size
+        return answer
 
     def _walked(self, partition: Partition, endpoint: Endpoint, step: Step) -> Page:
         scope: Scope = partition.params
@@ -312,7 +321,8 @@ class ApiPages:
             else:
                 raise
             return page
-        follow(self._asking.answer, endpoint, scope, records)
+        walk.size += answer.size
+        follow(partial(self._more, walk), endpoint, scope, records)
         walk.place = walk.place or place_learned(answer)
         if not walk.is_new(records):
             if is_past(token) and not walk.is_one_page:
@@ -363,8 +373,9 @@ class ApiPages:
             above = (walk.node, scope.parent or {})
             walk.doubt(walk.tree.add(endpoint.resource, records, *above, unique_id))
         name = endpoint.resource.name
-        page = Page(records, position=position, partial=walk.partial and f"{name}: {walk.partial}")
-        walk.partial = ""
+        doubt = walk.partial and f"{name}: {walk.partial}"
+        page = Page(records, position=position, partial=doubt, size=walk.size)
+        walk.partial, walk.size = "", 0
         if records and set(map(type, records)) != {dict}:
             page.items = [one for one in records if isinstance(one, dict)]
             page.failures = [

@@ -204,6 +204,7 @@ class Endpoint:
             response.absolute(""),
             response.status,
             asked,
+            size=len(response.body),
         )
 
     def records(self, answer: Answer, place: str = "") -> tuple[str, list[Any]]:

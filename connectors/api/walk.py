@@ -56,6 +56,7 @@ class Walk:
         filled: The number of pages with records.
         node: The record whose children it reads, in a tree; None at the top.
         tree: The tree; None where the resource has none.
+        size: The bytes of the answers for the present page.
     """
 
     pages: int = 0
@@ -70,6 +71,7 @@ class Walk:
     filled: int = 0
     node: Node | None = None
     tree: Tree | None = None
+    size: int = 0
 
     def below(self) -> Walk | None:
         """Returns the walk of the next node of the tree; None if there is none, or a limit."""

@@ -123,6 +123,13 @@ class Cells:
                 given = self.to_list()
         return Cells([given[row] for row in rows.tolist()], missing)
 
+    def slice(self, start: int, stop: int) -> Cells:
+        """Returns the values of rows that follow each other, without copying columns."""
+        missing = None if self.missing is None else self.missing[start:stop]
+        if missing is not None and not missing.any():
+            missing = None
+        return Cells(self.values[start:stop], missing)
+
 
 _ARROW: dict[frozenset[type], pa.DataType] = {
     frozenset({str}): pa.string(),
@@ -179,6 +186,14 @@ class Links:
         kept = np.flatnonzero(rows[places] == self.rows)
         columns = [getattr(self, name).take(pa.array(kept)) for name in _LINK_COLUMNS]
         return Links(places[kept], *columns)
+
+    def slice(self, start: int, stop: int) -> Links | None:
+        """Returns the links of rows that follow each other; None if there are none."""
+        first, last = np.searchsorted(self.rows, [start, stop])
+        if first == last:
+            return None
+        columns = [getattr(self, name)[first:last] for name in _LINK_COLUMNS]
+        return Links(self.rows[first:last] - start, *columns)
 
     def by_row(self) -> dict[int, list[dict[str, Any]]]:
         """Returns the relationships of each row that has any, as metadata has them."""
@@ -352,6 +367,23 @@ class FrameColumns:
             metadata={name: cells.take(rows) for name, cells in self.metadata.items()},
             links=None if self.links is None else self.links.take(rows),
             chunks=chunks,
+        )
+
+    def slice(self, start: int, stop: int) -> FrameColumns:
+        """Returns records that follow each other and have no chunks, without copying columns."""
+        assert self.chunks is None
+        return replace(
+            self,
+            texts=self.texts[start:stop],
+            unique_ids=self.unique_ids[start:stop],
+            timestamps=None if self.timestamps is None else self.timestamps[start:stop],
+            origins=None if self.origins is None else self.origins[start:stop],
+            parents=None
+            if self.parents is None
+            else Parents(self.parents.keys[start:stop], self.parents.uris[start:stop]),
+            vectors=None if self.vectors is None else self.vectors[start:stop],
+            metadata={name: cells.slice(start, stop) for name, cells in self.metadata.items()},
+            links=None if self.links is None else self.links.slice(start, stop),
         )
 
     @classmethod

@@ -14,7 +14,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from contextframe_beam.connectors import APIConnector, FieldMapper, JSONFileConnector, Page
+from contextframe_beam.connectors import (
+    APIConnector,
+    DeadLetter,
+    FieldMapper,
+    JSONFileConnector,
+    Page,
+)
 from contextframe_beam.connectors.page import Tally
 from contextframe_beam.connectors.record_mapper import RecordMapper
 from contextframe_beam.connectors.record_mapping import Relationship
@@ -27,7 +33,7 @@ from contextframe_beam.transforms.chunk import chunk_batch
 from contextframe_beam.transforms.chunkers import MarkdownChunker
 from contextframe_beam.transforms.elements import FrameBatch, RowBatch
 from contextframe_beam.transforms.encode import encode_batches
-from contextframe_beam.transforms.map import map_batches
+from contextframe_beam.transforms.map import map_batches, map_pages
 from contextframe_beam.transforms.map_columns import ByColumns, columns_of
 from tests.support.laws import examples
 from tests.support.pipeline_helpers import EMBED_DIM, SOURCE
@@ -123,6 +129,25 @@ def test_records_of_an_api_are_mapped_as_single_records_are(items, marked, paren
     connector = APIConnector("http://localhost", resources=[{"name": "notes", "path": "/n"}])
     page = Page(items, partition="p", source=SOURCE)
     assert_same(page, connector.map_to_frame_record, columns_of(connector))
+
+
+@given(pages=st.lists(json_items() | st.just([]), min_size=2, max_size=4))
+@settings(max_examples=examples(80))
+def test_pages_are_mapped_together_as_they_are_alone(pages):
+    given = [
+        Page(items, partition="p", position=f"page {number}", source=SOURCE)
+        for number, items in enumerate(pages)
+    ]
+    given[0].failures = [DeadLetter.of("read", ValueError("no"), 5, "api", "p", "page 0[9]")]
+    connector = APIConnector("http://localhost", resources=[{"name": "notes", "path": "/n"}])
+    one, many = connector.map_to_frame_record, columns_of(connector)
+    assert many is not None
+    for page in given:
+        alone = list(map_batches(page, one, None))
+        found = [batch for batch in map_pages(given, one, many) if batch.position == page.position]
+        assert in_order(found) == in_order(alone)
+        found = [batch for batch in map_pages(given, one, many) if batch.position == page.position]
+        assert_same_rows(*(encode_batches(each, EMBED_DIM) for each in (found, alone)))
 
 
 @given(

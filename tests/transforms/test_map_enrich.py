@@ -8,6 +8,8 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pytest
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,8 @@ from contextframe_beam.frames.record import Deletion
 from contextframe_beam.transforms import Enrich, FrameBatch, KeywordEnricher, MapToFrames
 from contextframe_beam.transforms.encode import encode_batches
 from contextframe_beam.transforms.enrich import enrich_batch
-from contextframe_beam.transforms.map import map_page
+from contextframe_beam.transforms.map import map_page, map_pages
+from contextframe_beam.transforms.map_columns import columns_of
 from tests.support.frame_strategies import records
 from tests.support.pipeline_helpers import (
     EMBED_DIM,
@@ -137,6 +140,34 @@ class TestMapping:
         finish(pipeline, batches | sink(kb), kb)
         record = FrameDataset.open(str(kb)).get("greeting:1")
         assert (record.text_content, record.metadata["title"]) == ("hello", "Greeting")
+
+    def test_small_pages_are_mapped_together_and_stay_batches_of_their_own(self):
+        pages = [
+            Page([{"id": f"{n}-{m}"} for m in range(60)], position=f"page {n}", source=SOURCE)
+            for n in range(4)
+        ]
+        columns = columns_of(FieldMapper())
+        assert columns is not None
+        batches = list(map_pages(pages, FieldMapper().map, columns))
+        assert all(batch.columns is not None for batch in batches)
+        assert [(batch.position, batch.count) for batch in batches] == [
+            (f"page {n}", 60) for n in range(4)
+        ]
+
+    def test_pages_in_windows_are_mapped_there(self):
+        def second_of(batch: FrameBatch, window: Any = beam.DoFn.WindowParam) -> tuple[str, int]:
+            return batch.position, int(window.start)
+
+        with new_pipeline() as pipeline:
+            batches = (
+                pipeline
+                | beam.Create([1, 2, 3])
+                | beam.Map(lambda n: TimestampedValue(Page([{"id": n}], position=str(n)), n))
+                | beam.WindowInto(FixedWindows(1))
+                | MapToFrames(FieldMapper())
+                | beam.Map(second_of)
+            )
+            assert_that(batches, equal_to([("1", 1), ("2", 2), ("3", 3)]))
 
     def test_each_row_of_a_table_is_an_item(self):
         table = pa.table({"id": ["1", "2"], "n": [1, None]})
