@@ -31,9 +31,12 @@ from types import ModuleType, SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
+import pytest
 
 from contextframe_beam.pipelines import logs
+from contextframe_beam.pipelines.cli import main
 from contextframe_beam.pipelines.runners import worker_processes
+from tests.support.quick_beam import keep_what_beam_finds
 
 _IMPORTED = (
     "contextframe_beam.pipelines.cli.commands",
@@ -41,13 +44,14 @@ _IMPORTED = (
     "contextframe_beam.pipelines.cli.watch",
     "contextframe_beam.pipelines.ingest",
     "contextframe_beam.pipelines.cli.upkeep",
-    "contextframe_beam.pipelines.cli.upkeep",
     "contextframe_beam.pipelines.runners.local",
     "contextframe_beam.pipelines.runners.worker",
     "contextframe_beam.connectors.json_file",
     "apache_beam.runners.portability.fn_api_runner.fn_runner",
     "apache_beam.runners.worker.sdk_worker_main",
+    "fsspec.implementations.local",
     "s3fs",
+    "IPython",  # Beam asks it with each pipeline whether this is a notebook
     "tests.support.pipeline_helpers",
 )
 # Read when Python or a library starts.
@@ -315,6 +319,7 @@ def _import_all() -> list[str]:
     for module in _IMPORTED:
         importlib.import_module(module)
     logging.getLogger().removeHandler(quiet)
+    keep_what_beam_finds(pytest.MonkeyPatch())
     warnings.filterwarnings("ignore", message="lance is not fork-safe")
     gc.freeze()
     own = {os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
@@ -366,3 +371,4 @@ if __name__ == "__main__":
         sys.argv[0] = kind
         this, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         exec(compile(program, "<string>", "exec"), vars(sys.modules["__main__"]))
+        main._exit(0)
