@@ -189,10 +189,20 @@ def together(parts: Sequence[Any], items: ItemColumns) -> pa.Array:
 
 
 def _usual_text(items: ItemColumns) -> pa.Array:
-    for name in ("blocks", "sections"):
-        cells = items.fields.get(name)
-        if cells is not None and any(map(_is_filled, cells.to_list())):
-            raise NotByColumns
+    structured = list(map(_structured_text, items.rows(("blocks", "sections"))))
+    plain = _plain_text(items)
+    if all(one is None for one in structured):
+        return plain
+    return pc.coalesce(strings(structured), plain)
+
+
+def _structured_text(item: Mapping[str, Any]) -> str | None:
+    if not any(map(_is_filled, item.values())):
+        return None
+    return FieldMapper.extract_text_content(item)
+
+
+def _plain_text(items: ItemColumns) -> pa.Array:
     parts = [_truthy_text(items.fields[name]) for name in PLAIN_TEXTS if name in items.fields]
     parts = [part for part in parts if part.null_count < items.count]
     if len(parts) == 1:

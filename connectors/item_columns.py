@@ -6,7 +6,7 @@ have to be looked at one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -24,6 +24,7 @@ from contextframe_beam.frames.columns import (
     NotByColumns,
     Rows,
     as_strings,
+    dictionaries,
     filled,
 )
 from contextframe_beam.frames.values import is_unicode
@@ -85,6 +86,11 @@ class ItemColumns:
         }
         return cls(fields, table.num_rows)
 
+    def rows(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yields the items with some of their fields."""
+        chosen = {name: self.fields[name] for name in names if name in self.fields}
+        return dictionaries(chosen, self.count)
+
     def take(self, rows: Rows) -> ItemColumns:
         """Returns some of the items."""
         return ItemColumns({name: one.take(rows) for name, one in self.fields.items()}, len(rows))
@@ -127,6 +133,16 @@ class ItemColumns:
         if any(one != values[0] for one in values):
             raise NotByColumns
         return values[0]
+
+    def require_none(self, name: str) -> None:
+        """Requires that a flag is true in none of the items.
+
+        Raises:
+            NotByColumns: it is, in some.
+        """
+        cells = self.fields.get(name)
+        if cells is not None and True in (values := cells.to_list()):
+            raise NotByColumns(marked(one is True for one in values))
 
     def first(self, paths: str | tuple[str, ...]) -> Cells | None:
         """Returns in each row the first value at a path that is not null or empty text."""

@@ -183,15 +183,7 @@ class JSONFileConnector(MappedConnector, PartsConnector):
         """
         if self._is_mapped:
             return self._mapped(item)
-        text = item.get("content", "")
-        if not text:
-            for name in _TEXT_FIELDS:
-                if item.get(name) is not None:
-                    text = str(item[name])
-                    break
-        if text.__class__ is not str and text is not None:
-            # An empty list or object has no content; a number does.
-            text = "" if text in ([], {}) else str(text)
+        text = _usual_text(item)
         # Copying and removing is twice as fast as choosing key by key.
         metadata = item.copy()
         path = metadata.pop("_file_path")
@@ -222,9 +214,9 @@ class JSONFileConnector(MappedConnector, PartsConnector):
         """
         from contextframe_beam.connectors.json_files.columns import usual_records
 
-        return (
-            self._mapped_columns(items) if self._is_mapped else usual_records(items, self.id_field)
-        )
+        if self._is_mapped:
+            return self._mapped_columns(items)
+        return usual_records(items, self.id_field, _usual_text)
 
     def _decide_ids(self, id_field: str) -> None:
         """Decides what the id of a line is, and whether fields are mapped as arguments say."""
@@ -263,8 +255,13 @@ class JSONFileConnector(MappedConnector, PartsConnector):
         """Maps documents as `_mapped` does one."""
         from contextframe_beam.connectors.json_files.columns import named_records
 
-        mapper = self._mapper_at(str(items.common("_file_path")))
-        return named_records(mapper, items, is_asked="id" in self._stated)
+        place = str(items.common("_file_path")) if self._is_streams else ""
+        return named_records(
+            self._mapper_at(place),
+            items,
+            is_asked="id" in self._stated,
+            is_plain=bool(self.id_field),
+        )
 
     def unmapped(self, names: Sequence[str]) -> list[str]:
         """Returns which fields become no part of a frame; those that reading adds do not count."""
@@ -488,6 +485,20 @@ class JSONFileConnector(MappedConnector, PartsConnector):
             position = f"{position}, byte {offset}"
         error = ConnectorError(f"{position}: {bad.error}")
         return DeadLetter.of("read", error, item, self.name, partition.id, position)
+
+
+def _usual_text(item: Mapping[str, Any]) -> str | None:
+    """Returns the text of a document, where no argument says where it is."""
+    text: Any = item.get("content", "")
+    if not text:
+        for name in _TEXT_FIELDS:
+            if item.get(name) is not None:
+                text = str(item[name])
+                break
+    if text is None or text.__class__ is str:
+        return text
+    # An empty list or object has no content; a number does.
+    return "" if text in ([], {}) else str(text)
 
 
 def _page_of(items: list[dict[str, Any]], failures: list[DeadLetter], size: int) -> Page:

@@ -161,11 +161,7 @@ class MappedConnector(BaseConnector):
         Raises:
             NotByColumns: they have to be mapped one by one.
         """
-        from contextframe_beam.frames.columns import NotByColumns
-
-        gone = items.fields.get(self.GONE)
-        if gone is not None and True in gone.to_list():
-            raise NotByColumns
+        items.require_none(self.GONE)
         stream = items.common(self.STREAM) if self._is_streams else ""
         return self.mapper_of(stream or "").map_columns(items)
 

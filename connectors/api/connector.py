@@ -16,8 +16,9 @@ from contextframe_beam.connectors.api.incremental import Scope
 from contextframe_beam.connectors.api.load import load_config
 from contextframe_beam.connectors.api.mapping import (
     RESOURCE,
+    FieldCondition,
     ResourceMapper,
-    condition_of,
+    page_style_columns,
     page_style_record,
 )
 from contextframe_beam.connectors.api.numbered import PageNumber
@@ -184,7 +185,7 @@ class APIConnector(PaginatedConnector):
             for one in self._config.resources
         }
         self._deleted = {
-            one.name: condition_of(one.deleted) for one in self._config.resources if one.deleted
+            one.name: FieldCondition(one.deleted) for one in self._config.resources if one.deleted
         }
         self._pages = ApiPages(
             self._endpoint_of, self._send, lambda name: self._mappers[name].unique_id
@@ -367,13 +368,18 @@ class APIConnector(PaginatedConnector):
         Raises:
             NotByColumns: they have to be mapped one by one.
         """
+        from contextframe_beam.connectors.item_columns import marked
         from contextframe_beam.frames.columns import NotByColumns
 
         mapper = self._mappers.get(items.common(RESOURCE) or "")
         if mapper is None and len(self._mappers) == 1 and RESOURCE not in items.fields:
             mapper = next(iter(self._mappers.values()))
-        if mapper is None or mapper.resource in self._deleted:
-            raise NotByColumns
+        if mapper is None:
+            return page_style_columns(items)
+        is_deleted = self._deleted.get(mapper.resource)
+        deleted = [] if is_deleted is None else is_deleted.rows(items)
+        if any(deleted):
+            raise NotByColumns(marked(deleted))
         return mapper.map_columns(items)
 
     def get_stats(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from contextframe_beam.connectors.api.answer import Answer
 from contextframe_beam.connectors.api.config import InnerList, Recursion, Resource
 from contextframe_beam.connectors.api.graphql import goes_on, objects_in
 from contextframe_beam.connectors.api.incremental import Scope
-from contextframe_beam.connectors.api.mapping import UNIQUE_ID, condition_of
+from contextframe_beam.connectors.api.mapping import UNIQUE_ID, FieldCondition
 from contextframe_beam.connectors.api.resource import Endpoint
 from contextframe_beam.connectors.http.request import HttpRequest
 from contextframe_beam.connectors.mapper import as_text, lookup
@@ -211,7 +211,7 @@ class Tree:
 
 
 def _has_children(recursion: Recursion) -> Callable[[Any], bool]:
-    when = None if recursion.when is None else condition_of(recursion.when)
+    when = None if recursion.when is None else FieldCondition(recursion.when)
 
     def has(record: Any) -> bool:
         return isinstance(record, Mapping) and (when is None or bool(when(record)))

@@ -69,11 +69,11 @@ class ResourceMapper(RecordMapper):
                 "the record has no text and no id where they usually are; say where: "
                 "mapping.text, mapping.id"
             )
-        parent = item.get(PARENT)
-        if self.linked and isinstance(parent, Mapping) and parent.get(UNIQUE_ID):
-            link = {"relationship_type": "parent", "target_id": parent[UNIQUE_ID]}
-            metadata = record.metadata
-            metadata["relationships"] = [*(metadata.get("relationships") or ()), link]
+        parent = item.get(PARENT) if self.linked else None
+        for target in _parents_in(parent):
+            link = {"relationship_type": "parent", "target_id": target}
+            own = record.metadata.get("relationships")
+            record.metadata["relationships"] = [*(own if isinstance(own, list) else ()), link]
         return record
 
     def map_columns(self, items: ItemColumns) -> FrameColumns:
@@ -82,13 +82,29 @@ class ResourceMapper(RecordMapper):
         Raises:
             NotByColumns: they have to be mapped one by one.
         """
+        import pyarrow.compute as pc
+
+        from contextframe_beam.connectors import column_mapper
+        from contextframe_beam.connectors.item_columns import marked
         from contextframe_beam.frames.columns import NotByColumns
 
         made = super().map_columns(items)
-        # A record without an id needs a text; a parent is one more relationship.
-        if made.unique_ids.null_count or (self.linked and PARENT in items.fields):
-            raise NotByColumns
+        if made.unique_ids.null_count:
+            nothing = pc.and_(made.unique_ids.is_null(), pc.equal(made.texts, ""))
+            if pc.any(nothing).as_py():
+                raise NotByColumns(marked(nothing.to_pylist()))
+        parents = items.fields.get(PARENT) if self.linked else None
+        if parents is not None:
+            link = column_mapper.links_to("parent", list(map(_parents_in, parents.to_list())))
+            links = [link] if made.links is None else [made.links, link]
+            made.links = column_mapper.together_with(made.metadata, links)
         return made
+
+
+def _parents_in(parent: Any) -> list[str]:
+    """Returns the unique_id of a parent's record, if there is one."""
+    found = parent.get(UNIQUE_ID) if isinstance(parent, Mapping) else None
+    return [found] if isinstance(found, str) and found else []
 
 
 def page_style_record(item: dict[str, Any]) -> FrameRecord:
@@ -116,6 +132,52 @@ def page_style_record(item: dict[str, Any]) -> FrameRecord:
         unique_id=f"api:{identifier}" if identifier else None,
         timestamp=None if updated is None else as_text(updated),
     )
+
+
+def page_style_columns(items: ItemColumns) -> FrameColumns:
+    """Maps many items at once, as `page_style_record` does one.
+
+    Raises:
+        NotByColumns: they have to be mapped one by one.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from contextframe_beam.connectors import column_mapper
+    from contextframe_beam.connectors.item_columns import texts_of, without_empty
+    from contextframe_beam.frames.columns import Cells, FrameColumns
+
+    fields = items.fields
+    metadata = {
+        name: cells for name, cells in fields.items() if name not in ("content", "id", "url")
+    }
+    column_mapper.or_else(metadata, "source", column_mapper.constant("api", items.count))
+    for name, path in _PAGE_STYLE_METADATA.items():
+        found = fields.get(path)
+        column_mapper.or_else(
+            metadata, name, Cells(items.nowhere if found is None else found.values)
+        )
+    ids = without_empty(texts_of(fields.get("id"), items.nowhere))
+    updated = fields.get("updated_at")
+    times = None if updated is None else texts_of(updated, items.nowhere)
+    if updated is not None and updated.absent is not None:
+        times = pc.if_else(pa.array(updated.absent), pa.scalar(None, pa.string()), times)
+    return FrameColumns(
+        texts_of(fields.get("content"), items.nowhere),
+        column_mapper.together(["api:", ids], items),
+        times,
+        "document",
+        metadata,
+    )
+
+
+_PAGE_STYLE_METADATA = {
+    "api_id": "id",
+    "api_url": "url",
+    "created_at": "created_at",
+    "updated_at": "updated_at",
+    "author": "author",
+}
 
 
 def judge_of(*sections: AnswerRules) -> Judge:
@@ -162,7 +224,7 @@ def _meets(rule: AnswerRule) -> Callable[[HttpResponse], bool]:
     given = rule.status if isinstance(rule.status, list) else [rule.status]
     statuses = None if rule.status is None else frozenset(map(str, given))
     text = None if rule.text is None else rule.text.casefold()
-    condition = None if rule.field is None else condition_of(rule)
+    condition = None if rule.field is None else FieldCondition(rule)
     when = None if rule.when is None else read(rule.when)
 
     def meets(response: HttpResponse) -> bool:
@@ -197,15 +259,41 @@ _NO = ("false", "0", "no")
 _MISSING: Any = object()
 
 
-def condition_of(settings: Condition) -> Callable[[Any], bool]:
-    """Returns a function that tests a record against a condition."""
+class FieldCondition:
+    """A condition on a field of records.
+
+    Args:
+        settings: The condition in the configuration.
+    """
+
+    def __init__(self, settings: Condition) -> None:
+        self._path = settings.field or ""
+        self._holds = _value_condition(settings)
+
+    def __call__(self, item: Any) -> bool:
+        """Returns whether a record meets it."""
+        return self._holds(lookup(item, self._path, _MISSING))
+
+    def rows(self, items: ItemColumns) -> list[bool]:
+        """Returns which of many records meet it.
+
+        Raises:
+            NotByColumns: they have to be looked at one by one.
+        """
+        cells = items.get(self._path)
+        if cells is None:
+            return [self._holds(_MISSING)] * items.count
+        return list(map(self._holds, cells.to_list(_MISSING)))
+
+
+def _value_condition(settings: Condition) -> Callable[[Any], bool]:
+    """Returns a function that tests the value of a field, or _MISSING, against a condition."""
     given = settings.model_fields_set
     pattern = re.compile(settings.matches) if settings.matches is not None else None
     none_of = settings.none_of or ()
     bare = given <= {"field"}
 
-    def holds(item: Any) -> bool:
-        value = lookup(item, settings.field or "", _MISSING)
+    def holds(value: Any) -> bool:
         there = value is not _MISSING and value is not None
         if bare:
             return there and bool(value) and as_text(value).lower() not in _NO

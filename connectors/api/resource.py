@@ -32,8 +32,8 @@ from contextframe_beam.connectors.api.incremental import Scope, request_value, r
 from contextframe_beam.connectors.api.mapping import (
     PARENT,
     RESOURCE,
+    FieldCondition,
     ResourceMapper,
-    condition_of,
     judge_of,
 )
 from contextframe_beam.connectors.api.paginate import GraphQL, Paginator, Place
@@ -95,10 +95,10 @@ class Endpoint:
         self._settings = secrets.referenced(dict(config.settings))
         self._changes = changes_of(resource)
         self._filters = [
-            kept_by(one) if isinstance(one, str) else about_record(condition_of(one))
+            kept_by(one) if isinstance(one, str) else about_record(FieldCondition(one))
             for one in resource.filters
         ]
-        self._is_deleted = resource.deleted and condition_of(resource.deleted)
+        self._is_deleted = resource.deleted and FieldCondition(resource.deleted)
         self._mapper = ResourceMapper(resource.mapping, "", resource.name, lambda _: "")
         self._judge = judge_of(resource, config)
         self._safe = resource.safe_to_repeat

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contextframe_beam.connectors.column_mapper import constant, or_else, together
-from contextframe_beam.connectors.item_columns import ItemColumns, strings, texts_of, without_empty
+from contextframe_beam.connectors.item_columns import ItemColumns, strings, without_empty
 from contextframe_beam.connectors.json_files.lines import (
     Lines,
     ends_of_objects,
@@ -32,12 +32,15 @@ _TEXT_FIELDS = ("text", "body", "description", "message")
 _PLACES = ("_file_path", "_file_name", "_modified_at", "_line_offset")
 
 
-def usual_records(items: ItemColumns, id_field: str) -> FrameColumns:
+def usual_records(
+    items: ItemColumns, id_field: str, text_of: Callable[[Mapping[str, Any]], str | None]
+) -> FrameColumns:
     """Returns the records of documents.
 
     Args:
         items: The documents, each with the place that it is from.
         id_field: The field that identifies a line.
+        text_of: Returns the text of one document.
 
     Raises:
         NotByColumns: they have to be mapped one by one.
@@ -58,7 +61,7 @@ def usual_records(items: ItemColumns, id_field: str) -> FrameColumns:
     or_else(metadata, "modified_at", _there(modified or nothing))
     times = _there(modified or nothing)
     return FrameColumns(
-        _text(items),
+        _text(items, text_of),
         _unique_ids(items, path.values, offset, id_field),
         times.values if times.is_text else None,
         "document",
@@ -66,29 +69,48 @@ def usual_records(items: ItemColumns, id_field: str) -> FrameColumns:
     )
 
 
-def named_records(mapper: RecordMapper, items: ItemColumns, is_asked: bool) -> FrameColumns:
-    """Returns the records of documents of one file, as arguments map them.
+def named_records(
+    mapper: RecordMapper, items: ItemColumns, is_asked: bool, is_plain: bool
+) -> FrameColumns:
+    """Returns the records of documents of files, as arguments map them.
 
     Args:
         mapper: The mapping.
         items: The documents, each with the place that it is from.
         is_asked: Whether somebody said which field is the id.
+        is_plain: Whether that is one field, so that a number may be its value.
 
     Raises:
         NotByColumns: they have to be mapped one by one.
     """
     made = mapper.map_columns(items)
-    path, offset = items.fields.get("_file_path"), items.fields.get("_line_offset")
-    if made.unique_ids.null_count or path is None or not path.is_text:
-        raise NotByColumns  # named by their place, as far as they have no id
-    if offset is not None and offset.absent is not None:
+    own, path = made.unique_ids, items.fields.get("_file_path")
+    if mapper.prefix and not own.null_count:
+        return made
+    if path is None or path.absent is not None or not path.is_text:
         raise NotByColumns
-    if not mapper.prefix:
-        files = together(["json_file:", path.values], items)
-        is_named = offset is not None or is_asked
-        own = made.unique_ids
-        made.unique_ids = together([files, "#", own], items) if is_named else files
+    files = together(["json_file:", path.values], items)
+    offset = items.fields.get("_line_offset")
+    lines = items.nowhere if offset is None else _lines_of(offset, is_plain)
+    # Those with a prefix have their whole id.
+    ids = lines if mapper.prefix else pc.coalesce(own, lines)
+    named = together([files, "#", ids], items)
+    if not is_asked:
+        # A file of one document is named by its path.
+        named = pc.if_else(lines.is_valid(), named, pa.scalar(None, pa.string()))
+    made.unique_ids = pc.coalesce(*([own] if mapper.prefix else []), named, files)
     return made
+
+
+def _lines_of(offsets: Cells, is_plain: bool) -> pa.Array:
+    """Returns what names lines without an id, null for files of one document."""
+    values = offsets.values
+    if is_plain and isinstance(values, pa.Array) and pa.types.is_integer(values.type):
+        return values.cast(pa.string())
+    texts = [None if one is None else str(one) for one in offsets.to_list()]
+    if not is_plain:
+        texts = [one and f"byte {one.removeprefix('byte ')}" for one in texts]
+    return pa.array(texts, pa.string())
 
 
 def table_of_lines(
@@ -215,16 +237,17 @@ def _exact(values: Sequence[Any], depth: int) -> pa.Array | None:
 
 def _there(cells: Cells) -> Cells:
     """Returns values of a place, which are null where they are missing."""
-    values = cells.values
-    if not cells.is_text and not (isinstance(values, pa.Array) and pa.types.is_null(values.type)):
+    if _as_text(cells) is None:
         raise NotByColumns
-    return Cells(values)
+    return Cells(cells.values)
 
 
-def _text(items: ItemColumns) -> pa.Array:
+def _text(items: ItemColumns, one: Callable[[Mapping[str, Any]], str | None]) -> pa.Array:
     """Returns the text: `content`, or else the first other field with a value."""
-    found = [one for one in ("content", *_TEXT_FIELDS) if one in items.fields]
-    columns = [_texts(items.fields[one]) for one in found]
+    found = [name for name in ("content", *_TEXT_FIELDS) if name in items.fields]
+    columns = [text for name in found if (text := _as_text(items.fields[name])) is not None]
+    if len(columns) < len(found):
+        return strings(list(map(one, items.rows(found))))
     content = items.fields.get("content")
     if content is None:
         return filled(pc.coalesce(*columns), "") if columns else filled(items.nowhere, "")
@@ -237,12 +260,14 @@ def _text(items: ItemColumns) -> pa.Array:
     return pc.coalesce(without_empty(own), *others, last)
 
 
-def _texts(cells: Cells) -> pa.Array:
-    if cells.is_text:
-        return cells.values
-    if isinstance(cells.values, pa.Array) and pa.types.is_null(cells.values.type):
-        return cells.values.cast(pa.string())
-    raise NotByColumns
+def _as_text(cells: Cells) -> pa.Array | None:
+    """Returns values that are text or null; None if there are others."""
+    values = cells.values
+    if not isinstance(values, pa.Array):
+        return None
+    if pa.types.is_null(values.type):
+        return values.cast(pa.string())
+    return values if cells.is_text else None
 
 
 def _unique_ids(
@@ -251,11 +276,10 @@ def _unique_ids(
     files = together(["json_file:", paths], items)
     if offset is None:
         return files
-    if offset.absent is not None:
-        raise NotByColumns
-    own = items.fields.get(id_field) if id_field else None
-    ids: Any = texts_of(offset, items.nowhere)
+    lines = _lines_of(offset, is_plain=True)
+    ids, own = lines, items.fields.get(id_field) if id_field else None
     if own is not None:
         texts = own.values if own.is_text else strings([id_text(one) for one in own.to_list()])
-        ids = pc.coalesce(without_empty(texts), ids)
-    return together([files, "#", ids], items)
+        ids = pc.coalesce(without_empty(texts), lines)
+    named = together([files, "#", ids], items)
+    return pc.if_else(lines.is_valid(), named, files) if lines.null_count else named

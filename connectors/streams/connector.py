@@ -114,10 +114,7 @@ class StreamsConnector(MappedConnector, PartsConnector):
         """
         import pyarrow.compute as pc
 
-        from contextframe_beam.frames.columns import NotByColumns
-
-        if self.GONE in items.fields:
-            raise NotByColumns
+        items.require_none(self.GONE)
         stream = items.common(self.STREAM) or ""
         mapper = self.mapper_of(stream)
         made = mapper.map_columns(items)

@@ -33,6 +33,7 @@ __all__ = [
     "Parents",
     "Rows",
     "as_strings",
+    "dictionaries",
     "filled",
 ]
 
