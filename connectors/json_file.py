@@ -72,6 +72,9 @@ if TYPE_CHECKING:
     from contextframe_beam.frames.columns import FrameColumns
 
 _ITEMS_IN_A_PAGE = 1000
+# Columns cost work for each page. The rest of a block goes with the page before it, because a few
+# rows cost as much as many.
+_ROWS_IN_A_PAGE = 4096
 # If no file matches, this many are examined to say what is there.
 _LOOKED_AT = 10_000
 _NAMES = (".json", ".ndjson")
@@ -323,16 +326,26 @@ class JSONFileConnector(MappedConnector, PartsConnector):
         numbered = params.get("numbered")
         chunks = self._streamed(info) if params.get("stream") else self._block(info, block, params)
         for now, lines in chunks:
-            if numbered is not None and not items and not failures and self._is_ours:
-                more = self._table_of(lines, path, name, now.modified_at, rows)
-                if more is not None:
-                    rows, size = more, size + lines.size
-                    while rows.num_rows >= _ITEMS_IN_A_PAGE:
-                        yield _page_of_table(rows[:_ITEMS_IN_A_PAGE], size)
-                        rows, size = rows[_ITEMS_IN_A_PAGE:], 0
-                    continue
+            table = None
+            if numbered is not None and self._is_ours:
+                table = self._table_of(lines, path, name, now.modified_at)
+            if table is not None:
+                if items or failures:
+                    yield self._page(items, failures, size, info)
+                    items, failures, size = [], [], 0
+                joined = table if rows is None else _joined(rows, table)
+                if joined is None:
+                    assert rows is not None
+                    yield _page_of_table(rows, size)
+                    joined, size = table, 0
+                rows, size = joined, size + lines.size
+                while rows.num_rows >= 2 * _ROWS_IN_A_PAGE:
+                    yield _page_of_table(rows[:_ROWS_IN_A_PAGE], size)
+                    rows, size = rows[_ROWS_IN_A_PAGE:], 0
+                continue
             if rows is not None:
-                items, rows = items_of(rows), None
+                yield _page_of_table(rows, size)
+                rows, size = None, 0
             found, bad = parse_lines(lines, path, name, now.modified_at, self.max_line_bytes)
             if numbered:
                 tell_apart(found, self.id_field, are_all=False)
@@ -346,11 +359,9 @@ class JSONFileConnector(MappedConnector, PartsConnector):
                 if numbered:
                     tell_apart(items, self.id_field, are_all=False)
             while len(items) >= _ITEMS_IN_A_PAGE:
-                page = _page_of(items[:_ITEMS_IN_A_PAGE], failures, size)
-                page.state = self._failed_state([info] if failures else [])
-                yield page
+                yield self._page(items[:_ITEMS_IN_A_PAGE], failures, size, info)
                 items, failures, size = items[_ITEMS_IN_A_PAGE:], [], 0
-        if rows is not None and rows.num_rows:
+        if rows is not None:
             yield _page_of_table(rows, size)
             return
         if numbered is None:
@@ -358,9 +369,7 @@ class JSONFileConnector(MappedConnector, PartsConnector):
         while len(items) > _ITEMS_IN_A_PAGE:
             yield _page_of(items[:_ITEMS_IN_A_PAGE], [], 0)
             items = items[_ITEMS_IN_A_PAGE:]
-        page = _page_of(items, failures, size)
-        page.state = self._failed_state([info] if failures else [])
-        yield page
+        yield self._page(items, failures, size, info)
 
     @property
     def _is_ours(self) -> bool:
@@ -369,14 +378,20 @@ class JSONFileConnector(MappedConnector, PartsConnector):
         return own and "map_to_frame_record" not in vars(self)
 
     def _table_of(
-        self, lines: Lines, path: str, name: str, modified_at: str | None, before: pa.Table | None
+        self, lines: Lines, path: str, name: str, modified_at: str | None
     ) -> pa.Table | None:
-        """Returns lines as a table, after the rows before them; None if they have to be items."""
-        from contextframe_beam.connectors.json_files.columns import joined_tables, table_of_lines
+        """Returns lines as a table; None if they have to be items."""
+        from contextframe_beam.connectors.json_files.columns import table_of_lines
 
         place = {"_file_path": path, "_file_name": name, "_modified_at": modified_at}
-        found = table_of_lines(lines, place, self.id_field, self.max_line_bytes)
-        return found if found is None or before is None else joined_tables(before, found)
+        return table_of_lines(lines, place, self.id_field, self.max_line_bytes)
+
+    def _page(
+        self, items: list[dict[str, Any]], failures: list[DeadLetter], size: int, info: FileInfo
+    ) -> Page:
+        page = _page_of(items, failures, size)
+        page.state = self._failed_state([info] if failures else [])
+        return page
 
     def _failed_state(self, infos: list[FileInfo]) -> dict[str, Any] | None:
         """Returns a state that makes the next run read the unreadable files again."""
@@ -391,9 +406,11 @@ class JSONFileConnector(MappedConnector, PartsConnector):
         block_bytes = params["block_bytes"]
         start = params["start"] + block * block_bytes
         stop = min(start + block_bytes, params["stop"])
-        # One request for a remote block; pieces that fit the cache for a local one, unless columns
-        # are made of them, which costs as much for few rows as for many.
-        step = block_bytes if self._files.is_remote or self._is_ours else CACHED_BYTES
+        # One request for a remote block; pieces that fit the cache for a local one, larger ones if
+        # columns are made of them, which costs as much for few rows as for many.
+        step = min(block_bytes, BLOCK_BYTES if self._is_ours else CACHED_BYTES)
+        if self._files.is_remote:
+            step = block_bytes
         first = start
         try:
             with self._files.reader(info) as (now, read):
@@ -504,6 +521,16 @@ def _usual_text(item: Mapping[str, Any]) -> str | None:
 def _page_of(items: list[dict[str, Any]], failures: list[DeadLetter], size: int) -> Page:
     position = f"byte {items[0]['_line_offset']}" if items else ""
     return Page(items, position=position, failures=failures, size=size)
+
+
+def _joined(before: pa.Table, found: pa.Table) -> pa.Table | None:
+    """Returns the rows of two tables; None if their columns are of different types."""
+    import pyarrow as pa
+
+    try:
+        return pa.concat_tables([before, found], promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
 
 
 def _page_of_table(rows: pa.Table, size: int) -> Page:

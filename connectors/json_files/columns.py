@@ -24,7 +24,7 @@ from contextframe_beam.frames.columns import Cells, FrameColumns, NotByColumns, 
 if TYPE_CHECKING:
     from contextframe_beam.connectors.record_mapper import RecordMapper
 
-__all__ = ["joined_tables", "named_records", "table_of_lines", "usual_records"]
+__all__ = ["named_records", "table_of_lines", "usual_records"]
 
 # Deeper objects stay objects.
 _DEEPEST = 4
@@ -141,14 +141,6 @@ def table_of_lines(
         fields[name] = pa.repeat(pa.scalar(value, pa.string()), len(ends))
     fields["_line_offset"] = pa.array(offsets_of(lines, ends), pa.int64())
     return pa.table(fields)
-
-
-def joined_tables(before: pa.Table, found: pa.Table) -> pa.Table | None:
-    """Returns the rows of two tables; None if their columns are of different types."""
-    try:
-        return pa.concat_tables([before, found], promote_options="default")
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return None
 
 
 def _fields_of(data: bytes, first: int, count: int) -> dict[str, pa.Array] | None:

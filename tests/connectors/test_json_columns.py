@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contextframe_beam import FrameRecord
-from contextframe_beam.connectors import JSONFileConnector
+from contextframe_beam.connectors import JSONFileConnector, Page, json_file
+from contextframe_beam.connectors.json_files import content
 from contextframe_beam.connectors.json_files.columns import table_of_lines
 from contextframe_beam.connectors.json_files.lines import Lines, parse_lines
 from contextframe_beam.connectors.page import items_of
@@ -137,17 +139,36 @@ class ItemByItem(JSONFileConnector):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("odd", [None, 100, 5999], ids=lambda at: f"odd line {at}")
-def test_a_file_of_lines_has_the_same_pages_as_items_and_as_tables(tmp_path, odd):
-    with (tmp_path / "lines.jsonl").open("w") as file:
-        for number in range(6000):
+def pages_of(kind: type[JSONFileConnector], folder: Path) -> list[Page]:
+    connector = kind(folder, "*.jsonl")
+    connector.ensure_authenticated()
+    return list(Source(connector).pages())
+
+
+def write_lines(folder: Path, odd: int | None, count: int = 6000) -> None:
+    with (folder / "lines.jsonl").open("w") as file:
+        for number in range(count):
             row = {**USUAL, "id": f"doc-{number}", "text": "x" * 200, "n": number}
             file.write(json.dumps({"odd": 1} if number == odd else row) + "\n")
+
+
+@pytest.mark.parametrize("odd", [None, 100, 5999], ids=lambda at: f"odd line {at}")
+def test_a_file_of_lines_has_the_same_items_as_tables_and_as_items(tmp_path, odd):
+    write_lines(tmp_path, odd)
     found = []
     for kind in (JSONFileConnector, ItemByItem):
-        connector = kind(tmp_path, "*.jsonl")
-        connector.ensure_authenticated()
-        pages = list(Source(connector).pages())
+        pages = pages_of(kind, tmp_path)
         assert any(one.table is not None for one in pages) is (kind is JSONFileConnector)
-        found.append([(one.position, one.partition, one.items) for one in pages])
+        found.append([(page.partition, item) for page in pages for item in page.items])
+        assert sum(page.size for page in pages) == (tmp_path / "lines.jsonl").stat().st_size
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("at", ["first", "middle", "last"])
+def test_an_odd_line_makes_items_of_the_lines_around_it_only(tmp_path, monkeypatch, at):
+    monkeypatch.setattr(json_file, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(content, "BLOCK_BYTES", 100_000)
+    write_lines(tmp_path, {"first": 0, "middle": 3000, "last": 5999}[at])
+    pages = pages_of(JSONFileConnector, tmp_path)
+    assert 0 < sum(len(page.items) for page in pages if page.table is None) < 300
+    assert sum(len(page.items) for page in pages) == 6000
