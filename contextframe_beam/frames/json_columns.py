@@ -53,6 +53,7 @@ def digests_of(fragments: Sequence[Fragment], ends: Sequence[bytes] | None = Non
     parts[0] = parts[0].replace("[,", "[", 1)
     parts[-1] += "]"
     count = next(len(part) for part in parts if isinstance(part, pa.Array))
+    parts = _with_literals(parts)
     digests: list[bytes] = []
     for start in range(0, count, _ROWS_AT_ONCE):
         stop = start + _ROWS_AT_ONCE
@@ -63,6 +64,26 @@ def digests_of(fragments: Sequence[Fragment], ends: Sequence[bytes] | None = Non
         digests += map(xxh3_128_digest, given)
     packed = pa.py_buffer(b"".join(digests))
     return pa.FixedSizeBinaryArray.from_buffers(DIGEST, count, [None, packed])
+
+
+def _with_literals(parts: list[Any]) -> list[Any]:
+    """Returns parts of a join with text in place of columns of one value, and joins the texts."""
+    found: list[Any] = [""]
+    for part in parts:
+        text = part if isinstance(part, str) else _only_value(part)
+        if text is None:
+            found += [part, ""]
+        else:
+            found[-1] += text
+    return found if len(found) > 1 else parts
+
+
+def _only_value(column: pa.Array) -> str | None:
+    """Returns the text that stands in all rows; None if they have several."""
+    first: str | None = column[0].as_py()
+    if column.null_count or column[-1].as_py() != first:
+        return None
+    return first if pc.all(pc.equal(column, first)).as_py() else None
 
 
 class Fragment:
@@ -256,4 +277,5 @@ def _parts(column: pa.Array) -> tuple[Any, Any]:
 
 def _slices(column: pa.Array) -> Iterable[memoryview | bytes]:
     ends, view = _parts(column)
-    return [view[start:stop] for start, stop in pairwise(ends.tolist())]
+    # One after the other: views are objects that the garbage collector counts.
+    return (view[start:stop] for start, stop in pairwise(ends.tolist()))
