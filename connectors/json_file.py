@@ -56,7 +56,7 @@ from contextframe_beam.connectors.json_files.lines import (
 from contextframe_beam.connectors.kinds import PartsConnector
 from contextframe_beam.connectors.mapped import MappedConnector, stream_named
 from contextframe_beam.connectors.mapper import FieldMapper
-from contextframe_beam.connectors.page import DeadLetter, Page, Partition, items_of
+from contextframe_beam.connectors.page import DeadLetter, Page, Partition
 from contextframe_beam.connectors.plain_secrets import without_credentials
 from contextframe_beam.connectors.read.reader import PlannedRun
 from contextframe_beam.errors import ConfigError, ConnectorError, NotAuthenticatedError
