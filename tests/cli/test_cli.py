@@ -29,6 +29,7 @@ from tests.support.cli_helpers import (
     environment,
     letters_of,
     lines,
+    start,
     without_progress,
     write_documents,
 )
@@ -559,29 +560,16 @@ class TestSearch:
         assert snippet_of("short", "absent") == "short"
 
     def test_a_reader_that_goes_away_is_no_error(self, stored: Path) -> None:
-        reader, writer = os.pipe()
-        os.close(reader)
-        with os.fdopen(writer, "w") as gone:
-            done = subprocess.run(
-                [sys.executable, "-m", "contextframe_beam", "search", str(stored), "lance"],
-                stdout=gone,
-                stderr=subprocess.PIPE,
-                env=environment(),
-                text=True,
-            )
-        assert (done.returncode, without_progress(done.stderr)) == (0, "")
+        process = start("search", stored, "lance")
+        process.stdout.close()
+        assert (process.wait(), without_progress(process.stderr.read())) == (0, "")
 
 
 def on_terminal(*command: object, columns: int) -> str:
     """Returns what a command shows on a terminal of this width."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "contextframe_beam", *map(str, command)],
-        stdout=theirs,
-        stderr=theirs,
-        env=environment(TERM="xterm", COLUMNS=str(columns), NO_COLOR="1"),
-    )
-    os.close(theirs)
+    env = environment(TERM="xterm", COLUMNS=str(columns), NO_COLOR="1")
+    process = start(*command, env=env, terminal=theirs)
     shown = ""
     while part := read_terminal(ours):
         shown += part
@@ -717,14 +705,8 @@ class TestProgress:
         seen.mkdir()
         command = ["ingest", f"{script}:Waiting", "--seen", str(seen), "--to", str(kb)]
         ours, theirs = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "contextframe_beam", *command],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=environment(TERM="xterm", COLUMNS="200"),
-        )
-        os.close(theirs)
+        env = environment(TERM="xterm", COLUMNS="200")
+        process = start(*command, env=env, terminal=theirs)
         shown = ""
         while part := read_terminal(ours):
             shown += part

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import subprocess
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from contextframe_beam import FrameDataset
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.pipelines.cli.shared import option_words
 from contextframe_beam.pipelines.job_file import job_schema, read_job_file
-from tests.support.cli_helpers import ROOT, assert_error, cli, environment
+from tests.support.cli_helpers import assert_error, cli, start
 
 JOB = """
 to: {kb}
@@ -267,15 +265,7 @@ def test_init_says_what_is_missing(tmp_path, monkeypatch):
 
 def test_init_asks_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "contextframe_beam", "init"],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=tmp_path,
-        env=environment() | {"PYTHONPATH": str(ROOT)},
-    )
-    os.close(theirs)
+    process = start("init", cwd=tmp_path, terminal=theirs)
     os.write(ours, b"files\ndocs\nkb.lance\nnone\n")
     assert process.wait() == 0
     os.close(ours)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import pickle
-import subprocess
 import sys
 import traceback
 from datetime import date, datetime
@@ -31,6 +30,7 @@ from contextframe_beam.connectors.registry import (
     sync_parameters,
 )
 from contextframe_beam.errors import ConfigError
+from tests.support.cli_helpers import run_code
 
 CONNECTOR = '''
 """A module of connectors."""
@@ -191,7 +191,7 @@ def test_a_connector_of_a_file_reaches_a_worker_that_has_no_such_file(wiki_file,
     check = f"""
 import sys, traceback
 from {pickler} import loads
-data = loads(sys.stdin.buffer.read())
+data = loads(sys.stdin.read().encode("latin-1"))
 first, second = data["first"], data["second"]
 assert type(first) is type(second) and type(first).__module__ == {name!r}
 assert first.space == "s" and second.rule.word == "w" and type(first.rule) is type(second.rule)
@@ -201,10 +201,7 @@ except ValueError:
     assert 'raise ValueError("here")' in traceback.format_exc()
 print(first.source_id())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", check], input=data, check=True, capture_output=True
-    )
-    assert done.stdout.decode().strip() == cls("s", rule).source_id()
+    assert run_code(check, told=data.decode("latin-1")).out == cls("s", rule).source_id() + "\n"
     assert type(pickle.loads(pickle.dumps(cls("s")))) is cls
 
 

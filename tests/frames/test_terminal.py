@@ -6,8 +6,6 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from contextframe_beam import FrameDataset, FrameRecord
 from contextframe_beam.pipelines.process import one_line, printable
 from contextframe_beam.store.address import Address
 from contextframe_beam.store.upkeep import set_states
-from tests.support.cli_helpers import Result, cli, environment, write_documents
+from tests.support.cli_helpers import Result, cli, environment, start, write_documents
 
 # Clear the screen, name the window, write to the clipboard, link, go back, ring, C1, direction.
 ATTACKS = [
@@ -162,14 +160,8 @@ class TestCommands:
 
 def test_on_a_terminal_only_our_own_colours_are_left(kb: str) -> None:
     master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "contextframe_beam", "search", kb, "word"],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=environment(TERM="xterm-256color", COLUMNS="200"),
-    )
-    os.close(slave)
+    env = environment(TERM="xterm-256color", COLUMNS="200")
+    process = start("search", kb, "word", env=env, terminal=slave)
     written = b""
     while True:
         try:

@@ -6,7 +6,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from contextframe_beam.connectors.http import Budget, HttpClient, HttpRequest
 from contextframe_beam.connectors.http.budget import FileAccount, Term
 from contextframe_beam.errors import ConfigError, ConnectorError
+from tests.support.cli_helpers import start_code
 
 TERMS: list[list[Term]] = [
     [(1, 1.0, None)],
@@ -135,20 +135,11 @@ def moments_of_processes(
 ) -> list[float]:
     """Lets processes reserve as fast as they can, at the same time."""
     arguments = json.dumps([uuid.uuid4().hex, terms, count, redis])
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", RESERVE, arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(processes)
-    ]
+    running = [start_code(RESERVE, arguments) for _ in range(processes)]
     moments: list[float] = []
     for one in running:
-        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+        assert one.stdout.readline() == "ready\n"
     for one in running:
-        assert one.stdin is not None
         one.stdin.write("go\n")
         one.stdin.flush()
     for one in running:

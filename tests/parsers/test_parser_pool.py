@@ -3,7 +3,6 @@
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from contextframe_beam.parsers import (
     UnknownTypeError,
     child,
 )
+from tests.support.cli_helpers import run_code, start
 from tests.support.own_parsers import Told
 from tests.support.pdf_files import pdf
 
@@ -175,27 +175,18 @@ pool.close()
 
 
 def test_a_daemonic_fork_starts_its_own():
-    done = subprocess.run(
-        [sys.executable, "-c", DAEMONIC_FORK], capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout.split() == ["True", "True"], done.stderr
+    done = run_code(DAEMONIC_FORK)
+    assert done.out.split() == ["True", "True"], done.err
 
 
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_no_process_outlives_a_parent_that_is_killed(state):
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.own_parsers", state],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert parent.stdout is not None
+    parent = start(state, module="tests.support.own_parsers")
     child = int(parent.stdout.readline())
     os.kill(parent.pid, signal.SIGKILL)
     assert ends(child)
     os.killpg(parent.pid, signal.SIGKILL)  # the fork
-    parent.wait()
-    parent.stdout.close()
+    parent.communicate()
 
 
 def test_the_process_that_parses_imports_no_beam(pool):

@@ -11,7 +11,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from tests.support.cli_helpers import (
     assert_error,
     cli,
     cli_process,
-    environment,
     letters_of,
     lines,
     state_of,
@@ -426,17 +424,10 @@ class TestFullDisk:
 def test_a_message_is_all_that_a_failed_process_writes(docs: Path, tmp_path: Path) -> None:
     """Also what libraries print past Python's own streams would be seen here."""
     write_documents(docs, {"bad.json": b"{"})
-    command = [sys.executable, "-m", "contextframe_beam", "ingest", "json"]
     options: list[Any] = ["--directory", docs, "--to", tmp_path / "kb.lance", "--max-failures", 0]
-    done = subprocess.run(
-        [*command, *map(str, options), "--workers", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment(),
-        text=True,
-    )
-    assert done.returncode == 1
-    written = without_progress(done.stdout)
+    done = cli_process("ingest", "json", *options, "--workers", 2)
+    assert (done.code, done.out) == (1, "")
+    written = without_progress(done.err)
     assert written.startswith("Error: 1 of 4 items failed") and written.count("\n") == 1
 
 

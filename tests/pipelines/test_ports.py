@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import apache_beam as beam
@@ -16,7 +14,7 @@ from apache_beam.runners.worker import worker_pool_main
 from contextframe_beam.pipelines.runners import options as runners  # noqa: F401, which keeps Beam's servers local
 from contextframe_beam.pipelines.runners.engines import serve
 from contextframe_beam.pipelines.runners.local import local_address
-from tests.support.cli_helpers import cli, environment, write_documents
+from tests.support.cli_helpers import cli, run_code, write_documents
 from tests.support.listening import HAS_PROC, Port, ports_below, watched
 
 pytestmark = pytest.mark.skipif(not HAS_PROC, reason="there is no /proc/net/tcp")
@@ -77,10 +75,7 @@ def test_as_a_worker_sees_it_while_it_reads(tmp_path: Path) -> None:
     from contextframe_beam import FrameDataset
 
     (tmp_path / "looks.py").write_text(LOOKS)
-    process = subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, str(tmp_path)], env=environment(), cwd=tmp_path
-    )
-    assert process.wait(120) == 0
+    assert run_code(LAUNCH, tmp_path, cwd=tmp_path).code == 0
     seen = [record.text_content.split() for record in FrameDataset.open(str(tmp_path / "kb"))]
     # Control, data, state and logging, at either kind of address that the machine has.
     assert len({port for _, port, _ in seen}) == 4

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli_helpers import ROOT, environment, run_code
-from tests.support.forked import as_program
+from tests.support.forked import as_programs
 from tests.support.http_fixture import HttpServer
 
 DOCS = ROOT / "docs"
@@ -75,7 +75,7 @@ def is_shown_of(shown: str, printed: str) -> bool:
 @pytest.mark.parametrize("page", [page for page in PAGES if runs(page)])
 def test_the_page_does_what_it_says(page: str, tmp_path: Path, server: HttpServer) -> None:
     scripts = Path(sys.executable).parent
-    forks = as_program(tmp_path / "programs")
+    forks = as_programs(tmp_path / "programs")
     programs = os.pathsep.join([str(tmp_path / "programs"), str(scripts), os.environ["PATH"]])
     env = environment(HOME=str(tmp_path / "home"), PATH=programs)
     folder = tmp_path / "work"

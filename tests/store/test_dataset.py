@@ -3,7 +3,6 @@
 import os
 import random
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from contextframe_beam.frames.record import RESERVED, uuid_of
 from contextframe_beam.frames.schema import FORMAT_COLUMNS, OWN_COLUMNS, STORAGE_VERSIONS
 from contextframe_beam.store import transaction
 from contextframe_beam.store.state import ANCHOR_KEY
+from tests.support.cli_helpers import start_code
 from tests.support.frame_strategies import EMBED_DIM, exact, records
 
 
@@ -316,18 +316,11 @@ class TestManyAtOnce:
             "for number in range(5):\n"
             "    dataset.add(FrameRecord(sys.argv[2], unique_id=str(number)))\n"
         )
-        children = [
-            subprocess.Popen(
-                [sys.executable, "-c", program, dataset.uri, name], stdin=subprocess.PIPE
-            )
-            for name in ("a", "b")
-        ]
+        children = [start_code(program, dataset.uri, name) for name in ("a", "b")]
         for child in children:
-            child.stdin.write(b"go\n")
+            child.stdin.write("go\n")
             child.stdin.flush()
         assert [child.wait() for child in children] == [0, 0]
-        for child in children:
-            child.stdin.close()
         assert sorted(record.unique_id for record in FrameDataset.open(dataset.uri)) == [
             str(number) for number in range(5)
         ]

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from contextframe_beam.store.files import (
     open_dataset,
 )
 from contextframe_beam.store.writer import FragmentWriter, write_rows
+from tests.support.cli_helpers import run_code
 
 EMBED_DIM = 3
 SCHEMA = frame_schema(EMBED_DIM)
@@ -308,14 +308,8 @@ for size in range(64, whole.size, 64):
 
 def test_a_file_that_was_cut_off_while_it_was_written_is_an_error(tmp_path):
     written = tmp_path / "kb"
-    done = subprocess.run(
-        [sys.executable, "-c", CUT_OFF, str(written)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_code(CUT_OFF, written)
+    assert done.code == 0, done.err
     assert len(files_below(written)) == 1
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from contextframe_beam.store.runs import is_gone, own_mark
-from tests.support.cli_helpers import environment
+from tests.support.cli_helpers import start_code
 
 PRINTS_ITS_MARK = (
     "import sys; from contextframe_beam.store.runs import own_mark; "
@@ -18,14 +16,7 @@ PRINTS_ITS_MARK = (
 
 
 def test_a_process_is_there_until_it_ends() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", PRINTS_ITS_MARK],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    assert process.stdout is not None
+    process = start_code(PRINTS_ITS_MARK)
     mark = process.stdout.readline().strip()
     assert not is_gone(mark)
     process.kill()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
-from tests.support.cli_helpers import ROOT, environment, is_running, wait_until
+from tests.support.cli_helpers import is_running, start_code, wait_until
 
 _PARENT = """
 import shutil, subprocess, time
@@ -21,13 +20,7 @@ time.sleep(600)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of such a death")
 def test_a_server_ends_with_a_test_run_that_is_killed():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    parent = start_code(_PARENT)
     child = int(parent.stdout.readline())
     assert is_running(child)
     parent.kill()

@@ -51,6 +51,7 @@ def start(
     executed: bool = False,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    terminal: int | None = None,
 ) -> Any:
     """Starts a command in a process of its own, in a session of its own.
 
@@ -60,8 +61,12 @@ def start(
         executed: Whether Python has to start anew, which takes longer than most commands.
         cwd: The folder in which it runs.
         env: Its environment; that of this process, in which this checkout is found, by default.
+        terminal: What its standard streams are, instead of pipes; it is closed here.
     """
-    return _start(["-m", module, *map(str, arguments)], cwd, env, executed)
+    process = _start(["-m", module, *map(str, arguments)], cwd, env, executed, terminal)
+    if terminal is not None:
+        os.close(terminal)
+    return process
 
 
 def start_code(
@@ -76,15 +81,21 @@ def start_code(
 
 
 def _start(
-    command: list[str], cwd: Path | None, env: Mapping[str, str] | None, executed: bool
+    command: list[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    executed: bool,
+    terminal: int | None = None,
 ) -> Any:
     env = environment() if env is None else env
     if not executed and can_fork(env):
-        return Forked(command, env, str(cwd or Path.cwd()))
+        return Forked(command, env, str(cwd or Path.cwd()), terminal)
+    streams = subprocess.PIPE if terminal is None else terminal
     return subprocess.Popen(
         [sys.executable, *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=streams,
+        stdout=streams,
+        stderr=streams,
         text=True,
         start_new_session=True,
         cwd=cwd,
@@ -94,16 +105,18 @@ def _start(
 
 def cli_process(*arguments: object, timeout: float = 120, **options: Any) -> Result:
     """Runs a command in a process of its own; takes the options of `start`."""
-    return _result_of(start(*arguments, **options), timeout)
+    return _result_of(start(*arguments, **options), "", timeout)
 
 
-def run_code(code: str, *arguments: object, timeout: float = 120, **options: Any) -> Result:
-    """Runs Python code in a process of its own; takes the options of `start_code`."""
-    return _result_of(start_code(code, *arguments, **options), timeout)
+def run_code(
+    code: str, *arguments: object, told: str = "", timeout: float = 120, **options: Any
+) -> Result:
+    """Runs Python code that is told something in a process of its own; see `start_code`."""
+    return _result_of(start_code(code, *arguments, **options), told, timeout)
 
 
-def _result_of(process: Any, timeout: float) -> Result:
-    out, err = process.communicate(timeout=timeout)
+def _result_of(process: Any, told: str, timeout: float) -> Result:
+    out, err = process.communicate(told, timeout=timeout)
     return Result(process.returncode, out, err)
 
 

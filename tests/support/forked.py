@@ -47,9 +47,12 @@ _IMPORTED = (
     "contextframe_beam.pipelines.runners.local",
     "contextframe_beam.pipelines.runners.worker",
     "contextframe_beam.connectors.json_file",
+    "contextframe_beam.connectors.api.check",
     "apache_beam.runners.portability.fn_api_runner.fn_runner",
     "apache_beam.runners.worker.sdk_worker_main",
     "fsspec.implementations.local",
+    "rich.console",
+    "rich.table",
     "s3fs",
     "IPython",  # Beam asks it with each pipeline whether this is a notebook
     "tests.support.pipeline_helpers",
@@ -154,29 +157,43 @@ class Forked(_Process):
         command: What would stand after `python`: -m or -c, with what to run, and its arguments.
         environment: All of it.
         folder: In which it runs.
+        terminal: What is to be its standard input, output and error, which are not read here.
 
     Attributes:
+        stdin: What it is told; it can wait for that.
         stdout: What it writes.
         stderr: What it complains about.
     """
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], folder: str) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        folder: str,
+        terminal: int | None = None,
+    ) -> None:
+        if terminal is not None:
+            super().__init__(command, environment, folder, [terminal] * 3)
+            return
+        its_in, to_it = os.pipe()
         out, its_out = os.pipe()
         err, its_err = os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY)
+        self.stdin: IO[str] = os.fdopen(to_it, "w", encoding="utf-8")
         self.stdout: IO[str] = os.fdopen(out, encoding="utf-8")
         self.stderr: IO[str] = os.fdopen(err, encoding="utf-8")
-        files = [nothing, its_out, its_err]
+        files = [its_in, its_out, its_err]
         super().__init__(command, environment, folder, files)
         for file in files:
             os.close(file)
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Reads all it writes, and waits until it has ended.
+    def communicate(self, input: str = "", timeout: float | None = None) -> tuple[str, str]:
+        """Tells it the rest of its input, reads all it writes, and waits until it has ended.
 
         Raises:
             subprocess.TimeoutExpired: it runs after `timeout` seconds.
         """
+        with suppress(BrokenPipeError), self.stdin:
+            self.stdin.write(input)
         deadline = time.monotonic() + (threading.TIMEOUT_MAX if timeout is None else timeout)
         texts = {self.stdout: "", self.stderr: ""}
 
@@ -214,20 +231,22 @@ forks_worker_servers: Any = SimpleNamespace(
 )
 
 
-def as_program(folder: Path) -> int:
-    """Writes a program `contextframe-beam` that is forked too, for shells.
+def as_programs(folder: Path) -> int:
+    """Writes programs `contextframe-beam` and `python` that are forked too, for shells.
 
     Args:
-        folder: Where it is written, for the PATH.
+        folder: Where they are written, for the PATH.
 
     Returns:
         A file that has to be open in the shell, under this number.
     """
     file = _server().fileno()
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "contextframe-beam"
-    program.write_text(_PROGRAM.format(python=sys.executable, file=file), encoding="utf-8")
-    program.chmod(0o755)
+    for name, begins in {"contextframe-beam": ["-m", "contextframe_beam"], "python": []}.items():
+        program = folder / name
+        text = _PROGRAM.format(python=sys.executable, file=file, begins=begins)
+        program.write_text(text, encoding="utf-8")
+        program.chmod(0o755)
     return file
 
 
@@ -235,15 +254,22 @@ _PROGRAM = """\
 #!{python} -IS
 import json, os, socket, sys
 
+command = [*{begins}, *sys.argv[1:]]
+if not command or command[0] not in ("-m", "-c"):
+    os.execv({python!r}, [{python!r}, *command])
 news, tell = os.pipe()
 request = {{
-    "command": ["-m", "contextframe_beam", *sys.argv[1:]],
+    "command": command,
     "environment": dict(os.environ),
     "folder": os.getcwd(),
-    "imports from": os.path.dirname(sys.executable),
+    "imports from": os.getcwd() if command == sys.argv[1:] else os.path.dirname(sys.executable),
 }}
 files = [0, 1, 2, tell]
-socket.send_fds(socket.socket(fileno={file}), [json.dumps(request).encode()], files)
+try:
+    forks = socket.socket(fileno={file})
+except OSError:  # this was started by a program that does not pass it on
+    os.execv({python!r}, [{python!r}, *command])
+socket.send_fds(forks, [json.dumps(request).encode()], files)
 os.close(tell)
 with os.fdopen(news) as lines:
     lines.readline()
@@ -339,6 +365,10 @@ def _become(request: dict[str, Any], streams: list[int], news: int, base: list[s
     os.environ.update(request["environment"])
     added = os.environ.get("PYTHONPATH")
     sys.path[:] = [request["imports from"], *(added.split(os.pathsep) if added else []), *base]
+    tests = Path(sys.path[0], "tests")
+    if tests.is_dir() and not tests.samefile(Path(__file__).parents[1]):
+        for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+            del sys.modules[name]
     tempfile.tempdir = None
     time.tzset()
     np.random.seed()  # else all would draw the same numbers

@@ -6,8 +6,6 @@ import itertools
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +37,7 @@ from contextframe_beam.transforms import CommitReceipt
 from contextframe_beam.transforms import commit as _commit
 from contextframe_beam.transforms.commit import commit_run
 from contextframe_beam.transforms.guards import committed_receipt
+from tests.support.cli_helpers import start_code
 from tests.support.pipeline_helpers import (
     EACH_BUNDLE_TWICE,
     EMBED_DIM,
@@ -457,16 +456,7 @@ class TestTwoAtOnce:
             Path(tmp_path, f"{own}.pickle").write_bytes(
                 pickle.dumps([work[own] for _, _, work in jobs])
             )
-        committers = [
-            subprocess.Popen(
-                [sys.executable, "-c", _COMMIT_IN_STEP, str(tmp_path / f"{own}.pickle")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                cwd=Path(__file__).parents[2],
-                text=True,
-            )
-            for own in (0, 1)
-        ]
+        committers = [start_code(_COMMIT_IN_STEP, tmp_path / f"{own}.pickle") for own in (0, 1)]
         try:
             for kb, mode, _ in jobs:
                 for committer in committers:

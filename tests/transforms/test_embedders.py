@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from contextframe_beam.transforms.embedders import (
     as_embedder,
     embed_texts,
 )
+from tests.support.cli_helpers import run_code
 
 TEXTS = ["how to write a vignette", "a", "bananas are yellow", "how to write a vignette"]
 
@@ -115,8 +114,7 @@ class TestByName:
             "from contextframe_beam.frames.embedders import load_embedder\n"
             "load_embedder('wordllama')"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert "pip install 'contextframe-beam[embed]'" in done.stderr
+        assert "pip install 'contextframe-beam[embed]'" in run_code(code).err
 
     def test_a_forked_process_loads_its_own(self):
         # In a process of its own, because a fork of this one may hold locks of its threads.
@@ -126,8 +124,7 @@ class TestByName:
             "if child == 0: os._exit(0 if load_embedder('hash:16') is not mine else 1)\n"
             "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.stdout.strip() == "0", done.stderr
+        assert run_code(code).out == "0\n"
 
     def test_finding_one_by_name_loads_no_model_and_no_beam(self):
         code = (
@@ -135,8 +132,7 @@ class TestByName:
             "print([m for m in sys.modules if m.split('.')[0] in "
             "('apache_beam', 'tokenizers', 'onnxruntime', 'requests', 'lance')])"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.stdout.strip() == "[]", done.stderr
+        assert run_code(code, executed=True).out == "[]\n"
 
 
 class TestIdentity:
@@ -206,10 +202,7 @@ class TestVectors:
             "print(json.dumps(model.embed(json.load(sys.stdin), norm=True).tolist()))"
         )
         texts = [*TEXTS, "Straße, 日本語, 🎉", "x " * 5000]
-        done = subprocess.run(
-            [sys.executable, "-c", code], input=json.dumps(texts), capture_output=True, text=True
-        )
-        theirs = np.array(json.loads(done.stdout), np.float32)
+        theirs = np.array(run_code(code, told=json.dumps(texts)).json, np.float32)
         assert np.abs(load_embedder("wordllama").embed(texts) - theirs).max() < 1e-6
 
     def test_near_meanings_have_near_vectors(self):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from contextframe_beam.errors import ConfigError
 from contextframe_beam.frames.embedders import load_embedder
 from contextframe_beam.transforms.embedders import OnnxEmbedder, embed_texts
+from tests.support.cli_helpers import run_code
 from tests.support.onnx_folder import DIM, TABLE, WORDS, write_folder
 
 CLS, SEP = TABLE[2], TABLE[3]
@@ -214,5 +213,4 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path):
         "from contextframe_beam.frames.embedders import load_embedder\n"
         f"load_embedder('onnx:{write_folder(tmp_path)}')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'contextframe-beam[embed-onnx]'" in done.stderr
+    assert "pip install 'contextframe-beam[embed-onnx]'" in run_code(code).err

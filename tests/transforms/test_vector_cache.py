@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from contextframe_beam.frames.embedders import load_embedder
 from contextframe_beam.transforms.embedders import VectorCache, embed_texts
 from contextframe_beam.transforms.embedders.batching import text_key
 from contextframe_beam.transforms.embedders.vector_cache import remove_vectors
+from tests.support.cli_helpers import run_code, start_code
 from tests.support.s3_server import BUCKET
 
 HASH = load_embedder("hash:16")
@@ -131,10 +130,7 @@ def test_many_threads_and_processes_write_at_once(tmp_path):
         "number = int(sys.argv[2])\n"
         "filled(sys.argv[1], [f'process {number} text {n}' for n in range(200)])"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(path), str(number)])
-        for number in range(2)
-    ]
+    processes = [start_code(code, path, number) for number in range(2)]
     shared = cache_at(path)
     threads = [
         threading.Thread(
@@ -166,8 +162,7 @@ def test_a_process_that_is_killed_leaves_what_it_had_written(tmp_path):
         "embed_texts(HASH, [f'text {n}' for n in range(1000)], cache=cache)\n"
         f"os.kill(os.getpid(), {int(signal.SIGKILL)})"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)])
-    assert done.returncode == -signal.SIGKILL
+    assert run_code(code, path).code == -signal.SIGKILL
     again = embed_texts(HASH, [f"text {n}" for n in range(1000)], cache=cache_at(path))
     assert again.usage.reused >= 1000 - 256
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from contextframe_beam.store.address import Address
 from contextframe_beam.store.files import open_dataset
 from contextframe_beam.store.state import read_states
 from contextframe_beam.transforms.modes import MODES
-from tests.support.cli_helpers import ROOT, environment, lines, write_documents
+from tests.support.cli_helpers import ROOT, cli_process, lines, write_documents
 from tests.support.http_fixture import HttpServer
 
 FOLDER = ROOT / "templates" / "beam_yaml"
@@ -82,23 +80,18 @@ def documents(tmp_path: Path) -> Path:
 
 def test_a_folder_of_json_by_the_command_that_users_type(documents: Path, tmp_path: Path) -> None:
     variables = {"directory": "docs", "dataset": "kb.lance", "run_id": "run-1"}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "apache_beam.yaml.main"),
-            f"--yaml_pipeline_file={FOLDER / 'json-folder.yaml'}",
-            f"--jinja_variables={json.dumps(variables)}",
-        ],
+    done = cli_process(
+        f"--yaml_pipeline_file={FOLDER / 'json-folder.yaml'}",
+        f"--jinja_variables={json.dumps(variables)}",
+        module="apache_beam.yaml.main",
         cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     found = records_of(tmp_path / "kb.lance")
     assert sorted(found) == sorted("abcdef")
     assert found["a"].context == {"keywords": ["text", "of", "a"]}
     assert [one["stage"] for one in letters(tmp_path / "kb.lance")] == ["read"]
-    assert '"rows_written": 6' in done.stderr and '"failed": 1' in done.stderr
+    assert '"rows_written": 6' in done.err and '"failed": 1' in done.err
 
 
 def test_a_run_id_is_committed_once(documents: Path, tmp_path: Path) -> None:
