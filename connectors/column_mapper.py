@@ -32,6 +32,7 @@ from contextframe_beam.connectors.mapper import (
     names,
     template_parts,
 )
+from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.columns import (
     MISSING,
     Cells,
@@ -42,7 +43,7 @@ from contextframe_beam.frames.columns import (
     filled,
 )
 from contextframe_beam.frames.json_columns import escaped
-from contextframe_beam.frames.values import is_unicode
+from contextframe_beam.frames.values import dump_json, is_unicode
 
 if TYPE_CHECKING:
     from typing import TypeGuard
@@ -371,23 +372,74 @@ def _linked(kind: str, rows: Any, targets: pa.Array, notes: pa.Array | str | Non
 
 
 def together_with(metadata: dict[str, Cells], links: Sequence[Links]) -> Links | None:
-    """Returns links joined; they go into the metadata where it has relationships of its own."""
+    """Returns links joined, after those that the metadata has; they leave it.
+
+    They go into the metadata where it has relationships of another form.
+    """
     links = [one for one in links if len(one.rows)]
-    if not links:
-        return None
-    joined_links = Links.of(links)
     own = metadata.get("relationships")
     if own is None or (own.missing is not None and own.missing.all()):
         metadata.pop("relationships", None)
-        return joined_links
-    found = joined_links.by_row()
-    metadata["relationships"] = Cells.of(
-        [
-            [*(known if isinstance(known, list) else ()), *found[row]] if row in found else known
-            for row, known in enumerate(own.to_list(MISSING))
-        ]
-    )
+        return Links.of(links) if links else None
+    own_links = _own_links(own)
+    if own_links is not None:
+        del metadata["relationships"]
+        return Links.of([own_links, *links])
+    if links:
+        found = Links.of(links).by_row()
+        metadata["relationships"] = Cells.of(
+            [
+                [*(known if isinstance(known, list) else ()), *found[row]]
+                if row in found
+                else known
+                for row, known in enumerate(own.to_list(MISSING))
+            ]
+        )
     return None
+
+
+def _own_links(own: Cells) -> Links | None:
+    """Returns relationships of a source's own as links; None if any cannot be one exactly."""
+    rows: list[int] = []
+    found: list[tuple[str, str, str | None]] = []
+    for row, value in enumerate(own.to_list(MISSING)):
+        if value is MISSING:
+            continue
+        if type(value) is not list or not value:
+            return None
+        for one in value:
+            if (link := _link_of(one)) is None:
+                return None
+            rows.append(row)
+            found.append(link)
+    kinds, targets, notes = zip(*found, strict=True)
+    try:
+        columns = [pa.array(values, pa.string()) for values in (kinds, targets, notes)]
+    except UnicodeEncodeError:
+        return None
+    return Links(np.array(rows, np.int64), *columns)
+
+
+def _link_of(value: Any) -> tuple[str, str, str | None] | None:
+    if type(value) is not dict or not value.keys() <= _LINK_NAMES:
+        return None
+    kind, target = value.get("relationship_type"), value.get("target_id")
+    if type(kind) is not str or type(target) is not str or not target:
+        return None
+    if "metadata" not in value:
+        return kind, target, None
+    notes = value["metadata"]
+    # Other values may not be the same again once they are JSON.
+    if type(notes) is not dict or not _TEXT.issuperset(map(type, chain(notes, notes.values()))):
+        return None
+    try:
+        return kind, target, dump_json(notes, "metadata")
+    except RecordError:
+        return None
+
+
+_TEXT = frozenset({str})
+_LINK_NAMES = {"relationship_type", "target_id", "metadata"}
 
 
 def _is_list_of_texts(values: Any) -> TypeGuard[pa.ListArray]:

@@ -21,6 +21,7 @@ from contextframe_beam.frames.columns import (
     FrameColumns,
     NotByColumns,
     Parents,
+    filled,
 )
 from contextframe_beam.frames.document import Chunk as Piece
 from contextframe_beam.frames.document import Document
@@ -63,7 +64,7 @@ class ColumnCut:
         uris = columns.unique_ids
         if "uuid" in columns.metadata:
             # A document with a uuid of its own shares its id with others, perhaps.
-            named = pc.equal(uuids_of(uris), contents.keys)
+            named = pc.equal(uuids_of(filled(uris, "")), contents.keys)
             uris = pc.if_else(named, uris, pa.scalar(None, pa.string()))
         self._numbers = np.array(batch.documents or range(columns.count), np.int64)
         self._columns, self._titles = columns, contents.titles

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from contextframe_beam.frames.columns import FrameColumns, Mask, Rows
+from contextframe_beam.frames.columns import FrameColumns, Mask, Rows, filled
 from contextframe_beam.frames.embedders import EmbedderIdentity, Vectors
 from contextframe_beam.frames.json_columns import uuids_of
 from contextframe_beam.frames.schema import frame_schema_of
@@ -131,7 +132,9 @@ def _named_by_chunks(columns: FrameColumns, rows: Rows) -> Mask:
     if chunks is not None and chunks.columns.parents is not None:
         places = pa.array(rows)
         own = columns.metadata.get("uuid")
-        keys = uuids_of(columns.unique_ids.take(places)).to_pylist()
+        ids = columns.unique_ids.take(places)
+        # What has no id is cut just as any other with its content, or is not.
+        keys = pc.if_else(ids.is_valid(), uuids_of(filled(ids, "")), None).to_pylist()
         if own is not None:
             keys = own.take(rows).to_list()
         named = set(chunks.columns.parents.keys.to_pylist())

@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contextframe_beam.connectors.column_mapper import constant, or_else, together
+from contextframe_beam.connectors.column_mapper import constant, or_else, together, together_with
 from contextframe_beam.connectors.item_columns import ItemColumns, strings, without_empty
 from contextframe_beam.connectors.json_files.lines import (
     Lines,
@@ -66,6 +66,7 @@ def usual_records(
         times.values if times.is_text else None,
         "document",
         metadata,
+        together_with(metadata, []),
     )
 
 

@@ -29,6 +29,7 @@ from contextframe_beam.frames.columns import (
 )
 from contextframe_beam.frames.encode import day_of_timestamp
 from contextframe_beam.frames.encode_links import relationships_of
+from contextframe_beam.frames.encode_notes import ColumnNotes
 from contextframe_beam.frames.encode_units import (
     as_units,
     digest_ends,
@@ -46,8 +47,8 @@ from contextframe_beam.frames.json_columns import (
     uuids_of,
     values_as_json,
 )
-from contextframe_beam.frames.layout import MetadataLayout, RowNotes, note_text
-from contextframe_beam.frames.record import ANCHOR_KEY, RESERVED, title_of
+from contextframe_beam.frames.layout import MetadataLayout
+from contextframe_beam.frames.record import ANCHOR_KEY, RESERVED, FrameRecord, title_of
 from contextframe_beam.frames.schema import (
     COLLECTION_ID_TYPES,
     FIT,
@@ -66,8 +67,6 @@ from contextframe_beam.frames.values import null_array
 __all__ = ["Contents", "contents_of", "encode_columns"]
 
 _UUIDS = r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\z"
-# One bit a condition that some rows meet.
-_MOST_CONDITIONS = 60
 # How often rows are left out and the others tried again.
 _MOST_ROUNDS = 8
 
@@ -142,7 +141,10 @@ def contents_of(records: FrameColumns) -> tuple[Contents, Mask]:
 
     def contents(given: FrameColumns) -> tuple[Contents, Mask]:
         columns = _Encoder(given).columns
-        found = Contents(columns["uuid"], columns["title"], columns["x_digest"])
+        # A title that is there only because a row needs one is none of the record.
+        made = pc.and_(given.unique_ids.is_null(), pc.equal(columns["title"], columns["uri"]))
+        titles = pc.if_else(made, "", columns["title"])
+        found = Contents(columns["uuid"], titles, columns["x_digest"])
         return found, np.zeros(given.count, np.bool_)
 
     return _without_odd(records, contents)
@@ -208,12 +210,11 @@ class _Encoder:
             for name, cells in self._metadata.items()
             if cells.missing is not None
         }
-        # Notes on rows, and the rows that they are on; None for all of them.
-        self._notes: list[tuple[str, str | None, Mask | None]] = []
+        self._notes = ColumnNotes(self._count)
         self._require_plain()
         for name in sorted(self._metadata):
             self._lay_out(name, self._metadata[name])
-        if records.links is not None:
+        if records.links is not None and "relationships" not in self._metadata:
             self._relationships(records.links)
         if records.parents is not None:
             self.columns["x_parent"] = parent_keys(records.parents)
@@ -246,24 +247,22 @@ class _Encoder:
         is_known = (
             self._count
             and self._records.record_type in RECORD_TYPES
-            and "relationships" not in names
             and all(isinstance(name, str) for name in names)
         )
         if not is_known:
             raise NotByColumns
-        odd = pc.or_(pc.equal(ids, ""), pc.starts_with(ids, RESERVED)).fill_null(True)
+        odd = pc.or_(pc.equal(ids, ""), pc.starts_with(ids, RESERVED))
+        if ids.null_count:
+            # What has no id is named by its digest, if there is anything to store.
+            texts = self._records.texts
+            nothing = pc.equal(texts, "").fill_null(True) if "uuid" not in names else False
+            odd = pc.coalesce(odd, nothing)
         if pc.any(odd).as_py():
             raise NotByColumns(np.asarray(odd, np.bool_))
         try:
             "".join(names).encode()
         except UnicodeEncodeError:
             raise NotByColumns from None
-
-    def _note(self, kind: str, name: str | None, rows: Mask | None) -> None:
-        if rows is None or rows.all():
-            self._notes.append((kind, name, None))
-        elif rows.any():
-            self._notes.append((kind, name, rows))
 
     def _lay_out(self, name: str, cells: Cells) -> None:
         """Lays out one name of the metadata."""
@@ -272,6 +271,9 @@ class _Encoder:
             self._own_timestamps(cells)
         if name == "uuid":
             self._own_keys(cells)
+            return
+        if name == "relationships":
+            self._own_relationships(cells)
             return
         if cells.missing is not None and cells.missing.all():
             return  # no row has it, so no digest has its name
@@ -297,8 +299,6 @@ class _Encoder:
             if fit is not None:
                 self.columns[name] = _authors(cells)
             return
-        if name == "timestamp":
-            raise NotByColumns  # a mixture under this name is laid out with its records
         self._any(name, cells)
 
     def _text(self, name: str, values: pa.Array, missing: Mask | None, fit: Any) -> None:
@@ -314,11 +314,21 @@ class _Encoder:
             self._entries[name] = rest
 
     def _own_timestamps(self, cells: Cells) -> None:
-        """Keeps the time of a record, which there is none of, apart from metadata of that name."""
+        """Keeps the time of a record apart from metadata of that name."""
+        there = np.ones(self._count, np.bool_) if cells.missing is None else ~cells.missing
+        self._notes.put_times(self._times(), there)
+
+    def _times(self) -> list[str | None]:
         times = self._records.timestamps
-        if times is not None and times.null_count < self._count:
-            raise NotByColumns
-        self._note("timestamp", None, None if cells.missing is None else ~cells.missing)
+        return [None] * self._count if times is None else list(times.to_pylist())
+
+    def _identities(self) -> list[FrameRecord]:
+        """Returns the ids and times of rows as records."""
+        ids = self._records.unique_ids.to_pylist()
+        return [
+            FrameRecord(None, {}, unique_id=one, timestamp=time)
+            for one, time in zip(ids, self._times(), strict=True)
+        ]
 
     def _own_keys(self, cells: Cells) -> None:
         """Takes the keys of rows from their metadata, where all have one."""
@@ -332,19 +342,20 @@ class _Encoder:
         self.columns["uuid"] = keys
         self._hashed["uuid"] = Fragment.of_text(keys)
         # Otherwise a reader would think that it was made from the unique_id.
-        made = pc.equal(keys, uuids_of(self._records.unique_ids))
-        self._note("given", "uuid", np.asarray(made, np.bool_))
+        ids = self._records.unique_ids
+        made = pc.and_(pc.equal(keys, uuids_of(filled(ids, ""))), ids.is_valid())
+        self._notes.put("given", "uuid", np.asarray(made, np.bool_))
 
     def _nulls(self, name: str, values: pa.Array, missing: Mask | None) -> None:
         if values.null_count:
             nulls = np.asarray(values.is_null(), np.bool_)
-            self._note("null", name, nulls if missing is None else nulls & ~missing)
+            self._notes.put("null", name, nulls if missing is None else nulls & ~missing)
 
     def _json(self, name: str, texts: pa.Array, cells: Cells) -> None:
         """Lays out values that are kept as JSON."""
         self._nulls(name, texts, cells.missing)
         there = np.asarray(texts.is_valid(), np.bool_) if texts.null_count else None
-        self._note("json", name, there)
+        self._notes.put("json", name, there)
         self._hashed[name] = Fragment.of_text(filled(texts, ""), cells.missing)
         self._entries[name] = texts
 
@@ -356,14 +367,12 @@ class _Encoder:
 
     def _any(self, name: str, cells: Cells) -> None:
         """Lays out values of any kinds, by the code that lays out those of records."""
-        notes = _Notes(self._count)
-        layout = MetadataLayout.of_name(name, cells.to_list(MISSING), notes, self._count)
+        records = self._identities() if name in ("relationships", "timestamp") else ()
+        layout = MetadataLayout.of_name(
+            name, cells.to_list(MISSING), self._notes, self._count, records
+        )
         if layout.errors:
             raise NotByColumns(np.isin(np.arange(self._count), list(layout.errors)))
-        for kind, about, rows in notes.found():
-            mask = np.zeros(self._count, np.bool_)
-            mask[list(rows)] = True
-            self._note(kind, about, mask)
         if name in layout.columns:
             self.columns[name] = pa.array(layout.columns[name], _type_of(name))
         if name in layout.entries:
@@ -372,6 +381,18 @@ class _Encoder:
         texts = [None if one is None else orjson.dumps(one).decode() for one in hashed]
         self._hashed[name] = Fragment(pa.array(texts, pa.string()), cells.missing)
 
+    def _own_relationships(self, cells: Cells) -> None:
+        """Lays out relationships of the source's own, with those made of fields in other rows."""
+        links = self._records.links
+        if links is not None:
+            made = links.by_row()
+            cells = Cells.of([made.get(row, own) for row, own in enumerate(cells.to_list(MISSING))])
+            self._missing.pop("relationships", None)
+            if cells.missing is not None:
+                self._missing["relationships"] = cells.missing
+        if cells.missing is None or not cells.missing.all():
+            self._any("relationships", cells)
+
     def _relationships(self, links: Links) -> None:
         laid_out = relationships_of(links, self._records.unique_ids)
         without = laid_out.without
@@ -379,25 +400,29 @@ class _Encoder:
         self._hashed["relationships"] = laid_out.seen
         if without.any():
             self._missing["relationships"] = without
-        self._note("targets", None, ~without)
+        self._notes.put("targets", None, ~without)
 
     def _timestamps(self) -> None:
         timestamps = self._records.timestamps
         if timestamps is None or timestamps.null_count == self._count:
             return
+        own_times = self._entries.get("timestamp")
+        if own_times is not None:
+            missing = self._missing.get("timestamp", np.zeros(self._count, np.bool_))
+            timestamps = pc.if_else(pa.array(missing), timestamps, own_times)
         self._entries["timestamp"] = timestamps
         days = self.columns.get("updated_at")
         if days is not None and not days.null_count:
             return
         days = pa.nulls(self._count, pa.string()) if days is None else days
-        made = _days_of(timestamps)
+        made = _days_of(self._records.timestamps)
         own = self._metadata.get("updated_at")
         filled_in = np.asarray(pc.and_(days.is_null(), made.is_valid()), np.bool_)
         self.columns["updated_at"] = pc.coalesce(days, made)
         if own is None:
-            self._note("made", "updated_at", filled_in)
+            self._notes.put("made", "updated_at", filled_in)
         elif own.missing is not None:
-            self._note("made", "updated_at", filled_in & own.missing)
+            self._notes.put("made", "updated_at", filled_in & own.missing)
 
     def _titles(self) -> None:
         titles = self.columns.get("title", pa.nulls(self._count, pa.string()))
@@ -410,19 +435,19 @@ class _Encoder:
         self.columns["title"] = pc.replace_with_mask(titles, pa.array(rows), made)
         own = self._metadata.get("title")
         if own is None:
-            self._note("made", "title", rows)
+            self._notes.put("made", "title", rows)
         elif own.missing is not None:
-            self._note("made", "title", rows & own.missing)
+            self._notes.put("made", "title", rows & own.missing)
 
     def _identify(self) -> None:
         """Gives each row its digest, id and key."""
         records, columns = self._records, self.columns
-        columns["uri"] = records.unique_ids
-        if "uuid" not in columns:
-            columns["uuid"] = uuids_of(records.unique_ids)
+        ids = records.unique_ids
+        unnamed = np.asarray(ids.is_null(), np.bool_)
+        self._notes.put("made", "uri", unnamed)
         columns["text_content"] = records.texts
         columns["record_type"] = pa.repeat(pa.scalar(records.record_type), self._count)
-        heads, notes = self._heads()
+        heads, notes = self._notes.heads(sorted(self._hashed), self._missing, records.record_type)
         if notes is not None:
             columns["x_encoding"] = notes
         timestamps = records.timestamps
@@ -431,40 +456,26 @@ class _Encoder:
         fragments = [
             heads,
             Fragment.of_nullable(timestamps),
-            Fragment.of_text(records.unique_ids),
+            Fragment.of_nullable(ids),
             Fragment.of_nullable(records.texts),
             *(self._hashed[name] for name in sorted(self._hashed)),
         ]
         columns.update(embedded(records))
         if records.origins is not None:
             columns["x_origin"] = records.origins
-        columns["x_digest"] = digests_of(fragments, digest_ends(records))
-
-    def _heads(self) -> tuple[Fragment, pa.Array | None]:
-        """Returns what digests begin with, and the notes on each row.
-
-        Both depend on the names and notes of a row only, so they are made once for each combination
-        that there is.
-        """
-        missing, all_names = self._missing, sorted(self._hashed)
-        masks = [*missing.values(), *(rows for _, _, rows in self._notes if rows is not None)]
-        if len(masks) > _MOST_CONDITIONS:
-            raise NotByColumns
-        codes = np.zeros(self._count, np.int64)
-        for bit, mask in enumerate(masks):
-            codes |= mask.astype(np.int64) << bit
-        _, examples, which = np.unique(codes, return_index=True, return_inverse=True)
-        heads, notes = [], []
-        for row in examples.tolist():
-            names = [name for name in all_names if name not in missing or not missing[name][row]]
-            told = [(kind, name) for kind, name, rows in self._notes if rows is None or rows[row]]
-            note = note_text(tuple(told))
-            notes.append(note)
-            shared = (self._records.record_type, None, None, note)
-            heads.append(orjson.dumps((names, *shared)).decode())
-        places = pa.array(which.astype(np.int32).reshape(-1))
-        texts = pa.array(notes, pa.string()).take(places) if any(notes) else None
-        return Fragment.of_text(pa.array(heads, pa.string())).take(places), texts
+        ends = digest_ends(records)
+        columns["x_digest"] = digests = digests_of(fragments, ends)
+        if unnamed.any():
+            # What was made of a record, such as its vector, does not make it another one.
+            contents = digests if ends is None else digests_of(fragments)
+            which, titles = pa.array(unnamed), columns["title"]
+            names = [f"content:{one.hex()}" for one in contents.filter(which).to_pylist()]
+            ids = pc.replace_with_mask(ids, which, pa.array(names, pa.string()))
+            untitled = pc.and_(pc.equal(titles, ""), which)
+            columns["title"] = pc.if_else(untitled, ids, titles)
+        columns["uri"] = ids
+        if "uuid" not in columns:
+            columns["uuid"] = uuids_of(ids)
 
 
 def _objects_as_json(name: str, cells: Cells) -> pa.Array | None:
@@ -571,22 +582,6 @@ _FITTED: dict[Any, Callable[[pa.Array], _Fitted]] = {
         values, pc.is_in(values, value_set=pa.array(COLLECTION_ID_TYPES))
     ),
 }
-
-
-class _Notes(RowNotes):
-    """Keeps notes as they were added."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
-        self._added: list[tuple[str, str | None, Sequence[int]]] = []
-
-    def add(self, kind: str, name: str | None, rows: Sequence[int]) -> None:
-        if rows:
-            self._added.append((kind, name, rows))
-
-    def found(self) -> list[tuple[str, str | None, Sequence[int]]]:
-        """Returns the notes with their rows."""
-        return self._added
 
 
 def _type_of(name: str) -> pa.DataType:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contextframe_beam.frames.columns import Links, Mask, NotByColumns
+from contextframe_beam.frames.columns import Links, Mask, NotByColumns, filled
 from contextframe_beam.frames.json_columns import Fragment, put_together, uuids_of
 from contextframe_beam.frames.schema import RELATIONSHIP
 
@@ -51,7 +51,7 @@ def relationships_of(links: Links, unique_ids: pa.Array) -> LaidOut:
         NotByColumns: ids begin with too many names of sources.
     """
     count, rows = len(unique_ids), pa.array(links.rows)
-    ids = _targets_of(unique_ids, links).dictionary_encode()
+    ids = _targets_of(filled(unique_ids, ""), links).dictionary_encode()
     uuids = uuids_of(ids.dictionary).take(ids.indices)
     nothing = pa.nulls(len(rows), pa.string())
     values = [links.kinds, uuids, links.targets, nothing, nothing, nothing, links.notes]

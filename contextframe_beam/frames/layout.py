@@ -86,18 +86,24 @@ class MetadataLayout:
 
     @classmethod
     def of_name(
-        cls, name: str, values: Sequence[Any], notes: RowNotes, count: int
+        cls,
+        name: str,
+        values: Sequence[Any],
+        notes: RowNotes,
+        count: int,
+        records: Sequence[FrameRecord] = (),
     ) -> MetadataLayout:
-        """Lays out the values of one name, other than relationships and timestamps.
+        """Lays out the values of one name.
 
         Args:
             name: The name.
             values: Its value in each row, or MISSING.
             notes: Collects notes for readers of the rows.
             count: The number of rows.
+            records: The id and the time of each row, for the names `relationships` and `timestamp`.
         """
         layout = cls([], [], notes)
-        layout._count = count
+        layout._count, layout._records = count, records
         fit = FIT.get(name)
         if fit is None:
             layout._entry(name, values)

@@ -21,7 +21,7 @@ NAMES = st.sampled_from(
         "source", "file_path", "é",
     ]
 )  # fmt: skip
-#: Names with which records have to be looked at one by one.
+#: Names that mean something of their own.
 _RARE = st.sampled_from(["uuid", "timestamp", "relationships", "blocks", "sections", "id"])
 
 TEXTS = st.one_of(
@@ -115,6 +115,33 @@ KINDS = st.one_of(
 )
 
 
+_TARGETS = st.sampled_from(["1", "p:1#2", "p:1", "x", ""])
+_RELATED = pa.struct(
+    [(name, pa.string()) for name in ("type", "id", "uri", "path", "cid", "title", "description")]
+)
+#: Relationships as a source may have them: in the form of rows, in that of records, and neither.
+_RELATIONSHIPS = st.lists(
+    st.one_of(
+        st.fixed_dictionaries(
+            {"type": TEXTS},
+            optional={"id": _KEYS, "uri": _TARGETS, "title": TEXTS, "description": TEXTS},
+        ),
+        st.fixed_dictionaries(
+            {"relationship_type": TEXTS, "target_id": _TARGETS | st.integers(0, 2)},
+            optional={"metadata": st.none() | st.dictionaries(_INNER, TEXTS, max_size=2)},
+        ),
+        st.dictionaries(_INNER, TEXTS, max_size=2),
+    ),
+    max_size=3,
+)
+_TABLE_RELATIONSHIPS = st.lists(
+    st.fixed_dictionaries(
+        {field.name: st.none() | _UNICODE for field in _RELATED} | {"type": _UNICODE, "id": _KEYS}
+    ),
+    max_size=2,
+)
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> pa.Table:
     """Draws a table with one to four rows and columns of any types; names may be repeated."""
@@ -128,6 +155,10 @@ def tables(draw: st.DrawFn) -> pa.Table:
         drawn = draw(st.lists(nulls | values, min_size=count + 1, max_size=count + 1))
         # A part of a longer column, whose offset is not zero.
         columns.append(pa.array(drawn, kind)[1:])
+    if not draw(st.integers(0, 9)):
+        names.append("relationships")
+        found = st.lists(st.none() | _TABLE_RELATIONSHIPS, min_size=count, max_size=count)
+        columns.append(pa.array(draw(found), pa.list_(_RELATED)))
     if not draw(st.integers(0, 9)):
         names.append("uuid")
         columns.append(pa.array(draw(st.lists(_KEYS, min_size=count, max_size=count))))
@@ -165,6 +196,9 @@ def json_items(draw: st.DrawFn) -> list[dict[str, Any]]:
     names += draw(st.just([]) | st.just([]) | st.just([]) | st.lists(_RARE, max_size=1))
     mixed = draw(st.booleans())
     kinds = [draw(st.sampled_from([_JSON, TEXTS, st.none() | TEXTS])) for _ in names]
+    if not draw(st.integers(0, 4)) and "relationships" not in names:
+        names.append("relationships")
+        kinds.append(st.none() | _RELATIONSHIPS)
     items: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, kind in zip(names, kinds, strict=True):
         for item in items:

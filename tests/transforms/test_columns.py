@@ -203,6 +203,9 @@ def test_pages_are_mapped_together_as_they_are_alone(pages):
         assert in_order(found) == in_order(alone)
         found = [batch for batch in map_pages(given, one, many) if batch.position == page.position]
         assert_same_rows(*(encode_batches(each, EMBED_DIM) for each in (found, alone)))
+    together = [batch for page in given for batch in map_batches(page, one, None)]
+    found = list(map_pages(given, one, many))
+    assert_same_rows(*(encode_batches(each, EMBED_DIM) for each in (found, together)))
 
 
 @given(
