@@ -48,6 +48,7 @@ def measure(documents: int, rounds: int, kept: Path | None) -> None:
             "json: by hand": lambda: _script("by_hand.py", lines, out),
             "json": lambda: _ingest("json", *from_lines, to=target),
             "json, 2 workers": lambda: _ingest("json", *from_lines, "--workers", "2", to=target),
+            "json, 1 core": lambda: _ingest("json", *from_lines, to=target, cores=1),
             "json, own mapping": lambda: _ingest(own, *from_lines, to=target),
             "json, unchanged": lambda: _ingest("json", *from_lines, to=known),
             "parquet: limit": lambda: _script("limit_parquet.py", tables, out),
@@ -79,7 +80,10 @@ def _report(medians: dict[str, Measurement], documents: int) -> None:
         print(f"  {name}: {limit / cpu[name]:.2f} of the limit")
     print(f"  json: {cpu['json: by hand'] / cpu['json']:.2f} times the hand-written script")
     print(f"  json, unchanged: {cpu['json, unchanged'] / cpu['json']:.2f} of the first run")
-    print(f"  json, 2 workers: {wall['json'] / wall['json, 2 workers']:.2f} times 1, by the clock")
+    cores = len(os.sched_getaffinity(0))
+    two = wall["json, 2 workers"]
+    print(f"  json, 2 workers, {cores} cores: {wall['json'] / two:.2f} times 1, by the clock")
+    print(f"  json, 2 workers, {cores} cores: {wall['json, 1 core'] / two:.2f} times 1 with 1 core")
     for name in ("parquet", "sql"):
         if name in cpu:
             print(f"  {name}: {documents / cpu[name]:,.0f} rows a second")
@@ -115,6 +119,6 @@ def _script(name: str, source: Path, target: Path) -> Measurement:
     return run([sys.executable, str(HERE / name), str(source), str(target)])
 
 
-def _ingest(connector: str, *options: str, to: str) -> Measurement:
+def _ingest(connector: str, *options: str, to: str, cores: int | None = None) -> Measurement:
     command = [sys.executable, "-m", "contextframe_beam", "ingest", connector, *options]
-    return run([*command, "--to", to])
+    return run([*command, "--to", to], cores=cores)

@@ -29,19 +29,28 @@ class Measurement:
     peak_mb: float
 
 
-def run(command: Sequence[str], env: dict[str, str] | None = None) -> Measurement:
+def run(
+    command: Sequence[str], env: dict[str, str] | None = None, cores: int | None = None
+) -> Measurement:
     """Runs a command to its end.
+
+    Args:
+        command: The command.
+        env: What its environment has beside ours.
+        cores: How many cores all its threads together may use; all by default.
 
     Raises:
         RuntimeError: it failed; the message contains its output.
     """
     start = time.perf_counter()
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, **(env or {})},
         text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
     ) as process:
         sampler = _PeakMemory(process.pid)
         sampler.start()
@@ -56,7 +65,8 @@ def run(command: Sequence[str], env: dict[str, str] | None = None) -> Measuremen
     return Measurement(
         seconds,
         usage.ru_utime + usage.ru_stime,
-        max(peak, usage.ru_maxrss * 1024) / 1e6,
+        # What the system tells includes the size that this process had when it began the other.
+        (peak or usage.ru_maxrss * 1024) / 1e6,
     )
 
 
