@@ -13,7 +13,6 @@ import itertools
 import logging
 from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from functools import cached_property
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -410,8 +409,9 @@ class BaseConnector(metaclass=_ConnectorMeta):
         """Returns the sums of what its clients have sent."""
         sums: dict[str, int] = {}
         for client in vars(self).get("_clients", ()):
-            for name, count in asdict(client.stats).items():
-                sums[name] = sums.get(name, 0) + count
+            stats = client.stats
+            for name in stats.__slots__:
+                sums[name] = sums.get(name, 0) + getattr(stats, name)
         return sums
 
     def _asked_by_authenticate(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from contextframe_beam.connectors.mapper import as_text, lookup
@@ -129,23 +130,30 @@ def usual_place(
     """
     if not isinstance(data, Mapping):
         return None
-    places = [("", data)]
-    for name in _ENVELOPES:
-        inner = data.get(name)
-        if isinstance(inner, Mapping):
-            places.append((f"{name}.", inner))
-            places += [
-                (f"{name}.{deeper}.", inner[deeper])
-                for deeper in _ENVELOPES
-                if isinstance(inner.get(deeper), Mapping)
-            ]
-    for name in names:
+    # Most answers have none of the names, and many names are asked for.
+    wanted = _all_of(names)
+    places = [one for one in _around(data) if not wanted.isdisjoint(one[1])]
+    for name in names if places else ():
         for prefix, place in places:
             if name in place:
                 value = fits(place[name])
                 if value is not None:
                     return prefix + name, value
     return None
+
+
+_all_of = lru_cache(maxsize=64)(frozenset[str])
+
+
+def _around(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields an object, and the objects in it that may say how to get the next page."""
+    yield "", data
+    for name in _ENVELOPES:
+        if name in data and isinstance(inner := data[name], Mapping):
+            yield f"{name}.", inner
+            for deeper in _ENVELOPES:
+                if deeper in inner and isinstance(inner[deeper], Mapping):
+                    yield f"{name}.{deeper}.", inner[deeper]
 
 
 def records_at(data: Any, path: str, *, is_known: bool = False) -> list[Any]:
@@ -237,9 +245,9 @@ def with_columns(data: Any, path: str, records: list[Any]) -> list[Any]:
         path: Where the rows are in it.
         records: The rows; anything but a list stays as it is.
     """
-    rows = [one for one in records if isinstance(one, list)]
-    if not rows or not isinstance(data, Mapping):
+    if list not in set(map(type, records)) or not isinstance(data, Mapping):
         return records
+    rows = [one for one in records if isinstance(one, list)]
     beside = [data]
     for step in path.split(".")[:-1]:
         inner = beside[-1].get(step)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from contextframe_beam.connectors.api.config import Incremental
@@ -40,6 +41,12 @@ from contextframe_beam.store.runs import SLICE
 
 _MOST_SLICES = 100_000
 _SECOND = Fraction(1)
+
+
+@lru_cache(maxsize=64)
+def _second_of(moment: datetime) -> str:
+    # Each request of a run asks for the same moment.
+    return iso_of(instant_of(moment.replace(microsecond=0)))
 
 
 def newest_of(
@@ -345,7 +352,7 @@ class Scope:
     @property
     def now(self) -> str | None:
         """When the run began, as text."""
-        return None if self.began is None else iso_of(instant_of(self.began.replace(microsecond=0)))
+        return None if self.began is None else _second_of(self.began)
 
     @property
     def ends_are_written(self) -> bool:

@@ -366,7 +366,8 @@ class ApiPages:
         if endpoint.incremental is not None:
             walk.newest = newest_of(records, endpoint.incremental, scope, walk.newest)
             self._tell_unknown(records, endpoint.incremental, scope)
-        if any(isinstance(one, FailedNode) for one in records):
+        kinds = set(map(type, records))
+        if FailedNode in kinds:
             walk.doubt("the API could not give all nodes; the dead letters say which")
         if walk.tree is not None:
             unique_id = self._unique_id_of(endpoint.resource.name)
@@ -376,7 +377,7 @@ class ApiPages:
         doubt = walk.partial and f"{name}: {walk.partial}"
         page = Page(records, position=position, partial=doubt, size=walk.size)
         walk.partial, walk.size = "", 0
-        if records and set(map(type, records)) != {dict}:
+        if not kinds <= {dict}:
             page.items = [one for one in records if isinstance(one, dict)]
             page.failures = [
                 _letter_of_record(one, partition, f"{position}[{number}]")

@@ -168,7 +168,8 @@ class Endpoint:
             ConnectorError: its body holds secrets.
         """
         url = urls.at_own(request.url, self._base, self._names, self._others)
-        request = replace(request, url=url)
+        if url != request.url:
+            request = replace(request, url=url)
         if not self._has_secrets or urls.origin_of(request.url) == self._origin:
             return request
         if _has_reference([request.json, request.form]):
@@ -318,8 +319,9 @@ class Endpoint:
 
     def strip(self, items: list[dict[str, Any]]) -> None:
         """Removes the fields of `remove_fields` from records."""
-        for item in items:
-            self._changes.remove(item)
+        if self._changes.removed:
+            for item in items:
+                self._changes.remove(item)
 
     def chooses(self, scope: Scope) -> bool:
         """Returns whether `keeps` can leave out records of a partition."""

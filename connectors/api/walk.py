@@ -241,7 +241,9 @@ def position_of(paginator: Paginator, token: Any, walk: Walk | None = None) -> s
         paginator, token = token.paginator, token.token
     if token is None:
         return "first page"
-    text = redact(token if isinstance(token, str) else repr(token))
+    text = repr(token)
+    if not isinstance(token, At):
+        text = redact(token if isinstance(token, str) else text)
     text = text if len(text) <= _SHOWN_TOKEN else text[:_SHOWN_TOKEN] + "..."
     return f"{'offset' if isinstance(paginator, Offset | Range) else 'page'} {text}"
 

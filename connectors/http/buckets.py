@@ -189,6 +189,8 @@ class Buckets:
             if found is None:
                 found = self._named[name] = Bucket(self.budget.part(name, limits), is_own=True)
             return found
+        if not (self._names_routes or self._routes or self._known):
+            return self._all
         route = self._route(request.url)
         known = self._routes.get(route)
         if known is None:
@@ -214,10 +216,12 @@ class Buckets:
             headers: The headers of its answer.
             following: Addresses of the same list, which may look quite different.
         """
-        route = self._route(request.url)
+        of_route, resource = headers.get(_BUCKET), headers.get(_RESOURCE)
+        if not (of_route or resource or self._names_routes):
+            return
         if self._path_rule(request) is not None:
             return
-        of_route, resource = headers.get(_BUCKET), headers.get(_RESOURCE)
+        route = self._route(request.url)
         self._names_routes = self._names_routes or bool(of_route)
         name = resource or ""
         if of_route:
@@ -275,6 +279,8 @@ def cost_wait(response: HttpResponse, now: float) -> float | None:
         response: The answer.
         now: Seconds since 1970; the answer's own `Date` counts more.
     """
+    if not _asks_query(response.sent):
+        return None  # without a search of the whole body
     if b'"rateLimit"' not in response.body and b'"throttleStatus"' not in response.body:
         return None
     try:
@@ -294,6 +300,13 @@ def cost_wait(response: HttpResponse, now: float) -> float | None:
         if cost is not None and left is not None and rate and left < cost:
             return (cost - left) / rate
     return None
+
+
+def _asks_query(request: HttpRequest) -> bool:
+    """Returns whether a request may be a query of GraphQL: it has a body, or says so."""
+    if request.json is not None or request.form is not None:
+        return True
+    return "query" in request.params or "query=" in request.url or "graphql" in request.url.lower()
 
 
 def _amount(value: Any) -> float | None:

@@ -159,7 +159,7 @@ class HttpClient:
         self._buckets = Buckets(whole, self.base_url, max_wait)
         self._lock = threading.Lock()
         self._together = Together(pool_size)
-        self._counts = HttpStats()
+        self._counts = {one.name: 0 for one in dataclasses.fields(HttpStats)}
         self._warn_of_plain_text()
 
     @classmethod
@@ -197,7 +197,8 @@ class HttpClient:
     @property
     def stats(self) -> HttpStats:
         """The numbers of the client so far."""
-        return self._counts
+        with self._lock:
+            return HttpStats(**self._counts)
 
     def send(self, request: HttpRequest, *, raise_for_status: bool = True) -> HttpResponse:
         """Sends a request and returns its whole answer.
@@ -504,10 +505,8 @@ class HttpClient:
 
     def _count(self, **counts: int) -> None:
         with self._lock:
-            before = self._counts
-            self._counts = dataclasses.replace(
-                before, **{name: getattr(before, name) + count for name, count in counts.items()}
-            )
+            for name, count in counts.items():
+                self._counts[name] += count
 
     def _warn_of_plain_text(self) -> None:
         secret = self.auth is not None or any(map(looks_secret, self._headers))

@@ -14,18 +14,18 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote_plus, urlencode, urljoin, urlsplit, urlunsplit
 
-import orjson
+import msgspec
 from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import LocationParseError
 from urllib3.util import Url, parse_url
 
 from contextframe_beam.connectors.http.retry import Verdict
 from contextframe_beam.connectors.item_json import encode_item
-from contextframe_beam.connectors.json_files.lines import big_integers
 from contextframe_beam.connectors.plain_secrets import STARS, looks_secret
 from contextframe_beam.connectors.secrets import RedactingFilter, redact, redacted
 from contextframe_beam.errors import ConfigError, ConnectorError
 
+_DECODER = msgspec.json.Decoder()
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _EXCERPT = 200
 # Refusals of the account, and limits.
@@ -148,12 +148,10 @@ class HttpResponse:
         Raises:
             ConnectorError: the body is not JSON; the message says what it is instead.
         """
-        body = self.body
         try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            return _DECODER.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._json_slowly()
-        return self._json_slowly() if big_integers(body) else value
 
     def text(self) -> str:
         """Returns the body as text, decoded with the encoding that the server states.
@@ -326,6 +324,8 @@ class PassedOverError(HttpError):
 
 _PORTS = {"http": 80, "https": 443}
 _AMPERSAND = re.compile(r"&(?:amp|#38|#x26);", re.I)
+# An address without a query or a fragment, to which a query can be added as it is.
+_PLAIN = re.compile(r"https?://[!-\"$->@-~]+")
 _LINE_BREAK = re.compile(r"[\t\r\n]")
 
 
@@ -433,10 +433,10 @@ def at_own(url: str, base: str, names: Collection[str], others: Collection[str])
     Raises:
         ConnectorError: it is no address of HTTP.
     """
-    here, there = parsed(base), parsed(url)
     own, origin = origin_of(base), origin_of(url)
     if origin == own or origin in others:
         return url
+    here, there = parsed(base), parsed(url)
     port = int(own.rpartition(":")[2])
     is_alike = here.host == there.host and there.port in (None, port, *_PORTS.values())
     if not is_alike and origin not in names:
@@ -462,9 +462,10 @@ def with_query(url: str, params: Mapping[str, Any]) -> str:
     pairs = encoded_pairs(params)
     if not pairs:
         return url
-    base = without_query(url, {name for name, _ in pairs})
-    parts = urlsplit(base)
     added = urlencode(pairs, safe=":,/@", quote_via=quote)
+    if _PLAIN.fullmatch(url):
+        return f"{url}?{added}"
+    parts = urlsplit(without_query(url, {name for name, _ in pairs}))
     return urlunsplit(parts._replace(query=f"{parts.query}&{added}" if parts.query else added))
 
 

@@ -197,6 +197,8 @@ def quota_wait(headers: HTTPHeaderDict, now: float) -> float | None:
         headers: The answer's headers.
         now: Seconds since 1970; the answer's own `Date` counts more.
     """
+    if "RateLimit" not in headers and not any(map(_QUOTA.fullmatch, headers)):
+        return None  # most answers, whose Date need not be read
     return refill(headers, answered_at(headers, now))
 
 

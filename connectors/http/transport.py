@@ -34,6 +34,7 @@ from contextframe_beam.connectors.http.request import HttpRequest, HttpResponse
 from contextframe_beam.errors import ConfigError
 
 _PIECE = 1 << 20
+_BUFFER = 128 << 10
 _NOT_SENT = (
     exceptions.NewConnectionError,
     exceptions.ConnectTimeoutError,
@@ -123,7 +124,7 @@ class Transport:
             return _broken(None, True, seconds, connect, read)
         if isinstance(data, Broken):
             return data
-        return HttpResponse(raw.status, raw.headers, data, _target(request), request)
+        return HttpResponse(raw.status, raw.headers, data, url, request)
 
     def close(self) -> None:
         """Closes the connections; a later request opens new ones."""
@@ -144,6 +145,8 @@ class Transport:
                 left -= len(piece)
                 if left < 0:
                     return self._too_large(self._max_bytes + 1)
+                if raw.length_remaining == 0 and "Content-Encoding" not in raw.headers:
+                    break  # without asking once more for nothing
         except BaseException:
             left = -1
             raise
@@ -401,8 +404,21 @@ class _Lines:
         return getattr(self._file, name)
 
 
+class _LargeBuffer:
+    """A socket that is read in pieces of the size of an answer, for each costs several calls."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def makefile(self, mode: str) -> Any:
+        return self._connection.makefile(mode, buffering=_BUFFER)
+
+
 class _WholeResponse(http.client.HTTPResponse):
     """An answer with complete headers; one that is cut off within them would look complete."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(_LargeBuffer(sock), *args, **kwargs)  # type: ignore[arg-type]
 
     def begin(self) -> None:
         file: Any = self.fp
