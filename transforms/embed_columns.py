@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from contextframe_beam.frames.columns import FrameColumns, Mask, Rows, filled
 from contextframe_beam.frames.embedders import EmbedderIdentity, Vectors
 from contextframe_beam.frames.json_columns import uuids_of
-from contextframe_beam.frames.schema import frame_schema_of
+from contextframe_beam.frames.schema import fit_uuid, frame_schema_of
 from contextframe_beam.transforms.elements import FrameBatch
 
 __all__ = ["FindableColumns"]
@@ -136,7 +136,8 @@ def _named_by_chunks(columns: FrameColumns, rows: Rows) -> Mask:
         # What has no id is cut just as any other with its content, or is not.
         keys = pc.if_else(ids.is_valid(), uuids_of(filled(ids, "")), None).to_pylist()
         if own is not None:
-            keys = own.take(rows).to_list()
+            given = map(fit_uuid, own.take(rows).to_list())
+            keys = [one or key for one, key in zip(given, keys, strict=True)]
         named = set(chunks.columns.parents.keys.to_pylist())
         found[rows] = [key in named for key in keys]
     return found

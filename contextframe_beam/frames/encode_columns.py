@@ -27,7 +27,6 @@ from contextframe_beam.frames.columns import (
     Rows,
     filled,
 )
-from contextframe_beam.frames.encode import day_of_timestamp
 from contextframe_beam.frames.encode_links import relationships_of
 from contextframe_beam.frames.encode_notes import ColumnNotes
 from contextframe_beam.frames.encode_units import (
@@ -39,6 +38,13 @@ from contextframe_beam.frames.encode_units import (
     rows_at,
 )
 from contextframe_beam.frames.fields import OwnField, with_fields
+from contextframe_beam.frames.fit_columns import (
+    are_positions,
+    are_texts,
+    authors_of,
+    days_of,
+    fitted,
+)
 from contextframe_beam.frames.json_columns import (
     Fragment,
     digests_of,
@@ -50,17 +56,11 @@ from contextframe_beam.frames.json_columns import (
 from contextframe_beam.frames.layout import MetadataLayout
 from contextframe_beam.frames.record import ANCHOR_KEY, RESERVED, FrameRecord, title_of
 from contextframe_beam.frames.schema import (
-    COLLECTION_ID_TYPES,
     FIT,
     KEY_VALUE,
     RECORD_TYPES,
-    VERSION_FORM,
-    fit_date,
-    fit_text,
     fit_texts,
-    fit_title,
     frame_schema_of,
-    is_date,
 )
 from contextframe_beam.frames.values import null_array
 
@@ -251,12 +251,7 @@ class _Encoder:
         )
         if not is_known:
             raise NotByColumns
-        odd = pc.or_(pc.equal(ids, ""), pc.starts_with(ids, RESERVED))
-        if ids.null_count:
-            # What has no id is named by its digest, if there is anything to store.
-            texts = self._records.texts
-            nothing = pc.equal(texts, "").fill_null(True) if "uuid" not in names else False
-            odd = pc.coalesce(odd, nothing)
+        odd = pc.or_(pc.equal(ids, ""), pc.starts_with(ids, RESERVED)).fill_null(False)
         if pc.any(odd).as_py():
             raise NotByColumns(np.asarray(odd, np.bool_))
         try:
@@ -269,14 +264,14 @@ class _Encoder:
         values, fit = cells.values, FIT.get(name)
         if name == "timestamp":
             self._own_timestamps(cells)
-        if name == "uuid":
-            self._own_keys(cells)
-            return
         if name == "relationships":
             self._own_relationships(cells)
             return
         if cells.missing is not None and cells.missing.all():
             return  # no row has it, so no digest has its name
+        if name == "uuid":
+            self._own_keys(cells)
+            return
         if isinstance(values, pa.Array):
             kind = values.type
             if pa.types.is_null(kind):
@@ -287,17 +282,17 @@ class _Encoder:
             if fit is None and (made := values_as_json(values)) is not None:
                 self._json(name, made, cells)
                 return
-            if fit is fit_texts and _is_texts(values):
+            if fit is fit_texts and are_texts(values):
                 self._texts(name, values, cells)
                 return
-            if fit is FIT["position"] and cells.missing is None and _are_positions(values):
+            if fit is FIT["position"] and cells.missing is None and are_positions(values):
                 self.columns[name] = values.cast(pa.int32())
                 self._hashed[name] = Fragment(values.cast(pa.string()))
                 return
         if fit in (None, FIT["author"]) and (made := _objects_as_json(name, cells)) is not None:
             self._json(name, made, cells)
             if fit is not None:
-                self.columns[name] = _authors(cells)
+                self.columns[name] = authors_of(cells)
             return
         self._any(name, cells)
 
@@ -308,7 +303,7 @@ class _Encoder:
         if fit is None:
             self._entries[name] = values
             return
-        column, rest = _FITTED[fit](values)
+        column, rest = fitted(fit, values)
         self.columns[name] = column
         if rest is not None:
             self._entries[name] = rest
@@ -331,20 +326,24 @@ class _Encoder:
         ]
 
     def _own_keys(self, cells: Cells) -> None:
-        """Takes the keys of rows from their metadata, where all have one."""
-        keys = cells.values
-        if not cells.is_text:
-            raise NotByColumns
-        known = pc.and_(pc.match_substring_regex(keys, _UUIDS), pc.not_equal(keys, ANCHOR_KEY))
-        odd = ~np.asarray(known.fill_null(False), np.bool_)
-        if odd.any():
-            raise NotByColumns(odd)
-        self.columns["uuid"] = keys
-        self._hashed["uuid"] = Fragment.of_text(keys)
-        # Otherwise a reader would think that it was made from the unique_id.
+        """Takes the keys of rows from their metadata, as far as they have any."""
+        keys: Any = cells.values
         ids = self._records.unique_ids
-        made = pc.and_(pc.equal(keys, uuids_of(filled(ids, ""))), ids.is_valid())
-        self._notes.put("given", "uuid", np.asarray(made, np.bool_))
+        is_known = cells.is_text and not keys.null_count
+        if is_known and pc.all(pc.match_substring_regex(keys, _UUIDS)).as_py():
+            self.columns["uuid"] = keys
+            self._hashed["uuid"] = Fragment.of_text(keys)
+        else:
+            self._any("uuid", cells)
+            keys = self.columns["uuid"]
+        odd = pc.equal(keys, ANCHOR_KEY).fill_null(False)
+        if pc.any(odd).as_py():
+            raise NotByColumns(np.asarray(odd, np.bool_))
+        # Otherwise a reader would think that it was made from the unique_id.
+        both = np.flatnonzero(pc.and_(keys.is_valid(), ids.is_valid()))
+        places = pa.array(both)
+        same = np.asarray(pc.equal(keys.take(places), uuids_of(ids.take(places))), np.bool_)
+        self._notes.add("given", "uuid", both[same].tolist())
 
     def _nulls(self, name: str, values: pa.Array, missing: Mask | None) -> None:
         if values.null_count:
@@ -415,7 +414,7 @@ class _Encoder:
         if days is not None and not days.null_count:
             return
         days = pa.nulls(self._count, pa.string()) if days is None else days
-        made = _days_of(self._records.timestamps)
+        made = days_of(self._records.timestamps)
         own = self._metadata.get("updated_at")
         filled_in = np.asarray(pc.and_(days.is_null(), made.is_valid()), np.bool_)
         self.columns["updated_at"] = pc.coalesce(days, made)
@@ -439,11 +438,22 @@ class _Encoder:
         elif own.missing is not None:
             self._notes.put("made", "title", rows & own.missing)
 
+    def _require_contents(self, rows: Mask) -> None:
+        """Leaves rows without an id that hold nothing else by which they could be told apart."""
+        without = pc.equal(self._records.texts, "").fill_null(True)
+        if "uuid" in self.columns:
+            without = pc.and_(without, self.columns["uuid"].is_null())
+        nothing = rows & np.asarray(without, np.bool_)
+        if nothing.any():
+            raise NotByColumns(nothing)
+
     def _identify(self) -> None:
         """Gives each row its digest, id and key."""
         records, columns = self._records, self.columns
         ids = records.unique_ids
         unnamed = np.asarray(ids.is_null(), np.bool_)
+        if unnamed.any():
+            self._require_contents(unnamed)
         self._notes.put("made", "uri", unnamed)
         columns["text_content"] = records.texts
         columns["record_type"] = pa.repeat(pa.scalar(records.record_type), self._count)
@@ -474,8 +484,10 @@ class _Encoder:
             untitled = pc.and_(pc.equal(titles, ""), which)
             columns["title"] = pc.if_else(untitled, ids, titles)
         columns["uri"] = ids
-        if "uuid" not in columns:
-            columns["uuid"] = uuids_of(ids)
+        own = columns.get("uuid")
+        if own is None or own.null_count:
+            made = uuids_of(ids)
+            columns["uuid"] = made if own is None else pc.coalesce(own, made)
 
 
 def _objects_as_json(name: str, cells: Cells) -> pa.Array | None:
@@ -483,32 +495,6 @@ def _objects_as_json(name: str, cells: Cells) -> pa.Array | None:
         return objects_as_json(name, cells)
     except RecordError:
         return None  # it is told of which row
-
-
-def _authors(cells: Cells) -> pa.Array:
-    """Returns the names of authors that are objects."""
-    values = cells.values
-    if isinstance(values, pa.StructArray):
-        named = [field.name for field in values.type]
-        if named.count("name") == 1 and pa.types.is_string(values.type.field("name").type):
-            return values.flatten()[named.index("name")]
-    return pa.array(map(FIT["author"], cells.to_list()), pa.string())
-
-
-def _is_texts(values: pa.Array) -> bool:
-    kind = values.type
-    return bool(
-        pa.types.is_list(kind)
-        and pa.types.is_string(kind.value_type)
-        and not values.flatten().null_count
-    )
-
-
-def _are_positions(values: pa.Array) -> bool:
-    if not pa.types.is_integer(values.type) or values.null_count:
-        return False
-    ends = pc.min_max(values).as_py()
-    return bool(ends["min"] >= 0 and ends["max"] < 2**31)
 
 
 def _custom_metadata(entries: dict[str, pa.Array], count: int) -> pa.Array:
@@ -534,54 +520,6 @@ def _custom_metadata(entries: dict[str, pa.Array], count: int) -> pa.Array:
     return pa.ListArray.from_arrays(
         pa.array(ends), pa.StructArray.from_arrays(pairs, fields=list(KEY_VALUE))
     )
-
-
-def _days_of(timestamps: pa.Array) -> pa.Array:
-    """Returns the dates of timestamps, as written there."""
-    days = _days(timestamps)
-    if days.null_count == timestamps.null_count:
-        return days
-    return pa.array(map(day_of_timestamp, timestamps.to_pylist()), pa.string())
-
-
-def _days(texts: pa.Array) -> pa.Array:
-    """Returns the dates that ISO texts begin with; null for other texts."""
-    heads = pc.utf8_slice_codeunits(texts, 0, 10).dictionary_encode()
-    days = [one if is_date(one) else None for one in heads.dictionary.to_pylist()]
-    return pa.array(days, pa.string()).take(heads.indices)
-
-
-_Fitted = tuple[pa.Array, pa.Array | None]
-
-
-def _fitted_date(values: pa.Array) -> _Fitted:
-    days = _days(values)
-    whole = pc.equal(values, days)
-    return days, pc.if_else(pc.fill_null(whole, False), pa.scalar(None, pa.string()), values)
-
-
-def _where(values: pa.Array, fits: pa.Array) -> _Fitted:
-    """Returns the values that fit, and the others."""
-    nothing = pa.scalar(None, pa.string())
-    if pc.all(pc.or_(pc.fill_null(fits, False), values.is_null())).as_py():
-        return values, None
-    return pc.if_else(fits, values, nothing), pc.if_else(fits, nothing, values)
-
-
-_FITTED: dict[Any, Callable[[pa.Array], _Fitted]] = {
-    fit_text: lambda values: (values, None),
-    FIT["author"]: lambda values: (values, None),
-    fit_title: lambda values: _where(values, pc.not_equal(values, "")),
-    fit_date: _fitted_date,
-    fit_texts: lambda values: (pa.nulls(len(values), pa.list_(pa.string())), values),
-    FIT["position"]: lambda values: (pa.nulls(len(values), pa.int32()), values),
-    FIT["version"]: lambda values: _where(
-        values, pc.match_substring_regex(values, rf"\A{VERSION_FORM}\z")
-    ),
-    FIT["collection_id_type"]: lambda values: _where(
-        values, pc.is_in(values, value_set=pa.array(COLLECTION_ID_TYPES))
-    ),
-}
 
 
 def _type_of(name: str) -> pa.DataType:

@@ -199,6 +199,9 @@ def json_items(draw: st.DrawFn) -> list[dict[str, Any]]:
     if not draw(st.integers(0, 4)) and "relationships" not in names:
         names.append("relationships")
         kinds.append(st.none() | _RELATIONSHIPS)
+    if not draw(st.integers(0, 9)) and "uuid" not in names:
+        names.append("uuid")
+        kinds.append(st.none() | _KEYS)
     items: list[dict[str, Any]] = [{} for _ in range(count)]
     for name, kind in zip(names, kinds, strict=True):
         for item in items:
