@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -113,6 +114,11 @@ def _plain_timestamp(column: pa.Array) -> pa.Array:
 
 def _iso(column: pa.Array) -> pa.Array:
     """Returns naive times as ISO 8601 text, without a fraction that is zero."""
+    with suppress(pa.ArrowInvalid):  # some have a fraction
+        text = column.cast(pa.timestamp("s")).cast(pa.string())
+        lengths = pc.min_max(pc.binary_length(text)).as_py()
+        if lengths["min"] == lengths["max"] == len("2026-01-31 08:00:00"):
+            return pc.utf8_replace_slice(text, 10, 11, "T")
     # Times beyond the calendar are left as Arrow tells them: <value out of range: ...>.
     text = pc.replace_substring_regex(column.cast(pa.string()), r"^([-\d]+) ", r"\1T")
     return pc.replace_substring_regex(text, r"\.0+$", "")

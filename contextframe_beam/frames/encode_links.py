@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,36 +51,99 @@ def relationships_of(links: Links, unique_ids: pa.Array) -> LaidOut:
     Raises:
         NotByColumns: ids begin with too many names of sources.
     """
-    count, rows = len(unique_ids), pa.array(links.rows)
-    ids = _targets_of(filled(unique_ids, ""), links).dictionary_encode()
-    uuids = uuids_of(ids.dictionary).take(ids.indices)
-    nothing = pa.nulls(len(rows), pa.string())
-    values = [links.kinds, uuids, links.targets, nothing, nothing, nothing, links.notes]
-    structs = pa.StructArray.from_arrays(values, fields=list(RELATIONSHIP))
+    count = len(unique_ids)
+    columns = [_targets_of(filled(unique_ids, ""), links), links.kinds, links.targets, links.notes]
+    # Many documents have the same tags, so that few are different.
+    places, codes = _distinct(columns)
+    if len(places) < len(codes):
+        structs, texts = _laid_out(*(column.take(places) for column in columns))
+        structs, texts = structs.take(codes), texts.take(codes)
+    else:
+        structs, texts = _laid_out(*columns)
     counts = np.bincount(links.rows, minlength=count)
     ends = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
     without = counts == 0
     column = pa.ListArray.from_arrays(
         ends, structs, mask=pa.array(without) if without.any() else None
     )
+    joined = pc.binary_join(pa.ListArray.from_arrays(ends, texts), ",")
+    whole = pc.binary_join_element_wise("[", joined, "]", "")
+    return LaidOut(column, Fragment(whole, without), without)
+
+
+def _distinct(columns: Sequence[pa.Array]) -> tuple[pa.Array, pa.Array]:
+    """Returns where each combination of values is first, and which of these each row has."""
+    codes = pa.array(np.zeros(len(columns[0]), np.int64))
+    for column in columns:
+        known = column.dictionary_encode("encode")
+        ours = known.indices.to_numpy().astype(np.int64)
+        codes = pa.array(codes.to_numpy() * max(len(known.dictionary), 1) + ours)
+        codes = codes.dictionary_encode().indices
+    _, places = np.unique(codes.to_numpy(), return_index=True)
+    return pa.array(places), codes
+
+
+def _laid_out(
+    ids: pa.Array, kinds: pa.Array, targets: pa.Array, notes: pa.Array
+) -> tuple[pa.StructArray, pa.Array]:
+    """Returns relationships as the column has them, and as digests see them."""
+    uuids = uuids_of(ids)
+    nothing = pa.nulls(len(ids), pa.string())
+    values = [kinds, uuids, targets, nothing, nothing, nothing, notes]
+    structs = pa.StructArray.from_arrays(values, fields=list(RELATIONSHIP))
     fragments = [
-        Fragment.of_text(links.kinds),
+        Fragment.of_text(kinds),
         Fragment.of_text(uuids),
-        Fragment.of_text(links.targets),
-        Fragment.of_nullable(links.notes, "null"),
+        Fragment.of_text(targets),
+        Fragment.of_nullable(notes, "null"),
     ]
     parts: list[Any] = [""]
     for name, fragment in zip(_JSON_NAMES, fragments, strict=True):
         fragment.put(parts, name)
     parts[0] = parts[0].removeprefix(",")
     parts[-1] += "}"
-    texts = pa.ListArray.from_arrays(ends, put_together(parts))
-    whole = pc.binary_join_element_wise("[", pc.binary_join(texts, ","), "]", "")
-    return LaidOut(column, Fragment(whole, without), without)
+    return structs, put_together(parts)
 
 
 def _targets_of(unique_ids: pa.Array, links: Links) -> pa.Array:
     """Returns the unique_ids of the targets of links, as `target_unique_id` does."""
+    rows = pa.array(links.rows)
+    shared = _shared_space(unique_ids)
+    if shared is not None:
+        prefixes, space = [shared[0]], pa.repeat(pa.scalar(shared[1], pa.string()), len(rows))
+        source = pa.array(np.zeros(len(rows), np.int32))
+    else:
+        spaces, sources = _spaces(unique_ids)
+        prefixes = sources.dictionary.to_pylist()
+        source, space = sources.indices.take(rows), spaces.take(rows)
+    for number, prefix in enumerate(prefixes):
+        # Ids that begin so are complete.
+        whole = pc.and_(pc.equal(source, number), pc.starts_with(links.targets, prefix))
+        if prefix and pc.any(whole).as_py():
+            space = pc.if_else(whole, "", space)
+    return pc.binary_join_element_wise(space, links.targets, "")
+
+
+def _shared_space(unique_ids: pa.Array) -> tuple[str, str] | None:
+    """Returns what the ids of all records begin with: their source, and their space.
+
+    Returns:
+        Both; None if some records have others, or none.
+    """
+    first: str = unique_ids[0].as_py() if len(unique_ids) else ""
+    source = first[: first.find(":") + 1]
+    space = first[: first.rfind("#") + 1] or source
+    if not source or not space.startswith(source):
+        return None
+    same = pc.and_(
+        pc.starts_with(unique_ids, space),
+        pc.equal(pc.count_substring(unique_ids, "#"), space.count("#")),
+    )
+    return (source, space) if pc.all(same).as_py() else None
+
+
+def _spaces(unique_ids: pa.Array) -> tuple[pa.Array, pa.DictionaryArray]:
+    """Returns the space of targets of each record, and its source."""
     spaces = pc.replace_substring_regex(unique_ids, r"(?s)\A([^:]*:).*\z", r"\1")
     has_source = pc.match_substring(unique_ids, ":")
     sources = pc.if_else(has_source, spaces, "").dictionary_encode()
@@ -87,13 +151,4 @@ def _targets_of(unique_ids: pa.Array, links: Links) -> pa.Array:
         raise NotByColumns
     containers = pc.replace_substring_regex(unique_ids, r"(?s)\A(.*#)[^#]*\z", r"\1")
     spaces = pc.if_else(pc.match_substring(unique_ids, "#"), containers, spaces)
-    spaces = pc.if_else(has_source, spaces, "")
-    rows = pa.array(links.rows)
-    source = sources.indices.take(rows)
-    spaces = spaces.take(rows)
-    for number, prefix in enumerate(sources.dictionary.to_pylist()):
-        # Ids that begin so are complete.
-        whole = pc.and_(pc.equal(source, number), pc.starts_with(links.targets, prefix))
-        if prefix and pc.any(whole).as_py():
-            spaces = pc.if_else(whole, "", spaces)
-    return pc.binary_join_element_wise(spaces, links.targets, "")
+    return pc.if_else(has_source, spaces, ""), sources

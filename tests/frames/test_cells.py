@@ -28,6 +28,8 @@ def stored(kind, *numbers):
         (stored(pa.timestamp("s", "Europe/Berlin"), -(10**10)), "1653-02-10T07:06:48+00:53:28"),
         (stored(pa.timestamp("us", "No/where"), 0), "1970-01-01T00:00:00+00:00"),
         (stored(pa.timestamp("us"), 2**63 - 1), "<value out of range: 9223372036854775807>"),
+        (stored(pa.timestamp("us"), 10**18), "<value out of range: 1000000000000000000>"),
+        (stored(pa.timestamp("us"), 10**6), "1970-01-01T00:00:01"),
         (stored(pa.date32(), 1), "1970-01-02"),
         (stored(pa.date64(), 86_400_000), "1970-01-02"),
         (stored(pa.time64("ns"), 1), "00:00:00.000000001"),
