@@ -23,6 +23,7 @@ from tests.support.quick_beam import keep_what_beam_finds
 pytest_plugins = [
     "tests.support.http_fixture",
     "tests.support.processor_time",
+    "tests.support.sampling",
     "tests.support.s3_server",
     "tests.support.gcs_server",
     "tests.support.postgres",

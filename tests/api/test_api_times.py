@@ -78,6 +78,7 @@ def state_of(kb: str) -> Any:
     return state.partitions
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("told", [True, False], ids=["asked", "chosen here"])
 @pytest.mark.parametrize("lookback", [None, "25h"])
 @pytest.mark.parametrize("form", FORMS)
@@ -93,6 +94,7 @@ def test_the_next_run_reads_what_is_newer(server, tmp_path, form, lookback, told
         assert not told or parse(one["since"]).form.pattern == parse(values[0]).form.pattern
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("how", ["state", "nothing", "start"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_range_is_asked_for_in_the_form_of_the_records(server, tmp_path, form, how):
@@ -106,6 +108,7 @@ def test_a_range_is_asked_for_in_the_form_of_the_records(server, tmp_path, form,
     assert stored(kb) - {"0"} == {"1", "2", "3"}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("form", FORMS)
 def test_slices_are_asked_for_in_the_form_of_the_records(server, tmp_path, form):
     kb = str(tmp_path / "kb.lance")
@@ -139,6 +142,7 @@ AMBIGUOUS = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("values", AMBIGUOUS, ids=lambda values: values[0])
 def test_what_can_be_read_in_two_ways_is_said_once_and_kept(server, tmp_path, values, caplog):
     kb = str(tmp_path / "kb.lance")
@@ -197,6 +201,7 @@ def test_an_odd_record_among_others_is_kept_and_moves_nothing(server, tmp_path):
     assert stored(kb) == {"0", "1", "2", "3"}
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("zero", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00", "0001-01-01"])
 @pytest.mark.parametrize("lookback", ["1d", "9999d"])
 def test_the_zero_time_asks_for_all(server, tmp_path, zero, lookback):
@@ -234,6 +239,7 @@ class TestStates:
         assert one.params.since is None
         assert "is not a number, and not a time that can be read in only one way" in caplog.text
 
+    @pytest.mark.sample(3)
     @pytest.mark.parametrize("form", FORMS)
     def test_a_record_of_the_future_is_none(self, server, tmp_path, form):
         kb = str(tmp_path / "kb.lance")

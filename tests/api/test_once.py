@@ -57,6 +57,7 @@ COMMENTS = {
 }
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize(
     ("resources", "requests"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ from tests.support.cli_helpers import assert_error, cli
 from tests.support.pipeline_helpers import Documents, documents, ids_in, run
 
 
-@pytest.fixture
-def kb(tmp_path: Path) -> Path:
-    path = tmp_path / "kb.lance"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "kb.lance"
     run(documents(1, 2, 3), path)
     return path
+
+
+@pytest.fixture
+def kb(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "kb.lance")
 
 
 def state(kb: Path) -> SourceState:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from contextframe_beam import FrameDataset
 from contextframe_beam.connectors.discord.connector import DiscordConnector
 from contextframe_beam.pipelines.ingest import ingest
+from tests.support.laws import examples
 from tests.worlds.discord_world import EPOCH, FORUM, THREADS, TOKEN, Discord
 
 DAY = 86_400
@@ -120,7 +121,7 @@ class Chat:
 
 
 @pytest.mark.soak
-@settings(max_examples=25)
+@settings(max_examples=examples(100, few=15))
 @given(
     st.sampled_from([None, "thread", "message", "conversation", "day"]),
     st.lists(

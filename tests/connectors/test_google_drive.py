@@ -34,6 +34,7 @@ from contextframe_beam.frames.record import FrameRecord
 from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.transforms.commit import CommitReceipt
 from tests.support.drive_copy import EVE, Copy, connector, edit
+from tests.support.laws import examples
 from tests.support.pdf_files import pdf
 from tests.worlds.clients import python
 from tests.worlds.described import Asked, Window
@@ -146,7 +147,7 @@ class TestARun:
         for secret in (REFRESH_TOKEN, "secret-of-the-client", "ya29."):
             assert secret.encode() not in held
 
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=examples(40, few=5), deadline=None)
     @given(st.integers(0, 10**6), st.booleans(), st.sampled_from([3, 1000]))
     def test_whatever_was_done_leaves_what_a_fresh_run_finds(
         self, seed: int, only_folders: bool, page: int

@@ -122,6 +122,7 @@ def things(server: Any, **resource: Any) -> APIConnector:
     return APIConnector(f"{server.url}/api", name="crm", resources=[resource], retries=0)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("deleted", "gone"),
     [

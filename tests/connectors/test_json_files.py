@@ -71,6 +71,7 @@ def names(folder: Path, pattern: str = "**/*.json", **more: Any) -> list[str]:
 # JSON Lines by their content.
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize(
     "name",
     ["part-00000.json", "EXPORT.JSONL", "events.jsonl.1", "events.jsonl-20260131", "data", "x.txt"],

@@ -97,6 +97,7 @@ def test_keys_that_stand_for_folders_are_passed_over_and_those_with_content_are_
     assert (len(items), failures) == (1, [])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("text", ["new", "new and longer", "n"])
 @pytest.mark.parametrize("after", [0, 1, 5])
 def test_an_object_that_is_replaced_while_it_is_read_is_never_a_mixture(

@@ -110,6 +110,7 @@ def test_an_api_is_the_same_source(server, chosen):
     assert crm(server).source_id({**endpoint, **chosen}) == crm(server).source_id(endpoint)
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize(
     "chosen",
     [{"only": ["things"]}, {"only": ["others"]}, {"max_items": 2}, {"max_pages": 1}],

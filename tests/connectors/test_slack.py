@@ -168,6 +168,7 @@ class TestARunWritesWhatChanged:
         assert run(world, to).rows_written == 1
         assert run(world, to).rows_written == 2
 
+    @pytest.mark.sample(2)
     @pytest.mark.parametrize("kind", ["message", "thread", "conversation", "day"])
     def test_rows_are_those_of_a_fresh_run_whatever_a_document_holds(
         self, world: SlackWorld, tmp_path: Path, kind: str

@@ -312,6 +312,7 @@ class Gated(BatchConnector):
         return list(range(start, end))
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("after", range(5))
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.9])
 def test_the_runner_splits_a_running_bundle(after, fraction):

@@ -15,6 +15,7 @@ from contextframe_beam.errors import RecordError
 from contextframe_beam.frames.record import uuid_of
 from contextframe_beam.transforms.commit import commit_run
 from contextframe_beam.transforms.written import Written
+from tests.support.laws import examples
 from tests.support.pipeline_helpers import EMBED_DIM, EVERY_WAY, begin, document, ids_in, run, write
 
 
@@ -89,7 +90,7 @@ CHANGES = st.lists(st.tuples(st.integers(0, 2), st.booleans(), DAYS), max_size=8
 
 
 class TestAgainstRows:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(100, few=10), deadline=None)
     @given(CHANGES, st.data())
     def test_a_row_stays_if_it_is_later_than_every_deletion(self, tmp_path_factory, changes, data):
         """Whatever the order, and however they are dealt to workers."""

@@ -68,7 +68,7 @@ class TestRoundTrip:
         assert exact(round_trip(record)) == exact(record)
 
     @given(st.lists(records(), max_size=6))
-    @settings(max_examples=40)
+    @settings(max_examples=examples(200))
     def test_so_do_many_in_one_batch(self, several):
         decoded = list(decode_rows(encode(*several)))
         assert [exact(record) for record in decoded] == [exact(record) for record in several]
@@ -466,7 +466,7 @@ class TestDigest:
         assert len(set(batch["x_digest"].to_pylist())) == 3
 
     @given(st.lists(records(), min_size=2, max_size=5))
-    @settings(max_examples=40)
+    @settings(max_examples=examples(200))
     def test_it_does_not_depend_on_the_rows_beside_it(self, several):
         together = encode(*several)
         for index, record in enumerate(several):
@@ -505,7 +505,7 @@ class TestDigest:
 
 class TestKeys:
     @given(st.lists(records(), min_size=1, max_size=4))
-    @settings(max_examples=40)
+    @settings(max_examples=examples(200))
     def test_the_key_of_a_row_is_the_records_uuid(self, several):
         keys = encode(*several)["uuid"].to_pylist()
         assert keys == [record.uuid for record in several]

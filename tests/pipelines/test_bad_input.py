@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,13 +90,20 @@ def items(tmp_path: Path) -> str:
     return f"{path}:Items"
 
 
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dataset of another source, and what lies beside it."""
+    source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("earlier")
+    write_documents(source, {"e.json": {"content": "an earlier one"}})
+    assert cli("ingest", "json", "--directory", source, "--to", made / "kb.lance").code == 0
+    return made
+
+
 @pytest.fixture(params=["new dataset", "existing dataset"])
-def kb(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    path = tmp_path / "kb.lance"
+def kb(request: pytest.FixtureRequest, earlier: Path, tmp_path: Path) -> Path:
     if request.param == "existing dataset":
-        folder = write_documents(tmp_path / "earlier", {"e.json": {"content": "an earlier one"}})
-        assert cli("ingest", "json", "--directory", folder, "--to", path).code == 0
-    return path
+        shutil.copytree(earlier, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "kb.lance"
 
 
 @pytest.fixture
@@ -157,6 +165,7 @@ def bad_file(request: pytest.FixtureRequest) -> tuple[str, bytes, tuple[str, ...
 OPTIONS = ("--pattern", "*", "--max-line-bytes", 4000)
 
 
+@pytest.mark.sample
 class TestFiles:
     def test_a_bad_one_goes_to_the_dead_letters_and_the_rest_is_committed(
         self, docs: Path, kb: Path, bad_file: tuple[str, bytes, tuple[str, ...]]
@@ -255,6 +264,7 @@ BAD_ITEMS = {
 }
 
 
+@pytest.mark.sample
 class TestItems:
     @pytest.mark.parametrize("bad", BAD_ITEMS)
     def test_a_bad_one_goes_to_the_dead_letters_and_the_rest_is_committed(

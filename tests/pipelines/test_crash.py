@@ -221,6 +221,7 @@ class TestKilledAtTheCommit:
             assert again.rows_written == (0 if mode == "upsert" else 4)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "point",
     [

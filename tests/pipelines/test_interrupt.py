@@ -162,6 +162,7 @@ def start_slowly(
     return process
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("exists", [False, True], ids=["new dataset", "existing dataset"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
@@ -180,7 +181,7 @@ def test_while_reading_and_writing(
         assert cli("ingest", "json", "--directory", docs, "--to", kb).code == 0
     before = state_of(kb)
     # One of each number of workers is a program as users start it, with all its imports.
-    executed = exists and number == signal.SIGINT
+    executed = exists and (number == signal.SIGINT) == (workers == 1)
     process = start_slowly(slow, flags, kb, scratch, "--workers", workers, executed=executed)
     if workers == 2:
         wait_until((flags / "right").exists, process)

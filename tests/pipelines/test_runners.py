@@ -191,6 +191,7 @@ def _store(value: Any, file: str) -> None:
     Path(file).write_text(json.dumps(value))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("mode", ["create", "append", "overwrite", "upsert"])
 def test_every_way_of_running_gives_the_same_dataset(tmp_path, mode):
     first = [{"id": number} for number in range(30)]

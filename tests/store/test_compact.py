@@ -228,6 +228,7 @@ for _ in range(4):
 
 
 class TestKilled:
+    @pytest.mark.sample
     @pytest.mark.parametrize(
         "point", ["do_task", "commit_tasks", "update_indices", "make_key_index"]
     )

@@ -32,6 +32,7 @@ from contextframe_beam.store import transaction
 from contextframe_beam.store.state import ANCHOR_KEY
 from tests.support.cli_helpers import start_code
 from tests.support.frame_strategies import EMBED_DIM, exact, records
+from tests.support.laws import examples
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def at_once(count: int, act: Callable[[int], object]) -> list[BaseException]:
 class TestRoundTrip:
     @pytest.mark.parametrize("version", STORAGE_VERSIONS)
     @given(several=st.lists(records(), min_size=1, max_size=8))
-    @settings(max_examples=25)
+    @settings(max_examples=examples(100, few=10))
     def test_records_are_read_as_they_were_added(self, version, several):
         expected = {record.uuid: record for record in several}
         with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -38,13 +39,18 @@ from tests.support.pipeline_helpers import (
 )
 
 
-@pytest.fixture
-def kb(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A dataset of two runs of one source; the second one adds a document and changes another."""
-    path = str(tmp_path / "kb.lance")
+    path = str(tmp_path_factory.mktemp("made") / "kb.lance")
     ingest(documents(1, 2), path, run_id="first", embed_dim=EMBED_DIM)
     ingest(documents({"id": 1, "text": "changed"}, 2, 3), path, run_id="second")
     return path
+
+
+@pytest.fixture
+def kb(made, tmp_path):
+    return str(shutil.copytree(Path(made).parent, tmp_path, dirs_exist_ok=True) / "kb.lance")
 
 
 def rolled_back(kb, version=1):

@@ -84,6 +84,7 @@ class TestFileNames:
         assert Path(last).parent == Path("kb.lance.dead-letters")
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("run_id", ODD)
 def test_odd_names_are_names(run_id: str, tmp_path: Path) -> None:
     docs = write_documents(tmp_path / "in" / "docs", {"a.json": {"id": "a"}, "b.json": "{"})

@@ -66,6 +66,7 @@ def is_commit(request):
 
 
 class TestRuns:
+    @pytest.mark.sample(1)
     @pytest.mark.parametrize("workers", [1, 2])
     def test_every_mode(self, kb, options, workers):
         def run(connector, mode):
@@ -326,6 +327,7 @@ class TestTrouble:
         with FaultyProxy(s3.endpoint) as proxy:
             yield proxy
 
+    @pytest.mark.sample(2)
     @pytest.mark.parametrize(
         "fault", [Fault(500), Fault(503), Fault(delay=0.2), Fault(503, after=True)], ids=str
     )

@@ -120,6 +120,7 @@ def key_index_made(kb, options):
 
 
 class TestHousekeeping:
+    @pytest.mark.sample
     @pytest.mark.parametrize(
         "fault", [DONE_AND_CUT, pytest.param(CUT, marks=pytest.mark.soak)], ids=["made", "not made"]
     )

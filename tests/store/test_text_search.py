@@ -155,6 +155,7 @@ class TestTheIndexOfALanguage:
         kb.index_text("zh")
         assert names(kb.search(word)) == [name]
 
+    @pytest.mark.sample
     @pytest.mark.parametrize("language", ["any", "zh", "ja", "de"])
     @pytest.mark.parametrize("word", ["7", "x", "茶", "é", "C", "ж"])
     def test_words_of_one_character_are_found(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 
 THOROUGH = "thorough"
-_FEWEST = 50
+_FEWEST = 30
 
 settings.register_profile(
     "repeatable",
@@ -20,8 +20,13 @@ settings.register_profile(
 )
 
 
-def examples(count: int) -> int:
-    """Returns `count` in `make soak`, and otherwise a quarter of it, or 50 when that is less."""
+def examples(count: int, few: int | None = None) -> int:
+    """Returns `count` in `make soak`, and otherwise `few`: an eighth of it, and at least 30.
+
+    Args:
+        count: How many examples show that a law holds.
+        few: How many show it often enough where each takes a run, or several.
+    """
     if settings.get_current_profile_name() == THOROUGH:
         return count
-    return max(_FEWEST, count // 4)
+    return few or max(_FEWEST, count // 8)

@@ -342,6 +342,7 @@ class TestRuns:
         result = cli(*job, "--mode", "mirror", "--max-deletes", "100%", "--json")
         assert result.json["rows_deleted"] == 12
 
+    @pytest.mark.sample(4)
     @pytest.mark.parametrize(
         ("status", "body"),
         [

@@ -19,6 +19,7 @@ from contextframe_beam.transforms.commit import commit_run
 from contextframe_beam.transforms.newest import drop_duplicates
 from contextframe_beam.transforms.written import Written
 from tests.support.cli_helpers import cli, lines, write_documents
+from tests.support.laws import examples
 from tests.support.pipeline_helpers import (
     EVERY_WAY,
     IN_ONE_PROCESS,
@@ -84,6 +85,7 @@ class TestInPipelines:
         run([newer, older], kb, **how)
         assert texts_in(kb) == {"1": "newer"}
 
+    @pytest.mark.sample
     @pytest.mark.parametrize("mode", ["create", "append", "overwrite", "upsert"])
     @IN_ONE_PROCESS
     def test_no_mode_stores_a_key_twice_in_one_run(self, kb, how, mode):
@@ -114,7 +116,7 @@ TIMES = [
 
 
 class TestOrder:
-    @settings(max_examples=25)
+    @settings(max_examples=examples(100, few=10))
     @given(order=st.permutations(range(len(TIMES))), cuts=st.lists(st.integers(0, 18), max_size=3))
     def test_the_newest_wins_in_every_order_and_division(self, tmp_path_factory, order, cuts):
         """The times above are in order; those that cannot be read come before all others."""
@@ -130,8 +132,9 @@ class TestOrder:
         assert winner(kb, [new], [old]) == "new"
         assert winner(kb, [old, new], run_id="run-2", mode="overwrite") == "new"
 
+    @pytest.mark.sample(3)
     @pytest.mark.parametrize("time", [None, "", "not a time", "2026-01-01", "2026-02-30"])
-    @settings(max_examples=10)
+    @settings(max_examples=examples(40, few=4))
     @given(order=st.permutations(range(4)))
     def test_rows_of_one_time_are_chosen_in_the_same_way_by_every_run(
         self, tmp_path_factory, time, order
@@ -295,7 +298,7 @@ class TestAgainstUnchangedRows:
         receipt = run(documents(1, 1, 1), kb)
         assert (receipt.rows_written, receipt.rows_unchanged, receipt.rows_dropped) == (0, 1, 2)
 
-    @settings(max_examples=15)
+    @settings(max_examples=examples(60, few=6))
     @given(
         first=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), max_size=8),
         second=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3)), max_size=8),
@@ -344,7 +347,7 @@ class TestItemsOfOneId:
         assert (receipt.sharing, receipt.rows_written, receipt.rows_dropped) == (0, 0, 2)
 
     @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab")), max_size=12))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(100, few=10), deadline=None)
     def test_the_count_is_the_same_where_some_are_stored_already(self, tmp_path_factory, items):
         kb = tmp_path_factory.mktemp("law") / "kb.lance"
         records = [document(name, text) for name, text in items]

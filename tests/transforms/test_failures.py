@@ -100,6 +100,7 @@ class TestRuns:
         assert ids_in(kb) == ["1", "3", "5"]
         assert (receipt.rows_written, receipt.failed) == (3, 2)
 
+    @pytest.mark.sample
     @pytest.mark.parametrize("limit", [1, "39%"])
     @EVERY_WAY
     def test_too_many_of_them_fail_the_run(self, kb, how, limit):

@@ -336,6 +336,7 @@ class TestExistingDatasets:
             assert dataset.get(f"doc:{number}") == new
         assert ids_in(kb) == ["4", "5"]
 
+    @pytest.mark.sample
     @pytest.mark.parametrize("mode", ["append", "upsert", "overwrite"])
     @pytest.mark.parametrize(
         "options",

@@ -15,6 +15,7 @@ from contextframe_beam.connectors.page import SourceInfo
 from contextframe_beam.errors import ConcurrentRunError
 from contextframe_beam.transforms import unchanged
 from contextframe_beam.transforms.commit import commit_run
+from tests.support.laws import examples
 from tests.support.pipeline_helpers import (
     EVERY_WAY,
     OTHER,
@@ -174,7 +175,7 @@ BETWEEN = st.sampled_from(["nothing", "compact", "restore", "index"])
 
 
 class TestLaws:
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=examples(300, few=20), deadline=None)
     @given(st.data())
     def test_runs_that_overlap_end_as_if_one_came_after_the_other(self, tmp_path_factory, data):
         """Two runs begin, in any order with housekeeping between; the rows are those of a model."""

@@ -20,6 +20,7 @@ from contextframe_beam.pipelines.ingest import ingest
 from contextframe_beam.store.state import DOCUMENTS
 from contextframe_beam.transforms import WriteToLance
 from contextframe_beam.transforms.readers import mark_of, marks_of, readers_told
+from tests.support.laws import examples
 
 ANA, BEN, ENG = "user:ana@example.com", "user:ben@example.com", "group:eng@example.com"
 SECTIONS = (
@@ -268,6 +269,7 @@ class ConfidentialParts(Confidential):
         return [Confidential.enrich(self, record, source_item)]
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("enricher", [Confidential(), ConfidentialParts()])
 @pytest.mark.parametrize("versioned", [True, False])
 def test_what_an_enricher_says_of_readers_holds_in_all_runs(tmp_path, versioned, enricher):
@@ -284,6 +286,7 @@ def test_what_an_enricher_says_of_readers_holds_in_all_runs(tmp_path, versioned,
         assert source.search("Danube", BEN) == {"plan", "menu"}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("readers", ["anyone", 7, [7], [[BEN]], {BEN: 1}, [None], ["a\0b"], [""]])
 def test_an_enricher_that_names_nobody_spoils_that_document_only(source, readers):
     class Wrong:
@@ -331,7 +334,7 @@ def test_a_connector_that_names_other_readers_than_its_record_is_told_so(source)
     assert "let both name the same" in receipt.reasons[0].message
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(40, few=4), deadline=None)
 @given(
     st.lists(
         st.dictionaries(
