@@ -114,7 +114,7 @@ def _plain_timestamp(column: pa.Array) -> pa.Array:
 
 def _iso(column: pa.Array) -> pa.Array:
     """Returns naive times as ISO 8601 text, without a fraction that is zero."""
-    with suppress(pa.ArrowInvalid):  # some have a fraction
+    with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):  # a fraction, or a time of day
         text = column.cast(pa.timestamp("s")).cast(pa.string())
         lengths = pc.min_max(pc.binary_length(text)).as_py()
         if lengths["min"] == lengths["max"] == len("2026-01-31 08:00:00"):
