@@ -316,7 +316,7 @@ def _are_names(flat: pa.Array, rows: pa.Array) -> bool:
     known = flat.dictionary_encode()
     codes = rows.to_numpy().astype(np.int64) * max(len(known.dictionary), 1)
     codes += known.indices.to_numpy()
-    return len(np.unique(codes)) == len(codes)
+    return bool(pc.count_distinct(pa.array(codes)).as_py() == len(codes))
 
 
 def _lengths(cells: Cells) -> Any:

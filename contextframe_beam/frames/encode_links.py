@@ -79,7 +79,9 @@ def _distinct(columns: Sequence[pa.Array]) -> tuple[pa.Array, pa.Array]:
         ours = known.indices.to_numpy().astype(np.int64)
         codes = pa.array(codes.to_numpy() * max(len(known.dictionary), 1) + ours)
         codes = codes.dictionary_encode().indices
-    _, places = np.unique(codes.to_numpy(), return_index=True)
+    numbers = codes.to_numpy()
+    places = np.zeros(numbers.max(initial=-1) + 1, np.int64)
+    places[numbers[::-1]] = np.arange(len(numbers))[::-1]
     return pa.array(places), codes
 
 
