@@ -19,27 +19,20 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.faults import points
 from tests.support.cli_helpers import environment
+from tests.support.forked import import_all
 
 _LOOK_EVERY = 0.002
 
-# What a run would import, which takes longer than the run.
+# What these runs import besides what others do.
 _IMPORTED = (
     "contextframe_beam.store.upkeep",
-    "contextframe_beam.pipelines.cli.ingest",
-    "contextframe_beam.pipelines.cli.watch",
-    "contextframe_beam.pipelines.cli.upkeep",
-    "contextframe_beam.pipelines.cli.upkeep",
     "contextframe_beam.pipelines.compact",
-    "contextframe_beam.pipelines.ingest",
-    "contextframe_beam.pipelines.ingest",
-    "s3fs",
     "tests.faults.simulated",
 )
 
@@ -140,9 +133,9 @@ class Forks:
 
 def serve() -> None:
     """Forks for each line of jobs on the standard input, and answers with their outcomes."""
+    import_all()
     for module in _IMPORTED:
         importlib.import_module(module)
-    warnings.filterwarnings("ignore", message="lance is not fork-safe")
     for line in sys.stdin:
         outcomes = _run_group([Job(**one) for one in json.loads(line)])
         sys.stdout.write(json.dumps([asdict(one) for one in outcomes]) + "\n")

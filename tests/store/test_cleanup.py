@@ -75,9 +75,10 @@ class TestVersions:
         assert [one.version for one in FrameDataset.open(kb).history()] == [3]
         assert sorted(map(repr, FrameDataset.open(kb))) == before
 
-    def test_whoever_looks_at_them_meanwhile_does_not_fail(self, kb):
+    @pytest.mark.parametrize("times", [5, pytest.param(30, marks=pytest.mark.soak)])
+    def test_whoever_looks_at_them_meanwhile_does_not_fail(self, kb, times):
         def clean_up_again_and_again():
-            for _ in range(20):
+            for _ in range(times):
                 for number in range(10):
                     FrameDataset.open(kb).add(document(number))
                 cleanup(Address(kb), keep=NOTHING)
@@ -93,7 +94,7 @@ class TestVersions:
                 for look in looks:
                     look()
             cleaning.result()
-        assert [one.version for one in FrameDataset.open(kb).history()] == [203]
+        assert [one.version for one in FrameDataset.open(kb).history()] == [3 + 10 * times]
 
     def test_young_ones_stay(self, kb):
         assert cleanup(Address(kb)).versions == 0

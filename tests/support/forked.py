@@ -303,7 +303,7 @@ def _server() -> socket.socket:
 
 def _serve(requests: socket.socket) -> dict[str, Any]:
     """Forks for each request, and returns it in the process that was forked."""
-    base = _import_all()
+    base = import_all()
     running: dict[int, int] = {}
     parent = os.getppid()
     signals, wake = os.pipe()
@@ -338,7 +338,7 @@ def _serve(requests: socket.socket) -> dict[str, Any]:
     os._exit(0)
 
 
-def _import_all() -> list[str]:
+def import_all() -> list[str]:
     """Imports what runs import, and returns the path without what differs from run to run."""
     quiet = logging.NullHandler()
     logging.getLogger().addHandler(quiet)  # Beam logs while it is imported

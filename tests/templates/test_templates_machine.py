@@ -14,7 +14,8 @@ from cronsim import CronSim
 
 from contextframe_beam import FrameDataset
 from contextframe_beam.pipelines.cli.ingest import INCOMPLETE
-from tests.support.cli_helpers import ROOT, cli, environment, write_documents
+from tests.support.cli_helpers import ROOT, cli, cli_process, environment, write_documents
+from tests.support.forked import as_programs
 from tests.support.http_fixture import HttpServer
 
 BIN = Path(sys.executable).parent
@@ -88,11 +89,12 @@ def test_the_command_of_the_service_runs_as_systemd_would_run_it(
     )
     given |= {"INVOCATION_ID": RUN_ID}
     words = [re.sub(r"\$\{(\w+)\}", lambda name: given[name[1]], one) for one in command.split()]
-    done = subprocess.run(words, env=environment(**given), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"run {RUN_ID}.crm," in done.stdout
+    assert words.pop(0) == f"{BIN}/contextframe-beam"
+    done = cli_process(*words, env=environment(**given))
+    assert done.code == 0, done.err
+    assert f"run {RUN_ID}.crm," in done.out
     assert len(FrameDataset.open(str(tmp_path / "kb.lance"))) == 5
-    assert "s3cret-of-the-crm" not in done.stdout + done.stderr
+    assert "s3cret-of-the-crm" not in done.out + done.err
     sent = [one["headers"] for one in server.requests("/api/pages")]
     assert {one["Authorization"] for one in sent} == {"Bearer s3cret-of-the-crm"}
 
@@ -143,13 +145,16 @@ def test_the_crontab_names_times_that_come() -> None:
     assert (weekly.strftime("%A"), weekly.hour) == ("Sunday", 4)
 
 
-def run_by_cron(command: str) -> subprocess.CompletedProcess[str]:
+def run_by_cron(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs a command as cron does: `\\%` is a per cent sign, and a bare one would end it."""
     assert not re.search(r"(?<!\\)%", command)
-    path = {"PATH": f"{BIN}:/usr/bin:/bin"}
-    command = command.replace("\\%", "%")
+    forks = as_programs(folder / "programs")
     return subprocess.run(
-        ["/bin/sh", "-c", command], env=environment(**path), capture_output=True, text=True
+        ["/bin/sh", "-c", command.replace("\\%", "%")],
+        env=environment(PATH=f"{folder}/programs:/usr/bin:/bin"),
+        pass_fds=[forks],
+        capture_output=True,
+        text=True,
     )
 
 
@@ -159,19 +164,19 @@ def test_the_line_of_the_crontab_runs_and_an_hour_is_committed_once(tmp_path: Pa
     text = edited(tmp_path / "cron", "contextframe", ("date -u", "date -u -d 2026-01-01T07:30Z"))
     command = line_of(text)[-1]
     for _ in range(2):
-        done = run_by_cron(command)
+        done = run_by_cron(command, tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     log = (tmp_path / "ingest.log").read_text().splitlines()
     assert ['"already_committed": false' in line for line in log] == [True, False]
     assert all('"run_id": "2026-01-01T07.documents"' in line for line in log)
     (compact,) = (one[-1] for one in lines_of(text) if " compact " in one[-1])
-    done = run_by_cron(compact)
+    done = run_by_cron(compact, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_cron_mails_what_is_missing_from_a_run(tmp_path: Path) -> None:
     write_documents(tmp_path / "documents", {"a.json": {"id": 1}, "b.json": "{cut off"})
-    done = run_by_cron(line_of(the_cron_files(tmp_path).read_text())[-1])
+    done = run_by_cron(line_of(the_cron_files(tmp_path).read_text())[-1], tmp_path)
     assert (done.returncode, done.stdout) == (INCOMPLETE, "")
     assert done.stderr.startswith("Warning: 1 item failed, kept in ")
     assert "b.json" in done.stderr
@@ -189,7 +194,7 @@ def test_a_run_that_meets_another_one_ends_quietly(tmp_path: Path) -> None:
     with holder:
         assert holder.stdout is not None and holder.stdin is not None
         assert holder.stdout.readline() == "locked\n"
-        done = run_by_cron(command)
+        done = run_by_cron(command, tmp_path)
         holder.stdin.close()
     assert (done.returncode, done.stderr) == (0, "")
     assert not (tmp_path / "kb.lance").exists()
