@@ -197,6 +197,21 @@ def test_json_in_other_encodings_and_with_odd_numbers_is_read(server):
         assert str(http.send(get("/bad/nan")).json()) == "{'value': nan}"
 
 
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(2**63) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(value=_VALUES)
+def test_json_is_read_as_python_reads_it(value):
+    body = json.dumps(value).encode()
+    request = HttpRequest("GET", "http://localhost/")
+    response = HttpResponse(200, HTTPHeaderDict(), body, request.url, request)
+    assert repr(response.json()) == repr(json.loads(body))
+
+
 # What fails.
 
 
