@@ -184,6 +184,10 @@ class HttpResponse:
 
     def absolute(self, url: str) -> str:
         """Returns an address in the answer as an absolute one; any other text stays as it is."""
+        if not url and "#" not in self._target:
+            # Pages of one list differ in their queries, which stay as they are.
+            place, _, query = self._target.partition("?")
+            return f"{_place_of(place)}?{query}" if query else _place_of(place)
         return linked(self._target, url)
 
     def error(self, problem: str) -> ConnectorError:
@@ -416,6 +420,11 @@ def linked(url: str, link: str) -> str:
     except ValueError:
         return link
     return urlunsplit(parts._replace(netloc=f"{user}{at}{host}", fragment=""))
+
+
+@lru_cache(maxsize=1024)
+def _place_of(url: str) -> str:
+    return linked(url, "")
 
 
 def at_own(url: str, base: str, names: Collection[str], others: Collection[str]) -> str:
