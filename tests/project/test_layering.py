@@ -45,13 +45,18 @@ def files_of_ours() -> dict[str, Path]:
 
 
 FILES = files_of_ours()
-each_file = pytest.mark.parametrize("module", FILES)
 
 
 def floor_of(module: str) -> int:
     """Returns how high a module stands; the face of the package and its program stand on top."""
     first = module.split(".")[1] if "." in module else ""
     return FLOORS.index(first) if first in FLOORS else len(FLOORS)
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, list[str]]:
+    """What each module imports."""
+    return {module: list(imported(file)) for module, file in FILES.items()}
 
 
 def imported(file: Path) -> Iterator[str]:
@@ -66,18 +71,18 @@ def imported(file: Path) -> Iterator[str]:
                 yield whole if whole in FILES else str(node.module)
 
 
-@each_file
-def test_a_file_imports_nothing_from_above(module):
-    for name in imported(FILES[module]):
-        # The package itself gives its version and its place on disk.
-        if name.startswith("contextframe_beam."):
-            assert floor_of(name) <= floor_of(module), f"{module} imports {name}"
-        assert name.split(".")[0] not in BARE, f"{module} imports {name} by its bare name"
+def test_no_file_imports_from_above(imports):
+    pairs = [(module, name) for module, names in imports.items() for name in names]
+    assert [pair for pair in pairs if pair[1].split(".")[0] in BARE] == [], "say contextframe_beam."
+    # The package itself gives its version and its place on disk.
+    ours = [pair for pair in pairs if pair[1].startswith("contextframe_beam.")]
+    assert [(module, name) for module, name in ours if floor_of(name) > floor_of(module)] == []
 
 
-def test_no_files_import_each_other_in_a_circle():
-    imports = {name: {*imported(file)} & FILES.keys() - {name} for name, file in FILES.items()}
-    require_no_circle(imports)
+def test_no_files_import_each_other_in_a_circle(imports):
+    require_no_circle(
+        {module: {*names} & FILES.keys() - {module} for module, names in imports.items()}
+    )
 
 
 def test_a_circle_is_found():
@@ -92,16 +97,18 @@ def require_no_circle(imports: Mapping[str, set[str]]) -> None:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
-@each_file
-def test_a_file_is_neither_hidden_nor_long(module):
-    assert not re.search(r"\._(?!_)", module)
-    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+def test_no_file_is_hidden_or_long():
+    assert [module for module in FILES if re.search(r"\._(?!_)", module)] == []
+    lines = {
+        module: len(file.read_text(encoding="utf-8").splitlines()) for module, file in FILES.items()
+    }
+    assert {module: count for module, count in lines.items() if count > MOST_LINES} == {}
 
 
-@each_file
-def test_frames_and_the_store_do_not_import_beam(module):
-    if floor_of(module) < FLOORS.index("connectors"):
-        assert "apache_beam" not in {name.split(".")[0] for name in imported(FILES[module])}
+def test_frames_and_the_store_do_not_import_beam(imports):
+    below = [module for module in FILES if floor_of(module) < FLOORS.index("connectors")]
+    roots = {module: {name.split(".")[0] for name in imports[module]} for module in below}
+    assert [module for module in below if "apache_beam" in roots[module]] == []
 
 
 def test_the_store_works_without_beam_and_without_what_is_above():
@@ -122,13 +129,13 @@ def test_the_store_works_without_beam_and_without_what_is_above():
     assert [name for name in loaded if above <= floor_of(name) < len(FLOORS)] == []
 
 
-@each_file
-def test_no_floor_names_the_options_of_the_command_line(module):
-    if floor_of(module) < FLOORS.index("pipelines"):
-        text = FILES[module].read_text(encoding="utf-8")
-        # In quotes of its own it is an argument of another program, such as git.
-        named = re.findall(r"(?<![\w\"-])--[a-z][\w-]*", text)
-        assert named == [], 'say it as Python does, as in max_deletes="100%"; see pipelines/job.py'
+def test_no_floor_names_the_options_of_the_command_line():
+    below = [module for module in FILES if floor_of(module) < FLOORS.index("pipelines")]
+    # In quotes of its own it is an argument of another program, such as git.
+    option = re.compile(r"(?<![\w\"-])--[a-z][\w-]*")
+    named = {module: option.findall(FILES[module].read_text(encoding="utf-8")) for module in below}
+    found = {module: options for module, options in named.items() if options}
+    assert found == {}, 'say it as Python does, as in max_deletes="100%"; see pipelines/job.py'
 
 
 def test_everything_public_is_there():
