@@ -130,7 +130,7 @@ def server() -> Iterator[tuple[str, list[tuple[str, str, bytes, str | None]]]]:
         requests: ClassVar[list[tuple[str, str, bytes, str | None]]] = []
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{httpd.server_port}", Handler.requests
     httpd.shutdown()
     httpd.server_close()

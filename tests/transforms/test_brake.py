@@ -399,6 +399,6 @@ def answering(body: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}", answer
         http.shutdown()
