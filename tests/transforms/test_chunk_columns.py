@@ -38,7 +38,7 @@ from contextframe_beam.transforms.map_columns import columns_of
 from tests.support.laws import examples
 from tests.support.pipeline_helpers import SOURCE
 from tests.support.table_strategies import json_items, tables
-from tests.transforms.test_columns import assert_same_rows, by_columns, in_order
+from tests.transforms.test_columns import RELATED, assert_same_rows, by_columns, in_order
 
 DIM = 8
 OWN = parse_fields(["n:float64", "start:int64"])
@@ -53,7 +53,12 @@ class Odd:
             raise ContextFrameError("no headings")
         if "x" in text:
             return text
-        found = [Piece(text, 0, len(text), (one,), len(one) % 3 or None) for one in text.split(",")]
+        if text == "z":
+            return []
+        found = [
+            Piece(text, 0, len(text), (one.strip(),), len(one) % 3 or None)
+            for one in text.split(",")
+        ]
         if '"' in text:
             found[0] = Piece("\ud800", 0, -1)
         if "name" in text or "null" in text:
@@ -111,6 +116,15 @@ def test_rows_of_a_table_are_cut_and_embedded_as_single_documents_are(table, map
 @example(
     items=[{"id": "1", "body": "a,é"}, {"id": "1", "body": "\u2003"}, {"id": "b", "body": "2024"}],
     made=("odd", "choosy", None, 1024),
+)
+@example(
+    items=[{"id": n, "body": text, "uuid": RELATED["id"]} for n, text in enumerate("az")],
+    made=("odd", "all", None, 1024),
+)
+@example(items=[{"body": "\u2003"}], made=("odd", "none", None, 1024))
+@example(
+    items=[{"id": 1, "body": "a,b", "n": "x"}, {"id": 2, "body": "c"}],
+    made=("odd", "none", None, 1024),
 )
 @example(items=[{"id": 1, "body": "a"}, {"id": 2, "body": "name"}], made=("odd", "all", None, 9))
 @example(items=[{"id": 1, "body": "null"}, {"id": 2, "body": "b"}], made=("odd", "all", None, 9))

@@ -65,6 +65,10 @@ MAPPERS: dict[str, Any] = {
 }
 
 
+LINK = {"relationship_type": "child", "target_id": "x", "metadata": {"a": "b"}}
+RELATED = {"type": "reference", "id": "51190bb4-d7f6-4346-860e-5e9468c1ceed"}
+
+
 @pytest.fixture(autouse=True, scope="module")
 def small_pages_too():
     """Lets pages of a few items go by columns."""
@@ -89,6 +93,23 @@ def test_rows_of_a_table_are_mapped_as_single_items_are():
 def test_objects_are_mapped_as_single_items_are():
     ways = Ways()
 
+    @example(items=[{"body": "\u2003"}, {"body": "x"}], mapper=MAPPERS["usual"])
+    @example(
+        items=[
+            {"id": 1, "timestamp": "then", "updated_at": "2024-01-31"},
+            {"id": 2, "timestamp": 5, "updated_at": "2025-01-31"},
+            {"id": 3, "updated_at": "2026-01-31"},
+        ],
+        mapper=MAPPERS["usual"],
+    )
+    @example(
+        items=[
+            {"id": 1, "blocks": [{"type": "heading", "content": "H"}], "body": "no"},
+            {"id": 2, "sections": [], "body": "yes"},
+        ],
+        mapper=MAPPERS["usual"],
+    )
+    @example(items=[{"id": 1, "tags": ["a"], "relationships": [LINK]}], mapper=MAPPERS["usual"])
     @given(items=json_items(), mapper=st.sampled_from([*MAPPERS.values()]))
     @settings(max_examples=examples(240))
     def law(items, mapper):
@@ -121,6 +142,13 @@ def test_lines_of_json_are_mapped_as_single_documents_are():
         files=["f.json"],
         modified=None,
         said={},
+    )
+    @example(
+        items=[{"id": "1", "body": "x"}, {"body": "y"}],
+        places=[{}],
+        files=["f.json", "g.json"],
+        modified=None,
+        said={"text": "body", "title": "a.b"},
     )
     @given(
         items=json_items(),
@@ -186,6 +214,9 @@ def test_records_of_an_api_are_mapped_as_single_records_are():
     assert ways.share > 0.25
 
 
+@example(
+    pages=[[{"id": "1", "tags": ["a"]}], [{"id": "2", "relationships": [RELATED]}, {"id": "3"}]]
+)
 @given(pages=st.lists(json_items() | st.just([]), min_size=2, max_size=4))
 @settings(max_examples=examples(80))
 def test_pages_are_mapped_together_as_they_are_alone(pages):
