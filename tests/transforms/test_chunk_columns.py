@@ -115,23 +115,43 @@ def test_rows_of_a_table_are_cut_and_embedded_as_single_documents_are(table, map
 
 @example(
     items=[{"id": "1", "body": "a,é"}, {"id": "1", "body": "\u2003"}, {"id": "b", "body": "2024"}],
+    mapper=MAPPERS["usual"],
     made=("odd", "choosy", None, 1024),
 )
 @example(
     items=[{"id": n, "body": text, "uuid": RELATED["id"]} for n, text in enumerate("az")],
+    mapper=MAPPERS["usual"],
     made=("odd", "all", None, 1024),
 )
-@example(items=[{"body": "\u2003"}], made=("odd", "none", None, 1024))
+@example(items=[{"body": "\u2003"}], mapper=MAPPERS["usual"], made=("odd", "none", None, 1024))
 @example(
     items=[{"id": 1, "body": "a,b", "n": "x"}, {"id": 2, "body": "c"}],
+    mapper=MAPPERS["usual"],
     made=("odd", "none", None, 1024),
 )
-@example(items=[{"id": 1, "body": "a"}, {"id": 2, "body": "name"}], made=("odd", "all", None, 9))
-@example(items=[{"id": 1, "body": "null"}, {"id": 2, "body": "b"}], made=("odd", "all", None, 9))
-@given(items=json_items(), made=MADE)
+@example(
+    items=[{"id": 1, "body": "a"}, {"id": 2, "body": "name"}],
+    mapper=MAPPERS["usual"],
+    made=("odd", "all", None, 9),
+)
+@example(
+    items=[{"id": 1, "body": "null"}, {"id": 2, "body": "b"}],
+    mapper=MAPPERS["usual"],
+    made=("odd", "all", None, 9),
+)
+@given(items=json_items(), mapper=st.sampled_from([*MAPPERS.values()]), made=MADE)
 @settings(max_examples=examples(400))
+def test_objects_are_cut_and_embedded_as_single_documents_are(items, mapper, made):
+    page = Page(items, partition="p", position="lines", source=SOURCE)
+    assert_same_parts(page, mapper.map, columns_of(mapper) or mapper.map_columns, *made)
+
+
+@given(items=json_items(), made=MADE)
+@settings(max_examples=examples(200))
 def test_lines_of_json_are_cut_and_embedded_as_single_documents_are(items, made):
     connector = JSONFileConnector(tempfile.gettempdir())
+    for number, item in enumerate(items):
+        item.update(_file_path="f.jsonl", _line_offset=number)
     page = Page(items, partition="p", position="lines", source=SOURCE)
     assert_same_parts(page, connector.map_to_frame_record, columns_of(connector), *made)
 

@@ -99,6 +99,7 @@ def test_objects_are_mapped_as_single_items_are():
             {"id": 1, "timestamp": "then", "updated_at": "2024-01-31"},
             {"id": 2, "timestamp": 5, "updated_at": "2025-01-31"},
             {"id": 3, "updated_at": "2026-01-31"},
+            {"id": 4, "timestamp": "now", "updated_at": "2027-01-31"},
         ],
         mapper=MAPPERS["usual"],
     )
@@ -235,7 +236,7 @@ def test_pages_are_mapped_together_as_they_are_alone(pages):
         found = [batch for batch in map_pages(given, one, many) if batch.position == page.position]
         assert_same_rows(*(encode_batches(each, EMBED_DIM) for each in (found, alone)))
     together = [batch for page in given for batch in map_batches(page, one, None)]
-    found = list(map_pages(given, one, many))
+    found = [batch for page in given for batch in map_batches(page, one, many)]
     assert_same_rows(*(encode_batches(each, EMBED_DIM) for each in (found, together)))
 
 
