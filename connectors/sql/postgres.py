@@ -26,7 +26,7 @@ _TIMES = {
     ),
 }
 # What a batch holds; the driver's own default is twice as much.
-_BATCH_BYTES = 8 << 20
+_BATCH_BYTES = 4 << 20
 
 
 class PostgresDialect(Dialect):

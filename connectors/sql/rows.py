@@ -16,7 +16,7 @@ from contextframe_beam.connectors.sql.dialect import Column
 
 # Mapping by columns pays from some thousand rows on; a page of them has to fit into memory.
 _ROWS_WANTED = 25_000
-_MOST_BYTES = 8 << 20
+_MOST_BYTES = 4 << 20
 _PLACE = "contextframe_column_"
 
 # Words that a column of text has where a row is not deleted.
