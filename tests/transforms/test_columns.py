@@ -216,11 +216,18 @@ def test_records_of_an_api_are_mapped_as_single_records_are():
 
 
 @example(
-    pages=[[{"id": "1", "tags": ["a"]}], [{"id": "2", "relationships": [RELATED]}, {"id": "3"}]]
+    pages=[[{"id": "1", "tags": ["a"]}], [{"id": "2", "relationships": [RELATED]}, {"id": "3"}]],
+    parents=[False, False],
 )
-@given(pages=st.lists(json_items() | st.just([]), min_size=2, max_size=4))
+@given(
+    pages=st.lists(json_items() | st.just([]), min_size=2, max_size=4),
+    parents=st.lists(st.booleans(), min_size=4, max_size=4),
+)
 @settings(max_examples=examples(80))
-def test_pages_are_mapped_together_as_they_are_alone(pages):
+def test_pages_are_mapped_together_as_they_are_alone(pages, parents):
+    for number, (items, has_parent) in enumerate(zip(pages, parents, strict=False)):
+        for item in items if has_parent else ():
+            item["_parent"] = {"_unique_id": f"p:{number}"}
     given = [
         Page(items, partition="p", position=f"page {number}", source=SOURCE)
         for number, items in enumerate(pages)
