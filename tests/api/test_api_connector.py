@@ -251,6 +251,7 @@ def test_no_more_requests_are_open_than_allowed(server):
 # A total that lies.
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("n", [0, 5, 25, 30])
 @pytest.mark.parametrize(
     "says", ["1000000", '"25"', "12", "10", "1", "0", "-5", '"many"', "null", "true", "1e300"]

@@ -259,6 +259,7 @@ class TestStates:
         ingest(api(server, "iso", [], **more), kb)
         assert state_of(kb) == {"times": {"cursor": values[1]}}
 
+    @pytest.mark.sample(2)
     @pytest.mark.parametrize("every", [None, "1", "2"])
     def test_a_record_that_shows_late_is_read_by_the_next_run_with_slices(
         self, server, tmp_path, every

@@ -100,6 +100,7 @@ def stored(to: Path) -> list[int]:
     return sorted(int(one.rpartition("#")[2]) for one in ids)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["page", "offset", "link"])
 def test_a_live_record_that_slipped_over_a_border_is_not_deleted(kind, tmp_path):
     shelf, kb = Shelf(23), tmp_path / "kb.lance"

@@ -133,6 +133,7 @@ def test_a_narrowed_mirror_deletes_nothing(server, kb, chosen, why):
     assert ids_in(kb) == ids(5, 5) and why in receipt.kept
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("chosen", [{"only": None}, {"only": []}, {"max_items": None}], ids=str)
 def test_what_chooses_nothing_narrows_nothing(server, kb, chosen):
     into(kb, crm(server))

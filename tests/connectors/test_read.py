@@ -93,6 +93,7 @@ class Simple(BaseConnector):
         return list(range(count))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("options", [IN_PROCESS, REPEATED, TWO_PROCESSES])
 def test_large_files_are_read_in_parallel_each_line_once(tmp_path, options):
     for name in ("a", "b"):
@@ -145,6 +146,7 @@ class Counted(Channels):
 """
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("options", [IN_PROCESS, TWO_PROCESSES])
 @pytest.mark.parametrize("name", ["Channels", "Counted"])
 def test_pages_are_read_by_all_workers(tmp_path, options, name):

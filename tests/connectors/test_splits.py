@@ -428,6 +428,7 @@ def test_a_stream_of_any_pieces_holds_each_line_once(data, size, longest):
     assert bad == expected_bad
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("blocks", range(1, 30))
 def test_partitions_and_block_ranges_travel_in_pieces(blocks):
     class Counted(Numbered):

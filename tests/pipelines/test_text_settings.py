@@ -81,6 +81,7 @@ class TestHowDocumentsAreCut:
 
 
 class TestAfterEmbed:
+    @pytest.mark.sample(2)
     @pytest.mark.parametrize(
         "first",
         [

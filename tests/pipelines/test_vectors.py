@@ -310,6 +310,7 @@ class TestADocumentThatCannotBeEmbedded:
 
 
 class TestANewDimension:
+    @pytest.mark.sample(2)
     @pytest.mark.parametrize(
         ("version", "mode"), [("2.0", "upsert"), ("2.1", "append"), ("2.2", "upsert")]
     )

@@ -722,6 +722,7 @@ class TestDatasetsOfOthers:
         {"uuid": uuid_of("two"), "title": "Two", "uri": "https://example.org/two"},
     )
 
+    @pytest.mark.sample
     @pytest.mark.parametrize("version", STORAGE_VERSIONS)
     @pytest.mark.parametrize("order", ["format", "reversed", "shuffled"])
     @pytest.mark.parametrize("extra", [None, pa.field("x_more", pa.int64())])

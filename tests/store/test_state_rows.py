@@ -119,6 +119,7 @@ def with_state(made: Path, tmp_path: Path, text: str) -> Path:
     return kb
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("kind", BROKEN)
 def test_every_command_says_so_once(kind: str, made: Path, tmp_path: Path) -> None:
     kb = with_state(made, tmp_path, BROKEN[kind])

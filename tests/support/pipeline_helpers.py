@@ -52,15 +52,14 @@ EACH_BUNDLE_TWICE: dict[str, Any] = {
 }
 
 #: For tests that must end alike however the pipeline is run. Processes take seconds to start, so
-#: not every test is for all of them.
+#: not every test is for all of them. One worker that does each bundle once is what all other tests
+#: have.
+_PLAIN = pytest.param(ONE_WORKER, marks=pytest.mark.soak, id="one worker")
+_TWICE = pytest.param(EACH_BUNDLE_TWICE, id="each bundle twice")
 EVERY_WAY = pytest.mark.parametrize(
-    "how",
-    [ONE_WORKER, TWO_WORKERS, EACH_BUNDLE_TWICE],
-    ids=["one worker", "two workers", "each bundle twice"],
+    "how", [_PLAIN, pytest.param(TWO_WORKERS, id="two workers"), _TWICE]
 )
-IN_ONE_PROCESS = pytest.mark.parametrize(
-    "how", [ONE_WORKER, EACH_BUNDLE_TWICE], ids=["one worker", "each bundle twice"]
-)
+IN_ONE_PROCESS = pytest.mark.parametrize("how", [_PLAIN, _TWICE])
 
 Item = Mapping[str, Any]
 

@@ -73,6 +73,7 @@ def clean_up(to: Path) -> None:
 
 
 class TestRunIds:
+    @pytest.mark.sample(2)
     @pytest.mark.parametrize("mode", ["create", "append", "overwrite", "upsert"])
     def test_a_run_that_was_committed_is_not_committed_again(self, kb, mode):
         first = run(documents(1, 2), kb, mode=mode, run_id="nightly")
@@ -318,6 +319,7 @@ IN_EVERY_ORDER = pytest.mark.parametrize("order", ORDERS)
 
 
 class TestTwoAtOnce:
+    @pytest.mark.sample
     @IN_EVERY_ORDER
     @pytest.mark.parametrize("mode", ["create", "append", "overwrite", "upsert"])
     @pytest.mark.parametrize("first", [True, False], ids=["new dataset", "old dataset"])
@@ -334,6 +336,7 @@ class TestTwoAtOnce:
         assert ids_in(kb) == (["1", "2"] if first else expected.get(mode, ["1", "2"]))
         assert lance.dataset(str(kb)).version == (1 if first else 2)
 
+    @pytest.mark.sample
     @IN_EVERY_ORDER
     @pytest.mark.parametrize("first", [True, False], ids=["first runs", "later runs"])
     def test_two_runs_of_one_source_leave_one_row_a_key(self, kb, order, first):
@@ -349,6 +352,7 @@ class TestTwoAtOnce:
         (state,) = read_states(lance.dataset(str(kb))).values()
         assert sorted(one.run_id for one in state.runs)[:2] == ["a", "b"]
 
+    @pytest.mark.sample
     @IN_EVERY_ORDER
     @pytest.mark.parametrize("first", [True, False], ids=["first runs", "later runs"])
     def test_two_runs_of_two_sources_leave_one_row_a_key(self, kb, order, first):

@@ -126,6 +126,7 @@ class TestOrder:
         kb = tmp_path_factory.mktemp("order") / "kb.lance"
         assert winner(kb, *files) == f"time {len(TIMES) - 1}"
 
+    @pytest.mark.sample(5)
     @pytest.mark.parametrize("later", range(5, len(TIMES)))
     def test_of_two_times_the_later_one_wins(self, kb, later):
         old, new = version_of(1, TIMES[later - 1], "old"), version_of(1, TIMES[later], "new")

@@ -191,6 +191,7 @@ class TestBesides:
 
 
 class TestVectors:
+    @pytest.mark.sample(2)
     @pytest.mark.parametrize("version", ["2.0", "2.1", "2.2"])
     def test_of_another_dimension_leave_the_columns(self, kb, version):
         source = documents(item(1, "# One\n\nfirst", price=1, labels=["a"]))

@@ -47,6 +47,7 @@ def table(db: Postgres) -> Callable[..., SqlConnector]:
     return make
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("kind", "values", "later"),
     [
