@@ -422,7 +422,8 @@ class Page:
         change: The change of the source's state as a whole; on the header page only.
         account: The account whose content is read, where the arguments do not say it; on the header
             page only.
-        size: The number of bytes read for it, if known; for metrics.
+        size: The number of bytes read for it, if known: for metrics, and to limit how many pages
+            wait to be mapped together.
     """
 
     items: list[Any] = field(default_factory=list)

@@ -199,7 +199,8 @@ _ENOUGH_TOGETHER = 1000
 _ITEMS_WAITING = 8192
 _SIZE_WAITING = 8 << 20
 _UNKNOWN_WAITING = 16
-# A slow source does not wait for this many seconds to be counted.
+# After so many seconds those that wait are mapped with the next page that comes, because documents
+# of a slow source should be counted soon.
 _LONGEST_WAIT = 0.5
 
 

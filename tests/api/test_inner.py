@@ -124,6 +124,16 @@ def test_lists_inside_lists_belong_to_the_object_that_holds_them():
     assert (found, partial) == ({"one": "xyz", "two": "", "three": "uvwxy"}, set())
 
 
+def test_the_bytes_of_all_answers_count_for_the_page_that_they_are_read_for():
+    issues = {"a": ["one", "two", "three"], "b": ["x" * 2000], "c": ["y" * 500]}
+    with serving(Tracker(issues)) as server:
+        connector = issues_of(server.url)
+        connector.authenticate()
+        sizes = [page.size for page in Source(connector).pages() if page.items]
+        (client,) = connector._clients
+        assert sum(sizes) == client.stats.bytes and sizes[0] > 2000 > sizes[1] > 500
+
+
 def test_a_list_that_nobody_follows_makes_the_run_partial_and_is_named():
     with serving(Tracker({"a": ["1", "2", "3"]}, {"1": list("xyz")})) as server:
         _, partial = read(issues_of(server.url))
