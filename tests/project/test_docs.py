@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli_helpers import ROOT, environment, run_code
+from tests.support.cli_helpers import ROOT, cli_process, environment, run_code
 from tests.support.forked import as_programs
 from tests.support.http_fixture import HttpServer
 
@@ -133,14 +133,11 @@ def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
-        cwd=ROOT,
-        env=environment(NO_MKDOCS_2_WARNING="1"),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    done = cli_process(
+        *("build", "--strict", "--quiet", "--site-dir", tmp_path),
+        module="mkdocs", cwd=ROOT, env=environment(NO_MKDOCS_2_WARNING="1"),
+    )  # fmt: skip
+    assert done.code == 0, done.err
     pages = {
         path.relative_to(tmp_path).with_suffix(".md").as_posix()
         for path in tmp_path.rglob("*.html")
