@@ -373,9 +373,9 @@ class _Encoder:
         if layout.errors:
             raise NotByColumns(np.isin(np.arange(self._count), list(layout.errors)))
         if name in layout.columns:
-            self.columns[name] = pa.array(layout.columns[name], _type_of(name))
+            self.columns[name] = _array(layout.columns[name], _type_of(name))
         if name in layout.entries:
-            self._entries[name] = pa.array(layout.entries[name], pa.string())
+            self._entries[name] = _array(layout.entries[name], pa.string())
         (hashed,) = layout.hashed
         texts = [None if one is None else orjson.dumps(one).decode() for one in hashed]
         self._hashed[name] = Fragment(pa.array(texts, pa.string()), cells.missing)
@@ -520,6 +520,25 @@ def _custom_metadata(entries: dict[str, pa.Array], count: int) -> pa.Array:
     return pa.ListArray.from_arrays(
         pa.array(ends), pa.StructArray.from_arrays(pairs, fields=list(KEY_VALUE))
     )
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Returns values as a column.
+
+    Raises:
+        NotByColumns: some hold text that is not Unicode.
+    """
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        raise NotByColumns(np.array([not _fits(one, kind) for one in values], np.bool_)) from None
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    try:
+        return pa.array([value], kind) is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _type_of(name: str) -> pa.DataType:
