@@ -6,7 +6,6 @@ What a campaign does and checks is in `campaign.py`; a failure says how to do it
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.faults.forks import Forks
 from tests.faults.places import on_s3
 from tests.faults.tally import Tally
 from tests.support.s3_faults import FaultyProxy
+from tests.support.small_disk import small_disk_at
 
 SOAK_KILLS = 500
 SOAK_KILLS_ON_S3 = 100
@@ -47,17 +47,8 @@ def test_a_seed_that_nobody_has_tried(forks, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command to make a small disk with")
-    if done.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk_at(tmp_path / "disk", megabytes=16) as folder:
+        yield folder
 
 
 def test_a_full_disk_leaves_the_dataset_as_it_was(forks, small_disk):
