@@ -84,6 +84,7 @@ def test_a_file_is_a_guide_or_a_licence_or_left_out(path: str, kind: str) -> Non
     assert demo.kind_of(PurePath(path)) == kind
 
 
+@pytest.mark.soak  # continuous integration runs it with each change
 def test_the_whole_demo(tmp_path: Path) -> None:
     (tmp_path / "build/demo/docs/earlier").mkdir(parents=True)  # is replaced
     result = cli_process(module="tools.demo", cwd=tmp_path)

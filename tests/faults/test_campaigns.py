@@ -51,6 +51,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
+@pytest.mark.soak  # one run on one is in tests/pipelines/test_bad_input.py
 def test_a_full_disk_leaves_the_dataset_as_it_was(forks, small_disk):
     kinds = {"fill disk": 1}
     campaign = Campaign(3, small_disk / "campaign", forks, kinds, is_small_disk=True)

@@ -132,6 +132,7 @@ def test_messages_in_troubleshooting_are_those_of_the_code() -> None:
             assert part in joined, f"no message of ours says {part!r}"
 
 
+@pytest.mark.soak  # continuous integration builds it with each change
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
     done = cli_process(
         *("build", "--strict", "--quiet", "--site-dir", tmp_path),

@@ -443,6 +443,7 @@ class TestTrouble:
         proxy.fault = lambda request: None
         assert commit_run(started, written).rows_replaced == 1
 
+    @pytest.mark.sample(1)
     @pytest.mark.parametrize("folder", ["data", "_versions"])
     def test_writes_that_always_fail_leave_it_as_it_was(self, proxy, kb, options, folder):
         ingest(documents(1), kb, embed_dim=EMBED_DIM, storage_options=options)

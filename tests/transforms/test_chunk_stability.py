@@ -67,7 +67,7 @@ def fence(paragraphs):
     return "\n".join(["```py", *lines, "```"])
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "shape", [section, book, plain_lines, one_line, no_spaces, items, table, fence]
 )
