@@ -141,8 +141,9 @@ class ItemColumns:
             NotByColumns: it is, in some.
         """
         cells = self.fields.get(name)
-        if cells is not None and True in (values := cells.to_list()):
-            raise NotByColumns(marked(one is True for one in values))
+        rows = marked(one is True for one in cells.to_list()) if cells is not None else None
+        if rows is not None and rows.any():
+            raise NotByColumns(rows)
 
     def first(self, paths: str | tuple[str, ...]) -> Cells | None:
         """Returns in each row the first value at a path that is not null or empty text."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -205,13 +205,14 @@ class RecordMapper:
     def id_texts(self, items: ItemColumns) -> pa.Array:
         """Returns the ids of items without the prefix, as `id_text` does."""
         from contextframe_beam.connectors import column_mapper as columns
-        from contextframe_beam.connectors.item_columns import texts_of, without_empty
-        from contextframe_beam.frames.columns import NotByColumns, filled
+        from contextframe_beam.connectors.item_columns import strings, texts_of, without_empty
+        from contextframe_beam.frames.columns import filled
 
         if self._together:
             found = [cells for path in self._together if (cells := items.get(path)) is not None]
             if any(cells.missing is not None for cells in found):
-                raise NotByColumns
+                rows = zip(*(cells.to_list(_ABSENT) for cells in found), strict=True)
+                return strings(list(map(_joined, rows)))
             texts = [texts_of(cells, items.nowhere) for cells in found]
             if len(texts) == 1:
                 return texts[0]
@@ -256,17 +257,21 @@ class RecordMapper:
     def id_text(self, item: Mapping[str, Any]) -> str:
         """Returns the id of an item without the prefix; "" if it has none, or only a part of it."""
         if self._together:
-            found = [lookup(item, path, _ABSENT) for path in self._together]
-            parts = [as_text(value) for value in found if value is not _ABSENT]
-            if len(parts) == 1:
-                return parts[0]
-            # Quoted, so that ["a/b", "c"] and ["a", "b/c"] differ.
-            return "/".join(map(quoted, parts)) if all(parts) else ""
+            return _joined(lookup(item, path, _ABSENT) for path in self._together)
         if self._template is None:
             return as_text(first(item, self._id))
         parts = [as_text(lookup(item, path.strip())) for path in _TEMPLATE.findall(self._template)]
         rest = iter(parts)
         return _TEMPLATE.sub(lambda _: next(rest), self._template) if all(parts) else ""
+
+
+def _joined(values: Iterable[Any]) -> str:
+    """Returns an id that several fields make together, as far as a record has them."""
+    parts = [as_text(value) for value in values if value is not _ABSENT]
+    if len(parts) == 1:
+        return parts[0]
+    # Quoted, so that ["a/b", "c"] and ["a", "b/c"] differ.
+    return "/".join(map(quoted, parts)) if all(parts) else ""
 
 
 def quoted(value: Any) -> str:

@@ -22,6 +22,7 @@ from contextframe_beam.connectors import (
     JSONFileConnector,
     Page,
 )
+from contextframe_beam.connectors.mapped import MappedConnector
 from contextframe_beam.connectors.page import Tally
 from contextframe_beam.connectors.record_mapper import RecordMapper
 from contextframe_beam.connectors.record_mapping import Relationship
@@ -163,6 +164,33 @@ def test_lines_of_json_are_mapped_as_single_documents_are():
         connector = JSONFileConnector(tempfile.gettempdir(), **said)
         for item, place, file in zip(items, cycle(places), cycle(files), strict=False):
             item.update(_file_path=file, _file_name=file, _modified_at=modified, **place)
+        page = Page(items, partition="p", source=SOURCE)
+        ways.hold(page, connector.map_to_frame_record, columns_of(connector))
+
+    law()
+    assert ways.share > 0.9
+
+
+class Notes(MappedConnector):
+    """Records of which some are gone."""
+
+    def sync_documents(self) -> list[Any]:
+        return []
+
+
+def test_records_that_are_gone_are_deleted_as_single_ones_are():
+    ways = Ways()
+
+    @given(
+        items=json_items(),
+        gone=st.lists(st.sampled_from([True, False, None, 1]), min_size=1, max_size=3),
+        said=st.sampled_from([{}, {"id": "n"}, {"id": ["id", "n"], "prefix": "p:"}]),
+    )
+    @settings(max_examples=examples(80))
+    def law(items, gone, said):
+        for item, value in zip(items, cycle(gone), strict=False):
+            item[Notes.GONE] = value
+        connector = Notes(**said)
         page = Page(items, partition="p", source=SOURCE)
         ways.hold(page, connector.map_to_frame_record, columns_of(connector))
 
