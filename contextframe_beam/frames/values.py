@@ -164,6 +164,10 @@ def lone_surrogate(record: Any) -> RecordError:
         name: getattr(record, name)
         for name in ("text_content", "unique_id", "timestamp", "raw_data_type", "metadata")
     }
+    if isinstance(record.metadata, dict):
+        # In an order that does not depend on where the fields stand.
+        names = sorted(record.metadata, key=str)
+        places["metadata"] = {name: record.metadata[name] for name in names}
     try:
         for where, value in places.items():
             check_json(value, where)
