@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,15 +44,15 @@ def run(
         RuntimeError: it failed; the message contains its output.
     """
     start = time.perf_counter()
-    allowed = sorted(os.sched_getaffinity(0))[:cores]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **(env or {})},
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
-    ) as process:
+    with _only(cores):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            text=True,
+        )
+    with process:
         sampler = _PeakMemory(process.pid)
         sampler.start()
         assert process.stdout is not None
@@ -68,6 +69,17 @@ def run(
         # What the system tells includes the size that this process had when it began the other.
         (peak or usage.ru_maxrss * 1024) / 1e6,
     )
+
+
+@contextmanager
+def _only(cores: int | None) -> Iterator[None]:
+    """Lets the processes that begin in the block use so many cores."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def median(runs: Sequence[Measurement]) -> Measurement:
