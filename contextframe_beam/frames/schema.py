@@ -46,7 +46,8 @@ _BLOB = {b"lance-encoding:blob": b"true"}
 
 # By default Lance makes symbols of common parts of texts. The digits of a random uuid have none:
 # they took 0.5 us a row and became 16 bytes smaller. Addresses mostly repeat the one before them,
-# which LZ4 finds faster, and makes them a third smaller.
+# which LZ4 finds faster, and makes them a third smaller; titles take half the time with it, and 14
+# bytes more.
 _AS_IT_IS = {b"lance-encoding:compression": b"none"}
 _LZ4 = {b"lance-encoding:compression": b"lz4"}
 
@@ -76,7 +77,7 @@ def frame_schema(embed_dim: int = DEFAULT_EMBED_DIM) -> pa.Schema:
             pa.field("uuid", string, nullable=False, metadata=_AS_IT_IS),
             pa.field("text_content", string),
             pa.field("vector", pa.list_(pa.float32(), embed_dim)),
-            pa.field("title", string, nullable=False),
+            pa.field("title", string, nullable=False, metadata=_LZ4),
             pa.field("version", string),
             pa.field("context", string),
             pa.field("uri", string, metadata=_LZ4),
