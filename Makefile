@@ -68,9 +68,9 @@ lint: $(VENV)/.installed ## Check style and formatting.
 types: $(VENV)/.installed ## Check the types (mypy, strict).
 	@$(PY) -m mypy
 
-# A third process has the cores while others wait for servers, locks and ends of processes.
+# Two more processes than cores, since half of them wait for servers, locks and ends of processes.
 tests: $(VENV)/.installed ## Run the tests without engines; TESTS='tests/test_x.py -k name' selects.
-	@$(PY) -m pytest -n 3 -m "not (engine or airflow or browser or soak)" --heaviest 10 $(TESTS)
+	@$(PY) -m pytest -n 4 -m "not (engine or airflow or browser or soak)" --heaviest 10 $(TESTS)
 
 test-engines: $(VENV)/.installed ## Run the tests of Flink, Spark, Prism, Airflow and Chromium (`make engines airflow browser` fetches them).
 	@$(PY) -m pytest -m "(engine or airflow or browser) and not soak" --heaviest 10 $(TESTS)
