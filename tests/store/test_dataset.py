@@ -2,7 +2,6 @@
 
 import os
 import random
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from contextframe_beam.store.state import ANCHOR_KEY
 from tests.support.cli_helpers import start_code
 from tests.support.frame_strategies import EMBED_DIM, exact, records
 from tests.support.laws import examples
+from tests.support.small_disk import read_only_disk_at
 
 
 @pytest.fixture
@@ -49,20 +49,14 @@ def dataset(uri):
 def unwritable(tmp_path: Path) -> Iterator[Path]:
     """A folder that can be read and not written; root may write to any but a read-only disk."""
     path = tmp_path / "unwritable"
-    path.mkdir()
-    if os.geteuid() != 0:
-        path.chmod(0o555)
-        yield path
-        path.chmod(0o755)
+    if os.geteuid() == 0:
+        with read_only_disk_at(path):
+            yield path
         return
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(path)]
-    done = subprocess.run(mount, capture_output=True, check=False, text=True)
-    if done.returncode:
-        pytest.skip(f"root can write everywhere and cannot mount here: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+    path.mkdir()
+    path.chmod(0o555)
+    yield path
+    path.chmod(0o755)
 
 
 def document(number: int, text: str = "text", **metadata: Any) -> FrameRecord:

@@ -1,7 +1,6 @@
 """Data files that nobody sees until a transaction names them: all of them, or none."""
 
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +32,7 @@ from contextframe_beam.store.files import (
 )
 from contextframe_beam.store.writer import FragmentWriter, write_rows
 from tests.support.cli_helpers import run_code
+from tests.support.small_disk import small_disk_at
 
 EMBED_DIM = 3
 SCHEMA = frame_schema(EMBED_DIM)
@@ -235,19 +235,8 @@ class _Lazy(list):  # type: ignore[type-arg]
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(path)]
-    try:
-        done = subprocess.run(mount, capture_output=True, check=False, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-    try:
+    with small_disk_at(tmp_path / "small", 2) as path:
         yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 class TestAFullDisk:
