@@ -17,6 +17,7 @@ from contextframe_beam.connectors.json_files.lines import (
     Lines,
     ends_of_objects,
     id_text,
+    objects_of,
     offsets_of,
 )
 from contextframe_beam.frames.columns import Cells, FrameColumns, NotByColumns, filled
@@ -153,17 +154,19 @@ def _fields_of(data: bytes, first: int, count: int) -> dict[str, pa.Array] | Non
         count: How many they are.
     """
     try:
-        # Deeper values are looked at one by one.
-        shape = tuple((name, _kind_of(one)) for name, one in orjson.loads(data[:first]).items())
-        values = _decoder_of(shape).decode_lines(data)
-    except (orjson.JSONDecodeError, msgspec.DecodeError, RecursionError):
+        example = orjson.loads(data[:first])
+    except orjson.JSONDecodeError:
         return None
-    if len(values) != count:
+    # Deeper values are looked at one by one.
+    shape = tuple((name, _kind_of(one)) for name, one in example.items())
+    decoder = _decoder_of(shape)
+    values = None if decoder is None else objects_of(data, count, decoder)
+    if values is None:
         return None
     fields: dict[str, pa.Array] = {}
     columns = zip(*map(msgspec.structs.astuple, values), strict=True)
     for (name, kind), column in zip(shape, columns, strict=True):
-        made = _exact(column, 1) if kind is None else _of_kind(column, kind)
+        made = _exact(column, 1) if kind is None else pa.array(column, _KINDS[kind][1])
         if made is None:
             return None
         fields[name] = made
@@ -188,22 +191,23 @@ def _kind_of(value: Any) -> type | None:
 
 
 @lru_cache(maxsize=64)
-def _decoder_of(shape: tuple[tuple[str, type | None], ...]) -> msgspec.json.Decoder[Any]:
-    """Returns what parses lines that have just these fields, into tuples of their values."""
+def _decoder_of(
+    shape: tuple[tuple[str, type | None], ...],
+) -> msgspec.json.Decoder[Any] | None:
+    """Returns what parses lines that have just these fields, into tuples of their values.
+
+    None if nothing does, because there are no fields, or one has a quotation mark in its name.
+    """
     if not shape:
-        raise msgspec.DecodeError
+        return None
     places = [(f"f{place}", name, kind) for place, (name, kind) in enumerate(shape)]
     fields = [(place, Any if kind is None else _KINDS[kind][0]) for place, _, kind in places]
     names = {place: name for place, name, _ in places}
     try:
         line = msgspec.defstruct("Line", fields, rename=names, forbid_unknown_fields=True, gc=False)
-    except ValueError as error:  # a name with a quotation mark, for example
-        raise msgspec.DecodeError from error
+    except ValueError:
+        return None
     return msgspec.json.Decoder(line)
-
-
-def _of_kind(values: Sequence[Any], kind: type) -> pa.Array:
-    return pa.array(values, _KINDS[kind][1])
 
 
 def _exact_fields(values: Sequence[Any], depth: int = 0) -> dict[str, pa.Array] | None:

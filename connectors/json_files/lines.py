@@ -195,7 +195,7 @@ def parse_lines(
     """
     bad = list(lines.bad)
     ends = ends_of_objects(lines.data, longest)
-    values = None if ends is None else _objects_of(lines.data, len(ends))
+    values = None if ends is None else objects_of(lines.data, len(ends))
     if values is None:
         return _parse_each_line(lines, path, name, modified_at, longest)
     assert ends is not None
@@ -232,10 +232,18 @@ def offsets_of(lines: Lines, ends: _Array) -> _Array:
     return np.concatenate([[lines.offset], ends[:-1] + (lines.offset + 1)])
 
 
-def _objects_of(data: bytes, count: int) -> list[dict[str, Any]] | None:
-    """Returns the objects of lines of which each begins and ends as one; None if one is bad."""
+def objects_of(
+    data: bytes, count: int, decoder: msgspec.json.Decoder[Any] = _DECODER
+) -> list[Any] | None:
+    """Returns the objects of lines of which each begins and ends as one; None if one is bad.
+
+    Args:
+        data: The lines, with newlines between them.
+        count: How many they are.
+        decoder: What parses them; into dictionaries by default.
+    """
     try:
-        values: list[dict[str, Any]] = _DECODER.decode_lines(data)
+        values = decoder.decode_lines(data)
     except (msgspec.DecodeError, RecursionError):
         return None
     return values if len(values) == count else None
